@@ -1,0 +1,27 @@
+//! Compiles the contract with a pure-Rust protobuf compiler, so that building needs no protoc.
+
+use std::path::PathBuf;
+
+use prost::Message;
+
+fn main() -> Result<(), Box<dyn std::error::Error>> {
+    let mut files: Vec<PathBuf> = std::fs::read_dir("tarn/v1")?
+        .map(|entry| entry.map(|e| e.path()))
+        .collect::<Result<_, _>>()?;
+    files.sort();
+    println!("cargo:rerun-if-changed=tarn/v1");
+
+    let descriptors = protox::compile(&files, ["."])?;
+    let out = PathBuf::from(std::env::var("OUT_DIR")?);
+    std::fs::write(out.join("tarn.descriptors.bin"), descriptors.encode_to_vec())?;
+
+    let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
+    tonic_prost_build::configure()
+        .build_client(grpc)
+        .build_server(grpc)
+        .bytes(".")
+        // Ordered maps: the kernel iterates over messages.
+        .btree_map(".")
+        .compile_fds(descriptors)?;
+    Ok(())
+}

@@ -1,0 +1,91 @@
+//! Which request is which command, and which answer belongs to it.
+
+use crate::v1::{self, command, outcome};
+
+/// A request message that changes state: it knows its place in [`v1::Command`] and its answer's place in [`v1::Outcome`].
+pub trait CommandBody: prost::Message + Clone + Sized {
+    /// The answer to this request.
+    type Response: prost::Message + Default;
+
+    /// Wraps the request as the body of a command.
+    fn into_body(self) -> command::Body;
+
+    /// The id that makes the request safe to repeat; empty where the client gave none, or where the request is repeatable by nature.
+    fn request_id(&self) -> &str;
+
+    /// Sets the request id, if the message has one.
+    fn set_request_id(&mut self, id: String);
+
+    /// The answer out of an outcome's body; `None` if the body answers another kind of command.
+    fn response(body: outcome::Body) -> Option<Self::Response>;
+}
+
+macro_rules! commands {
+    ($($variant:ident: $request:ident -> $response:ident $(, id $id:ident)?;)*) => {
+        $(impl CommandBody for v1::$request {
+            type Response = v1::$response;
+
+            fn into_body(self) -> command::Body {
+                command::Body::$variant(self)
+            }
+
+            fn request_id(&self) -> &str {
+                commands!(@get self $($id)?)
+            }
+
+            fn set_request_id(&mut self, _id: String) {
+                $(self.$id = _id;)?
+            }
+
+            fn response(body: outcome::Body) -> Option<Self::Response> {
+                match body {
+                    outcome::Body::$variant(response) => Some(response),
+                    _ => None,
+                }
+            }
+        })*
+
+        /// The request id inside a command's body; empty where there is none.
+        impl command::Body {
+            /// The id that makes the command safe to repeat; empty where there is none.
+            pub fn request_id(&self) -> &str {
+                match self {
+                    $(command::Body::$variant(request) => CommandBody::request_id(request),)*
+                }
+            }
+
+            /// The command's name in snake case, for metrics and logs.
+            pub fn name(&self) -> &'static str {
+                match self {
+                    $(command::Body::$variant(_) => stringify!($variant),)*
+                }
+            }
+        }
+    };
+    (@get $self:ident) => { "" };
+    (@get $self:ident $id:ident) => { &$self.$id };
+}
+
+commands! {
+    Enqueue: EnqueueRequest -> EnqueueResponse, id request_id;
+    CancelTask: CancelTaskRequest -> CancelTaskResponse, id request_id;
+    RequeueDead: RequeueDeadRequest -> RequeueDeadResponse, id request_id;
+    PurgeQueue: PurgeQueueRequest -> PurgeQueueResponse, id request_id;
+    LeaseTasks: LeaseTasksRequest -> LeaseTasksResponse, id request_id;
+    HeartbeatTasks: HeartbeatTasksRequest -> HeartbeatTasksResponse;
+    CompleteTask: CompleteTaskRequest -> CompleteTaskResponse, id request_id;
+    FailTask: FailTaskRequest -> FailTaskResponse, id request_id;
+    RegisterWorker: RegisterWorkerRequest -> RegisterWorkerResponse, id request_id;
+    HeartbeatWorker: HeartbeatWorkerRequest -> HeartbeatWorkerResponse;
+    DrainWorker: DrainWorkerRequest -> DrainWorkerResponse, id request_id;
+    AcquireLease: AcquireLeaseRequest -> AcquireLeaseResponse, id request_id;
+    RenewLease: RenewLeaseRequest -> RenewLeaseResponse, id request_id;
+    ReleaseLease: ReleaseLeaseRequest -> ReleaseLeaseResponse, id request_id;
+    ScheduleTimer: ScheduleTimerRequest -> ScheduleTimerResponse, id request_id;
+    CancelTimer: CancelTimerRequest -> CancelTimerResponse, id request_id;
+    CreateNamespace: CreateNamespaceRequest -> CreateNamespaceResponse, id request_id;
+    DeleteNamespace: DeleteNamespaceRequest -> DeleteNamespaceResponse, id request_id;
+    RaiseVersion: RaiseVersion -> VersionRaised;
+    PutJoinToken: PutJoinToken -> JoinTokenPut, id request_id;
+    ConsumeJoinToken: ConsumeJoinToken -> JoinTokenConsumed;
+}
