@@ -308,10 +308,22 @@ mod tests {
         assert_eq!(
             ops,
             [
-                Op::Put { keyspace: LONG, key: b"k1", value: b"value" },
+                Op::Put {
+                    keyspace: LONG,
+                    key: b"k1",
+                    value: b"value"
+                },
                 Op::Delete { keyspace: A, key: b"" },
-                Op::DeleteRange { keyspace: LONG, start: b"a", end: b"b\xff" },
-                Op::Put { keyspace: A, key: b"", value: b"" },
+                Op::DeleteRange {
+                    keyspace: LONG,
+                    start: b"a",
+                    end: b"b\xff"
+                },
+                Op::Put {
+                    keyspace: A,
+                    key: b"",
+                    value: b""
+                },
             ]
         );
         assert_eq!(batch.len(), 4);
@@ -334,7 +346,10 @@ mod tests {
         batch.delete(A, b"x");
         batch.append(&sample());
         assert_eq!(batch.len(), 5);
-        assert_eq!(batch.iter().skip(1).collect::<Vec<_>>(), sample().iter().collect::<Vec<_>>());
+        assert_eq!(
+            batch.iter().skip(1).collect::<Vec<_>>(),
+            sample().iter().collect::<Vec<_>>()
+        );
     }
 
     /// Neighbouring fields cannot be shifted into each other without changing the bytes.

@@ -77,7 +77,7 @@ pub fn create_durably(path: &Path) -> Result<(), StorageError> {
 ///
 /// A fault of the disk; the old content is then still there, unless the fault came while the directory was flushed.
 pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), StorageError> {
-    let temporary = temporary_name(path);
+    let temporary = with_suffix(path, TEMPORARY_SUFFIX);
     write_and_flush(&temporary, bytes).map_err(|error| StorageError::from_io("writing", &temporary, error))?;
     rename_durably(&temporary, path)
 }
@@ -109,6 +109,33 @@ pub fn remove_durably(path: &Path) -> Result<(), StorageError> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         Err(error) => Err(StorageError::from_io("removing the directory", path, error)),
     }
+}
+
+/// What the name of a directory ends in while [`create_whole`] fills it.
+pub const PARTIAL_SUFFIX: &str = ".partial";
+
+/// Makes a new directory that appears at `path` complete or not at all, and is durable on return.
+///
+/// `fill` gets a path beside it, with [`PARTIAL_SUFFIX`] appended, where it makes the directory and its content; it
+/// need not flush. When it fails, what it made is removed; what a crash leaves of it, the next call removes. Two calls
+/// for one path must not run at once.
+///
+/// # Errors
+///
+/// [`StorageError::AlreadyExists`] if there is something at `path`, what `fill` returns, or a fault of the disk.
+pub fn create_whole(path: &Path, fill: impl FnOnce(&Path) -> Result<(), StorageError>) -> Result<(), StorageError> {
+    if path.symlink_metadata().is_ok() {
+        return Err(StorageError::AlreadyExists { path: path.to_owned() });
+    }
+    let partial = with_suffix(path, PARTIAL_SUFFIX);
+    remove_durably(&partial)?;
+    let made = fill(&partial).and_then(|()| fsync_tree(&partial));
+    if let Err(error) = made {
+        // The first error is the one to report; rubbish that stays is removed by the next call.
+        let _ = remove_durably(&partial);
+        return Err(error);
+    }
+    rename_durably(&partial, path)
 }
 
 /// A file that names which directory beside it is in use.
@@ -188,9 +215,9 @@ fn is_plain_name(name: &str) -> bool {
     !name.is_empty() && !name.contains(['/', '\\']) && !name.contains(char::is_control) && name != "." && name != ".."
 }
 
-fn temporary_name(path: &Path) -> PathBuf {
+fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = path.as_os_str().to_owned();
-    name.push(TEMPORARY_SUFFIX);
+    name.push(suffix);
     PathBuf::from(name)
 }
 
@@ -211,14 +238,22 @@ mod tests {
         write_atomically(&path, b"a longer first content").unwrap();
         write_atomically(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
-        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing temporary is left");
+        assert_eq!(
+            fs::read_dir(dir.path()).unwrap().count(),
+            1,
+            "nothing temporary is left"
+        );
     }
 
     #[test]
     fn a_left_over_temporary_file_does_no_harm() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        fs::write(temporary_name(&path), b"half of an interrupted write that was long").unwrap();
+        fs::write(
+            with_suffix(&path, TEMPORARY_SUFFIX),
+            b"half of an interrupted write that was long",
+        )
+        .unwrap();
         write_atomically(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
     }
@@ -248,7 +283,10 @@ mod tests {
         for damaged in ["", "state-1", "../elsewhere\n", "a\nb\n", "\n"] {
             fs::write(dir.path().join("CURRENT"), damaged).unwrap();
             let error = pointer.read().unwrap_err();
-            assert!(matches!(error, StorageError::Corruption { .. }), "{damaged:?} gave {error:?}");
+            assert!(
+                matches!(error, StorageError::Corruption { .. }),
+                "{damaged:?} gave {error:?}"
+            );
         }
     }
 
@@ -270,6 +308,37 @@ mod tests {
         remove_durably(&dir.path().join("a")).unwrap();
         remove_durably(&dir.path().join("a")).unwrap();
         assert!(!dir.path().join("a").exists());
+    }
+
+    #[test]
+    fn a_directory_appears_whole_or_not_at_all() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("new");
+        let partial = with_suffix(&path, PARTIAL_SUFFIX);
+        fs::create_dir(&partial).unwrap();
+        fs::write(partial.join("rubbish"), b"of a crash").unwrap();
+
+        let fault = || StorageError::Corruption {
+            detail: "for the test".into(),
+        };
+        create_whole(&path, |at| {
+            fs::create_dir(at).unwrap();
+            Err(fault())
+        })
+        .unwrap_err();
+        assert!(!path.exists() && !partial.exists());
+
+        create_whole(&path, |at| {
+            fs::create_dir(at).unwrap();
+            fs::write(at.join("f"), b"x").unwrap();
+            Ok(())
+        })
+        .unwrap();
+        assert_eq!(fs::read_dir(&path).unwrap().count(), 1, "no rubbish is in it");
+
+        let error = create_whole(&path, |_| unreachable!("there is something already")).unwrap_err();
+        assert!(matches!(error, StorageError::AlreadyExists { .. }), "{error:?}");
+        assert!(path.join("f").exists());
     }
 
     #[test]

@@ -165,7 +165,10 @@ mod tests {
             supported: 1,
         };
         let message = error.to_string();
-        assert!(message.contains("format 7") && message.contains("format 1"), "{message}");
+        assert!(
+            message.contains("format 7") && message.contains("format 1"),
+            "{message}"
+        );
         assert!(!error.must_stop_node());
     }
 }

@@ -39,10 +39,7 @@ impl<'a> Range<'a> {
     }
 
     /// Every key from `start` on that is below `end`.
-    pub fn between<S: AsRef<[u8]> + ?Sized, E: AsRef<[u8]> + ?Sized>(
-        start: &'a S,
-        end: &'a E,
-    ) -> Self {
+    pub fn between<S: AsRef<[u8]> + ?Sized, E: AsRef<[u8]> + ?Sized>(start: &'a S, end: &'a E) -> Self {
         Self {
             start: Cow::Borrowed(start.as_ref()),
             end: Some(Cow::Borrowed(end.as_ref())),
