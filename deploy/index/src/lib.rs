@@ -32,7 +32,7 @@
 //!   equal scores go by document number, and documents without score are no answer.
 //!
 //! # What is where
-//! [`corpus`] collects documents, [`plan`] makes tasks of them, [`reference`] computes what the tasks must come to,
+//! [`corpus`] collects documents, [`plan`] makes tasks of them, [`mod@reference`] computes what the tasks must come to,
 //! [`results`] writes and reads the bytes of results, and [`render`] shows them to a person.
 
 pub mod corpus;

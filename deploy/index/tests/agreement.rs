@@ -154,7 +154,7 @@ fn a_folder_of_files() {
 }
 
 #[test]
-#[ignore = "a minute: all documents of this machine (cargo test -p tarn-index -- --ignored --nocapture)"]
+#[ignore = "half a minute: all documents of this machine (cargo test -p tarn-index -- --ignored --nocapture)"]
 fn the_documents_of_a_debian_machine() {
     let Some(guest) = Guest::get() else { return };
     let corpus = collect(&DEBIAN_FOLDERS.map(PathBuf::from), DOCUMENTS).unwrap();
