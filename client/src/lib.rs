@@ -1,1 +1,3 @@
-//! (being written)
+//! The Rust SDK of tarn.
+
+pub mod tls;
