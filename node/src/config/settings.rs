@@ -1,0 +1,148 @@
+//! Every setting: its key, type, default, range and meaning.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use super::reader::Reader;
+use super::types::{BootstrapMember, LogFormat};
+
+/// A setting's key and meaning, for help and for suggestions.
+#[derive(Clone, Copy, Debug)]
+pub struct Key {
+    /// Such as `listen.bind`.
+    pub path: &'static str,
+    /// What it means, with unit and default.
+    pub meaning: &'static str,
+}
+
+macro_rules! settings {
+    ($(
+        $(#[doc = $section_doc:literal])*
+        $Section:ident $section:ident {
+            $($(#[doc = $doc:literal])* $key:ident: $type:ty = $default:expr $(, in $range:expr)?;)*
+        }
+    )*) => {
+        $(
+            $(#[doc = $section_doc])*
+            #[derive(Clone, Debug)]
+            pub struct $Section {
+                $($(#[doc = $doc])* pub $key: $type,)*
+            }
+        )*
+
+        /// The whole configuration of a node.
+        #[derive(Clone, Debug)]
+        pub struct Config {
+            $($(#[doc = $section_doc])* pub $section: $Section,)*
+        }
+
+        impl Config {
+            pub(super) fn read(reader: &mut Reader) -> Self {
+                // A default may refer to the sections above its own.
+                $(let $section = $Section {
+                    $($key: reader.take(
+                        concat!(stringify!($section), ".", stringify!($key)),
+                        $default,
+                        None$(.or(Some($range)))?,
+                    ),)*
+                };)*
+                Self { $($section,)* }
+            }
+        }
+
+        /// Every setting, in order.
+        pub const KEYS: &[Key] = &[$($(Key {
+            path: concat!(stringify!($section), ".", stringify!($key)),
+            meaning: concat!($($doc,)*),
+        },)*)*];
+    };
+}
+
+const MIB: u64 = 1 << 20;
+
+settings! {
+    /// Who this node is and where it keeps its data.
+    Node node {
+        /// The node's number in the cluster, from 1. 0: whatever the node's certificate says.
+        id: u64 = 0;
+        /// Where the node keeps its log, state, artifacts and, unless told otherwise, its identity.
+        data_dir: PathBuf = PathBuf::from("/var/lib/tarn");
+        /// What people call it, in logs. Empty: `node-<id>`.
+        name: String = String::new();
+    }
+
+    /// Where the node listens. Port 0 takes any free port; `<data_dir>/addresses.json` says which.
+    Listen listen {
+        /// gRPC with mutual authentication: peers, SDK and command line.
+        bind: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 7610));
+        /// What peers and clients dial: host and port. Empty: the bound address, or the loopback address if that is all interfaces.
+        advertise: String = String::new();
+        /// Plain HTTP without secrets: `/livez`, `/readyz`, `/metrics`.
+        ops_bind: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7612));
+    }
+
+    /// The node's keys and certificates.
+    Identity identity {
+        /// Folder with the cluster's CA certificate, the node's certificate and its key. Default: `<node.data_dir>/identity`.
+        dir: PathBuf = node.data_dir.join("identity");
+    }
+
+    /// The cluster that this node belongs to.
+    Cluster cluster {
+        /// The first voters, such as `["1=10.0.0.1:7610", "2=10.0.0.2:7610"]`, or `["self"]`. Used once, by a node without data, to make a
+        /// new cluster; the same on every one of them. Empty: the node waits until a cluster adds it.
+        bootstrap: Vec<BootstrapMember> = Vec::new();
+    }
+
+    /// Consensus.
+    Raft raft {
+        /// Between signs of life from the leader, in milliseconds.
+        heartbeat_ms: u64 = 100, in 10..=10_000;
+        /// A follower that hears nothing for this long, in milliseconds, may ask for an election.
+        election_min_ms: u64 = 500, in 50..=60_000;
+        /// Each node waits a random time between `election_min_ms` and this, in milliseconds.
+        election_max_ms: u64 = 1_000, in 100..=120_000;
+        /// A snapshot is taken after this many log entries.
+        snapshot_entries: u64 = 50_000, in 100..=100_000_000;
+        /// Log entries kept after a snapshot, so that a node that was away for a moment needs no snapshot.
+        keep_entries: u64 = 20_000, in 0..=100_000_000;
+    }
+
+    /// What this node's executors may use.
+    Executors executors {
+        /// WASM attempts that run at once. 0: one a core. Ignored where `wasm` is false.
+        wasm_slots: usize = 0, in 0..=1_024;
+        /// Whether this node runs WASM tasks.
+        wasm: bool = true;
+        /// Largest linear memory that one WASM attempt may ask for, in bytes.
+        wasm_memory_bytes: u64 = 256 * MIB, in MIB..=1_024 * MIB;
+        /// Compiled modules kept in memory.
+        wasm_cache_modules: usize = 64, in 1..=10_000;
+        /// Leases of this node's executors last this long, in milliseconds, unless renewed: how soon others take over when it dies.
+        lease_ms: u64 = 10_000, in 1_000..=3_600_000;
+    }
+
+    /// What one node takes at once.
+    Limits limits {
+        /// Connections at once. More are closed before the handshake.
+        connections: usize = 4_096, in 16..=1_000_000;
+        /// Deadline of a request that names none, in milliseconds.
+        default_deadline_ms: u64 = 30_000, in 100..=3_600_000;
+        /// At shutdown, running attempts get this long to finish, in milliseconds, before they are given back.
+        shutdown_grace_ms: u64 = 10_000, in 0..=3_600_000;
+    }
+
+    /// Log lines, on standard error.
+    Log log {
+        /// `text` or `json`.
+        format: LogFormat = LogFormat::Text;
+        /// What to log, in the syntax of tracing's filters: `info`, or `info,tarn=debug`.
+        level: String = "info".into();
+    }
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self::read(&mut Reader::new(Vec::new()))
+    }
+}

@@ -1,0 +1,205 @@
+//! The types that a setting can have: how each is written, read and shown.
+
+use std::fmt;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+use std::str::FromStr;
+
+use super::raw::Raw;
+
+/// A type that a setting can have.
+pub(super) trait Setting: Sized + Clone {
+    /// What is expected, as in "expected …".
+    const EXPECTED: &'static str;
+
+    /// Reads a value; `None` if it is not of this type.
+    fn read(raw: &Raw) -> Option<Self>;
+
+    /// The value in TOML.
+    fn show(&self) -> String;
+
+    /// The value as a number, if it is one, to be checked against the setting's range.
+    fn number(&self) -> Option<u64> {
+        None
+    }
+}
+
+/// Text, whether from the file, the environment or a flag.
+fn text(raw: &Raw) -> Option<&str> {
+    match raw {
+        Raw::Word(text) | Raw::Text(text) => Some(text),
+        _ => None,
+    }
+}
+
+macro_rules! numbers {
+    ($($type:ty),*) => {
+        $(impl Setting for $type {
+            const EXPECTED: &'static str = "a whole number that is not negative";
+
+            fn read(raw: &Raw) -> Option<Self> {
+                match raw {
+                    Raw::Word(digits) | Raw::Integer(digits) => digits.replace('_', "").parse().ok(),
+                    _ => None,
+                }
+            }
+
+            fn show(&self) -> String {
+                self.to_string()
+            }
+
+            fn number(&self) -> Option<u64> {
+                u64::try_from(*self).ok()
+            }
+        })*
+    };
+}
+numbers!(u64, u32, usize);
+
+/// Types that are written as a string and parse themselves.
+macro_rules! texts {
+    ($($type:ty, $expected:literal;)*) => {
+        $(impl Setting for $type {
+            const EXPECTED: &'static str = $expected;
+
+            fn read(raw: &Raw) -> Option<Self> {
+                text(raw)?.parse().ok()
+            }
+
+            fn show(&self) -> String {
+                format!("{:?}", self.to_string())
+            }
+        })*
+    };
+}
+texts! {
+    String, "a string";
+    SocketAddr, "an IP address and a port, such as \"0.0.0.0:7610\"";
+    LogFormat, "\"text\" or \"json\"";
+}
+
+impl Setting for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn read(raw: &Raw) -> Option<Self> {
+        match raw {
+            Raw::Boolean(value) => Some(*value),
+            Raw::Word(word) => word.parse().ok(),
+            _ => None,
+        }
+    }
+
+    fn show(&self) -> String {
+        self.to_string()
+    }
+}
+
+impl Setting for PathBuf {
+    const EXPECTED: &'static str = "a path";
+
+    fn read(raw: &Raw) -> Option<Self> {
+        text(raw).filter(|path| !path.is_empty()).map(PathBuf::from)
+    }
+
+    fn show(&self) -> String {
+        format!("{:?}", self.display().to_string())
+    }
+}
+
+impl<T: FromStr + fmt::Display + Clone> Setting for Vec<T> {
+    const EXPECTED: &'static str = "a list such as [\"1=10.0.0.1:7610\", \"2=10.0.0.2:7610\"], or \"self\"";
+
+    fn read(raw: &Raw) -> Option<Self> {
+        match raw {
+            Raw::List(items) => items.iter().map(|item| item.parse().ok()).collect(),
+            // A list in a variable or flag is separated by commas.
+            Raw::Word(text) | Raw::Text(text) => text
+                .split(',')
+                .map(str::trim)
+                .filter(|item| !item.is_empty())
+                .map(|item| item.parse().ok())
+                .collect(),
+            _ => None,
+        }
+    }
+
+    fn show(&self) -> String {
+        let items: Vec<String> = self.iter().map(|item| format!("{:?}", item.to_string())).collect();
+        format!("[{}]", items.join(", "))
+    }
+}
+
+/// How log lines are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line.
+    Json,
+}
+
+impl FromStr for LogFormat {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "text" => Ok(Self::Text),
+            "json" => Ok(Self::Json),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for LogFormat {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Text => "text",
+            Self::Json => "json",
+        })
+    }
+}
+
+/// One voter of a new cluster: `1=10.0.0.1:7610`, or `self` for this node alone.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum BootstrapMember {
+    /// This node, at its advertised address.
+    Itself,
+    /// A node by id and advertised address.
+    Node {
+        /// From 1.
+        id: u64,
+        /// What peers and clients dial: host and port.
+        address: String,
+    },
+}
+
+impl FromStr for BootstrapMember {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        if text == "self" {
+            return Ok(Self::Itself);
+        }
+        let (id, address) = text.split_once('=').ok_or(())?;
+        let id = id.parse().ok().filter(|id| *id > 0).ok_or(())?;
+        let (host, port) = address.rsplit_once(':').ok_or(())?;
+        port.parse::<u16>().map_err(drop)?;
+        if host.is_empty() {
+            Err(())
+        } else {
+            Ok(Self::Node {
+                id,
+                address: address.to_owned(),
+            })
+        }
+    }
+}
+
+impl fmt::Display for BootstrapMember {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Itself => f.write_str("self"),
+            Self::Node { id, address } => write!(f, "{id}={address}"),
+        }
+    }
+}

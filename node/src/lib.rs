@@ -1,0 +1,25 @@
+//! A node: the process that is one member of a tarn cluster, and the command line that talks to it.
+//!
+//! Each room is one step of a request's way, or one thing that a node does by itself:
+//!
+//! ```text
+//!  client ─► identity ─► api ─► gate ─► tarn-raft ─► log, machine
+//!            who are     one    may      propose,        │
+//!            you?        path   you?     read            │ applied events
+//!                         │                              ▼
+//!                         └──► dispatch ◄────────────────┘
+//!                              who waits for work?
+//!                                 │
+//!                    SDK workers ◄┴► host ─► tarn-executor
+//!                                    this node's own worker
+//! ```
+//!
+//! - `config`: settings, each with the place it came from.
+//! - `gate`: the steps that may refuse a request, in order.
+//! - `ops`: health, metrics, logs, for people and their tools.
+//! - `daemon`: starts the rooms in order and stops them in the other order.
+//!
+//! Invariants: nothing in this crate decides what must be replicated; that is the kernel's. Nothing here keeps state that a restart
+//! would miss.
+
+pub mod config;
