@@ -16,12 +16,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     std::fs::write(out.join("tarn.descriptors.bin"), descriptors.encode_to_vec())?;
 
     let grpc = std::env::var_os("CARGO_FEATURE_GRPC").is_some();
+    let mut messages = tonic_prost_build::Config::new();
+    // Ordered maps, because the kernel iterates over messages; names, because the command line prints any message as JSON.
+    messages.bytes(["."]).btree_map(["."]).enable_type_names();
     tonic_prost_build::configure()
         .build_client(grpc)
         .build_server(grpc)
-        .bytes(".")
-        // Ordered maps: the kernel iterates over messages.
-        .btree_map(".")
-        .compile_fds(descriptors)?;
+        .compile_fds_with_config(descriptors, messages)?;
     Ok(())
 }

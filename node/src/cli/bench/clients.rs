@@ -1,0 +1,84 @@
+//! The clients of a load run: each enqueues batch after batch.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use tarn_proto::v1::task_service_client::TaskServiceClient;
+use tarn_proto::v1::{EnqueueRequest, TaskSpec};
+use tokio::task::JoinHandle;
+
+use super::Run;
+use super::report::Samples;
+
+/// What becomes of a task's permit once the task is accepted.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Permits {
+    /// It is given back at once: nobody will complete the task.
+    Kept,
+    /// The worker that completes the task gives it back.
+    Spent,
+}
+
+/// How long tasks of a run are kept after they ended: long enough to look at, short enough that runs do not fill the disk.
+const RETENTION_MS: u64 = 60_000;
+
+/// Starts the clients.
+pub fn start(run: &Arc<Run>, clients: usize, rate: Option<u32>, permits: Permits) -> Vec<JoinHandle<Samples>> {
+    // At a fixed rate each client has its own beat, all of them evenly apart.
+    let beat = rate.map(|rate| Duration::from_secs(1) * run.batch * u32::try_from(clients).unwrap_or(u32::MAX) / rate.max(1));
+    (0..clients)
+        .map(|number| {
+            let offset = beat.map(|beat| beat * u32::try_from(number).unwrap_or(0) / u32::try_from(clients).unwrap_or(1));
+            tokio::spawn(client(run.clone(), number, beat.zip(offset), permits))
+        })
+        .collect()
+}
+
+/// Waits for the clients and merges what they measured.
+pub async fn gather(clients: Vec<JoinHandle<Samples>>) -> Samples {
+    let mut samples = Samples::default();
+    for client in clients {
+        samples.merge(client.await.unwrap_or_default());
+    }
+    samples
+}
+
+async fn client(run: Arc<Run>, number: usize, beat: Option<(Duration, Duration)>, permits: Permits) -> Samples {
+    let mut service = TaskServiceClient::new(run.channel(number));
+    let mut samples = Samples::default();
+    let mut next = Instant::now() + beat.map_or(Duration::ZERO, |(_, offset)| offset);
+    while !run.end.is_cancelled() {
+        let due = match beat {
+            None => Instant::now(),
+            Some((beat, _)) => {
+                tokio::time::sleep_until(next.into()).await;
+                let due = next;
+                next += beat;
+                due
+            }
+        };
+        let Some(Ok(taken)) = run.end.run_until_cancelled(run.outstanding.acquire_many(run.batch)).await else { break };
+        let answer = service.enqueue(request(&run, due)).await;
+        match answer {
+            Ok(_) => {
+                samples.record(due.elapsed());
+                if permits == Permits::Spent {
+                    taken.forget();
+                }
+            }
+            Err(status) => samples.fail(&format!("{:?}: {}", status.code(), status.message())),
+        }
+    }
+    samples
+}
+
+fn request(run: &Run, due: Instant) -> EnqueueRequest {
+    let task = TaskSpec { queue: run.queue.clone(), payload: run.stamped(due), retention_ms: RETENTION_MS, ..Default::default() };
+    let bits: [u8; 16] = rand::rng().random();
+    EnqueueRequest {
+        request_id: data_encoding::BASE32_NOPAD.encode(&bits),
+        namespace: run.namespace.clone(),
+        tasks: vec![task; run.batch as usize],
+    }
+}

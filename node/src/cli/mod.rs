@@ -1,0 +1,210 @@
+//! The command line.
+//!
+//! Noun, then verb. Data goes to standard output in the format that `--output` names; everything else goes to standard error. All commands
+//! but those that run a node or make keys use the SDK, as any other program would: the command line has no way into a node of its own.
+
+mod artifact;
+mod bench;
+mod cluster;
+mod connect;
+mod context;
+mod coordination;
+mod event;
+mod exit;
+mod keys;
+mod output;
+mod queue;
+mod server;
+mod task;
+
+use std::io::{BufRead, IsTerminal, Write};
+use std::process::ExitCode;
+
+use clap::{CommandFactory, Parser};
+
+pub use exit::Failure;
+use connect::ConnectArgs;
+use output::{Format, Printer};
+
+const ABOUT: &str = "One binary that turns machines into a cluster that never loses work";
+const FIRST_STEPS: &str = "\
+First steps:
+  tarn dev                                       a cluster of one node on this machine, ready in a second
+  tarn task submit --queue q --payload hello     (in another terminal) submit a task
+  tarn queue list                                see it wait for a worker
+  tarn cluster status                            see the node";
+
+/// The whole command line.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "tarn", version, about = ABOUT, after_help = FIRST_STEPS, after_long_help = format!("{FIRST_STEPS}\n\n{}", exit::EXIT_CODES))]
+#[command(subcommand_required = true, arg_required_else_help = true, propagate_version = true)]
+pub struct Cli {
+    #[command(subcommand)]
+    command: Command,
+    #[command(flatten)]
+    connect: ConnectArgs,
+    /// How to print data; errors follow on standard error
+    #[arg(long, short, global = true, value_enum, default_value = "text", env = "TARN_OUTPUT")]
+    output: Format,
+}
+
+#[derive(Clone, Debug, clap::Subcommand)]
+enum Command {
+    /// Run a node of a cluster
+    Server(server::ServerArgs),
+    /// Run a cluster of one node on this machine, keys and all, for a first try
+    Dev(server::DevArgs),
+    /// Submit tasks and follow them
+    #[command(subcommand)]
+    Task(task::TaskCommand),
+    /// Look into queues, and deal with their dead letters
+    #[command(subcommand)]
+    Queue(queue::QueueCommand),
+    /// See who leases tasks
+    #[command(subcommand)]
+    Worker(coordination::WorkerCommand),
+    /// Take, keep and give back named leases
+    #[command(subcommand)]
+    Lease(coordination::LeaseCommand),
+    /// At a time, enqueue a task or mark an event
+    #[command(subcommand)]
+    Timer(coordination::TimerCommand),
+    /// Manage namespaces
+    #[command(subcommand)]
+    Namespace(coordination::NamespaceCommand),
+    /// Put and get WASM modules and other content-addressed bytes
+    #[command(subcommand)]
+    Artifact(artifact::ArtifactCommand),
+    /// See and change the cluster
+    #[command(subcommand)]
+    Cluster(cluster::ClusterCommand),
+    /// Bring new nodes into the cluster
+    #[command(subcommand)]
+    Node(keys::NodeCommand),
+    /// Be the cluster's certificate authority
+    #[command(subcommand)]
+    Ca(keys::CaCommand),
+    /// Choose which cluster commands talk to
+    #[command(subcommand)]
+    Context(context::ContextCommand),
+    /// Check and show a node's configuration
+    #[command(subcommand)]
+    Config(server::ConfigCommand),
+    /// Generate load and measure
+    Bench(bench::BenchArgs),
+    /// Print a completion script for a shell
+    #[command(after_help = "Example:\n  tarn completion bash > /etc/bash_completion.d/tarn")]
+    Completion {
+        /// The shell
+        #[arg(value_enum)]
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Parses the command line, runs the command, says what went wrong, and returns the exit code.
+pub fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let format = cli.output;
+    match run(cli) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            match format {
+                Format::Json | Format::Jsonl => eprintln!("{}", failure.to_json()),
+                Format::Text | Format::None => eprintln!("error: {failure}"),
+            }
+            ExitCode::from(failure.code())
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<(), Failure> {
+    let printer = Printer::new(cli.output);
+    let connect = cli.connect;
+    // What needs no cluster needs no runtime either.
+    match cli.command {
+        Command::Server(args) => server::server(args),
+        Command::Dev(args) => server::dev(args, printer),
+        Command::Config(command) => server::config(command, printer),
+        Command::Ca(command) => keys::ca(command, printer),
+        Command::Context(command) => context::run(command, printer),
+        Command::Completion { shell } => {
+            clap_complete::generate(shell, &mut Cli::command(), "tarn", &mut std::io::stdout());
+            Ok(())
+        }
+        command => block_on(call(command, connect, printer)),
+    }
+}
+
+/// The commands that talk to a cluster.
+async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Result<(), Failure> {
+    match command {
+        Command::Task(command) => task::run(command, connect.client()?, printer).await,
+        Command::Queue(command) => queue::run(command, connect.client()?, printer).await,
+        Command::Worker(command) => coordination::worker(command, connect.client()?, printer).await,
+        Command::Lease(command) => coordination::lease(command, connect.client()?, printer).await,
+        Command::Timer(command) => coordination::timer(command, connect.client()?, printer).await,
+        Command::Namespace(command) => coordination::namespace(command, connect.client()?, printer).await,
+        Command::Artifact(command) => artifact::run(command, connect.client()?, printer).await,
+        Command::Cluster(command) => cluster::run(command, connect.client()?, printer).await,
+        Command::Node(command) => keys::node(command, &connect, printer).await,
+        Command::Bench(args) => bench::run(args, &connect, printer).await,
+        Command::Server(_)
+        | Command::Dev(_)
+        | Command::Config(_)
+        | Command::Ca(_)
+        | Command::Context(_)
+        | Command::Completion { .. } => unreachable!("these run without a cluster"),
+    }
+}
+
+/// Runs a command on an asynchronous runtime.
+pub(crate) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+}
+
+/// Asks before something that cannot be taken back. Where nobody can answer, `--yes` is needed.
+pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
+    if yes {
+        return Ok(());
+    }
+    if !std::io::stdin().is_terminal() {
+        return Err(Failure::Usage(format!("{question} Nobody is there to answer: repeat the command with --yes")));
+    }
+    eprint!("{question} [y/N] ");
+    std::io::stderr().flush()?;
+    let mut answer = String::new();
+    std::io::stdin().lock().read_line(&mut answer)?;
+    match answer.trim() {
+        "y" | "Y" | "yes" => Ok(()),
+        _ => Err(Failure::Usage("nothing was done".into())),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn noun_then_verb() {
+        for line in [
+            "tarn task submit --queue q --payload x -o json",
+            "tarn task list --state dead,running",
+            "tarn queue purge q --state ready --yes",
+            "tarn cluster transfer-leader",
+            "tarn lease acquire n --holder me --ttl 5m",
+            "tarn timer schedule +5m --mark hello",
+            "tarn ca issue --ca ca --user ann --out ann",
+            "tarn bench work --rate 500",
+        ] {
+            Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in ["tarn task submit", "tarn timer schedule +5m", "tarn ca issue --ca ca --out x", "tarn task list --state lost"] {
+            assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}
