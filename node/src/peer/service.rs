@@ -1,0 +1,171 @@
+//! The server side: what other nodes ask of this one.
+
+use std::pin::Pin;
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use futures::{Stream, StreamExt as _};
+use tarn_client::tls::PrincipalKind;
+use tarn_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
+use tarn_proto::v1::{
+    JoinResponse, PeerAdmission, PeerArtifactChunk, PeerArtifactHeld, PeerArtifactList, PeerArtifactStored,
+    PeerArtifactWanted, PeerFrame, PeerMembership, PeerMembershipRequest, PeerRequest, PeerResponse,
+};
+use tarn_raft::{NodeId, PeerError, TransportError};
+use tokio_util::sync::CancellationToken;
+use tonic::{Request, Response, Status, Streaming};
+
+use super::contacts::Contacts;
+use super::fault::Fault;
+use super::handler::{PeerHandler, Requests};
+use super::limits::FRAME_BYTES_MAX;
+use crate::api::status;
+use crate::artifacts::{ArtifactError, Artifacts};
+use crate::gate::Refusal;
+use crate::identity::require_node;
+
+/// Lets machines and nodes into the cluster.
+#[async_trait]
+pub trait Admissions: Send + Sync + 'static {
+    /// A node that has an identity asks to become a member. It speaks for itself: `from` is who its certificate says.
+    async fn request_membership(
+        &self,
+        from: NodeId,
+        request: PeerMembershipRequest,
+    ) -> Result<PeerMembership, Refusal>;
+
+    /// Admits the holder of a join token, on behalf of the node that it turned to, if this node holds the CA's key.
+    async fn admit(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal>;
+}
+
+/// The service for peers. Callers without a node's certificate are refused at every method.
+pub struct PeerApi {
+    handler: Arc<dyn PeerHandler>,
+    contacts: Arc<Contacts>,
+    artifacts: Artifacts,
+    admissions: Arc<dyn Admissions>,
+    stopping: CancellationToken,
+}
+
+impl PeerApi {
+    /// The service, with the message limits of this protocol. `contacts` are those of this node's [`Links`](super::Links).
+    /// Pipelines, which would otherwise stay open for ever, end when `stopping` is cancelled.
+    pub fn server(
+        handler: Arc<dyn PeerHandler>,
+        contacts: Arc<Contacts>,
+        artifacts: Artifacts,
+        admissions: Arc<dyn Admissions>,
+        stopping: CancellationToken,
+    ) -> PeerServiceServer<Self> {
+        PeerServiceServer::new(Self { handler, contacts, artifacts, admissions, stopping })
+            .max_decoding_message_size(FRAME_BYTES_MAX)
+    }
+
+    /// The calling node, which is thereby heard of.
+    fn enter<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        let identity = require_node(request)?;
+        let PrincipalKind::Node { id } = identity.principal().kind else {
+            return Err(Status::permission_denied("this service is for nodes"));
+        };
+        self.contacts.mark(id);
+        Ok(id)
+    }
+
+    /// A peer's stream of frames. What arrives is a sign of life.
+    fn requests(&self, from: NodeId, frames: Streaming<PeerFrame>) -> Requests {
+        let contacts = self.contacts.clone();
+        Box::pin(frames.map(move |frame| match frame {
+            Ok(frame) => {
+                contacts.mark(from);
+                Ok(frame.body)
+            }
+            Err(status) => Err(TransportError::from(Fault::of(status))),
+        }))
+    }
+}
+
+#[tonic::async_trait]
+impl PeerService for PeerApi {
+    async fn call(&self, request: Request<PeerRequest>) -> Result<Response<PeerResponse>, Status> {
+        let from = self.enter(&request)?;
+        let PeerRequest { method, body } = request.into_inner();
+        let body = self.handler.call(from, method, body).await.map_err(refused)?;
+        Ok(Response::new(PeerResponse { body }))
+    }
+
+    type ReplicateStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;
+
+    async fn replicate(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<Self::ReplicateStream>, Status> {
+        let from = self.enter(&request)?;
+        let replies = self.handler.replicate(from, self.requests(from, request.into_inner()));
+        let frames = replies.map(|reply| reply.map(|body| PeerFrame { body }).map_err(refused));
+        let stopping = self.stopping.clone();
+        Ok(Response::new(Box::pin(frames.take_until(stopping.cancelled_owned()))))
+    }
+
+    async fn install_snapshot(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<PeerFrame>, Status> {
+        let from = self.enter(&request)?;
+        let chunks = self.requests(from, request.into_inner());
+        let body = self.handler.snapshot(from, chunks).await.map_err(refused)?;
+        Ok(Response::new(PeerFrame { body }))
+    }
+
+    async fn push_artifact(
+        &self,
+        request: Request<Streaming<PeerArtifactChunk>>,
+    ) -> Result<Response<PeerArtifactStored>, Status> {
+        self.enter(&request)?;
+        self.artifacts.accept_push(request.into_inner()).await.map(Response::new).map_err(artifact_refused)
+    }
+
+    type PullArtifactStream = Pin<Box<dyn Stream<Item = Result<PeerArtifactChunk, Status>> + Send>>;
+
+    async fn pull_artifact(
+        &self,
+        request: Request<PeerArtifactWanted>,
+    ) -> Result<Response<Self::PullArtifactStream>, Status> {
+        self.enter(&request)?;
+        let chunks = self.artifacts.answer_pull(request.into_inner()).await.map_err(artifact_refused)?;
+        Ok(Response::new(Box::pin(chunks)))
+    }
+
+    async fn list_peer_artifacts(
+        &self,
+        request: Request<PeerArtifactList>,
+    ) -> Result<Response<PeerArtifactHeld>, Status> {
+        self.enter(&request)?;
+        self.artifacts.answer_list(request.into_inner()).await.map(Response::new).map_err(artifact_refused)
+    }
+
+    async fn request_membership(
+        &self,
+        request: Request<PeerMembershipRequest>,
+    ) -> Result<Response<PeerMembership>, Status> {
+        let from = self.enter(&request)?;
+        let answer = self.admissions.request_membership(from, request.into_inner()).await;
+        answer.map(Response::new).map_err(|refusal| status(refusal, ""))
+    }
+
+    async fn admit(&self, request: Request<PeerAdmission>) -> Result<Response<JoinResponse>, Status> {
+        self.enter(&request)?;
+        let answer = self.admissions.admit(request.into_inner()).await;
+        answer.map(Response::new).map_err(|refusal| status(refusal, ""))
+    }
+}
+
+fn artifact_refused(error: ArtifactError) -> Status {
+    status(error.rejection().into(), "")
+}
+
+fn refused(error: PeerError) -> Status {
+    let text = error.to_string();
+    match error {
+        PeerError::Malformed(_) => Status::invalid_argument(text),
+        PeerError::Impostor { .. } => {
+            tracing::error!(%error, "a peer speaks for another");
+            Status::permission_denied(text)
+        }
+        PeerError::Busy(_) | PeerError::Stopped(_) => Status::unavailable(text),
+        PeerError::Damaged(_) => Status::data_loss(text),
+    }
+}
