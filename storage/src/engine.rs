@@ -103,8 +103,8 @@ pub trait Engine: Send + Sync + 'static {
     ///
     /// # Errors
     ///
-    /// [`StorageError::AlreadyExists`] if there is something at `dir`; otherwise a fault of the disk, in which case the
-    /// engine itself is unharmed.
+    /// [`StorageError::AlreadyExists`] if there is something at `dir`; otherwise a fault of the disk, after which the
+    /// engine may refuse to write.
     fn checkpoint(&self, dir: &Path) -> Result<(), StorageError>;
 }
 

@@ -55,9 +55,13 @@ mod error;
 pub mod format;
 mod memory;
 mod range;
+#[cfg(feature = "rocksdb")]
+mod rocks;
 
 pub use batch::{Batch, Op, Ops};
 pub use engine::{Durability, Engine, Entry, Keyspace, Scan};
 pub use error::StorageError;
 pub use memory::{Fault, MemoryEngine};
 pub use range::{Direction, Range, prefix_end};
+#[cfg(feature = "rocksdb")]
+pub use rocks::{Profile, RocksEngine, RocksOptions};

@@ -1,0 +1,295 @@
+//! The engine for real nodes: RocksDB.
+//!
+//! Each keyspace is a column family. All column families of one directory share one write-ahead log, and that is what
+//! makes a batch atomic across keyspaces: it is one record of that log, found whole by its checksum or not at all.
+//! The write-ahead log is never turned off here, because without it batches over several keyspaces could be torn.
+//!
+//! ```text
+//!   data directory
+//!     FORMAT          this crate's version, written before anything else
+//!     CURRENT, …      RocksDB's own files, directly beside it
+//! ```
+//!
+//! The directory itself is locked while it is open, before RocksDB looks at it.
+
+mod lock;
+mod profile;
+mod status;
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::sync::OnceLock;
+
+use rocksdb::checkpoint::Checkpoint;
+use rocksdb::{
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, WriteBatch,
+    WriteOptions,
+};
+
+use crate::{Batch, Direction, Durability, Engine, Entry, Keyspace, Op, Range, Scan, StorageError, dir, format};
+use lock::DirectoryLock;
+pub use profile::Profile;
+use status::translate;
+
+/// The engine's name in the file `FORMAT`.
+const ENGINE: &str = "rocksdb";
+
+/// How to open a [`RocksEngine`].
+#[derive(Clone, Copy, Debug)]
+pub struct RocksOptions<'a> {
+    /// The keyspaces to offer. Those that the directory does not have yet are created; those that it has and that are
+    /// not named here are kept, and cannot be reached.
+    pub keyspaces: &'a [Keyspace],
+    /// What the engine is tuned for. It may differ from one opening to the next.
+    pub profile: Profile,
+}
+
+/// An [`Engine`] on RocksDB, in one directory.
+///
+/// It is closed when it is dropped. Closing flushes nothing that [`Durability::Buffered`] left behind, and need not:
+/// the write-ahead log has it.
+pub struct RocksEngine {
+    // Fields are dropped in order: the lock must go last, when RocksDB has let go of its files.
+    db: DB,
+    path: PathBuf,
+    keyspaces: BTreeSet<&'static str>,
+    synced: WriteOptions,
+    buffered: WriteOptions,
+    /// The first write or flush that failed, in words. Nothing is written after it.
+    failed: OnceLock<String>,
+    _lock: DirectoryLock,
+}
+
+impl RocksEngine {
+    /// Opens the engine in a directory, which is created, durably, where it is missing.
+    ///
+    /// # Errors
+    ///
+    /// [`StorageError::Locked`] if another engine has the directory open, in this process or another;
+    /// [`StorageError::UnknownFormat`] if another version wrote it; [`StorageError::NotADataDirectory`] if something
+    /// else did; [`StorageError::Corruption`] if what was acknowledged is damaged or missing, as far as the profile
+    /// can tell (see [`Profile`]); otherwise a fault of the disk.
+    pub fn open(path: &Path, options: RocksOptions<'_>) -> Result<Self, StorageError> {
+        dir::create_durably(path)?;
+        let lock = DirectoryLock::acquire(path)?;
+        format::ensure(path, ENGINE)?;
+
+        let database = options.profile.database_options();
+        let mut families: BTreeSet<String> = options
+            .keyspaces
+            .iter()
+            .map(|keyspace| keyspace.name().to_owned())
+            .collect();
+        families.insert(DEFAULT_COLUMN_FAMILY_NAME.to_owned());
+        if holds_a_database(path)? {
+            // RocksDB insists that all column families are opened, so the ones nobody asked for are opened too.
+            let existing = DB::list_cf(&database, path).map_err(|error| translate(&opening(path), &error))?;
+            families.extend(existing);
+        }
+        let cache = options.profile.block_cache();
+        let descriptors = families
+            .into_iter()
+            .map(|name| ColumnFamilyDescriptor::new(name, options.profile.family_options(&cache)));
+        let db =
+            DB::open_cf_descriptors(&database, path, descriptors).map_err(|error| translate(&opening(path), &error))?;
+
+        let mut synced = WriteOptions::default();
+        synced.set_sync(true);
+        Ok(Self {
+            db,
+            path: path.to_owned(),
+            keyspaces: options.keyspaces.iter().map(|keyspace| keyspace.name()).collect(),
+            synced,
+            buffered: WriteOptions::default(),
+            failed: OnceLock::new(),
+            _lock: lock,
+        })
+    }
+
+    /// The directory that the engine is open in.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    fn family(&self, keyspace: Keyspace) -> Result<&ColumnFamily, StorageError> {
+        self.keyspaces
+            .get(keyspace.name())
+            .and_then(|name| self.db.cf_handle(name))
+            .ok_or_else(|| StorageError::unknown_keyspace(keyspace.name()))
+    }
+
+    /// The batch in RocksDB's own words.
+    fn convert(&self, batch: &Batch) -> Result<WriteBatch, StorageError> {
+        let mut converted = WriteBatch::default();
+        for op in batch {
+            match op {
+                Op::Put { keyspace, key, value } => converted.put_cf(self.family(keyspace)?, key, value),
+                Op::Delete { keyspace, key } => converted.delete_cf(self.family(keyspace)?, key),
+                Op::DeleteRange { keyspace, start, end } => {
+                    let family = self.family(keyspace)?;
+                    // RocksDB refuses a whole batch for one range whose ends cross; here such a range is just empty.
+                    if start < end {
+                        converted.delete_range_cf(family, start, end);
+                    }
+                }
+            }
+        }
+        Ok(converted)
+    }
+
+    /// Refuses to write after a failed write. What a failed flush left on disk is unknown, and a later flush that
+    /// succeeds would say nothing about it, so going on could acknowledge what is lost.
+    fn refuse_after_failure(&self, doing: &str) -> Result<(), StorageError> {
+        match self.failed.get() {
+            None => Ok(()),
+            Some(first) => Err(StorageError::Engine {
+                doing: doing.to_owned(),
+                detail: format!("an earlier write failed and nothing is written since: {first}"),
+            }),
+        }
+    }
+
+    fn note_failure(&self, error: StorageError) -> StorageError {
+        // Only the first failure is kept: the ones that follow are its echo.
+        let _ = self.failed.set(error.to_string());
+        error
+    }
+}
+
+impl Engine for RocksEngine {
+    fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
+        self.db
+            .get_cf(self.family(keyspace)?, key)
+            .map_err(|error| translate("reading a key", &error))
+    }
+
+    fn scan(&self, keyspace: Keyspace, range: Range<'_>) -> Scan<'_> {
+        let family = match self.family(keyspace) {
+            Ok(family) => family,
+            Err(error) => return Scan::failed(error),
+        };
+        if range.is_empty() {
+            return Scan::new(std::iter::empty());
+        }
+        let mut options = ReadOptions::default();
+        options.set_iterate_lower_bound(range.start());
+        if let Some(end) = range.end() {
+            options.set_iterate_upper_bound(end);
+        }
+        Scan::new(Cursor {
+            inner: self.db.raw_iterator_cf_opt(family, options),
+            direction: range.direction(),
+            started: false,
+        })
+    }
+
+    fn write(&self, batch: Batch, durability: Durability) -> Result<(), StorageError> {
+        let converted = self.convert(&batch)?;
+        if converted.is_empty() {
+            // RocksDB skips the write-ahead log for an empty batch, and with it the flush that the caller asks for.
+            return match durability {
+                Durability::Synced => self.sync(),
+                Durability::Buffered => self.refuse_after_failure("writing a batch"),
+            };
+        }
+        self.refuse_after_failure("writing a batch")?;
+        let options = match durability {
+            Durability::Synced => &self.synced,
+            Durability::Buffered => &self.buffered,
+        };
+        self.db
+            .write_opt(converted, options)
+            .map_err(|error| self.note_failure(translate("writing a batch", &error)))
+    }
+
+    fn sync(&self) -> Result<(), StorageError> {
+        self.refuse_after_failure("flushing the write-ahead log")?;
+        self.db
+            .flush_wal(true)
+            .map_err(|error| self.note_failure(translate("flushing the write-ahead log", &error)))
+    }
+
+    fn checkpoint(&self, dir: &Path) -> Result<(), StorageError> {
+        let failed = |error| translate("writing a checkpoint", &error);
+        dir::create_whole(dir, |partial| {
+            // The memory tables are flushed first, so the copy consists of links and of a write-ahead log that is
+            // close to empty. FORMAT comes last and is a file of its own: a link to ours would share its fate.
+            let checkpoint = Checkpoint::new(&self.db).map_err(failed)?;
+            checkpoint.create_checkpoint(partial).map_err(failed)?;
+            format::write(partial, ENGINE)
+        })
+    }
+}
+
+impl fmt::Debug for RocksEngine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("RocksEngine")
+            .field("path", &self.path)
+            .finish_non_exhaustive()
+    }
+}
+
+/// A scan over one column family. RocksDB keeps it inside the range's bounds, and on the moment at which it was made.
+struct Cursor<'a> {
+    inner: DBRawIterator<'a>,
+    direction: Direction,
+    started: bool,
+}
+
+impl Cursor<'_> {
+    fn advance(&mut self) {
+        match (self.started, self.direction) {
+            (false, Direction::Ascending) => self.inner.seek_to_first(),
+            (false, Direction::Descending) => self.inner.seek_to_last(),
+            (true, Direction::Ascending) => self.inner.next(),
+            (true, Direction::Descending) => self.inner.prev(),
+        }
+        self.started = true;
+    }
+}
+
+impl Iterator for Cursor<'_> {
+    type Item = Result<Entry, StorageError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        self.advance();
+        if let Some((key, value)) = self.inner.item() {
+            return Some(Ok((key.to_vec(), value.to_vec())));
+        }
+        // The end of the range and an error look alike until one asks.
+        match self.inner.status() {
+            Ok(()) => None,
+            Err(error) => Some(Err(translate("scanning a keyspace", &error))),
+        }
+    }
+}
+
+fn opening(path: &Path) -> String {
+    format!("opening {}", path.display())
+}
+
+/// Whether RocksDB has finished creating its database here.
+///
+/// A directory with data files and no `CURRENT` has lost it. RocksDB would take that for a fresh start and forget
+/// everything that was acknowledged, so it is refused.
+fn holds_a_database(path: &Path) -> Result<bool, StorageError> {
+    if path.join("CURRENT").exists() {
+        return Ok(true);
+    }
+    let failed = |error| StorageError::from_io("listing the directory", path, error);
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let name = entry.map_err(failed)?.file_name();
+        let extension = Path::new(&name).extension();
+        if extension.is_some_and(|extension| extension == "sst" || extension == "log") {
+            return Err(StorageError::Corruption {
+                detail: format!("the data directory {} has lost its file CURRENT", path.display()),
+            });
+        }
+    }
+    Ok(false)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The two ways in which a node uses an engine, and what RocksDB is told for each.
+//!
+//! A machine may have two cores, and a whole node should idle below 100 MB, so everything here is small and bounded:
+//! one background thread beside the flushing one, few open files, memory tables and block cache with fixed budgets.
+
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options};
+
+const MIB: usize = 1 << 20;
+
+/// What an engine is tuned for, and what it does about a damaged write-ahead log.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Profile {
+    /// An append-only log: small synced batches in key order, read back from memory or in order, purged by range from
+    /// the front.
+    ///
+    /// What was acknowledged must be there after a restart, so the write-ahead log is read strictly: only an
+    /// incomplete record at its very end is forgiven, which is what a crash in the middle of a write leaves.
+    /// Damage anywhere else is [`crate::StorageError::Corruption`], and the engine does not open. RocksDB's reuse of old
+    /// log files would make flushes cheaper but rules this mode out, since there the end of the log and damage look
+    /// alike; not losing an acknowledged entry silently is worth more.
+    Log,
+    /// A large state: batches that are mostly buffered, because another log holds the truth, and many point reads.
+    ///
+    /// After a power cut the write-ahead log may have holes where batches were only buffered. It is read up to the first
+    /// hole: what is left is a prefix of the batches, and the owner applies again what follows. For this the engine
+    /// cannot tell a hole from damage, so a batch that must not be lost belongs into an engine with [`Profile::Log`].
+    State,
+}
+
+/// The numbers in which the profiles differ.
+struct Tuning {
+    /// One keyspace's memory table is written to a file when it has grown to this.
+    table_bytes: usize,
+    /// All memory tables of all keyspaces together, those being written to files included. Bounds the memory.
+    all_tables_bytes: usize,
+    /// Blocks, indices and filters that were read from files.
+    cache_bytes: usize,
+    /// The write-ahead log is kept until its data are in files. Bounds the disk and the time to open.
+    wal_bytes_max: u64,
+    /// Target size of one data file.
+    file_bytes: u64,
+    compression: DBCompressionType,
+    recovery: DBRecoveryMode,
+}
+
+/// Data files kept open. Each costs some memory; a miss costs one `open` call.
+const OPEN_FILES_MAX: i32 = 256;
+
+/// Ten bits per key let about one in a hundred reads of an absent key look into a file for nothing.
+const FILTER_BITS_PER_KEY: f64 = 10.0;
+
+/// RocksDB's own diary, `LOG`: enough to see what led to a failure, and bounded.
+const DIARY_BYTES_MAX: usize = 2 * MIB;
+const DIARY_FILES_MAX: usize = 3;
+
+/// Written data are handed to the disk in steps of this size, so that a flush of the log never waits for the many
+/// megabytes that a compaction has just left in the page cache.
+const WRITE_BACK_BYTES: u64 = MIB as u64;
+
+impl Profile {
+    fn tuning(self) -> Tuning {
+        match self {
+            Self::Log => Tuning {
+                table_bytes: 8 * MIB,
+                all_tables_bytes: 16 * MIB,
+                cache_bytes: 4 * MIB,
+                wal_bytes_max: 64 * MIB as u64,
+                file_bytes: 16 * MIB as u64,
+                // What is purged soon is not worth compressing, and payloads often are compressed already.
+                compression: DBCompressionType::None,
+                recovery: DBRecoveryMode::TolerateCorruptedTailRecords,
+            },
+            Self::State => Tuning {
+                table_bytes: 16 * MIB,
+                all_tables_bytes: 32 * MIB,
+                cache_bytes: 16 * MIB,
+                wal_bytes_max: 96 * MIB as u64,
+                file_bytes: 32 * MIB as u64,
+                compression: DBCompressionType::Lz4,
+                recovery: DBRecoveryMode::PointInTime,
+            },
+        }
+    }
+
+    /// The cache that all keyspaces of one engine share.
+    pub(super) fn block_cache(self) -> Cache {
+        Cache::new_lru_cache(self.tuning().cache_bytes)
+    }
+
+    /// What holds for the directory as a whole.
+    pub(super) fn database_options(self) -> Options {
+        let tuning = self.tuning();
+        let mut options = Options::default();
+        options.create_if_missing(true);
+        options.create_missing_column_families(true);
+        options.set_paranoid_checks(true);
+        options.set_wal_recovery_mode(tuning.recovery);
+        if self == Self::Log {
+            // A finished log file that was synced and is now missing or shorter is noticed when the engine opens.
+            options.set_track_and_verify_wals_in_manifest(true);
+        }
+
+        // Every write reaches the operating system before it returns, so that a killed process loses nothing.
+        options.set_manual_wal_flush(false);
+        options.set_bytes_per_sync(WRITE_BACK_BYTES);
+        if self == Self::State {
+            options.set_wal_bytes_per_sync(WRITE_BACK_BYTES);
+        }
+
+        options.set_db_write_buffer_size(tuning.all_tables_bytes);
+        options.set_max_total_wal_size(tuning.wal_bytes_max);
+        options.set_max_open_files(OPEN_FILES_MAX);
+        options.set_max_background_jobs(2);
+        options.set_max_subcompactions(1);
+
+        options.set_log_level(LogLevel::Warn);
+        options.set_max_log_file_size(DIARY_BYTES_MAX);
+        options.set_keep_log_file_num(DIARY_FILES_MAX);
+        options.set_stats_dump_period_sec(0);
+        options.set_stats_persist_period_sec(0);
+        options
+    }
+
+    /// What holds for each keyspace.
+    pub(super) fn family_options(self, cache: &Cache) -> Options {
+        let tuning = self.tuning();
+        let mut options = Options::default();
+        options.set_write_buffer_size(tuning.table_bytes);
+        options.set_max_write_buffer_number(2);
+        options.set_target_file_size_base(tuning.file_bytes);
+        options.set_compression_type(tuning.compression);
+        options.set_block_based_table_factory(&self.table_options(cache));
+        options
+    }
+
+    fn table_options(self, cache: &Cache) -> BlockBasedOptions {
+        let mut table = BlockBasedOptions::default();
+        table.set_block_cache(cache);
+        // Indices and filters count against the cache, or their memory would grow with the data without a bound.
+        table.set_cache_index_and_filter_blocks(true);
+        table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+        match self {
+            // Entries are read in order: larger blocks, and no filter for keys that are never asked for in vain.
+            Self::Log => table.set_block_size(16 << 10),
+            Self::State => table.set_bloom_filter(FILTER_BITS_PER_KEY, false),
+        }
+        table
+    }
+}
