@@ -1,0 +1,339 @@
+//! The client: how it is made, and how a call is made.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures::future::BoxFuture;
+use rand::Rng;
+use tarn_proto::CommandBody;
+use tokio::time::Instant;
+use tonic::transport::Channel;
+
+use crate::error::Error;
+use crate::nodes::{self, Nodes};
+use crate::proto;
+use crate::retry::{Failure, Tries};
+use crate::tls::{self, Credentials, Expect, Identity};
+
+/// How long a call may take, all its tries together, unless the client says otherwise: several times what electing a leader takes.
+const DEADLINE: Duration = Duration::from_secs(30);
+/// How long one try may take before another node is tried: longer than an election, shorter than the deadline.
+const TRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// The largest answer that is read: a full page of leased tasks with large payloads.
+pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
+
+/// Makes the closure with which [`Client::call`] sends a request: `rpc!(TaskServiceClient.enqueue)`.
+macro_rules! rpc {
+    ($service:ident.$method:ident) => {
+        |channel, request| {
+            Box::pin(async move {
+                $service::new(channel)
+                    .max_decoding_message_size(crate::client::MESSAGE_BYTES_MAX)
+                    .$method(request)
+                    .await
+            })
+        }
+    };
+}
+pub(crate) use rpc;
+
+/// A connection to a cluster: every call goes through one. Cloning is cheap, and clones share their connections.
+///
+/// Each call is repeated by itself, at other nodes too, until it is answered or the client's [deadline](Client::with_deadline) has passed.
+/// A call that changes something carries a random request id, the same in each repeat, so that it takes effect once.
+#[derive(Clone)]
+pub struct Client {
+    nodes: Arc<Nodes>,
+    namespace: Arc<str>,
+    deadline: Duration,
+}
+
+/// Options of a [`Client`].
+#[derive(Clone)]
+pub struct ClientBuilder {
+    addresses: Vec<String>,
+    tls: Option<Arc<rustls::ClientConfig>>,
+    namespace: String,
+    deadline: Duration,
+    discover: bool,
+}
+
+/// What a call does, which decides how long a try may take and what is known after a failure.
+#[derive(Clone, Copy)]
+pub(crate) struct Kind {
+    changes: bool,
+    try_timeout: Duration,
+}
+
+impl Kind {
+    /// Changes nothing.
+    pub(crate) const READ: Kind = Kind { changes: false, try_timeout: TRY_TIMEOUT };
+    /// Changes something, and may be repeated.
+    pub(crate) const WRITE: Kind = Kind { changes: true, try_timeout: TRY_TIMEOUT };
+
+    /// A call at whose node it is normal to wait this long for the answer.
+    pub(crate) fn waiting(self, wait: Duration) -> Kind {
+        Kind { try_timeout: TRY_TIMEOUT.saturating_add(wait), ..self }
+    }
+}
+
+impl ClientBuilder {
+    /// The addresses of one or more nodes, as `host:port`; the port is 7610 where it is left out. Any node will do, but a client that
+    /// knows several goes on when one fails.
+    pub fn addresses<A: Into<String>>(mut self, addresses: impl IntoIterator<Item = A>) -> Self {
+        self.addresses = addresses.into_iter().map(Into::into).collect();
+        self
+    }
+
+    /// The user's certificate and key, and the certificate of the cluster's authority.
+    pub fn credentials(mut self, credentials: Credentials) -> Self {
+        self.tls = Some(tls::client_config(&credentials, Expect::AnyNode));
+        self
+    }
+
+    /// The key inside a one-time join token, with the fingerprint of the cluster's CA certificate, in place of a user's certificate. Such a
+    /// client can only [join](Client::join).
+    pub fn joiner(mut self, identity: &Identity, fingerprint: [u8; 32]) -> Self {
+        self.tls = Some(tls::joiner_config(identity, fingerprint));
+        self
+    }
+
+    /// The namespace that calls refer to. `default` unless given.
+    pub fn namespace(mut self, namespace: impl Into<String>) -> Self {
+        self.namespace = namespace.into();
+        self
+    }
+
+    /// How long each call may take, all its tries together. 30 seconds unless given.
+    pub fn deadline(mut self, deadline: Duration) -> Self {
+        self.deadline = deadline;
+        self
+    }
+
+    /// Adds the addresses of all the cluster's members, as the cluster knows them, when connecting. Useful where clients can reach the
+    /// addresses that the nodes advertise; off unless asked for.
+    pub fn discover(mut self, discover: bool) -> Self {
+        self.discover = discover;
+        self
+    }
+
+    /// Makes the client and checks that a node answers.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for unusable options, [`Error::Transport`] where the certificates are refused, [`Error::Unavailable`] where no
+    /// node answers within the deadline.
+    pub async fn connect(self) -> Result<Client, Error> {
+        let discover = self.discover;
+        let client = self.connect_lazy()?;
+        match client.cluster().await {
+            Ok(cluster) if discover => client.learn(&cluster)?,
+            // A node that refuses to describe the cluster to this user has answered, which is what was asked here.
+            Ok(_) | Err(Error::Refused(_)) => {}
+            Err(error) => return Err(error),
+        }
+        Ok(client)
+    }
+
+    /// Makes the client without speaking to any node: the first call does.
+    ///
+    /// # Errors
+    /// [`Error::Config`] for unusable options.
+    pub fn connect_lazy(mut self) -> Result<Client, Error> {
+        let config = self.tls.take().ok_or_else(|| {
+            Error::Config("a client needs a certificate, its key and the cluster's CA certificate: tarn has no insecure mode".into())
+        })?;
+        Ok(Client {
+            nodes: Arc::new(Nodes::new(&self.addresses, nodes::dial_tls(config))?),
+            namespace: self.namespace.into(),
+            deadline: self.deadline,
+        })
+    }
+
+    /// Takes what the environment says: `TARN_ADDRESS` (addresses, separated by commas), `TARN_NAMESPACE`, and the paths of PEM files
+    /// `TARN_CACERT`, `TARN_CERT` and `TARN_KEY`. A variable that is not set changes nothing.
+    ///
+    /// # Errors
+    /// [`Error::Config`] where a file cannot be used, or where only some of the three files are named.
+    pub fn env(self) -> Result<Self, Error> {
+        self.read_env(|name| std::env::var(name).ok().filter(|value| !value.is_empty()))
+    }
+
+    fn read_env(mut self, var: impl Fn(&str) -> Option<String>) -> Result<Self, Error> {
+        if let Some(addresses) = var("TARN_ADDRESS") {
+            self.addresses = addresses.split(',').map(|address| address.trim().to_owned()).collect();
+        }
+        if let Some(namespace) = var("TARN_NAMESPACE") {
+            self.namespace = namespace;
+        }
+        let [ca, certificate, key] = ["TARN_CACERT", "TARN_CERT", "TARN_KEY"].map(|name| var(name).map(PathBuf::from));
+        match (ca, certificate, key) {
+            (None, None, None) => {}
+            (Some(ca), Some(certificate), Some(key)) => {
+                let credentials =
+                    Credentials::from_files(&ca, &certificate, &key).map_err(|error| Error::Config(error.to_string()))?;
+                self = self.credentials(credentials);
+            }
+            _ => return Err(Error::Config("set all of TARN_CACERT, TARN_CERT and TARN_KEY, or none".into())),
+        }
+        Ok(self)
+    }
+}
+
+impl Client {
+    /// Options for a client, to be finished with [`ClientBuilder::connect`].
+    pub fn builder() -> ClientBuilder {
+        ClientBuilder {
+            addresses: vec!["127.0.0.1:7610".to_owned()],
+            tls: None,
+            namespace: "default".to_owned(),
+            deadline: DEADLINE,
+            discover: false,
+        }
+    }
+
+    /// Connects as the environment says; see [`ClientBuilder::env`].
+    ///
+    /// # Errors
+    /// Those of [`ClientBuilder::env`] and [`ClientBuilder::connect`].
+    pub async fn from_env() -> Result<Client, Error> {
+        Client::builder().env()?.connect().await
+    }
+
+    /// The namespace that calls refer to.
+    pub fn namespace(&self) -> &str {
+        &self.namespace
+    }
+
+    /// The same connections, with calls that refer to another namespace.
+    pub fn in_namespace(&self, namespace: impl AsRef<str>) -> Client {
+        Client { namespace: namespace.as_ref().into(), ..self.clone() }
+    }
+
+    /// How long each call may take, all its tries together.
+    pub fn deadline(&self) -> Duration {
+        self.deadline
+    }
+
+    /// The same connections, with calls that may take this long, all tries together.
+    pub fn with_deadline(&self, deadline: Duration) -> Client {
+        Client { deadline, ..self.clone() }
+    }
+
+    /// Learns the addresses of all the cluster's members from the cluster, in addition to those known, and returns how many nodes the
+    /// client knows now.
+    ///
+    /// # Errors
+    /// Those of [`Client::cluster`].
+    pub async fn discover(&self) -> Result<usize, Error> {
+        let cluster = self.cluster().await?;
+        self.learn(&cluster)?;
+        Ok(self.nodes.len())
+    }
+
+    fn learn(&self, cluster: &proto::GetClusterResponse) -> Result<(), Error> {
+        let addresses: Vec<String> =
+            cluster.members.iter().map(|member| member.address.clone()).filter(|address| !address.is_empty()).collect();
+        self.nodes.add(&addresses)
+    }
+
+    /// The nodes, for those that keep a stream open.
+    pub(crate) fn nodes(&self) -> &Nodes {
+        &self.nodes
+    }
+
+    /// The namespace, as requests carry it.
+    pub(crate) fn ns(&self) -> String {
+        self.namespace.to_string()
+    }
+
+    /// Sends a request that changes something: once as far as the cluster is concerned, however often it is repeated.
+    pub(crate) async fn command<C, F>(&self, mut command: C, rpc: F) -> Result<C::Response, Error>
+    where
+        C: CommandBody,
+        F: Fn(Channel, tonic::Request<C>) -> BoxFuture<'static, Result<tonic::Response<C::Response>, tonic::Status>>,
+    {
+        if command.request_id().is_empty() {
+            command.set_request_id(request_id());
+        }
+        self.call(Kind::WRITE, command, rpc).await
+    }
+
+    /// Sends a request that only reads.
+    pub(crate) async fn read<Q, R, F>(&self, request: Q, rpc: F) -> Result<R, Error>
+    where
+        Q: Clone,
+        F: Fn(Channel, tonic::Request<Q>) -> BoxFuture<'static, Result<tonic::Response<R>, tonic::Status>>,
+    {
+        self.call(Kind::READ, request, rpc).await
+    }
+
+    /// Sends a request, and repeats it after failures that a repeat may heal, until it is answered or the deadline has passed.
+    pub(crate) async fn call<Q, R, F>(&self, kind: Kind, request: Q, rpc: F) -> Result<R, Error>
+    where
+        Q: Clone,
+        F: Fn(Channel, tonic::Request<Q>) -> BoxFuture<'static, Result<tonic::Response<R>, tonic::Status>>,
+    {
+        let end = Instant::now() + self.deadline;
+        let mut tries = Tries::new(kind.changes);
+        loop {
+            let limit = kind.try_timeout.min(end.saturating_duration_since(Instant::now()));
+            let node = self.nodes.pick();
+            let mut message = tonic::Request::new(request.clone());
+            // Tells the node how long its answer is of use.
+            message.set_timeout(limit);
+            let failure = match tokio::time::timeout(limit, rpc(node.channel.clone(), message)).await {
+                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Err(status)) => Failure::of(&status),
+                Err(_) => Failure::TimedOut,
+            };
+            tracing::debug!(?failure, "a try gave no answer");
+            let pause = tries.failed(failure, self.nodes.len())?;
+            self.nodes.failed(&node);
+            if Instant::now() + pause >= end {
+                return Err(tries.give_up());
+            }
+            tokio::time::sleep(pause).await;
+        }
+    }
+}
+
+/// 128 random bits in base32: unique without asking anybody.
+pub(crate) fn request_id() -> String {
+    let bits: [u8; 16] = rand::rng().random();
+    data_encoding::BASE32_NOPAD.encode(&bits)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_environment_is_read_and_half_an_identity_refused() {
+        let builder = Client::builder()
+            .read_env(|name| match name {
+                "TARN_ADDRESS" => Some("a:1, b:2".into()),
+                "TARN_NAMESPACE" => Some("team".into()),
+                _ => None,
+            })
+            .expect("usable");
+        assert_eq!(builder.addresses, ["a:1", "b:2"]);
+        assert_eq!(builder.namespace, "team");
+        assert!(builder.tls.is_none());
+
+        let half = Client::builder().read_env(|name| (name == "TARN_CERT").then(|| "/nowhere".into()));
+        assert!(matches!(half, Err(Error::Config(_))));
+    }
+
+    #[test]
+    fn no_client_without_credentials_or_addresses() {
+        assert!(matches!(Client::builder().connect_lazy(), Err(Error::Config(_))));
+    }
+
+    #[test]
+    fn request_ids_are_long_and_differ() {
+        let (one, two) = (request_id(), request_id());
+        assert_eq!(one.len(), 26);
+        assert_ne!(one, two);
+    }
+}
