@@ -231,10 +231,9 @@ pub fn refusal_in(error: &(dyn StdError + 'static)) -> Option<Refusal> {
             return Some(Refusal::of_tls(tls));
         }
         // An io::Error keeps what it wraps out of its chain of sources.
-        if let Some(inner) = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref) {
-            if let Some(found) = refusal_in(inner) {
-                return Some(found);
-            }
+        let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
+        if let Some(found) = wrapped.and_then(|inner| refusal_in(inner)) {
+            return Some(found);
         }
         next = error.source();
     }

@@ -312,7 +312,8 @@ fn check_cluster(ca: &CaCertificate, principal: &Principal) -> Result<(), Verify
 
 /// Translates webpki's verdict into rustls's, which decides the alert that the peer gets.
 ///
-/// A wrong signature on the chain means "another issuer": two clusters of the same name have roots that differ in nothing but the key.
+/// A wrong signature on the chain means "another issuer": two clusters of the same name have roots that differ in nothing but the key. So
+/// does a certificate that a mere member has issued.
 fn chain_error(error: webpki::Error) -> Error {
     use webpki::Error as Chain;
 
@@ -322,6 +323,8 @@ fn chain_error(error: webpki::Error) -> Error {
         Chain::InvalidCertValidity => CertificateError::Expired,
         Chain::CertNotValidYet { time, not_before } => CertificateError::NotValidYetContext { time, not_before },
         Chain::UnknownIssuer
+        | Chain::EndEntityUsedAsCa
+        | Chain::PathLenConstraintViolated
         | Chain::InvalidSignatureForPublicKey
         | Chain::UnsupportedSignatureAlgorithmContext(_)
         | Chain::UnsupportedSignatureAlgorithmForPublicKeyContext(_) => CertificateError::UnknownIssuer,

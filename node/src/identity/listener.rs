@@ -1,0 +1,246 @@
+//! The listener of port 7610: TCP, then a TLS handshake that proves both sides, then a connection for tonic.
+//!
+//! ```text
+//!   accept ──► handshake (a task each, timed) ──► queue ──► tonic
+//!      │            │
+//!      │            └── refused: counted, logged, closed
+//!      └── waits while too many connections stand or too many handshakes run
+//! ```
+//!
+//! Nothing a peer does ends the loop. It ends when the stream of connections is dropped, which is what tonic does on shutdown; then the
+//! port closes at once and unfinished handshakes are given up.
+
+use std::io;
+use std::net::SocketAddr;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::{Duration, SystemTime};
+
+use rustls::ServerConfig;
+use tarn_client::tls::{LeafInfo, PrincipalKind, Refusal, RefusalKind};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::task::JoinSet;
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_stream::Stream;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use super::peer::{PeerIdentity, PeerStream};
+use super::refusals::Refusals;
+
+/// Most connections at a time. A client needs one, a peer a few; each costs some 100 kB with its HTTP/2 buffers, so this many stay
+/// below half a gigabyte. When full, further ones wait in the kernel's queue.
+pub const CONNECTIONS_MAX: usize = 4096;
+
+/// Most handshakes at a time. One takes about a millisecond of a core, so fifty thousand a minute pass per core; the limit bounds what
+/// peers can occupy who connect and say nothing. When full, further ones wait in the kernel's queue.
+pub const HANDSHAKES_MAX: usize = 256;
+
+/// How long a handshake may take. Two round trips around the world and a busy machine fit ten times over.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// How long a joiner's connection may stand. It is for one request.
+const JOINER_LIFE: Duration = Duration::from_secs(5 * 60);
+
+/// Finished handshakes that tonic has not picked up yet. It picks up at once; when it does not, handshakes wait.
+const READY_MAX: usize = 64;
+
+/// Pause after an error of accept, which is the process's (out of file descriptors) and not the peer's: trying at once would spin.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
+
+/// What may be chosen about a listener.
+#[derive(Clone, Debug)]
+pub struct ListenerOptions {
+    /// Most connections at a time.
+    pub connections_max: usize,
+    /// Most handshakes at a time.
+    pub handshakes_max: usize,
+    /// How long a handshake may take.
+    pub handshake_timeout: Duration,
+    /// Where refusals are counted.
+    pub refusals: Arc<Refusals>,
+}
+
+impl Default for ListenerOptions {
+    fn default() -> Self {
+        Self {
+            connections_max: CONNECTIONS_MAX,
+            handshakes_max: HANDSHAKES_MAX,
+            handshake_timeout: HANDSHAKE_TIMEOUT,
+            refusals: Arc::new(Refusals::new()),
+        }
+    }
+}
+
+/// A connection as tonic gets it.
+type Connection = PeerStream<TlsStream<TcpStream>>;
+
+/// Connections whose peers are known, for `serve_with_incoming_shutdown`. Dropping it closes the port.
+#[derive(Debug)]
+pub struct Incoming {
+    ready: mpsc::Receiver<Connection>,
+    local_addr: SocketAddr,
+    _stop: DropGuard,
+}
+
+impl Incoming {
+    /// The address that is listened on; tells the port where port 0 was asked for.
+    pub fn local_addr(&self) -> SocketAddr {
+        self.local_addr
+    }
+}
+
+impl Stream for Incoming {
+    type Item = io::Result<Connection>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.ready.poll_recv(cx).map(|next| next.map(Ok))
+    }
+}
+
+/// Starts accepting on a bound socket. Must be called within a tokio runtime.
+///
+/// # Errors
+/// When the socket does not know its own address.
+pub fn listen(listener: TcpListener, config: Arc<ServerConfig>, options: ListenerOptions) -> io::Result<Incoming> {
+    let local_addr = listener.local_addr()?;
+    let (sender, ready) = mpsc::channel(READY_MAX);
+    let stop = CancellationToken::new();
+    let loop_ = AcceptLoop {
+        listener,
+        doorman: Doorman {
+            acceptor: TlsAcceptor::from(config),
+            timeout: options.handshake_timeout,
+            refusals: options.refusals,
+            ready: sender,
+        },
+        connections: Arc::new(Semaphore::new(options.connections_max)),
+        handshakes: Arc::new(Semaphore::new(options.handshakes_max)),
+    };
+    let until = stop.clone();
+    tokio::spawn(async move {
+        // Dropping the loop closes the port and gives up the handshakes that run.
+        until.run_until_cancelled_owned(loop_.run()).await;
+    });
+    Ok(Incoming {
+        ready,
+        local_addr,
+        _stop: stop.drop_guard(),
+    })
+}
+
+struct AcceptLoop {
+    listener: TcpListener,
+    doorman: Doorman,
+    connections: Arc<Semaphore>,
+    handshakes: Arc<Semaphore>,
+}
+
+impl AcceptLoop {
+    async fn run(self) {
+        let mut running = JoinSet::new();
+        loop {
+            let connection = self.connection_permit().await;
+            let handshake = permit(&self.handshakes).await;
+            let (tcp, remote) = self.accept().await;
+            while running.try_join_next().is_some() {}
+            let doorman = self.doorman.clone();
+            running.spawn(async move {
+                doorman.receive(tcp, remote, connection).await;
+                drop(handshake);
+            });
+        }
+    }
+
+    /// Waits for one of the limited connections, and says so when there is none.
+    async fn connection_permit(&self) -> OwnedSemaphorePermit {
+        if let Ok(permit) = self.connections.clone().try_acquire_owned() {
+            return permit;
+        }
+        tracing::warn!("all connections are taken: new ones wait until others end");
+        let permit = permit(&self.connections).await;
+        tracing::info!("a connection has become free");
+        permit
+    }
+
+    async fn accept(&self) -> (TcpStream, SocketAddr) {
+        loop {
+            match self.listener.accept().await {
+                Ok(accepted) => return accepted,
+                Err(error) => {
+                    tracing::warn!(%error, "cannot accept a connection; trying again");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        }
+    }
+}
+
+async fn permit(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
+    semaphore
+        .clone()
+        .acquire_owned()
+        .await
+        .expect("the listener's semaphores are never closed")
+}
+
+/// Lets peers in or refuses them.
+#[derive(Clone)]
+struct Doorman {
+    acceptor: TlsAcceptor,
+    timeout: Duration,
+    refusals: Arc<Refusals>,
+    ready: mpsc::Sender<Connection>,
+}
+
+impl Doorman {
+    async fn receive(self, tcp: TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit) {
+        match self.shake_hands(tcp, remote).await {
+            Ok((tls, identity)) => {
+                tracing::debug!(peer = %identity, "accepted a connection");
+                let life = life_of(&identity);
+                let connection = PeerStream::new(tls, identity, life, Some(permit));
+                // Nobody receives any more: the listener is shutting down, and the connection with it.
+                self.ready.send(connection).await.ok();
+            }
+            Err(refusal) => self.refusals.record(remote, &refusal),
+        }
+    }
+
+    async fn shake_hands(
+        &self,
+        tcp: TcpStream,
+        remote: SocketAddr,
+    ) -> Result<(TlsStream<TcpStream>, PeerIdentity), Refusal> {
+        // tonic's own setting does not reach sockets that it did not accept itself; without it answers wait for delayed acknowledgements.
+        tcp.set_nodelay(true).map_err(|error| Refusal::of_handshake(&error))?;
+        let tls = tokio::time::timeout(self.timeout, self.acceptor.accept(tcp))
+            .await
+            .map_err(|_elapsed| Refusal::of(RefusalKind::TimedOut))?
+            .map_err(|error| Refusal::of_handshake(&error))?;
+        let leaf = tls
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .ok_or_else(|| Refusal::of(RefusalKind::NoCertificate))?;
+        let leaf = LeafInfo::from_der("the peer's certificate", leaf).map_err(|error| Refusal {
+            kind: RefusalKind::BadCertificate,
+            detail: error.to_string(),
+        })?;
+        Ok((tls, PeerIdentity::new(leaf, remote)))
+    }
+}
+
+/// How long the connection may stand: until the certificate expires. A joiner's dates are its own claim and count for nothing.
+fn life_of(identity: &PeerIdentity) -> Duration {
+    match identity.principal().kind {
+        PrincipalKind::Node { .. } | PrincipalKind::User { .. } => identity
+            .not_after()
+            .duration_since(SystemTime::now())
+            .unwrap_or_default(),
+        PrincipalKind::Join { .. } => JOINER_LIFE,
+    }
+}
