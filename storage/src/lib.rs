@@ -29,6 +29,31 @@
 //!
 //! The `conformance` module (feature `conformance`) states these promises as a suite that both engines pass.
 //!
+//! ```
+//! use tarn_storage::{Batch, Durability, Engine, Keyspace, MemoryEngine, Range};
+//!
+//! const FRUIT: Keyspace = Keyspace::new("fruit");
+//!
+//! # fn main() -> Result<(), tarn_storage::StorageError> {
+//! let engine = MemoryEngine::new();
+//! let mut batch = Batch::new();
+//! batch.put(FRUIT, "apple", "red");
+//! batch.put(FRUIT, "apricot", "orange");
+//! engine.write(batch, Durability::Synced)?;
+//!
+//! let mut batch = Batch::new();
+//! batch.put(FRUIT, "banana", "yellow");
+//! engine.write(batch, Durability::Buffered)?;
+//! assert_eq!(engine.scan(FRUIT, Range::prefix("ap")).count(), 2);
+//!
+//! // A power cut takes the banana, which nobody was promised.
+//! engine.crash();
+//! assert_eq!(engine.get(FRUIT, b"banana")?, None);
+//! assert_eq!(engine.get(FRUIT, b"apple")?.as_deref(), Some(&b"red"[..]));
+//! # Ok(())
+//! # }
+//! ```
+//!
 //! # Errors
 //!
 //! An error from an engine is seldom the caller's to mend: nearly all of them mean that this node can no longer keep
