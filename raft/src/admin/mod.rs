@@ -1,0 +1,129 @@
+//! Changes to the cluster itself: its members, its leader, its machine version.
+//!
+//! The leader makes them; any node takes the request and passes it on. All of them may be repeated: what is so already is
+//! a success.
+
+mod error;
+mod membership;
+mod upgrade;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+pub use self::error::{AdminError, LaggingNode};
+use crate::leadership::{self, Leadership};
+use crate::options::Timings;
+use crate::propose::Proposer;
+use crate::state_machine::Applied;
+use crate::transport::{Method, Peer, Transport};
+use crate::types::{NodeId, Raft};
+use crate::wire::{self, AdminAction};
+
+/// The longest that a request waits for the leader's answer before it is sent again.
+const FORWARD_TIMEOUT_MAX: Duration = Duration::from_secs(30);
+
+/// Makes changes where this node leads, and passes them on where it does not. Clones share it.
+#[derive(Clone)]
+pub(crate) struct Admin {
+    pub node_id: NodeId,
+    pub raft: Raft,
+    pub transport: Arc<dyn Transport>,
+    pub leadership: watch::Receiver<Leadership>,
+    pub applied: watch::Receiver<Applied>,
+    pub proposer: Proposer,
+    pub timings: Timings,
+    /// The highest machine version that this build supports.
+    pub version_max: u32,
+}
+
+/// Why one try at a change did not succeed.
+pub(crate) enum Failure {
+    /// For good.
+    Refused(AdminError),
+    /// This node does not lead, or does not any more: another try may find the leader.
+    NotLeader,
+}
+
+impl From<AdminError> for Failure {
+    fn from(error: AdminError) -> Self {
+        Self::Refused(error)
+    }
+}
+
+impl Admin {
+    /// Does what is asked, on whichever node leads. Returns the leader or version that is in force afterwards, where one
+    /// was asked for.
+    pub async fn request(&self, action: AdminAction, deadline: Instant) -> Result<u64, AdminError> {
+        let mut leadership = self.leadership.clone();
+        loop {
+            let seen = leadership.borrow_and_update().clone();
+            let attempt = match (&seen.leader, seen.is_this_node) {
+                (_, true) => self.execute(&action, deadline).await,
+                (Some(leader), false) => self.forward(leader, &action, deadline).await,
+                (None, false) => Err(Failure::NotLeader),
+            };
+            match attempt {
+                Ok(value) => return Ok(value),
+                Err(Failure::Refused(error)) => return Err(error),
+                Err(Failure::NotLeader) => {}
+            }
+            if !leadership::pause(&mut leadership, &seen, deadline).await {
+                return Err(AdminError::NotDone);
+            }
+        }
+    }
+
+    /// Serves a request that another node passed on: here or not at all. `None`: this node does not lead.
+    pub async fn serve(&self, request: wire::AdminRequest) -> Option<wire::AdminReply> {
+        let timeout = Duration::from_millis(request.timeout_ms).min(FORWARD_TIMEOUT_MAX);
+        let action = request.action?;
+        if !self.leadership.borrow().is_this_node {
+            return None;
+        }
+        match self.execute(&action, Instant::now() + timeout).await {
+            Ok(value) => Some(wire::AdminReply { value, refusal: None }),
+            Err(Failure::Refused(error)) => Some(wire::AdminReply {
+                value: 0,
+                refusal: Some(error.to_wire()),
+            }),
+            Err(Failure::NotLeader) => None,
+        }
+    }
+
+    async fn forward(&self, leader: &Peer, action: &AdminAction, deadline: Instant) -> Result<u64, Failure> {
+        let timeout = deadline.saturating_duration_since(Instant::now()).min(FORWARD_TIMEOUT_MAX);
+        let request = wire::AdminRequest {
+            action: Some(action.clone()),
+            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
+        };
+        let reply = self.transport.call(leader, Method::Admin, wire::encode(&request), timeout).await;
+        // Whatever happened, the same request can be sent again.
+        let reply = reply.map_err(|_| Failure::NotLeader)?;
+        let reply: wire::AdminReply = wire::decode(reply).map_err(|_| Failure::NotLeader)?;
+        match reply.refusal {
+            None => Ok(reply.value),
+            Some(refusal) => Err(AdminError::from_wire(refusal).into()),
+        }
+    }
+
+    async fn execute(&self, action: &AdminAction, deadline: Instant) -> Result<u64, Failure> {
+        match action {
+            AdminAction::AddLearner(node) => self.add_learner(node).await.map(|()| 0),
+            AdminAction::Promote(node) => self.promote(node.id, deadline).await.map(|()| 0),
+            AdminAction::Remove(node) => self.remove(node.id).await.map(|()| 0),
+            AdminAction::Replace(replace) => self.replace(replace, deadline).await.map(|()| 0),
+            AdminAction::TransferLeader(node) => self.transfer_leader(node.id, deadline).await,
+            AdminAction::RaiseVersion(version) => self.raise_version(*version, deadline).await,
+        }
+    }
+
+    /// Asks a node what it is.
+    pub async fn node_info(&self, peer: &Peer) -> Option<wire::NodeInfo> {
+        let timeout = self.timings.election_max;
+        let reply = self.transport.call(peer, Method::NodeInfo, bytes::Bytes::new(), timeout).await.ok()?;
+        wire::decode(reply).ok()
+    }
+}

@@ -1,0 +1,71 @@
+//! Raising the machine version: never before every voter can run it.
+
+use std::collections::BTreeSet;
+
+use futures::future::join_all;
+use openraft::async_runtime::watch::WatchReceiver;
+use tarn_proto::v1::{self, command, outcome};
+use tokio::time::Instant;
+
+use super::{Admin, AdminError, Failure, LaggingNode};
+use crate::propose::ProposeError;
+use crate::transport::Peer;
+
+impl Admin {
+    /// Asks every voter, and proposes the version if all of them support it. Returns the version in force.
+    pub(super) async fn raise_version(&self, version: u32, deadline: Instant) -> Result<u64, Failure> {
+        let current = self.applied.borrow().version;
+        if version == current {
+            return Ok(u64::from(current));
+        }
+        if version < current {
+            let text = format!("the cluster runs machine version {current}, and versions never go back");
+            return Err(AdminError::Refused(text).into());
+        }
+        let nodes = self.lagging(version).await;
+        if !nodes.is_empty() {
+            return Err(AdminError::VersionNotSupported { version, nodes }.into());
+        }
+
+        let body = command::Body::RaiseVersion(v1::RaiseVersion { version });
+        let command = v1::Command {
+            principal: "cluster".into(),
+            body: Some(body),
+        };
+        match self.proposer.propose(command, deadline).await {
+            Ok(outcome) => match outcome.body {
+                Some(outcome::Body::RaiseVersion(raised)) => Ok(u64::from(raised.version)),
+                Some(outcome::Body::Rejected(rejection)) => Err(AdminError::Refused(rejection.message).into()),
+                other => Err(AdminError::Refused(format!("the kernel gave a strange answer: {other:?}")).into()),
+            },
+            Err(ProposeError::NotProposed | ProposeError::OutcomeUnknown) => Err(AdminError::NotDone.into()),
+            Err(error @ (ProposeError::TooLarge { .. } | ProposeError::Stopped { .. })) => {
+                Err(AdminError::Refused(error.to_string()).into())
+            }
+        }
+    }
+
+    /// The voters that cannot run a version, this node included.
+    async fn lagging(&self, version: u32) -> Vec<LaggingNode> {
+        let voters: Vec<Peer> = {
+            let metrics = self.raft.server_metrics();
+            let metrics = metrics.borrow_watched();
+            let membership = metrics.membership_config.membership();
+            let voters: BTreeSet<_> = membership.voter_ids().collect();
+            let nodes = membership.nodes().filter(|(id, _)| voters.contains(id));
+            nodes.map(|(id, node)| Peer { id: *id, address: node.addr.clone() }).collect()
+        };
+        let answers = join_all(voters.iter().map(|voter| async move {
+            let version_max = match voter.id == self.node_id {
+                true => Some(self.version_max),
+                false => self.node_info(voter).await.map(|info| info.machine_version_max),
+            };
+            LaggingNode { id: voter.id, version_max }
+        }))
+        .await;
+        answers
+            .into_iter()
+            .filter(|node| node.version_max.is_none_or(|max| max < version))
+            .collect()
+    }
+}

@@ -1,0 +1,348 @@
+//! Snapshots: the state at one log index, as a directory that can be sent and installed.
+//!
+//! ```text
+//!   snapshots/s00000000000000001234-9f86d081884c7d65/   the newest one; older ones go
+//!       MANIFEST        what it is made of (wire::Manifest)
+//!       files/          an engine's checkpoint
+//!   snapshots/building/             under construction: rubbish after a crash
+//!   snapshots/incoming-9f86…/       arriving from the leader: continued after an interruption
+//! ```
+//!
+//! A snapshot is named after the hash of its manifest, and the manifest names every file with its size and BLAKE3
+//! hash. What arrives is compared with all of it before it is installed.
+
+pub(crate) mod receive;
+pub(crate) mod send;
+
+use std::fs::{self, File};
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
+
+use bytes::Bytes;
+use tarn_storage::{StorageError, dir};
+
+use crate::convert;
+use crate::crash;
+use crate::transport::PeerError;
+use crate::types::{LogId, SnapshotMeta, StoredMembership};
+use crate::wire::{self, Manifest, ManifestFile, SNAPSHOT_FORMAT};
+
+const MANIFEST: &str = "MANIFEST";
+const FILES: &str = "files";
+const BUILDING: &str = "building";
+const INCOMING: &str = "incoming-";
+
+/// The snapshots of this node.
+#[derive(Debug)]
+pub(crate) struct SnapshotStore {
+    root: PathBuf,
+    current: Mutex<Option<Arc<SnapshotDir>>>,
+}
+
+/// A complete snapshot on disk. Its directory goes when a newer one has taken its place and nobody reads it any more.
+#[derive(Debug)]
+pub(crate) struct SnapshotDir {
+    /// Changes once: when the snapshot gets its name.
+    path: Mutex<PathBuf>,
+    pub manifest: Manifest,
+    /// The manifest as it stands on disk; its hash is the snapshot's name.
+    pub manifest_bytes: Bytes,
+    meta: SnapshotMeta,
+    obsolete: AtomicBool,
+}
+
+/// What a state is, beyond its bytes.
+pub(crate) struct StateLabel {
+    pub machine_version: u32,
+    pub last_log_id: Option<LogId>,
+    pub membership: StoredMembership,
+}
+
+impl SnapshotStore {
+    /// Finds the newest snapshot and removes what an interruption left.
+    pub fn open(root: PathBuf) -> Result<Self, io::Error> {
+        dir::create_durably(&root).map_err(storage)?;
+        let mut newest: Option<SnapshotDir> = None;
+        for entry in fs::read_dir(&root)? {
+            let path = entry?.path();
+            let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+            if name.starts_with(INCOMING) {
+                continue;
+            }
+            if !name.starts_with('s') {
+                dir::remove_durably(&path).map_err(storage)?;
+                continue;
+            }
+            let found = SnapshotDir::open(path)?;
+            let older = match newest.take() {
+                Some(best) if best.meta.last_log_id >= found.meta.last_log_id => {
+                    newest = Some(best);
+                    Some(found)
+                }
+                best => {
+                    newest = Some(found);
+                    best
+                }
+            };
+            if let Some(older) = older {
+                older.obsolete.store(true, Ordering::Relaxed);
+            }
+        }
+        Ok(Self {
+            root,
+            current: Mutex::new(newest.map(Arc::new)),
+        })
+    }
+
+    /// The newest snapshot.
+    pub fn current(&self) -> Option<Arc<SnapshotDir>> {
+        self.current.lock().expect("no holder of this lock panics").clone()
+    }
+
+    /// Builds a snapshot. `checkpoint` copies the state into the directory that it is given, and says what state it was.
+    pub fn build(
+        &self,
+        checkpoint: impl FnOnce(&Path) -> Result<StateLabel, io::Error>,
+    ) -> Result<Arc<SnapshotDir>, io::Error> {
+        let building = self.root.join(BUILDING);
+        dir::remove_durably(&building).map_err(storage)?;
+        dir::create_durably(&building).map_err(storage)?;
+
+        crash::point(crash::SNAPSHOT_CHECKPOINT_BEFORE);
+        let label = checkpoint(&building.join(FILES))?;
+        crash::point(crash::SNAPSHOT_CHECKPOINT_AFTER);
+
+        let manifest = Manifest {
+            format: SNAPSHOT_FORMAT,
+            machine_version: label.machine_version,
+            last_log_id: label.last_log_id.as_ref().map(convert::log_id_to_wire),
+            membership: Some(convert::stored_to_wire(&label.membership)),
+            files: describe(&building.join(FILES))?,
+        };
+        dir::write_atomically(&building.join(MANIFEST), &wire::encode(&manifest)).map_err(storage)?;
+        let snapshot = Arc::new(SnapshotDir::open(building)?);
+        self.publish(&snapshot)?;
+        Ok(snapshot)
+    }
+
+    /// Gives a complete snapshot its name, and makes it the one to send and to restore from.
+    pub fn publish(&self, snapshot: &Arc<SnapshotDir>) -> Result<(), io::Error> {
+        let path = self.root.join(snapshot.name());
+        let from = snapshot.path();
+        crash::point(crash::SNAPSHOT_PUBLISH_BEFORE);
+        if from != path {
+            if path.exists() {
+                // The same bytes: an installation that was interrupted after this step.
+                dir::remove_durably(&from).map_err(storage)?;
+            } else {
+                dir::rename_durably(&from, &path).map_err(storage)?;
+            }
+            *snapshot.path.lock().expect("no holder of this lock panics") = path.clone();
+        }
+        crash::point(crash::SNAPSHOT_PUBLISH_AFTER);
+
+        let previous = self
+            .current
+            .lock()
+            .expect("no holder of this lock panics")
+            .replace(snapshot.clone());
+        if let Some(previous) = previous
+            && previous.path() != path
+        {
+            previous.obsolete.store(true, Ordering::Relaxed);
+        }
+        Ok(())
+    }
+}
+
+impl SnapshotDir {
+    /// Reads a snapshot's manifest. The files are not read.
+    fn open(path: PathBuf) -> Result<Self, io::Error> {
+        let manifest_bytes = Bytes::from(fs::read(path.join(MANIFEST))?);
+        let damaged = |error: PeerError| io::Error::other(format!("the snapshot {}: {error}", path.display()));
+        let manifest = parse_manifest(manifest_bytes.clone()).map_err(damaged)?;
+        let meta = SnapshotMeta {
+            last_log_id: manifest.last_log_id.map(convert::log_id_from_wire),
+            last_membership: convert::stored_from_wire(manifest.membership.clone()).map_err(damaged)?,
+        };
+        Ok(Self {
+            path: Mutex::new(path),
+            manifest,
+            manifest_bytes,
+            meta,
+            obsolete: AtomicBool::new(false),
+        })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.path.lock().expect("no holder of this lock panics").clone()
+    }
+
+    pub fn meta(&self) -> &SnapshotMeta {
+        &self.meta
+    }
+
+    /// Copies the state into a new directory, durably. Table files, which an engine never changes, become links.
+    pub fn copy_state(&self, target: &Path) -> Result<(), io::Error> {
+        dir::remove_durably(target).map_err(storage)?;
+        fs::create_dir(target)?;
+        for file in &self.manifest.files {
+            let (from, to) = (self.file(file), target.join(&file.name));
+            let linked = file.name.ends_with(".sst") && fs::hard_link(&from, &to).is_ok();
+            if !linked {
+                fs::copy(&from, &to)?;
+            }
+        }
+        dir::fsync_tree(target).map_err(storage)
+    }
+
+    fn file(&self, file: &ManifestFile) -> PathBuf {
+        self.path().join(FILES).join(&file.name)
+    }
+
+    fn name(&self) -> String {
+        let index = self.meta.last_log_id.as_ref().map_or(0, |id| id.index);
+        format!("s{index:020}-{}", short_hash(&self.manifest_bytes))
+    }
+}
+
+impl Drop for SnapshotDir {
+    fn drop(&mut self) {
+        if self.obsolete.load(Ordering::Relaxed)
+            && let Err(error) = dir::remove_durably(&self.path())
+        {
+            // It is only rubbish: the next start tries again.
+            tracing::warn!(path = %self.path().display(), %error, "an old snapshot could not be removed");
+        }
+    }
+}
+
+/// Reads a manifest and refuses one that names anything but plain files.
+fn parse_manifest(bytes: Bytes) -> Result<Manifest, PeerError> {
+    let manifest: Manifest = wire::decode(bytes)?;
+    if manifest.format != SNAPSHOT_FORMAT {
+        return Err(PeerError::Malformed(format!(
+            "a snapshot has format {}, and this build knows only format {SNAPSHOT_FORMAT}; upgrade this node",
+            manifest.format
+        )));
+    }
+    for file in &manifest.files {
+        let plain = !file.name.is_empty() && !file.name.contains(['/', '\\', '\0']) && !file.name.starts_with('.');
+        if !plain || file.blake3.len() != blake3::OUT_LEN {
+            return Err(PeerError::Malformed(format!("a snapshot names the file {:?}", file.name)));
+        }
+    }
+    Ok(manifest)
+}
+
+/// The files of a checkpoint, hashed.
+fn describe(files: &Path) -> Result<Vec<ManifestFile>, io::Error> {
+    let mut described = Vec::new();
+    for entry in fs::read_dir(files)? {
+        let entry = entry?;
+        if !entry.file_type()?.is_file() {
+            return Err(io::Error::other(format!("{} is not a plain file", entry.path().display())));
+        }
+        let name = entry
+            .file_name()
+            .into_string()
+            .map_err(|name| io::Error::other(format!("the engine made a file named {name:?}")))?;
+        let (bytes, blake3) = hash_file(&entry.path())?;
+        described.push(ManifestFile { name, bytes, blake3 });
+    }
+    described.sort_by(|a, b| a.name.cmp(&b.name));
+    Ok(described)
+}
+
+fn hash_file(path: &Path) -> Result<(u64, Bytes), io::Error> {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update_reader(File::open(path)?)?;
+    Ok((hasher.count(), Bytes::copy_from_slice(hasher.finalize().as_bytes())))
+}
+
+fn short_hash(bytes: &[u8]) -> String {
+    blake3::hash(bytes).to_hex()[..16].to_owned()
+}
+
+fn storage(error: StorageError) -> io::Error {
+    io::Error::other(error)
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::RaftLeaderId;
+
+    use super::*;
+    use crate::types::LeaderId;
+
+    pub(super) fn label(index: u64) -> StateLabel {
+        StateLabel {
+            machine_version: 1,
+            last_log_id: Some(LogId::new(LeaderId::new(1, 1), index)),
+            membership: StoredMembership::default(),
+        }
+    }
+
+    pub(super) fn build(store: &SnapshotStore, index: u64, content: &[u8]) -> Arc<SnapshotDir> {
+        store
+            .build(|files| {
+                fs::create_dir(files)?;
+                fs::write(files.join("000001.sst"), content)?;
+                fs::write(files.join("CURRENT"), b"x")?;
+                Ok(label(index))
+            })
+            .unwrap()
+    }
+
+    #[test]
+    fn the_newest_snapshot_is_found_again_and_older_ones_go() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+        assert!(store.current().is_none());
+        let first = build(&store, 10, b"ten");
+        let first_path = first.path();
+        build(&store, 20, b"twenty");
+        assert!(first_path.exists(), "somebody may be sending it");
+        drop(first);
+        assert!(!first_path.exists());
+
+        fs::create_dir(temp.path().join(BUILDING)).unwrap();
+        let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+        let found = store.current().unwrap();
+        assert_eq!(found.meta().last_log_id, label(20).last_log_id);
+        assert_eq!(found.manifest.files.len(), 2);
+        assert!(!temp.path().join(BUILDING).exists());
+    }
+
+    #[test]
+    fn a_manifest_that_points_outside_is_refused() {
+        let file = |name: &str| Manifest {
+            format: SNAPSHOT_FORMAT,
+            files: vec![ManifestFile {
+                name: name.into(),
+                bytes: 0,
+                blake3: vec![0; 32].into(),
+            }],
+            ..Manifest::default()
+        };
+        assert!(parse_manifest(wire::encode(&file("000001.sst"))).is_ok());
+        for name in ["", "..", "../CURRENT", "/etc/passwd", "a/b", ".hidden", "a\\b"] {
+            assert!(parse_manifest(wire::encode(&file(name))).is_err(), "{name:?}");
+        }
+        let newer = Manifest { format: SNAPSHOT_FORMAT + 1, ..Manifest::default() };
+        assert!(matches!(parse_manifest(wire::encode(&newer)), Err(PeerError::Malformed(text)) if text.contains("upgrade")));
+    }
+
+    #[test]
+    fn the_state_comes_out_as_it_went_in() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(temp.path().join("snapshots")).unwrap();
+        let snapshot = build(&store, 5, b"content");
+        let target = temp.path().join("state");
+        snapshot.copy_state(&target).unwrap();
+        assert_eq!(fs::read(target.join("000001.sst")).unwrap(), b"content");
+        assert_eq!(fs::read(target.join("CURRENT")).unwrap(), b"x");
+    }
+}

@@ -1,0 +1,414 @@
+//! The kernel under openraft: applies committed entries, and builds and installs snapshots of the state.
+//!
+//! An entry's effects, the raft position that goes with them and the digest are one batch of the engine, so that a crash
+//! leaves the state before an entry or after it. The batch is not flushed: the log is, and after a power cut the entries
+//! are applied again. Before the log is purged, the state that replaces it *is* flushed: that is what a snapshot is.
+
+use std::collections::VecDeque;
+use std::io;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, RwLock};
+
+use bytes::Bytes;
+use futures::{FutureExt, Stream, StreamExt};
+use openraft::OptionalSend;
+use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
+use prost::Message;
+use tarn_machine::{Machine, ReadyGroup, Versions};
+use tarn_proto::v1;
+use tarn_storage::{Batch, Engine, Keyspace};
+use tokio::sync::{broadcast, watch};
+
+use crate::convert;
+use crate::crash;
+use crate::engines;
+use crate::snapshot::{SnapshotDir, SnapshotStore, StateLabel};
+use crate::state_dirs::StateDirs;
+use crate::types::{Entry, EntryPayload, FatalFlag, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::wire;
+
+/// Where the state's engine keeps what belongs to raft and not to the kernel.
+pub(crate) const RAFT: Keyspace = Keyspace::new("raft");
+
+const APPLIED: &[u8] = b"applied";
+const MEMBERSHIP: &[u8] = b"membership";
+
+/// Entries handed to one blocking task. Bounds how long a shutdown waits.
+const APPLY_ENTRIES: usize = 64;
+
+/// Revisions kept for subscribers that are behind. When full, the oldest go, and whoever needed them is told so and
+/// reads them from the state.
+const EVENT_BATCHES: usize = 1_024;
+
+/// Every so many entries the digest is remembered, for comparison with other nodes.
+const DIGEST_EVERY: u64 = 64;
+
+/// Digests remembered: a node may be this many times [`DIGEST_EVERY`] entries behind and still be compared.
+const DIGESTS_KEPT: usize = 128;
+
+/// What one log entry brought about, for whoever waits for it.
+#[derive(Clone, Debug)]
+pub struct EventBatch {
+    /// The entry's index.
+    pub revision: u64,
+    /// In their order.
+    pub events: Arc<[v1::Event]>,
+    /// Where tasks became ready, for whoever hands them to waiting workers.
+    pub ready: Arc<[ReadyGroup]>,
+}
+
+/// Where the state stands, for whoever waits for it to move on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+pub struct Applied {
+    /// The last applied log index; 0 before the first.
+    pub index: u64,
+    /// The machine's time, in milliseconds since the Unix epoch.
+    pub now_ms: u64,
+    /// The machine version in force.
+    pub version: u32,
+    /// When the machine has something to do by itself, in the same time.
+    pub next_wake_ms: Option<u64>,
+}
+
+/// The state machine as openraft knows it. Clones share it.
+#[derive(Clone)]
+pub(crate) struct StateMachine {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    /// `None` once closed. Written by apply and by the installation of a snapshot, read by everybody.
+    live: RwLock<Option<Live>>,
+    dirs: StateDirs,
+    snapshots: SnapshotStore,
+    versions: Versions,
+    fatal: FatalFlag,
+    applied: watch::Sender<Applied>,
+    events: broadcast::Sender<EventBatch>,
+    digests: Mutex<VecDeque<(u64, Bytes)>>,
+}
+
+struct Live {
+    machine: Machine,
+    engine: Arc<dyn Engine>,
+    generation: u64,
+    last_applied: Option<LogId>,
+    membership: StoredMembership,
+}
+
+impl StateMachine {
+    /// Opens the state below `data_dir`, or makes an empty one.
+    pub fn open(data_dir: &std::path::Path, versions: Versions, fatal: FatalFlag) -> Result<Self, io::Error> {
+        let (dirs, current) = StateDirs::open(data_dir.join("state"))?;
+        let generation = current.max(1);
+        let live = Live::open(dirs.path(generation), generation, versions)?;
+        if current == 0 {
+            dirs.switch(generation)?;
+        }
+        let applied = watch::Sender::new(live.position());
+        Ok(Self {
+            shared: Arc::new(Shared {
+                live: RwLock::new(Some(live)),
+                dirs,
+                snapshots: SnapshotStore::open(data_dir.join("snapshots"))?,
+                versions,
+                fatal,
+                applied,
+                events: broadcast::Sender::new(EVENT_BATCHES),
+                digests: Mutex::new(VecDeque::new()),
+            }),
+        })
+    }
+
+    /// Reads the state as it is now. `None` if it is closed.
+    pub fn read<T>(&self, read: impl FnOnce(&Machine) -> T) -> Option<T> {
+        // Poisoned: the machine panicked, and nothing it holds can be trusted.
+        let live = self.shared.live.read().ok()?;
+        live.as_ref().map(|live| read(&live.machine))
+    }
+
+    pub fn applied(&self) -> watch::Receiver<Applied> {
+        self.shared.applied.subscribe()
+    }
+
+    pub fn events(&self) -> broadcast::Receiver<EventBatch> {
+        self.shared.events.subscribe()
+    }
+
+    pub fn snapshots(&self) -> &SnapshotStore {
+        &self.shared.snapshots
+    }
+
+    pub fn versions(&self) -> Versions {
+        self.shared.versions
+    }
+
+    /// Digests of recent states with their indexes, ascending.
+    pub fn digests(&self) -> Vec<(u64, Bytes)> {
+        let digests = self.shared.digests.lock().expect("no holder of this lock panics");
+        digests.iter().cloned().collect()
+    }
+
+    /// Closes the engine, so that its directory can be opened again. Blocks.
+    pub fn close(&self) {
+        if let Ok(mut live) = self.shared.live.write() {
+            live.take();
+        }
+    }
+}
+
+impl Live {
+    fn open(path: PathBuf, generation: u64, versions: Versions) -> Result<Self, io::Error> {
+        let engine = engines::open_state(&path)?;
+        let machine = Machine::open(engine.clone(), versions).map_err(io::Error::other)?;
+        let last_applied = match engine.get(RAFT, APPLIED).map_err(io::Error::other)? {
+            None => None,
+            Some(value) => Some(convert::log_id_from_wire(
+                wire::decode(value.into()).map_err(io::Error::other)?,
+            )),
+        };
+        let membership = match engine.get(RAFT, MEMBERSHIP).map_err(io::Error::other)? {
+            None => StoredMembership::default(),
+            Some(value) => wire::decode(value.into())
+                .and_then(|stored| convert::stored_from_wire(Some(stored)))
+                .map_err(io::Error::other)?,
+        };
+        let raft_index = last_applied.as_ref().map_or(0, |id: &LogId| id.index);
+        if machine.applied_index() != raft_index {
+            return Err(io::Error::other(format!(
+                "the state is damaged: the kernel stands at {}, raft at {raft_index}",
+                machine.applied_index()
+            )));
+        }
+        Ok(Self {
+            machine,
+            engine,
+            generation,
+            last_applied,
+            membership,
+        })
+    }
+
+    fn position(&self) -> Applied {
+        Applied {
+            index: self.machine.applied_index(),
+            now_ms: self.machine.now_ms(),
+            version: self.machine.version(),
+            next_wake_ms: self.machine.next_wake_ms(),
+        }
+    }
+}
+
+type Work = (Entry, Option<ApplyResponder<TypeConfig>>);
+
+impl Shared {
+    fn apply_all(&self, work: Vec<Work>) -> Result<(), io::Error> {
+        work.into_iter().try_for_each(|(entry, responder)| {
+            let (outcomes, batch, position) = self.apply_one(&entry)?;
+            self.applied.send_replace(position);
+            if !batch.events.is_empty() || !batch.ready.is_empty() {
+                // No subscriber is no error.
+                let _ = self.events.send(batch);
+            }
+            if let Some(responder) = responder {
+                responder.send(Reply { outcomes });
+            }
+            Ok(())
+        })
+    }
+
+    fn apply_one(&self, entry: &Entry) -> Result<(Vec<v1::Outcome>, EventBatch, Applied), io::Error> {
+        let mut guard = self.live.write().map_err(|_| self.fatal.stop("the kernel panicked"))?;
+        let live = guard.as_mut().ok_or_else(closed)?;
+        let index = entry.log_id.index;
+        let mut extra = Batch::new();
+        extra.put(RAFT, APPLIED, convert::log_id_to_wire(&entry.log_id).encode_to_vec());
+        let mut batch = EventBatch {
+            revision: index,
+            events: Arc::default(),
+            ready: Arc::default(),
+        };
+        let mut outcomes = Vec::new();
+
+        crash::point(crash::APPLY_COMMIT_BEFORE);
+        let stopped = |error: tarn_machine::Fatal| self.fatal.stop(format!("log entry {index}: {error}"));
+        match &entry.payload {
+            EntryPayload::Normal(payload) => {
+                let applied = live.machine.apply(index, &payload.0, &extra).map_err(stopped)?;
+                outcomes = applied.outcomes;
+                batch.events = applied.events.into();
+                batch.ready = applied.ready.into();
+            }
+            EntryPayload::Blank => live.machine.note(index, &extra).map_err(stopped)?,
+            EntryPayload::Membership(membership) => {
+                let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+                extra.put(RAFT, MEMBERSHIP, convert::stored_to_wire(&stored).encode_to_vec());
+                live.machine.note(index, &extra).map_err(stopped)?;
+                live.membership = stored;
+            }
+        }
+        crash::point(crash::APPLY_COMMIT_AFTER);
+        live.last_applied = Some(entry.log_id);
+        if index % DIGEST_EVERY == 0 {
+            self.remember_digest(index, live.machine.digest());
+        }
+        Ok((outcomes, batch, live.position()))
+    }
+
+    fn remember_digest(&self, index: u64, digest: [u8; 32]) {
+        let mut digests = self.digests.lock().expect("no holder of this lock panics");
+        if digests.len() == DIGESTS_KEPT {
+            digests.pop_front();
+        }
+        digests.push_back((index, Bytes::copy_from_slice(&digest)));
+    }
+
+    fn build_snapshot(&self) -> Result<Arc<SnapshotDir>, io::Error> {
+        let snapshot = self.snapshots.build(|files| {
+            // Apply waits while the checkpoint is made; reading goes on.
+            let guard = self.live.read().map_err(|_| closed())?;
+            let live = guard.as_ref().ok_or_else(closed)?;
+            live.engine.checkpoint(files).map_err(io::Error::other)?;
+            Ok(StateLabel {
+                machine_version: live.machine.version(),
+                last_log_id: live.last_applied,
+                membership: live.membership.clone(),
+            })
+        })?;
+        // The log will be purged up to here, so the state must not fall behind it any more.
+        let guard = self.live.read().map_err(|_| closed())?;
+        guard.as_ref().ok_or_else(closed)?.engine.sync().map_err(io::Error::other)?;
+        Ok(snapshot)
+    }
+
+    /// Puts a snapshot in the place of the state: a new generation is filled, opened and checked before it is switched to.
+    fn install(&self, snapshot: &Arc<SnapshotDir>) -> Result<(), io::Error> {
+        self.refuse_unreadable(&snapshot.manifest).map_err(io::Error::other)?;
+        self.snapshots.publish(snapshot)?;
+
+        let mut guard = self.live.write().map_err(|_| closed())?;
+        let old = guard.as_ref().ok_or_else(closed)?.generation;
+        let generation = old + 1;
+        snapshot.copy_state(&self.dirs.path(generation))?;
+        let live = Live::open(self.dirs.path(generation), generation, self.versions)?;
+        let meta = snapshot.meta();
+        if live.last_applied != meta.last_log_id {
+            return Err(io::Error::other(format!(
+                "a snapshot says that it ends at {:?} and ends at {:?}",
+                meta.last_log_id, live.last_applied
+            )));
+        }
+        self.dirs.switch(generation)?;
+        let position = live.position();
+        // Closes the old engine before its directory goes.
+        *guard = Some(live);
+        drop(guard);
+        self.dirs.remove_others(generation)?;
+        crash::point(crash::STATE_CLEANUP_AFTER);
+        self.digests.lock().expect("no holder of this lock panics").clear();
+        self.applied.send_replace(position);
+        Ok(())
+    }
+
+    fn refuse_unreadable(&self, manifest: &wire::Manifest) -> Result<(), String> {
+        let Versions { min, max } = self.versions;
+        let needed = manifest.machine_version;
+        if (min..=max).contains(&needed) {
+            return Ok(());
+        }
+        Err(format!(
+            "a snapshot needs machine version {needed}, and this build supports {min} to {max}; run a build that supports it"
+        ))
+    }
+}
+
+impl StateMachine {
+    /// Stops the node if it cannot read a snapshot, with the reason.
+    pub fn check_readable(&self, manifest: &wire::Manifest) -> Result<(), String> {
+        self.shared.refuse_unreadable(manifest).inspect_err(|reason| self.shared.fatal.raise(reason))
+    }
+
+    /// Runs what may block on the disk away from the threads that serve the network. An error stops the node.
+    async fn blocking<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&Shared) -> Result<T, io::Error> + Send + 'static,
+    ) -> Result<T, io::Error> {
+        let shared = self.shared.clone();
+        let result = match tokio::task::spawn_blocking(move || work(&shared)).await {
+            Ok(result) => result,
+            Err(error) if error.is_panic() => Err(io::Error::other("the kernel panicked; its message is in the log")),
+            // The runtime is shutting down.
+            Err(_) => return Err(closed()),
+        };
+        result.inspect_err(|error| {
+            if self.shared.live.read().is_ok_and(|live| live.is_none()) {
+                return;
+            }
+            self.shared.fatal.raise(error);
+        })
+    }
+}
+
+impl RaftStateMachine<TypeConfig> for StateMachine {
+    type SnapshotData = Arc<SnapshotDir>;
+    type SnapshotBuilder = Self;
+
+    async fn applied_state(&mut self) -> Result<(Option<LogId>, StoredMembership), io::Error> {
+        let guard = self.shared.live.read().map_err(|_| closed())?;
+        let live = guard.as_ref().ok_or_else(closed)?;
+        Ok((live.last_applied, live.membership.clone()))
+    }
+
+    async fn apply<Strm>(&mut self, mut entries: Strm) -> Result<(), io::Error>
+    where
+        Strm: Stream<Item = Result<EntryResponder<TypeConfig>, io::Error>> + Unpin + OptionalSend,
+    {
+        while let Some(first) = entries.next().await {
+            let mut work = vec![first?];
+            while work.len() < APPLY_ENTRIES
+                && let Some(Some(next)) = entries.next().now_or_never()
+            {
+                work.push(next?);
+            }
+            self.blocking(move |shared| shared.apply_all(work)).await?;
+        }
+        Ok(())
+    }
+
+    async fn get_snapshot_builder(&mut self) -> Self {
+        self.clone()
+    }
+
+    async fn install_snapshot(&mut self, _meta: &SnapshotMeta, snapshot: Arc<SnapshotDir>) -> Result<(), io::Error> {
+        self.blocking(move |shared| shared.install(&snapshot)).await
+    }
+
+    async fn get_current_snapshot(
+        &mut self,
+    ) -> Result<Option<openraft::type_config::alias::SnapshotOf<TypeConfig, Arc<SnapshotDir>>>, io::Error> {
+        Ok(self.shared.snapshots.current().map(into_raft))
+    }
+}
+
+impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
+    type SnapshotData = Arc<SnapshotDir>;
+
+    async fn build_snapshot(
+        &mut self,
+    ) -> Result<openraft::type_config::alias::SnapshotOf<TypeConfig, Arc<SnapshotDir>>, io::Error> {
+        self.blocking(Shared::build_snapshot).await.map(into_raft)
+    }
+}
+
+pub(crate) fn into_raft(
+    snapshot: Arc<SnapshotDir>,
+) -> openraft::type_config::alias::SnapshotOf<TypeConfig, Arc<SnapshotDir>> {
+    Snapshot {
+        meta: snapshot.meta().clone(),
+        snapshot,
+    }
+}
+
+fn closed() -> io::Error {
+    io::Error::other("the state is closed")
+}
