@@ -243,7 +243,7 @@ impl JoinGate for TokenGate {
     fn is_outstanding(&self, spki_hash: &[u8; 32]) -> bool {
         // A token that was used stays outstanding until it expires, because a joiner whose answer was lost asks again; which key
         // it was used for is decided by the command.
-        self.consensus.read(|machine| machine.join_token_is_outstanding(spki_hash)).unwrap_or(false)
+        self.consensus.read(|machine| machine.join_token_outstanding(spki_hash)).unwrap_or(false)
     }
 }
 

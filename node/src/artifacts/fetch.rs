@@ -10,7 +10,6 @@ use tokio::sync::Semaphore;
 
 use super::pull::Pulled;
 use super::{ArtifactError, Artifacts, Shared};
-use crate::peer::Members;
 
 /// Fetches at once. Each streams to disk and holds about two chunks; more would only share the same network. When all are in
 /// use, more of them wait.

@@ -34,6 +34,7 @@ use tonic::Status;
 
 use crate::peer::{Links, Members};
 
+pub use crate::api::ArtifactApi;
 pub use error::ArtifactError;
 pub use receive::Chunk;
 
@@ -78,11 +79,12 @@ impl Artifacts {
     /// slow. Ends with an error unless all of them were taken.
     ///
     /// # Errors
-    /// Those of [`Artifacts::get`].
-    pub async fn stream(
+    /// Those of [`Artifacts::get`]; a name that is none.
+    pub async fn stream_named(
         &self,
-        hash: Hash,
+        name: &str,
     ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, ArtifactError> {
+        let hash = error::parse_name(name)?;
         Ok(send::answer(self.loaded(hash).await?, |_, chunk| chunk))
     }
 

@@ -9,7 +9,6 @@ use tarn_raft::Peer;
 use tokio_util::sync::CancellationToken;
 
 use super::{ArtifactError, Artifacts};
-use crate::peer::Members as _;
 
 /// Peers often come back together, after a restart of this node for one: their lists are compared in one go.
 const GATHER: Duration = Duration::from_millis(500);

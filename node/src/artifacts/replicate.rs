@@ -8,7 +8,6 @@ use futures::stream::FuturesUnordered;
 use tarn_executor::Hash;
 
 use super::{ArtifactError, Artifacts};
-use crate::peer::Members as _;
 
 /// How long a put waits for a majority. Longer than the deadline of most requests, shorter than a person's patience.
 const MAJORITY_TIMEOUT: Duration = Duration::from_secs(60);

@@ -74,9 +74,19 @@ pub enum MembershipError {
     Stopped,
 }
 
+/// Whether a node that came by joining should ask for membership: it has never heard of its cluster, or it was added and has
+/// still to get its vote. A node that was removed should stay out until somebody adds it.
+pub async fn should_ask(consensus: &Consensus, own_id: NodeId, learner: bool) -> bool {
+    if !consensus.is_bootstrapped().await {
+        return true;
+    }
+    // A node that has stopped asks for nothing.
+    let members = consensus.status().map(|status| status.members).unwrap_or_default();
+    members.iter().any(|member| member.peer.id == own_id && !member.voter && !learner)
+}
+
 /// Asks `peers` to make this node a member, until it is one. Call it when consensus runs and the peer service answers,
-/// because the leader then begins to send the log; and only for a node that has never been a member, because a node that was
-/// removed should stay out until somebody adds it.
+/// because the leader then begins to send the log; and only where [`should_ask`] says so.
 ///
 /// # Errors
 /// [`MembershipError`].

@@ -63,7 +63,7 @@ impl Transport for PeerTransport {
     }
 
     async fn replicate(&self, target: &Peer, requests: ByteStream) -> Result<ReplyStream, TransportError> {
-        let frames = requests.map(|body| PeerFrame { body });
+        let frames = framed(requests);
         let answered = self
             .links
             .exchange(target, Traffic::Log, OPEN_TIMEOUT, |mut peer| async move { peer.replicate(frames).await })
@@ -100,6 +100,10 @@ fn replies(answered: Answered<Streaming<PeerFrame>>) -> impl Stream<Item = Resul
             Some(Err(status)) => Some((Err(answered.watch.failed(status).into()), None)),
         }
     })
+}
+
+fn framed(messages: ByteStream) -> impl Stream<Item = PeerFrame> + Send {
+    messages.map(|body| PeerFrame { body })
 }
 
 /// The frames of a snapshot. Each frame that the connection takes moves the deadline on.
