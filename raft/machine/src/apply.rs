@@ -1,0 +1,87 @@
+//! One command: checked, recognised if it is a repeat, carried out, remembered.
+
+use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
+
+use crate::check;
+use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
+use crate::domain::{join_token, lease, namespace, timer, version, worker};
+use crate::error::{Fatal, Refusal};
+use crate::limits;
+use crate::reject;
+use crate::requests::{self, Seen};
+use crate::txn::Txn;
+
+/// Applies a command. It either succeeds or is refused and leaves no trace; an error means that the node must stop.
+pub fn command(txn: &mut Txn<'_>, command: Command) -> Result<Outcome, Fatal> {
+    let (touched, events) = (txn.rows.touched(), txn.events.len());
+    match attempt(txn, command) {
+        Ok(body) => Ok(Outcome { body: Some(body) }),
+        Err(Refusal::Rejected(rejection)) => {
+            if (txn.rows.touched(), txn.events.len()) != (touched, events) {
+                return Err(Fatal::assertion(format!(
+                    "a command changed the state and was refused: {}",
+                    rejection.reason
+                )));
+            }
+            Ok(rejected(*rejection))
+        }
+        Err(Refusal::Fatal(fatal)) => Err(fatal),
+    }
+}
+
+/// The outcome of a refused command.
+pub fn rejected(rejection: Rejection) -> Outcome {
+    Outcome {
+        body: Some(outcome::Body::Rejected(rejection)),
+    }
+}
+
+fn attempt(txn: &mut Txn<'_>, command: Command) -> Result<outcome::Body, Refusal> {
+    if !txn.has_ids() {
+        let message = "too much is going on at once: try again";
+        return Err(reject::full("ENTRY_FULL", "", limits::COMMAND_ORDINALS_MAX, message).into());
+    }
+    check::validate(&command)?;
+    let Some(body) = command.body else {
+        return Err(reject::invalid("NO_COMMAND", "body", "the command is empty").into());
+    };
+    let seen = requests::look_up(txn, &command.principal, &body)?;
+    if let Seen::Before(answer) = seen {
+        return Ok(answer);
+    }
+    let answer = dispatch(txn, body)?;
+    dependency::settle(txn)?;
+    if let Seen::New(fresh) = seen {
+        requests::remember(txn, fresh, &answer);
+    }
+    Ok(answer)
+}
+
+/// Every command, spelled out: a new one does not compile until it stands here.
+fn dispatch(txn: &mut Txn<'_>, body: command::Body) -> Result<outcome::Body, Refusal> {
+    use command::Body as C;
+    use outcome::Body as O;
+    Ok(match body {
+        C::Enqueue(request) => O::Enqueue(admit::enqueue(txn, request)?),
+        C::CancelTask(request) => O::CancelTask(cancel::cancel_task(txn, request)?),
+        C::RequeueDead(request) => O::RequeueDead(dead::requeue_dead(txn, request)?),
+        C::PurgeQueue(request) => O::PurgeQueue(dead::purge_queue(txn, request)?),
+        C::LeaseTasks(request) => O::LeaseTasks(task_lease::lease_tasks(txn, request)?),
+        C::HeartbeatTasks(request) => O::HeartbeatTasks(task_lease::heartbeat_tasks(txn, request)?),
+        C::CompleteTask(request) => O::CompleteTask(report::complete_task(txn, request)?),
+        C::FailTask(request) => O::FailTask(report::fail_task(txn, request)?),
+        C::RegisterWorker(request) => O::RegisterWorker(worker::register_worker(txn, request)?),
+        C::HeartbeatWorker(request) => O::HeartbeatWorker(worker::heartbeat_worker(txn, request)?),
+        C::DrainWorker(request) => O::DrainWorker(worker::drain_worker(txn, request)?),
+        C::AcquireLease(request) => O::AcquireLease(lease::acquire_lease(txn, request)?),
+        C::RenewLease(request) => O::RenewLease(lease::renew_lease(txn, request)?),
+        C::ReleaseLease(request) => O::ReleaseLease(lease::release_lease(txn, request)?),
+        C::ScheduleTimer(request) => O::ScheduleTimer(timer::schedule_timer(txn, request)?),
+        C::CancelTimer(request) => O::CancelTimer(timer::cancel_timer(txn, request)?),
+        C::CreateNamespace(request) => O::CreateNamespace(namespace::create_namespace(txn, request)?),
+        C::DeleteNamespace(request) => O::DeleteNamespace(namespace::delete_namespace(txn, request)?),
+        C::RaiseVersion(request) => O::RaiseVersion(version::raise_version(txn, request)?),
+        C::PutJoinToken(request) => O::PutJoinToken(join_token::put_join_token(txn, request)?),
+        C::ConsumeJoinToken(request) => O::ConsumeJoinToken(join_token::consume_join_token(txn, request)?),
+    })
+}

@@ -1,0 +1,520 @@
+//! Everything that can be refused without knowing the state.
+//!
+//! The gate calls [`validate`] before a command reaches the log, so that what can never succeed costs nothing; `apply` calls it again,
+//! because it trusts nobody.
+
+use prost::Message;
+use tarn_proto::v1::{
+    Command, DependencyFailure, FailureKind, Priority, Rejection, RetryPolicy, ScheduleTimerRequest, TaskError,
+    TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
+};
+
+use crate::ids::Id;
+use crate::limits;
+use crate::reject::{invalid, invalid_id, too_large};
+
+type Check = Result<(), Rejection>;
+
+/// Refuses a command that can never succeed, whatever the state: the sentence says what to change.
+///
+/// # Errors
+///
+/// The rejection, with the offending field and the limit that it breaks.
+pub fn validate(command: &Command) -> Result<(), Rejection> {
+    let Some(body) = &command.body else {
+        return Err(invalid("NO_COMMAND", "body", "the command is empty: name what to do"));
+    };
+    length(
+        "COMMAND_TOO_LARGE",
+        "",
+        command.encoded_len(),
+        limits::COMMAND_BYTES_MAX,
+    )?;
+    length(
+        "PRINCIPAL_TOO_LONG",
+        "principal",
+        command.principal.len(),
+        limits::PRINCIPAL_BYTES_MAX,
+    )?;
+    length(
+        "REQUEST_ID_TOO_LONG",
+        "request_id",
+        body.request_id().len(),
+        limits::REQUEST_ID_BYTES_MAX,
+    )?;
+    match body {
+        command::Body::Enqueue(r) => {
+            name("namespace", &r.namespace)?;
+            batch(&r.tasks)
+        }
+        command::Body::CancelTask(r) => {
+            name("namespace", &r.namespace)?;
+            id("task_id", &r.task_id)
+        }
+        command::Body::RequeueDead(r) => {
+            name("namespace", &r.namespace)?;
+            name("queue", &r.queue)?;
+            count("TOO_MANY_TASKS", "task_ids", r.task_ids.len(), limits::BATCH_TASKS_MAX)?;
+            r.task_ids.iter().try_for_each(|text| id("task_ids", text))
+        }
+        command::Body::PurgeQueue(r) => {
+            name("namespace", &r.namespace)?;
+            name("queue", &r.queue)?;
+            purge_states(&r.states)
+        }
+        command::Body::LeaseTasks(r) => {
+            id("worker_id", &r.worker_id)?;
+            range("max_tasks", r.max_tasks.into(), (1, limits::LEASE_TASKS_MAX.into()))?;
+            range_or_zero("lease_ms", r.lease_ms, limits::TASK_LEASE_MS)
+        }
+        command::Body::HeartbeatTasks(r) => {
+            id("worker_id", &r.worker_id)?;
+            count(
+                "TOO_MANY_LEASES",
+                "leases",
+                r.leases.len(),
+                limits::LEASE_TASKS_MAX as usize,
+            )?;
+            range_or_zero("lease_ms", r.lease_ms, limits::TASK_LEASE_MS)?;
+            r.leases
+                .iter()
+                .try_for_each(|lease| id("leases.task_id", &lease.task_id))
+        }
+        command::Body::CompleteTask(r) => {
+            name("namespace", &r.namespace)?;
+            id("task_id", &r.task_id)?;
+            token(r.token)?;
+            length("RESULT_TOO_LARGE", "result", r.result.len(), limits::PAYLOAD_BYTES_MAX)?;
+            length("LOGS_TOO_LARGE", "logs", r.logs.len(), limits::LOGS_BYTES_MAX)
+        }
+        command::Body::FailTask(r) => {
+            name("namespace", &r.namespace)?;
+            id("task_id", &r.task_id)?;
+            token(r.token)?;
+            known("kind", FailureKind::try_from(r.kind).is_ok())?;
+            task_error(r.error.as_ref())?;
+            length("LOGS_TOO_LARGE", "logs", r.logs.len(), limits::LOGS_BYTES_MAX)
+        }
+        command::Body::RegisterWorker(r) => {
+            length("NAME_TOO_LONG", "name", r.name.len(), limits::WORKER_NAME_BYTES_MAX)?;
+            range_or_zero("ttl_ms", r.ttl_ms, limits::WORKER_TTL_MS)?;
+            r.capabilities.as_ref().map_or(Ok(()), capabilities)
+        }
+        command::Body::HeartbeatWorker(r) => id("worker_id", &r.worker_id),
+        command::Body::DrainWorker(r) => id("worker_id", &r.worker_id),
+        command::Body::AcquireLease(r) => {
+            name("namespace", &r.namespace)?;
+            name("name", &r.name)?;
+            length("HOLDER_TOO_LONG", "holder", r.holder.len(), limits::HOLDER_BYTES_MAX)?;
+            range_or_zero("ttl_ms", r.ttl_ms, limits::NAMED_LEASE_MS)
+        }
+        command::Body::RenewLease(r) => {
+            name("namespace", &r.namespace)?;
+            name("name", &r.name)?;
+            token(r.token)?;
+            range_or_zero("ttl_ms", r.ttl_ms, limits::NAMED_LEASE_MS)
+        }
+        command::Body::ReleaseLease(r) => {
+            name("namespace", &r.namespace)?;
+            name("name", &r.name)?;
+            token(r.token)
+        }
+        command::Body::ScheduleTimer(r) => schedule_timer(r),
+        command::Body::CancelTimer(r) => {
+            name("namespace", &r.namespace)?;
+            id("timer_id", &r.timer_id)
+        }
+        command::Body::CreateNamespace(r) => {
+            name("name", &r.name)?;
+            range_or_zero("weight", r.weight.into(), (1, limits::WEIGHT_MAX.into()))
+        }
+        command::Body::DeleteNamespace(r) => name("name", &r.name),
+        command::Body::RaiseVersion(r) => range("version", r.version.into(), (1, u32::MAX.into())),
+        command::Body::PutJoinToken(r) => {
+            hash("key_hash", &r.key_hash)?;
+            range_or_zero("ttl_ms", r.ttl_ms, limits::JOIN_TOKEN_MS)
+        }
+        command::Body::ConsumeJoinToken(r) => {
+            hash("key_hash", &r.key_hash)?;
+            hash("node_key_hash", &r.node_key_hash)?;
+            range("node_id_min", r.node_id_min, (0, u64::MAX >> 1))
+        }
+    }
+}
+
+// --- Tasks -----------------------------------------------------------------------------------------------------------------------------
+
+fn batch(tasks: &[TaskSpec]) -> Check {
+    if tasks.is_empty() {
+        return Err(invalid(
+            "NO_TASKS",
+            "tasks",
+            "there is no task in the request: name at least one",
+        ));
+    }
+    count("TOO_MANY_TASKS", "tasks", tasks.len(), limits::BATCH_TASKS_MAX)?;
+    tasks.iter().try_for_each(task)?;
+    let dependencies = tasks
+        .iter()
+        .map(|task| task.after.len() + task.after_in_batch.len())
+        .sum();
+    count(
+        "TOO_MANY_DEPENDENCIES",
+        "tasks.after",
+        dependencies,
+        limits::BATCH_DEPENDENCIES_MAX,
+    )?;
+    for task in tasks {
+        if let Some(place) = task.after_in_batch.iter().find(|place| **place as usize >= tasks.len()) {
+            let message = format!(
+                "there is no task {place} in this batch of {}: positions start at 0",
+                tasks.len()
+            );
+            return Err(invalid("DEPENDENCY_NOT_FOUND", "tasks.after_in_batch", message));
+        }
+    }
+    match has_cycle(tasks) {
+        false => Ok(()),
+        true => Err(invalid(
+            "DEPENDENCY_CYCLE",
+            "tasks.after_in_batch",
+            "tasks of this batch wait for each other in a circle: none of them could ever run",
+        )),
+    }
+}
+
+/// Whether tasks of a batch wait for each other in a circle: takes away, again and again, whoever waits for nobody.
+fn has_cycle(tasks: &[TaskSpec]) -> bool {
+    let backward =
+        |(place, task): (usize, &TaskSpec)| task.after_in_batch.iter().all(|after| (*after as usize) < place);
+    if tasks.iter().enumerate().all(backward) {
+        return false;
+    }
+    let mut waits: Vec<usize> = tasks.iter().map(|task| task.after_in_batch.len()).collect();
+    let mut dependents: Vec<Vec<usize>> = vec![Vec::new(); tasks.len()];
+    for (place, task) in tasks.iter().enumerate() {
+        for after in &task.after_in_batch {
+            dependents[*after as usize].push(place);
+        }
+    }
+    let mut free: Vec<usize> = (0..tasks.len()).filter(|place| waits[*place] == 0).collect();
+    let mut taken = 0;
+    while let Some(place) = free.pop() {
+        taken += 1;
+        for dependent in &dependents[place] {
+            waits[*dependent] -= 1;
+            if waits[*dependent] == 0 {
+                free.push(*dependent);
+            }
+        }
+    }
+    taken < tasks.len()
+}
+
+fn task(spec: &TaskSpec) -> Check {
+    length(
+        "PAYLOAD_TOO_LARGE",
+        "tasks.payload",
+        spec.payload.len(),
+        limits::PAYLOAD_BYTES_MAX,
+    )?;
+    let rest = spec.encoded_len() - spec.payload.len();
+    length("SPEC_TOO_LARGE", "tasks", rest, limits::SPEC_BYTES_MAX)?;
+    name("tasks.queue", &spec.queue)?;
+    if !spec.runtime.is_empty() {
+        name("tasks.runtime", &spec.runtime)?;
+    }
+    length(
+        "HANDLER_TOO_LONG",
+        "tasks.handler",
+        spec.handler.len(),
+        limits::LABEL_BYTES_MAX,
+    )?;
+    known("tasks.priority", Priority::try_from(spec.priority).is_ok())?;
+    known(
+        "tasks.on_dependency_failure",
+        DependencyFailure::try_from(spec.on_dependency_failure).is_ok(),
+    )?;
+    range(
+        "tasks.not_before_at_ms",
+        spec.not_before_at_ms,
+        (0, limits::TIME_MS_MAX),
+    )?;
+    range("tasks.deadline_at_ms", spec.deadline_at_ms, (0, limits::TIME_MS_MAX))?;
+    range(
+        "tasks.attempt_timeout_ms",
+        spec.attempt_timeout_ms,
+        (0, limits::ATTEMPT_TIMEOUT_MS_MAX),
+    )?;
+    range("tasks.retention_ms", spec.retention_ms, (0, limits::RETENTION_MS_MAX))?;
+    count(
+        "TOO_MANY_LABELS",
+        "tasks.requires",
+        spec.requires.len(),
+        limits::REQUIRES_MAX,
+    )?;
+    spec.requires
+        .iter()
+        .try_for_each(|text| label("tasks.requires", text))?;
+    let dependencies = spec.after.len() + spec.after_in_batch.len();
+    count(
+        "TOO_MANY_DEPENDENCIES",
+        "tasks.after",
+        dependencies,
+        limits::DEPENDENCIES_MAX,
+    )?;
+    spec.after.iter().try_for_each(|text| id("tasks.after", text))?;
+    spec.retry.as_ref().map_or(Ok(()), retry)?;
+    wasm(&spec.runtime, spec.wasm.as_ref())
+}
+
+fn retry(policy: &RetryPolicy) -> Check {
+    range(
+        "tasks.retry.max_attempts",
+        policy.max_attempts.into(),
+        (0, limits::ATTEMPTS_MAX.into()),
+    )?;
+    range(
+        "tasks.retry.initial_backoff_ms",
+        policy.initial_backoff_ms,
+        (0, limits::BACKOFF_MS_MAX),
+    )?;
+    range(
+        "tasks.retry.max_backoff_ms",
+        policy.max_backoff_ms,
+        (0, limits::BACKOFF_MS_MAX),
+    )?;
+    let (low, high) = limits::BACKOFF_PERCENT;
+    range_or_zero(
+        "tasks.retry.multiplier_percent",
+        policy.multiplier_percent.into(),
+        (low.into(), high.into()),
+    )?;
+    range("tasks.retry.jitter_percent", policy.jitter_percent.into(), (0, 100))
+}
+
+/// What an executor could never run. What the module itself is, only the executor can say.
+fn wasm(runtime: &str, spec: Option<&WasmSpec>) -> Check {
+    match spec {
+        Some(spec) if runtime == "wasm" && !spec.artifact.is_empty() => Ok(()),
+        None if runtime != "wasm" => Ok(()),
+        Some(_) if runtime != "wasm" => Err(invalid(
+            "WASM_SPEC_UNEXPECTED",
+            "tasks.wasm",
+            "only tasks of the runtime \"wasm\" have a wasm part",
+        )),
+        Some(_) | None => {
+            let message =
+                "a task of the runtime \"wasm\" names its module: set wasm.artifact to what PutArtifact returned";
+            Err(invalid("WASM_SPEC_MISSING", "tasks.wasm.artifact", message))
+        }
+    }
+}
+
+fn task_error(error: Option<&TaskError>) -> Check {
+    let Some(error) = error else { return Ok(()) };
+    length(
+        "REASON_TOO_LONG",
+        "error.reason",
+        error.reason.len(),
+        limits::REASON_BYTES_MAX,
+    )?;
+    length(
+        "MESSAGE_TOO_LONG",
+        "error.message",
+        error.message.len(),
+        limits::MESSAGE_BYTES_MAX,
+    )?;
+    if error
+        .reason
+        .bytes()
+        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
+    {
+        return Ok(());
+    }
+    Err(invalid(
+        "INVALID_REASON",
+        "error.reason",
+        "a reason is written in capitals, digits and underscores, such as NO_SUCH_FILE",
+    ))
+}
+
+fn purge_states(states: &[i32]) -> Check {
+    let purgeable = |state: &i32| {
+        matches!(
+            TaskState::try_from(*state),
+            Ok(TaskState::Blocked | TaskState::Delayed | TaskState::Ready | TaskState::Dead)
+        )
+    };
+    if !states.is_empty() && states.iter().all(purgeable) {
+        return Ok(());
+    }
+    let message =
+        "name at least one state, among BLOCKED, DELAYED, READY and DEAD: running and ended tasks are never purged";
+    Err(invalid("INVALID_STATES", "states", message))
+}
+
+fn schedule_timer(request: &ScheduleTimerRequest) -> Check {
+    name("namespace", &request.namespace)?;
+    range("due_at_ms", request.due_at_ms, (0, limits::TIME_MS_MAX))?;
+    range("delay_ms", request.delay_ms, (0, limits::DELAY_MS_MAX))?;
+    if request.due_at_ms != 0 && request.delay_ms != 0 {
+        return Err(invalid(
+            "TWO_TIMES",
+            "delay_ms",
+            "name either due_at_ms or delay_ms, not both",
+        ));
+    }
+    match request.action.as_ref().and_then(|action| action.action.as_ref()) {
+        None => Err(invalid(
+            "NO_ACTION",
+            "action",
+            "say what the timer does: enqueue a task or mark an event",
+        )),
+        Some(timer_action::Action::Mark(text)) => {
+            length("MARK_TOO_LONG", "action.mark", text.len(), limits::MARK_BYTES_MAX)
+        }
+        Some(timer_action::Action::Enqueue(spec)) if spec.after_in_batch.is_empty() => task(spec),
+        Some(timer_action::Action::Enqueue(_)) => {
+            let message = "a timer enqueues one task: it cannot depend on others of a batch";
+            Err(invalid(
+                "DEPENDENCY_NOT_FOUND",
+                "action.enqueue.after_in_batch",
+                message,
+            ))
+        }
+    }
+}
+
+fn capabilities(given: &WorkerCapabilities) -> Check {
+    let lists = [
+        ("capabilities.runtimes", &given.runtimes),
+        ("capabilities.handlers", &given.handlers),
+        ("capabilities.labels", &given.labels),
+        ("capabilities.namespaces", &given.namespaces),
+        ("capabilities.queues", &given.queues),
+    ];
+    for (field, list) in lists {
+        count("TOO_MANY_CAPABILITIES", field, list.len(), limits::CAPABILITIES_MAX)?;
+        for text in list {
+            length("LABEL_TOO_LONG", field, text.len(), limits::LABEL_BYTES_MAX)?;
+        }
+    }
+    given
+        .namespaces
+        .iter()
+        .try_for_each(|text| name("capabilities.namespaces", text))?;
+    given
+        .queues
+        .iter()
+        .try_for_each(|text| name("capabilities.queues", text))
+}
+
+// --- Fields ----------------------------------------------------------------------------------------------------------------------------
+
+/// A name: `[a-z0-9]`, then `[a-z0-9._-]`, up to 64 bytes.
+pub(crate) fn name(field: &str, text: &str) -> Check {
+    let inner = |b: u8| b.is_ascii_lowercase() || b.is_ascii_digit();
+    let valid = text.bytes().next().is_some_and(inner)
+        && text.bytes().all(|b| inner(b) || matches!(b, b'.' | b'_' | b'-'))
+        && text.len() <= limits::NAME_BYTES_MAX;
+    if valid {
+        return Ok(());
+    }
+    let message = format!(
+        "{field} must be a name: a small letter or digit, then small letters, digits, dots, dashes and underscores, up to {} in all",
+        limits::NAME_BYTES_MAX
+    );
+    Err(too_large("INVALID_NAME", field, limits::NAME_BYTES_MAX as u64, message))
+}
+
+pub(crate) fn id(field: &str, text: &str) -> Check {
+    text.parse::<Id>().map(drop).map_err(|_| invalid_id(field))
+}
+
+fn label(field: &str, text: &str) -> Check {
+    if text.is_empty() {
+        return Err(invalid(
+            "EMPTY_LABEL",
+            field,
+            format!("{field} has an empty entry: leave it out"),
+        ));
+    }
+    length("LABEL_TOO_LONG", field, text.len(), limits::LABEL_BYTES_MAX)
+}
+
+fn token(token: u64) -> Check {
+    match token {
+        0 => Err(invalid("NO_TOKEN", "token", "name the token that came with the lease")),
+        _ => Ok(()),
+    }
+}
+
+fn hash(field: &str, bytes: &[u8]) -> Check {
+    match bytes.len() {
+        32 => Ok(()),
+        _ => Err(invalid(
+            "INVALID_HASH",
+            field,
+            format!("{field} is a BLAKE3 hash of 32 bytes"),
+        )),
+    }
+}
+
+fn known(field: &str, known: bool) -> Check {
+    match known {
+        true => Ok(()),
+        false => Err(invalid(
+            "UNKNOWN_VALUE",
+            field,
+            format!("{field} has a value that this version does not know"),
+        )),
+    }
+}
+
+fn length(reason: &str, field: &str, found: usize, max: usize) -> Check {
+    if found <= max {
+        return Ok(());
+    }
+    let what = if field.is_empty() { "the request" } else { field };
+    Err(too_large(
+        reason,
+        field,
+        max as u64,
+        format!("{what} is {found} bytes long: at most {max} are allowed"),
+    ))
+}
+
+fn count(reason: &str, field: &str, found: usize, max: usize) -> Check {
+    if found <= max {
+        return Ok(());
+    }
+    Err(too_large(
+        reason,
+        field,
+        max as u64,
+        format!("{field} has {found} entries: at most {max} are allowed"),
+    ))
+}
+
+fn range(field: &str, found: u64, (low, high): (u64, u64)) -> Check {
+    if (low..=high).contains(&found) {
+        return Ok(());
+    }
+    let limit = if found < low { low } else { high };
+    Err(too_large(
+        "OUT_OF_RANGE",
+        field,
+        limit,
+        format!("{field} is {found}: it must be from {low} to {high}"),
+    ))
+}
+
+/// Zero stands for the default.
+fn range_or_zero(field: &str, found: u64, bounds: (u64, u64)) -> Check {
+    if found == 0 {
+        Ok(())
+    } else {
+        range(field, found, bounds)
+    }
+}

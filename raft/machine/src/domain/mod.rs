@@ -1,0 +1,18 @@
+//! The domains: what each command means. One function per command, which checks first and changes afterwards.
+
+pub mod join_token;
+pub mod lease;
+pub mod namespace;
+pub mod queue;
+pub mod timer;
+pub mod version;
+pub mod worker;
+
+use crate::ids::Id;
+use crate::reject;
+use tarn_proto::v1::Rejection;
+
+/// The number behind an id in a request.
+pub fn parse_id(text: &str, field: &str) -> Result<u64, Rejection> {
+    text.parse::<Id>().map(|id| id.0).map_err(|_| reject::invalid_id(field))
+}

@@ -1,0 +1,255 @@
+//! Admission: from specifications to tasks, all or none.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use tarn_proto::v1::{EnqueueRequest, EnqueueResponse, EventKind, Rejection, TaskSpec, TaskState};
+
+use super::dependency::{self, Standing};
+use crate::domain::parse_id;
+use crate::error::{Fatal, Refusal};
+use crate::ids::Id;
+use crate::index::QueueIndex;
+use crate::keys::Key;
+use crate::limits;
+use crate::reject;
+use crate::rows::{Class, QueueRow};
+use crate::task::{Task, end, error, spec};
+use crate::txn::Txn;
+
+/// What to do about a dependency that does not exist.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Dangling {
+    /// Refuse: the submitter is there to hear it.
+    Refuse,
+    /// Take it as failed: a timer's submitter has long gone.
+    Fail,
+}
+
+/// The command: accepts the tasks, all or none.
+pub fn enqueue(txn: &mut Txn<'_>, request: EnqueueRequest) -> Result<EnqueueResponse, Refusal> {
+    let ns = txn.namespace(&request.namespace)?;
+    let ids = admit(txn, ns, request.tasks, Dangling::Refuse)?;
+    Ok(EnqueueResponse {
+        task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect(),
+    })
+}
+
+/// A task on its way in.
+struct Newcomer {
+    spec: TaskSpec,
+    class: Class,
+    /// Dependencies outside the batch, in order, and how they stand.
+    outside: Vec<(u64, Standing)>,
+}
+
+/// Accepts tasks into a namespace, all or none, and gives their ids.
+pub fn admit(txn: &mut Txn<'_>, ns: u64, specs: Vec<TaskSpec>, dangling: Dangling) -> Result<Vec<u64>, Refusal> {
+    let mut newcomers = Vec::with_capacity(specs.len());
+    let mut outside = Outside::default();
+    for spec in specs {
+        let dependencies = outside.look_up(txn, ns, &spec, dangling)?;
+        newcomers.push(Newcomer {
+            class: spec::class(&spec),
+            spec,
+            outside: dependencies,
+        });
+    }
+    check_edges(txn, ns, &newcomers)?;
+    check_room(txn, ns, &newcomers)?;
+
+    // Nothing is refused from here on.
+    let ids: Vec<u64> = newcomers.iter().map(|_| txn.next_id()).collect();
+    let mut doomed = Vec::new();
+    for (newcomer, id) in newcomers.into_iter().zip(&ids) {
+        if let Some(death) = create(txn, ns, *id, newcomer, &ids)? {
+            doomed.push(death);
+        }
+    }
+    // Only now, when all edges within the batch are drawn: a task that dies takes those with it that wait for it.
+    for (id, error) in doomed {
+        if let Some(mut task) = Task::load(txn, ns, id)? {
+            end::die(txn, &mut task, error)?;
+        }
+    }
+    Ok(ids)
+}
+
+/// Looks dependencies up, each once per batch.
+#[derive(Default)]
+struct Outside {
+    known: BTreeMap<u64, Standing>,
+    added: BTreeMap<u64, u32>,
+}
+
+impl Outside {
+    fn look_up(
+        &mut self,
+        txn: &Txn<'_>,
+        ns: u64,
+        spec: &TaskSpec,
+        dangling: Dangling,
+    ) -> Result<Vec<(u64, Standing)>, Refusal> {
+        let mut found = Vec::with_capacity(spec.after.len());
+        for text in &spec.after {
+            let id = parse_id(text, "after")?;
+            let standing = match self.known.get(&id) {
+                Some(standing) => *standing,
+                None => *self.known.entry(id).or_insert(dependency::standing(txn, ns, id)?),
+            };
+            if standing == Standing::Missing && dangling == Dangling::Refuse {
+                let message = format!(
+                    "there is no task {text} in this namespace to wait for: check the id, or its retention is over"
+                );
+                return Err(reject::not_found("DEPENDENCY_NOT_FOUND", "after", message).into());
+            }
+            let added = self.added.entry(id).or_default();
+            *added += 1;
+            if txn.ix.edges.dependents(id) + *added > limits::DEPENDENTS_MAX {
+                let message =
+                    format!("too many tasks depend on task {text}: put a task between that they can depend on");
+                return Err(
+                    reject::full("TOO_MANY_DEPENDENTS", "after", limits::DEPENDENTS_MAX.into(), message).into(),
+                );
+            }
+            found.push((id, standing));
+        }
+        Ok(found)
+    }
+}
+
+fn check_edges(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer]) -> Result<(), Refusal> {
+    let added: usize = newcomers
+        .iter()
+        .map(|n| n.outside.len() + n.spec.after_in_batch.len())
+        .sum();
+    if txn.ix.namespace(ns)?.edges + added as u64 > limits::NAMESPACE_EDGES_MAX {
+        let message =
+            "the unended and dead tasks of this namespace have too many dependencies: wait until some have ended";
+        let limit = limits::NAMESPACE_EDGES_MAX;
+        return Err(reject::full("TOO_MANY_DEPENDENCIES", "after", limit, message).into());
+    }
+    Ok(())
+}
+
+/// Refuses if a queue, or the list of queues, has no room for the tasks.
+fn check_room(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer]) -> Result<(), Refusal> {
+    let namespace = txn.ix.namespace(ns)?;
+    let mut by_queue: BTreeMap<&str, (u64, BTreeSet<&Class>)> = BTreeMap::new();
+    for newcomer in newcomers {
+        let (count, classes) = by_queue.entry(&newcomer.spec.queue).or_default();
+        *count += 1;
+        classes.insert(&newcomer.class);
+    }
+    let mut queues = namespace.queues.len();
+    for (name, (count, classes)) in by_queue {
+        let present = namespace.queue_ids.get(name).and_then(|id| namespace.queues.get(id));
+        let tasks = present.map_or(0, QueueIndex::tasks);
+        if tasks + count > limits::QUEUE_TASKS_MAX {
+            return Err(queue_full(name).into());
+        }
+        let known = |class: &Class| present.is_some_and(|queue| queue.groups.contains_key(class));
+        let fresh = classes.into_iter().filter(|class| !known(class)).count();
+        if present.map_or(0, |queue| queue.groups.len()) + fresh > limits::CLASSES_MAX {
+            return Err(too_many_classes(name).into());
+        }
+        queues += usize::from(present.is_none());
+    }
+    if queues > limits::QUEUES_MAX {
+        let message = "this namespace has too many queues: use fewer, a queue without tasks goes after a day";
+        return Err(reject::full("TOO_MANY_QUEUES", "queue", limits::QUEUES_MAX as u64, message).into());
+    }
+    Ok(())
+}
+
+fn queue_full(name: &str) -> Rejection {
+    let message = format!("queue {name:?} is full: wait until tasks end, or requeue or purge its dead letters");
+    reject::full("QUEUE_FULL", "queue", limits::QUEUE_TASKS_MAX, message)
+}
+
+fn too_many_classes(name: &str) -> Rejection {
+    let message = format!(
+        "the tasks in queue {name:?} have too many different combinations of runtime, handler and required labels: use another queue"
+    );
+    reject::full("TOO_MANY_CLASSES", "queue", limits::CLASSES_MAX as u64, message)
+}
+
+/// Creates a task; says what it must die of, if it can never run.
+fn create(
+    txn: &mut Txn<'_>,
+    ns: u64,
+    id: u64,
+    newcomer: Newcomer,
+    batch: &[u64],
+) -> Result<Option<(u64, tarn_proto::v1::TaskError)>, Fatal> {
+    let Newcomer { spec, class, outside } = newcomer;
+    let queue = use_queue(txn, ns, &spec.queue)?;
+    let inside = spec
+        .after_in_batch
+        .iter()
+        .filter_map(|place| batch.get(*place as usize));
+    let dependencies: Vec<(u64, Standing)> = outside
+        .into_iter()
+        .chain(inside.map(|id| (*id, Standing::Open)))
+        .collect();
+    let row = spec::row(&spec, queue, class, !dependencies.is_empty(), txn.now);
+    spec::put(txn, ns, id, spec, dependencies.iter().map(|(id, _)| *id).collect());
+
+    let mut task = Task::new(ns, id, row);
+    task.event(txn, EventKind::TaskEnqueued, "")?;
+    let failed = dependency::begin(txn, &task, &dependencies)?;
+    match failed || txn.ix.edges.waits(id) {
+        true => task.row.set_state(TaskState::Blocked),
+        false => task.release(txn.now),
+    }
+    task.save(txn)?;
+    let late = task.row.deadline_at_ms != 0 && task.row.deadline_at_ms <= txn.now;
+    let death = match (late, failed) {
+        (true, _) => Some(past_deadline()),
+        (false, true) => Some(dependency::failure()),
+        (false, false) => None,
+    };
+    Ok(death.map(|error| (id, error)))
+}
+
+/// What a task dies of that was not finished in time.
+pub fn past_deadline() -> tarn_proto::v1::TaskError {
+    error("DEADLINE_EXCEEDED", "the task was not finished by its deadline")
+}
+
+/// The number of the queue with this name, which exists from here on.
+fn use_queue(txn: &mut Txn<'_>, ns: u64, name: &str) -> Result<u64, Fatal> {
+    let now = txn.now;
+    let namespace = txn.ix.namespace(ns)?;
+    if let Some(id) = namespace.queue_ids.get(name).copied() {
+        let used_at_ms = txn.ix.queue(ns, id)?.used_at_ms;
+        if now >= used_at_ms + limits::QUEUE_TOUCH_MS {
+            txn.ix.touch_queue(ns, id, now)?;
+            txn.rows.put(Key::Queue { ns, name }, &QueueRow { id, used_at_ms: now });
+        }
+        return Ok(id);
+    }
+    let id = txn.next_id();
+    txn.rows.put(Key::Queue { ns, name }, &QueueRow { id, used_at_ms: now });
+    txn.ix.insert_queue(ns, id, QueueIndex::new(name.into(), now))?;
+    Ok(id)
+}
+
+/// A queue has not been used for a day: it goes if it is empty, and stays for another day if not.
+pub fn idle(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
+    let queue = txn.ix.queue(ns, id)?;
+    let (name, empty) = (queue.name.clone(), queue.tasks() == 0);
+    let key = Key::Queue { ns, name: &name };
+    if empty {
+        txn.rows.delete(key);
+        txn.ix.remove_queue(ns, id)
+    } else {
+        txn.rows.put(
+            key,
+            &QueueRow {
+                id,
+                used_at_ms: txn.now,
+            },
+        );
+        txn.ix.touch_queue(ns, id, txn.now)
+    }
+}

@@ -1,0 +1,190 @@
+//! Leases on tasks: a worker takes tasks and keeps them.
+
+use tarn_proto::v1::{
+    EventKind, HeartbeatTasksRequest, HeartbeatTasksResponse, LeaseReport, LeaseStatus, LeaseTasksRequest,
+    LeaseTasksResponse, LeasedTask, TaskState,
+};
+
+use super::admit::past_deadline;
+use crate::domain::parse_id;
+use crate::error::{Fatal, Refusal};
+use crate::ids::Id;
+use crate::index::Pick;
+use crate::keys::Key;
+use crate::limits;
+use crate::reject;
+use crate::rows::{AttemptRow, LeaseRef, PassRow};
+use crate::task::spec::or_default;
+use crate::task::{Task, end, specification};
+use crate::txn::Txn;
+
+/// The command: leases up to `max_tasks` tasks to a worker. None is an answer too.
+pub fn lease_tasks(txn: &mut Txn<'_>, request: LeaseTasksRequest) -> Result<LeaseTasksResponse, Refusal> {
+    let worker = parse_id(&request.worker_id, "worker_id")?;
+    let Some(row) = txn.ix.workers.get(&worker) else {
+        return Err(reject::worker_not_found(&request.worker_id).into());
+    };
+    if row.draining {
+        let message = "this worker is draining and gets no more tasks: finish what it holds, then stop";
+        return Err(reject::precondition("WORKER_DRAINING", "worker_id", message).into());
+    }
+    let room = limits::WORKER_TASKS_MAX - txn.ix.held_by(worker).min(limits::WORKER_TASKS_MAX);
+    if room == 0 {
+        let message = "this worker holds as many tasks as one worker may: finish some first";
+        return Err(reject::full("WORKER_FULL", "worker_id", limits::WORKER_TASKS_MAX as u64, message).into());
+    }
+    let mut pick = Pick::new(txn.ix, &row.capabilities.clone().unwrap_or_default(), txn.now);
+    let expires = txn.now + or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
+    let max = (request.max_tasks as usize).min(room);
+    let (mut tasks, mut bytes, mut expired) = (Vec::new(), 0, 0);
+    while tasks.len() < max && expired < limits::LEASE_TASKS_MAX {
+        let Some((ns, id)) = pick.peek() else { break };
+        let mut task = Task::indexed(txn, ns, id, TaskState::Ready)?;
+        if task.row.deadline_at_ms != 0 && task.row.deadline_at_ms <= txn.now {
+            // Its time is up, though the wake that would say so has not had its turn.
+            end::die(txn, &mut task, past_deadline())?;
+            expired += 1;
+        } else {
+            bytes += task.row.spec_bytes;
+            if bytes > limits::LEASE_BYTES_MAX && !tasks.is_empty() {
+                break;
+            }
+            begin_attempt(txn, &mut task, worker, expires)?;
+            charge(txn, ns)?;
+            tasks.push(leased(txn, &task)?);
+        }
+        pick.advance(txn.ix);
+    }
+    Ok(LeaseTasksResponse { tasks })
+}
+
+fn begin_attempt(txn: &mut Txn<'_>, task: &mut Task, worker: u64, expires: u64) -> Result<(), Fatal> {
+    let (now, token) = (txn.now, txn.next_id());
+    let row = &mut task.row;
+    row.set_state(TaskState::Running);
+    row.worker = worker;
+    row.token = token;
+    row.attempts_begun += 1;
+    row.attempt_ends_at_ms = now + row.attempt_timeout_ms;
+    row.lease_expires_at_ms = expires.min(row.attempt_ends_at_ms);
+    if row.attempts.len() >= limits::ATTEMPTS_KEPT {
+        row.attempts.remove(0);
+    }
+    row.attempts.push(AttemptRow {
+        number: row.attempts_begun,
+        worker,
+        token,
+        started_at_ms: now,
+        ..AttemptRow::default()
+    });
+    task.save(txn)?;
+    task.event(txn, EventKind::TaskLeased, "")
+}
+
+/// A namespace was served: it moves back by its stride, and the virtual time moves up to where it stood.
+fn charge(txn: &mut Txn<'_>, ns: u64) -> Result<(), Fatal> {
+    let namespace = txn.ix.namespace_mut(ns)?;
+    txn.meta.virtual_time = txn.meta.virtual_time.max(namespace.pass);
+    namespace.pass = namespace.pass.saturating_add(namespace.stride());
+    txn.rows.put(Key::Pass { ns }, &PassRow { pass: namespace.pass });
+    Ok(())
+}
+
+/// A running task as its worker gets it.
+fn leased(txn: &Txn<'_>, task: &Task) -> Result<LeasedTask, Fatal> {
+    let spec = specification(&txn.rows, task.ns, task.id, true)?;
+    Ok(LeasedTask {
+        namespace: txn.namespace_name(task.ns)?,
+        task_id: Id(task.id).to_string(),
+        token: task.row.token,
+        attempt: task.row.attempts_begun,
+        lease_expires_at_ms: task.row.lease_expires_at_ms,
+        attempt_ends_at_ms: task.row.attempt_ends_at_ms,
+        spec: spec.spec,
+        dependencies: spec.dependencies.into_iter().map(|id| Id(id).to_string()).collect(),
+    })
+}
+
+/// What to remember of an answer in order to give it again.
+pub fn references(txn: &Txn<'_>, answer: &LeaseTasksResponse) -> Vec<LeaseRef> {
+    let reference = |task: &LeasedTask| {
+        let namespace = *txn.ix.namespace_ids.get(task.namespace.as_str())?;
+        Some(LeaseRef {
+            namespace,
+            task: parse_id(&task.task_id, "task_id").ok()?,
+            token: task.token,
+        })
+    };
+    answer.tasks.iter().filter_map(reference).collect()
+}
+
+/// The answer again. Leases that are no longer current are left out: nobody may act on them.
+pub fn repeat(txn: &Txn<'_>, leases: &[LeaseRef]) -> Result<LeaseTasksResponse, Fatal> {
+    let mut tasks = Vec::with_capacity(leases.len());
+    for lease in leases
+        .iter()
+        .filter(|lease| txn.ix.namespaces.contains_key(&lease.namespace))
+    {
+        if let Some(task) = Task::load(txn, lease.namespace, lease.task)?.filter(|task| holds(task, lease.token)) {
+            tasks.push(leased(txn, &task)?);
+        }
+    }
+    Ok(LeaseTasksResponse { tasks })
+}
+
+/// Whether this token is the task's current one.
+pub fn holds(task: &Task, token: u64) -> bool {
+    task.row.state() == TaskState::Running && task.row.token == token
+}
+
+/// The command: extends a worker's leases, and says which are lost or to be cancelled.
+pub fn heartbeat_tasks(txn: &mut Txn<'_>, request: HeartbeatTasksRequest) -> Result<HeartbeatTasksResponse, Refusal> {
+    let worker = parse_id(&request.worker_id, "worker_id")?;
+    if !txn.ix.workers.contains_key(&worker) {
+        return Err(reject::worker_not_found(&request.worker_id).into());
+    }
+    let expires = txn.now + or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
+    let mut reports = Vec::with_capacity(request.leases.len());
+    for lease in request.leases {
+        let id = parse_id(&lease.task_id, "leases.task_id")?;
+        let task = match txn.ix.namespace_ids.get(lease.namespace.as_str()).copied() {
+            Some(ns) => Task::load(txn, ns, id)?,
+            None => None,
+        };
+        let held = task.filter(|task| holds(task, lease.token) && task.row.worker == worker);
+        let mut report = LeaseReport {
+            task_id: lease.task_id,
+            token: lease.token,
+            ..LeaseReport::default()
+        };
+        report.set_status(LeaseStatus::Lost);
+        if let Some(mut task) = held {
+            task.row.lease_expires_at_ms = expires.min(task.row.attempt_ends_at_ms);
+            task.save(txn)?;
+            report.lease_expires_at_ms = task.row.lease_expires_at_ms;
+            report.set_status(match task.row.cancel_requested {
+                true => LeaseStatus::CancelRequested,
+                false => LeaseStatus::Held,
+            });
+        }
+        reports.push(report);
+    }
+    Ok(HeartbeatTasksResponse { leases: reports })
+}
+
+/// The running attempt was not renewed, or took too long.
+pub fn attempt_over(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
+    let mut task = Task::indexed(txn, ns, id, TaskState::Running)?;
+    let ending = match task.row.attempt_ends_at_ms <= txn.now {
+        true => end::Ending::by_time("ATTEMPT_TIMEOUT", "the attempt took longer than the task allows"),
+        false => end::Ending::by_time("LEASE_EXPIRED", "the worker did not renew its lease in time"),
+    };
+    end::fail_attempt(txn, &mut task, ending, false).map(drop)
+}
+
+/// The delayed task's time has come. It is ready since then, however late this is noticed.
+pub fn eligible(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
+    let mut task = Task::indexed(txn, ns, id, TaskState::Delayed)?;
+    task.row.set_state(TaskState::Ready);
+    task.save(txn)
+}

@@ -1,0 +1,155 @@
+//! What a worker reports: complete and fail.
+//!
+//! Both need the lease's token. Both can be repeated without a request id: the attempt remembers the report that ended it.
+
+use bytes::Bytes;
+use prost::Message;
+use tarn_proto::v1::{
+    CompleteTaskRequest, CompleteTaskResponse, EventKind, FailTaskRequest, FailTaskResponse, FailureKind, TaskState,
+};
+
+use super::lease::holds;
+use crate::domain::parse_id;
+use crate::error::{Fatal, Refusal};
+use crate::keys::Key;
+use crate::limits;
+use crate::reject;
+use crate::task::{Task, end};
+use crate::txn::Txn;
+
+/// The command: the task succeeded.
+pub fn complete_task(txn: &mut Txn<'_>, request: CompleteTaskRequest) -> Result<CompleteTaskResponse, Refusal> {
+    let mut task = named(txn, &request.namespace, &request.task_id)?;
+    let report = digest(b"complete", &[&request.result]);
+    if !holds(&task, request.token) {
+        return match repeats(&task, request.token, &report) {
+            Some(_) => Ok(CompleteTaskResponse {}),
+            None => Err(reject::stale_token("this task").into()),
+        };
+    }
+    keep_log(txn, &mut task, request.logs);
+    if request.result.len() > limits::INLINE_BYTES_MAX {
+        let result = Bytes::copy_from_slice(&request.result);
+        txn.rows.put_bytes(
+            Key::Result {
+                ns: task.ns,
+                id: task.id,
+            },
+            result,
+        );
+        task.row.result_apart = true;
+    } else {
+        task.row.result = request.result;
+    }
+    end::succeed(txn, &mut task, report)?;
+    Ok(CompleteTaskResponse {})
+}
+
+/// The command: the attempt failed, or was given back.
+pub fn fail_task(txn: &mut Txn<'_>, request: FailTaskRequest) -> Result<FailTaskResponse, Refusal> {
+    let mut task = named(txn, &request.namespace, &request.task_id)?;
+    let kind = request.kind();
+    let mut error = request.error.unwrap_or_default();
+    if error.reason.is_empty() {
+        error.reason = if kind == FailureKind::Cancelled {
+            "CANCELLED"
+        } else {
+            "FAILED"
+        }
+        .to_owned();
+    }
+    let report = digest(b"fail", &[&[kind as u8], &error.encode_to_vec()]);
+    if !holds(&task, request.token) {
+        let became = match kind == FailureKind::Returned && task.row.returned_token == request.token {
+            true => Some(TaskState::Ready),
+            false => repeats(&task, request.token, &report),
+        };
+        let state = became.ok_or_else(|| reject::stale_token("this task"))?;
+        return Ok(FailTaskResponse { state: state.into() });
+    }
+    if kind == FailureKind::Cancelled && !task.row.cancel_requested {
+        let message = "nobody asked to cancel this task: report a failure that is retryable or final";
+        return Err(reject::precondition("CANCEL_NOT_REQUESTED", "kind", message).into());
+    }
+    let state = match kind {
+        FailureKind::Returned if !task.row.cancel_requested => give_back(txn, &mut task)?,
+        FailureKind::Unspecified
+        | FailureKind::Retryable
+        | FailureKind::Final
+        | FailureKind::Cancelled
+        | FailureKind::Returned => {
+            keep_log(txn, &mut task, request.logs);
+            let last = kind == FailureKind::Final;
+            end::fail_attempt(txn, &mut task, end::Ending { error, report }, last)?
+        }
+    };
+    Ok(FailTaskResponse { state: state.into() })
+}
+
+/// The attempt never began: the task is where it was before, and its turn is as early.
+fn give_back(txn: &mut Txn<'_>, task: &mut Task) -> Result<TaskState, Fatal> {
+    task.event(txn, EventKind::TaskReturned, "")?;
+    let row = &mut task.row;
+    row.returned_token = row.token;
+    row.attempts.pop();
+    row.attempts_begun -= 1;
+    row.worker = 0;
+    row.token = 0;
+    row.lease_expires_at_ms = 0;
+    row.attempt_ends_at_ms = 0;
+    row.set_state(TaskState::Ready);
+    task.save(txn)?;
+    Ok(TaskState::Ready)
+}
+
+fn named(txn: &Txn<'_>, namespace: &str, task_id: &str) -> Result<Task, Refusal> {
+    let ns = txn.namespace(namespace)?;
+    let id = parse_id(task_id, "task_id")?;
+    Ok(Task::load(txn, ns, id)?.ok_or_else(|| reject::task_not_found(task_id))?)
+}
+
+/// What the task became when the same report came for the first time.
+fn repeats(task: &Task, token: u64, report: &[u8]) -> Option<TaskState> {
+    let same = task
+        .row
+        .attempts
+        .iter()
+        .find(|attempt| attempt.token == token && attempt.report == report);
+    same.map(|attempt| attempt.became())
+}
+
+/// Recognises a report; half of a hash is enough among the reports of one attempt.
+fn digest(kind: &[u8], parts: &[&[u8]]) -> Bytes {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(kind);
+    for part in parts {
+        hasher.update(part);
+    }
+    Bytes::copy_from_slice(&hasher.finalize().as_bytes()[..16])
+}
+
+/// Keeps what the running attempt wrote to its log, and drops the log of the attempt that is no longer kept.
+fn keep_log(txn: &mut Txn<'_>, task: &mut Task, text: Bytes) {
+    if text.is_empty() {
+        return;
+    }
+    let (ns, id, number) = (task.ns, task.id, task.row.attempts_begun);
+    let kept = limits::ATTEMPTS_KEPT as u32;
+    let oldest = task.row.last_log.saturating_sub(kept) + 1;
+    for attempt in oldest..=number.saturating_sub(kept) {
+        txn.rows.delete(Key::Log {
+            ns,
+            id,
+            attempt: attempt.into(),
+        });
+    }
+    txn.rows.put_bytes(
+        Key::Log {
+            ns,
+            id,
+            attempt: number.into(),
+        },
+        Bytes::copy_from_slice(&text),
+    );
+    task.row.last_log = number;
+}

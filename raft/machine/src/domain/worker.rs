@@ -1,0 +1,124 @@
+//! Workers: who they are, what they can do, and that they are still there.
+
+use tarn_proto::v1::{
+    DrainWorkerRequest, DrainWorkerResponse, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse,
+    RegisterWorkerRequest, RegisterWorkerResponse, TaskState, WorkerState,
+};
+
+use super::parse_id;
+use crate::error::{Fatal, Refusal};
+use crate::ids::Id;
+use crate::index::Wake;
+use crate::keys::Key;
+use crate::limits;
+use crate::reject;
+use crate::rows::WorkerRow;
+use crate::task::spec::or_default;
+use crate::task::{Task, end};
+use crate::txn::Txn;
+
+/// The command: registers a worker under a new id.
+pub fn register_worker(txn: &mut Txn<'_>, request: RegisterWorkerRequest) -> Result<RegisterWorkerResponse, Refusal> {
+    if txn.ix.workers.len() >= limits::WORKERS_MAX {
+        let message = "too many workers are registered: stop some, or wait until some expire";
+        return Err(reject::full("TOO_MANY_WORKERS", "", limits::WORKERS_MAX as u64, message).into());
+    }
+    let id = txn.next_id();
+    let ttl_ms = or_default(request.ttl_ms, limits::LEASE_MS_DEFAULT);
+    let row = WorkerRow {
+        name: request.name,
+        capabilities: request.capabilities,
+        draining: false,
+        registered_at_ms: txn.now,
+        heartbeat_at_ms: txn.now,
+        expires_at_ms: txn.now + ttl_ms,
+        ttl_ms,
+    };
+    let expires_at_ms = row.expires_at_ms;
+    tell(txn, EventKind::WorkerRegistered, id, &row.name);
+    save(txn, id, row);
+    Ok(RegisterWorkerResponse {
+        worker_id: Id(id).to_string(),
+        expires_at_ms,
+    })
+}
+
+/// The command: the worker is still there.
+pub fn heartbeat_worker(
+    txn: &mut Txn<'_>,
+    request: HeartbeatWorkerRequest,
+) -> Result<HeartbeatWorkerResponse, Refusal> {
+    let (id, mut row) = load(txn, &request.worker_id)?;
+    row.heartbeat_at_ms = txn.now;
+    row.expires_at_ms = txn.now + row.ttl_ms;
+    let answer = HeartbeatWorkerResponse {
+        expires_at_ms: row.expires_at_ms,
+        state: state(&row).into(),
+    };
+    save(txn, id, row);
+    Ok(answer)
+}
+
+/// The command: the worker gets no more tasks.
+pub fn drain_worker(txn: &mut Txn<'_>, request: DrainWorkerRequest) -> Result<DrainWorkerResponse, Refusal> {
+    let (id, mut row) = load(txn, &request.worker_id)?;
+    if !row.draining {
+        row.draining = true;
+        tell(txn, EventKind::WorkerDraining, id, &row.name);
+        save(txn, id, row);
+    }
+    Ok(DrainWorkerResponse {
+        running: txn.ix.held_by(id) as u32,
+    })
+}
+
+/// The worker has not been heard of: its registration ends, and with it its leases.
+pub fn expire(txn: &mut Txn<'_>, id: u64) -> Result<(), Fatal> {
+    let Some(row) = txn.ix.workers.remove(&id) else {
+        return Err(Fatal::assertion(format!(
+            "an index has worker {}, which does not exist",
+            Id(id)
+        )));
+    };
+    txn.ix.wakes.remove(&(row.expires_at_ms, Wake::Worker { id }));
+    txn.rows.delete(Key::Worker { id });
+    tell(txn, EventKind::WorkerGone, id, &row.name);
+    let held = txn.ix.held.get(&id).cloned().unwrap_or_default();
+    for (ns, task) in held {
+        let mut task = Task::indexed(txn, ns, task, TaskState::Running)?;
+        let ending = end::Ending::by_time("LEASE_EXPIRED", "the worker that held the lease has not been heard of");
+        end::fail_attempt(txn, &mut task, ending, false)?;
+    }
+    Ok(())
+}
+
+/// The worker's state as clients see it.
+pub fn state(row: &WorkerRow) -> WorkerState {
+    if row.draining {
+        WorkerState::Draining
+    } else {
+        WorkerState::Active
+    }
+}
+
+fn load(txn: &Txn<'_>, text: &str) -> Result<(u64, WorkerRow), Refusal> {
+    let id = parse_id(text, "worker_id")?;
+    let row = txn.ix.workers.get(&id).ok_or_else(|| reject::worker_not_found(text))?;
+    Ok((id, row.clone()))
+}
+
+fn save(txn: &mut Txn<'_>, id: u64, row: WorkerRow) {
+    txn.rows.put(Key::Worker { id }, &row);
+    txn.ix.wakes.insert((row.expires_at_ms, Wake::Worker { id }));
+    let expires = row.expires_at_ms;
+    let before = txn.ix.workers.insert(id, row);
+    if let Some(before) = before.filter(|before| before.expires_at_ms != expires) {
+        txn.ix.wakes.remove(&(before.expires_at_ms, Wake::Worker { id }));
+    }
+}
+
+fn tell(txn: &mut Txn<'_>, kind: EventKind, id: u64, name: &str) {
+    let event = txn.event(kind, Id(id).to_string());
+    event.worker = event.subject.clone();
+    event.detail = name.to_owned();
+}

@@ -1,0 +1,166 @@
+//! Which task a worker gets next.
+//!
+//! Between namespaces: the one that was served least with respect to its weight (stride scheduling). Within a namespace: the task with the
+//! lowest [`Rank`] among the heads of all groups that the worker can run. Looking at the groups costs time once per command; each further
+//! task costs the logarithm of their number, and nothing depends on how long a queue is.
+
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
+use std::sync::Arc;
+
+use tarn_proto::v1::WorkerCapabilities;
+
+use super::{Indices, Rank};
+use crate::rows::Class;
+
+/// Whether a worker with these capabilities serves a namespace or a queue: an empty list means all.
+pub fn serves(list: &[String], name: &str) -> bool {
+    list.is_empty() || list.iter().any(|entry| entry == name)
+}
+
+/// Whether a worker with these capabilities can run tasks of this class.
+pub fn matches_class(capabilities: &WorkerCapabilities, class: &Class) -> bool {
+    let runtime = match capabilities.runtimes.is_empty() {
+        true => class.runtime.is_empty(),
+        false => capabilities.runtimes.contains(&class.runtime),
+    };
+    runtime
+        && serves(&capabilities.handlers, &class.handler)
+        && class.requires.iter().all(|label| capabilities.labels.contains(label))
+}
+
+/// The candidates of one lease command.
+pub struct Pick {
+    now: u64,
+    groups: Vec<(u64, Arc<Class>)>,
+    /// Heads of groups by namespace, best first. Namespaces without any are absent.
+    heads: BTreeMap<u64, BinaryHeap<Reverse<(Rank, usize)>>>,
+    /// Namespaces that have heads, by pass.
+    order: BTreeSet<(u64, u64)>,
+}
+
+impl Pick {
+    /// Looks at every group with ready tasks.
+    pub fn new(indices: &Indices, capabilities: &WorkerCapabilities, now: u64) -> Self {
+        let mut pick = Pick {
+            now,
+            groups: Vec::new(),
+            heads: BTreeMap::new(),
+            order: BTreeSet::new(),
+        };
+        visit(indices, capabilities, |ns, queue, class, group| {
+            if let Some(rank) = group.head(now) {
+                pick.heads
+                    .entry(ns)
+                    .or_default()
+                    .push(Reverse((rank, pick.groups.len())));
+                pick.groups.push((queue, class.clone()));
+            }
+            false
+        });
+        let passes = pick
+            .heads
+            .keys()
+            .filter_map(|ns| Some((indices.namespaces.get(ns)?.pass, *ns)));
+        pick.order = passes.collect();
+        pick
+    }
+
+    /// The next task, as (namespace, task).
+    pub fn peek(&self) -> Option<(u64, u64)> {
+        let (_, ns) = self.order.first()?;
+        let Reverse((rank, _)) = self.heads.get(ns)?.peek()?;
+        Some((*ns, rank.id))
+    }
+
+    /// Goes on after the task that [`Pick::peek`] gave has left the ready list.
+    pub fn advance(&mut self, indices: &Indices) {
+        let Some((_, ns)) = self.order.pop_first() else { return };
+        let Some(heads) = self.heads.get_mut(&ns) else { return };
+        let Some(namespace) = indices.namespaces.get(&ns) else {
+            return;
+        };
+        if let Some(Reverse((_, number))) = heads.pop() {
+            let (queue, class) = &self.groups[number];
+            let group = namespace.queues.get(queue).and_then(|queue| queue.groups.get(class));
+            if let Some(rank) = group.and_then(|group| group.head(self.now)) {
+                heads.push(Reverse((rank, number)));
+            }
+        }
+        if !heads.is_empty() {
+            self.order.insert((namespace.pass, ns));
+        }
+    }
+}
+
+impl Indices {
+    /// Whether a worker with these capabilities could be given a task now.
+    pub fn has_ready_for(&self, capabilities: &WorkerCapabilities) -> bool {
+        visit(self, capabilities, |_, _, _, group| group.oldest_ms().is_some())
+    }
+}
+
+/// Calls `see` with every group that a worker with these capabilities can run, until it returns true; says whether it did.
+fn visit(
+    indices: &Indices,
+    capabilities: &WorkerCapabilities,
+    mut see: impl FnMut(u64, u64, &Arc<Class>, &super::Group) -> bool,
+) -> bool {
+    for (ns, namespace) in &indices.namespaces {
+        if namespace.ready == 0 || !serves(&capabilities.namespaces, &namespace.name) {
+            continue;
+        }
+        for (id, queue) in &namespace.queues {
+            if queue.ready == 0 || !serves(&capabilities.queues, &queue.name) {
+                continue;
+            }
+            for (class, group) in &queue.groups {
+                if matches_class(capabilities, class) && see(*ns, *id, class, group) {
+                    return true;
+                }
+            }
+        }
+    }
+    false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn strings(list: &[&str]) -> Vec<String> {
+        list.iter().map(|s| s.to_string()).collect()
+    }
+
+    #[test]
+    fn a_class_matches_by_runtime_handler_and_labels() {
+        let class = |runtime: &str, handler: &str, requires: &[&str]| Class {
+            runtime: runtime.into(),
+            handler: handler.into(),
+            requires: strings(requires),
+        };
+        let sdk = WorkerCapabilities {
+            handlers: strings(&["resize"]),
+            labels: strings(&["gpu"]),
+            ..Default::default()
+        };
+        assert!(matches_class(&sdk, &class("", "resize", &["gpu"])));
+        assert!(!matches_class(&sdk, &class("", "resize", &["gpu", "zone=a"])));
+        assert!(!matches_class(&sdk, &class("", "other", &[])));
+        assert!(
+            !matches_class(&sdk, &class("", "", &[])),
+            "it announced handlers, and this task names none of them"
+        );
+        assert!(!matches_class(&sdk, &class("wasm", "resize", &[])));
+        let wasm = WorkerCapabilities {
+            runtimes: strings(&["wasm"]),
+            ..Default::default()
+        };
+        assert!(matches_class(&wasm, &class("wasm", "", &[])));
+        assert!(!matches_class(&wasm, &class("", "", &[])));
+        assert!(matches_class(
+            &WorkerCapabilities::default(),
+            &class("", "anything", &[])
+        ));
+    }
+}

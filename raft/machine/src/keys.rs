@@ -1,0 +1,331 @@
+//! The whole keyspace in one enum.
+//!
+//! A key is one byte that says what it is, then its parts: numbers as eight big-endian bytes, so that rows lie in the order of their
+//! numbers; a name, where there is one, last and bare. First bytes are part of the format on disk: they are never reused or renumbered.
+//!
+//! | first byte | key | row | lifetime |
+//! | --- | --- | --- | --- |
+//! | `01` | machine | [`MetaRow`](crate::rows::MetaRow) | for ever |
+//! | `02` | digest | 32 bytes | for ever |
+//! | `08` | namespace's name | `NamespaceRow` | until deleted |
+//! | `09` | namespace | `PassRow` | until deleted |
+//! | `0a` | namespace, queue's name | `QueueRow` | until idle for a day |
+//! | `10` | namespace, live task | `TaskRow` | until it ends |
+//! | `11` | namespace, dead task | `TaskRow` | until requeued or purged |
+//! | `12` | namespace, ended task | `TaskRow` | its retention |
+//! | `13` | namespace, task | `SpecRow`, written once | as the task |
+//! | `14` | namespace, task | the payload, if large, written once | as the task |
+//! | `15` | namespace, task | the result, if large | as the ended task |
+//! | `16` | namespace, task, attempt | the attempt's log | as the task |
+//! | `17` | namespace, dependency, dependent | empty while it is waited for, `01` once settled | until the dependent ended |
+//! | `18` | namespace, ended task | `01` if it succeeded, else `00`: its dependents are still being settled | until they are |
+//! | `19` | time, namespace, ended task | empty | the retention |
+//! | `20` | namespace, named lease's name | `NamedLeaseRow` | until released or expired |
+//! | `28` | namespace, pending timer | `TimerRow` | until fired or cancelled |
+//! | `29` | namespace, fired timer | `TimerRow` | a day |
+//! | `2a` | time, namespace, fired timer | empty | a day |
+//! | `30` | worker | `WorkerRow` | until it expires |
+//! | `38` | hash of a request id | `RequestRow` | the retention window |
+//! | `39` | time, log index | `RequestExpiryRow` | the retention window |
+//! | `40` | log index | `EventsRow` | [`EVENT_REVISIONS_KEPT`](crate::limits::EVENT_REVISIONS_KEPT) entries |
+//! | `48` | hash of a join token's key | `JoinTokenRow` | until it expires |
+
+/// A key of the keyspace `state`. The module's page says what lies under each.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[allow(missing_docs)]
+pub enum Key<'a> {
+    Meta,
+    Digest,
+    Namespace { name: &'a str },
+    Pass { ns: u64 },
+    Queue { ns: u64, name: &'a str },
+    LiveTask { ns: u64, id: u64 },
+    DeadTask { ns: u64, id: u64 },
+    EndedTask { ns: u64, id: u64 },
+    Spec { ns: u64, id: u64 },
+    Payload { ns: u64, id: u64 },
+    Result { ns: u64, id: u64 },
+    Log { ns: u64, id: u64, attempt: u64 },
+    Edge { ns: u64, dependency: u64, dependent: u64 },
+    Settling { ns: u64, id: u64 },
+    EndedExpiry { at: u64, ns: u64, id: u64 },
+    NamedLease { ns: u64, name: &'a str },
+    PendingTimer { ns: u64, id: u64 },
+    FiredTimer { ns: u64, id: u64 },
+    FiredTimerExpiry { at: u64, ns: u64, id: u64 },
+    Worker { id: u64 },
+    Request { hash: &'a [u8; 32] },
+    RequestExpiry { at: u64, index: u64 },
+    Events { index: u64 },
+    JoinToken { hash: &'a [u8; 32] },
+}
+
+/// The first bytes of keys: what a scan over all keys of a kind starts from.
+#[allow(missing_docs)]
+pub mod first {
+    pub const META: u8 = 0x01;
+    pub const DIGEST: u8 = 0x02;
+    pub const NAMESPACE: u8 = 0x08;
+    pub const PASS: u8 = 0x09;
+    pub const QUEUE: u8 = 0x0a;
+    pub const LIVE_TASK: u8 = 0x10;
+    pub const DEAD_TASK: u8 = 0x11;
+    pub const ENDED_TASK: u8 = 0x12;
+    pub const SPEC: u8 = 0x13;
+    pub const PAYLOAD: u8 = 0x14;
+    pub const RESULT: u8 = 0x15;
+    pub const LOG: u8 = 0x16;
+    pub const EDGE: u8 = 0x17;
+    pub const SETTLING: u8 = 0x18;
+    pub const ENDED_EXPIRY: u8 = 0x19;
+    pub const NAMED_LEASE: u8 = 0x20;
+    pub const PENDING_TIMER: u8 = 0x28;
+    pub const FIRED_TIMER: u8 = 0x29;
+    pub const FIRED_TIMER_EXPIRY: u8 = 0x2a;
+    pub const WORKER: u8 = 0x30;
+    pub const REQUEST: u8 = 0x38;
+    pub const REQUEST_EXPIRY: u8 = 0x39;
+    pub const EVENTS: u8 = 0x40;
+    pub const JOIN_TOKEN: u8 = 0x48;
+}
+
+/// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
+pub fn prefix(first: u8, numbers: &[u64]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + 8 * numbers.len());
+    bytes.push(first);
+    for number in numbers {
+        bytes.extend_from_slice(&number.to_be_bytes());
+    }
+    bytes
+}
+
+impl Key<'_> {
+    /// The bytes of the key.
+    pub fn encode(&self) -> Vec<u8> {
+        let named = |first, numbers: &[u64], name: &[u8]| {
+            let mut bytes = prefix(first, numbers);
+            bytes.extend_from_slice(name);
+            bytes
+        };
+        match *self {
+            Key::Meta => prefix(first::META, &[]),
+            Key::Digest => prefix(first::DIGEST, &[]),
+            Key::Namespace { name } => named(first::NAMESPACE, &[], name.as_bytes()),
+            Key::Pass { ns } => prefix(first::PASS, &[ns]),
+            Key::Queue { ns, name } => named(first::QUEUE, &[ns], name.as_bytes()),
+            Key::LiveTask { ns, id } => prefix(first::LIVE_TASK, &[ns, id]),
+            Key::DeadTask { ns, id } => prefix(first::DEAD_TASK, &[ns, id]),
+            Key::EndedTask { ns, id } => prefix(first::ENDED_TASK, &[ns, id]),
+            Key::Spec { ns, id } => prefix(first::SPEC, &[ns, id]),
+            Key::Payload { ns, id } => prefix(first::PAYLOAD, &[ns, id]),
+            Key::Result { ns, id } => prefix(first::RESULT, &[ns, id]),
+            Key::Log { ns, id, attempt } => prefix(first::LOG, &[ns, id, attempt]),
+            Key::Edge {
+                ns,
+                dependency,
+                dependent,
+            } => prefix(first::EDGE, &[ns, dependency, dependent]),
+            Key::Settling { ns, id } => prefix(first::SETTLING, &[ns, id]),
+            Key::EndedExpiry { at, ns, id } => prefix(first::ENDED_EXPIRY, &[at, ns, id]),
+            Key::NamedLease { ns, name } => named(first::NAMED_LEASE, &[ns], name.as_bytes()),
+            Key::PendingTimer { ns, id } => prefix(first::PENDING_TIMER, &[ns, id]),
+            Key::FiredTimer { ns, id } => prefix(first::FIRED_TIMER, &[ns, id]),
+            Key::FiredTimerExpiry { at, ns, id } => prefix(first::FIRED_TIMER_EXPIRY, &[at, ns, id]),
+            Key::Worker { id } => prefix(first::WORKER, &[id]),
+            Key::Request { hash } => named(first::REQUEST, &[], hash),
+            Key::RequestExpiry { at, index } => prefix(first::REQUEST_EXPIRY, &[at, index]),
+            Key::Events { index } => prefix(first::EVENTS, &[index]),
+            Key::JoinToken { hash } => named(first::JOIN_TOKEN, &[], hash),
+        }
+    }
+
+    /// The key that these bytes are; `None` if they are none.
+    pub fn decode(bytes: &[u8]) -> Option<Key<'_>> {
+        let mut parts = Parts(bytes.get(1..)?);
+        let key = match bytes[0] {
+            first::META => Key::Meta,
+            first::DIGEST => Key::Digest,
+            first::NAMESPACE => Key::Namespace { name: parts.name()? },
+            first::PASS => Key::Pass { ns: parts.number()? },
+            first::QUEUE => Key::Queue {
+                ns: parts.number()?,
+                name: parts.name()?,
+            },
+            first::LIVE_TASK => Key::LiveTask {
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::DEAD_TASK => Key::DeadTask {
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::ENDED_TASK => Key::EndedTask {
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::SPEC => Key::Spec {
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::PAYLOAD => Key::Payload {
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::RESULT => Key::Result {
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::LOG => Key::Log {
+                ns: parts.number()?,
+                id: parts.number()?,
+                attempt: parts.number()?,
+            },
+            first::EDGE => Key::Edge {
+                ns: parts.number()?,
+                dependency: parts.number()?,
+                dependent: parts.number()?,
+            },
+            first::SETTLING => Key::Settling {
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::ENDED_EXPIRY => Key::EndedExpiry {
+                at: parts.number()?,
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::NAMED_LEASE => Key::NamedLease {
+                ns: parts.number()?,
+                name: parts.name()?,
+            },
+            first::PENDING_TIMER => Key::PendingTimer {
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::FIRED_TIMER => Key::FiredTimer {
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::FIRED_TIMER_EXPIRY => Key::FiredTimerExpiry {
+                at: parts.number()?,
+                ns: parts.number()?,
+                id: parts.number()?,
+            },
+            first::WORKER => Key::Worker { id: parts.number()? },
+            first::REQUEST => Key::Request { hash: parts.hash()? },
+            first::REQUEST_EXPIRY => Key::RequestExpiry {
+                at: parts.number()?,
+                index: parts.number()?,
+            },
+            first::EVENTS => Key::Events { index: parts.number()? },
+            first::JOIN_TOKEN => Key::JoinToken { hash: parts.hash()? },
+            _ => return None,
+        };
+        parts.0.is_empty().then_some(key)
+    }
+}
+
+/// What of a key is still to be read.
+struct Parts<'a>(&'a [u8]);
+
+impl<'a> Parts<'a> {
+    fn number(&mut self) -> Option<u64> {
+        let (number, rest) = self.0.split_first_chunk::<8>()?;
+        self.0 = rest;
+        Some(u64::from_be_bytes(*number))
+    }
+
+    fn name(&mut self) -> Option<&'a str> {
+        std::str::from_utf8(std::mem::take(&mut self.0)).ok()
+    }
+
+    fn hash(&mut self) -> Option<&'a [u8; 32]> {
+        let (hash, rest) = self.0.split_first_chunk::<32>()?;
+        self.0 = rest;
+        Some(hash)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn every_key<'a>(a: u64, b: u64, c: u64, name: &'a str, hash: &'a [u8; 32]) -> Vec<Key<'a>> {
+        vec![
+            Key::Meta,
+            Key::Digest,
+            Key::Namespace { name },
+            Key::Pass { ns: a },
+            Key::Queue { ns: a, name },
+            Key::LiveTask { ns: a, id: b },
+            Key::DeadTask { ns: a, id: b },
+            Key::EndedTask { ns: a, id: b },
+            Key::Spec { ns: a, id: b },
+            Key::Payload { ns: a, id: b },
+            Key::Result { ns: a, id: b },
+            Key::Log {
+                ns: a,
+                id: b,
+                attempt: c,
+            },
+            Key::Edge {
+                ns: a,
+                dependency: b,
+                dependent: c,
+            },
+            Key::Settling { ns: a, id: b },
+            Key::EndedExpiry { at: a, ns: b, id: c },
+            Key::NamedLease { ns: a, name },
+            Key::PendingTimer { ns: a, id: b },
+            Key::FiredTimer { ns: a, id: b },
+            Key::FiredTimerExpiry { at: a, ns: b, id: c },
+            Key::Worker { id: a },
+            Key::Request { hash },
+            Key::RequestExpiry { at: a, index: b },
+            Key::Events { index: a },
+            Key::JoinToken { hash },
+        ]
+    }
+
+    proptest! {
+        #[test]
+        fn keys_round_trip(a: u64, b: u64, c: u64, name in "[a-z0-9][a-z0-9._-]{0,63}", hash: [u8; 32]) {
+            for key in every_key(a, b, c, &name, &hash) {
+                let bytes = key.encode();
+                prop_assert_eq!(Key::decode(&bytes), Some(key));
+            }
+        }
+
+        #[test]
+        fn whatever_decodes_encodes_the_same(bytes in proptest::collection::vec(any::<u8>(), 0..40)) {
+            if let Some(key) = Key::decode(&bytes) {
+                prop_assert_eq!(key.encode(), bytes);
+            }
+        }
+
+        #[test]
+        fn rows_lie_in_the_order_of_their_numbers(a: (u64, u64), b: (u64, u64)) {
+            let bytes = |x: (u64, u64)| Key::LiveTask { ns: x.0, id: x.1 }.encode();
+            prop_assert_eq!(a.cmp(&b), bytes(a).cmp(&bytes(b)));
+        }
+    }
+
+    /// The format on disk: this list may grow and never change.
+    #[test]
+    fn first_bytes_are_stable() {
+        let hash = [0; 32];
+        let bytes: Vec<u8> = every_key(0, 0, 0, "x", &hash)
+            .iter()
+            .map(|key| key.encode()[0])
+            .collect();
+        assert_eq!(
+            bytes,
+            [
+                0x01, 0x02, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x20, 0x28,
+                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48
+            ]
+        );
+    }
+}

@@ -1,0 +1,169 @@
+//! Every limit of the kernel, in one place, each with its reason.
+//!
+//! Limits on what one command may carry are checked before the log by [`crate::check::validate`] and again by `apply`. Limits on what the
+//! state may hold need the state, so only `apply` checks them. Changing any of these changes what replicas decide: it takes a new machine
+//! version, or the replicas of a rolling upgrade would disagree.
+
+/// Latest time that a client may name and that the machine's clock can reach: the end of the year 9999. Far from the end of 64 bits, so
+/// that no sum of a time and a duration can overflow.
+pub const TIME_MS_MAX: u64 = 253_402_300_799_999;
+
+// --- One command -----------------------------------------------------------------------------------------------------------------------
+
+/// Encoded size of one command. Room for a payload of the largest size with a full specification around it; small enough that a log entry
+/// with several of them still travels in one message.
+pub const COMMAND_BYTES_MAX: usize = 4 << 20;
+/// A request id. UUIDs and hashes fit, documents do not.
+pub const REQUEST_ID_BYTES_MAX: usize = 128;
+/// Who asked.
+pub const PRINCIPAL_BYTES_MAX: usize = 256;
+/// Names of namespaces, queues, named leases and runtimes: one label of a host name.
+pub const NAME_BYTES_MAX: usize = 64;
+/// Tasks in one enqueue, dead letters in one requeue, tasks in one purge: what one command may change, so that no command holds up an
+/// entry for longer than some milliseconds.
+pub const BATCH_TASKS_MAX: usize = 1_000;
+/// Input of a task and its result. Larger values are artifacts.
+pub const PAYLOAD_BYTES_MAX: usize = 1 << 20;
+/// What one attempt leaves in its log.
+pub const LOGS_BYTES_MAX: usize = 64 << 10;
+/// A task's specification without its payload: it is read on every lease.
+pub const SPEC_BYTES_MAX: usize = 64 << 10;
+/// A handler's name, a label, a runtime's export.
+pub const LABEL_BYTES_MAX: usize = 128;
+/// Labels that a task may require. They are part of the class that leasing compares.
+pub const REQUIRES_MAX: usize = 16;
+/// Tasks that one task may wait for. Wider fan-in is a tree, as any reduction is.
+pub const DEPENDENCIES_MAX: usize = 256;
+/// Dependencies in one enqueue together: each is looked up.
+pub const BATCH_DEPENDENCIES_MAX: usize = 16_384;
+/// A failure's reason and its message.
+pub const REASON_BYTES_MAX: usize = 64;
+/// A failure's sentence. Longer explanations belong in the logs.
+pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
+/// Attempts of one task.
+pub const ATTEMPTS_MAX: u32 = 100;
+/// Longest back-off: a week. Whoever wants to wait longer schedules a timer.
+pub const BACKOFF_MS_MAX: u64 = 7 * DAY_MS;
+/// Longest attempt: a week.
+pub const ATTEMPT_TIMEOUT_MS_MAX: u64 = 7 * DAY_MS;
+/// Longest retention of an ended task: 30 days. The cluster is no archive.
+pub const RETENTION_MS_MAX: u64 = 30 * DAY_MS;
+/// Shortest and longest lease on a task. Below a second, heartbeats would outnumber work.
+pub const TASK_LEASE_MS: (u64, u64) = (1_000, HOUR_MS);
+/// Tasks in one lease command, and leases in one heartbeat.
+pub const LEASE_TASKS_MAX: u32 = 256;
+/// Specifications and payloads handed out by one lease command, in bytes; the first task always fits. Keeps the answer within one message.
+pub const LEASE_BYTES_MAX: u64 = 3 << 20;
+/// Shortest and longest registration of a worker.
+pub const WORKER_TTL_MS: (u64, u64) = (1_000, HOUR_MS);
+/// What a worker calls itself.
+pub const WORKER_NAME_BYTES_MAX: usize = 256;
+/// Entries in each list of a worker's capabilities. They are compared on every lease.
+pub const CAPABILITIES_MAX: usize = 64;
+/// A named lease's holder.
+pub const HOLDER_BYTES_MAX: usize = 256;
+/// Shortest and longest named lease: up to a day without renewal.
+pub const NAMED_LEASE_MS: (u64, u64) = (1_000, DAY_MS);
+/// A timer's delay: ten years. Longer ones are said as a time.
+pub const DELAY_MS_MAX: u64 = 3_650 * DAY_MS;
+/// The text of a timer's mark.
+pub const MARK_BYTES_MAX: usize = 4 << 10;
+/// A namespace's weight.
+pub const WEIGHT_MAX: u32 = 1_000;
+/// Shortest and longest life of a join token.
+pub const JOIN_TOKEN_MS: (u64, u64) = (1_000, DAY_MS);
+
+// --- Defaults --------------------------------------------------------------------------------------------------------------------------
+
+/// Attempts where the retry policy says nothing.
+pub const ATTEMPTS_DEFAULT: u32 = 5;
+/// Delay after the first failed attempt.
+pub const INITIAL_BACKOFF_MS_DEFAULT: u64 = 1_000;
+/// Factor between delays, in percent, and the range that a policy may name.
+pub const BACKOFF_PERCENT_DEFAULT: u32 = 200;
+/// The range of [`BACKOFF_PERCENT_DEFAULT`]: delays never shrink, and grow by ten at most.
+pub const BACKOFF_PERCENT: (u32, u32) = (100, 1_000);
+/// Longest delay where the policy says nothing.
+pub const BACKOFF_CAP_MS_DEFAULT: u64 = 60_000;
+/// Jitter in percent where the policy says nothing.
+pub const JITTER_PERCENT_DEFAULT: u32 = 20;
+/// Time of one attempt.
+pub const ATTEMPT_TIMEOUT_MS_DEFAULT: u64 = HOUR_MS;
+/// Retention of an ended task and its result.
+pub const RETENTION_MS_DEFAULT: u64 = DAY_MS;
+/// Leases on tasks, named leases and registrations of workers.
+pub const LEASE_MS_DEFAULT: u64 = 30_000;
+/// A namespace's weight.
+pub const WEIGHT_DEFAULT: u32 = 100;
+/// A join token's life.
+pub const JOIN_TOKEN_MS_DEFAULT: u64 = HOUR_MS;
+
+// --- What the state may hold -----------------------------------------------------------------------------------------------------------
+
+/// Namespaces in the cluster: their queues are looked through on every lease.
+pub const NAMESPACES_MAX: usize = 1_024;
+/// Queues in a namespace, for the same reason.
+pub const QUEUES_MAX: usize = 1_024;
+/// Different combinations of runtime, handler and required labels among a queue's tasks: a lease compares the head of each.
+pub const CLASSES_MAX: usize = 64;
+/// Tasks in one queue, dead letters included. Each costs some 100 bytes of memory on every node.
+pub const QUEUE_TASKS_MAX: u64 = 1_000_000;
+/// Unended and dead tasks that may depend on one task. Their release is spread over as many entries as it takes.
+pub const DEPENDENTS_MAX: u32 = 10_000;
+/// Dependencies of all unended tasks of a namespace together. Each costs some 40 bytes of memory on every node.
+pub const NAMESPACE_EDGES_MAX: u64 = 1_000_000;
+/// Registered workers.
+pub const WORKERS_MAX: usize = 10_000;
+/// Tasks that one worker may hold: all of them end in one step when it vanishes.
+pub const WORKER_TASKS_MAX: usize = 1_024;
+/// Named leases in a namespace. Each costs some 100 bytes of memory on every node.
+pub const NAMED_LEASES_MAX: u64 = 100_000;
+/// Pending timers in a namespace. Each costs some 40 bytes of memory on every node.
+pub const TIMERS_MAX: u64 = 100_000;
+/// Join tokens that have not expired.
+pub const JOIN_TOKENS_MAX: usize = 1_000;
+/// Attempts of a task that are kept, with their logs.
+pub const ATTEMPTS_KEPT: usize = 16;
+/// Values up to this size live in the row that names them; larger ones in a row of their own, so that listing does not read them.
+pub const INLINE_BYTES_MAX: usize = 1 << 10;
+/// Entries whose events are kept. At a hundred entries per second that is ten minutes for a watcher to come back.
+pub const EVENT_REVISIONS_KEPT: u64 = 65_536;
+
+// --- Time ------------------------------------------------------------------------------------------------------------------------------
+
+/// How long a request id is remembered: longer than any client repeats a call, short enough that the memory of a busy cluster stays small.
+pub const REQUEST_RETENTION_MS: u64 = 600_000;
+/// A task that waited this long counts as one priority higher, so that nothing starves: a background task competes with fresh critical ones
+/// after four of these.
+pub const AGE_STEP_MS: u64 = 60_000;
+/// How long a fired timer is kept.
+pub const FIRED_TIMER_KEPT_MS: u64 = DAY_MS;
+/// A queue without tasks disappears when it was not used for this long, so that queues named after jobs do not pile up.
+pub const QUEUE_IDLE_MS: u64 = DAY_MS;
+/// How stale a queue's record of its last use may get: writing it on every enqueue would cost more than it is worth.
+pub const QUEUE_TOUCH_MS: u64 = HOUR_MS;
+/// A timer whose task is refused for want of room tries again after this long.
+pub const TIMER_RETRY_MS: u64 = 1_000;
+/// Expired rows may lie for this long before time alone makes somebody remove them, so that rows are removed in groups.
+pub const SWEEP_DELAY_MS: u64 = 1_000;
+/// An ended task whose retention is over, but which another task still depends on, is looked at again after this long.
+pub const SWEEP_POSTPONE_MS: u64 = HOUR_MS;
+
+// --- What one entry may do besides its commands ----------------------------------------------------------------------------------------
+
+/// Due times handled by one entry. The rest waits for the next, so that a jump of the clock cannot hold up the log.
+pub const WAKES_PER_ENTRY_MAX: usize = 1_024;
+/// Expired rows removed by one entry, per kind.
+pub const SWEEPS_PER_ENTRY_MAX: usize = 1_024;
+/// Dependencies settled by one entry.
+pub const SETTLES_PER_ENTRY_MAX: usize = 4_096;
+/// Ids that one entry can give out: they are counted in this many low bits.
+pub const ORDINAL_BITS: u32 = 20;
+/// Ids that one command or one wake takes at most. Where fewer are left in an entry, its commands are refused and can be repeated.
+pub const COMMAND_ORDINALS_MAX: u64 = 2_048;
+
+const HOUR_MS: u64 = 3_600_000;
+const DAY_MS: u64 = 24 * HOUR_MS;
+
+const _: () =
+    assert!(2 * BATCH_TASKS_MAX as u64 <= COMMAND_ORDINALS_MAX && LEASE_TASKS_MAX as u64 <= COMMAND_ORDINALS_MAX);

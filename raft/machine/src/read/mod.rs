@@ -1,0 +1,69 @@
+//! Reads: what the API answers from this node's state. Each reflects everything up to [`Machine::applied_index`], and nothing after.
+
+mod events;
+mod lists;
+mod tasks;
+
+use tarn_proto::v1::{Rejection, WorkerCapabilities};
+
+pub use events::Compacted;
+
+use crate::Machine;
+use crate::domain::parse_id;
+use crate::reject;
+
+/// Entries on a page where the request says nothing, and at most.
+const PAGE: (u32, u32) = (100, 1_000);
+/// Rows that one page may look at in search of matching ones: a page of a filtered list may be short, and still name a next one.
+const PAGE_ROWS_MAX: usize = 10_000;
+
+impl Machine {
+    /// Whether a task is ready that this worker could be given. Cheap: for whoever decides when to propose a lease.
+    ///
+    /// False for a worker that is unknown, draining, or holds as many tasks as it may.
+    pub fn has_ready_task_for(&self, worker_id: &str) -> bool {
+        let Ok(id) = parse_id(worker_id, "worker_id") else {
+            return false;
+        };
+        let Some(worker) = self.ix.workers.get(&id) else {
+            return false;
+        };
+        let any = WorkerCapabilities::default();
+        !worker.draining
+            && self.ix.held_by(id) < crate::limits::WORKER_TASKS_MAX
+            && self.ix.has_ready_for(worker.capabilities.as_ref().unwrap_or(&any))
+    }
+
+    /// Whether this is the hash of a join token that has not expired. A used one counts: the node that used it may have lost the answer.
+    pub fn join_token_outstanding(&self, key_hash: &[u8; 32]) -> bool {
+        self.ix
+            .join_tokens
+            .get(key_hash)
+            .is_some_and(|row| row.expires_at_ms > self.now_ms())
+    }
+
+    /// The number of a namespace.
+    fn namespace(&self, name: &str) -> Result<u64, Rejection> {
+        self.ix
+            .namespace_ids
+            .get(name)
+            .copied()
+            .ok_or_else(|| reject::namespace_not_found(name))
+    }
+}
+
+/// How many entries a page has.
+fn page_size(asked: u32) -> usize {
+    match asked {
+        0 => PAGE.0 as usize,
+        asked => asked.min(PAGE.1) as usize,
+    }
+}
+
+/// The id after which a page begins; 0 for the first page.
+fn page_start(token: &str) -> Result<u64, Rejection> {
+    match token {
+        "" => Ok(0),
+        token => parse_id(token, "page_token").map_err(|_| reject::invalid_page_token()),
+    }
+}

@@ -1,0 +1,143 @@
+//! Request ids: a repeat within the retention window gets the first answer, and changes nothing.
+//!
+//! An id belongs to whoever used it: two principals with the same id do not meet. A refusal is not remembered, because a refused command
+//! changed nothing and may well succeed when repeated; for the same reason neither is a lease command that found no task.
+
+use bytes::Bytes;
+use prost::Message;
+use tarn_proto::v1::{LeaseTasksRequest, Outcome, command, outcome};
+
+use crate::advance::{damaged, expired};
+use crate::domain::queue::lease;
+use crate::error::{Fatal, Refusal};
+use crate::keys::{Key, first};
+use crate::limits;
+use crate::overlay::Rows;
+use crate::reject;
+use crate::rows::{RequestExpiryRow, RequestRow};
+use crate::txn::Txn;
+
+/// What is known of a command's request id.
+pub enum Seen {
+    /// It has none: nothing to remember.
+    Without,
+    /// It is new: the answer is to be remembered under this.
+    New(Fresh),
+    /// The command was applied before, with this answer.
+    Before(outcome::Body),
+}
+
+/// A request id that was not used before.
+pub struct Fresh {
+    hash: [u8; 32],
+    body: Bytes,
+}
+
+/// Looks a command's request id up.
+pub fn look_up(txn: &Txn<'_>, principal: &str, body: &command::Body) -> Result<Seen, Refusal> {
+    let id = body.request_id();
+    if id.is_empty() {
+        return Ok(Seen::Without);
+    }
+    let fresh = Fresh {
+        hash: id_hash(principal, id),
+        body: body_hash(body),
+    };
+    let Some(row) = txn.rows.row::<RequestRow>(Key::Request { hash: &fresh.hash })? else {
+        return Ok(Seen::New(fresh));
+    };
+    if row.body != fresh.body {
+        return Err(reject::request_id_reused().into());
+    }
+    if !row.leases.is_empty() {
+        return Ok(Seen::Before(outcome::Body::LeaseTasks(lease::repeat(
+            txn,
+            &row.leases,
+        )?)));
+    }
+    let outcome = Outcome::decode(row.outcome).ok().and_then(|outcome| outcome.body);
+    let outcome = outcome.ok_or_else(|| Fatal::assertion("a remembered outcome cannot be decoded"))?;
+    Ok(Seen::Before(outcome))
+}
+
+/// Remembers a command's answer.
+pub fn remember(txn: &mut Txn<'_>, fresh: Fresh, answer: &outcome::Body) {
+    let mut row = RequestRow {
+        body: fresh.body,
+        ..RequestRow::default()
+    };
+    match answer {
+        outcome::Body::LeaseTasks(answer) if answer.tasks.is_empty() => return,
+        outcome::Body::LeaseTasks(answer) => row.leases = lease::references(txn, answer),
+        answer => {
+            let mut bytes = Vec::with_capacity(answer.encoded_len());
+            answer.encode(&mut bytes);
+            row.outcome = bytes.into();
+        }
+    }
+    txn.rows.put(Key::Request { hash: &fresh.hash }, &row);
+    txn.request_hashes.push(Bytes::copy_from_slice(&fresh.hash));
+}
+
+/// Writes down when the request ids of this entry can be forgotten.
+pub fn seal(txn: &mut Txn<'_>) {
+    let hashes = std::mem::take(&mut txn.request_hashes);
+    if hashes.is_empty() {
+        return;
+    }
+    let at = txn.now + limits::REQUEST_RETENTION_MS;
+    txn.rows.put(
+        Key::RequestExpiry { at, index: txn.index },
+        &RequestExpiryRow { hashes },
+    );
+    let sweep = &mut txn.ix.sweeps.requests;
+    *sweep = Some(sweep.map_or(at, |known| known.min(at)));
+}
+
+/// Forgets request ids whose window is over.
+pub fn sweep(txn: &mut Txn<'_>) -> Result<(), Fatal> {
+    let (due, next) = expired(txn, first::REQUEST_EXPIRY, txn.ix.sweeps.requests)?;
+    txn.ix.sweeps.requests = next;
+    let mut forgotten = 0;
+    for bytes in due {
+        let Some(key @ Key::RequestExpiry { at, .. }) = Key::decode(&bytes) else {
+            return Err(damaged(&bytes));
+        };
+        if forgotten >= limits::SWEEPS_PER_ENTRY_MAX {
+            // One row stands for all ids of an entry, which are what costs time.
+            txn.ix.sweeps.requests = Some(at);
+            break;
+        }
+        let row: RequestExpiryRow = txn.rows.row(key)?.unwrap_or_default();
+        forgotten += row.hashes.len();
+        for hash in &row.hashes {
+            let hash = <&[u8; 32]>::try_from(hash.as_ref()).map_err(|_| damaged(&bytes))?;
+            txn.rows.delete(Key::Request { hash });
+        }
+        txn.rows.delete(key);
+    }
+    Ok(())
+}
+
+fn id_hash(principal: &str, id: &str) -> [u8; 32] {
+    let mut hasher = blake3::Hasher::new();
+    hasher.update(&(principal.len() as u64).to_le_bytes());
+    hasher.update(principal.as_bytes());
+    hasher.update(id.as_bytes());
+    *hasher.finalize().as_bytes()
+}
+
+/// Tells two bodies apart; half of a hash is enough among the bodies that one principal sends under one id.
+fn body_hash(body: &command::Body) -> Bytes {
+    let mut bytes = Vec::with_capacity(body.encoded_len());
+    match body {
+        // A client that repeats a call has less time left to wait.
+        command::Body::LeaseTasks(request) => command::Body::LeaseTasks(LeaseTasksRequest {
+            wait_ms: 0,
+            ..request.clone()
+        })
+        .encode(&mut bytes),
+        body => body.encode(&mut bytes),
+    }
+    Bytes::copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16])
+}

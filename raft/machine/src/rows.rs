@@ -1,0 +1,285 @@
+//! What lies under the keys of [`crate::keys`]: rows, as protobuf messages with stable tags.
+//!
+//! Rows are the kernel's own and no part of the contract. Tags are never reused; a new field must read as "as before" where it is absent.
+
+use bytes::Bytes;
+use tarn_proto::v1::{self, TaskError, TaskSpec, TaskState, TimerAction, WorkerCapabilities};
+
+/// Where the machine stands.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct MetaRow {
+    /// Index of the last entry applied; none in a new cluster.
+    #[prost(uint64, optional, tag = "1")]
+    pub applied: Option<u64>,
+    #[prost(uint64, tag = "2")]
+    pub now_ms: u64,
+    /// The cluster's machine version.
+    #[prost(uint32, tag = "3")]
+    pub version: u32,
+    /// The pass of the namespace that was served last: where a namespace that was idle joins in.
+    #[prost(uint64, tag = "4")]
+    pub virtual_time: u64,
+    /// Highest node id that a join token has given out.
+    #[prost(uint64, tag = "5")]
+    pub node_id: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct NamespaceRow {
+    /// Unique for ever, so that a namespace of the same name never sees old rows.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    #[prost(uint32, tag = "2")]
+    pub weight: u32,
+    #[prost(uint64, tag = "3")]
+    pub created_at_ms: u64,
+}
+
+/// Changes at every lease, and therefore lies apart from the namespace's row.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct PassRow {
+    #[prost(uint64, tag = "1")]
+    pub pass: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct QueueRow {
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// Last use, with the precision of [`crate::limits::QUEUE_TOUCH_MS`].
+    #[prost(uint64, tag = "2")]
+    pub used_at_ms: u64,
+}
+
+/// What decides which workers can run a task.
+#[derive(Clone, PartialEq, Eq, PartialOrd, Ord, prost::Message)]
+pub struct Class {
+    #[prost(string, tag = "1")]
+    pub runtime: String,
+    #[prost(string, tag = "2")]
+    pub handler: String,
+    /// Sorted, without repeats.
+    #[prost(string, repeated, tag = "3")]
+    pub requires: Vec<String>,
+}
+
+/// A retry policy with its defaults filled in.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct RetryRow {
+    #[prost(uint32, tag = "1")]
+    pub max_attempts: u32,
+    #[prost(uint64, tag = "2")]
+    pub initial_ms: u64,
+    #[prost(uint32, tag = "3")]
+    pub percent: u32,
+    #[prost(uint64, tag = "4")]
+    pub cap_ms: u64,
+    #[prost(uint32, tag = "5")]
+    pub jitter_percent: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct AttemptRow {
+    #[prost(uint32, tag = "1")]
+    pub number: u32,
+    #[prost(uint64, tag = "2")]
+    pub worker: u64,
+    #[prost(uint64, tag = "3")]
+    pub token: u64,
+    #[prost(uint64, tag = "4")]
+    pub started_at_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub ended_at_ms: u64,
+    #[prost(message, optional, tag = "6")]
+    pub error: Option<TaskError>,
+    /// Hash of the report that ended the attempt, so that its repeat is recognised. Empty if time ended it.
+    #[prost(bytes = "bytes", tag = "7")]
+    pub report: Bytes,
+    /// What the task became by that report.
+    #[prost(enumeration = "TaskState", tag = "8")]
+    pub became: i32,
+}
+
+/// The part of a task that changes. What never changes is in its [`SpecRow`].
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TaskRow {
+    #[prost(uint64, tag = "1")]
+    pub queue: u64,
+    #[prost(enumeration = "TaskState", tag = "2")]
+    pub state: i32,
+    /// From 1, critical, to 5, background.
+    #[prost(uint32, tag = "3")]
+    pub priority: u32,
+    #[prost(message, optional, tag = "4")]
+    pub class: Option<Class>,
+    #[prost(uint64, tag = "5")]
+    pub created_at_ms: u64,
+    /// While DELAYED, when it will be ready; afterwards, when it became ready. 0 while BLOCKED.
+    #[prost(uint64, tag = "6")]
+    pub eligible_at_ms: u64,
+    #[prost(uint64, tag = "7")]
+    pub ended_at_ms: u64,
+    #[prost(uint32, tag = "8")]
+    pub attempts_begun: u32,
+    /// The last [`crate::limits::ATTEMPTS_KEPT`]; the running one is the last.
+    #[prost(message, repeated, tag = "9")]
+    pub attempts: Vec<AttemptRow>,
+    /// The running attempt's worker, token and end; 0 otherwise.
+    #[prost(uint64, tag = "10")]
+    pub worker: u64,
+    #[prost(uint64, tag = "11")]
+    pub token: u64,
+    #[prost(uint64, tag = "12")]
+    pub lease_expires_at_ms: u64,
+    #[prost(uint64, tag = "13")]
+    pub attempt_ends_at_ms: u64,
+    #[prost(bool, tag = "14")]
+    pub cancel_requested: bool,
+    #[prost(message, optional, tag = "15")]
+    pub error: Option<TaskError>,
+    #[prost(uint64, tag = "16")]
+    pub not_before_at_ms: u64,
+    /// 0: none.
+    #[prost(uint64, tag = "17")]
+    pub deadline_at_ms: u64,
+    #[prost(uint64, tag = "18")]
+    pub attempt_timeout_ms: u64,
+    #[prost(message, optional, tag = "19")]
+    pub retry: Option<RetryRow>,
+    #[prost(uint64, tag = "20")]
+    pub retention_ms: u64,
+    /// Whether it has dependencies, which its [`SpecRow`] names.
+    #[prost(bool, tag = "21")]
+    pub depends: bool,
+    /// Whether it runs although a dependency failed.
+    #[prost(bool, tag = "22")]
+    pub run_anyway: bool,
+    /// Size of the specification with the payload, for the limit on one lease command's answer.
+    #[prost(uint64, tag = "23")]
+    pub spec_bytes: u64,
+    /// The token under which it was last given back without having begun.
+    #[prost(uint64, tag = "24")]
+    pub returned_token: u64,
+    /// A small result; a large one is a row of its own.
+    #[prost(bytes = "bytes", tag = "25")]
+    pub result: Bytes,
+    #[prost(bool, tag = "26")]
+    pub result_apart: bool,
+    /// Attempts of which a log may be kept are those above this number minus [`crate::limits::ATTEMPTS_KEPT`]; 0 if none left one.
+    #[prost(uint32, tag = "27")]
+    pub last_log: u32,
+}
+
+/// The part of a task that never changes.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct SpecRow {
+    /// As submitted; without the payload if that lies apart.
+    #[prost(message, optional, tag = "1")]
+    pub spec: Option<TaskSpec>,
+    /// All dependencies, in order.
+    #[prost(uint64, repeated, tag = "2")]
+    pub dependencies: Vec<u64>,
+    #[prost(bool, tag = "3")]
+    pub payload_apart: bool,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct NamedLeaseRow {
+    #[prost(string, tag = "1")]
+    pub holder: String,
+    #[prost(uint64, tag = "2")]
+    pub token: u64,
+    #[prost(uint64, tag = "3")]
+    pub acquired_at_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub expires_at_ms: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TimerRow {
+    #[prost(uint64, tag = "1")]
+    pub due_at_ms: u64,
+    /// Later than `due_at_ms` if firing was refused for want of room.
+    #[prost(uint64, tag = "2")]
+    pub wake_at_ms: u64,
+    /// 0 while pending.
+    #[prost(uint64, tag = "3")]
+    pub fired_at_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub task: u64,
+    #[prost(message, optional, tag = "5")]
+    pub action: Option<TimerAction>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct WorkerRow {
+    #[prost(string, tag = "1")]
+    pub name: String,
+    #[prost(message, optional, tag = "2")]
+    pub capabilities: Option<WorkerCapabilities>,
+    #[prost(bool, tag = "3")]
+    pub draining: bool,
+    #[prost(uint64, tag = "4")]
+    pub registered_at_ms: u64,
+    #[prost(uint64, tag = "5")]
+    pub heartbeat_at_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub expires_at_ms: u64,
+    #[prost(uint64, tag = "7")]
+    pub ttl_ms: u64,
+}
+
+/// What a request id was used for.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RequestRow {
+    /// Hash of the command's body.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub body: Bytes,
+    /// The encoded `v1::Outcome`; empty where `leases` stands for it.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub outcome: Bytes,
+    /// Leases that the command granted: the answer is made again from the tasks, not stored with their payloads.
+    #[prost(message, repeated, tag = "3")]
+    pub leases: Vec<LeaseRef>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct LeaseRef {
+    #[prost(uint64, tag = "1")]
+    pub namespace: u64,
+    #[prost(uint64, tag = "2")]
+    pub task: u64,
+    #[prost(uint64, tag = "3")]
+    pub token: u64,
+}
+
+/// The request ids that one entry used, which therefore expire together.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RequestExpiryRow {
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub hashes: Vec<Bytes>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct EventsRow {
+    #[prost(message, repeated, tag = "1")]
+    pub events: Vec<v1::Event>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct JoinTokenRow {
+    #[prost(uint64, tag = "1")]
+    pub expires_at_ms: u64,
+    /// 0 until used.
+    #[prost(uint64, tag = "2")]
+    pub node_id: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub node_key_hash: Bytes,
+}
+
+impl TaskRow {
+    /// The class; every row has one.
+    pub fn class(&self) -> Class {
+        self.class.clone().unwrap_or_default()
+    }
+}

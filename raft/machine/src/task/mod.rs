@@ -1,0 +1,255 @@
+//! A task as commands handle it: loaded, changed, saved.
+//!
+//! [`Task::save`] is the one place where a task moves: between the prefixes of live, dead and ended tasks, and through the indices.
+
+pub mod backoff;
+pub mod end;
+pub mod spec;
+
+use bytes::Bytes;
+use tarn_proto::v1::{EventKind, TaskError, TaskState};
+
+use crate::error::Fatal;
+use crate::ids::Id;
+use crate::index::{Facts, Indices};
+use crate::keys::Key;
+use crate::overlay::Rows;
+use crate::rows::{Class, SpecRow, TaskRow};
+use crate::txn::Txn;
+
+/// A task and where the indices have it.
+pub struct Task {
+    pub ns: u64,
+    pub id: u64,
+    pub row: TaskRow,
+    /// The facts that the indices hold; `None` if they hold none.
+    was: Option<Facts>,
+    /// The state in which the row was loaded; `None` if the task is new.
+    was_in: Option<TaskState>,
+}
+
+/// The key under which a task in this state lies.
+pub fn key(ns: u64, id: u64, state: TaskState) -> Key<'static> {
+    match state {
+        TaskState::Dead => Key::DeadTask { ns, id },
+        TaskState::Succeeded | TaskState::Cancelled => Key::EndedTask { ns, id },
+        TaskState::Unspecified | TaskState::Blocked | TaskState::Delayed | TaskState::Ready | TaskState::Running => {
+            Key::LiveTask { ns, id }
+        }
+    }
+}
+
+/// Reads a task's row wherever it lies.
+pub fn find(rows: &impl Rows, ns: u64, id: u64) -> Result<Option<TaskRow>, Fatal> {
+    for key in [
+        Key::LiveTask { ns, id },
+        Key::EndedTask { ns, id },
+        Key::DeadTask { ns, id },
+    ] {
+        if let Some(row) = rows.row(key)? {
+            return Ok(Some(row));
+        }
+    }
+    Ok(None)
+}
+
+/// Reads what never changes of a task, with its payload if `with_payload`.
+pub fn specification(rows: &impl Rows, ns: u64, id: u64, with_payload: bool) -> Result<SpecRow, Fatal> {
+    let missing = || Fatal::assertion(format!("task {} has lost its specification", Id(id)));
+    let mut row: SpecRow = rows.row(Key::Spec { ns, id })?.ok_or_else(missing)?;
+    let spec = row.spec.as_mut().ok_or_else(missing)?;
+    if !with_payload {
+        spec.payload = Bytes::new();
+    } else if row.payload_apart {
+        spec.payload = rows.bytes(Key::Payload { ns, id })?.ok_or_else(missing)?;
+    }
+    Ok(row)
+}
+
+impl Task {
+    /// A task that does not exist yet; [`Task::save`] makes it.
+    pub fn new(ns: u64, id: u64, row: TaskRow) -> Self {
+        Task {
+            ns,
+            id,
+            row,
+            was: None,
+            was_in: None,
+        }
+    }
+
+    /// The task with this id, in whatever state.
+    pub fn load(txn: &Txn<'_>, ns: u64, id: u64) -> Result<Option<Self>, Fatal> {
+        Ok(find(&txn.rows, ns, id)?.map(|row| Task::from_row(ns, id, row)))
+    }
+
+    /// A task that an index names: it exists, and in this state.
+    pub fn indexed(txn: &Txn<'_>, ns: u64, id: u64, state: TaskState) -> Result<Self, Fatal> {
+        let row: Option<TaskRow> = txn.rows.row(key(ns, id, state))?;
+        let row = row.filter(|row| row.state() == state);
+        let row =
+            row.ok_or_else(|| Fatal::assertion(format!("an index has task {} in a state it is not in", Id(id))))?;
+        Ok(Task::from_row(ns, id, row))
+    }
+
+    fn from_row(ns: u64, id: u64, row: TaskRow) -> Self {
+        let (was, was_in) = (Facts::of(&row), Some(row.state()));
+        Task {
+            ns,
+            id,
+            row,
+            was,
+            was_in,
+        }
+    }
+
+    /// Writes the row and brings the indices up to date.
+    pub fn save(&mut self, txn: &mut Txn<'_>) -> Result<(), Fatal> {
+        let (ns, id, state) = (self.ns, self.id, self.row.state());
+        if let Some(was_in) = self.was_in.filter(|was_in| key(ns, id, *was_in) != key(ns, id, state)) {
+            txn.rows.delete(key(ns, id, was_in));
+        }
+        txn.rows.put(key(ns, id, state), &self.row);
+        let is = Facts::of(&self.row);
+        if is != self.was {
+            let class = self.row.class.get_or_insert_default();
+            reindex(txn, (ns, id), class, self.was, is)?;
+        }
+        if state == TaskState::Ready && self.was_in != Some(TaskState::Ready) {
+            self.tell_ready(txn)?;
+        }
+        self.was = is;
+        self.was_in = Some(state);
+        Ok(())
+    }
+
+    /// Deletes everything about the task.
+    pub fn delete(mut self, txn: &mut Txn<'_>) -> Result<(), Fatal> {
+        let (ns, id) = (self.ns, self.id);
+        if let Some(was) = self.was.take() {
+            txn.ix
+                .remove_task(ns, id, &was, self.row.class.get_or_insert_default())?;
+        }
+        if let Some(was_in) = self.was_in {
+            txn.rows.delete(key(ns, id, was_in));
+        }
+        delete_rows(txn, ns, id, &self.row)
+    }
+
+    /// Tells an event about this task; `worker` and `attempt` are those of the present attempt.
+    pub fn event(&self, txn: &mut Txn<'_>, kind: EventKind, detail: &str) -> Result<(), Fatal> {
+        let namespace = txn.namespace_name(self.ns)?;
+        let queue = txn.ix.queue(self.ns, self.row.queue)?.name.to_string();
+        let attempt = self.row.attempts.last();
+        let worker = attempt
+            .filter(|a| a.worker != 0)
+            .map_or_else(String::new, |a| Id(a.worker).to_string());
+        let attempt = attempt.map_or(0, |a| a.number);
+        let event = txn.event(kind, Id(self.id).to_string());
+        *event = tarn_proto::v1::Event {
+            namespace,
+            queue,
+            worker,
+            attempt,
+            detail: detail.to_owned(),
+            ..std::mem::take(event)
+        };
+        Ok(())
+    }
+
+    /// Makes a waiting task ready, or delayed if it may not start yet. The caller saves it.
+    pub fn release(&mut self, now: u64) {
+        let delayed = self.row.not_before_at_ms > now;
+        self.row.eligible_at_ms = if delayed { self.row.not_before_at_ms } else { now };
+        self.row
+            .set_state(if delayed { TaskState::Delayed } else { TaskState::Ready });
+    }
+
+    fn tell_ready(&self, txn: &mut Txn<'_>) -> Result<(), Fatal> {
+        let class = self.row.class();
+        let queue = txn.ix.queue(self.ns, self.row.queue)?;
+        if let Some((class, _)) = queue.groups.get_key_value(&class) {
+            txn.became_ready.insert((self.ns, self.row.queue, class.clone()));
+        }
+        match self.was_in {
+            Some(TaskState::Blocked | TaskState::Delayed) => self.event(txn, EventKind::TaskReady, ""),
+            _ => Ok(()),
+        }
+    }
+}
+
+/// Exchanges a task's facts in the indices. A namespace that had nothing ready and now has joins the others where they are: it brings no
+/// credit from the time when it wanted nothing.
+fn reindex(
+    txn: &mut Txn<'_>,
+    (ns, id): (u64, u64),
+    class: &Class,
+    was: Option<Facts>,
+    is: Option<Facts>,
+) -> Result<(), Fatal> {
+    let idle = txn.ix.namespace(ns)?.ready == 0;
+    if let Some(was) = was {
+        txn.ix.remove_task(ns, id, &was, class)?;
+    }
+    if let Some(is) = is {
+        txn.ix.insert_task(ns, id, &is, class)?;
+    }
+    let namespace = txn.ix.namespace_mut(ns)?;
+    if idle && namespace.ready > 0 && namespace.pass < txn.meta.virtual_time {
+        namespace.pass = txn.meta.virtual_time;
+        txn.rows
+            .put(Key::Pass { ns }, &crate::rows::PassRow { pass: namespace.pass });
+    }
+    Ok(())
+}
+
+/// Deletes what lies beside a task's own row.
+pub fn delete_rows(txn: &mut Txn<'_>, ns: u64, id: u64, row: &TaskRow) -> Result<(), Fatal> {
+    let spec = specification(&txn.rows, ns, id, false)?;
+    txn.rows.delete(Key::Spec { ns, id });
+    if spec.payload_apart {
+        txn.rows.delete(Key::Payload { ns, id });
+    }
+    if row.result_apart {
+        txn.rows.delete(Key::Result { ns, id });
+    }
+    delete_logs(txn, ns, id, row.last_log);
+    Ok(())
+}
+
+/// Deletes the logs of attempts up to this number.
+pub fn delete_logs(txn: &mut Txn<'_>, ns: u64, id: u64, last: u32) {
+    let kept = crate::limits::ATTEMPTS_KEPT as u32;
+    for attempt in last.saturating_sub(kept) + 1..=last {
+        txn.rows.delete(Key::Log {
+            ns,
+            id,
+            attempt: attempt.into(),
+        });
+    }
+}
+
+/// A failure that the kernel itself reports.
+pub fn error(reason: &str, message: &str) -> TaskError {
+    TaskError {
+        reason: reason.to_owned(),
+        message: message.to_owned(),
+    }
+}
+
+/// The result of an ended task.
+pub fn result(rows: &impl Rows, ns: u64, id: u64, row: &TaskRow) -> Result<Bytes, Fatal> {
+    match row.result_apart {
+        true => Ok(rows.bytes(Key::Result { ns, id })?.unwrap_or_default()),
+        false => Ok(row.result.clone()),
+    }
+}
+
+/// Dependencies that a task still waits for, in order.
+pub fn waits_for(ix: &Indices, dependencies: &[u64], id: u64) -> Vec<String> {
+    dependencies
+        .iter()
+        .filter(|dep| ix.edges.is_waiting(**dep, id))
+        .map(|dep| Id(*dep).to_string())
+        .collect()
+}

@@ -1,0 +1,111 @@
+//! What a command works with: the rows as they stand within the entry, the indices, the time, and what it has to tell.
+//!
+//! A command checks first and changes afterwards, so that a refusal leaves no trace; `apply` asserts it.
+
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use tarn_proto::v1::{Event, EventKind, Rejection};
+use tarn_storage::Batch;
+
+use crate::Versions;
+use crate::error::{Fatal, Refusal};
+use crate::index::Indices;
+use crate::keys::Key;
+use crate::limits;
+use crate::overlay::Overlay;
+use crate::reject;
+use crate::rows::{Class, MetaRow};
+
+/// One entry being applied.
+pub struct Txn<'a> {
+    pub rows: Overlay<'a>,
+    pub ix: &'a mut Indices,
+    pub meta: MetaRow,
+    pub versions: Versions,
+    /// The entry's log index.
+    pub index: u64,
+    /// The machine's time.
+    pub now: u64,
+    pub events: Vec<Event>,
+    /// Queues, as (namespace, queue, class), in which a task became ready.
+    pub became_ready: BTreeSet<(u64, u64, Arc<Class>)>,
+    /// Dependencies that this entry may still settle.
+    pub settles_left: usize,
+    /// Hashes of the request ids that this entry used.
+    pub request_hashes: Vec<Bytes>,
+    next_ordinal: u64,
+}
+
+impl<'a> Txn<'a> {
+    /// Begins an entry.
+    pub fn new(rows: Overlay<'a>, ix: &'a mut Indices, meta: MetaRow, versions: Versions, index: u64) -> Self {
+        Txn {
+            rows,
+            ix,
+            meta,
+            versions,
+            index,
+            now: meta.now_ms,
+            events: Vec::new(),
+            became_ready: BTreeSet::new(),
+            settles_left: limits::SETTLES_PER_ENTRY_MAX,
+            request_hashes: Vec::new(),
+            // Zero would be an id that no log position has.
+            next_ordinal: 1,
+        }
+    }
+
+    /// Whether enough ids are left for any one command.
+    pub fn has_ids(&self) -> bool {
+        self.next_ordinal + limits::COMMAND_ORDINALS_MAX < 1 << limits::ORDINAL_BITS
+    }
+
+    /// The next id or token: greater than every one before it.
+    pub fn next_id(&mut self) -> u64 {
+        let ordinal = self.next_ordinal;
+        self.next_ordinal += 1;
+        self.index << limits::ORDINAL_BITS | ordinal
+    }
+
+    /// The number of the namespace with this name.
+    pub fn namespace(&self, name: &str) -> Result<u64, Rejection> {
+        self.ix
+            .namespace_ids
+            .get(name)
+            .copied()
+            .ok_or_else(|| reject::namespace_not_found(name))
+    }
+
+    /// The number of a namespace and of a queue in it.
+    pub fn queue(&self, namespace: &str, queue: &str) -> Result<(u64, u64), Refusal> {
+        let ns = self.namespace(namespace)?;
+        let id = self.ix.namespace(ns)?.queue_ids.get(queue).copied();
+        Ok((ns, id.ok_or_else(|| reject::queue_not_found(queue))?))
+    }
+
+    /// The name of a namespace that a row names.
+    pub fn namespace_name(&self, ns: u64) -> Result<String, Fatal> {
+        Ok(self.ix.namespace(ns)?.name.to_string())
+    }
+
+    /// Tells that something happened; the caller fills in what applies beyond kind and subject.
+    pub fn event(&mut self, kind: EventKind, subject: impl Into<String>) -> &mut Event {
+        self.events.push(Event {
+            revision: self.index,
+            ordinal: u32::try_from(self.events.len()).unwrap_or(u32::MAX),
+            at_ms: self.now,
+            kind: kind.into(),
+            subject: subject.into(),
+            ..Event::default()
+        });
+        self.events.last_mut().expect("an event was just pushed")
+    }
+
+    /// Ends the entry: all its changes, with where the machine stands after it.
+    pub fn finish(mut self) -> (Batch, MetaRow) {
+        self.rows.put(Key::Meta, &self.meta);
+        (self.rows.into_batch(), self.meta)
+    }
+}
