@@ -68,13 +68,22 @@ pub(crate) struct Kind {
 
 impl Kind {
     /// Changes nothing.
-    pub(crate) const READ: Kind = Kind { changes: false, try_timeout: TRY_TIMEOUT };
+    pub(crate) const READ: Kind = Kind {
+        changes: false,
+        try_timeout: TRY_TIMEOUT,
+    };
     /// Changes something, and may be repeated.
-    pub(crate) const WRITE: Kind = Kind { changes: true, try_timeout: TRY_TIMEOUT };
+    pub(crate) const WRITE: Kind = Kind {
+        changes: true,
+        try_timeout: TRY_TIMEOUT,
+    };
 
     /// A call at whose node it is normal to wait this long for the answer.
     pub(crate) fn waiting(self, wait: Duration) -> Kind {
-        Kind { try_timeout: TRY_TIMEOUT.saturating_add(wait), ..self }
+        Kind {
+            try_timeout: TRY_TIMEOUT.saturating_add(wait),
+            ..self
+        }
     }
 }
 
@@ -141,7 +150,10 @@ impl ClientBuilder {
     /// [`Error::Config`] for unusable options.
     pub fn connect_lazy(mut self) -> Result<Client, Error> {
         let config = self.tls.take().ok_or_else(|| {
-            Error::Config("a client needs a certificate, its key and the cluster's CA certificate: tarn has no insecure mode".into())
+            Error::Config(
+                "a client needs a certificate, its key and the cluster's CA certificate: tarn has no insecure mode"
+                    .into(),
+            )
         })?;
         Ok(Client {
             nodes: Arc::new(Nodes::new(&self.addresses, nodes::dial_tls(config))?),
@@ -170,11 +182,15 @@ impl ClientBuilder {
         match (ca, certificate, key) {
             (None, None, None) => {}
             (Some(ca), Some(certificate), Some(key)) => {
-                let credentials =
-                    Credentials::from_files(&ca, &certificate, &key).map_err(|error| Error::Config(error.to_string()))?;
+                let credentials = Credentials::from_files(&ca, &certificate, &key)
+                    .map_err(|error| Error::Config(error.to_string()))?;
                 self = self.credentials(credentials);
             }
-            _ => return Err(Error::Config("set all of TARN_CACERT, TARN_CERT and TARN_KEY, or none".into())),
+            _ => {
+                return Err(Error::Config(
+                    "set all of TARN_CACERT, TARN_CERT and TARN_KEY, or none".into(),
+                ));
+            }
         }
         Ok(self)
     }
@@ -207,7 +223,10 @@ impl Client {
 
     /// The same connections, with calls that refer to another namespace.
     pub fn in_namespace(&self, namespace: impl AsRef<str>) -> Client {
-        Client { namespace: namespace.as_ref().into(), ..self.clone() }
+        Client {
+            namespace: namespace.as_ref().into(),
+            ..self.clone()
+        }
     }
 
     /// How long each call may take, all its tries together.
@@ -217,7 +236,10 @@ impl Client {
 
     /// The same connections, with calls that may take this long, all tries together.
     pub fn with_deadline(&self, deadline: Duration) -> Client {
-        Client { deadline, ..self.clone() }
+        Client {
+            deadline,
+            ..self.clone()
+        }
     }
 
     /// Learns the addresses of all the cluster's members from the cluster, in addition to those known, and returns how many nodes the
@@ -232,8 +254,12 @@ impl Client {
     }
 
     fn learn(&self, cluster: &proto::GetClusterResponse) -> Result<(), Error> {
-        let addresses: Vec<String> =
-            cluster.members.iter().map(|member| member.address.clone()).filter(|address| !address.is_empty()).collect();
+        let addresses: Vec<String> = cluster
+            .members
+            .iter()
+            .map(|member| member.address.clone())
+            .filter(|address| !address.is_empty())
+            .collect();
         self.nodes.add(&addresses)
     }
 

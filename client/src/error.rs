@@ -134,7 +134,13 @@ impl Error {
     pub fn outcome_unknown(&self) -> bool {
         matches!(
             self,
-            Error::Unavailable { fate: Fate::Unknown, .. } | Error::DeadlineExceeded { fate: Fate::Unknown, .. }
+            Error::Unavailable {
+                fate: Fate::Unknown,
+                ..
+            } | Error::DeadlineExceeded {
+                fate: Fate::Unknown,
+                ..
+            }
         )
     }
 

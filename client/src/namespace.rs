@@ -10,9 +10,17 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where the name is taken or malformed; see [`Error`].
     pub async fn create_namespace(&self, name: impl Into<String>, weight: u32) -> Result<proto::Namespace, Error> {
-        let request = proto::CreateNamespaceRequest { request_id: String::new(), name: name.into(), weight };
-        let answer = self.command(request, rpc!(NamespaceServiceClient.create_namespace)).await?;
-        answer.namespace.ok_or_else(|| Error::Transport("the node answered without the namespace".into()))
+        let request = proto::CreateNamespaceRequest {
+            request_id: String::new(),
+            name: name.into(),
+            weight,
+        };
+        let answer = self
+            .command(request, rpc!(NamespaceServiceClient.create_namespace))
+            .await?;
+        answer
+            .namespace
+            .ok_or_else(|| Error::Transport("the node answered without the namespace".into()))
     }
 
     /// Lists all namespaces.
@@ -20,7 +28,13 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn list_namespaces(&self) -> Result<Vec<proto::Namespace>, Error> {
-        Ok(self.read(proto::ListNamespacesRequest {}, rpc!(NamespaceServiceClient.list_namespaces)).await?.namespaces)
+        Ok(self
+            .read(
+                proto::ListNamespacesRequest {},
+                rpc!(NamespaceServiceClient.list_namespaces),
+            )
+            .await?
+            .namespaces)
     }
 
     /// Deletes an empty namespace.
@@ -28,7 +42,12 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] while it holds tasks that have not ended, dead letters, named leases or pending timers; see [`Error`].
     pub async fn delete_namespace(&self, name: impl Into<String>) -> Result<(), Error> {
-        let request = proto::DeleteNamespaceRequest { request_id: String::new(), name: name.into() };
-        self.command(request, rpc!(NamespaceServiceClient.delete_namespace)).await.map(drop)
+        let request = proto::DeleteNamespaceRequest {
+            request_id: String::new(),
+            name: name.into(),
+        };
+        self.command(request, rpc!(NamespaceServiceClient.delete_namespace))
+            .await
+            .map(drop)
     }
 }

@@ -28,7 +28,9 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// The pause before the next try: between half of the step and the whole.
     pub(crate) fn next(&mut self) -> Duration {
-        let step = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_LONGEST);
+        let step = BACKOFF_FIRST
+            .saturating_mul(1 << self.failures.min(16))
+            .min(BACKOFF_LONGEST);
         self.failures += 1;
         step.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
@@ -109,8 +111,16 @@ fn local(status: &Status, source: &(dyn StdError + 'static)) -> Failure {
         }
         next = error.source();
     }
-    let text = if texts.is_empty() { status.message().to_owned() } else { texts.join(": ") };
-    if sent { Failure::Lost(text) } else { Failure::NotSent(text) }
+    let text = if texts.is_empty() {
+        status.message().to_owned()
+    } else {
+        texts.join(": ")
+    };
+    if sent {
+        Failure::Lost(text)
+    } else {
+        Failure::NotSent(text)
+    }
 }
 
 /// Whether making a connection took too long, as opposed to a standing connection that went silent.
@@ -133,7 +143,14 @@ pub(crate) struct Tries {
 impl Tries {
     /// For a call that changes something, or one that only reads.
     pub(crate) fn new(changes: bool) -> Tries {
-        Tries { made: 0, barred: 0, changes, may_be_done: false, last: None, backoff: Backoff::default() }
+        Tries {
+            made: 0,
+            barred: 0,
+            changes,
+            may_be_done: false,
+            last: None,
+            backoff: Backoff::default(),
+        }
     }
 
     /// Notes a failed try, and says after how long to try again; or why not to. `nodes` is how many nodes there are to try.
@@ -164,7 +181,11 @@ impl Tries {
 
     /// The error of a call that ran out of time.
     pub(crate) fn give_up(self) -> Error {
-        let fate = if self.changes && self.may_be_done { Fate::Unknown } else { Fate::NotDone };
+        let fate = if self.changes && self.may_be_done {
+            Fate::Unknown
+        } else {
+            Fate::NotDone
+        };
         let tries = self.made;
         match self.last {
             // An earlier try may have been carried out, and then a refusal would be no answer to the call.
@@ -227,7 +248,10 @@ mod tests {
     fn a_refused_session_ends_the_call_once_every_node_refused_it() {
         let mut tries = Tries::new(true);
         assert!(tries.failed(Failure::Barred("unknown issuer".into()), 2).is_ok());
-        assert!(matches!(tries.failed(Failure::Barred("unknown issuer".into()), 2), Err(Error::Transport(_))));
+        assert!(matches!(
+            tries.failed(Failure::Barred("unknown issuer".into()), 2),
+            Err(Error::Transport(_))
+        ));
     }
 
     #[test]

@@ -13,7 +13,10 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn list_workers(&self) -> Result<Vec<proto::Worker>, Error> {
-        Ok(self.read(proto::ListWorkersRequest {}, rpc!(WorkerServiceClient.list_workers)).await?.workers)
+        Ok(self
+            .read(proto::ListWorkersRequest {}, rpc!(WorkerServiceClient.list_workers))
+            .await?
+            .workers)
     }
 
     /// Has a worker get no more tasks, and returns how many it still holds.
@@ -21,8 +24,14 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is no such worker; see [`Error`].
     pub async fn drain_worker(&self, worker_id: impl Into<String>) -> Result<u32, Error> {
-        let request = proto::DrainWorkerRequest { request_id: String::new(), worker_id: worker_id.into() };
-        Ok(self.command(request, rpc!(WorkerServiceClient.drain_worker)).await?.running)
+        let request = proto::DrainWorkerRequest {
+            request_id: String::new(),
+            worker_id: worker_id.into(),
+        };
+        Ok(self
+            .command(request, rpc!(WorkerServiceClient.drain_worker))
+            .await?
+            .running)
     }
 
     /// Registers a worker.
@@ -40,8 +49,13 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason `WORKER_NOT_FOUND` where the registration has ended; see [`Error`].
-    pub async fn heartbeat_worker(&self, worker_id: impl Into<String>) -> Result<proto::HeartbeatWorkerResponse, Error> {
-        let request = proto::HeartbeatWorkerRequest { worker_id: worker_id.into() };
+    pub async fn heartbeat_worker(
+        &self,
+        worker_id: impl Into<String>,
+    ) -> Result<proto::HeartbeatWorkerResponse, Error> {
+        let request = proto::HeartbeatWorkerRequest {
+            worker_id: worker_id.into(),
+        };
         self.command(request, rpc!(WorkerServiceClient.heartbeat_worker)).await
     }
 
@@ -63,15 +77,28 @@ impl Client {
             lease_ms: millis(lease),
             wait_ms: millis(wait),
         };
-        Ok(self.call(Kind::WRITE.waiting(wait), request, rpc!(WorkerServiceClient.lease_tasks)).await?.tasks)
+        Ok(self
+            .call(
+                Kind::WRITE.waiting(wait),
+                request,
+                rpc!(WorkerServiceClient.lease_tasks),
+            )
+            .await?
+            .tasks)
     }
 
     /// Extends the leases of running tasks, and tells which were cancelled or lost.
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn heartbeat_tasks(&self, request: proto::HeartbeatTasksRequest) -> Result<Vec<proto::LeaseReport>, Error> {
-        Ok(self.command(request, rpc!(WorkerServiceClient.heartbeat_tasks)).await?.leases)
+    pub async fn heartbeat_tasks(
+        &self,
+        request: proto::HeartbeatTasksRequest,
+    ) -> Result<Vec<proto::LeaseReport>, Error> {
+        Ok(self
+            .command(request, rpc!(WorkerServiceClient.heartbeat_tasks))
+            .await?
+            .leases)
     }
 
     /// Reports that a leased task has succeeded.
@@ -79,7 +106,9 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where the lease has been lost; see [`Error`].
     pub async fn complete_task(&self, request: proto::CompleteTaskRequest) -> Result<(), Error> {
-        self.command(request, rpc!(WorkerServiceClient.complete_task)).await.map(drop)
+        self.command(request, rpc!(WorkerServiceClient.complete_task))
+            .await
+            .map(drop)
     }
 
     /// Reports that a leased task has failed, and returns what it is now.
@@ -87,6 +116,9 @@ impl Client {
     /// # Errors
     /// As [`Client::complete_task`].
     pub async fn fail_task(&self, request: proto::FailTaskRequest) -> Result<proto::TaskState, Error> {
-        Ok(self.command(request, rpc!(WorkerServiceClient.fail_task)).await?.state())
+        Ok(self
+            .command(request, rpc!(WorkerServiceClient.fail_task))
+            .await?
+            .state())
     }
 }

@@ -94,7 +94,10 @@ impl Crew {
 
     /// The leases of the running jobs.
     pub(super) fn leases(&self) -> Vec<proto::TaskLease> {
-        let held = self.running.values().filter(|running| running.standing != Standing::Lost);
+        let held = self
+            .running
+            .values()
+            .filter(|running| running.standing != Standing::Lost);
         held.map(|running| lease_of(&running.job)).collect()
     }
 
@@ -125,7 +128,13 @@ impl Crew {
         let job = Job::new(leased, &self.client);
         let task = self.tasks.spawn(attend(handler, job.clone()));
         self.tokens.insert(task.id(), token);
-        self.running.insert(token, Running { job, standing: Standing::Held });
+        self.running.insert(
+            token,
+            Running {
+                job,
+                standing: Standing::Held,
+            },
+        );
         None
     }
 
@@ -178,11 +187,18 @@ impl Crew {
             }
             (Err(error), Standing::Held) => self.file_failure(lease_of(&job), error, log),
             (Err(error), Standing::CancelRequested) => {
-                let error = JobError { kind: proto::FailureKind::Cancelled, reason: "CANCELLED".into(), ..error };
+                let error = JobError {
+                    kind: proto::FailureKind::Cancelled,
+                    reason: "CANCELLED".into(),
+                    ..error
+                };
                 self.file_failure(lease_of(&job), error, log);
             }
             (Err(error), Standing::Stopped) => {
-                let error = JobError { reason: "WORKER_STOPPED".into(), ..error };
+                let error = JobError {
+                    reason: "WORKER_STOPPED".into(),
+                    ..error
+                };
                 self.file_failure(lease_of(&job), error, log);
             }
         }
@@ -196,7 +212,10 @@ impl Crew {
             task_id: lease.task_id,
             token: lease.token,
             kind: error.kind.into(),
-            error: Some(proto::TaskError { reason: error.reason, message: error.message }),
+            error: Some(proto::TaskError {
+                reason: error.reason,
+                message: error.message,
+            }),
             logs,
         };
         self.reports.insert(lease.token, Report::Fail(request));
@@ -204,7 +223,9 @@ impl Crew {
 
     /// Takes the cluster's word on a lease.
     pub(super) fn hear(&mut self, report: &proto::LeaseReport) {
-        let Some(running) = self.running.get_mut(&report.token) else { return };
+        let Some(running) = self.running.get_mut(&report.token) else {
+            return;
+        };
         match report.status() {
             proto::LeaseStatus::CancelRequested if running.standing == Standing::Held => {
                 running.standing = Standing::CancelRequested;
@@ -230,7 +251,11 @@ impl Crew {
     pub(super) fn refused(&mut self, token: u64, refusal: Refusal) -> bool {
         match self.reports.remove(&token) {
             Some(Report::Complete(request)) if refusal.code == tonic::Code::InvalidArgument => {
-                let lease = proto::TaskLease { namespace: request.namespace, task_id: request.task_id, token };
+                let lease = proto::TaskLease {
+                    namespace: request.namespace,
+                    task_id: request.task_id,
+                    token,
+                };
                 let error = JobError::permanent(format!("the result was refused: {}", refusal.message));
                 self.file_failure(lease, error.with_reason(refusal.reason), Bytes::new());
                 true
@@ -282,9 +307,17 @@ fn panicked(error: JoinError) -> JobError {
 }
 
 fn lease_of(job: &Job) -> proto::TaskLease {
-    proto::TaskLease { namespace: job.namespace().into(), task_id: job.task_id().into(), token: job.token() }
+    proto::TaskLease {
+        namespace: job.namespace().into(),
+        task_id: job.task_id().into(),
+        token: job.token(),
+    }
 }
 
 fn lease_of_task(leased: &proto::LeasedTask) -> proto::TaskLease {
-    proto::TaskLease { namespace: leased.namespace.clone(), task_id: leased.task_id.clone(), token: leased.token }
+    proto::TaskLease {
+        namespace: leased.namespace.clone(),
+        task_id: leased.task_id.clone(),
+        token: leased.token,
+    }
 }

@@ -21,6 +21,8 @@ use crate::time::millis;
 const OUTGOING: usize = 16;
 /// How long a node may take to open the stream, or to answer a report or a heartbeat, before another is tried.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(10);
+/// How long a report waits before it is sent again that the node could not pass on just now, as while a leader is elected.
+const REPORT_AGAIN: Duration = Duration::from_millis(200);
 /// How many leases one heartbeat may name.
 const LEASES_PER_HEARTBEAT: usize = 256;
 /// How long a worker without jobs waits for a node's word that no more tasks will come.
@@ -55,6 +57,11 @@ struct Session<'a> {
     granted: usize,
     awaited: BTreeMap<u64, (Instant, Awaited)>,
     correlation: u64,
+    /// Reports to be sent again, and when.
+    again: Vec<u64>,
+    again_at: Option<Instant>,
+    /// Since when the node can pass nothing on.
+    trouble: Option<Instant>,
     /// The node has said that no more tasks will come.
     drain_confirmed: bool,
 }
@@ -78,6 +85,9 @@ pub(super) async fn run(
         granted: 0,
         awaited: BTreeMap::new(),
         correlation: 0,
+        again: Vec::new(),
+        again_at: None,
+        trouble: None,
         drain_confirmed: false,
     };
     let (sender, receiver) = mpsc::channel(OUTGOING);
@@ -134,7 +144,10 @@ fn is_the_workers_fault(code: Code) -> bool {
 impl Session<'_> {
     /// Says who works, reports again what no node has taken, and asks how the leases stand that came over an earlier stream.
     fn open(&mut self) {
-        let open = proto::WorkOpen { worker_id: self.registration.worker_id.to_string(), lease_ms: millis(self.lease) };
+        let open = proto::WorkOpen {
+            worker_id: self.registration.worker_id.to_string(),
+            lease_ms: millis(self.lease),
+        };
         self.send(work_request::Message::Open(open));
         let tokens: Vec<u64> = self.crew.reports().map(|(token, _)| token).collect();
         for token in tokens {
@@ -168,7 +181,8 @@ impl Session<'_> {
             } else {
                 confirm_by = None;
             }
-            let confirmed = confirm_by.unwrap_or_else(|| Instant::now() + ANSWER_TIMEOUT);
+            // The nearest of the two; both are seldom set.
+            let wake = [confirm_by, self.again_at].into_iter().flatten().min();
             tokio::select! {
                 permit = sender.reserve(), if !self.outgoing.is_empty() => match permit {
                     Ok(permit) => permit.send(self.outgoing.pop_front().expect("checked above")),
@@ -192,7 +206,7 @@ impl Session<'_> {
                 () = self.registration.gone.cancelled() => return End::Unregistered,
                 () = self.registration.draining.cancelled(), if !self.stop.is_stopping() => self.stop.drain(),
                 _ = self.stop.advance() => {}
-                () = tokio::time::sleep_until(confirmed), if confirm_by.is_some() => {}
+                () = tokio::time::sleep_until(wake.unwrap_or_else(Instant::now)), if wake.is_some() => self.report_again(),
             }
         }
     }
@@ -217,7 +231,10 @@ impl Session<'_> {
 
     fn send(&mut self, message: work_request::Message) {
         self.correlation += 1;
-        self.outgoing.push_back(proto::WorkRequest { correlation: self.correlation, message: Some(message) });
+        self.outgoing.push_back(proto::WorkRequest {
+            correlation: self.correlation,
+            message: Some(message),
+        });
     }
 
     fn send_awaited(&mut self, message: work_request::Message, awaited: Awaited) {
@@ -260,14 +277,33 @@ impl Session<'_> {
         }
     }
 
+    /// Sends again what the node could not pass on, once its time has come.
+    fn report_again(&mut self) {
+        if self.again_at.is_some_and(|at| Instant::now() >= at) {
+            self.again_at = None;
+            for token in std::mem::take(&mut self.again) {
+                self.send_report(token);
+            }
+        }
+    }
+
+    /// Whether the node has been silent, or of no use, for too long.
     fn is_unanswered(&self) -> bool {
         // Correlations grow with time, so the first is the oldest.
-        self.awaited.first_key_value().is_some_and(|(_, (since, _))| since.elapsed() >= ANSWER_TIMEOUT)
+        let silent = self.awaited.first_key_value().map(|(_, (since, _))| *since);
+        [silent, self.trouble]
+            .into_iter()
+            .flatten()
+            .any(|since| since.elapsed() >= ANSWER_TIMEOUT)
     }
 
     fn receive(&mut self, response: proto::WorkResponse) -> Option<End> {
         let awaited = self.awaited.remove(&response.correlation).map(|(_, awaited)| awaited);
-        match response.message? {
+        let message = response.message?;
+        if awaited.is_some() && !matches!(message, work_response::Message::Rejected(_)) {
+            self.trouble = None;
+        }
+        match message {
             work_response::Message::Task(task) => self.take_task(task),
             work_response::Message::Heartbeat(answer) => answer.leases.iter().for_each(|report| self.crew.hear(report)),
             work_response::Message::Notice(report) => self.crew.hear(&report),
@@ -282,14 +318,20 @@ impl Session<'_> {
                     self.stop.drain();
                 }
             }
-            work_response::Message::Rejected(rejection) => return self.rejected(awaited, Refusal::from_rejection(rejection)),
+            work_response::Message::Rejected(rejection) => {
+                return self.rejected(awaited, Refusal::from_rejection(rejection));
+            }
         }
         None
     }
 
     fn take_task(&mut self, task: proto::LeasedTask) {
         self.granted = self.granted.saturating_sub(1);
-        let report = if self.stop.is_stopping() { Some(self.crew.give_back(task)) } else { self.crew.accept(task) };
+        let report = if self.stop.is_stopping() {
+            Some(self.crew.give_back(task))
+        } else {
+            self.crew.accept(task)
+        };
         if let Some(token) = report {
             self.send_report(token);
         }
@@ -297,7 +339,16 @@ impl Session<'_> {
 
     fn rejected(&mut self, awaited: Option<Awaited>, refusal: Refusal) -> Option<End> {
         match awaited {
-            Some(Awaited::Report(token)) if !refusal.is_temporary() && refusal.reason != WORKER_NOT_FOUND => {
+            Some(awaited) if refusal.is_temporary() => {
+                // The stream stands, and tasks may be on their way over it: leaving it would have them wait until their leases end.
+                self.trouble.get_or_insert_with(Instant::now);
+                if let Awaited::Report(token) = awaited {
+                    self.again.push(token);
+                    self.again_at.get_or_insert_with(|| Instant::now() + REPORT_AGAIN);
+                }
+                None
+            }
+            Some(Awaited::Report(token)) if refusal.reason != WORKER_NOT_FOUND => {
                 if self.crew.refused(token, refusal) {
                     self.send_report(token);
                 }
