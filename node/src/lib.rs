@@ -22,5 +22,14 @@
 //! Invariants: nothing in this crate decides what must be replicated; that is the kernel's. Nothing here keeps state that a restart
 //! would miss.
 
+pub mod api;
+pub mod artifacts;
 pub mod config;
+pub mod daemon;
+pub mod dispatch;
+pub mod gate;
+pub mod host;
 pub mod identity;
+pub mod ops;
+pub mod peer;
+pub mod way;

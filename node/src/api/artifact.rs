@@ -28,8 +28,15 @@ impl ArtifactApi {
     /// Lets the caller in and through the gate.
     fn enter<T>(&self, request: &Request<T>) -> Result<Call, Status> {
         let call = self.api.enter(request)?;
-        let ask = Ask { caller: &call.caller, command: None };
-        self.api.way.gate().admit(&ask).map_err(|refusal| call.status(refusal))?;
+        let ask = Ask {
+            caller: &call.caller,
+            command: None,
+        };
+        self.api
+            .way
+            .gate()
+            .admit(&ask)
+            .map_err(|refusal| call.status(refusal))?;
         Ok(call)
     }
 }
@@ -42,10 +49,20 @@ impl ArtifactService for ArtifactApi {
     ) -> Result<Response<v1::PutArtifactResponse>, Status> {
         let call = self.enter(&request)?;
         let chunks = request.into_inner().map(|message| {
-            message.map(|message| Chunk { artifact: message.artifact, bytes: message.chunk })
+            message.map(|message| Chunk {
+                artifact: message.artifact,
+                bytes: message.chunk,
+            })
         });
-        let (artifact, bytes) = self.artifacts.put(chunks).await.map_err(|error| refused(&call, &error))?;
-        Ok(Response::new(v1::PutArtifactResponse { artifact: artifact.to_string(), bytes }))
+        let (artifact, bytes) = self
+            .artifacts
+            .put(chunks)
+            .await
+            .map_err(|error| refused(&call, &error))?;
+        Ok(Response::new(v1::PutArtifactResponse {
+            artifact: artifact.to_string(),
+            bytes,
+        }))
     }
 
     type GetArtifactStream = Pin<Box<dyn Stream<Item = Result<v1::GetArtifactResponse, Status>> + Send>>;
@@ -56,7 +73,11 @@ impl ArtifactService for ArtifactApi {
     ) -> Result<Response<Self::GetArtifactStream>, Status> {
         let call = self.enter(&request)?;
         let name = request.into_inner().artifact;
-        let chunks = self.artifacts.stream_named(&name).await.map_err(|error| refused(&call, &error))?;
+        let chunks = self
+            .artifacts
+            .stream_named(&name)
+            .await
+            .map_err(|error| refused(&call, &error))?;
         let messages = chunks.map(|chunk| chunk.map(|chunk| v1::GetArtifactResponse { chunk }));
         Ok(Response::new(Box::pin(messages)))
     }
@@ -68,8 +89,13 @@ impl ArtifactService for ArtifactApi {
         let call = self.enter(&request)?;
         let list = self.artifacts.list().await.map_err(|error| refused(&call, &error))?;
         let infos = list.into_iter();
-        let artifacts = infos.map(|info| v1::ArtifactInfo { artifact: info.hash.to_string(), bytes: info.size_bytes });
-        Ok(Response::new(v1::ListArtifactsResponse { artifacts: artifacts.collect() }))
+        let artifacts = infos.map(|info| v1::ArtifactInfo {
+            artifact: info.hash.to_string(),
+            bytes: info.size_bytes,
+        });
+        Ok(Response::new(v1::ListArtifactsResponse {
+            artifacts: artifacts.collect(),
+        }))
     }
 }
 

@@ -8,8 +8,8 @@ use tarn_client::tls::Address;
 use tarn_proto::v1::cluster_service_server::ClusterService;
 use tarn_proto::v1::{
     AddMemberRequest, AddMemberResponse, CreateJoinTokenRequest, CreateJoinTokenResponse, GetClusterRequest,
-    GetClusterResponse, Member, PutJoinToken, Rejection, RemoveMemberRequest, RemoveMemberResponse, TransferLeaderRequest,
-    TransferLeaderResponse, UpgradeClusterRequest, UpgradeClusterResponse,
+    GetClusterResponse, Member, PutJoinToken, Rejection, RemoveMemberRequest, RemoveMemberResponse,
+    TransferLeaderRequest, TransferLeaderResponse, UpgradeClusterRequest, UpgradeClusterResponse,
 };
 use tarn_raft::{AdminError, Consensus, MemberInfo, Status as ClusterState};
 use tonic::{Code, Request, Response, Status};
@@ -32,7 +32,10 @@ impl ClusterApi {
     /// The service of the cluster with this id.
     #[must_use]
     pub fn new(api: Api, cluster_id: impl Into<String>) -> Self {
-        Self { api, cluster_id: cluster_id.into() }
+        Self {
+            api,
+            cluster_id: cluster_id.into(),
+        }
     }
 
     fn consensus(&self) -> &Consensus {
@@ -42,13 +45,22 @@ impl ClusterApi {
     /// Lets the caller in and through the gate.
     fn enter<T>(&self, request: &Request<T>) -> Result<Call, Status> {
         let call = self.api.enter(request)?;
-        let ask = Ask { caller: &call.caller, command: None };
-        self.api.way.gate().admit(&ask).map_err(|refusal| call.status(refusal))?;
+        let ask = Ask {
+            caller: &call.caller,
+            command: None,
+        };
+        self.api
+            .way
+            .gate()
+            .admit(&ask)
+            .map_err(|refusal| call.status(refusal))?;
         Ok(call)
     }
 
     fn state(&self) -> Result<ClusterState, Refusal> {
-        self.consensus().status().map_err(|_| Reason::NodeStopping.refusal("this node is stopping: ask another one"))
+        self.consensus()
+            .status()
+            .map_err(|_| Reason::NodeStopping.refusal("this node is stopping: ask another one"))
     }
 
     async fn describe(&self) -> Result<GetClusterResponse, Refusal> {
@@ -60,18 +72,25 @@ impl ClusterApi {
         let address = checked_address(&request)?;
         let state = self.state()?;
         let voters = state.members.iter().filter(|member| member.voter).count();
-        let votes = state.members.iter().any(|member| member.voter && member.peer.id == request.node_id);
+        let votes = state
+            .members
+            .iter()
+            .any(|member| member.voter && member.peer.id == request.node_id);
         if !request.learner && !votes && request.replaces == 0 && voters >= VOTERS_MAX {
             return Err(refusal(
                 Code::FailedPrecondition,
                 "TOO_MANY_VOTERS",
-                format!("the cluster has {voters} voters, and more make it slower, not safer: add the node as a learner"),
+                format!(
+                    "the cluster has {voters} voters, and more make it slower, not safer: add the node as a learner"
+                ),
             )
             .limit(VOTERS_MAX as u64));
         }
         let consensus = self.consensus();
         let done = if request.replaces != 0 {
-            consensus.replace(request.replaces, request.node_id, address, call.deadline).await
+            consensus
+                .replace(request.replaces, request.node_id, address, call.deadline)
+                .await
         } else {
             match consensus.add_learner(request.node_id, address, call.deadline).await {
                 Ok(()) if !request.learner => consensus.promote(request.node_id, call.deadline).await,
@@ -86,12 +105,17 @@ impl ClusterApi {
 impl ClusterService for ClusterApi {
     async fn get_cluster(&self, request: Request<GetClusterRequest>) -> Result<Response<GetClusterResponse>, Status> {
         let call = self.enter(&request)?;
-        self.describe().await.map(Response::new).map_err(|refusal| call.status(refusal))
+        self.describe()
+            .await
+            .map(Response::new)
+            .map_err(|refusal| call.status(refusal))
     }
 
     async fn add_member(&self, request: Request<AddMemberRequest>) -> Result<Response<AddMemberResponse>, Status> {
         let call = self.enter(&request)?;
-        self.add(request.into_inner(), &call).await.map_err(|refusal| call.status(refusal))?;
+        self.add(request.into_inner(), &call)
+            .await
+            .map_err(|refusal| call.status(refusal))?;
         Ok(Response::new(AddMemberResponse {}))
     }
 
@@ -101,7 +125,10 @@ impl ClusterService for ClusterApi {
     ) -> Result<Response<RemoveMemberResponse>, Status> {
         let call = self.enter(&request)?;
         // A leader that is to go hands over first; consensus sees to that.
-        let done = self.consensus().remove(request.into_inner().node_id, call.deadline).await;
+        let done = self
+            .consensus()
+            .remove(request.into_inner().node_id, call.deadline)
+            .await;
         done.map_err(|error| call.status(administration_refused(error)))?;
         Ok(Response::new(RemoveMemberResponse {}))
     }
@@ -122,7 +149,10 @@ impl ClusterService for ClusterApi {
         request: Request<UpgradeClusterRequest>,
     ) -> Result<Response<UpgradeClusterResponse>, Status> {
         let call = self.enter(&request)?;
-        let done = self.consensus().raise_version(request.into_inner().machine_version, call.deadline).await;
+        let done = self
+            .consensus()
+            .raise_version(request.into_inner().machine_version, call.deadline)
+            .await;
         let machine_version = done.map_err(|error| call.status(administration_refused(error)))?;
         Ok(Response::new(UpgradeClusterResponse { machine_version }))
     }
@@ -132,8 +162,16 @@ impl ClusterService for ClusterApi {
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
         let call = self.enter(&request)?;
-        let CreateJoinTokenRequest { request_id, ttl_ms, key_hash } = request.into_inner();
-        let command = PutJoinToken { request_id, key_hash, ttl_ms };
+        let CreateJoinTokenRequest {
+            request_id,
+            ttl_ms,
+            key_hash,
+        } = request.into_inner();
+        let command = PutJoinToken {
+            request_id,
+            key_hash,
+            ttl_ms,
+        };
         let put = self.api.way.command(&call.caller, command, call.deadline).await;
         let put = put.map_err(|refusal| call.status(refusal))?;
         let state = self.state().map_err(|refusal| call.status(refusal))?;
@@ -177,15 +215,27 @@ fn description(cluster_id: &str, state: ClusterState, infos: &[MemberInfo]) -> G
 
 fn checked_address(request: &AddMemberRequest) -> Result<String, Refusal> {
     if request.node_id == 0 {
-        return Err(invalid("node_id", "a node's id is from 1: take the one in its certificate".into()));
+        return Err(invalid(
+            "node_id",
+            "a node's id is from 1: take the one in its certificate".into(),
+        ));
     }
     if request.replaces == request.node_id {
-        return Err(invalid("replaces", "a node cannot replace itself: give the new node an id of its own".into()));
+        return Err(invalid(
+            "replaces",
+            "a node cannot replace itself: give the new node an id of its own".into(),
+        ));
     }
     if request.learner && request.replaces != 0 {
-        return Err(invalid("replaces", "only a voter can replace a voter: leave out one of replaces and learner".into()));
+        return Err(invalid(
+            "replaces",
+            "only a voter can replace a voter: leave out one of replaces and learner".into(),
+        ));
     }
-    let address: Address = request.address.parse().map_err(|error| invalid("address", format!("{error}")))?;
+    let address: Address = request
+        .address
+        .parse()
+        .map_err(|error| invalid("address", format!("{error}")))?;
     Ok(address.to_string())
 }
 
@@ -214,7 +264,12 @@ pub(super) fn administration_refused(error: AdminError) -> Refusal {
 }
 
 fn refusal(code: Code, reason: &str, message: String) -> Refusal {
-    Refusal::from(Rejection { code: code as u32, reason: reason.into(), message, ..Rejection::default() })
+    Refusal::from(Rejection {
+        code: code as u32,
+        reason: reason.into(),
+        message,
+        ..Rejection::default()
+    })
 }
 
 #[cfg(test)]
@@ -222,12 +277,20 @@ mod tests {
     use super::*;
 
     fn request(node_id: u64, address: &str, learner: bool, replaces: u64) -> AddMemberRequest {
-        AddMemberRequest { node_id, address: address.into(), learner, replaces }
+        AddMemberRequest {
+            node_id,
+            address: address.into(),
+            learner,
+            replaces,
+        }
     }
 
     #[test]
     fn requests_that_mean_nothing_are_refused_with_the_field() {
-        assert_eq!(checked_address(&request(4, "10.0.0.4", false, 0)).unwrap(), "10.0.0.4:7610");
+        assert_eq!(
+            checked_address(&request(4, "10.0.0.4", false, 0)).unwrap(),
+            "10.0.0.4:7610"
+        );
         for (bad, field) in [
             (request(0, "a:1", false, 0), "node_id"),
             (request(4, "", false, 0), "address"),
@@ -236,7 +299,10 @@ mod tests {
             (request(4, "a:1", true, 3), "replaces"),
         ] {
             let refusal = checked_address(&bad).unwrap_err();
-            assert_eq!((refusal.rejection.field.as_str(), refusal.code()), (field, Code::InvalidArgument));
+            assert_eq!(
+                (refusal.rejection.field.as_str(), refusal.code()),
+                (field, Code::InvalidArgument)
+            );
         }
     }
 
@@ -246,6 +312,10 @@ mod tests {
         assert!(administration_refused(AdminError::NotDone).passes());
         let last = administration_refused(AdminError::LastVoter { node: 1 });
         assert!(!last.passes());
-        assert!(last.rejection.message.contains("last voter"), "{}", last.rejection.message);
+        assert!(
+            last.rejection.message.contains("last voter"),
+            "{}",
+            last.rejection.message
+        );
     }
 }

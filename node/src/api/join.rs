@@ -15,7 +15,8 @@ use async_trait::async_trait;
 use tarn_client::tls::{Address, CaCertificate, JoinGate, PrincipalKind, join_id};
 use tarn_proto::v1::join_service_server::JoinService;
 use tarn_proto::v1::{
-    ConsumeJoinToken, JoinRequest, JoinResponse, Member, PeerAdmission, PeerMembership, PeerMembershipRequest, Rejection,
+    ConsumeJoinToken, JoinRequest, JoinResponse, Member, PeerAdmission, PeerMembership, PeerMembershipRequest,
+    Rejection,
 };
 use tarn_raft::{Consensus, NodeId, Peer};
 use tokio::time::Instant;
@@ -59,7 +60,14 @@ impl JoinApi {
         ca: Arc<CaCertificate>,
         authority: Option<Arc<CertificateAuthority>>,
     ) -> Self {
-        Self { shared: Arc::new(Shared { way, links, ca, authority }) }
+        Self {
+            shared: Arc::new(Shared {
+                way,
+                links,
+                ca,
+                authority,
+            }),
+        }
     }
 }
 
@@ -88,7 +96,9 @@ impl Admissions for JoinApi {
         request: PeerMembershipRequest,
     ) -> Result<PeerMembership, Refusal> {
         parse_address(&request.address)?;
-        grant(self.shared.way.consensus(), from, request).await.map_err(administration_refused)
+        grant(self.shared.way.consensus(), from, request)
+            .await
+            .map_err(administration_refused)
     }
 
     async fn admit(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal> {
@@ -100,18 +110,31 @@ impl Shared {
     /// Uses the token up and signs, here.
     async fn admit(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal> {
         let authority = self.authority.as_ref().ok_or_else(no_ca)?;
-        let JoinRequest { certificate_request, address } =
-            admission.request.ok_or_else(|| invalid("request", "the request is missing: send one"))?;
-        let token: [u8; 32] = admission.key_hash.as_ref().try_into().map_err(|_| invalid("key_hash", "a hash has 32 bytes"))?;
+        let JoinRequest {
+            certificate_request,
+            address,
+        } = admission
+            .request
+            .ok_or_else(|| invalid("request", "the request is missing: send one"))?;
+        let token: [u8; 32] = admission
+            .key_hash
+            .as_ref()
+            .try_into()
+            .map_err(|_| invalid("key_hash", "a hash has 32 bytes"))?;
         let address = parse_address(&address)?;
         // Before the token is used up: a request that cannot be signed must not cost it.
         let request = CertificateRequest::parse(&certificate_request)
             .map_err(|error| invalid("certificate_request", error.to_string()))?;
         let members = self.members();
         let node_id = self.consume(token, *request.spki_hash(), &members).await?;
-        let options = IssueOptions { names: vec![address.host().to_owned()], ..IssueOptions::default() };
+        let options = IssueOptions {
+            names: vec![address.host().to_owned()],
+            ..IssueOptions::default()
+        };
         let kind = PrincipalKind::Node { id: node_id };
-        let certificate = authority.sign_request(&request, &kind, &options).map_err(Refusal::internal)?;
+        let certificate = authority
+            .sign_request(&request, &kind, &options)
+            .map_err(Refusal::internal)?;
         tracing::info!(node = node_id, token = join_id(&token), %address, "a machine has joined");
         Ok(JoinResponse {
             node_id,
@@ -129,21 +152,37 @@ impl Shared {
             node_key_hash: key.to_vec().into(),
             node_id_min: members.iter().map(|member| member.node_id).max().unwrap_or(0),
         };
-        let caller = Caller { principal: format!("join/{}", join_id(&token)).into(), trace: "".into() };
-        let consumed = self.way.command(&caller, command, Instant::now() + CONSUME_TIMEOUT).await?;
+        let caller = Caller {
+            principal: format!("join/{}", join_id(&token)).into(),
+            trace: "".into(),
+        };
+        let consumed = self
+            .way
+            .command(&caller, command, Instant::now() + CONSUME_TIMEOUT)
+            .await?;
         Ok(consumed.node_id)
     }
 
     /// Asks the other nodes, one after the other, for the one that holds the CA's key.
     async fn pass_on(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal> {
-        let own_id = self.way.consensus().status().map(|status| status.node_id).unwrap_or_default();
+        let own_id = self
+            .way
+            .consensus()
+            .status()
+            .map(|status| status.node_id)
+            .unwrap_or_default();
         let mut unreachable = Vec::new();
         for member in self.members().into_iter().filter(|member| member.node_id != own_id) {
-            let peer = Peer { id: member.node_id, address: member.address };
+            let peer = Peer {
+                id: member.node_id,
+                address: member.address,
+            };
             let question = admission.clone();
             let answer = self
                 .links
-                .exchange(&peer, Traffic::Control, ADMIT_TIMEOUT, |mut client| async move { client.admit(question).await })
+                .exchange(&peer, Traffic::Control, ADMIT_TIMEOUT, |mut client| async move {
+                    client.admit(question).await
+                })
                 .await;
             match answer {
                 Ok(answered) => return Ok(answered.body),
@@ -174,7 +213,12 @@ impl Shared {
     }
 
     fn members(&self) -> Vec<Member> {
-        let members = self.way.consensus().status().map(|status| status.members).unwrap_or_default();
+        let members = self
+            .way
+            .consensus()
+            .status()
+            .map(|status| status.members)
+            .unwrap_or_default();
         members
             .into_iter()
             .map(|member| Member {
@@ -208,14 +252,23 @@ fn parse_address(address: &str) -> Result<Address, Refusal> {
 }
 
 fn rejection(code: Code, reason: &str, message: String) -> Refusal {
-    Refusal::from(Rejection { code: code as u32, reason: reason.into(), message, ..Rejection::default() })
+    Refusal::from(Rejection {
+        code: code as u32,
+        reason: reason.into(),
+        message,
+        ..Rejection::default()
+    })
 }
 
 /// What another node's refusal says, to be told on.
 fn rejection_of(status: &Status) -> Rejection {
     let details = status.get_error_details();
     let info = details.error_info();
-    let fact = |name: &str| info.and_then(|info| info.metadata.get(name)).cloned().unwrap_or_default();
+    let fact = |name: &str| {
+        info.and_then(|info| info.metadata.get(name))
+            .cloned()
+            .unwrap_or_default()
+    };
     Rejection {
         code: status.code() as u32,
         reason: info.map_or_else(|| "PEER_REFUSED".to_owned(), |info| info.reason.clone()),
@@ -243,7 +296,9 @@ impl JoinGate for TokenGate {
     fn is_outstanding(&self, spki_hash: &[u8; 32]) -> bool {
         // A token that was used stays outstanding until it expires, because a joiner whose answer was lost asks again; which key
         // it was used for is decided by the command.
-        self.consensus.read(|machine| machine.join_token_outstanding(spki_hash)).unwrap_or(false)
+        self.consensus
+            .read(|machine| machine.join_token_outstanding(spki_hash))
+            .unwrap_or(false)
     }
 }
 

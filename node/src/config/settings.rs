@@ -81,10 +81,11 @@ settings! {
         ops_bind: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7612));
     }
 
-    /// The node's keys and certificates.
+    /// The node's keys and certificates. Its own lie in `<node.data_dir>/identity`.
     Identity identity {
-        /// Folder with the cluster's CA certificate, the node's certificate and its key. Default: `<node.data_dir>/identity`.
-        dir: PathBuf = node.data_dir.join("identity");
+        /// Folder with the cluster's CA certificate and key, on the nodes that may sign certificates for joining machines. Nodes where
+        /// there is none pass joiners on. Default: `<node.data_dir>/ca`.
+        ca_dir: PathBuf = node.data_dir.join("ca");
     }
 
     /// The cluster that this node belongs to.
@@ -97,27 +98,29 @@ settings! {
     /// Consensus.
     Raft raft {
         /// Between signs of life from the leader, in milliseconds.
-        heartbeat_ms: u64 = 100, in 10..=10_000;
-        /// A follower that hears nothing for this long, in milliseconds, may ask for an election.
-        election_min_ms: u64 = 500, in 50..=60_000;
-        /// Each node waits a random time between `election_min_ms` and this, in milliseconds.
-        election_max_ms: u64 = 1_000, in 100..=120_000;
+        heartbeat_ms: u64 = 150, in 10..=10_000;
+        /// A follower stands for election when it has heard nothing for `election_max_ms` and then for a random time from
+        /// `election_min_ms` to `election_max_ms`, in milliseconds.
+        election_min_ms: u64 = 450, in 50..=60_000;
+        /// See `election_min_ms`, in milliseconds.
+        election_max_ms: u64 = 900, in 100..=120_000;
         /// A snapshot is taken after this many log entries.
-        snapshot_entries: u64 = 50_000, in 100..=100_000_000;
+        snapshot_entries: u64 = 20_000, in 100..=100_000_000;
         /// Log entries kept after a snapshot, so that a node that was away for a moment needs no snapshot.
-        keep_entries: u64 = 20_000, in 0..=100_000_000;
+        keep_entries: u64 = 5_000, in 0..=100_000_000;
     }
 
     /// What this node's executors may use.
     Executors executors {
-        /// WASM attempts that run at once. 0: one a core. Ignored where `wasm` is false.
-        wasm_slots: usize = 0, in 0..=1_024;
         /// Whether this node runs WASM tasks.
         wasm: bool = true;
-        /// Largest linear memory that one WASM attempt may ask for, in bytes.
-        wasm_memory_bytes: u64 = 256 * MIB, in MIB..=1_024 * MIB;
-        /// Compiled modules kept in memory.
-        wasm_cache_modules: usize = 64, in 1..=10_000;
+        /// WASM attempts that run at once. 0: one a core. Each takes about 4 GiB of address space, not of memory.
+        wasm_slots: usize = 0, in 0..=256;
+        /// Largest linear memory that one WASM attempt may ask for on this node, in bytes. A task that asks for more is tried again,
+        /// perhaps on a larger node.
+        wasm_memory_bytes: u64 = 1_024 * MIB, in MIB..=1_024 * MIB;
+        /// Whether compiled modules are kept on disk, in `<node.data_dir>/wasm`, so that a restart compiles nothing again.
+        wasm_cache: bool = true;
         /// Leases of this node's executors last this long, in milliseconds, unless renewed: how soon others take over when it dies.
         lease_ms: u64 = 10_000, in 1_000..=3_600_000;
     }

@@ -31,7 +31,7 @@ fn origin(loaded: &Loaded, key: &str) -> String {
 #[test]
 fn nothing_given_is_a_whole_configuration() {
     let loaded = load(&Sources::default()).unwrap();
-    assert_eq!(loaded.config.identity.dir, PathBuf::from("/var/lib/tarn/identity"));
+    assert_eq!(loaded.config.identity.ca_dir, PathBuf::from("/var/lib/tarn/ca"));
     assert_eq!(loaded.values.len(), KEYS.len());
     assert!(KEYS.iter().all(|key| !key.meaning.is_empty()));
 }
@@ -48,7 +48,7 @@ fn flags_win_over_environment_over_file_and_each_value_knows_its_origin() {
     let loaded = load(&sources).unwrap();
     assert_eq!(loaded.config.raft.heartbeat_ms, 60);
     assert_eq!(loaded.config.raft.snapshot_entries, 1_000);
-    assert_eq!(loaded.config.identity.dir, PathBuf::from("/c/identity"));
+    assert_eq!(loaded.config.identity.ca_dir, PathBuf::from("/c/ca"));
     assert_eq!(origin(&loaded, "raft.heartbeat_ms"), "TARN_RAFT__HEARTBEAT_MS");
     assert_eq!(origin(&loaded, "node.data_dir"), "--data-dir");
     assert!(origin(&loaded, "node.name").ends_with("tarn.toml:6"));
@@ -97,7 +97,7 @@ fn values_that_contradict_each_other_are_refused() {
         check(&sources).iter().map(|p| p.key.clone()).collect::<Vec<_>>()
     };
     assert_eq!(of("[raft]\nheartbeat_ms = 400\n"), ["raft.election_min_ms"]);
-    assert_eq!(of("[raft]\nelection_max_ms = 500\n"), ["raft.election_max_ms"]);
+    assert_eq!(of("[raft]\nelection_max_ms = 450\n"), ["raft.election_max_ms"]);
     assert_eq!(of("[cluster]\nbootstrap = ['self', '2=h:1']\n"), ["cluster.bootstrap"]);
     assert_eq!(of("[cluster]\nbootstrap = ['2=h:1', '2=h:2']\n"), ["cluster.bootstrap"]);
     assert_eq!(

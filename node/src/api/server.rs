@@ -1,0 +1,179 @@
+//! All services with their limits, as one router.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tarn_client::tls::PrincipalKind;
+use tarn_proto::DESCRIPTORS;
+use tarn_proto::v1::artifact_service_server::ArtifactServiceServer;
+use tarn_proto::v1::cluster_service_server::ClusterServiceServer;
+use tarn_proto::v1::event_service_server::EventServiceServer;
+use tarn_proto::v1::join_service_server::JoinServiceServer;
+use tarn_proto::v1::lease_service_server::LeaseServiceServer;
+use tarn_proto::v1::namespace_service_server::NamespaceServiceServer;
+use tarn_proto::v1::peer_service_server::PeerServiceServer;
+use tarn_proto::v1::queue_service_server::QueueServiceServer;
+use tarn_proto::v1::task_service_server::TaskServiceServer;
+use tarn_proto::v1::timer_service_server::TimerServiceServer;
+use tarn_proto::v1::worker_service_server::WorkerServiceServer;
+use tokio_util::sync::CancellationToken;
+use tonic::server::NamedService;
+use tonic::service::Routes;
+use tonic::service::interceptor::InterceptedService;
+use tonic::transport::Server;
+use tonic::{Request, Status};
+use tonic_health::ServingStatus;
+use tonic_health::pb::health_server::HealthServer;
+use tonic_health::server::{HealthReporter, HealthService};
+use tonic_reflection::server::Builder as Reflection;
+
+use super::{Api, ClusterApi, JoinApi, TraceLayer};
+use crate::artifacts::ArtifactApi;
+use crate::identity::{Denied, Incoming, PeerIdentity, users_only};
+use crate::peer::PeerApi;
+
+/// The longest request, in bytes: twice the kernel's longest command, so that what is too long is refused by the rule it breaks, with a
+/// reason, and not by its length on the wire; and still little enough that a hundred at once fit into memory.
+const REQUEST_BYTES_MAX: usize = 2 * tarn_machine::limits::COMMAND_BYTES_MAX;
+
+/// The longest answer, in bytes: a full page of tasks whose specifications are large. Callers that take less ask for smaller pages.
+const RESPONSE_BYTES_MAX: usize = 64 << 20;
+
+/// Requests of one connection under way at once. HTTP/2 makes further ones wait at the sender.
+const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+
+/// HTTP/2 windows, in bytes: what a sender may have under way before it is read. Large enough for a snapshot's chunks at full speed.
+const STREAM_WINDOW_BYTES: u32 = 2 << 20;
+const CONNECTION_WINDOW_BYTES: u32 = 8 << 20;
+
+/// A connection without traffic is asked for a sign of life this often, and closed when there is none for [`KEEP_ALIVE_TIMEOUT`].
+const KEEP_ALIVE: Duration = Duration::from_secs(20);
+const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// Every service of a node.
+pub struct Services {
+    /// The services over the generic path.
+    pub api: Api,
+    /// The cluster, for its operators.
+    pub cluster: ClusterApi,
+    /// Artifacts, for users.
+    pub artifacts: ArtifactApi,
+    /// For machines that join.
+    pub join: JoinApi,
+    /// For peers, with their own limits.
+    pub peers: PeerServiceServer<PeerApi>,
+}
+
+/// Tells the health of all services at once.
+#[derive(Clone)]
+pub struct Health {
+    reporter: HealthReporter,
+    names: Arc<[&'static str]>,
+}
+
+impl Health {
+    /// Says of every service, and of the node as a whole, whether it serves.
+    pub async fn set(&self, serving: bool) {
+        let status = if serving {
+            ServingStatus::Serving
+        } else {
+            ServingStatus::NotServing
+        };
+        for name in self.names.iter() {
+            self.reporter.set_service_status(name, status).await;
+        }
+    }
+}
+
+/// All services, and the handle by which their health is told.
+///
+/// # Errors
+/// The contract's descriptors do not decode: a defect of the build.
+pub async fn routes(services: Services) -> Result<(Routes, Health), tonic_reflection::server::Error> {
+    let Services {
+        api,
+        cluster,
+        artifacts,
+        join,
+        peers,
+    } = services;
+    let reporter = HealthReporter::new();
+    let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
+    let mut routes = Routes::new(InterceptedService::new(health, members_only)).add_service(peers);
+    // The node as a whole.
+    let mut names = vec![""];
+    macro_rules! add {
+        ($($Server:ident($service:expr);)*) => {
+            $(routes = routes.add_service(
+                $Server::new($service)
+                    .max_decoding_message_size(REQUEST_BYTES_MAX)
+                    .max_encoding_message_size(RESPONSE_BYTES_MAX),
+            );
+            names.push(<$Server<()> as NamedService>::NAME);)*
+        };
+    }
+    add! {
+        TaskServiceServer(api.clone());
+        QueueServiceServer(api.clone());
+        WorkerServiceServer(api.clone());
+        LeaseServiceServer(api.clone());
+        TimerServiceServer(api.clone());
+        NamespaceServiceServer(api.clone());
+        EventServiceServer(api);
+        ArtifactServiceServer(artifacts);
+        ClusterServiceServer(cluster);
+        JoinServiceServer(join);
+    }
+    let reflection = || {
+        Reflection::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    routes = routes
+        .add_service(InterceptedService::new(reflection().build_v1()?, users_only))
+        .add_service(InterceptedService::new(reflection().build_v1alpha()?, users_only));
+    let health = Health {
+        reporter,
+        names: names.into(),
+    };
+    health.set(true).await;
+    Ok((routes, health))
+}
+
+/// Lets users and nodes through: whoever has only a join token may join, and nothing else.
+fn members_only(request: Request<()>) -> Result<Request<()>, Status> {
+    match request
+        .extensions()
+        .get::<PeerIdentity>()
+        .map(|peer| &peer.principal().kind)
+    {
+        Some(PrincipalKind::User { .. } | PrincipalKind::Node { .. }) => Ok(request),
+        Some(PrincipalKind::Join { .. }) => Err(Denied::UserRequired {
+            caller: "a machine that joins".into(),
+        }
+        .into()),
+        None => Err(Denied::Unknown.into()),
+    }
+}
+
+/// Serves the connections that come in until `stop`, then lets requests under way finish.
+///
+/// # Errors
+/// The server could not be made of these settings.
+pub async fn serve(
+    routes: Routes,
+    trace: TraceLayer,
+    incoming: Incoming,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    Server::builder()
+        .layer(trace)
+        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
+}

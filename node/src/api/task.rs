@@ -1,0 +1,82 @@
+//! `TaskService`.
+
+use std::time::Duration;
+
+use tarn_proto::v1::task_service_server::TaskService;
+use tarn_proto::v1::{self, TaskState};
+use tokio::time::Instant;
+use tonic::{Request, Response, Status};
+
+use super::Api;
+use crate::gate::Reason;
+use crate::way::namespace_or_default;
+
+/// Longest wait of `GetTask`.
+const WAIT_MS_MAX: u64 = 60_000;
+
+#[tonic::async_trait]
+impl TaskService for Api {
+    async fn enqueue(&self, request: Request<v1::EnqueueRequest>) -> Result<Response<v1::EnqueueResponse>, Status> {
+        self.command(request).await
+    }
+
+    async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
+        let call = self.enter(&request)?;
+        let mut question = request.into_inner();
+        namespace_or_default(&mut question.namespace);
+        if question.wait_ms > WAIT_MS_MAX {
+            let refusal = Reason::InvalidArgument.refusal("wait_ms is at most a minute: ask again after it");
+            return Err(call.status(refusal.field("wait_ms").limit(WAIT_MS_MAX)));
+        }
+        // Before the first look, so that an end between the look and the wait is not missed.
+        let mut ended = self.waits.wait(&question.task_id);
+        let first = self
+            .way
+            .read(&call.caller, call.deadline, |machine| machine.get_task(&question))
+            .await;
+        let mut answer = first.map_err(|refusal| call.status(refusal))?;
+        // A wait that cannot end before the deadline ends with it, and with an answer.
+        let until = call
+            .deadline
+            .min(Instant::now() + Duration::from_millis(question.wait_ms));
+        while !has_ended(&answer) && ended.changed_until(until).await {
+            let again = self.way.look(|machine| machine.get_task(&question));
+            answer = again.map_err(|refusal| call.status(refusal))?;
+        }
+        Ok(Response::new(answer))
+    }
+
+    async fn list_tasks(
+        &self,
+        request: Request<v1::ListTasksRequest>,
+    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+        self.read(request, |machine, mut question| {
+            namespace_or_default(&mut question.namespace);
+            machine.list_tasks(&question)
+        })
+        .await
+    }
+
+    async fn cancel_task(
+        &self,
+        request: Request<v1::CancelTaskRequest>,
+    ) -> Result<Response<v1::CancelTaskResponse>, Status> {
+        self.command(request).await
+    }
+
+    async fn get_task_logs(
+        &self,
+        request: Request<v1::GetTaskLogsRequest>,
+    ) -> Result<Response<v1::GetTaskLogsResponse>, Status> {
+        self.read(request, |machine, mut question| {
+            namespace_or_default(&mut question.namespace);
+            machine.task_logs(&question)
+        })
+        .await
+    }
+}
+
+fn has_ended(answer: &v1::GetTaskResponse) -> bool {
+    let state = answer.task.as_ref().map_or(TaskState::Unspecified, v1::Task::state);
+    matches!(state, TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled)
+}

@@ -1,0 +1,333 @@
+//! Puts the parts of a node together, in the order in which they need each other.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tarn_client::tls::{Credentials, PrincipalKind, server_config};
+use tarn_executor::{ArtifactStore, SLOTS_MAX, WasmConfig, WasmExecutor};
+use tarn_proto::v1::PeerMembershipRequest;
+use tarn_raft::{BootstrapError, Consensus, Limits, Options, Timings};
+use tokio::net::TcpListener;
+use tokio_util::task::TaskTracker;
+
+use super::{Addresses, Running, StartError, Stops};
+use crate::api::{self, Api, ClusterApi, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
+use crate::artifacts::{ArtifactApi, Artifacts};
+use crate::config::{BootstrapMember, Config};
+use crate::dispatch::Dispatcher;
+use crate::gate::{Caller, Gate};
+use crate::host::{Host, HostOptions};
+use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Refusals, listen};
+use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
+use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, ask_for_membership};
+use crate::way::Way;
+
+/// A node that is this many entries behind what it knows to be committed is not ready.
+const LAG_MAX: u64 = 10_000;
+
+/// Starts a node.
+pub(super) async fn start(config: Config) -> Result<Running, StartError> {
+    let data_dir = config.node.data_dir.clone();
+    let unusable = |source| StartError::DataDir {
+        path: data_dir.clone(),
+        source,
+    };
+    tarn_storage::dir::create_durably(&data_dir).map_err(|error| unusable(std::io::Error::other(error)))?;
+    let credentials = IdentityStore::new(&data_dir).load()?;
+    let node_id = certified_id(&config, &credentials)?;
+    let authority = authority(&config)?;
+    let seeds = Seeds::load(&data_dir)?;
+
+    let api_socket = bind(config.listen.bind).await?;
+    let ops_socket = bind(config.listen.ops_bind).await?;
+    let advertise = match (config.listen.advertise.as_str(), &seeds) {
+        ("", Some(seeds)) => seeds.advertise.as_str(),
+        (advertise, _) => advertise,
+    };
+    let addresses = Addresses::new(
+        api_socket.local_addr().map_err(unusable)?,
+        ops_socket.local_addr().map_err(unusable)?,
+        advertise,
+    );
+    addresses.write(&data_dir).map_err(unusable)?;
+
+    let store = ArtifactStore::open(data_dir.join("artifacts"))?;
+    let executor = config.executors.wasm.then(|| wasm_executor(&config)).transpose()?;
+    let links = Links::new(credentials.clone());
+    let consensus = Consensus::start(options(&config, node_id, &links)).await?;
+    let founded = found(&config, &consensus, node_id, &addresses).await;
+    if let Err(error) = founded {
+        consensus.stop().await;
+        return Err(error);
+    }
+
+    let stops = Stops::default();
+    let tasks = TaskTracker::new();
+    let metrics = Arc::new(Metrics::new());
+    let refusals = Arc::new(Refusals::new());
+    let counted = metrics.clone();
+    let gate = Gate::new(move |step, reason| {
+        counted
+            .gate_refusals
+            .get_or_create(&Refused {
+                step,
+                reason: reason.to_owned(),
+            })
+            .inc();
+    });
+    let way = Way::new(consensus.clone(), gate, metrics.clone());
+    let members = Arc::new(ConsensusMembers {
+        own_id: node_id,
+        consensus: consensus.clone(),
+    });
+    let artifacts = Artifacts::new(store, links.clone(), members);
+    let dispatcher = Dispatcher::start(
+        way.clone(),
+        Caller::node(node_id),
+        stops.leaving.clone(),
+        stops.closed.clone(),
+    );
+    let services_api = Api::new(
+        way.clone(),
+        dispatcher.clone(),
+        TaskWaits::start(&consensus, stops.closing.clone()),
+        Duration::from_millis(config.limits.default_deadline_ms),
+        stops.leaving.clone(),
+    );
+    let join = JoinApi::new(
+        way.clone(),
+        links.clone(),
+        credentials.ca().clone(),
+        authority.map(Arc::new),
+    );
+    let services = Services {
+        cluster: ClusterApi::new(services_api.clone(), credentials.ca().cluster()),
+        artifacts: ArtifactApi::new(services_api.clone(), artifacts.clone()),
+        peers: PeerApi::server(
+            Arc::new(consensus.clone()),
+            links.contacts().clone(),
+            artifacts.clone(),
+            Arc::new(join.clone()),
+            stops.closing.clone(),
+        ),
+        join,
+        api: services_api,
+    };
+    let (routes, health) = match api::routes(services).await {
+        Ok(routes) => routes,
+        Err(error) => {
+            consensus.stop().await;
+            return Err(error.into());
+        }
+    };
+    let listener = ListenerOptions {
+        connections_max: config.limits.connections,
+        refusals: refusals.clone(),
+        ..ListenerOptions::default()
+    };
+    let tls = server_config(&credentials, Arc::new(TokenGate::new(consensus.clone())));
+    let incoming = listen(api_socket, tls, listener).map_err(unusable)?;
+    let serving = api::serve(
+        routes,
+        TraceLayer::new(metrics.clone()),
+        incoming,
+        stops.closing.clone(),
+    );
+    tasks.spawn(async move {
+        if let Err(error) = serving.await {
+            tracing::error!(%error, "the API has failed");
+        }
+    });
+
+    if let Some(seeds) = seeds {
+        tokio::spawn(become_member(
+            consensus.clone(),
+            links.clone(),
+            seeds,
+            addresses.advertise.clone(),
+            stops.clone(),
+        ));
+    }
+    tokio::spawn(artifacts.clone().reconcile(stops.leaving.clone()));
+    let host = executor.map(|executor| {
+        let options = HostOptions {
+            node_id,
+            executor: Arc::new(executor),
+            artifacts: Arc::new(artifacts),
+            lease_ms: config.executors.lease_ms,
+            memory_bytes_max: config.executors.wasm_memory_bytes,
+            grace: Duration::from_millis(config.limits.shutdown_grace_ms),
+        };
+        let host = Host::new(way, dispatcher, options);
+        tokio::spawn(host.clone().run());
+        host
+    });
+
+    let readiness = readiness(&consensus, &stops);
+    let sampler = Sampler::new(consensus.clone(), refusals);
+    let fatal = consensus.fatal();
+    let http = ops::serve(
+        ops_socket,
+        metrics,
+        sampler,
+        readiness.clone(),
+        move || fatal.borrow().clone(),
+        stops.closed.clone(),
+    );
+    tokio::spawn(async move {
+        if let Err(error) = http.await {
+            tracing::error!(%error, "the HTTP listener has failed");
+        }
+    });
+    tracing::info!(
+        node = node_id,
+        name = node_name(&config, node_id),
+        cluster = credentials.ca().cluster(),
+        api = %addresses.api,
+        advertise = addresses.advertise,
+        ops = %addresses.ops,
+        "the node serves"
+    );
+    let grace = Duration::from_millis(config.limits.shutdown_grace_ms);
+    Ok(Running {
+        addresses,
+        node_id,
+        consensus,
+        readiness,
+        health,
+        host,
+        stops,
+        grace,
+        tasks,
+    })
+}
+
+/// The id in the node's certificate, which the configuration must not contradict.
+fn certified_id(config: &Config, credentials: &Credentials) -> Result<u64, StartError> {
+    let certified = match credentials.principal().kind {
+        PrincipalKind::Node { id } => id,
+        // The store refuses others; 0 is no node's id.
+        PrincipalKind::User { .. } | PrincipalKind::Join { .. } => 0,
+    };
+    match config.node.id {
+        0 => Ok(certified),
+        id if id == certified => Ok(certified),
+        configured => Err(StartError::OtherNode { configured, certified }),
+    }
+}
+
+/// The cluster's CA with its key, if this node holds it.
+fn authority(config: &Config) -> Result<Option<CertificateAuthority>, StartError> {
+    let dir = &config.identity.ca_dir;
+    let authority = dir.join("ca.key").exists().then(|| CertificateAuthority::load(dir));
+    Ok(authority.transpose()?)
+}
+
+async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, StartError> {
+    TcpListener::bind(address)
+        .await
+        .map_err(|source| StartError::Listen { address, source })
+}
+
+fn wasm_executor(config: &Config) -> Result<WasmExecutor, StartError> {
+    let mut wasm = WasmConfig::default();
+    if config.executors.wasm_slots > 0 {
+        wasm.slots = config.executors.wasm_slots.min(SLOTS_MAX);
+    }
+    wasm.cache_dir = config.executors.wasm_cache.then(|| config.node.data_dir.join("wasm"));
+    Ok(WasmExecutor::new(wasm)?)
+}
+
+fn options(config: &Config, node_id: u64, links: &Arc<Links>) -> Options {
+    let raft = &config.raft;
+    let transport = Arc::new(PeerTransport::new(links.clone()));
+    let mut options = Options::new(
+        node_id,
+        config.node.data_dir.join("raft"),
+        tarn_machine::Versions::CURRENT,
+        transport,
+    );
+    options.build_version = env!("CARGO_PKG_VERSION").into();
+    options.timings = Timings {
+        heartbeat: Duration::from_millis(raft.heartbeat_ms),
+        election_min: Duration::from_millis(raft.election_min_ms),
+        election_max: Duration::from_millis(raft.election_max_ms),
+    };
+    options.limits = Limits {
+        snapshot_entries: raft.snapshot_entries,
+        keep_entries: raft.keep_entries,
+        ..Limits::default()
+    };
+    options
+}
+
+/// Founds the cluster, if the configuration says so and it was not founded before.
+async fn found(config: &Config, consensus: &Consensus, node_id: u64, addresses: &Addresses) -> Result<(), StartError> {
+    let bootstrap = &config.cluster.bootstrap;
+    if bootstrap.is_empty() || consensus.is_bootstrapped().await {
+        return Ok(());
+    }
+    let members: BTreeMap<u64, String> = bootstrap
+        .iter()
+        .map(|member| match member {
+            BootstrapMember::Itself => (node_id, addresses.advertise.clone()),
+            BootstrapMember::Node { id, address } => (*id, address.clone()),
+        })
+        .collect();
+    match consensus.bootstrap(members).await {
+        // Another founder was faster.
+        Ok(()) | Err(BootstrapError::AlreadyBootstrapped) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+/// A node that came by joining asks to be made a member, once in its life.
+async fn become_member(consensus: Consensus, links: Arc<Links>, seeds: Seeds, advertise: String, stops: Stops) {
+    if consensus.is_bootstrapped().await {
+        return;
+    }
+    let request = PeerMembershipRequest {
+        address: advertise,
+        learner: false,
+    };
+    match ask_for_membership(&links, &seeds.peers(), request, &stops.leaving).await {
+        Ok(()) => tracing::info!("this node is a member of the cluster"),
+        Err(error) => tracing::error!(%error, "this node is not a member of the cluster"),
+    }
+}
+
+fn readiness(consensus: &Consensus, stops: &Stops) -> Readiness {
+    let readiness = Readiness::default();
+    let leaving = stops.leaving.clone();
+    readiness.add("serving", move || match leaving.is_cancelled() {
+        false => Ok(()),
+        true => Err("the node is stopping".into()),
+    });
+    let fatal = consensus.fatal();
+    readiness.add("state", move || match fatal.borrow().is_none() {
+        true => Ok(()),
+        false => Err("the node has stopped itself; its log says why".into()),
+    });
+    let leadership = consensus.leadership();
+    readiness.add("leader", move || match leadership.borrow().leader.is_some() {
+        true => Ok(()),
+        false => Err("no leader is known: a majority of the voters must be up".into()),
+    });
+    let consensus = consensus.clone();
+    readiness.add("caught-up", move || match consensus.status() {
+        Ok(status) => match status.committed_index.saturating_sub(status.applied.index) {
+            lag if lag > LAG_MAX => Err(format!("{lag} entries are not applied yet")),
+            _ => Ok(()),
+        },
+        Err(_) => Err("the state is closed".into()),
+    });
+    readiness
+}
+
+fn node_name(config: &Config, node_id: u64) -> String {
+    match config.node.name.as_str() {
+        "" => format!("node-{node_id}"),
+        name => name.to_owned(),
+    }
+}

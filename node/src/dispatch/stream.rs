@@ -1,0 +1,304 @@
+//! The `Work` stream: lease, heartbeat, complete and fail over one connection.
+//!
+//! ```text
+//!   requests ─► reader ─┬─ credit ─► feeder ── leases while there is credit ──► tasks ─┐
+//!                       └─ heartbeat, complete, fail ─► a few at once ─► answers ──────┼─► outgoing ─► responses
+//!   notices of the session ────────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! Everything that waits does so on a bounded queue: a client that stops reading stops being served, and one that sends faster than the
+//! cluster commits is read no further.
+
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use tarn_proto::CommandBody;
+use tarn_proto::v1::{self, work_request, work_response};
+use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::time::Instant;
+use tokio_stream::{Stream, StreamExt};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tonic::{Status, Streaming};
+
+use super::{Dispatcher, Granted, Notice, Session};
+use crate::gate::{Caller, Reason, Refusal};
+use crate::way::Way;
+
+/// Responses that wait for the client to read. When full, leasing and answering wait.
+const OUTGOING_MAX: usize = 64;
+
+/// Commands of one stream under way at once. When as many are, the stream is read no further. Enough to fill several log entries while
+/// earlier ones are flushed.
+const COMMANDS_MAX: usize = 256;
+
+/// Tasks asked for in one lease: the kernel's limit.
+const LEASE_TASKS_MAX: u32 = 256;
+
+/// Credit that a worker can have. More than any worker runs at once; the kernel limits what one worker holds.
+const CREDIT_MAX: u32 = 1_000_000;
+
+/// Limit on one command of the stream. There is no deadline on a stream, and a worker learns sooner from an error than from silence.
+const COMMAND_DEADLINE: Duration = Duration::from_secs(20);
+
+/// After a lease failed for a passing reason, the next attempt waits this long.
+const LEASE_PAUSE: Duration = Duration::from_millis(200);
+
+/// What goes out. A task that is dropped on its way goes back to its queue.
+enum Outgoing {
+    Task(Granted),
+    Other(v1::WorkResponse),
+    End(Refusal),
+}
+
+/// The responses of a work stream. When the client goes, this is dropped, and everything of the stream ends with it.
+pub struct Responses {
+    outgoing: mpsc::Receiver<Outgoing>,
+    trace: Arc<str>,
+    way: Way,
+    _end: DropGuard,
+}
+
+impl Stream for Responses {
+    type Item = Result<v1::WorkResponse, Status>;
+
+    fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
+        self.outgoing.poll_recv(cx).map(|next| {
+            next.map(|outgoing| match outgoing {
+                Outgoing::Task(task) => Ok(respond(0, work_response::Message::Task(task.deliver()))),
+                Outgoing::Other(response) => Ok(response),
+                Outgoing::End(refusal) => Err(crate::api::status(refusal, &self.trace)),
+            })
+        })
+    }
+}
+
+impl Drop for Responses {
+    fn drop(&mut self) {
+        self.way.metrics().work_streams.dec();
+    }
+}
+
+fn respond(correlation: u64, message: work_response::Message) -> v1::WorkResponse {
+    v1::WorkResponse {
+        correlation,
+        message: Some(message),
+    }
+}
+
+/// Serves one work stream, whose first message must open it.
+///
+/// # Errors
+/// The first message is another, does not come, or names a worker that is not registered.
+pub async fn work(
+    way: Way,
+    dispatcher: Dispatcher,
+    caller: Caller,
+    mut requests: Streaming<v1::WorkRequest>,
+    deadline: Instant,
+) -> Result<Responses, Refusal> {
+    let first = tokio::time::timeout_at(deadline, requests.next()).await;
+    let first = first
+        .ok()
+        .flatten()
+        .and_then(Result::ok)
+        .and_then(|request| request.message);
+    let Some(work_request::Message::Open(open)) = first else {
+        return Err(Reason::StreamProtocol
+            .refusal("a work stream begins with `open`: register, then open with the worker's id"));
+    };
+    known(&way, &caller, &open.worker_id).await?;
+
+    let (session, notices) = dispatcher.open(caller.clone(), open.worker_id, open.lease_ms);
+    let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
+    let end = session.ended().child_token();
+    let (credit, credits) = watch::channel(0);
+    let stream = Arc::new(Worker {
+        way: way.clone(),
+        caller: caller.clone(),
+        session,
+        outgoing: sender,
+    });
+    way.metrics().work_streams.inc();
+    let guard = end.clone().drop_guard();
+    tokio::spawn(stream.clone().feed(credit.clone(), credits, end.clone()));
+    tokio::spawn(stream.clone().notify(notices, end.clone()));
+    tokio::spawn(stream.read(requests, credit, end));
+    Ok(Responses {
+        outgoing,
+        trace: caller.trace,
+        way,
+        _end: guard,
+    })
+}
+
+/// Refuses a worker that the cluster does not know: its stream would wait for ever.
+async fn known(way: &Way, caller: &Caller, worker: &str) -> Result<(), Refusal> {
+    let request = v1::HeartbeatWorkerRequest {
+        worker_id: worker.to_owned(),
+    };
+    way.command(caller, request, Instant::now() + COMMAND_DEADLINE)
+        .await
+        .map(drop)
+}
+
+struct Worker {
+    way: Way,
+    caller: Caller,
+    session: Session,
+    outgoing: mpsc::Sender<Outgoing>,
+}
+
+impl Worker {
+    /// Leases while there is credit.
+    async fn feed(
+        self: Arc<Self>,
+        credit: watch::Sender<u32>,
+        mut credits: watch::Receiver<u32>,
+        end: CancellationToken,
+    ) {
+        let feeding = async {
+            loop {
+                let Ok(max) = credits
+                    .wait_for(|credit| *credit > 0)
+                    .await
+                    .map(|credit| (*credit).min(LEASE_TASKS_MAX))
+                else {
+                    return;
+                };
+                match self.session.lease(max).await {
+                    Ok(tasks) => {
+                        let taken = u32::try_from(tasks.len()).unwrap_or(u32::MAX);
+                        credit.send_modify(|credit| *credit = credit.saturating_sub(taken));
+                        for task in tasks {
+                            if self.outgoing.send(Outgoing::Task(task)).await.is_err() {
+                                return;
+                            }
+                        }
+                    }
+                    Err(refusal) if refusal.reason() == "WORKER_DRAINING" => {
+                        let draining = respond(0, work_response::Message::Draining(true));
+                        // Nothing comes after this but answers.
+                        let _ = self.outgoing.send(Outgoing::Other(draining)).await;
+                        return;
+                    }
+                    Err(refusal) if refusal.passes() => tokio::time::sleep(LEASE_PAUSE).await,
+                    Err(refusal) => {
+                        let _ = self.outgoing.send(Outgoing::End(refusal)).await;
+                        return;
+                    }
+                }
+            }
+        };
+        end.run_until_cancelled(feeding).await;
+    }
+
+    /// Passes notices on.
+    async fn notify(self: Arc<Self>, mut notices: mpsc::Receiver<Notice>, end: CancellationToken) {
+        let ended = self.session.ended().clone();
+        let passing = async {
+            while let Some(notice) = notices.recv().await {
+                let outgoing = match notice {
+                    Notice::Lease(report) => Outgoing::Other(respond(0, work_response::Message::Notice(report))),
+                    Notice::Draining => Outgoing::Other(respond(0, work_response::Message::Draining(true))),
+                    Notice::Gone => Outgoing::End(worker_gone(self.session.worker())),
+                };
+                if self.outgoing.send(outgoing).await.is_err() {
+                    return;
+                }
+            }
+        };
+        if end.run_until_cancelled(passing).await.is_none() && ended.is_cancelled() {
+            let refusal = Reason::NodeStopping.refusal("this node is stopping: connect to another one");
+            let _ = self.outgoing.send(Outgoing::End(refusal)).await;
+        }
+    }
+
+    /// Takes what the client sends until it ends.
+    async fn read(
+        self: Arc<Self>,
+        mut requests: Streaming<v1::WorkRequest>,
+        credit: watch::Sender<u32>,
+        end: CancellationToken,
+    ) {
+        let slots = Arc::new(Semaphore::new(COMMANDS_MAX));
+        let reading = async {
+            while let Some(Ok(v1::WorkRequest { correlation, message })) = requests.next().await {
+                use work_request::Message;
+                match message {
+                    Some(Message::Credit(more)) => {
+                        credit.send_modify(|credit| *credit = credit.saturating_add(more).min(CREDIT_MAX));
+                    }
+                    Some(Message::Heartbeat(request)) => {
+                        self.run(&slots, correlation, request, work_response::Message::Heartbeat)
+                            .await;
+                    }
+                    Some(Message::Complete(request)) => {
+                        self.session.settled(&request.task_id);
+                        self.run(&slots, correlation, request, work_response::Message::Completed)
+                            .await;
+                    }
+                    Some(Message::Fail(request)) => {
+                        self.session.settled(&request.task_id);
+                        self.run(&slots, correlation, request, work_response::Message::Failed)
+                            .await;
+                    }
+                    Some(Message::Open(_)) | None => {
+                        let refusal = Reason::StreamProtocol
+                            .refusal("a work stream is opened once, and every message says what it is");
+                        let _ = self.outgoing.send(Outgoing::End(refusal)).await;
+                        return;
+                    }
+                }
+            }
+        };
+        end.run_until_cancelled(reading).await;
+        // The client will take nothing more, but answers under way are still worth sending.
+        let _ = slots.acquire_many(COMMANDS_MAX as u32).await;
+        end.cancel();
+    }
+
+    /// Starts a command; waits while too many are under way. Its answer carries the correlation.
+    async fn run<R: CommandBody>(
+        self: &Arc<Self>,
+        slots: &Arc<Semaphore>,
+        correlation: u64,
+        request: R,
+        wrap: fn(R::Response) -> work_response::Message,
+    ) where
+        R::Response: Send,
+        R: Send + 'static,
+    {
+        let slot = slots
+            .clone()
+            .acquire_owned()
+            .await
+            .expect("the semaphore is never closed");
+        let worker = self.clone();
+        tokio::spawn(async move {
+            let answer = worker
+                .way
+                .command(&worker.caller, request, Instant::now() + COMMAND_DEADLINE)
+                .await;
+            let message = answer.map_or_else(|refusal| work_response::Message::Rejected(refusal.rejection), wrap);
+            // The client may have gone; what it asked for has happened all the same.
+            let _ = worker
+                .outgoing
+                .send(Outgoing::Other(respond(correlation, message)))
+                .await;
+            drop(slot);
+        });
+    }
+}
+
+fn worker_gone(worker: &str) -> Refusal {
+    v1::Rejection {
+        code: tonic::Code::NotFound as u32,
+        reason: "WORKER_NOT_FOUND".into(),
+        message: format!("worker {worker} is not registered any more: register again"),
+        field: "worker_id".into(),
+        limit: 0,
+    }
+    .into()
+}

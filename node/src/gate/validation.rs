@@ -1,0 +1,18 @@
+//! Is the command well formed and within the limits? The kernel's own rules, asked before the log so that a bad command costs no
+//! entry. The kernel asks again: this step saves work, it protects nothing.
+
+use tarn_proto::v1;
+
+use super::{Ask, Step};
+
+pub(super) struct Validation;
+
+impl Step for Validation {
+    fn name(&self) -> &'static str {
+        "validation"
+    }
+
+    fn admit(&self, ask: &Ask<'_>) -> Result<(), v1::Rejection> {
+        ask.command.map_or(Ok(()), tarn_machine::check::validate)
+    }
+}

@@ -1,0 +1,49 @@
+//! Heartbeats: of the worker's registration, and of every lease it holds.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tarn_proto::v1;
+
+use super::{Shared, WORKER_TTL_MS};
+
+/// Leases in one heartbeat: the kernel's limit.
+const LEASES_MAX: usize = 256;
+
+/// Three heartbeats in the time that a lease lasts: two may be lost.
+const BEATS: u64 = 3;
+
+/// Beats until the cluster does not know the worker any more.
+pub(super) async fn beat(shared: Arc<Shared>, worker: String) {
+    let period = Duration::from_millis(shared.options.lease_ms.min(WORKER_TTL_MS) / BEATS);
+    let mut ticks = tokio::time::interval(period);
+    ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        ticks.tick().await;
+        let alive = shared
+            .command(v1::HeartbeatWorkerRequest {
+                worker_id: worker.clone(),
+            })
+            .await;
+        if alive.is_err_and(|refusal| refusal.reason() == "WORKER_NOT_FOUND") {
+            return;
+        }
+        renew(&shared, &worker).await;
+    }
+}
+
+/// Extends every lease, and stops what the answers say to stop.
+async fn renew(shared: &Shared, worker: &str) {
+    let leases: Vec<v1::TaskLease> = shared.held().values().map(|holding| holding.lease.clone()).collect();
+    for leases in leases.chunks(LEASES_MAX) {
+        let request = v1::HeartbeatTasksRequest {
+            worker_id: worker.to_owned(),
+            leases: leases.to_vec(),
+            lease_ms: shared.options.lease_ms,
+        };
+        match shared.command(request).await {
+            Ok(response) => response.leases.iter().for_each(|report| shared.obey(report)),
+            Err(refusal) => tracing::debug!(reason = refusal.reason(), "leases were not renewed"),
+        }
+    }
+}

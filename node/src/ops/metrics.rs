@@ -1,0 +1,239 @@
+//! Every metric of a node, in one place. Units stand in the names; labels are few and bounded.
+
+use std::sync::atomic::AtomicU64;
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::{Registry, Unit};
+
+/// A gauge of a number that is never negative, such as a log index.
+pub(super) type Level = Gauge<u64, AtomicU64>;
+
+macro_rules! labels {
+    ($($Name:ident { $($key:ident: $type:ty),* })*) => {
+        $(#[derive(Clone, Debug, Hash, PartialEq, Eq, EncodeLabelSet)]
+        pub(crate) struct $Name { $(pub $key: $type),* })*
+    };
+}
+
+labels! {
+    Rpc { method: String }
+    RpcResult { method: String, code: &'static str }
+    Refused { step: &'static str, reason: String }
+    Proposed { command: &'static str, result: &'static str }
+    ByReason { reason: String }
+    Run { runtime: &'static str, result: String }
+    QueueState { namespace: String, queue: String, state: &'static str }
+    Role { role: &'static str }
+}
+
+/// From a tenth of a millisecond to about a minute and a half, doubling.
+fn seconds() -> Histogram {
+    Histogram::new(exponential_buckets(0.000_1, 2.0, 20))
+}
+
+/// Every metric of a node.
+pub struct Metrics {
+    registry: Registry,
+    pub(crate) rpcs: Family<RpcResult, Counter>,
+    pub(crate) rpc_seconds: Family<Rpc, Histogram, fn() -> Histogram>,
+    pub(crate) gate_refusals: Family<Refused, Counter>,
+    pub(crate) proposals: Family<Proposed, Counter>,
+    pub(crate) proposal_seconds: Histogram,
+    pub(crate) reads_seconds: Histogram,
+    pub(crate) leases_granted: Counter,
+    pub(crate) leases_empty: Counter,
+    pub(crate) leases_returned: Counter,
+    pub(crate) dispatch_waiters: Gauge,
+    pub(crate) work_streams: Gauge,
+    pub(crate) watch_streams: Gauge,
+    pub(crate) handshakes_refused: Family<ByReason, Counter>,
+    pub(crate) executor_runs: Family<Run, Counter>,
+    pub(crate) executor_seconds: Histogram,
+    pub(crate) executor_running: Gauge,
+    pub(super) queue_tasks: Family<QueueState, Level>,
+    pub(super) raft_role: Family<Role, Gauge>,
+    pub(super) raft_term: Level,
+    pub(super) raft_last_log_index: Level,
+    pub(super) raft_committed_index: Level,
+    pub(super) raft_applied_index: Level,
+    pub(super) raft_snapshot_index: Level,
+    pub(super) raft_apply_lag: Level,
+    pub(super) machine_version: Level,
+    pub(super) process_memory: Level,
+    pub(super) process_started: Gauge<f64, AtomicU64>,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All metrics at zero.
+    #[must_use]
+    pub fn new() -> Self {
+        let mut registry = Registry::with_prefix("tarn");
+        registry.register(
+            "build",
+            "This build",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        let r = &mut registry;
+        let metrics = Self {
+            rpcs: add(r, "rpc_requests", "Requests answered, by method and status code"),
+            rpc_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            gate_refusals: add(r, "gate_refusals", "Requests that the gate refused, by step and reason"),
+            proposals: add(
+                r,
+                "proposals",
+                "Commands proposed through this node, by command and result",
+            ),
+            proposal_seconds: seconds(),
+            reads_seconds: seconds(),
+            leases_granted: add(r, "leases_granted", "Tasks leased to workers of this node"),
+            leases_empty: add(r, "lease_proposals_empty", "Lease commands that found no task"),
+            leases_returned: add(
+                r,
+                "leases_returned",
+                "Leased tasks given back because their worker had gone",
+            ),
+            dispatch_waiters: add(r, "dispatch_waiters", "Workers that wait for a task"),
+            work_streams: add(r, "work_streams", "Open work streams"),
+            watch_streams: add(r, "watch_streams", "Open watches"),
+            handshakes_refused: add(
+                r,
+                "handshakes_refused",
+                "Connections refused before a request, by reason",
+            ),
+            executor_runs: add(r, "executor_runs", "Attempts run by this node's executors, by result"),
+            executor_seconds: seconds(),
+            executor_running: add(r, "executor_running", "Attempts running now"),
+            queue_tasks: add(
+                r,
+                "queue_tasks",
+                "Tasks by namespace, queue and state; the queues beyond the first few hundred together",
+            ),
+            raft_role: add(r, "raft_role", "1 for the role that this node has"),
+            raft_term: add(r, "raft_term", "The highest term seen"),
+            raft_last_log_index: add(r, "raft_last_log_index", "The last entry in this node's log"),
+            raft_committed_index: add(
+                r,
+                "raft_committed_index",
+                "The last entry that this node knows to be committed",
+            ),
+            raft_applied_index: add(r, "raft_applied_index", "The last entry in this node's state"),
+            raft_snapshot_index: add(r, "raft_snapshot_index", "The last entry in the newest snapshot"),
+            raft_apply_lag: add(
+                r,
+                "raft_apply_lag_entries",
+                "Log entries that this node has and has not applied",
+            ),
+            machine_version: add(r, "machine_version", "The machine version in force"),
+            process_memory: add(r, "process_resident_memory_bytes", "Memory of this process in RAM"),
+            process_started: add(
+                r,
+                "process_start_time_seconds",
+                "When this process started, since the Unix epoch",
+            ),
+            registry: Registry::default(),
+        };
+        r.register_with_unit(
+            "rpc_duration",
+            "From a request to its answer",
+            Unit::Seconds,
+            metrics.rpc_seconds.clone(),
+        );
+        let durations = [
+            (
+                "proposal_duration",
+                "From proposing a command to its outcome",
+                &metrics.proposal_seconds,
+            ),
+            (
+                "read_duration",
+                "Waiting until a read is certain to see everything",
+                &metrics.reads_seconds,
+            ),
+            (
+                "executor_run_duration",
+                "Run time of attempts",
+                &metrics.executor_seconds,
+            ),
+        ];
+        for (name, help, histogram) in durations {
+            r.register_with_unit(name, help, Unit::Seconds, histogram.clone());
+        }
+        let now = std::time::SystemTime::now()
+            .duration_since(std::time::UNIX_EPOCH)
+            .unwrap_or_default();
+        metrics.process_started.set(now.as_secs_f64());
+        Self { registry, ..metrics }
+    }
+
+    /// All metrics in the OpenMetrics text format.
+    ///
+    /// # Errors
+    /// Out of memory, in effect.
+    pub fn encode(&self) -> Result<String, std::fmt::Error> {
+        let mut text = String::new();
+        prometheus_client::encoding::text::encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+fn add<M>(registry: &mut Registry, name: &str, help: &str) -> M
+where
+    M: prometheus_client::registry::Metric + Clone + Default,
+{
+    let metric = M::default();
+    registry.register(name, help, metric.clone());
+    metric
+}
+
+impl Metrics {
+    /// A proposal had an end.
+    pub(crate) fn proposed(&self, command: &'static str, refusal: Option<&crate::gate::Refusal>) {
+        let result = match refusal {
+            None => "ok",
+            Some(refusal) if refusal.reason() == "OUTCOME_UNKNOWN" => "unknown",
+            Some(refusal) if refusal.passes() => "not_proposed",
+            Some(_) => "rejected",
+        };
+        self.proposals.get_or_create(&Proposed { command, result }).inc();
+    }
+}
+
+impl Metrics {
+    /// A request was answered.
+    pub(crate) fn answered(&self, method: String, code: tonic::Code, after: std::time::Duration) {
+        let name = match code {
+            tonic::Code::Ok => "OK",
+            tonic::Code::Cancelled => "CANCELLED",
+            tonic::Code::Unknown => "UNKNOWN",
+            tonic::Code::InvalidArgument => "INVALID_ARGUMENT",
+            tonic::Code::DeadlineExceeded => "DEADLINE_EXCEEDED",
+            tonic::Code::NotFound => "NOT_FOUND",
+            tonic::Code::AlreadyExists => "ALREADY_EXISTS",
+            tonic::Code::PermissionDenied => "PERMISSION_DENIED",
+            tonic::Code::ResourceExhausted => "RESOURCE_EXHAUSTED",
+            tonic::Code::FailedPrecondition => "FAILED_PRECONDITION",
+            tonic::Code::Aborted => "ABORTED",
+            tonic::Code::OutOfRange => "OUT_OF_RANGE",
+            tonic::Code::Unimplemented => "UNIMPLEMENTED",
+            tonic::Code::Internal => "INTERNAL",
+            tonic::Code::Unavailable => "UNAVAILABLE",
+            tonic::Code::DataLoss => "DATA_LOSS",
+            tonic::Code::Unauthenticated => "UNAUTHENTICATED",
+        };
+        self.rpc_seconds
+            .get_or_create(&Rpc { method: method.clone() })
+            .observe(after.as_secs_f64());
+        self.rpcs.get_or_create(&RpcResult { method, code: name }).inc();
+    }
+}

@@ -1,0 +1,192 @@
+//! The way of every request behind its API: gate, proposal, outcome; or certainty, then a read.
+//!
+//! Unary calls, the work stream, dispatch and this node's own worker all go through here, so there is one place where a command is
+//! completed, judged, counted and answered.
+
+use std::sync::Arc;
+use std::time::Instant as Clock;
+
+use tarn_machine::Machine;
+use tarn_proto::{CommandBody, v1};
+use tarn_raft::{Consensus, ReadError};
+use tokio::time::Instant;
+
+use crate::gate::{Ask, Caller, Gate, Reason, Refusal};
+use crate::ops::Metrics;
+
+/// The namespace of requests that name none.
+pub const DEFAULT_NAMESPACE: &str = "default";
+
+/// The way of every request. Clones share it.
+#[derive(Clone)]
+pub struct Way {
+    consensus: Consensus,
+    gate: Gate,
+    metrics: Arc<Metrics>,
+}
+
+impl Way {
+    /// Through this gate to this consensus.
+    #[must_use]
+    pub fn new(consensus: Consensus, gate: Gate, metrics: Arc<Metrics>) -> Self {
+        Self {
+            consensus,
+            gate,
+            metrics,
+        }
+    }
+
+    /// The consensus behind it.
+    #[must_use]
+    pub fn consensus(&self) -> &Consensus {
+        &self.consensus
+    }
+
+    /// The gate in front of it.
+    #[must_use]
+    pub fn gate(&self) -> &Gate {
+        &self.gate
+    }
+
+    /// The node's metrics.
+    #[must_use]
+    pub fn metrics(&self) -> &Arc<Metrics> {
+        &self.metrics
+    }
+
+    /// Takes a command to its outcome.
+    ///
+    /// # Errors
+    /// The gate or the kernel refused it, or the cluster did not take it before the deadline; `OUTCOME_UNKNOWN` where it may have taken
+    /// effect all the same.
+    pub async fn command<R: CommandBody>(
+        &self,
+        caller: &Caller,
+        mut request: R,
+        deadline: Instant,
+    ) -> Result<R::Response, Refusal> {
+        if request.request_id().is_empty() {
+            // Makes it safe for the node to propose again when a leader is lost on the way.
+            request.set_request_id(fresh_id());
+        }
+        let mut body = request.into_body();
+        name_namespace(&mut body);
+        let name = body.name();
+        let command = v1::Command {
+            principal: caller.principal.to_string(),
+            body: Some(body),
+        };
+        self.gate.admit(&Ask {
+            caller,
+            command: Some(&command),
+        })?;
+
+        let started = Clock::now();
+        let outcome = self.consensus.propose(command, deadline).await;
+        self.metrics.proposal_seconds.observe(started.elapsed().as_secs_f64());
+        let answer = match outcome.map(|outcome| outcome.body) {
+            Err(error) => Err(Refusal::from(error)),
+            Ok(Some(v1::outcome::Body::Rejected(rejection))) => Err(Refusal::from(rejection)),
+            Ok(body) => body
+                .and_then(R::response)
+                .ok_or_else(|| Refusal::internal(format_args!("the outcome of {name} is that of another command"))),
+        };
+        self.metrics.proposed(name, answer.as_ref().err());
+        answer
+    }
+
+    /// Reads the state, certain to see everything that was acknowledged before the call.
+    ///
+    /// # Errors
+    /// No leader confirmed it before the deadline, or the kernel refused the read.
+    pub async fn read<T>(
+        &self,
+        caller: &Caller,
+        deadline: Instant,
+        read: impl FnOnce(&Machine) -> Result<T, tarn_machine::Refusal>,
+    ) -> Result<T, Refusal> {
+        self.gate.admit(&Ask { caller, command: None })?;
+        self.barrier(deadline).await?;
+        self.look(read)
+    }
+
+    /// Waits until this node has applied everything that was acknowledged before the call.
+    ///
+    /// # Errors
+    /// No leader confirmed it before the deadline.
+    pub async fn barrier(&self, deadline: Instant) -> Result<(), Refusal> {
+        let started = Clock::now();
+        let confirmed = self.consensus.read_barrier(deadline).await;
+        self.metrics.reads_seconds.observe(started.elapsed().as_secs_f64());
+        match confirmed {
+            Ok(_) => Ok(()),
+            Err(ReadError::NotConfirmed) => Err(Reason::DeadlineExceeded.refusal(
+                "no leader confirmed the read before its deadline: send it again, to another node perhaps, or allow more time",
+            )),
+            Err(ReadError::Stopped) => Err(stopping()),
+        }
+    }
+
+    /// Reads this node's state as it is, however old.
+    ///
+    /// # Errors
+    /// The kernel refused the read, or the node is stopping.
+    pub fn look<T>(&self, read: impl FnOnce(&Machine) -> Result<T, tarn_machine::Refusal>) -> Result<T, Refusal> {
+        match self.consensus.read(read) {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(tarn_machine::Refusal::Rejected(rejection))) => Err(Refusal::from(*rejection)),
+            Ok(Err(tarn_machine::Refusal::Fatal(fatal))) => Err(Refusal::internal(fatal)),
+            Err(_) => Err(stopping()),
+        }
+    }
+}
+
+fn stopping() -> Refusal {
+    Reason::NodeStopping.refusal("this node is stopping: ask another one")
+}
+
+/// An id that nothing else has: 128 random bits.
+pub(crate) fn fresh_id() -> String {
+    data_encoding::HEXLOWER.encode(&rand::random::<[u8; 16]>())
+}
+
+/// The namespace that a request means.
+pub(crate) fn namespace_or_default(namespace: &mut String) {
+    if namespace.is_empty() {
+        DEFAULT_NAMESPACE.clone_into(namespace);
+    }
+}
+
+fn name_namespace(body: &mut v1::command::Body) {
+    use v1::command::Body;
+    let namespace = match body {
+        Body::Enqueue(request) => &mut request.namespace,
+        Body::CancelTask(request) => &mut request.namespace,
+        Body::RequeueDead(request) => &mut request.namespace,
+        Body::PurgeQueue(request) => &mut request.namespace,
+        Body::CompleteTask(request) => &mut request.namespace,
+        Body::FailTask(request) => &mut request.namespace,
+        Body::AcquireLease(request) => &mut request.namespace,
+        Body::RenewLease(request) => &mut request.namespace,
+        Body::ReleaseLease(request) => &mut request.namespace,
+        Body::ScheduleTimer(request) => &mut request.namespace,
+        Body::CancelTimer(request) => &mut request.namespace,
+        Body::HeartbeatTasks(request) => {
+            request
+                .leases
+                .iter_mut()
+                .for_each(|lease| namespace_or_default(&mut lease.namespace));
+            return;
+        }
+        Body::LeaseTasks(_)
+        | Body::RegisterWorker(_)
+        | Body::HeartbeatWorker(_)
+        | Body::DrainWorker(_)
+        | Body::CreateNamespace(_)
+        | Body::DeleteNamespace(_)
+        | Body::RaiseVersion(_)
+        | Body::PutJoinToken(_)
+        | Body::ConsumeJoinToken(_) => return,
+    };
+    namespace_or_default(namespace);
+}
