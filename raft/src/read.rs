@@ -96,7 +96,8 @@ impl ReadGate {
     /// Serves another node's question.
     pub async fn serve(&self) -> wire::ReadIndexReply {
         // Only a leader answers: passing the question on could go in circles.
-        let index = match self.leadership.borrow().is_this_node {
+        let leads = self.leadership.borrow().is_this_node;
+        let index = match leads {
             true => self.enqueue().await,
             false => None,
         };
