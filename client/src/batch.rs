@@ -11,6 +11,7 @@ use tonic::Code;
 use crate::client::Client;
 use crate::error::Error;
 use crate::proto;
+use crate::time::from_now;
 
 /// How many tasks may wait to be sent. When it is full, [`Batcher::enqueue`] waits.
 const BACKLOG: usize = 4096;
@@ -130,7 +131,7 @@ async fn collect(client: Client, options: BatchOptions, mut inbox: mpsc::Receive
 }
 
 async fn gather(options: &BatchOptions, first: Submission, inbox: &mut mpsc::Receiver<Submission>) -> Vec<Submission> {
-    let end = tokio::time::Instant::now() + options.linger;
+    let end = from_now(options.linger);
     let mut bytes = first.bytes;
     let mut group = vec![first];
     while group.len() < options.max_tasks && bytes < options.max_bytes {

@@ -14,12 +14,16 @@ use crate::error::Error;
 use crate::nodes::{self, Nodes};
 use crate::proto;
 use crate::retry::{Failure, Tries};
+use crate::time::from_now;
 use crate::tls::{self, Credentials, Expect, Identity};
 
 /// How long a call may take, all its tries together, unless the client says otherwise: several times what electing a leader takes.
 const DEADLINE: Duration = Duration::from_secs(30);
 /// How long one try may take before another node is tried: longer than an election, shorter than the deadline.
 const TRY_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a call that changes something may be repeated. The cluster remembers request ids for ten minutes; later a repeat would be taken
+/// for a call of its own.
+const REPEATABLE_FOR: Duration = Duration::from_secs(9 * 60);
 /// The largest answer that is read: a full page of leased tasks with large payloads.
 pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 
@@ -114,7 +118,8 @@ impl ClientBuilder {
         self
     }
 
-    /// How long each call may take, all its tries together. 30 seconds unless given.
+    /// How long each call may take, all its tries together. 30 seconds unless given. Calls that change something take at most nine
+    /// minutes, because the cluster remembers request ids for ten.
     pub fn deadline(mut self, deadline: Duration) -> Self {
         self.deadline = deadline;
         self
@@ -136,7 +141,7 @@ impl ClientBuilder {
         let discover = self.discover;
         let client = self.connect_lazy()?;
         match client.cluster().await {
-            Ok(cluster) if discover => client.learn(&cluster)?,
+            Ok(cluster) if discover => client.learn(&cluster),
             // A node that refuses to describe the cluster to this user has answered, which is what was asked here.
             Ok(_) | Err(Error::Refused(_)) => {}
             Err(error) => return Err(error),
@@ -249,18 +254,17 @@ impl Client {
     /// Those of [`Client::cluster`].
     pub async fn discover(&self) -> Result<usize, Error> {
         let cluster = self.cluster().await?;
-        self.learn(&cluster)?;
+        self.learn(&cluster);
         Ok(self.nodes.len())
     }
 
-    fn learn(&self, cluster: &proto::GetClusterResponse) -> Result<(), Error> {
-        let addresses: Vec<String> = cluster
-            .members
-            .iter()
-            .map(|member| member.address.clone())
-            .filter(|address| !address.is_empty())
-            .collect();
-        self.nodes.add(&addresses)
+    fn learn(&self, cluster: &proto::GetClusterResponse) {
+        for member in &cluster.members {
+            // A node that has not said yet where it is reached is no reason to do without the others.
+            if let Err(error) = self.nodes.add(std::slice::from_ref(&member.address)) {
+                tracing::debug!(node = member.node_id, %error, "a member's address is of no use");
+            }
+        }
     }
 
     /// The nodes, for those that keep a stream open.
@@ -300,7 +304,12 @@ impl Client {
         Q: Clone,
         F: Fn(Channel, tonic::Request<Q>) -> BoxFuture<'static, Result<tonic::Response<R>, tonic::Status>>,
     {
-        let end = Instant::now() + self.deadline;
+        let time = if kind.changes {
+            self.deadline.min(REPEATABLE_FOR)
+        } else {
+            self.deadline
+        };
+        let end = from_now(time);
         let mut tries = Tries::new(kind.changes);
         loop {
             let limit = kind.try_timeout.min(end.saturating_duration_since(Instant::now()));

@@ -11,7 +11,7 @@ use crate::client::{Client, request_id, rpc};
 use crate::error::Error;
 use crate::page;
 use crate::proto::{self, lease_service_client::LeaseServiceClient};
-use crate::time::millis;
+use crate::time::{from_now, millis};
 
 /// How long a lock outlives its holder unless told otherwise.
 const TTL: Duration = Duration::from_secs(30);
@@ -70,7 +70,7 @@ impl LockBuilder {
     /// # Errors
     /// [`Error::Refused`] with the reason `LEASE_HELD` while another holds it; see [`Error`].
     pub async fn acquire(self) -> Result<Lock, Error> {
-        let end = Instant::now() + self.wait;
+        let end = from_now(self.wait);
         loop {
             let asked = Instant::now();
             match self.client.acquire_lease(&self.name, &self.holder, self.ttl).await {

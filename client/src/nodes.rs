@@ -87,6 +87,11 @@ impl Nodes {
         known[self.current.load(Ordering::Relaxed) % known.len()].clone()
     }
 
+    /// Whether this is still the node to speak to.
+    pub(crate) fn is_current(&self, node: &Node) -> bool {
+        self.current.load(Ordering::Relaxed) == node.index
+    }
+
     /// Goes on to the next node, unless another call that met the same failure has done so.
     pub(crate) fn failed(&self, node: &Node) {
         let next = (node.index + 1) % self.len();

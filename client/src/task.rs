@@ -10,10 +10,13 @@ use crate::client::{Client, Kind, rpc};
 use crate::error::{Error, Fate};
 use crate::page;
 use crate::proto::{self, task_service_client::TaskServiceClient};
-use crate::time::{millis, unix_millis};
+use crate::time::{from_now, millis, unix_millis};
 
 /// How long one poll for a task's end waits at a node. Short enough that a node that hangs is left soon.
 const WAIT_POLL: Duration = Duration::from_secs(20);
+
+/// How long after a wait's end its answer may come.
+const ANSWER_TIME: Duration = Duration::from_secs(2);
 
 /// A task to be submitted: a queue, an input, and what the cluster should know about running it.
 ///
@@ -197,7 +200,7 @@ impl Client {
     }
 
     /// Submits tasks under a request id of the caller's own. A program that may be killed between submitting and noting that it did
-    /// repeats the call with the same id and the same tasks, and gets the first answer.
+    /// repeats the call with the same id and the same tasks within ten minutes, and gets the first answer.
     ///
     /// # Errors
     /// As [`Client::enqueue_batch`], and [`Error::Refused`] where the id was used with other tasks.
@@ -243,7 +246,7 @@ impl Client {
     /// [`Error::DeadlineExceeded`] if it has not ended by then; otherwise as [`Client::get_task`].
     pub async fn wait_task(&self, task_id: impl Into<String>, within: Duration) -> Result<proto::Task, Error> {
         let task_id = task_id.into();
-        let end = Instant::now() + within;
+        let end = from_now(within);
         let mut polls = 0;
         loop {
             let left = end.saturating_duration_since(Instant::now());
@@ -255,7 +258,7 @@ impl Client {
                 omit_bytes: false,
             };
             // The deadline of the whole wait replaces the client's own: until then a failed poll is repeated.
-            let patient = self.with_deadline(left.max(self.deadline()));
+            let patient = self.with_deadline(left + ANSWER_TIME);
             let task = found(
                 patient
                     .call(Kind::READ.waiting(wait), request, rpc!(TaskServiceClient.get_task))

@@ -16,6 +16,12 @@ use crate::proto;
 /// How long a handler whose work is of no use any more may take to notice before it is dropped.
 pub(super) const ABANDON_AFTER: Duration = Duration::from_secs(5);
 
+/// The largest result that the cluster takes. Checked here too, because a message far beyond it would break the stream each time it is sent.
+const RESULT_BYTES_MAX: usize = 1 << 20;
+/// The longest reason and message of a failure that the cluster takes; the rest is cut off rather than refused.
+const REASON_BYTES_MAX: usize = 64;
+const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
 /// A handler, as the worker keeps it.
 pub(super) type Handler = Arc<dyn Fn(Job) -> BoxFuture<'static, Result<Bytes, JobError>> + Send + Sync>;
 
@@ -172,6 +178,15 @@ impl Crew {
         let token = self.tokens.remove(&id).expect("each spawned job was noted");
         let Running { job, standing } = self.running.remove(&token).expect("each noted job runs");
         let log = job.take_log();
+        let result = result.and_then(|result| match result.len() {
+            0..=RESULT_BYTES_MAX => Ok(result),
+            bytes => {
+                let message = format!(
+                    "the result has {bytes} bytes, of {RESULT_BYTES_MAX} that are possible: store it elsewhere"
+                );
+                Err(JobError::permanent(message).with_reason("RESULT_TOO_LARGE"))
+            }
+        });
         match (result, standing) {
             (_, Standing::Lost) => return None,
             (Ok(result), _) => {
@@ -213,8 +228,8 @@ impl Crew {
             token: lease.token,
             kind: error.kind.into(),
             error: Some(proto::TaskError {
-                reason: error.reason,
-                message: error.message,
+                reason: cut(error.reason, REASON_BYTES_MAX),
+                message: cut(error.message, MESSAGE_BYTES_MAX),
             }),
             logs,
         };
@@ -304,6 +319,12 @@ fn panicked(error: JoinError) -> JobError {
         Err(error) => error.to_string(),
     };
     JobError::retryable(format!("the handler panicked: {message}")).with_reason("HANDLER_PANICKED")
+}
+
+/// The text, or as much of it as fits.
+fn cut(mut text: String, bytes_max: usize) -> String {
+    text.truncate(text.floor_char_boundary(bytes_max));
+    text
 }
 
 fn lease_of(job: &Job) -> proto::TaskLease {

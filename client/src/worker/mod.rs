@@ -43,8 +43,8 @@ pub use job::{Job, JobError};
 const LEASE: Duration = Duration::from_secs(30);
 /// How long running jobs may go on after the wish to stop, unless told otherwise: what service managers wait for commonly.
 const GRACE: Duration = Duration::from_secs(30);
-/// The most jobs at once. More than a process can do with; it bounds memory against a slip of the pen.
-const CONCURRENCY_MAX: usize = 4096;
+/// The most jobs at once: what the cluster lets one worker hold.
+const CONCURRENCY_MAX: usize = 1024;
 
 /// Options of a [`Worker`]; made by [`Worker::builder`].
 #[derive(Clone)]
@@ -114,7 +114,7 @@ impl WorkerBuilder {
         self
     }
 
-    /// How many jobs may run at once: from 1 to 4,096. The number of the machine's cores unless given.
+    /// How many jobs may run at once: from 1 to 1,024. The number of the machine's cores unless given.
     pub fn concurrency(mut self, concurrency: usize) -> Self {
         self.concurrency = concurrency;
         self

@@ -13,6 +13,7 @@ use super::registration::Registration;
 use super::stop::{Stage, Stop};
 use crate::client::{Client, MESSAGE_BYTES_MAX};
 use crate::error::{Error, Refusal, WORKER_NOT_FOUND};
+use crate::nodes::Node;
 use crate::proto::{self, work_request, work_response, worker_service_client::WorkerServiceClient};
 use crate::retry::{Backoff, Failure};
 use crate::time::millis;
@@ -97,7 +98,11 @@ pub(super) async fn run(
     let mut service = WorkerServiceClient::new(node.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let opening = tokio::time::timeout(ANSWER_TIMEOUT, service.work(ReceiverStream::new(receiver)));
     let end = match opening.await {
-        Ok(Ok(answer)) => session.converse(sender, answer.into_inner(), backoff).await,
+        Ok(Ok(answer)) => {
+            session
+                .converse(client, &node, sender, answer.into_inner(), backoff)
+                .await
+        }
         Ok(Err(status)) => end_of(Failure::of(&status)),
         Err(_) => End::Lost("the node did not open the stream in time".into()),
     };
@@ -158,6 +163,8 @@ impl Session<'_> {
 
     async fn converse(
         &mut self,
+        client: &Client,
+        node: &Node,
         sender: mpsc::Sender<proto::WorkRequest>,
         mut incoming: Streaming<proto::WorkResponse>,
         backoff: &mut Backoff,
@@ -200,9 +207,16 @@ impl Session<'_> {
                 },
                 finished = self.crew.finished() => self.report_finished(finished),
                 _ = heartbeat.tick() => self.send_heartbeats(),
-                _ = watchdog.tick() => if self.is_unanswered() {
-                    return End::Lost("the node does not answer".into());
-                },
+                _ = watchdog.tick() => {
+                    if self.is_unanswered() {
+                        return End::Lost("the node does not answer".into());
+                    }
+                    // The worker's own heartbeats go through calls. Where they have left the node, it is cut off from the cluster,
+                    // perhaps, and an idle stream to it would wait for ever.
+                    if !client.nodes().is_current(node) {
+                        return End::Lost("calls go to another node now".into());
+                    }
+                }
                 () = self.registration.gone.cancelled() => return End::Unregistered,
                 () = self.registration.draining.cancelled(), if !self.stop.is_stopping() => self.stop.drain(),
                 _ = self.stop.advance() => {}

@@ -6,6 +6,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::crew::ABANDON_AFTER;
+use crate::time::from_now;
 
 /// How long the last reports may take to be taken.
 const FLUSH: Duration = Duration::from_secs(5);
@@ -60,7 +61,7 @@ impl Stop {
         self.stage = match self.stage {
             Stage::Working | Stage::Draining(None) => {
                 self.wished.cancelled().await;
-                Stage::Draining(Some(Instant::now() + self.grace))
+                Stage::Draining(Some(from_now(self.grace)))
             }
             Stage::Draining(Some(until)) => {
                 tokio::time::sleep_until(until).await;

@@ -117,11 +117,12 @@ async fn handlers_fail_in_every_way_without_harm() {
             Ok(format!("attempt {}", job.attempt()))
         })
         .handler("large", |_| async { Ok(vec![0; 2000]) })
+        .handler("huge", |_| async { Ok(vec![0; 100 << 20]) })
         .handler("final", |_| async {
-            Err::<&str, _>(JobError::permanent("never").with_reason("UNREADABLE"))
+            Err::<&str, _>(JobError::permanent("never ".repeat(10_000)).with_reason("UNREADABLE"))
         });
     let running = Running::start(worker);
-    let names = ["panic", "once", "large", "final", "unheard-of"];
+    let names = ["panic", "once", "large", "huge", "final", "unheard-of"];
     let ids = client
         .enqueue_batch(names.map(|name| Task::new("q").handler(name)))
         .await
@@ -140,6 +141,7 @@ async fn handlers_fail_in_every_way_without_harm() {
             "HANDLER_PANICKED",
             "",
             "RESULT_TOO_LARGE",
+            "RESULT_TOO_LARGE",
             "UNREADABLE",
             "HANDLER_UNKNOWN"
         ]
@@ -154,7 +156,7 @@ async fn handlers_fail_in_every_way_without_harm() {
             .map(|record| record.failures.len())
             .collect::<Vec<_>>()
     });
-    assert_eq!(kinds, [2, 1, 1, 1, 2]);
+    assert_eq!(kinds, [2, 1, 1, 1, 1, 2]);
     running.end().await.unwrap();
 }
 
@@ -233,6 +235,20 @@ async fn a_broken_stream_costs_nothing() {
         );
         assert_eq!(state.count("register_worker"), 1);
     });
+}
+
+#[tokio::test]
+async fn the_stream_leaves_a_node_that_calls_have_left() {
+    let fake = Fake::new();
+    let nodes = [fake.node().await, fake.node().await];
+    let client = fake.client(&[&nodes[0], &nodes[1]]).await;
+    let running = Running::start(gated(&client, &Arc::new(Semaphore::new(1))));
+    fake.until("it is there", |state| state.count("work/open") == 1).await;
+    fake.fault("heartbeat_worker", Fault::Fail(Status::unavailable("cut off")));
+    fake.until("it has moved", |state| state.count("work/open") == 2).await;
+    client.enqueue(Task::new("q")).await.unwrap();
+    fake.until("it works there", all_are(TaskState::Succeeded)).await;
+    running.end().await.unwrap();
 }
 
 #[tokio::test]
