@@ -182,6 +182,7 @@ mod tests {
         // Within reach of a small step it closes the gap, and then follows.
         clock.set_wall_ms(T0 + 20_000 + 1_500);
         clock.advance(ms(600));
+        assert_eq!(leader.now_ms(&clock), T0 + 20_000 + 1_200);
         assert_eq!(leader.now_ms(&clock), T0 + 20_000 + 2_100);
     }
 

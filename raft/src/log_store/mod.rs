@@ -133,7 +133,9 @@ impl LogStore {
         }
 
         let (mut entries, bytes) = self.read_engine(start, cached_from, bytes_max)?;
-        if bytes < bytes_max && cached_from < end && entries.last().is_some_and(|e| e.index() + 1 == cached_from) {
+        // Nothing from the engine: purged, and a gap at the beginning of what was asked for is no hole.
+        let joins = entries.last().is_none_or(|last| last.index() + 1 == cached_from);
+        if bytes < bytes_max && cached_from < end && joins {
             cached = self.state().cache.read(cached_from, end, bytes_max - bytes);
             // Truncated or evicted meanwhile: the caller asks again for the rest.
             if cached.first().is_some_and(|e| e.index() == cached_from) {
@@ -315,7 +317,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         {
             let mut state = self.state();
             state.cache.truncate(next);
-            state.last = last_log_id.or(state.purged);
+            // After the end there is nothing to remove, and what is purged is gone already.
+            if last_log_id < state.last {
+                state.last = last_log_id.max(state.purged);
+            }
         }
         let mut batch = Batch::new();
         batch.delete_range(ENTRIES, records::entry_key(next), records::ENTRIES_END);
