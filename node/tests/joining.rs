@@ -9,9 +9,7 @@ use tarn::config::{BootstrapMember, Config};
 use tarn::daemon::{self, Running};
 use tarn::identity::{CertificateAuthority, IdentityStore, IssueOptions, JoinToken, make_request};
 use tarn::peer::{JoinError, Seeds, join};
-use tarn_client::tls::{
-    ConnectOptions, Credentials, Expect, PrincipalKind, PrivateKey, client_config, connect,
-};
+use tarn_client::tls::{ConnectOptions, Credentials, Expect, PrincipalKind, PrivateKey, client_config, connect};
 use tarn_client::{Client, Code, Error};
 use tarn_proto::v1::cluster_service_client::ClusterServiceClient;
 use tarn_proto::v1::join_service_client::JoinServiceClient;
@@ -40,7 +38,10 @@ fn config(data_dir: &Path, bind: SocketAddr) -> Config {
 
 /// A port that was free a moment ago: what a node advertises must be known before it starts.
 fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
+    std::net::TcpListener::bind("127.0.0.1:0")
+        .unwrap()
+        .local_addr()
+        .unwrap()
 }
 
 impl Cluster {
@@ -50,12 +51,19 @@ impl Cluster {
             true => CertificateAuthority::init(&dir.path().join("ca"), "prod").unwrap(),
             false => CertificateAuthority::ephemeral("prod").unwrap(),
         };
-        let node = authority.issue(&PrincipalKind::Node { id: 1 }, &IssueOptions::default()).unwrap();
-        IdentityStore::new(dir.path()).create(authority.certificate(), &node).unwrap();
+        let node = authority
+            .issue(&PrincipalKind::Node { id: 1 }, &IssueOptions::default())
+            .unwrap();
+        IdentityStore::new(dir.path())
+            .create(authority.certificate(), &node)
+            .unwrap();
         let mut config = config(dir.path(), "127.0.0.1:0".parse().unwrap());
         config.cluster.bootstrap = vec![BootstrapMember::Itself];
         let running = daemon::start(config).await.unwrap();
-        Self { authority: Arc::new(authority), nodes: vec![(running, dir)] }
+        Self {
+            authority: Arc::new(authority),
+            nodes: vec![(running, dir)],
+        }
     }
 
     fn address(&self, index: usize) -> String {
@@ -70,7 +78,11 @@ impl Cluster {
 
     /// A client of one node and no other.
     fn client(&self, index: usize) -> Client {
-        Client::builder().addresses([self.address(index)]).credentials(self.user()).connect_lazy().unwrap()
+        Client::builder()
+            .addresses([self.address(index)])
+            .credentials(self.user())
+            .connect_lazy()
+            .unwrap()
     }
 
     async fn token(&self, ttl: Duration) -> JoinToken {
@@ -86,7 +98,9 @@ impl Cluster {
         let bind = free_address();
         // The other node may not have heard of the token yet.
         wait_for_token(&self.nodes[through].0, &token, true).await;
-        let joined = join(&token, &[self.address(through)], &bind.to_string(), dir.path()).await.unwrap();
+        let joined = join(&token, &[self.address(through)], &bind.to_string(), dir.path())
+            .await
+            .unwrap();
         let running = daemon::start(config(dir.path(), bind)).await.unwrap();
         assert_eq!(running.node_id(), joined.node_id);
         self.nodes.push((running, dir));
@@ -117,26 +131,48 @@ impl Cluster {
 async fn wait_for_token(node: &Running, token: &JoinToken, outstanding: bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     let hash = token.spki_hash();
-    while node.consensus().read(|machine| machine.join_token_outstanding(&hash)).unwrap() != outstanding {
+    while node
+        .consensus()
+        .read(|machine| machine.join_token_outstanding(&hash))
+        .unwrap()
+        != outstanding
+    {
         assert!(tokio::time::Instant::now() < deadline, "the token never changed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 fn voters(state: &GetClusterResponse) -> Vec<u64> {
-    state.members.iter().filter(|member| member.voter).map(|member| member.node_id).collect()
+    state
+        .members
+        .iter()
+        .filter(|member| member.voter)
+        .map(|member| member.node_id)
+        .collect()
 }
 
 /// The join request itself, with a key of the caller's choice.
 async fn ask(token: &JoinToken, address: &str, certificate_request: Vec<u8>) -> Result<JoinResponse, Status> {
     let address = address.parse().unwrap();
-    let channel = connect(&address, token.client_config(), &ConnectOptions::default()).await.unwrap();
-    let request = JoinRequest { certificate_request: certificate_request.into(), address: "127.0.0.1:9".into() };
-    JoinServiceClient::new(channel).join(request).await.map(tonic::Response::into_inner)
+    let channel = connect(&address, token.client_config(), &ConnectOptions::default())
+        .await
+        .unwrap();
+    let request = JoinRequest {
+        certificate_request: certificate_request.into(),
+        address: "127.0.0.1:9".into(),
+    };
+    JoinServiceClient::new(channel)
+        .join(request)
+        .await
+        .map(tonic::Response::into_inner)
 }
 
 fn reason(status: &Status) -> String {
-    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
+    status
+        .get_error_details()
+        .error_info()
+        .map(|info| info.reason.clone())
+        .unwrap_or_default()
 }
 
 fn refused(result: Result<impl std::fmt::Debug, Error>) -> String {
@@ -147,7 +183,9 @@ fn refused(result: Result<impl std::fmt::Debug, Error>) -> String {
 async fn three_nodes_grow_out_of_one_and_are_administered_through_any() {
     let mut cluster = Cluster::found(true).await;
     assert_eq!(cluster.join(0).await, 2);
-    cluster.wait_for("the second node votes", |state| voters(state) == [1, 2]).await;
+    cluster
+        .wait_for("the second node votes", |state| voters(state) == [1, 2])
+        .await;
     // Through the node that has no CA key: it passes the joiner on.
     assert_eq!(cluster.join(1).await, 3);
     let state = cluster.wait_for("all vote and are reached", |state| {
@@ -155,7 +193,12 @@ async fn three_nodes_grow_out_of_one_and_are_administered_through_any() {
     });
     let state = state.await;
     assert_eq!((state.cluster_id.as_str(), state.answering_node_id), ("prod", 1));
-    assert!(state.members.iter().all(|member| !member.build_version.is_empty() && member.machine_version_max > 0));
+    assert!(
+        state
+            .members
+            .iter()
+            .all(|member| !member.build_version.is_empty() && member.machine_version_max > 0)
+    );
     let seeds = Seeds::load(cluster.nodes[2].1.path()).unwrap().unwrap();
     assert_eq!((seeds.node_id, seeds.members.len()), (3, 2));
 
@@ -166,9 +209,19 @@ async fn three_nodes_grow_out_of_one_and_are_administered_through_any() {
     let third = cluster.client(2);
     assert_eq!(refused(third.transfer_leader(Some(9)).await), "NODE_NOT_FOUND");
     assert_eq!(refused(third.remove_member(9).await), "NODE_NOT_FOUND");
-    let stranger = AddMemberRequest { node_id: 2, address: "127.0.0.1:1".into(), learner: true, replaces: 0 };
+    let stranger = AddMemberRequest {
+        node_id: 2,
+        address: "127.0.0.1:1".into(),
+        learner: true,
+        replaces: 0,
+    };
     assert_eq!(refused(third.add_member(stranger).await), "NODE_ALREADY_MEMBER");
-    let nobody = AddMemberRequest { node_id: 0, address: "127.0.0.1:1".into(), learner: true, replaces: 0 };
+    let nobody = AddMemberRequest {
+        node_id: 0,
+        address: "127.0.0.1:1".into(),
+        learner: true,
+        replaces: 0,
+    };
     assert_eq!(refused(third.add_member(nobody).await), "MEMBER_INVALID");
 
     // What is put at one node is read at another.
@@ -196,22 +249,41 @@ async fn a_token_is_for_one_key_and_can_be_repeated_with_it() {
     // What cannot be signed does not cost the token.
     for bad in [Vec::new(), vec![0x30; 500], vec![0; 1 << 20]] {
         let status = ask(&token, &address, bad).await.unwrap_err();
-        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "JOIN_REQUEST_INVALID"));
+        assert_eq!(
+            (status.code(), reason(&status).as_str()),
+            (Code::InvalidArgument, "JOIN_REQUEST_INVALID")
+        );
     }
     let mut forged = make_request(&PrivateKey::generate());
     let last = forged.len() - 1;
     forged[last] ^= 1;
-    assert_eq!(reason(&ask(&token, &address, forged).await.unwrap_err()), "JOIN_REQUEST_INVALID");
+    assert_eq!(
+        reason(&ask(&token, &address, forged).await.unwrap_err()),
+        "JOIN_REQUEST_INVALID"
+    );
 
     let key = PrivateKey::generate();
     let first = ask(&token, &address, make_request(&key)).await.unwrap();
     let again = ask(&token, &address, make_request(&key)).await.unwrap();
-    assert_eq!((first.node_id, again.node_id), (2, 2), "the answer was lost, the id is not");
-    let status = ask(&token, &address, make_request(&PrivateKey::generate())).await.unwrap_err();
-    assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "JOIN_TOKEN_USED"));
+    assert_eq!(
+        (first.node_id, again.node_id),
+        (2, 2),
+        "the answer was lost, the id is not"
+    );
+    let status = ask(&token, &address, make_request(&PrivateKey::generate()))
+        .await
+        .unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::PermissionDenied, "JOIN_TOKEN_USED")
+    );
 
     let next = cluster.token(HOUR).await;
-    assert_eq!(ask(&next, &address, make_request(&key)).await.unwrap().node_id, 3, "ids are not given twice");
+    assert_eq!(
+        ask(&next, &address, make_request(&key)).await.unwrap().node_id,
+        3,
+        "ids are not given twice"
+    );
     cluster.stop().await;
 }
 
@@ -235,7 +307,10 @@ async fn tokens_that_are_unknown_expired_or_of_another_cluster_open_nothing() {
 
     let other = CertificateAuthority::ephemeral("prod").unwrap();
     let error = join(JoinToken::generate(other.certificate())).await;
-    assert!(matches!(&error, JoinError::Untrusted { reason, .. } if reason.contains("root certificate")), "{error}");
+    assert!(
+        matches!(&error, JoinError::Untrusted { reason, .. } if reason.contains("root certificate")),
+        "{error}"
+    );
     assert!(!IdentityStore::new(dir.path()).exists());
     cluster.stop().await;
 }
@@ -245,8 +320,12 @@ async fn without_the_cas_key_the_refusal_says_what_to_do() {
     let cluster = Cluster::found(false).await;
     let token = cluster.token(HOUR).await;
     let dir = tempfile::tempdir().unwrap();
-    let error = join(&token, &[cluster.address(0)], "127.0.0.1:9", dir.path()).await.unwrap_err();
-    let JoinError::Refused(status) = error else { panic!("{error}") };
+    let error = join(&token, &[cluster.address(0)], "127.0.0.1:9", dir.path())
+        .await
+        .unwrap_err();
+    let JoinError::Refused(status) = error else {
+        panic!("{error}")
+    };
     assert_eq!(reason(&status), "NO_CA");
     assert!(status.message().contains("ca.key"), "{}", status.message());
     cluster.stop().await;
@@ -258,12 +337,20 @@ async fn each_door_is_for_one_kind_of_caller() {
     let address = cluster.address(0).parse().unwrap();
     let user = client_config(&cluster.user(), Expect::AnyNode);
     let channel = connect(&address, user, &ConnectOptions::default()).await.unwrap();
-    let status = JoinServiceClient::new(channel).join(JoinRequest::default()).await.unwrap_err();
+    let status = JoinServiceClient::new(channel)
+        .join(JoinRequest::default())
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
 
     let token = cluster.token(HOUR).await;
-    let channel = connect(&address, token.client_config(), &ConnectOptions::default()).await.unwrap();
-    let status = ClusterServiceClient::new(channel).get_cluster(GetClusterRequest {}).await.unwrap_err();
+    let channel = connect(&address, token.client_config(), &ConnectOptions::default())
+        .await
+        .unwrap();
+    let status = ClusterServiceClient::new(channel)
+        .get_cluster(GetClusterRequest {})
+        .await
+        .unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     cluster.stop().await;
 }
