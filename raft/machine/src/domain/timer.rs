@@ -79,7 +79,7 @@ pub fn fire(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
         Some(timer_action::Action::Enqueue(spec)) => match admit::admit(txn, ns, vec![spec], Dangling::Fail) {
             Ok(ids) => {
                 row.task = ids.first().copied().unwrap_or(0);
-                tell(txn, EventKind::TimerFired, &namespace, id, "");
+                tell(txn, EventKind::TimerFired, &namespace, id, &Id(row.task).to_string());
             }
             Err(Refusal::Rejected(_)) => return postpone(txn, ns, id, row),
             Err(Refusal::Fatal(fatal)) => return Err(fatal),

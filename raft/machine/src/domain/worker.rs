@@ -14,7 +14,7 @@ use crate::limits;
 use crate::reject;
 use crate::rows::WorkerRow;
 use crate::task::spec::or_default;
-use crate::task::{Task, end};
+use crate::task::{Task, end, error};
 use crate::txn::Txn;
 
 /// The command: registers a worker under a new id.
@@ -86,7 +86,10 @@ pub fn expire(txn: &mut Txn<'_>, id: u64) -> Result<(), Fatal> {
     let held = txn.ix.held.get(&id).cloned().unwrap_or_default();
     for (ns, task) in held {
         let mut task = Task::indexed(txn, ns, task, TaskState::Running)?;
-        let ending = end::Ending::by_time("LEASE_EXPIRED", "the worker that held the lease has not been heard of");
+        let ending = end::Ending::without_report(error(
+            "LEASE_EXPIRED",
+            "the worker that held the lease has not been heard of",
+        ));
         end::fail_attempt(txn, &mut task, ending, false)?;
     }
     Ok(())

@@ -12,109 +12,90 @@ use crate::txn::Txn;
 
 /// What ends an attempt: a report, whose hash recognises its repeat, or time, which reports nothing.
 pub struct Ending {
-    pub error: TaskError,
+    /// None of a success.
+    pub error: Option<TaskError>,
     pub report: Bytes,
 }
 
 impl Ending {
-    /// An attempt that time, not its worker, brings to its end.
-    pub fn by_time(reason: &str, message: &str) -> Self {
+    /// An end that no worker reported.
+    pub fn without_report(error: TaskError) -> Self {
         Ending {
-            error: error(reason, message),
+            error: Some(error),
             report: Bytes::new(),
         }
+    }
+
+    fn reason(&self) -> &str {
+        self.error.as_ref().map_or("", |error| &error.reason)
     }
 }
 
 /// The task succeeded.
 pub fn succeed(txn: &mut Txn<'_>, task: &mut Task, report: Bytes) -> Result<(), Fatal> {
-    close_attempt(task, txn.now, None, report, TaskState::Succeeded);
-    end(txn, task, TaskState::Succeeded, None)
+    end(txn, task, TaskState::Succeeded, Ending { error: None, report })
+}
+
+/// The task goes to the dead letters, whatever it was doing.
+pub fn die(txn: &mut Txn<'_>, task: &mut Task, error: TaskError) -> Result<(), Fatal> {
+    end(txn, task, TaskState::Dead, Ending::without_report(error))
+}
+
+/// The task is cancelled, whatever it was doing.
+pub fn cancel(txn: &mut Txn<'_>, task: &mut Task) -> Result<(), Fatal> {
+    let error = error("CANCELLED", "somebody cancelled the task");
+    end(txn, task, TaskState::Cancelled, Ending::without_report(error))
 }
 
 /// The running attempt failed: another follows after a pause, unless nobody wants it any more (`cancel_requested`), it is hopeless
 /// (`last`), or all attempts are used up.
 pub fn fail_attempt(txn: &mut Txn<'_>, task: &mut Task, ending: Ending, last: bool) -> Result<TaskState, Fatal> {
-    let Ending { error, report } = ending;
     let policy = task.row.retry.unwrap_or_default();
-    if task.row.cancel_requested || last || task.row.attempts_begun >= policy.max_attempts {
-        let state = if task.row.cancel_requested {
-            TaskState::Cancelled
-        } else {
-            TaskState::Dead
-        };
-        close_attempt(task, txn.now, Some(error.clone()), report, state);
-        end(txn, task, state, Some(error))?;
-        return Ok(state);
-    }
-    let delay = backoff::delay_ms(&policy, task.row.attempts_begun, task.id);
-    let state = if delay == 0 {
-        TaskState::Ready
+    if task.row.cancel_requested {
+        end(txn, task, TaskState::Cancelled, ending)?;
+    } else if last || task.row.attempts_begun >= policy.max_attempts {
+        end(txn, task, TaskState::Dead, ending)?;
     } else {
-        TaskState::Delayed
-    };
-    let reason = error.reason.clone();
-    close_attempt(task, txn.now, Some(error), report, state);
-    task.event(txn, EventKind::TaskRetried, &reason)?;
-    task.row.eligible_at_ms = txn.now + delay;
-    task.row.set_state(state);
-    task.save(txn)?;
-    Ok(state)
-}
-
-/// The task goes to the dead letters, whatever it was doing.
-pub fn die(txn: &mut Txn<'_>, task: &mut Task, error: TaskError) -> Result<(), Fatal> {
-    close_attempt(task, txn.now, Some(error.clone()), Bytes::new(), TaskState::Dead);
-    end(txn, task, TaskState::Dead, Some(error))
-}
-
-/// The task is cancelled, whatever it was doing.
-pub fn cancel(txn: &mut Txn<'_>, task: &mut Task, ending: Ending) -> Result<(), Fatal> {
-    close_attempt(
-        task,
-        txn.now,
-        Some(ending.error.clone()),
-        ending.report,
-        TaskState::Cancelled,
-    );
-    end(txn, task, TaskState::Cancelled, Some(ending.error))
+        let delay = backoff::delay_ms(&policy, task.row.attempts_begun, task.id);
+        let state = if delay == 0 {
+            TaskState::Ready
+        } else {
+            TaskState::Delayed
+        };
+        task.event(txn, EventKind::TaskRetried, ending.reason())?;
+        close_attempt(task, txn.now, ending, state);
+        task.row.eligible_at_ms = txn.now + delay;
+        task.row.set_state(state);
+        task.save(txn)?;
+    }
+    Ok(task.row.state())
 }
 
 /// Ends the running attempt, if one runs: its token is stale from here on.
-fn close_attempt(task: &mut Task, now: u64, error: Option<TaskError>, report: Bytes, became: TaskState) {
-    let row = &mut task.row;
-    let token = std::mem::take(&mut row.token);
-    if let Some(attempt) = row
-        .attempts
-        .last_mut()
-        .filter(|attempt| token != 0 && attempt.token == token)
-    {
+fn close_attempt(task: &mut Task, now: u64, ending: Ending, became: TaskState) {
+    let token = task.stop_running();
+    if let Some(attempt) = task.row.attempts.last_mut().filter(|_| token != 0) {
         attempt.ended_at_ms = now;
-        attempt.error = error;
-        attempt.report = report;
+        attempt.error = ending.error;
+        attempt.report = ending.report;
         attempt.set_became(became);
     }
-    row.worker = 0;
-    row.lease_expires_at_ms = 0;
-    row.attempt_ends_at_ms = 0;
 }
 
-fn end(txn: &mut Txn<'_>, task: &mut Task, state: TaskState, error: Option<TaskError>) -> Result<(), Fatal> {
+fn end(txn: &mut Txn<'_>, task: &mut Task, state: TaskState, ending: Ending) -> Result<(), Fatal> {
     let (ns, id, now) = (task.ns, task.id, txn.now);
-    let was_blocked = task.row.state() == TaskState::Blocked;
     let kind = match state {
         TaskState::Succeeded => EventKind::TaskSucceeded,
         TaskState::Dead => EventKind::TaskDead,
         _ => EventKind::TaskCancelled,
     };
-    task.event(txn, kind, error.as_ref().map_or("", |error| &error.reason))?;
-    task.row.error = error;
+    task.event(txn, kind, ending.reason())?;
+    task.row.error = ending.error.clone();
     task.row.ended_at_ms = now;
-    task.row.eligible_at_ms = if was_blocked { 0 } else { task.row.eligible_at_ms };
-    task.row.set_state(state);
+    close_attempt(task, now, ending, state);
     if state == TaskState::Dead {
         // It may be requeued: it keeps its edges, and with them its dependencies' results, but waits no more.
-        if was_blocked {
+        if task.row.state() == TaskState::Blocked {
             dependency::hold_all(txn, task)?;
         }
     } else {
@@ -123,6 +104,7 @@ fn end(txn: &mut Txn<'_>, task: &mut Task, state: TaskState, error: Option<TaskE
         let at = now + task.row.retention_ms.max(limits::REQUEST_RETENTION_MS);
         expire(txn, at, ns, id);
     }
+    task.row.set_state(state);
     task.save(txn)?;
     dependency::ended(txn, ns, id, state == TaskState::Succeeded);
     Ok(())

@@ -136,25 +136,28 @@ impl Task {
         delete_rows(txn, ns, id, &self.row)
     }
 
-    /// Tells an event about this task; `worker` and `attempt` are those of the present attempt.
+    /// Tells an event about this task, and about its attempt if one runs.
     pub fn event(&self, txn: &mut Txn<'_>, kind: EventKind, detail: &str) -> Result<(), Fatal> {
         let namespace = txn.namespace_name(self.ns)?;
         let queue = txn.ix.queue(self.ns, self.row.queue)?.name.to_string();
-        let attempt = self.row.attempts.last();
-        let worker = attempt
-            .filter(|a| a.worker != 0)
-            .map_or_else(String::new, |a| Id(a.worker).to_string());
-        let attempt = attempt.map_or(0, |a| a.number);
+        let running = self.row.attempts.last().filter(|_| self.row.token != 0);
         let event = txn.event(kind, Id(self.id).to_string());
-        *event = tarn_proto::v1::Event {
-            namespace,
-            queue,
-            worker,
-            attempt,
-            detail: detail.to_owned(),
-            ..std::mem::take(event)
-        };
+        event.namespace = namespace;
+        event.queue = queue;
+        event.detail = detail.to_owned();
+        if let Some(attempt) = running {
+            event.worker = Id(attempt.worker).to_string();
+            event.attempt = attempt.number;
+        }
         Ok(())
+    }
+
+    /// Ends the present attempt, if there is one; gives its token, which is stale from here on, or 0.
+    pub fn stop_running(&mut self) -> u64 {
+        self.row.worker = 0;
+        self.row.lease_expires_at_ms = 0;
+        self.row.attempt_ends_at_ms = 0;
+        std::mem::take(&mut self.row.token)
     }
 
     /// Makes a waiting task ready, or delayed if it may not start yet. The caller saves it.

@@ -91,7 +91,7 @@ impl Outside {
     ) -> Result<Vec<(u64, Standing)>, Refusal> {
         let mut found = Vec::with_capacity(spec.after.len());
         for text in &spec.after {
-            let id = parse_id(text, "after")?;
+            let id = parse_id(text, "tasks.after")?;
             let standing = match self.known.get(&id) {
                 Some(standing) => *standing,
                 None => *self.known.entry(id).or_insert(dependency::standing(txn, ns, id)?),
@@ -100,16 +100,20 @@ impl Outside {
                 let message = format!(
                     "there is no task {text} in this namespace to wait for: check the id, or its retention is over"
                 );
-                return Err(reject::not_found("DEPENDENCY_NOT_FOUND", "after", message).into());
+                return Err(reject::not_found("DEPENDENCY_NOT_FOUND", "tasks.after", message).into());
             }
             let added = self.added.entry(id).or_default();
             *added += 1;
             if txn.ix.edges.dependents(id) + *added > limits::DEPENDENTS_MAX {
                 let message =
                     format!("too many tasks depend on task {text}: put a task between that they can depend on");
-                return Err(
-                    reject::full("TOO_MANY_DEPENDENTS", "after", limits::DEPENDENTS_MAX.into(), message).into(),
-                );
+                return Err(reject::full(
+                    "TOO_MANY_DEPENDENTS",
+                    "tasks.after",
+                    limits::DEPENDENTS_MAX.into(),
+                    message,
+                )
+                .into());
             }
             found.push((id, standing));
         }
@@ -126,7 +130,7 @@ fn check_edges(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer]) -> Result<(), Ref
         let message =
             "the unended and dead tasks of this namespace have too many dependencies: wait until some have ended";
         let limit = limits::NAMESPACE_EDGES_MAX;
-        return Err(reject::full("TOO_MANY_DEPENDENCIES", "after", limit, message).into());
+        return Err(reject::full("TOO_MANY_DEPENDENCIES", "tasks.after", limit, message).into());
     }
     Ok(())
 }
@@ -156,21 +160,21 @@ fn check_room(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer]) -> Result<(), Refu
     }
     if queues > limits::QUEUES_MAX {
         let message = "this namespace has too many queues: use fewer, a queue without tasks goes after a day";
-        return Err(reject::full("TOO_MANY_QUEUES", "queue", limits::QUEUES_MAX as u64, message).into());
+        return Err(reject::full("TOO_MANY_QUEUES", "tasks.queue", limits::QUEUES_MAX as u64, message).into());
     }
     Ok(())
 }
 
 fn queue_full(name: &str) -> Rejection {
     let message = format!("queue {name:?} is full: wait until tasks end, or requeue or purge its dead letters");
-    reject::full("QUEUE_FULL", "queue", limits::QUEUE_TASKS_MAX, message)
+    reject::full("QUEUE_FULL", "tasks.queue", limits::QUEUE_TASKS_MAX, message)
 }
 
 fn too_many_classes(name: &str) -> Rejection {
     let message = format!(
         "the tasks in queue {name:?} have too many different combinations of runtime, handler and required labels: use another queue"
     );
-    reject::full("TOO_MANY_CLASSES", "queue", limits::CLASSES_MAX as u64, message)
+    reject::full("TOO_MANY_CLASSES", "tasks.queue", limits::CLASSES_MAX as u64, message)
 }
 
 /// Creates a task; says what it must die of, if it can never run.

@@ -1,12 +1,11 @@
 //! Cancellation: asked for, or forced.
 
-use bytes::Bytes;
 use tarn_proto::v1::{CancelTaskRequest, CancelTaskResponse, EventKind, TaskState};
 
 use crate::domain::parse_id;
 use crate::error::Refusal;
 use crate::reject;
-use crate::task::{Task, end, error};
+use crate::task::{Task, end};
 use crate::txn::Txn;
 
 /// The command: a waiting task ends at once; a running one is told, or ends too if forced.
@@ -26,15 +25,7 @@ pub fn cancel_task(txn: &mut Txn<'_>, request: CancelTaskRequest) -> Result<Canc
             TaskState::Running
         }
         TaskState::Blocked | TaskState::Delayed | TaskState::Ready | TaskState::Running => {
-            let error = error("CANCELLED", "somebody cancelled the task");
-            end::cancel(
-                txn,
-                &mut task,
-                end::Ending {
-                    error,
-                    report: Bytes::new(),
-                },
-            )?;
+            end::cancel(txn, &mut task)?;
             TaskState::Cancelled
         }
         TaskState::Cancelled => TaskState::Cancelled,

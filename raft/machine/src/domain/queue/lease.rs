@@ -15,7 +15,7 @@ use crate::limits;
 use crate::reject;
 use crate::rows::{AttemptRow, LeaseRef, PassRow};
 use crate::task::spec::or_default;
-use crate::task::{Task, end, specification};
+use crate::task::{Task, end, error, specification};
 use crate::txn::Txn;
 
 /// The command: leases up to `max_tasks` tasks to a worker. None is an answer too.
@@ -176,8 +176,8 @@ pub fn heartbeat_tasks(txn: &mut Txn<'_>, request: HeartbeatTasksRequest) -> Res
 pub fn attempt_over(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
     let mut task = Task::indexed(txn, ns, id, TaskState::Running)?;
     let ending = match task.row.attempt_ends_at_ms <= txn.now {
-        true => end::Ending::by_time("ATTEMPT_TIMEOUT", "the attempt took longer than the task allows"),
-        false => end::Ending::by_time("LEASE_EXPIRED", "the worker did not renew its lease in time"),
+        true => end::Ending::without_report(error("ATTEMPT_TIMEOUT", "the attempt took longer than the task allows")),
+        false => end::Ending::without_report(error("LEASE_EXPIRED", "the worker did not renew its lease in time")),
     };
     end::fail_attempt(txn, &mut task, ending, false).map(drop)
 }

@@ -80,7 +80,15 @@ pub fn fail_task(txn: &mut Txn<'_>, request: FailTaskRequest) -> Result<FailTask
         | FailureKind::Returned => {
             keep_log(txn, &mut task, request.logs);
             let last = kind == FailureKind::Final;
-            end::fail_attempt(txn, &mut task, end::Ending { error, report }, last)?
+            end::fail_attempt(
+                txn,
+                &mut task,
+                end::Ending {
+                    error: Some(error),
+                    report,
+                },
+                last,
+            )?
         }
     };
     Ok(FailTaskResponse { state: state.into() })
@@ -89,15 +97,10 @@ pub fn fail_task(txn: &mut Txn<'_>, request: FailTaskRequest) -> Result<FailTask
 /// The attempt never began: the task is where it was before, and its turn is as early.
 fn give_back(txn: &mut Txn<'_>, task: &mut Task) -> Result<TaskState, Fatal> {
     task.event(txn, EventKind::TaskReturned, "")?;
-    let row = &mut task.row;
-    row.returned_token = row.token;
-    row.attempts.pop();
-    row.attempts_begun -= 1;
-    row.worker = 0;
-    row.token = 0;
-    row.lease_expires_at_ms = 0;
-    row.attempt_ends_at_ms = 0;
-    row.set_state(TaskState::Ready);
+    task.row.returned_token = task.stop_running();
+    task.row.attempts.pop();
+    task.row.attempts_begun -= 1;
+    task.row.set_state(TaskState::Ready);
     task.save(txn)?;
     Ok(TaskState::Ready)
 }
