@@ -24,6 +24,7 @@
 
 pub mod api;
 pub mod artifacts;
+pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dispatch;

@@ -1,2 +1,7 @@
 //! The tarn binary.
-fn main() {}
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tarn::cli::main()
+}

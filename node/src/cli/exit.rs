@@ -14,7 +14,7 @@ Exit codes:
   4   the time was up, or no answer came: the outcome is unknown
   5   the task that was waited for died
   6   the task that was waited for was cancelled
-  7   the node stopped because going on could have lost data; see its log";
+  70  the node stopped because going on could have lost data; see its log";
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -49,7 +49,7 @@ impl Failure {
             Failure::Client(_) | Failure::Other(_) => 1,
             Failure::Task { cancelled: false, .. } => 5,
             Failure::Task { cancelled: true, .. } => 6,
-            Failure::Node(_) => 7,
+            Failure::Node(_) => 70,
         }
     }
 

@@ -130,7 +130,7 @@ pub async fn node(command: NodeCommand, connect: &ConnectArgs, printer: Printer)
             if connect.address.is_empty() {
                 return Err(Failure::Usage("name the address of a node of the cluster with --address".into()));
             }
-            let joined = crate::peer::join(&token, &connect.address, &advertise, &data_dir).await?;
+            let joined = crate::peer::join(&token, &connect.address, &advertise, &data_dir).await.map_err(anyhow::Error::from)?;
             let value = serde_json::json!({ "node_id": joined.node_id, "cluster_id": joined.cluster_id, "data_dir": data_dir });
             printer.value(&value, || {
                 format!(
