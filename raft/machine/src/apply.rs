@@ -85,3 +85,46 @@ fn dispatch(txn: &mut Txn<'_>, body: command::Body) -> Result<outcome::Body, Ref
         C::ConsumeJoinToken(request) => O::ConsumeJoinToken(join_token::consume_join_token(txn, request)?),
     })
 }
+
+#[cfg(test)]
+mod tests {
+    use tarn_proto::v1::EnqueueRequest;
+    use tarn_storage::MemoryEngine;
+
+    use super::*;
+    use crate::Versions;
+    use crate::index::Indices;
+    use crate::overlay::Overlay;
+    use crate::rows::MetaRow;
+
+    #[test]
+    fn an_entry_that_runs_out_of_ids_refuses_the_rest() {
+        let (engine, mut ix) = (MemoryEngine::new(), Indices::default());
+        let mut txn = Txn::new(Overlay::new(&engine), &mut ix, MetaRow::default(), Versions::CURRENT, 7);
+        let mut last = 0;
+        while txn.has_ids() {
+            let id = txn.next_id();
+            assert!(
+                id > last && id >> limits::ORDINAL_BITS == 7,
+                "ids grow and name their entry"
+            );
+            last = id;
+        }
+        for _ in 0..limits::COMMAND_ORDINALS_MAX {
+            assert_eq!(txn.next_id() >> limits::ORDINAL_BITS, 7, "whoever began may finish");
+        }
+        let body = Some(command::Body::Enqueue(EnqueueRequest::default()));
+        let outcome = super::command(
+            &mut txn,
+            Command {
+                principal: String::new(),
+                body,
+            },
+        )
+        .expect("it is refused");
+        let Some(outcome::Body::Rejected(rejection)) = outcome.body else {
+            panic!("{outcome:?}")
+        };
+        assert_eq!(rejection.reason, "ENTRY_FULL");
+    }
+}

@@ -39,7 +39,7 @@ impl Machine {
     ///
     /// # Errors
     ///
-    /// `NAMESPACE_NOT_FOUND`, `QUEUE_NOT_FOUND`, `INVALID_PAGE_TOKEN`.
+    /// `NAMESPACE_NOT_FOUND`, `INVALID_NAME`, `INVALID_PAGE_TOKEN`. A queue without tasks is no error: it may be gone, and its ended tasks not.
     pub fn list_tasks(&self, request: &ListTasksRequest) -> Result<ListTasksResponse, Refusal> {
         let ns = self.namespace(&request.namespace)?;
         let after = page_start(&request.page_token)?;

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
-use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage, Value};
+use prost_reflect::{
+    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value,
+};
 use tarn_machine::Refusal;
 use tarn_machine::ids::Id;
 use tarn_proto::v1::{Command, Event, EventKind};
@@ -133,7 +135,8 @@ impl Runner {
                 (" detail=", &event.detail),
             ] {
                 let plain = key == " in=" && (value == "default" || value == &event.subject);
-                if !value.is_empty() && !plain && !(key == " worker=" && value == &event.subject) {
+                let itself = key == " worker=" && value == &event.subject;
+                if !(value.is_empty() || plain || itself) {
                     let space = if key.is_empty() { " " } else { "" };
                     line.push_str(&format!("{space}{key}{}", self.names.text(value)));
                 }
@@ -253,11 +256,7 @@ impl Runner {
             let no_field = || format!("{} has no field {name}", descriptor.name());
             let field = descriptor.get_field_by_name(name).ok_or_else(no_field)?;
             if field.is_map() {
-                let inner = match field.kind() {
-                    Kind::Message(entry) => self.fields_of_map(&entry, words)?,
-                    _ => return Err(no_field()),
-                };
-                message.set_field(&field, Value::Map(inner));
+                message.set_field(&field, Self::map(words)?);
                 continue;
             }
             let value = match (field.kind(), value) {
@@ -280,23 +279,16 @@ impl Runner {
         Ok(message)
     }
 
-    fn fields_of_map(
-        &self,
-        _entry: &MessageDescriptor,
-        words: &mut Vec<String>,
-    ) -> Text<std::collections::HashMap<prost_reflect::MapKey, Value>> {
-        let mut map = std::collections::HashMap::new();
-        while let Some(word) = words.pop() {
-            if word == "}" {
-                break;
-            }
+    fn map(words: &mut Vec<String>) -> Text<Value> {
+        let mut value = Value::Map(Default::default());
+        let Value::Map(map) = &mut value else {
+            return Err("a map is a map".to_owned());
+        };
+        while let Some(word) = words.pop().filter(|word| word != "}") {
             let (key, value) = word.split_once('=').ok_or_else(|| format!("what is {word:?}?"))?;
-            map.insert(
-                prost_reflect::MapKey::String(key.to_owned()),
-                Value::String(expand(value)),
-            );
+            map.insert(MapKey::String(key.to_owned()), Value::String(expand(value)));
         }
-        Ok(map)
+        Ok(value)
     }
 
     fn value(&self, field: &FieldDescriptor, text: &str) -> Text<Value> {

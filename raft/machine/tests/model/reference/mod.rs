@@ -202,9 +202,9 @@ impl Model {
     fn answer_again(&self, answer: &outcome::Body) -> outcome::Body {
         let outcome::Body::LeaseTasks(leased) = answer else { return answer.clone() };
         let current = leased.tasks.iter().filter_map(|leased| {
-            let task = self.tasks.get(&number(&leased.task_id))?;
-            let namespace_lives = self.namespaces.contains_key(&task.ns);
-            (namespace_lives && self.holds(task, leased.token)).then(|| self.leased(task))
+            let id = number(&leased.task_id);
+            let task = self.tasks.get(&id).filter(|task| self.namespaces.contains_key(&task.ns))?;
+            self.holds(task, leased.token).then(|| self.leased(id))
         });
         outcome::Body::LeaseTasks(LeaseTasksResponse { tasks: current.collect() })
     }
