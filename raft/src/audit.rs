@@ -5,7 +5,6 @@
 //! be right, and whoever differs from it stops before it answers another question.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use bytes::Bytes;
 use openraft::async_runtime::watch::WatchReceiver;
@@ -16,13 +15,10 @@ use crate::transport::{Method, Peer};
 use crate::types::{FatalFlag, NodeId};
 use crate::wire::{self, DigestAt};
 
-/// From comparison to comparison.
-const INTERVAL: Duration = Duration::from_secs(5);
-
 /// Compares as long as this node runs; only the leader does anything.
 pub(crate) async fn run(admin: Admin, machine: StateMachine, fatal: FatalFlag) {
     loop {
-        tokio::time::sleep(INTERVAL).await;
+        tokio::time::sleep(admin.timings.audit).await;
         if !admin.leadership.borrow().is_this_node {
             continue;
         }

@@ -116,6 +116,10 @@ impl Consensus {
     /// The data directory belongs to another node, is in use, was written by a build that is too new, or is damaged; or
     /// the timings contradict each other.
     pub async fn start(options: Options) -> Result<Self, StartError> {
+        if options.node_id == 0 {
+            let reason = "node ids begin at 1".into();
+            return Err(StartError { reason, source: None });
+        }
         let fatal = FatalFlag::new();
         let (log, machine) = open(&options, fatal.clone()).await?;
         let network = Network {
@@ -282,15 +286,22 @@ impl Consensus {
         status::look(&self.inner.raft, &self.inner.machine, &self.inner.build_version).ok_or(ReadError::Stopped)
     }
 
+    /// The members of the cluster, as this node knows them, and whether each has a vote. Cheap: does not touch the state.
+    pub fn members(&self) -> Vec<(Peer, bool)> {
+        let metrics = self.inner.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let members = membership.nodes().map(|(id, node)| {
+            let address = node.addr.clone();
+            (Peer { id: *id, address }, membership.voter_ids().any(|voter| voter == *id))
+        });
+        members.collect()
+    }
+
     /// Asks every member what it is, at most for `timeout`.
     pub async fn member_infos(&self, timeout: Duration) -> Vec<MemberInfo> {
-        let peers: Vec<Peer> = {
-            let metrics = self.inner.raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            let nodes = metrics.membership_config.membership().nodes();
-            nodes.map(|(id, node)| Peer { id: *id, address: node.addr.clone() }).collect()
-        };
-        futures::future::join_all(peers.into_iter().map(|peer| async move {
+        let peers = self.members().into_iter().map(|(peer, _)| peer);
+        futures::future::join_all(peers.map(|peer| async move {
             let info = match peer.id == self.inner.peers.node_id {
                 true => Some(self.inner.peers.info()),
                 false => tokio::time::timeout(timeout, self.inner.admin.node_info(&peer)).await.ok().flatten(),
@@ -454,10 +465,7 @@ impl Consensus {
     }
 
     fn has_other_voters(&self) -> bool {
-        let metrics = self.inner.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let mut voters = metrics.membership_config.membership().voter_ids();
-        voters.any(|id| id != self.inner.peers.node_id)
+        self.members().iter().any(|(peer, voter)| *voter && peer.id != self.inner.peers.node_id)
     }
 }
 
@@ -503,6 +511,7 @@ fn config(options: &Options) -> Result<Arc<Config>, StartError> {
         heartbeat,
         election_min,
         election_max,
+        ..
     } = options.timings;
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {

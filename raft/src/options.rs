@@ -65,6 +65,8 @@ pub struct Timings {
     pub election_min: Duration,
     /// See above.
     pub election_max: Duration,
+    /// How often the leader compares the states of the nodes.
+    pub audit: Duration,
 }
 
 impl Default for Timings {
@@ -75,6 +77,7 @@ impl Default for Timings {
             heartbeat: Duration::from_millis(150),
             election_min: Duration::from_millis(450),
             election_max: Duration::from_millis(900),
+            audit: Duration::from_secs(5),
         }
     }
 }

@@ -25,12 +25,16 @@ use crate::consensus::Tasks;
 use crate::leadership::{self, LeaderTime, Leadership};
 use crate::options::ProposalLimits;
 use crate::state_machine::Applied;
-use crate::transport::{Method, Peer, Transport, TransportError};
+use crate::transport::{MESSAGE_BYTES_MAX, Method, Peer, Transport, TransportError};
 use crate::types::{Payload, Raft};
 use crate::wire::{self, ProposeOutcome};
 
-/// The longest command, encoded, in bytes. The kernel's own limits on a request lie below.
-pub const COMMAND_BYTES_MAX: usize = 8 << 20;
+/// The longest command, encoded, in bytes: the kernel's limit, checked before the log.
+pub const COMMAND_BYTES_MAX: usize = tarn_machine::limits::COMMAND_BYTES_MAX;
+
+/// The longest answer to a forwarded group. What does not fit is left unanswered and asked for again, which gives the same
+/// outcome: a few hundred commands that lease large tasks, together in one group, could fill any message.
+const REPLY_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// The longest that a group waits for the leader's answer: less than most deadlines, so that there is time for another try.
 const FORWARD_TIMEOUT_MAX: Duration = Duration::from_secs(5);
@@ -179,9 +183,16 @@ impl Proposer {
             let bytes = command.encoded_len();
             attempt(&self.appender, Some(command), bytes, deadline)
         });
+        let mut bytes = 0;
         let results = futures::future::join_all(attempts).await.into_iter().map(|attempt| {
             let outcome = match attempt {
-                Some(Attempt::Applied(outcome)) => ProposeOutcome::Applied(outcome),
+                Some(Attempt::Applied(outcome)) => {
+                    bytes += outcome.encoded_len();
+                    match bytes <= REPLY_BYTES_MAX {
+                        true => ProposeOutcome::Applied(outcome),
+                        false => ProposeOutcome::Unknown(wire::Empty {}),
+                    }
+                }
                 Some(Attempt::NotProposed) | None => ProposeOutcome::NotProposed(wire::Empty {}),
                 Some(Attempt::Unknown) => ProposeOutcome::Unknown(wire::Empty {}),
             };

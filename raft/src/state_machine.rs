@@ -249,7 +249,7 @@ impl Shared {
         }
         crash::point(crash::APPLY_COMMIT_AFTER);
         live.last_applied = Some(entry.log_id);
-        if index % DIGEST_EVERY == 0 {
+        if index.is_multiple_of(DIGEST_EVERY) {
             self.remember_digest(index, live.machine.digest());
         }
         Ok((outcomes, batch, live.position()))
@@ -286,9 +286,11 @@ impl Shared {
         self.refuse_unreadable(&snapshot.manifest).map_err(io::Error::other)?;
         self.snapshots.publish(snapshot)?;
 
-        let mut guard = self.live.write().map_err(|_| closed())?;
-        let old = guard.as_ref().ok_or_else(closed)?.generation;
-        let generation = old + 1;
+        // openraft never applies meanwhile, so the old state can be read until the new one is ready.
+        let generation = {
+            let guard = self.live.read().map_err(|_| closed())?;
+            guard.as_ref().ok_or_else(closed)?.generation + 1
+        };
         snapshot.copy_state(&self.dirs.path(generation))?;
         let live = Live::open(self.dirs.path(generation), generation, self.versions)?;
         let meta = snapshot.meta();
@@ -298,11 +300,16 @@ impl Shared {
                 meta.last_log_id, live.last_applied
             )));
         }
-        self.dirs.switch(generation)?;
         let position = live.position();
-        // Closes the old engine before its directory goes.
-        *guard = Some(live);
-        drop(guard);
+        {
+            let mut guard = self.live.write().map_err(|_| closed())?;
+            if guard.is_none() {
+                return Err(closed());
+            }
+            self.dirs.switch(generation)?;
+            // Closes the old engine before its directory goes.
+            *guard = Some(live);
+        }
         self.dirs.remove_others(generation)?;
         crash::point(crash::STATE_CLEANUP_AFTER);
         self.digests.lock().expect("no holder of this lock panics").clear();

@@ -14,8 +14,10 @@
 pub(crate) mod receive;
 pub(crate) mod send;
 
+use std::collections::HashMap;
 use std::fs::{self, File};
 use std::io;
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
@@ -39,6 +41,8 @@ const INCOMING: &str = "incoming-";
 pub(crate) struct SnapshotStore {
     root: PathBuf,
     current: Mutex<Option<Arc<SnapshotDir>>>,
+    /// Held while one is built: there is one building site.
+    building: Mutex<()>,
 }
 
 /// A complete snapshot on disk. Its directory goes when a newer one has taken its place and nobody reads it any more.
@@ -93,6 +97,7 @@ impl SnapshotStore {
         Ok(Self {
             root,
             current: Mutex::new(newest.map(Arc::new)),
+            building: Mutex::new(()),
         })
     }
 
@@ -106,6 +111,7 @@ impl SnapshotStore {
         &self,
         checkpoint: impl FnOnce(&Path) -> Result<StateLabel, io::Error>,
     ) -> Result<Arc<SnapshotDir>, io::Error> {
+        let _building = self.building.lock().expect("no holder of this lock panics");
         let building = self.root.join(BUILDING);
         dir::remove_durably(&building).map_err(storage)?;
         dir::create_durably(&building).map_err(storage)?;
@@ -119,7 +125,7 @@ impl SnapshotStore {
             machine_version: label.machine_version,
             last_log_id: label.last_log_id.as_ref().map(convert::log_id_to_wire),
             membership: Some(convert::stored_to_wire(&label.membership)),
-            files: describe(&building.join(FILES))?,
+            files: self.describe(&building.join(FILES))?,
         };
         dir::write_atomically(&building.join(MANIFEST), &wire::encode(&manifest)).map_err(storage)?;
         let snapshot = Arc::new(SnapshotDir::open(building)?);
@@ -143,17 +149,49 @@ impl SnapshotStore {
         }
         crash::point(crash::SNAPSHOT_PUBLISH_AFTER);
 
-        let previous = self
-            .current
-            .lock()
-            .expect("no holder of this lock panics")
-            .replace(snapshot.clone());
-        if let Some(previous) = previous
+        let mut current = self.current.lock().expect("no holder of this lock panics");
+        let newer_exists = current.as_ref().is_some_and(|current| current.meta.last_log_id > snapshot.meta.last_log_id);
+        if newer_exists {
+            // One from the leader was installed while this one was built.
+            snapshot.obsolete.store(true, Ordering::Relaxed);
+        } else if let Some(previous) = current.replace(snapshot.clone())
             && previous.path() != path
         {
             previous.obsolete.store(true, Ordering::Relaxed);
         }
         Ok(())
+    }
+
+    /// The files of a checkpoint with their hashes. A table file that is the very file of the last snapshot, by another
+    /// name, is not read again: most of a large state does not change from one snapshot to the next.
+    fn describe(&self, files: &Path) -> Result<Vec<ManifestFile>, io::Error> {
+        let mut known: HashMap<(u64, u64), ManifestFile> = HashMap::new();
+        if let Some(last) = self.current() {
+            for file in last.manifest.files.iter().filter(|file| is_table(&file.name)) {
+                if let Ok(metadata) = fs::metadata(last.file(file)) {
+                    known.insert((metadata.dev(), metadata.ino()), file.clone());
+                }
+            }
+        }
+        let mut described = Vec::new();
+        for entry in fs::read_dir(files)? {
+            let entry = entry?;
+            let metadata = entry.metadata()?;
+            if !metadata.is_file() {
+                return Err(io::Error::other(format!("{} is not a plain file", entry.path().display())));
+            }
+            let name = entry
+                .file_name()
+                .into_string()
+                .map_err(|name| io::Error::other(format!("the engine made a file named {name:?}")))?;
+            let (bytes, blake3) = match known.get(&(metadata.dev(), metadata.ino())) {
+                Some(same) if is_table(&name) && same.bytes == metadata.len() => (same.bytes, same.blake3.clone()),
+                _ => hash_file(&entry.path())?,
+            };
+            described.push(ManifestFile { name, bytes, blake3 });
+        }
+        described.sort_by(|a, b| a.name.cmp(&b.name));
+        Ok(described)
     }
 }
 
@@ -190,7 +228,7 @@ impl SnapshotDir {
         fs::create_dir(target)?;
         for file in &self.manifest.files {
             let (from, to) = (self.file(file), target.join(&file.name));
-            let linked = file.name.ends_with(".sst") && fs::hard_link(&from, &to).is_ok();
+            let linked = is_table(&file.name) && fs::hard_link(&from, &to).is_ok();
             if !linked {
                 fs::copy(&from, &to)?;
             }
@@ -237,23 +275,9 @@ fn parse_manifest(bytes: Bytes) -> Result<Manifest, PeerError> {
     Ok(manifest)
 }
 
-/// The files of a checkpoint, hashed.
-fn describe(files: &Path) -> Result<Vec<ManifestFile>, io::Error> {
-    let mut described = Vec::new();
-    for entry in fs::read_dir(files)? {
-        let entry = entry?;
-        if !entry.file_type()?.is_file() {
-            return Err(io::Error::other(format!("{} is not a plain file", entry.path().display())));
-        }
-        let name = entry
-            .file_name()
-            .into_string()
-            .map_err(|name| io::Error::other(format!("the engine made a file named {name:?}")))?;
-        let (bytes, blake3) = hash_file(&entry.path())?;
-        described.push(ManifestFile { name, bytes, blake3 });
-    }
-    described.sort_by(|a, b| a.name.cmp(&b.name));
-    Ok(described)
+/// Whether an engine never changes the file once it is written.
+fn is_table(name: &str) -> bool {
+    name.ends_with(".sst")
 }
 
 fn hash_file(path: &Path) -> Result<(u64, Bytes), io::Error> {
@@ -314,6 +338,16 @@ mod tests {
         assert_eq!(found.meta().last_log_id, label(20).last_log_id);
         assert_eq!(found.manifest.files.len(), 2);
         assert!(!temp.path().join(BUILDING).exists());
+    }
+
+    #[test]
+    fn an_older_snapshot_does_not_take_the_place_of_a_newer_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+        build(&store, 20, b"twenty");
+        drop(build(&store, 10, b"ten"));
+        assert_eq!(store.current().unwrap().meta().last_log_id, label(20).last_log_id);
+        assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 1);
     }
 
     #[test]

@@ -164,3 +164,35 @@ cluster_test! {
         assert_eq!(cluster.leader().await, leader);
     }
 }
+
+cluster_test! {
+    async fn a_node_whose_state_differs_stops() {
+        use tarn_machine::keys::Key;
+        use tarn_storage::{Batch, Durability, Engine, Profile, RocksEngine, RocksOptions};
+        let mut cluster = Cluster::founded(3).await;
+        enqueued(cluster.node(1), "before").await;
+        cluster.converged().await;
+        let odd = cluster.follower().await;
+        cluster.kill(odd).await;
+        // A bit of its state turns over, unnoticed by the engine's checksums.
+        {
+            let dir = cluster.node_dir(odd).join("state/g00000001");
+            let keyspaces = &[tarn_machine::STATE];
+            let engine = RocksEngine::open(&dir, RocksOptions { keyspaces, profile: Profile::State }).unwrap();
+            let mut batch = Batch::new();
+            batch.put(tarn_machine::STATE, Key::Digest.encode(), [7; 32]);
+            engine.write(batch, Durability::Synced).unwrap();
+        }
+        let node = cluster.start(odd, VERSIONS).await;
+        let leader = cluster.leader_other_than(odd).await;
+        for n in 0..150 {
+            enqueued(cluster.node(leader), &format!("r{n}")).await;
+        }
+        let mut fatal = node.fatal();
+        let reason = fatal.wait_for(Option::is_some).await.unwrap().clone().unwrap();
+        assert!(reason.contains("differs from the majority's"), "{reason}");
+        for id in cluster.ids().into_iter().filter(|id| *id != odd) {
+            assert!(cluster.node(id).fatal().borrow().is_none());
+        }
+    }
+}

@@ -170,6 +170,7 @@ impl Cluster {
                 heartbeat: Duration::from_millis(100),
                 election_min: Duration::from_millis(300),
                 election_max: Duration::from_millis(600),
+                audit: Duration::from_millis(200),
             },
             ..Options::new(id, self.node_dir(id), versions, self.net.transport(id))
         }
