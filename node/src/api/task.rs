@@ -39,7 +39,7 @@ impl TaskService for Api {
         let until = call
             .deadline
             .min(Instant::now() + Duration::from_millis(question.wait_ms));
-        while !has_ended(&answer) && ended.changed_until(until).await {
+        while !has_ended(&answer) && self.stopping.run_until_cancelled(ended.changed_until(until)).await == Some(true) {
             let again = self.way.look(|machine| machine.get_task(&question));
             answer = again.map_err(|refusal| call.status(refusal))?;
         }

@@ -20,7 +20,7 @@ use crate::gate::{Caller, Gate};
 use crate::host::{Host, HostOptions};
 use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Refusals, listen};
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
-use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, ask_for_membership};
+use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, ask_for_membership, should_ask};
 use crate::way::Way;
 
 /// A node that is this many entries behind what it knows to be committed is not ready.
@@ -253,6 +253,7 @@ fn options(config: &Config, node_id: u64, links: &Arc<Links>) -> Options {
         heartbeat: Duration::from_millis(raft.heartbeat_ms),
         election_min: Duration::from_millis(raft.election_min_ms),
         election_max: Duration::from_millis(raft.election_max_ms),
+        ..Timings::default()
     };
     options.limits = Limits {
         snapshot_entries: raft.snapshot_entries,
@@ -282,9 +283,9 @@ async fn found(config: &Config, consensus: &Consensus, node_id: u64, addresses: 
     }
 }
 
-/// A node that came by joining asks to be made a member, once in its life.
+/// A node that came by joining asks to be made a member, until it has a vote.
 async fn become_member(consensus: Consensus, links: Arc<Links>, seeds: Seeds, advertise: String, stops: Stops) {
-    if consensus.is_bootstrapped().await {
+    if !should_ask(&consensus, seeds.node_id, false).await {
         return;
     }
     let request = PeerMembershipRequest {

@@ -175,7 +175,7 @@ impl Dispatcher {
                 }
             }
         }
-        self.waiting().clear();
+        self.waiting().close();
         self.sessions().end_all();
     }
 

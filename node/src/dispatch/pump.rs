@@ -44,6 +44,8 @@ pub(super) struct Waiting {
     asked: u64,
     /// Counts events that may have made tasks ready.
     news: u64,
+    /// Nobody is served any more.
+    closed: bool,
 }
 
 impl Default for Waiting {
@@ -51,14 +53,18 @@ impl Default for Waiting {
         Self {
             line: VecDeque::new(),
             asked: 0,
+            closed: false,
             news: 1,
         }
     }
 }
 
 impl Waiting {
+    /// Puts a waiter at the end of the line. Once it is closed, the waiter is told at once, by the end of its channel.
     pub fn push(&mut self, waiter: Waiter) {
-        self.line.push_back(waiter);
+        if !self.closed {
+            self.line.push_back(waiter);
+        }
     }
 
     /// Something may have become ready.
@@ -67,7 +73,8 @@ impl Waiting {
     }
 
     /// Nobody will be served any more.
-    pub fn clear(&mut self) {
+    pub fn close(&mut self) {
+        self.closed = true;
         self.line.clear();
     }
 
@@ -130,11 +137,11 @@ impl Dispatcher {
             if empty {
                 waiter.saw = news;
                 waiting.push(waiter);
-                return;
+            } else {
+                // Nobody there any more: the tasks go back as they are dropped.
+                let _ = waiter.answer.send(granted);
             }
         }
-        // Nobody there any more: the tasks go back as they are dropped.
-        let _ = waiter.answer.send(granted);
         // What this lease left over may suit others.
         self.shared.arrivals.notify_one();
     }

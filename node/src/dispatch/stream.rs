@@ -26,8 +26,9 @@ use super::{Dispatcher, Granted, Notice, Session};
 use crate::gate::{Caller, Reason, Refusal};
 use crate::way::Way;
 
-/// Responses that wait for the client to read. When full, leasing and answering wait.
-const OUTGOING_MAX: usize = 64;
+/// Responses that wait for the client to read. When full, leasing and answering wait. Each may carry a payload of a megabyte, so this
+/// many are what a client that does not read can hold in memory.
+const OUTGOING_MAX: usize = 32;
 
 /// Commands of one stream under way at once. When as many are, the stream is read no further. Enough to fill several log entries while
 /// earlier ones are flushed.
@@ -260,15 +261,15 @@ impl Worker {
     }
 
     /// Starts a command; waits while too many are under way. Its answer carries the correlation.
-    async fn run<R: CommandBody>(
+    async fn run<R>(
         self: &Arc<Self>,
         slots: &Arc<Semaphore>,
         correlation: u64,
         request: R,
         wrap: fn(R::Response) -> work_response::Message,
     ) where
+        R: CommandBody + Send + 'static,
         R::Response: Send,
-        R: Send + 'static,
     {
         let slot = slots
             .clone()

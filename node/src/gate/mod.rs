@@ -60,8 +60,11 @@ trait Step: Send + Sync {
 #[derive(Clone)]
 pub struct Gate {
     steps: Arc<[Box<dyn Step>]>,
-    refused: Arc<dyn Fn(&'static str, &str) + Send + Sync>,
+    refused: Listener,
 }
+
+/// Hears of refusals: the step and the reason.
+type Listener = Arc<dyn Fn(&'static str, &str) + Send + Sync>;
 
 impl Gate {
     /// The gate of a node. `refused` hears of every refusal: the step and the reason.

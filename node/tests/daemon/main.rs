@@ -1,0 +1,9 @@
+//! A whole node, in process, over real connections on free ports. One program, because each test program links all of tarn.
+
+mod api;
+mod cluster;
+mod common;
+mod executor;
+mod ops;
+mod refusals;
+mod streams;
