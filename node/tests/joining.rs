@@ -241,6 +241,19 @@ async fn three_nodes_grow_out_of_one_and_are_administered_through_any() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_stopped_before_it_votes_goes_on_when_it_is_back() {
+    let mut cluster = Cluster::found(true).await;
+    cluster.join(0).await;
+    let (node, dir) = cluster.nodes.pop().unwrap();
+    let address = node.addresses().api;
+    node.shutdown().await;
+    let node = daemon::start(config(dir.path(), address)).await.unwrap();
+    cluster.nodes.push((node, dir));
+    cluster.wait_for("the node votes after all", |state| voters(state) == [1, 2]).await;
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_token_is_for_one_key_and_can_be_repeated_with_it() {
     let cluster = Cluster::found(true).await;
     let address = cluster.address(0);

@@ -57,7 +57,9 @@ pub enum ArtifactError {
         voters: usize,
     },
     /// Those who may have it could not be asked.
-    #[error("artifact {artifact} is not on this node and {unreachable} of its peers cannot be asked: try again when they are up")]
+    #[error(
+        "artifact {artifact} is not on this node and {unreachable} of its peers cannot be asked: try again when they are up"
+    )]
     Unreachable {
         /// The artifact.
         artifact: Hash,
@@ -83,7 +85,13 @@ impl ArtifactError {
     #[must_use]
     pub fn rejection(&self) -> v1::Rejection {
         let (code, reason, field, limit) = self.verdict();
-        v1::Rejection { code: code as u32, reason: reason.into(), message: self.to_string(), field: field.into(), limit }
+        v1::Rejection {
+            code: code as u32,
+            reason: reason.into(),
+            message: self.to_string(),
+            field: field.into(),
+            limit,
+        }
     }
 
     fn verdict(&self) -> (Code, &'static str, &'static str, u64) {
@@ -91,7 +99,12 @@ impl ArtifactError {
             Self::BadName(_) => (Code::InvalidArgument, "ARTIFACT_NAME_INVALID", "artifact", 0),
             Self::NotFound(_) => (Code::NotFound, "ARTIFACT_NOT_FOUND", "artifact", 0),
             Self::TooLarge { max_bytes } => (Code::InvalidArgument, "ARTIFACT_TOO_LARGE", "chunk", *max_bytes),
-            Self::ChunkTooLarge { .. } => (Code::InvalidArgument, "ARTIFACT_CHUNK_TOO_LARGE", "chunk", CHUNK_BYTES as u64),
+            Self::ChunkTooLarge { .. } => (
+                Code::InvalidArgument,
+                "ARTIFACT_CHUNK_TOO_LARGE",
+                "chunk",
+                CHUNK_BYTES as u64,
+            ),
             Self::HashMismatch { .. } => (Code::InvalidArgument, "HASH_MISMATCH", "artifact", 0),
             Self::Interrupted => (Code::Aborted, "ARTIFACT_INTERRUPTED", "", 0),
             Self::NotReplicated { .. } => (Code::Unavailable, "NOT_REPLICATED", "", 0),
@@ -118,5 +131,6 @@ impl From<StoreError> for ArtifactError {
 /// Reads an artifact's name out of a message.
 pub(super) fn parse_name(name: &str) -> Result<Hash, ArtifactError> {
     // What is quoted comes from outside: it is cut.
-    name.parse().map_err(|_| ArtifactError::BadName(name.chars().take(80).collect()))
+    name.parse()
+        .map_err(|_| ArtifactError::BadName(name.chars().take(80).collect()))
 }

@@ -61,6 +61,12 @@ impl Members for ConsensusMembers {
     fn members(&self) -> Vec<ClusterMember> {
         // A node that has stopped knows nobody.
         let members = self.consensus.status().map(|status| status.members).unwrap_or_default();
-        members.into_iter().map(|member| ClusterMember { peer: member.peer, voter: member.voter }).collect()
+        members
+            .into_iter()
+            .map(|member| ClusterMember {
+                peer: member.peer,
+                voter: member.voter,
+            })
+            .collect()
     }
 }

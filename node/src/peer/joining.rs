@@ -9,8 +9,8 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tarn_client::tls::{
-    Address, AddressError, CaCertificate, ConnectOptions, Credentials, Identity, KeyError, Principal, PrivateKey, connect,
-    read_secret_file,
+    Address, AddressError, CaCertificate, ConnectOptions, Credentials, Identity, KeyError, Principal, PrivateKey,
+    connect, read_secret_file,
 };
 use tarn_proto::v1::join_service_client::JoinServiceClient;
 use tarn_proto::v1::{JoinRequest, JoinResponse};
@@ -107,7 +107,10 @@ pub async fn join(
     advertise: &str,
     data_dir: &Path,
 ) -> Result<Joined, JoinError> {
-    let addresses = addresses.iter().map(|address| address.parse()).collect::<Result<Vec<Address>, _>>()?;
+    let addresses = addresses
+        .iter()
+        .map(|address| address.parse())
+        .collect::<Result<Vec<Address>, _>>()?;
     let advertise: Address = advertise.parse()?;
     let store = IdentityStore::new(data_dir);
     if store.exists() {
@@ -115,18 +118,30 @@ pub async fn join(
     }
     let pending = data_dir.join(PENDING_DIR).join(format!("{}.key", token.id()));
     let key = pending_key(&pending)?;
-    let request = JoinRequest { certificate_request: make_request(&key).into(), address: advertise.to_string() };
+    let request = JoinRequest {
+        certificate_request: make_request(&key).into(),
+        address: advertise.to_string(),
+    };
     let response = ask(token, &addresses, request).await?;
     let credentials = verify(token, &response, key)?;
 
     let members = response.members.iter();
-    let seeds = members.map(|member| Seed { node_id: member.node_id, address: member.address.clone() }).collect();
+    let seeds = members
+        .map(|member| Seed {
+            node_id: member.node_id,
+            address: member.address.clone(),
+        })
+        .collect();
     let cluster_id = credentials.ca().cluster().to_owned();
     Seeds::new(cluster_id.clone(), response.node_id, advertise.to_string(), seeds).store(data_dir)?;
     store.create(credentials.ca(), &credentials.identity())?;
     // Only tidiness: the identity has the key now.
     let _ = fs::remove_file(&pending).and_then(|()| fs::remove_dir(data_dir.join(PENDING_DIR)));
-    Ok(Joined { node_id: response.node_id, cluster_id, identity_dir: store.dir().to_owned() })
+    Ok(Joined {
+        node_id: response.node_id,
+        cluster_id,
+        identity_dir: store.dir().to_owned(),
+    })
 }
 
 /// The directory has an identity: the one that this token's cluster gave, or somebody else's.
@@ -134,9 +149,11 @@ fn joined_already(token: &JoinToken, store: &IdentityStore) -> Result<Joined, Jo
     let credentials = store.load()?;
     let principal = credentials.principal();
     match principal.kind {
-        tarn_client::tls::PrincipalKind::Node { id } if token.pins(credentials.ca()) => {
-            Ok(Joined { node_id: id, cluster_id: principal.cluster, identity_dir: store.dir().to_owned() })
-        }
+        tarn_client::tls::PrincipalKind::Node { id } if token.pins(credentials.ca()) => Ok(Joined {
+            node_id: id,
+            cluster_id: principal.cluster,
+            identity_dir: store.dir().to_owned(),
+        }),
         _ => Err(JoinError::OtherIdentity { principal }),
     }
 }
@@ -169,7 +186,10 @@ async fn ask(token: &JoinToken, addresses: &[Address], request: JoinRequest) -> 
                 Err(Answer::Refused(status)) => return Err(JoinError::Refused(status)),
                 // Perhaps this node has not heard of the token yet: another may have.
                 Err(Answer::Untrusted(reason)) => {
-                    untrusted = Some(JoinError::Untrusted { address: address.clone(), reason });
+                    untrusted = Some(JoinError::Untrusted {
+                        address: address.clone(),
+                        reason,
+                    });
                 }
                 Err(Answer::Unavailable(reason)) => last = format!("{address}: {reason}"),
             }
@@ -196,12 +216,12 @@ enum Answer {
 
 async fn ask_one(token: &JoinToken, address: &Address, request: JoinRequest) -> Result<JoinResponse, Answer> {
     let exchange = async {
-        let channel = connect(address, token.client_config(), &ConnectOptions::default()).await.map_err(|error| {
-            match tarn_client::tls::refusal_in(&error) {
+        let channel = connect(address, token.client_config(), &ConnectOptions::default())
+            .await
+            .map_err(|error| match tarn_client::tls::refusal_in(&error) {
                 Some(refusal) => Answer::Untrusted(refusal.to_string()),
                 None => Answer::Unavailable(error.reason),
-            }
-        })?;
+            })?;
         let answer = JoinServiceClient::new(channel).join(request).await;
         answer.map(tonic::Response::into_inner).map_err(judge)
     };
@@ -218,12 +238,19 @@ fn judge(status: Status) -> Answer {
     }
     match Fault::of(status) {
         Fault::Refused(status) => match status.code() {
-            Code::Unavailable | Code::Aborted | Code::ResourceExhausted => Answer::Unavailable(status.message().to_owned()),
+            Code::Unavailable | Code::Aborted | Code::ResourceExhausted => {
+                Answer::Unavailable(status.message().to_owned())
+            }
             _ => Answer::Refused(status),
         },
+        // On the way through HTTP/2 an alert is reduced to its words.
+        Fault::Broken(reason) if reason.contains(ALERT) => Answer::Untrusted(reason),
         fault => Answer::Unavailable(fault.to_string()),
     }
 }
+
+/// How the words of an alert from the other side begin: it has looked at the certificate and does not accept it.
+const ALERT: &str = "received fatal alert";
 
 /// Believes nothing that does not follow from the token: the root must be the pinned one, and the certificate a node's, for
 /// our key, issued by that root.
@@ -234,9 +261,13 @@ fn verify(token: &JoinToken, response: &JoinResponse, key: PrivateKey) -> Result
     if !token.pins(&ca) {
         return Err(bad(&"its root certificate is not the one that the token names"));
     }
-    let identity = Identity::from_pem(response.certificate.as_bytes(), key.to_pem().as_bytes()).map_err(|error| bad(&error))?;
+    let identity =
+        Identity::from_pem(response.certificate.as_bytes(), key.to_pem().as_bytes()).map_err(|error| bad(&error))?;
     if *identity.principal() != Principal::node(ca.cluster(), response.node_id) {
-        return Err(bad(&format_args!("the certificate is that of {}", identity.principal())));
+        return Err(bad(&format_args!(
+            "the certificate is that of {}",
+            identity.principal()
+        )));
     }
     let credentials = Credentials::new(ca, identity);
     credentials.check_issuer().map_err(|error| bad(&error))?;
@@ -255,7 +286,9 @@ mod tests {
         JoinResponse {
             node_id: 4,
             cluster_id: authority.cluster().into(),
-            certificate: authority.sign_request(&request, kind, &IssueOptions::default()).unwrap(),
+            certificate: authority
+                .sign_request(&request, kind, &IssueOptions::default())
+                .unwrap(),
             ca_certificate: authority.certificate().to_pem(),
             members: Vec::new(),
         }
@@ -273,13 +306,25 @@ mod tests {
 
         let refused = |response: &JoinResponse| verify(&token, response, key.clone()).unwrap_err().to_string();
         assert!(refused(&answer(&other, &key, &node)).contains("root certificate"));
-        let foreign = JoinResponse { certificate: answer(&other, &key, &node).certificate, ..good.clone() };
+        let foreign = JoinResponse {
+            certificate: answer(&other, &key, &node).certificate,
+            ..good.clone()
+        };
         assert!(refused(&foreign).contains("not issued"));
-        assert!(refused(&JoinResponse { node_id: 5, ..good.clone() }).contains("node 4"));
+        assert!(
+            refused(&JoinResponse {
+                node_id: 5,
+                ..good.clone()
+            })
+            .contains("node 4")
+        );
         let user = PrincipalKind::User { name: "ada".into() };
         assert!(refused(&answer(&ours, &key, &user)).contains("user ada"));
         refused(&answer(&ours, &PrivateKey::generate(), &node));
-        refused(&JoinResponse { ca_certificate: "nonsense".into(), ..good });
+        refused(&JoinResponse {
+            ca_certificate: "nonsense".into(),
+            ..good
+        });
     }
 
     #[test]
@@ -297,8 +342,12 @@ mod tests {
         let ours = CertificateAuthority::ephemeral("prod").unwrap();
         let other = CertificateAuthority::ephemeral("prod").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let identity = other.issue(&PrincipalKind::Node { id: 1 }, &IssueOptions::default()).unwrap();
-        IdentityStore::new(dir.path()).create(other.certificate(), &identity).unwrap();
+        let identity = other
+            .issue(&PrincipalKind::Node { id: 1 }, &IssueOptions::default())
+            .unwrap();
+        IdentityStore::new(dir.path())
+            .create(other.certificate(), &identity)
+            .unwrap();
         let addresses = ["127.0.0.1:1".to_owned()];
         let token = JoinToken::generate(ours.certificate());
         let refused = join(&token, &addresses, "a:1", dir.path()).await.unwrap_err();

@@ -29,7 +29,10 @@ enum State {
     /// Several exchanges may wait for one attempt. It runs on its own, so that it goes on when they give up.
     Connecting(Attempt),
     Ready(Connection),
-    Pausing { until: Instant, reason: Arc<str> },
+    Pausing {
+        until: Instant,
+        reason: Arc<str>,
+    },
 }
 
 struct Inner {
@@ -46,8 +49,16 @@ pub(super) struct Lane {
 
 impl Lane {
     pub fn new(address: Address, config: Arc<ClientConfig>) -> Arc<Self> {
-        let inner = Inner { state: State::Idle, failures: 0, serial: 0 };
-        Arc::new(Self { address, config, inner: Mutex::new(inner) })
+        let inner = Inner {
+            state: State::Idle,
+            failures: 0,
+            serial: 0,
+        };
+        Arc::new(Self {
+            address,
+            config,
+            inner: Mutex::new(inner),
+        })
     }
 
     /// The connection. Dropping the future leaves the attempt to those who come next.
@@ -104,7 +115,9 @@ impl Lane {
             };
             self.settle(result)
         });
-        task.map(|joined| joined.unwrap_or_else(|_| Err("this node is shutting down".into()))).boxed().shared()
+        task.map(|joined| joined.unwrap_or_else(|_| Err("this node is shutting down".into())))
+            .boxed()
+            .shared()
     }
 
     fn settle(&self, result: Result<Channel, String>) -> Result<Connection, Arc<str>> {
@@ -112,7 +125,11 @@ impl Lane {
         match result {
             Ok(channel) => {
                 inner.serial += 1;
-                let connection = Connection { channel, serial: inner.serial, proven: Arc::default() };
+                let connection = Connection {
+                    channel,
+                    serial: inner.serial,
+                    proven: Arc::default(),
+                };
                 inner.state = State::Ready(connection.clone());
                 Ok(connection)
             }
@@ -133,7 +150,10 @@ impl Inner {
     fn pause(&mut self, reason: Arc<str>) {
         let pause = backoff(self.failures);
         self.failures = self.failures.saturating_add(1);
-        self.state = State::Pausing { until: Instant::now() + pause, reason };
+        self.state = State::Pausing {
+            until: Instant::now() + pause,
+            reason,
+        };
     }
 }
 

@@ -51,7 +51,11 @@ impl Links {
     /// Links that present these credentials, which must be a node's.
     #[must_use]
     pub fn new(credentials: Credentials) -> Arc<Self> {
-        Arc::new(Self { credentials, contacts: Arc::default(), table: Mutex::default() })
+        Arc::new(Self {
+            credentials,
+            contacts: Arc::default(),
+            table: Mutex::default(),
+        })
     }
 
     /// Who was in touch when.
@@ -88,11 +92,19 @@ impl Links {
         };
         let client = PeerServiceClient::new(connection.channel.clone()).max_decoding_message_size(FRAME_BYTES_MAX);
         let outcome = tokio::time::timeout_at(deadline, send(client)).await;
-        let watch = Watch { links: self.clone(), peer: peer.id, lane, connection };
+        let watch = Watch {
+            links: self.clone(),
+            peer: peer.id,
+            lane,
+            connection,
+        };
         match outcome {
             Ok(Ok(response)) => {
                 watch.works();
-                Ok(Answered { body: response.into_inner(), watch })
+                Ok(Answered {
+                    body: response.into_inner(),
+                    watch,
+                })
             }
             Ok(Err(status)) => Err(watch.failed(status)),
             Err(_) => {
@@ -107,7 +119,13 @@ impl Links {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if !table.contains_key(peer) {
             table.retain(|_, link| now.duration_since(link.used) < LINK_IDLE);
-            table.insert(peer.clone(), Link { lanes: self.lanes(peer), used: now });
+            table.insert(
+                peer.clone(),
+                Link {
+                    lanes: self.lanes(peer),
+                    used: now,
+                },
+            );
         }
         let link = table.get_mut(peer).expect("it was inserted above");
         link.used = now;
@@ -120,7 +138,9 @@ impl Links {
     fn lanes(&self, peer: &Peer) -> Result<Arc<[Arc<Lane>; 3]>, String> {
         let address: Address = peer.address.parse().map_err(|error| format!("{error}"))?;
         let config = client_config(&self.credentials, Expect::Node(peer.id));
-        Ok(Arc::new(std::array::from_fn(|_| Lane::new(address.clone(), config.clone()))))
+        Ok(Arc::new(std::array::from_fn(|_| {
+            Lane::new(address.clone(), config.clone())
+        })))
     }
 }
 

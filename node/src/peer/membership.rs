@@ -50,14 +50,19 @@ pub async fn grant(
     if is_voter {
         return Ok(PeerMembership { complete: true });
     }
-    consensus.add_learner(node, request.address, Instant::now() + CHANGE_TIMEOUT).await?;
+    consensus
+        .add_learner(node, request.address, Instant::now() + CHANGE_TIMEOUT)
+        .await?;
     if request.learner || voters >= VOTERS_MAX {
         return Ok(PeerMembership { complete: true });
     }
     match consensus.promote(node, Instant::now() + CATCH_UP_WAIT).await {
         Ok(()) => Ok(PeerMembership { complete: true }),
         Err(
-            AdminError::NotDone | AdminError::InProgress | AdminError::Unreachable { .. } | AdminError::NotCaughtUp { .. },
+            AdminError::NotDone
+            | AdminError::InProgress
+            | AdminError::Unreachable { .. }
+            | AdminError::NotCaughtUp { .. },
         ) => Ok(PeerMembership { complete: false }),
         Err(error) => Err(error),
     }
@@ -82,7 +87,9 @@ pub async fn should_ask(consensus: &Consensus, own_id: NodeId, learner: bool) ->
     }
     // A node that has stopped asks for nothing.
     let members = consensus.status().map(|status| status.members).unwrap_or_default();
-    members.iter().any(|member| member.peer.id == own_id && !member.voter && !learner)
+    members
+        .iter()
+        .any(|member| member.peer.id == own_id && !member.voter && !learner)
 }
 
 /// Asks `peers` to make this node a member, until it is one. Call it when consensus runs and the peer service answers,
@@ -111,7 +118,9 @@ pub async fn ask_for_membership(
             pause = (pause * 2).min(ROUND_PAUSE.1);
         }
     };
-    stop.run_until_cancelled(asking).await.unwrap_or(Err(MembershipError::Stopped))
+    stop.run_until_cancelled(asking)
+        .await
+        .unwrap_or(Err(MembershipError::Stopped))
 }
 
 async fn ask_until_complete(links: &Arc<Links>, peer: &Peer, request: &PeerMembershipRequest) -> Result<(), Fault> {
@@ -131,5 +140,8 @@ async fn ask_until_complete(links: &Arc<Links>, peer: &Peer, request: &PeerMembe
 }
 
 fn is_final(status: &Status) -> bool {
-    !matches!(status.code(), Code::Unavailable | Code::Aborted | Code::ResourceExhausted | Code::Unimplemented)
+    !matches!(
+        status.code(),
+        Code::Unavailable | Code::Aborted | Code::ResourceExhausted | Code::Unimplemented
+    )
 }

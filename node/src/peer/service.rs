@@ -28,11 +28,8 @@ use crate::identity::require_node;
 #[async_trait]
 pub trait Admissions: Send + Sync + 'static {
     /// A node that has an identity asks to become a member. It speaks for itself: `from` is who its certificate says.
-    async fn request_membership(
-        &self,
-        from: NodeId,
-        request: PeerMembershipRequest,
-    ) -> Result<PeerMembership, Refusal>;
+    async fn request_membership(&self, from: NodeId, request: PeerMembershipRequest)
+    -> Result<PeerMembership, Refusal>;
 
     /// Admits the holder of a join token, on behalf of the node that it turned to, if this node holds the CA's key.
     async fn admit(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal>;
@@ -57,8 +54,14 @@ impl PeerApi {
         admissions: Arc<dyn Admissions>,
         stopping: CancellationToken,
     ) -> PeerServiceServer<Self> {
-        PeerServiceServer::new(Self { handler, contacts, artifacts, admissions, stopping })
-            .max_decoding_message_size(FRAME_BYTES_MAX)
+        PeerServiceServer::new(Self {
+            handler,
+            contacts,
+            artifacts,
+            admissions,
+            stopping,
+        })
+        .max_decoding_message_size(FRAME_BYTES_MAX)
     }
 
     /// The calling node, which is thereby heard of.
@@ -95,7 +98,10 @@ impl PeerService for PeerApi {
 
     type ReplicateStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;
 
-    async fn replicate(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<Self::ReplicateStream>, Status> {
+    async fn replicate(
+        &self,
+        request: Request<Streaming<PeerFrame>>,
+    ) -> Result<Response<Self::ReplicateStream>, Status> {
         let from = self.enter(&request)?;
         let replies = self.handler.replicate(from, self.requests(from, request.into_inner()));
         let frames = replies.map(|reply| reply.map(|body| PeerFrame { body }).map_err(refused));
@@ -115,7 +121,11 @@ impl PeerService for PeerApi {
         request: Request<Streaming<PeerArtifactChunk>>,
     ) -> Result<Response<PeerArtifactStored>, Status> {
         self.enter(&request)?;
-        self.artifacts.accept_push(request.into_inner()).await.map(Response::new).map_err(artifact_refused)
+        self.artifacts
+            .accept_push(request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(artifact_refused)
     }
 
     type PullArtifactStream = Pin<Box<dyn Stream<Item = Result<PeerArtifactChunk, Status>> + Send>>;
@@ -125,7 +135,11 @@ impl PeerService for PeerApi {
         request: Request<PeerArtifactWanted>,
     ) -> Result<Response<Self::PullArtifactStream>, Status> {
         self.enter(&request)?;
-        let chunks = self.artifacts.answer_pull(request.into_inner()).await.map_err(artifact_refused)?;
+        let chunks = self
+            .artifacts
+            .answer_pull(request.into_inner())
+            .await
+            .map_err(artifact_refused)?;
         Ok(Response::new(Box::pin(chunks)))
     }
 
@@ -134,7 +148,11 @@ impl PeerService for PeerApi {
         request: Request<PeerArtifactList>,
     ) -> Result<Response<PeerArtifactHeld>, Status> {
         self.enter(&request)?;
-        self.artifacts.answer_list(request.into_inner()).await.map(Response::new).map_err(artifact_refused)
+        self.artifacts
+            .answer_list(request.into_inner())
+            .await
+            .map(Response::new)
+            .map_err(artifact_refused)
     }
 
     async fn request_membership(
