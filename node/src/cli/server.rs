@@ -177,7 +177,7 @@ fn default_dev_dir() -> Result<PathBuf, Failure> {
 }
 
 fn run_node(config: Config) -> Result<(), Failure> {
-    ops::logs::init(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
+    ops::init_logs(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
     let ending = block_on(async { daemon::run(config).await.map_err(|error| Failure::Other(error.into())) })?;
     match ending.exit_code() {
         0 => Ok(()),
