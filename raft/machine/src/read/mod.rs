@@ -34,6 +34,11 @@ impl Machine {
             && self.ix.has_ready_for(worker.capabilities.as_ref().unwrap_or(&any))
     }
 
+    /// Tasks that are ready, whoever can run them. Cheap: for whoever decides how many leases to propose.
+    pub fn ready_tasks(&self) -> u64 {
+        self.ix.namespaces.values().map(|namespace| namespace.ready).sum()
+    }
+
     /// Whether this is the hash of a join token that has not expired. A used one counts: the node that used it may have lost the answer.
     pub fn join_token_outstanding(&self, key_hash: &[u8; 32]) -> bool {
         self.ix
