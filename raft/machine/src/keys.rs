@@ -1,11 +1,11 @@
-//! The whole keyspace in one enum.
+//! The whole keyspace in one enum. What lies under a key is a row of `rows.rs`.
 //!
 //! A key is one byte that says what it is, then its parts: numbers as eight big-endian bytes, so that rows lie in the order of their
 //! numbers; a name, where there is one, last and bare. First bytes are part of the format on disk: they are never reused or renumbered.
 //!
 //! | first byte | key | row | lifetime |
 //! | --- | --- | --- | --- |
-//! | `01` | machine | [`MetaRow`](crate::rows::MetaRow) | for ever |
+//! | `01` | machine | `MetaRow` | for ever |
 //! | `02` | digest | 32 bytes | for ever |
 //! | `08` | namespace's name | `NamespaceRow` | until deleted |
 //! | `09` | namespace | `PassRow` | until deleted |

@@ -13,16 +13,16 @@
 //!         this node stops
 //! ```
 //!
-//! * **Rows** ([`rows`]) under **keys** ([`keys`]) are the state. An entry's changes collect in an overlay, where later commands of the entry
+//! * **Rows** (`rows`) under **keys** ([`keys`]) are the state. An entry's changes collect in an overlay, where later commands of the entry
 //!   see them, and go to the engine in one batch.
-//! * **Indices** ([`index`]) live in memory, follow from the rows, and are rebuilt when a node starts.
+//! * **Indices** (`index`) live in memory, follow from the rows, and are rebuilt when a node starts.
 //! * **Domains** hold what commands mean: tasks in `domain::queue`, named leases, timers, workers, namespaces, join tokens, the version.
 //! * **Limits** are all in [`limits`]; what can be refused without the state is in [`check`], which the gate calls before the log.
 //!
 //! # Invariants
 //!
 //! * A command checks first and changes afterwards: a refused one leaves no trace, and `apply` asserts it.
-//! * A task is in exactly one state, under one key and in one place of the indices; only [`task`](Machine) moves it.
+//! * A task is in exactly one state, under one key and in one place of the indices; only `Task::save` moves it.
 //! * Ids and fencing tokens come from the log position, so they only grow, and whoever holds a lower token is late.
 //! * What a client sends gives an outcome or a rejection. [`Fatal`] means that this node cannot go on: another build's entry, a failed disk, a
 //!   state that contradicts itself.
@@ -36,8 +36,7 @@ pub mod check;
 mod domain;
 mod error;
 pub mod ids;
-#[allow(missing_docs)]
-pub mod index;
+mod index;
 pub mod keys;
 pub mod limits;
 mod machine;
@@ -45,12 +44,13 @@ mod overlay;
 mod read;
 mod reject;
 mod requests;
-#[allow(missing_docs)]
-pub mod rows;
+mod rows;
 mod task;
 mod txn;
 
 pub use error::{Fatal, Refusal};
+pub use index::Indices;
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;
 pub use read::Compacted;
+pub use rows::Class;

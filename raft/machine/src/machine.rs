@@ -16,7 +16,7 @@ use crate::keys::Key;
 use crate::limits;
 use crate::overlay::{Overlay, Rows, STATE};
 use crate::requests;
-use crate::rows::{EventsRow, MetaRow, NamespaceRow};
+use crate::rows::{Class, EventsRow, MetaRow, NamespaceRow};
 use crate::txn::Txn;
 
 /// The machine versions that a build can read.
@@ -80,7 +80,7 @@ pub struct ReadyGroup {
     /// The queue's name.
     pub queue: Arc<str>,
     /// What a worker must be able to do.
-    pub class: Arc<crate::rows::Class>,
+    pub class: Arc<Class>,
 }
 
 impl ReadyGroup {
@@ -299,7 +299,7 @@ impl Machine {
 
 /// Where tasks became ready, by name. A queue whose namespace went in the same entry is left out.
 fn ready_groups(txn: &Txn<'_>) -> Vec<ReadyGroup> {
-    let named = |(ns, queue, class): &(u64, u64, Arc<crate::rows::Class>)| {
+    let named = |(ns, queue, class): &(u64, u64, Arc<Class>)| {
         let namespace = txn.ix.namespaces.get(ns)?;
         let queue = namespace.queues.get(queue)?.name.clone();
         Some(ReadyGroup {

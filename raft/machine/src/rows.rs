@@ -16,11 +16,8 @@ pub struct MetaRow {
     /// The cluster's machine version.
     #[prost(uint32, tag = "3")]
     pub version: u32,
-    /// The pass of the namespace that was served last: where a namespace that was idle joins in.
-    #[prost(uint64, tag = "4")]
-    pub virtual_time: u64,
     /// Highest node id that a join token has given out.
-    #[prost(uint64, tag = "5")]
+    #[prost(uint64, tag = "4")]
     pub node_id: u64,
 }
 
@@ -54,11 +51,13 @@ pub struct QueueRow {
 /// What decides which workers can run a task.
 #[derive(Clone, PartialEq, Eq, PartialOrd, Ord, prost::Message)]
 pub struct Class {
+    /// Empty for workers built with an SDK.
     #[prost(string, tag = "1")]
     pub runtime: String,
+    /// The handler's name; may be empty.
     #[prost(string, tag = "2")]
     pub handler: String,
-    /// Sorted, without repeats.
+    /// Labels that the worker must carry: sorted, without repeats.
     #[prost(string, repeated, tag = "3")]
     pub requires: Vec<String>,
 }

@@ -4,7 +4,7 @@ mod support;
 
 use std::collections::BTreeMap;
 
-use support::{Rig, command, spec};
+use support::{Rig, answer, command, spec};
 use tarn_proto::v1::*;
 
 fn fill(rig: &mut Rig, namespace: &str, tasks: usize) {
@@ -25,7 +25,8 @@ fn shares(rig: &mut Rig, worker: &str, leases: u32, step: u32) -> BTreeMap<Strin
             max_tasks: step,
             ..Default::default()
         };
-        for task in rig.ok(request).tasks {
+        let outcome = rig.apply_unchecked(vec![command(request)]).outcomes.remove(0);
+        for task in answer::<LeaseTasksRequest>(outcome).expect("it leases").tasks {
             *counts.entry(task.namespace).or_default() += 1;
         }
     }
@@ -84,4 +85,34 @@ fn whoever_is_alone_gets_everything_and_owes_nothing_for_it() {
     assert_eq!(shares(&mut rig, &worker, 200, 50).get("a"), Some(&200));
     fill(&mut rig, "b", 1_000);
     assert_near(&shares(&mut rig, &worker, 200, 50), &[("a", 100), ("b", 100)]);
+}
+
+#[test]
+fn what_a_namespace_got_from_its_own_workers_does_not_count_against_it_elsewhere() {
+    let mut rig = Rig::new();
+    for name in ["a", "b", "c"] {
+        rig.ok(CreateNamespaceRequest {
+            name: name.into(),
+            ..Default::default()
+        });
+    }
+    let own = WorkerCapabilities {
+        namespaces: vec!["a".into()],
+        ..Default::default()
+    };
+    let own = rig
+        .ok(RegisterWorkerRequest {
+            capabilities: Some(own),
+            ..Default::default()
+        })
+        .worker_id;
+    let shared = rig.ok(RegisterWorkerRequest::default()).worker_id;
+    fill(&mut rig, "a", 1_000);
+    fill(&mut rig, "b", 1_000);
+    assert_eq!(shares(&mut rig, &own, 500, 50).get("a"), Some(&500));
+    assert_near(&shares(&mut rig, &shared, 100, 10), &[("a", 50), ("b", 50)]);
+    // Nor does a newcomer have to wait for those that had much, or they for it.
+    assert_eq!(shares(&mut rig, &own, 300, 50).get("a"), Some(&300));
+    fill(&mut rig, "c", 1_000);
+    assert_near(&shares(&mut rig, &shared, 150, 1), &[("a", 50), ("b", 50), ("c", 50)]);
 }

@@ -53,9 +53,16 @@ pub fn create_namespace(
     })
 }
 
-/// Puts a namespace into the state. It joins the others where they are, so that it has no claim on the time before it existed.
+/// Puts a namespace into the state. It begins behind all others, so that it has no claim on the time before it existed; leasing brings it
+/// near to those that it then meets.
 pub fn create(txn: &mut Txn<'_>, name: &str, row: NamespaceRow) {
-    let pass = txn.meta.virtual_time;
+    let pass = txn
+        .ix
+        .namespaces
+        .values()
+        .map(|namespace| namespace.pass)
+        .max()
+        .unwrap_or(0);
     txn.rows.put(Key::Namespace { name }, &row);
     txn.rows.put(Key::Pass { ns: row.id }, &PassRow { pass });
     txn.ix.insert_namespace(

@@ -17,7 +17,7 @@ use tarn_proto::v1::TaskState;
 
 pub use edges::Edges;
 pub use pick::{Pick, matches_class, serves};
-pub use ready::{Group, Rank, effective_level};
+pub use ready::{Group, Rank};
 pub use rebuild::rebuild;
 pub use wakes::Wake;
 
@@ -31,18 +31,18 @@ pub const STRIDE: u64 = 1 << 20;
 /// All indices. Comparable, so that a test can hold the live ones against rebuilt ones.
 #[derive(Debug, Default, PartialEq)]
 pub struct Indices {
-    pub namespaces: BTreeMap<u64, NamespaceIndex>,
-    pub namespace_ids: BTreeMap<Arc<str>, u64>,
-    pub workers: BTreeMap<u64, WorkerRow>,
+    pub(crate) namespaces: BTreeMap<u64, NamespaceIndex>,
+    pub(crate) namespace_ids: BTreeMap<Arc<str>, u64>,
+    pub(crate) workers: BTreeMap<u64, WorkerRow>,
     /// Running tasks by worker, as (namespace, task). Workers without any are absent.
-    pub held: BTreeMap<u64, BTreeSet<(u64, u64)>>,
+    pub(crate) held: BTreeMap<u64, BTreeSet<(u64, u64)>>,
     /// Everything that time alone will change, in the order in which it is due.
-    pub wakes: BTreeSet<(u64, Wake)>,
-    pub edges: Edges,
+    pub(crate) wakes: BTreeSet<(u64, Wake)>,
+    pub(crate) edges: Edges,
     /// Ended tasks, as (namespace, task), whose dependents are not all settled yet, and whether they succeeded.
-    pub settling: BTreeMap<(u64, u64), bool>,
-    pub join_tokens: BTreeMap<[u8; 32], JoinTokenRow>,
-    pub sweeps: Sweeps,
+    pub(crate) settling: BTreeMap<(u64, u64), bool>,
+    pub(crate) join_tokens: BTreeMap<[u8; 32], JoinTokenRow>,
+    pub(crate) sweeps: Sweeps,
 }
 
 /// The earliest time at which a row of each kind that only the disk lists can be removed.

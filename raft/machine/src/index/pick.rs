@@ -1,8 +1,14 @@
 //! Which task a worker gets next.
 //!
-//! Between namespaces: the one that was served least with respect to its weight (stride scheduling). Within a namespace: the task with the
-//! lowest [`Rank`] among the heads of all groups that the worker can run. Looking at the groups costs time once per command; each further
-//! task costs the logarithm of their number, and nothing depends on how long a queue is.
+//! Between namespaces, stride scheduling: each has a *pass*, the lowest is served, and being served raises it by a stride, which is the
+//! shorter the greater the weight. Within a namespace: the task with the lowest [`Rank`] among the heads of all groups that the worker can
+//! run. Looking at the groups costs time once per command; each further task costs the logarithm of their number, and nothing depends on
+//! how long a queue is.
+//!
+//! Where all workers serve all namespaces, no pass is ever more than one stride above the lowest. Workers that serve only some of them, and
+//! namespaces that have been idle, would break that: whoever had much for itself would stand far above the others, and get nothing until
+//! they caught up. So whoever meets at a lease is brought within one stride of the lowest of them first: the past gives neither credit nor
+//! debt beyond one task, and nobody starves.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
@@ -40,8 +46,8 @@ pub struct Pick {
 }
 
 impl Pick {
-    /// Looks at every group with ready tasks.
-    pub fn new(indices: &Indices, capabilities: &WorkerCapabilities, now: u64) -> Self {
+    /// Looks at every group with ready tasks. Gives the candidates, and the namespaces whose pass is lowered by their meeting.
+    pub fn new(indices: &Indices, capabilities: &WorkerCapabilities, now: u64) -> (Self, Vec<(u64, u64)>) {
         let mut pick = Pick {
             now,
             groups: Vec::new(),
@@ -58,12 +64,21 @@ impl Pick {
             }
             false
         });
-        let passes = pick
-            .heads
-            .keys()
-            .filter_map(|ns| Some((indices.namespaces.get(ns)?.pass, *ns)));
-        pick.order = passes.collect();
-        pick
+        let present = || {
+            pick.heads
+                .keys()
+                .filter_map(|ns| Some((*ns, indices.namespaces.get(ns)?)))
+        };
+        let lowest = present().map(|(_, namespace)| namespace.pass).min().unwrap_or(0);
+        let mut lowered = Vec::new();
+        for (ns, namespace) in present() {
+            let pass = namespace.pass.min(lowest.saturating_add(namespace.stride()));
+            if pass < namespace.pass {
+                lowered.push((ns, pass));
+            }
+            pick.order.insert((pass, ns));
+        }
+        (pick, lowered)
     }
 
     /// The next task, as (namespace, task).

@@ -14,7 +14,7 @@ use crate::ids::Id;
 use crate::index::{Facts, Indices};
 use crate::keys::Key;
 use crate::overlay::Rows;
-use crate::rows::{Class, SpecRow, TaskRow};
+use crate::rows::{SpecRow, TaskRow};
 use crate::txn::Txn;
 
 /// A task and where the indices have it.
@@ -113,7 +113,12 @@ impl Task {
         let is = Facts::of(&self.row);
         if is != self.was {
             let class = self.row.class.get_or_insert_default();
-            reindex(txn, (ns, id), class, self.was, is)?;
+            if let Some(was) = self.was {
+                txn.ix.remove_task(ns, id, &was, class)?;
+            }
+            if let Some(is) = is {
+                txn.ix.insert_task(ns, id, &is, class)?;
+            }
         }
         if state == TaskState::Ready && self.was_in != Some(TaskState::Ready) {
             self.tell_ready(txn)?;
@@ -179,31 +184,6 @@ impl Task {
             _ => Ok(()),
         }
     }
-}
-
-/// Exchanges a task's facts in the indices. A namespace that had nothing ready and now has joins the others where they are: it brings no
-/// credit from the time when it wanted nothing.
-fn reindex(
-    txn: &mut Txn<'_>,
-    (ns, id): (u64, u64),
-    class: &Class,
-    was: Option<Facts>,
-    is: Option<Facts>,
-) -> Result<(), Fatal> {
-    let idle = txn.ix.namespace(ns)?.ready == 0;
-    if let Some(was) = was {
-        txn.ix.remove_task(ns, id, &was, class)?;
-    }
-    if let Some(is) = is {
-        txn.ix.insert_task(ns, id, &is, class)?;
-    }
-    let namespace = txn.ix.namespace_mut(ns)?;
-    if idle && namespace.ready > 0 && namespace.pass < txn.meta.virtual_time {
-        namespace.pass = txn.meta.virtual_time;
-        txn.rows
-            .put(Key::Pass { ns }, &crate::rows::PassRow { pass: namespace.pass });
-    }
-    Ok(())
 }
 
 /// Deletes what lies beside a task's own row.

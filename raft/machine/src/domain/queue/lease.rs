@@ -33,7 +33,10 @@ pub fn lease_tasks(txn: &mut Txn<'_>, request: LeaseTasksRequest) -> Result<Leas
         let message = "this worker holds as many tasks as one worker may: finish some first";
         return Err(reject::full("WORKER_FULL", "worker_id", limits::WORKER_TASKS_MAX as u64, message).into());
     }
-    let mut pick = Pick::new(txn.ix, &row.capabilities.clone().unwrap_or_default(), txn.now);
+    let (mut pick, lowered) = Pick::new(txn.ix, &row.capabilities.clone().unwrap_or_default(), txn.now);
+    for (ns, pass) in lowered {
+        set_pass(txn, ns, pass)?;
+    }
     let expires = txn.now + or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
     let max = (request.max_tasks as usize).min(room);
     let (mut tasks, mut bytes, mut expired) = (Vec::new(), 0, 0);
@@ -81,12 +84,16 @@ fn begin_attempt(txn: &mut Txn<'_>, task: &mut Task, worker: u64, expires: u64) 
     task.event(txn, EventKind::TaskLeased, "")
 }
 
-/// A namespace was served: it moves back by its stride, and the virtual time moves up to where it stood.
+/// A namespace was served: it moves back by its stride.
 fn charge(txn: &mut Txn<'_>, ns: u64) -> Result<(), Fatal> {
-    let namespace = txn.ix.namespace_mut(ns)?;
-    txn.meta.virtual_time = txn.meta.virtual_time.max(namespace.pass);
-    namespace.pass = namespace.pass.saturating_add(namespace.stride());
-    txn.rows.put(Key::Pass { ns }, &PassRow { pass: namespace.pass });
+    let namespace = txn.ix.namespace(ns)?;
+    let pass = namespace.pass.saturating_add(namespace.stride());
+    set_pass(txn, ns, pass)
+}
+
+fn set_pass(txn: &mut Txn<'_>, ns: u64, pass: u64) -> Result<(), Fatal> {
+    txn.ix.namespace_mut(ns)?.pass = pass;
+    txn.rows.put(Key::Pass { ns }, &PassRow { pass });
     Ok(())
 }
 

@@ -1,0 +1,177 @@
+//! Commands made wrong on purpose, each in one way that the state has no part in, with the reason that must be given.
+
+use bytes::Bytes;
+use tarn_machine::limits;
+use tarn_proto::v1::*;
+
+use crate::dice::Dice;
+
+/// Does one of these and gives its reason.
+macro_rules! one_of {
+    ($dice:expr, $($reason:literal: $spoil:expr),+ $(,)?) => {{
+        let ways = [$($reason),+].len() as u64;
+        let mut left = $dice.below(ways);
+        $(
+            if left == 0 {
+                $spoil;
+                return $reason;
+            }
+            left = left.wrapping_sub(1);
+        )+
+        unreachable!("one of the ways was taken, {left} left")
+    }};
+}
+
+/// Spoils a command; gives the reason for which it must be refused.
+pub fn spoil(dice: &mut Dice, command: &mut Command) -> &'static str {
+    match dice.below(40) {
+        0 => {
+            command.body = None;
+            return "NO_COMMAND";
+        }
+        1 => {
+            command.principal = "p".repeat(limits::PRINCIPAL_BYTES_MAX + 1);
+            return "PRINCIPAL_TOO_LONG";
+        }
+        _ => {}
+    }
+    let body = command.body.as_mut().expect("the generator gives every command a body");
+    spoil_body(dice, body)
+}
+
+fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
+    use command::Body as B;
+    let bad_name = || "Upper Case".to_owned();
+    let bad_id = || "not-an-id".to_owned();
+    let long = |limit: usize| "x".repeat(limit + 1);
+    match body {
+        B::Enqueue(r) => {
+            let last = r.tasks.len() - 1;
+            one_of!(dice,
+                "INVALID_NAME": r.namespace = bad_name(),
+                "INVALID_NAME": r.tasks[last].queue = String::new(),
+                "INVALID_NAME": r.tasks[last].runtime = "WASM".to_owned(),
+                "NO_TASKS": r.tasks.clear(),
+                "TOO_MANY_TASKS": r.tasks = vec![plain(); limits::BATCH_TASKS_MAX + 1],
+                "REQUEST_ID_TOO_LONG": r.request_id = long(limits::REQUEST_ID_BYTES_MAX),
+                "INVALID_ID": r.tasks[last].after.push(bad_id()),
+                "DEPENDENCY_CYCLE": r.tasks[last].after_in_batch = vec![last as u32],
+                "DEPENDENCY_NOT_FOUND": r.tasks[last].after_in_batch = vec![last as u32 + 1],
+                "TOO_MANY_DEPENDENCIES": r.tasks[last].after = vec!["0000000000001".to_owned(); limits::DEPENDENCIES_MAX + 1],
+                "PAYLOAD_TOO_LARGE": r.tasks[last].payload = vec![0; limits::PAYLOAD_BYTES_MAX + 1].into(),
+                "SPEC_TOO_LARGE": drop(r.tasks[last].annotations.insert("a".to_owned(), long(limits::SPEC_BYTES_MAX))),
+                "HANDLER_TOO_LONG": r.tasks[last].handler = long(limits::LABEL_BYTES_MAX),
+                "UNKNOWN_VALUE": r.tasks[last].priority = 6,
+                "UNKNOWN_VALUE": r.tasks[last].on_dependency_failure = -1,
+                "OUT_OF_RANGE": r.tasks[last].not_before_at_ms = limits::TIME_MS_MAX + 1,
+                "OUT_OF_RANGE": r.tasks[last].deadline_at_ms = u64::MAX,
+                "OUT_OF_RANGE": r.tasks[last].attempt_timeout_ms = limits::ATTEMPT_TIMEOUT_MS_MAX + 1,
+                "OUT_OF_RANGE": r.tasks[last].retention_ms = limits::RETENTION_MS_MAX + 1,
+                "OUT_OF_RANGE": r.tasks[last].retry = Some(RetryPolicy { max_attempts: 101, ..Default::default() }),
+                "OUT_OF_RANGE": r.tasks[last].retry = Some(RetryPolicy { multiplier_percent: 99, ..Default::default() }),
+                "TOO_MANY_LABELS": r.tasks[last].requires = vec!["l".to_owned(); limits::REQUIRES_MAX + 1],
+                "EMPTY_LABEL": r.tasks[last].requires = vec![String::new()],
+                "WASM_SPEC_MISSING": (r.tasks[last].runtime, r.tasks[last].wasm) = ("wasm".to_owned(), None),
+                "WASM_SPEC_UNEXPECTED": (r.tasks[last].runtime, r.tasks[last].wasm) = (String::new(), Some(WasmSpec::default())),
+            )
+        }
+        B::CancelTask(r) => one_of!(dice,
+            "INVALID_NAME": r.namespace = bad_name(),
+            "INVALID_ID": r.task_id = bad_id(),
+            "REQUEST_ID_TOO_LONG": r.request_id = long(limits::REQUEST_ID_BYTES_MAX),
+        ),
+        B::RequeueDead(r) => one_of!(dice,
+            "INVALID_NAME": r.queue = bad_name(),
+            "INVALID_ID": r.task_ids.push(bad_id()),
+            "TOO_MANY_TASKS": r.task_ids = vec!["0000000000001".to_owned(); limits::BATCH_TASKS_MAX + 1],
+        ),
+        B::PurgeQueue(r) => one_of!(dice,
+            "INVALID_NAME": r.namespace = bad_name(),
+            "INVALID_STATES": r.states.clear(),
+            "INVALID_STATES": r.states.push(TaskState::Running.into()),
+            "INVALID_STATES": r.states.push(77),
+        ),
+        B::LeaseTasks(r) => one_of!(dice,
+            "INVALID_ID": r.worker_id = bad_id(),
+            "OUT_OF_RANGE": r.max_tasks = 0,
+            "OUT_OF_RANGE": r.max_tasks = limits::LEASE_TASKS_MAX + 1,
+            "OUT_OF_RANGE": r.lease_ms = limits::TASK_LEASE_MS.0 - 1,
+            "OUT_OF_RANGE": r.lease_ms = limits::TASK_LEASE_MS.1 + 1,
+        ),
+        B::HeartbeatTasks(r) => one_of!(dice,
+            "INVALID_ID": r.worker_id = bad_id(),
+            "INVALID_ID": r.leases.push(TaskLease::default()),
+            "TOO_MANY_LEASES": r.leases = vec![TaskLease::default(); limits::LEASE_TASKS_MAX as usize + 1],
+            "OUT_OF_RANGE": r.lease_ms = 1,
+        ),
+        B::CompleteTask(r) => one_of!(dice,
+            "INVALID_NAME": r.namespace = bad_name(),
+            "INVALID_ID": r.task_id = bad_id(),
+            "NO_TOKEN": r.token = 0,
+            "RESULT_TOO_LARGE": r.result = vec![0; limits::PAYLOAD_BYTES_MAX + 1].into(),
+            "LOGS_TOO_LARGE": r.logs = vec![0; limits::LOGS_BYTES_MAX + 1].into(),
+        ),
+        B::FailTask(r) => one_of!(dice,
+            "INVALID_ID": r.task_id = bad_id(),
+            "NO_TOKEN": r.token = 0,
+            "UNKNOWN_VALUE": r.kind = 9,
+            "INVALID_REASON": r.error = Some(TaskError { reason: "not capital".to_owned(), ..Default::default() }),
+            "REASON_TOO_LONG": r.error = Some(TaskError { reason: long(limits::REASON_BYTES_MAX), ..Default::default() }),
+            "MESSAGE_TOO_LONG": r.error = Some(TaskError { message: long(limits::MESSAGE_BYTES_MAX), ..Default::default() }),
+        ),
+        B::RegisterWorker(r) => one_of!(dice,
+            "NAME_TOO_LONG": r.name = long(limits::WORKER_NAME_BYTES_MAX),
+            "OUT_OF_RANGE": r.ttl_ms = limits::WORKER_TTL_MS.1 + 1,
+            "TOO_MANY_CAPABILITIES": r.capabilities.get_or_insert_default().labels = vec![String::new(); limits::CAPABILITIES_MAX + 1],
+            "LABEL_TOO_LONG": r.capabilities.get_or_insert_default().handlers = vec![long(limits::LABEL_BYTES_MAX)],
+            "INVALID_NAME": r.capabilities.get_or_insert_default().queues = vec!["A".to_owned()],
+        ),
+        B::HeartbeatWorker(r) => one_of!(dice, "INVALID_ID": r.worker_id = bad_id()),
+        B::DrainWorker(r) => one_of!(dice, "INVALID_ID": r.worker_id = bad_id()),
+        B::AcquireLease(r) => one_of!(dice,
+            "INVALID_NAME": r.name = bad_name(),
+            "HOLDER_TOO_LONG": r.holder = long(limits::HOLDER_BYTES_MAX),
+            "OUT_OF_RANGE": r.ttl_ms = 999,
+        ),
+        B::RenewLease(r) => one_of!(dice,
+            "INVALID_NAME": r.name = bad_name(),
+            "NO_TOKEN": r.token = 0,
+            "OUT_OF_RANGE": r.ttl_ms = limits::NAMED_LEASE_MS.1 + 1,
+        ),
+        B::ReleaseLease(r) => one_of!(dice, "INVALID_NAME": r.namespace = bad_name(), "NO_TOKEN": r.token = 0),
+        B::ScheduleTimer(r) => one_of!(dice,
+            "INVALID_NAME": r.namespace = bad_name(),
+            "NO_ACTION": r.action = None,
+            "TWO_TIMES": (r.due_at_ms, r.delay_ms) = (1, 1),
+            "OUT_OF_RANGE": (r.due_at_ms, r.delay_ms) = (0, limits::DELAY_MS_MAX + 1),
+            "OUT_OF_RANGE": r.due_at_ms = limits::TIME_MS_MAX + 1,
+            "MARK_TOO_LONG": r.action = action(timer_action::Action::Mark(long(limits::MARK_BYTES_MAX))),
+            "INVALID_NAME": r.action = action(timer_action::Action::Enqueue(TaskSpec::default())),
+            "DEPENDENCY_NOT_FOUND": r.action = action(timer_action::Action::Enqueue(TaskSpec { after_in_batch: vec![0], ..plain() })),
+        ),
+        B::CancelTimer(r) => one_of!(dice, "INVALID_NAME": r.namespace = bad_name(), "INVALID_ID": r.timer_id = bad_id()),
+        B::CreateNamespace(r) => one_of!(dice,
+            "INVALID_NAME": r.name = bad_name(),
+            "OUT_OF_RANGE": r.weight = limits::WEIGHT_MAX + 1,
+        ),
+        B::DeleteNamespace(r) => one_of!(dice, "INVALID_NAME": r.name = bad_name()),
+        B::RaiseVersion(r) => one_of!(dice, "OUT_OF_RANGE": r.version = 0),
+        B::PutJoinToken(r) => one_of!(dice,
+            "INVALID_HASH": r.key_hash = Bytes::from_static(b"short"),
+            "OUT_OF_RANGE": r.ttl_ms = limits::JOIN_TOKEN_MS.1 + 1,
+        ),
+        B::ConsumeJoinToken(r) => one_of!(dice,
+            "INVALID_HASH": r.key_hash = Bytes::new(),
+            "INVALID_HASH": r.node_key_hash = vec![0; 33].into(),
+            "OUT_OF_RANGE": r.node_id_min = u64::MAX,
+        ),
+    }
+}
+
+fn plain() -> TaskSpec {
+    TaskSpec { queue: "fast".to_owned(), ..TaskSpec::default() }
+}
+
+fn action(action: timer_action::Action) -> Option<TimerAction> {
+    Some(TimerAction { action: Some(action) })
+}
