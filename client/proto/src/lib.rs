@@ -12,7 +12,7 @@ mod command;
 pub use command::CommandBody;
 
 /// Messages and, with the feature `grpc`, service stubs of package `tarn.v1`.
-#[allow(missing_docs)]
+#[allow(missing_docs, clippy::large_enum_variant)]
 pub mod v1 {
     include!(concat!(env!("OUT_DIR"), "/tarn.v1.rs"));
 }
