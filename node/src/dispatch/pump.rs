@@ -106,15 +106,7 @@ impl Dispatcher {
         // The machine first, then the line: never the other way round.
         let chosen = self.shared.way.consensus().read(|machine| {
             let mut waiting = self.waiting();
-            let chosen = waiting.choose(
-                machine
-                    .indices()
-                    .namespaces
-                    .values()
-                    .map(|namespace| namespace.ready)
-                    .sum(),
-                |worker| machine.has_ready_task_for(worker),
-            );
+            let chosen = waiting.choose(machine.ready_tasks(), |worker| machine.has_ready_task_for(worker));
             metrics.dispatch_waiters.set(waiting.line.len() as i64);
             chosen
         });
