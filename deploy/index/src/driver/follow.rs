@@ -3,8 +3,9 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::io::IsTerminal;
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use indicatif::{MultiProgress, ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tarn_client::{Client, proto::EventKind};
 use tarn_index::plan::{Plan, Stage};
@@ -59,9 +60,9 @@ impl Registry {
 pub struct Progress {
     registry: Registry,
     finished: watch::Receiver<usize>,
-    total: usize,
     bars: MultiProgress,
-    follower: Mutex<Option<JoinHandle<Result<()>>>>,
+    /// Gives the moment at which the last task was seen to succeed.
+    follower: Mutex<Option<JoinHandle<Result<Instant>>>>,
 }
 
 impl Progress {
@@ -80,7 +81,7 @@ impl Progress {
         let registry = Registry(Arc::new(Mutex::new(Known { stages, ..Default::default() })));
         let (sender, finished) = watch::channel(0);
         let follower = tokio::spawn(follow(client.clone(), registry.clone(), bar_of, sender, total));
-        Progress { registry, finished, total, bars, follower: Mutex::new(Some(follower)) }
+        Progress { registry, finished, bars, follower: Mutex::new(Some(follower)) }
     }
 
     /// For the submitter, to note ids.
@@ -102,17 +103,13 @@ impl Progress {
         Ok(())
     }
 
-    /// Waits until all tasks have succeeded.
+    /// Waits until all tasks have succeeded, and says when the last one did.
     ///
     /// # Errors
     /// As soon as one of them dies.
-    pub async fn done(&self) -> Result<()> {
+    pub async fn done(&self) -> Result<Instant> {
         let follower = self.follower.lock().expect("no holder of this lock panics").take();
-        match follower {
-            Some(follower) => follower.await?,
-            None if self.finished() >= self.total => Ok(()),
-            None => bail!("the job was given up earlier"),
-        }
+        follower.context("the job was given up earlier")?.await?
     }
 
     /// Prints a line above the bars.
@@ -139,7 +136,7 @@ async fn follow(
     bars: BTreeMap<&'static str, ProgressBar>,
     finished: watch::Sender<usize>,
     total: usize,
-) -> Result<()> {
+) -> Result<Instant> {
     // The queue is the job's own, so that every event since the cluster's start belongs to it.
     let mut events = client.watch().queue(QUEUE).after(0).start();
     let mut retries = 0;
@@ -167,9 +164,10 @@ async fn follow(
             bail!("tasks fail again and again, the last one with {}", event.detail);
         }
     }
+    let ended = Instant::now();
     for bar in bars.values() {
         bar.set_position(bar.length().unwrap_or(0));
         bar.finish();
     }
-    Ok(())
+    Ok(ended)
 }
