@@ -26,7 +26,9 @@ pub struct SystemClock {
 impl SystemClock {
     /// The system's clocks; its monotonic time begins now.
     pub fn new() -> Self {
-        Self { started: Instant::now() }
+        Self {
+            started: Instant::now(),
+        }
     }
 }
 

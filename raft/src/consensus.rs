@@ -126,12 +126,18 @@ impl Consensus {
             transport: options.transport.clone(),
             stall: options.timings.election_max * 2,
         };
-        let raft = Raft::new(options.node_id, config(&options)?, network, log.clone(), machine.clone())
-            .await
-            .map_err(|error| StartError {
-                reason: error.to_string(),
-                source: None,
-            })?;
+        let raft = Raft::new(
+            options.node_id,
+            config(&options)?,
+            network,
+            log.clone(),
+            machine.clone(),
+        )
+        .await
+        .map_err(|error| StartError {
+            reason: error.to_string(),
+            source: None,
+        })?;
         Ok(Self::assemble(options, raft, log, machine, fatal))
     }
 
@@ -206,8 +212,10 @@ impl Consensus {
     ///
     /// See [`BootstrapError`].
     pub async fn bootstrap(&self, members: BTreeMap<NodeId, String>) -> Result<(), BootstrapError> {
-        let nodes: BTreeMap<NodeId, BasicNode> =
-            members.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
+        let nodes: BTreeMap<NodeId, BasicNode> = members
+            .into_iter()
+            .map(|(id, address)| (id, BasicNode::new(address)))
+            .collect();
         self.inner.raft.initialize(nodes).await.map_err(|error| match error {
             RaftError::APIError(InitializeError::NotAllowed(_)) => BootstrapError::AlreadyBootstrapped,
             RaftError::APIError(InitializeError::NotInMembers(error)) => {
@@ -293,7 +301,10 @@ impl Consensus {
         let membership = metrics.membership_config.membership();
         let members = membership.nodes().map(|(id, node)| {
             let address = node.addr.clone();
-            (Peer { id: *id, address }, membership.voter_ids().any(|voter| voter == *id))
+            (
+                Peer { id: *id, address },
+                membership.voter_ids().any(|voter| voter == *id),
+            )
         });
         members.collect()
     }
@@ -304,7 +315,10 @@ impl Consensus {
         futures::future::join_all(peers.map(|peer| async move {
             let info = match peer.id == self.inner.peers.node_id {
                 true => Some(self.inner.peers.info()),
-                false => tokio::time::timeout(timeout, self.inner.admin.node_info(&peer)).await.ok().flatten(),
+                false => tokio::time::timeout(timeout, self.inner.admin.node_info(&peer))
+                    .await
+                    .ok()
+                    .flatten(),
             };
             MemberInfo {
                 peer,
@@ -325,7 +339,8 @@ impl Consensus {
     ///
     /// See [`AdminError`].
     pub async fn add_learner(&self, id: NodeId, address: String, deadline: Instant) -> Result<(), AdminError> {
-        self.administer(AdminAction::AddLearner(wire::Node { id, address }), deadline).await
+        self.administer(AdminAction::AddLearner(wire::Node { id, address }), deadline)
+            .await
     }
 
     /// Gives a learner a vote, as soon as it has caught up.
@@ -335,7 +350,8 @@ impl Consensus {
     /// See [`AdminError`].
     pub async fn promote(&self, id: NodeId, deadline: Instant) -> Result<(), AdminError> {
         let address = String::new();
-        self.administer(AdminAction::Promote(wire::Node { id, address }), deadline).await
+        self.administer(AdminAction::Promote(wire::Node { id, address }), deadline)
+            .await
     }
 
     /// Removes a voter or a learner. A leader that is removed hands over first. The id is never used again.
@@ -345,7 +361,8 @@ impl Consensus {
     /// See [`AdminError`].
     pub async fn remove(&self, id: NodeId, deadline: Instant) -> Result<(), AdminError> {
         let address = String::new();
-        self.administer(AdminAction::Remove(wire::Node { id, address }), deadline).await
+        self.administer(AdminAction::Remove(wire::Node { id, address }), deadline)
+            .await
     }
 
     /// Puts a new node in the place of a dead one, in one change: adds it, lets it catch up, and swaps the votes.
@@ -361,7 +378,8 @@ impl Consensus {
         deadline: Instant,
     ) -> Result<(), AdminError> {
         let new = Some(wire::Node { id, address });
-        self.administer(AdminAction::Replace(wire::Replace { dead, new }), deadline).await
+        self.administer(AdminAction::Replace(wire::Replace { dead, new }), deadline)
+            .await
     }
 
     /// Hands leadership to a voter, or to the most advanced one. Returns who leads.
@@ -374,7 +392,10 @@ impl Consensus {
             id: to.unwrap_or(0),
             address: String::new(),
         };
-        self.inner.admin.request(AdminAction::TransferLeader(node), deadline).await
+        self.inner
+            .admin
+            .request(AdminAction::TransferLeader(node), deadline)
+            .await
     }
 
     /// Raises the machine version of the whole cluster, after every voter has said that it supports it. Cannot be taken
@@ -384,7 +405,11 @@ impl Consensus {
     ///
     /// [`AdminError::VersionNotSupported`] names the nodes that hold it back; otherwise see there.
     pub async fn raise_version(&self, version: u32, deadline: Instant) -> Result<u32, AdminError> {
-        let value = self.inner.admin.request(AdminAction::RaiseVersion(version), deadline).await?;
+        let value = self
+            .inner
+            .admin
+            .request(AdminAction::RaiseVersion(version), deadline)
+            .await?;
         Ok(u32::try_from(value).unwrap_or(u32::MAX))
     }
 
@@ -465,7 +490,9 @@ impl Consensus {
     }
 
     fn has_other_voters(&self) -> bool {
-        self.members().iter().any(|(peer, voter)| *voter && peer.id != self.inner.peers.node_id)
+        self.members()
+            .iter()
+            .any(|(peer, voter)| *voter && peer.id != self.inner.peers.node_id)
     }
 }
 
@@ -489,7 +516,12 @@ async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMac
         };
         let open_log = || {
             tarn_storage::dir::create_durably(&data_dir).map_err(io::Error::other)?;
-            LogStore::open(engines::open_log(&data_dir.join("log"))?, node_id, limits, fatal.clone())
+            LogStore::open(
+                engines::open_log(&data_dir.join("log"))?,
+                node_id,
+                limits,
+                fatal.clone(),
+            )
         };
         let log = open_log().map_err(|error| StartError::io("the log", error))?;
         let machine = StateMachine::open(&data_dir, versions, fatal.clone()).map_err(|error| {

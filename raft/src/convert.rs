@@ -171,10 +171,7 @@ pub(crate) fn vote_request_to_wire(request: &VoteRequest<TypeConfig>) -> wire::V
 }
 
 pub(crate) fn vote_request_from_wire(request: wire::VoteRequest) -> Result<VoteRequest<TypeConfig>, PeerError> {
-    let mut decoded = VoteRequest::new(
-        vote_from_wire(request.vote)?,
-        request.last_log_id.map(log_id_from_wire),
-    );
+    let mut decoded = VoteRequest::new(vote_from_wire(request.vote)?, request.last_log_id.map(log_id_from_wire));
     decoded.leadership_transfer = request.leadership_transfer;
     Ok(decoded)
 }

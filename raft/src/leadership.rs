@@ -93,7 +93,11 @@ pub(crate) struct LeaderTime {
 impl LeaderTime {
     pub fn new(clock: Arc<dyn Clock>, applied: watch::Receiver<Applied>) -> Self {
         let current = None;
-        Self { clock, applied, current }
+        Self {
+            clock,
+            applied,
+            current,
+        }
     }
 
     /// The time that an entry of this term carries.

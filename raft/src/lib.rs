@@ -71,9 +71,7 @@ pub use propose::{COMMAND_BYTES_MAX, ProposeError};
 pub use read::ReadError;
 pub use state_machine::{Applied, EventBatch};
 pub use status::{MemberInfo, MemberStatus, Role, Status};
-pub use transport::{
-    ByteStream, MESSAGE_BYTES_MAX, Method, Peer, PeerError, ReplyStream, Transport, TransportError,
-};
+pub use transport::{ByteStream, MESSAGE_BYTES_MAX, Method, Peer, PeerError, ReplyStream, Transport, TransportError};
 pub use types::NodeId;
 
 // Deadlines are moments of tokio's clock, and the state is read as the kernel shows it.

@@ -108,15 +108,27 @@ impl Link {
         })))
     }
 
-    async fn send_snapshot(&self, vote: &Vote, snapshot: Arc<SnapshotDir>, option: &RPCOption) -> Result<Vote, TransportError> {
+    async fn send_snapshot(
+        &self,
+        vote: &Vote,
+        snapshot: Arc<SnapshotDir>,
+        option: &RPCOption,
+    ) -> Result<Vote, TransportError> {
         let offer = wire::SnapshotOffer {
             manifest: snapshot.manifest_bytes.clone(),
         };
         let progress = self
             .transport
-            .call(&self.peer, Method::SnapshotOffer, wire::encode(&offer), option.soft_ttl())
+            .call(
+                &self.peer,
+                Method::SnapshotOffer,
+                wire::encode(&offer),
+                option.soft_ttl(),
+            )
             .await?;
-        let received = wire::decode::<wire::SnapshotProgress>(progress).map_err(misunderstood)?.received;
+        let received = wire::decode::<wire::SnapshotProgress>(progress)
+            .map_err(misunderstood)?
+            .received;
         tracing::info!(
             peer = self.peer.id,
             received = received.iter().sum::<u64>(),
@@ -237,7 +249,9 @@ impl RaftNetworkV2<TypeConfig> for Link {
             to: *request.to_node_id(),
             last_log_id: request.last_log_id().map(convert::log_id_to_wire),
         };
-        let reply = self.call(Method::TransferLeader, wire::encode(&body), option.soft_ttl()).await?;
+        let reply = self
+            .call(Method::TransferLeader, wire::encode(&body), option.soft_ttl())
+            .await?;
         let reply = decoded(wire::decode::<wire::TransferReply>(reply))?;
         let expected_log: Option<LogId> = request.last_log_id().copied();
         Ok(match reply.result {

@@ -172,7 +172,9 @@ impl PeerService {
         let machine = self.machine.clone();
         let mut incoming: Incoming = blocking(move || machine.snapshots().receive(first)).await?;
         own_vote(from, &incoming.vote)?;
-        self.machine.check_readable(incoming.manifest()).map_err(PeerError::Stopped)?;
+        self.machine
+            .check_readable(incoming.manifest())
+            .map_err(PeerError::Stopped)?;
 
         loop {
             let frame = next_frame(&mut frames).await?;

@@ -172,7 +172,10 @@ impl Proposer {
 
     /// Proposes an entry without commands, if this node leads. True if it was applied.
     pub async fn tick(&self, deadline: Instant) -> bool {
-        matches!(attempt(&self.appender, None, 0, deadline).await, Some(Attempt::Applied(_)))
+        matches!(
+            attempt(&self.appender, None, 0, deadline).await,
+            Some(Attempt::Applied(_))
+        )
     }
 
     /// Serves a group that another node forwarded: each command gets one attempt here, and is never forwarded again.
@@ -198,7 +201,9 @@ impl Proposer {
             };
             wire::ProposeResult { outcome: Some(outcome) }
         });
-        wire::ProposeReply { results: results.collect() }
+        wire::ProposeReply {
+            results: results.collect(),
+        }
     }
 }
 
@@ -328,12 +333,22 @@ struct Appender {
 impl Appender {
     async fn run(self, queue: mpsc::Receiver<Pending>, limits: ProposalLimits) {
         let slots = Arc::new(Semaphore::new(limits.entries_in_flight));
-        let mut groups = Groups { queue, left_over: None, limits };
+        let mut groups = Groups {
+            queue,
+            left_over: None,
+            limits,
+        };
         loop {
             // First a slot, then a group: while all slots are taken, the next group grows.
-            let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let slot = slots
+                .clone()
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
             let Some(group) = groups.next().await else { return };
-            let Some((group, entry)) = self.entry(group) else { continue };
+            let Some((group, entry)) = self.entry(group) else {
+                continue;
+            };
             submit(&group);
             let (responder, applied) = ProgressResponder::complete_only();
             if self.raft.client_write_ff(entry, Some(responder)).await.is_err() {
@@ -394,9 +409,17 @@ struct Forwarder {
 impl Forwarder {
     async fn run(self, queue: mpsc::Receiver<Pending>, limits: ProposalLimits) {
         let slots = Arc::new(Semaphore::new(limits.forwards_in_flight));
-        let mut groups = Groups { queue, left_over: None, limits };
+        let mut groups = Groups {
+            queue,
+            left_over: None,
+            limits,
+        };
         loop {
-            let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
+            let slot = slots
+                .clone()
+                .acquire_owned()
+                .await
+                .expect("the semaphore is never closed");
             let Some(group) = groups.next().await else { return };
             let leader = {
                 let leadership = self.leadership.borrow();
@@ -473,9 +496,14 @@ mod tests {
     fn only_what_is_safe_is_repeated() {
         let enqueue = v1::EnqueueRequest::default();
         assert!(!is_repeatable(&command(Body::Enqueue(enqueue.clone()))));
-        let named = v1::EnqueueRequest { request_id: "r".into(), ..enqueue };
+        let named = v1::EnqueueRequest {
+            request_id: "r".into(),
+            ..enqueue
+        };
         assert!(is_repeatable(&command(Body::Enqueue(named))));
-        assert!(is_repeatable(&command(Body::CompleteTask(v1::CompleteTaskRequest::default()))));
+        assert!(is_repeatable(&command(Body::CompleteTask(
+            v1::CompleteTaskRequest::default()
+        ))));
         assert!(!is_repeatable(&v1::Command::default()));
     }
 
@@ -483,12 +511,26 @@ mod tests {
         let (answer, answered) = oneshot::channel();
         let submitted = Arc::new(AtomicBool::new(false));
         let command = Some(v1::Command::default());
-        (Pending { command, is_tick: false, bytes, deadline, submitted, answer }, answered)
+        (
+            Pending {
+                command,
+                is_tick: false,
+                bytes,
+                deadline,
+                submitted,
+                answer,
+            },
+            answered,
+        )
     }
 
     #[tokio::test]
     async fn groups_respect_count_and_bytes_and_skip_the_late() {
-        let limits = ProposalLimits { group_commands: 3, group_bytes: 100, ..ProposalLimits::default() };
+        let limits = ProposalLimits {
+            group_commands: 3,
+            group_bytes: 100,
+            ..ProposalLimits::default()
+        };
         let (sender, queue) = mpsc::channel(16);
         let later = Instant::now() + Duration::from_secs(60);
         let mut answers = Vec::new();
@@ -501,7 +543,11 @@ mod tests {
         sender.send(late).await.unwrap();
         drop(sender);
 
-        let mut groups = Groups { queue, left_over: None, limits };
+        let mut groups = Groups {
+            queue,
+            left_over: None,
+            limits,
+        };
         let mut sizes = Vec::new();
         while let Some(group) = groups.next().await {
             sizes.push(group.iter().map(|pending| pending.bytes).collect::<Vec<_>>());

@@ -111,7 +111,9 @@ impl ReadGate {
         if self.queue.is_closed() {
             return Err(ReadError::Stopped);
         }
-        timeout_at(deadline, self.enqueue()).await.map_err(|_| ReadError::NotConfirmed)
+        timeout_at(deadline, self.enqueue())
+            .await
+            .map_err(|_| ReadError::NotConfirmed)
     }
 
     async fn enqueue(&self) -> Option<u64> {

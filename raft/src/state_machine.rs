@@ -277,7 +277,12 @@ impl Shared {
         })?;
         // The log will be purged up to here, so the state must not fall behind it any more.
         let guard = self.live.read().map_err(|_| closed())?;
-        guard.as_ref().ok_or_else(closed)?.engine.sync().map_err(io::Error::other)?;
+        guard
+            .as_ref()
+            .ok_or_else(closed)?
+            .engine
+            .sync()
+            .map_err(io::Error::other)?;
         Ok(snapshot)
     }
 
@@ -332,7 +337,9 @@ impl Shared {
 impl StateMachine {
     /// Stops the node if it cannot read a snapshot, with the reason.
     pub fn check_readable(&self, manifest: &wire::Manifest) -> Result<(), String> {
-        self.shared.refuse_unreadable(manifest).inspect_err(|reason| self.shared.fatal.raise(reason))
+        self.shared
+            .refuse_unreadable(manifest)
+            .inspect_err(|reason| self.shared.fatal.raise(reason))
     }
 
     /// Runs what may block on the disk away from the threads that serve the network. An error stops the node.

@@ -96,7 +96,11 @@ impl StoreBuilder<TypeConfig, LogStore, Gapless, Guard> for Builder {
 }
 
 fn run(limits: LogLimits) {
-    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap();
     runtime.block_on(async {
         Suite::test_all(Builder { limits }).await.unwrap();
     });

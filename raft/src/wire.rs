@@ -436,7 +436,11 @@ mod tests {
     fn what_was_encoded_is_decoded() {
         let entry = LogEntry {
             format: LOG_FORMAT,
-            log_id: Some(LogId { term: 3, node: 1, index: 7 }),
+            log_id: Some(LogId {
+                term: 3,
+                node: 1,
+                index: 7,
+            }),
             payload: Some(Payload::Normal(Bytes::from_static(b"entry"))),
         };
         assert_eq!(decode::<LogEntry>(encode(&entry)).unwrap(), entry);
@@ -444,7 +448,12 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_refused() {
-        let mut bytes = encode(&Vote { term: 1, node: 2, committed: true }).to_vec();
+        let mut bytes = encode(&Vote {
+            term: 1,
+            node: 2,
+            committed: true,
+        })
+        .to_vec();
         // Field 15, a varint.
         bytes.extend_from_slice(&[15 << 3, 1]);
         assert!(matches!(decode::<Vote>(bytes.into()), Err(PeerError::Malformed(_))));

@@ -171,13 +171,22 @@ mod tests {
             AdminError::NotTransferred { node },
             AdminError::UnknownNode { node },
             AdminError::NotVoter { node },
-            AdminError::AlreadyMember { node, address: "a:1".into() },
+            AdminError::AlreadyMember {
+                node,
+                address: "a:1".into(),
+            },
             AdminError::LastVoter { node },
             AdminError::VersionNotSupported {
                 version: 2,
                 nodes: vec![
-                    LaggingNode { id: 1, version_max: Some(1) },
-                    LaggingNode { id: 2, version_max: None },
+                    LaggingNode {
+                        id: 1,
+                        version_max: Some(1),
+                    },
+                    LaggingNode {
+                        id: 2,
+                        version_max: None,
+                    },
                 ],
             },
             AdminError::Refused("no".into()),

@@ -94,12 +94,17 @@ impl Admin {
     }
 
     async fn forward(&self, leader: &Peer, action: &AdminAction, deadline: Instant) -> Result<u64, Failure> {
-        let timeout = deadline.saturating_duration_since(Instant::now()).min(FORWARD_TIMEOUT_MAX);
+        let timeout = deadline
+            .saturating_duration_since(Instant::now())
+            .min(FORWARD_TIMEOUT_MAX);
         let request = wire::AdminRequest {
             action: Some(action.clone()),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         };
-        let reply = self.transport.call(leader, Method::Admin, wire::encode(&request), timeout).await;
+        let reply = self
+            .transport
+            .call(leader, Method::Admin, wire::encode(&request), timeout)
+            .await;
         // Whatever happened, the same request can be sent again.
         let reply = reply.map_err(|_| Failure::NotLeader)?;
         let reply: wire::AdminReply = wire::decode(reply).map_err(|_| Failure::NotLeader)?;
@@ -123,7 +128,11 @@ impl Admin {
     /// Asks a node what it is.
     pub async fn node_info(&self, peer: &Peer) -> Option<wire::NodeInfo> {
         let timeout = self.timings.election_max;
-        let reply = self.transport.call(peer, Method::NodeInfo, bytes::Bytes::new(), timeout).await.ok()?;
+        let reply = self
+            .transport
+            .call(peer, Method::NodeInfo, bytes::Bytes::new(), timeout)
+            .await
+            .ok()?;
         wire::decode(reply).ok()
     }
 }

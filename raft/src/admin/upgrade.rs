@@ -53,14 +53,22 @@ impl Admin {
             let membership = metrics.membership_config.membership();
             let voters: BTreeSet<_> = membership.voter_ids().collect();
             let nodes = membership.nodes().filter(|(id, _)| voters.contains(id));
-            nodes.map(|(id, node)| Peer { id: *id, address: node.addr.clone() }).collect()
+            nodes
+                .map(|(id, node)| Peer {
+                    id: *id,
+                    address: node.addr.clone(),
+                })
+                .collect()
         };
         let answers = join_all(voters.iter().map(|voter| async move {
             let version_max = match voter.id == self.node_id {
                 true => Some(self.version_max),
                 false => self.node_info(voter).await.map(|info| info.machine_version_max),
             };
-            LaggingNode { id: voter.id, version_max }
+            LaggingNode {
+                id: voter.id,
+                version_max,
+            }
         }))
         .await;
         answers

@@ -34,7 +34,11 @@ impl Cache {
 
     /// Adds the entry that follows the last one. An entry that does not follow starts the cache anew.
     pub fn push(&mut self, entry: Entry, bytes: usize, sequence: u64) {
-        if self.entries.back().is_some_and(|last| last.entry.index() + 1 != entry.index()) {
+        if self
+            .entries
+            .back()
+            .is_some_and(|last| last.entry.index() + 1 != entry.index())
+        {
             self.clear();
         }
         self.bytes += bytes;
@@ -53,8 +57,12 @@ impl Cache {
 
     /// Entries from `start` to `end`, excluded, up to about `bytes_max` but at least one. `start` must be in the cache.
     pub fn read(&self, start: u64, end: u64, bytes_max: usize) -> Vec<Entry> {
-        let Some(first) = self.first_index() else { return Vec::new() };
-        let Some(skip) = start.checked_sub(first) else { return Vec::new() };
+        let Some(first) = self.first_index() else {
+            return Vec::new();
+        };
+        let Some(skip) = start.checked_sub(first) else {
+            return Vec::new();
+        };
         let mut bytes = 0;
         let mut entries = Vec::new();
         for cached in self.entries.iter().skip(usize::try_from(skip).unwrap_or(usize::MAX)) {

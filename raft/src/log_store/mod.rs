@@ -25,8 +25,8 @@ use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, entry::RaftEntry};
 use tarn_storage::{Batch, Engine, Range, StorageError};
 
-pub(crate) use self::records::KEYSPACES;
 use self::cache::Cache;
+pub(crate) use self::records::KEYSPACES;
 use self::records::{ENTRIES, META};
 use self::writer::{Done, Job, Kind, Writer};
 use crate::types::{Entry, FatalFlag, LogId, NodeId, TypeConfig, Vote};
@@ -177,7 +177,11 @@ impl LogStore {
         let (done, written) = tokio::sync::oneshot::channel();
         self.shared
             .writer
-            .send(Job { kind, batch, done: Done::Answer(done) })
+            .send(Job {
+                kind,
+                batch,
+                done: Done::Answer(done),
+            })
             .await?;
         written.await.map_err(|_| closed())?
     }
@@ -283,7 +287,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         batch.put(META, records::COMMITTED, records::encode_log_id(&committed));
         self.state().committed = Some(committed);
         let done = Done::Nobody;
-        self.shared.writer.send(Job { kind: Kind::Committed, batch, done }).await
+        self.shared
+            .writer
+            .send(Job {
+                kind: Kind::Committed,
+                batch,
+                done,
+            })
+            .await
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {

@@ -54,7 +54,9 @@ pub(super) fn encode_log_id(id: &LogId) -> Vec<u8> {
 }
 
 pub(super) fn read_vote(engine: &dyn Engine) -> Result<Option<Vote>, io::Error> {
-    let Some(value) = engine.get(META, VOTE).map_err(storage)? else { return Ok(None) };
+    let Some(value) = engine.get(META, VOTE).map_err(storage)? else {
+        return Ok(None);
+    };
     wire::decode(value.into())
         .and_then(|vote| convert::vote_from_wire(Some(vote)))
         .map(Some)
@@ -62,7 +64,9 @@ pub(super) fn read_vote(engine: &dyn Engine) -> Result<Option<Vote>, io::Error> 
 }
 
 pub(super) fn read_log_id(engine: &dyn Engine, key: &[u8]) -> Result<Option<LogId>, io::Error> {
-    let Some(value) = engine.get(META, key).map_err(storage)? else { return Ok(None) };
+    let Some(value) = engine.get(META, key).map_err(storage)? else {
+        return Ok(None);
+    };
     wire::decode(value.into())
         .map(|id| Some(convert::log_id_from_wire(id)))
         .map_err(|error| unreadable("a mark of the log", error))

@@ -31,7 +31,9 @@ pub(super) struct Job {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Append { sequence: u64 },
+    Append {
+        sequence: u64,
+    },
     Vote,
     Truncate,
     Purge,
@@ -148,18 +150,36 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Group {
 fn write(engine: &dyn Engine, group: &mut Group) -> Result<(), tarn_storage::StorageError> {
     let has = |wanted: fn(&Kind) -> bool| group.waiting.iter().any(|(kind, _)| wanted(kind));
     let points = [
-        (has(|kind| matches!(kind, Kind::Append { .. })), crash::LOG_APPEND_BEFORE, crash::LOG_APPEND_AFTER),
-        (has(|kind| *kind == Kind::Vote), crash::LOG_VOTE_BEFORE, crash::LOG_VOTE_AFTER),
-        (has(|kind| *kind == Kind::Purge), crash::LOG_PURGE_BEFORE, crash::LOG_PURGE_AFTER),
+        (
+            has(|kind| matches!(kind, Kind::Append { .. })),
+            crash::LOG_APPEND_BEFORE,
+            crash::LOG_APPEND_AFTER,
+        ),
+        (
+            has(|kind| *kind == Kind::Vote),
+            crash::LOG_VOTE_BEFORE,
+            crash::LOG_VOTE_AFTER,
+        ),
+        (
+            has(|kind| *kind == Kind::Purge),
+            crash::LOG_PURGE_BEFORE,
+            crash::LOG_PURGE_AFTER,
+        ),
     ];
     let durability = match has(|kind| *kind != Kind::Committed && *kind != Kind::Purge) {
         true => Durability::Synced,
         // A lost purge is repeated, and a lost mark of what is committed is learnt again.
         false => Durability::Buffered,
     };
-    points.iter().filter(|(visited, ..)| *visited).for_each(|(_, before, _)| crash::point(before));
+    points
+        .iter()
+        .filter(|(visited, ..)| *visited)
+        .for_each(|(_, before, _)| crash::point(before));
     engine.write(std::mem::take(&mut group.batch), durability)?;
-    points.iter().filter(|(visited, ..)| *visited).for_each(|(_, _, after)| crash::point(after));
+    points
+        .iter()
+        .filter(|(visited, ..)| *visited)
+        .for_each(|(_, _, after)| crash::point(after));
     Ok(())
 }
 

@@ -150,7 +150,9 @@ impl SnapshotStore {
         crash::point(crash::SNAPSHOT_PUBLISH_AFTER);
 
         let mut current = self.current.lock().expect("no holder of this lock panics");
-        let newer_exists = current.as_ref().is_some_and(|current| current.meta.last_log_id > snapshot.meta.last_log_id);
+        let newer_exists = current
+            .as_ref()
+            .is_some_and(|current| current.meta.last_log_id > snapshot.meta.last_log_id);
         if newer_exists {
             // One from the leader was installed while this one was built.
             snapshot.obsolete.store(true, Ordering::Relaxed);
@@ -178,7 +180,10 @@ impl SnapshotStore {
             let entry = entry?;
             let metadata = entry.metadata()?;
             if !metadata.is_file() {
-                return Err(io::Error::other(format!("{} is not a plain file", entry.path().display())));
+                return Err(io::Error::other(format!(
+                    "{} is not a plain file",
+                    entry.path().display()
+                )));
             }
             let name = entry
                 .file_name()
@@ -269,7 +274,10 @@ fn parse_manifest(bytes: Bytes) -> Result<Manifest, PeerError> {
     for file in &manifest.files {
         let plain = !file.name.is_empty() && !file.name.contains(['/', '\\', '\0']) && !file.name.starts_with('.');
         if !plain || file.blake3.len() != blake3::OUT_LEN {
-            return Err(PeerError::Malformed(format!("a snapshot names the file {:?}", file.name)));
+            return Err(PeerError::Malformed(format!(
+                "a snapshot names the file {:?}",
+                file.name
+            )));
         }
     }
     Ok(manifest)
@@ -365,8 +373,13 @@ mod tests {
         for name in ["", "..", "../CURRENT", "/etc/passwd", "a/b", ".hidden", "a\\b"] {
             assert!(parse_manifest(wire::encode(&file(name))).is_err(), "{name:?}");
         }
-        let newer = Manifest { format: SNAPSHOT_FORMAT + 1, ..Manifest::default() };
-        assert!(matches!(parse_manifest(wire::encode(&newer)), Err(PeerError::Malformed(text)) if text.contains("upgrade")));
+        let newer = Manifest {
+            format: SNAPSHOT_FORMAT + 1,
+            ..Manifest::default()
+        };
+        assert!(
+            matches!(parse_manifest(wire::encode(&newer)), Err(PeerError::Malformed(text)) if text.contains("upgrade"))
+        );
     }
 
     #[test]

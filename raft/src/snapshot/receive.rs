@@ -12,10 +12,10 @@ use bytes::Bytes;
 use tarn_storage::dir;
 
 use super::{FILES, INCOMING, MANIFEST, SnapshotDir, SnapshotStore, hash_file, parse_manifest, short_hash, storage};
+use crate::convert;
 use crate::transport::PeerError;
 use crate::types::Vote;
 use crate::wire::{self, Manifest, SnapshotChunk, SnapshotFrame, SnapshotPart};
-use crate::convert;
 
 /// A snapshot that is arriving.
 pub(crate) struct Incoming {
@@ -62,7 +62,10 @@ impl SnapshotStore {
     fn remove_other_incoming(&self, keep: &Path) -> Result<(), io::Error> {
         for entry in fs::read_dir(&self.root)? {
             let path = entry?.path();
-            let incoming = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(INCOMING));
+            let incoming = path
+                .file_name()
+                .and_then(|name| name.to_str())
+                .is_some_and(|name| name.starts_with(INCOMING));
             if incoming && path != keep {
                 dir::remove_durably(&path).map_err(storage)?;
             }
@@ -87,7 +90,10 @@ impl Incoming {
 
     fn chunk(&mut self, chunk: &SnapshotChunk) -> Result<(), PeerError> {
         if blake3::hash(&chunk.data).as_bytes()[..] != chunk.blake3[..] {
-            return Err(PeerError::Damaged(format!("a chunk of file {} at {}", chunk.file, chunk.offset)));
+            return Err(PeerError::Damaged(format!(
+                "a chunk of file {} at {}",
+                chunk.file, chunk.offset
+            )));
         }
         let position = usize::try_from(chunk.file).expect("a u32 fits");
         let (Some(file), Some(received)) = (self.manifest.files.get(position), self.received.get_mut(position)) else {
@@ -122,11 +128,17 @@ impl Incoming {
             }
             let (bytes, hash) = hash_file(&path).map_err(|error| failed(&error))?;
             if bytes < file.bytes {
-                return Err(PeerError::Damaged(format!("{} ended after {bytes} of {} bytes", file.name, file.bytes)));
+                return Err(PeerError::Damaged(format!(
+                    "{} ended after {bytes} of {} bytes",
+                    file.name, file.bytes
+                )));
             }
             if bytes > file.bytes || hash != file.blake3 {
                 fs::remove_file(&path).map_err(|error| failed(&error))?;
-                return Err(PeerError::Damaged(format!("{} does not have the announced hash", file.name)));
+                return Err(PeerError::Damaged(format!(
+                    "{} does not have the announced hash",
+                    file.name
+                )));
             }
         }
         self.make_durable().map_err(|error| failed(&error))
@@ -136,7 +148,12 @@ impl Incoming {
         let files = self.dir.join(FILES);
         for entry in fs::read_dir(&files)? {
             let entry = entry?;
-            if !self.manifest.files.iter().any(|file| entry.file_name() == file.name.as_str()) {
+            if !self
+                .manifest
+                .files
+                .iter()
+                .any(|file| entry.file_name() == file.name.as_str())
+            {
                 fs::remove_file(entry.path())?;
             }
         }
@@ -183,7 +200,9 @@ mod tests {
     }
 
     async fn frames(pair: &Pair, received: Vec<u64>) -> Vec<Bytes> {
-        send::frames(pair.snapshot.clone(), &Vote::new_committed(1, 1), received).collect().await
+        send::frames(pair.snapshot.clone(), &Vote::new_committed(1, 1), received)
+            .collect()
+            .await
     }
 
     fn receive(pair: &Pair, frames: &[Bytes]) -> Result<SnapshotDir, PeerError> {
@@ -242,7 +261,10 @@ mod tests {
         content[0] ^= 1;
         fs::write(&path, content).unwrap();
 
-        assert!(matches!(receive(&pair, &frames(&pair, received).await), Err(PeerError::Damaged(_))));
+        assert!(matches!(
+            receive(&pair, &frames(&pair, received).await),
+            Err(PeerError::Damaged(_))
+        ));
         let (_, received) = pair.receiver.offered(pair.snapshot.manifest_bytes.clone()).unwrap();
         receive(&pair, &frames(&pair, received).await).unwrap();
     }

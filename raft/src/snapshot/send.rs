@@ -9,10 +9,10 @@ use bytes::Bytes;
 use futures::{StreamExt, stream};
 
 use super::SnapshotDir;
+use crate::convert;
 use crate::transport::ByteStream;
 use crate::types::Vote;
 use crate::wire::{self, SnapshotBegin, SnapshotChunk, SnapshotFrame, SnapshotPart};
-use crate::convert;
 
 /// Bytes in one chunk: large enough that checksums and framing cost nothing, small enough to interleave with heartbeats.
 const CHUNK_BYTES: u64 = 1 << 20;

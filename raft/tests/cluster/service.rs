@@ -151,3 +151,22 @@ cluster_test! {
         status(&node, |status| status.applied.index == status.last_log_index).await;
     }
 }
+
+cluster_test! {
+    async fn a_leader_with_a_lease_answers_readers_too() {
+        let mut cluster = Cluster::empty();
+        for id in 1..=3 {
+            let mut options = cluster.options(id, super::support::VERSIONS);
+            options.reads = tarn_raft::ReadMode::Lease;
+            cluster.start_with(options).await;
+        }
+        cluster.found(3).await;
+        for id in cluster.ids() {
+            enqueued(cluster.node(id), &format!("r{id}")).await;
+            let acknowledged = cluster.node(id).status().unwrap().applied.index;
+            for reader in cluster.ids() {
+                assert!(cluster.node(reader).read_barrier(soon()).await.unwrap() >= acknowledged);
+            }
+        }
+    }
+}

@@ -75,12 +75,18 @@ fn run_child(dir: &Path, point: &str) -> Outcome {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let finished = text.contains("\nfinished");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(finished || errors.contains("crash point"), "{point}: the child failed by itself: {text}\n{errors}");
+    assert!(
+        finished || errors.contains("crash point"),
+        "{point}: the child failed by itself: {text}\n{errors}"
+    );
     let acknowledged = text.lines().filter_map(|line| {
         let mut words = line.strip_prefix("acknowledged ")?.split(' ');
         Some((words.next()?.to_owned(), words.next()?.to_owned()))
     });
-    Outcome { acknowledged: acknowledged.collect(), finished }
+    Outcome {
+        acknowledged: acknowledged.collect(),
+        finished,
+    }
 }
 
 /// Opens what is left, looks for everything that was acknowledged, and lets a new node build the state for itself.
@@ -93,7 +99,11 @@ async fn examine(dir: &Path, point: &str, acknowledged: &BTreeMap<String, String
     }
     cluster.leader().await;
     for (request, task) in acknowledged {
-        assert_eq!(enqueued(&node, request).await, *task, "{point}: {request} was acknowledged and is lost");
+        assert_eq!(
+            enqueued(&node, request).await,
+            *task,
+            "{point}: {request} was acknowledged and is lost"
+        );
     }
     let members = node.status().unwrap().members;
     if members.iter().any(|member| member.peer.id == 2) {

@@ -36,7 +36,10 @@ pub struct Net {
 
 impl Net {
     fn transport(self: &Arc<Self>, from: NodeId) -> Arc<dyn Transport> {
-        Arc::new(Link { net: self.clone(), from })
+        Arc::new(Link {
+            net: self.clone(),
+            from,
+        })
     }
 
     fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
@@ -79,7 +82,13 @@ struct Link {
 
 #[async_trait]
 impl Transport for Link {
-    async fn call(&self, target: &Peer, method: Method, body: Bytes, timeout: Duration) -> Result<Bytes, TransportError> {
+    async fn call(
+        &self,
+        target: &Peer,
+        method: Method,
+        body: Bytes,
+        timeout: Duration,
+    ) -> Result<Bytes, TransportError> {
         let (from, to) = (self.from, target.id);
         let node = self.net.node(from, to)?;
         // In a task of its own: a caller that gives up does not stop what it asked for.
@@ -149,7 +158,10 @@ impl Cluster {
     }
 
     pub async fn founded_with(voters: NodeId, versions: Versions, limits: Limits) -> Self {
-        let mut cluster = Self { limits, ..Self::empty() };
+        let mut cluster = Self {
+            limits,
+            ..Self::empty()
+        };
         for id in 1..=voters {
             cluster.start(id, versions).await;
         }
@@ -271,7 +283,10 @@ pub fn address(id: NodeId) -> String {
 /// Waits until a node's belief about who leads has a property.
 pub async fn leadership(node: &Consensus, wanted: impl FnMut(&Leadership) -> bool) {
     let mut leadership = node.leadership();
-    tokio::time::timeout(PATIENCE, leadership.wait_for(wanted)).await.expect("in time").unwrap();
+    tokio::time::timeout(PATIENCE, leadership.wait_for(wanted))
+        .await
+        .expect("in time")
+        .unwrap();
 }
 
 /// Waits until a node's status has a property.
