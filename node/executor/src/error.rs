@@ -1,0 +1,298 @@
+//! Why an attempt did not succeed, sorted by what the caller does next.
+
+use crate::Hash;
+
+/// Why an attempt did not succeed. [`retryable`](Self::retryable) says what to do next, [`reason`](Self::reason) is the
+/// name that programs match on, and the message is a sentence for the person who submitted the task.
+///
+/// Two rules decide between final and retryable. What follows from the module and its input alone (an invalid module, a
+/// trap, memory, output, fuel) is final: another attempt would end the same way. What depends on the machine, on the
+/// moment, or on the guest's own judgement (time, a lost artifact, a non-zero exit status) is retryable.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[non_exhaustive]
+pub enum ExecutionError {
+    // Final: the task itself has to change.
+    /// The artifact is not a module that this runtime can compile.
+    #[error(
+        "the artifact is not a valid core WebAssembly module ({detail}): rebuild it for wasm32-wasip1 and put it again"
+    )]
+    InvalidModule {
+        /// What the compiler found.
+        detail: String,
+    },
+    /// The module has no exported function of the wanted name.
+    #[error("the module exports no function `{name}`: name one that it exports{}", list_exports(.exports))]
+    MissingExport {
+        /// The name that was looked for; a command needs `_start`.
+        name: String,
+        /// The functions that it does export, at most a handful.
+        exports: Vec<String>,
+    },
+    /// The arguments do not fit what is to be run.
+    #[error("the arguments do not fit: {detail}")]
+    BadArguments {
+        /// Which argument, and what is wanted instead.
+        detail: String,
+    },
+    /// The module imports something that the sandbox does not offer.
+    #[error(
+        "the module imports `{import}`, which this runtime does not offer: use only functions of wasi_snapshot_preview1"
+    )]
+    UnsupportedImport {
+        /// `module::name`.
+        import: String,
+    },
+    /// This executor cannot run an attempt of this kind.
+    #[error("the runtime `{runtime}` cannot run {kind}: choose another runtime or another kind")]
+    UnsupportedKind {
+        /// The executor's runtime.
+        runtime: &'static str,
+        /// The kind that was asked for.
+        kind: &'static str,
+    },
+    /// A limit in the request is outside of its range.
+    #[error("the limit {limit} is {value}, which is outside of {min} to {max}: choose a value in that range")]
+    LimitOutOfRange {
+        /// The field of [`Limits`](crate::Limits).
+        limit: &'static str,
+        /// The value that was asked for.
+        value: u64,
+        /// The smallest value allowed.
+        min: u64,
+        /// The largest value allowed.
+        max: u64,
+    },
+    /// The artifact is larger than any artifact may be.
+    #[error("the artifact has {size_bytes} bytes and the limit is {max_bytes}: make it smaller")]
+    ArtifactTooLarge {
+        /// Its size in bytes.
+        size_bytes: u64,
+        /// The largest size allowed, in bytes.
+        max_bytes: u64,
+    },
+    /// The guest trapped. This is final because a trap is a bug in the guest for this input; a guest that wants to be
+    /// tried again exits with a non-zero status instead.
+    #[error("the guest trapped ({trap}): fix the guest or its input, the logs show where it happened")]
+    Trap {
+        /// What the trap was.
+        trap: String,
+    },
+    /// The guest asked for more memory than it may have.
+    #[error(
+        "the guest asked for {wanted_bytes} bytes of memory and the limit memory_bytes is {limit_bytes}: raise it or use less"
+    )]
+    MemoryLimit {
+        /// What it would have had, in bytes.
+        wanted_bytes: u64,
+        /// The limit in bytes.
+        limit_bytes: u64,
+    },
+    /// The guest's table of functions and references is too large.
+    #[error("the guest asked for a table of {wanted} elements and the limit is {limit}: use smaller tables")]
+    TableLimit {
+        /// What it would have had, in elements.
+        wanted: u64,
+        /// The limit in elements.
+        limit: u64,
+    },
+    /// The guest wrote more output than it may.
+    #[error("the guest wrote more output than the limit output_bytes of {limit_bytes}: raise it or write less")]
+    OutputLimit {
+        /// The limit in bytes.
+        limit_bytes: u64,
+    },
+    /// The guest used up its fuel.
+    #[error("the guest used up the limit fuel of {limit} units: raise it or compute less")]
+    FuelLimit {
+        /// The limit in units.
+        limit: u64,
+    },
+
+    // Retryable: the same task may succeed another time or elsewhere.
+    /// The guest ran for too long. Retryable, because another machine or another moment may be faster.
+    #[error("the guest ran longer than the limit time_ms of {limit_ms}: raise it or cut the work into smaller tasks")]
+    TimeLimit {
+        /// The limit in milliseconds.
+        limit_ms: u64,
+    },
+    /// The guest ended with an exit status instead of success, which is how it says "try again". An exported function should
+    /// return rather than exit, so there even the status 0 ends up here.
+    #[error("the guest exited with status {status}: its logs say why")]
+    ExitNonzero {
+        /// The exit status.
+        status: i32,
+    },
+    /// The caller cancelled the attempt. It says nothing against the task, so only who cancelled knows what comes next.
+    #[error("the attempt was cancelled: submit the task again if it is still wanted")]
+    Cancelled,
+    /// The bytes of the artifact do not hash to its name: they were damaged on the way.
+    #[error("the bytes of artifact {expected} hash to {actual}: fetch or put the artifact again")]
+    HashMismatch {
+        /// The name under which the bytes were handed in.
+        expected: Hash,
+        /// What they hash to.
+        actual: Hash,
+    },
+    /// The artifact is not on this node.
+    #[error(
+        "artifact {hash} is not available on this node ({detail}): put it again, or wait until a peer has delivered it"
+    )]
+    ArtifactUnavailable {
+        /// The artifact.
+        hash: Hash,
+        /// Where it was looked for.
+        detail: String,
+    },
+    /// The executor has no room for this attempt now.
+    #[error("the executor has no room for the attempt ({detail}): try again later or on another node")]
+    ResourceExhausted {
+        /// What ran out.
+        detail: String,
+    },
+    /// The executor itself failed: a bug in it or a fault of the machine, not of the task.
+    #[error("the executor failed ({detail}): try again on another node and look at this node's log")]
+    Broken {
+        /// What failed.
+        detail: String,
+    },
+}
+
+impl ExecutionError {
+    /// Whether another attempt at the same task may succeed.
+    #[must_use]
+    pub fn retryable(&self) -> bool {
+        match self {
+            Self::InvalidModule { .. }
+            | Self::MissingExport { .. }
+            | Self::BadArguments { .. }
+            | Self::UnsupportedImport { .. }
+            | Self::UnsupportedKind { .. }
+            | Self::LimitOutOfRange { .. }
+            | Self::ArtifactTooLarge { .. }
+            | Self::Trap { .. }
+            | Self::MemoryLimit { .. }
+            | Self::TableLimit { .. }
+            | Self::OutputLimit { .. }
+            | Self::FuelLimit { .. } => false,
+            Self::TimeLimit { .. }
+            | Self::ExitNonzero { .. }
+            | Self::Cancelled
+            | Self::HashMismatch { .. }
+            | Self::ArtifactUnavailable { .. }
+            | Self::ResourceExhausted { .. }
+            | Self::Broken { .. } => true,
+        }
+    }
+
+    /// The stable name of this error in answers, logs and metrics. A name is never reused for something else.
+    #[must_use]
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::InvalidModule { .. } => "WASM_INVALID_MODULE",
+            Self::MissingExport { .. } => "WASM_MISSING_EXPORT",
+            Self::BadArguments { .. } => "WASM_BAD_ARGUMENTS",
+            Self::UnsupportedImport { .. } => "WASM_UNSUPPORTED_IMPORT",
+            Self::UnsupportedKind { .. } => "UNSUPPORTED_KIND",
+            Self::LimitOutOfRange { .. } => "LIMIT_OUT_OF_RANGE",
+            Self::ArtifactTooLarge { .. } => "ARTIFACT_TOO_LARGE",
+            Self::Trap { .. } => "WASM_TRAP",
+            Self::MemoryLimit { .. } => "MEMORY_LIMIT",
+            Self::TableLimit { .. } => "TABLE_LIMIT",
+            Self::OutputLimit { .. } => "OUTPUT_LIMIT",
+            Self::FuelLimit { .. } => "FUEL_LIMIT",
+            Self::TimeLimit { .. } => "TIME_LIMIT",
+            Self::ExitNonzero { .. } => "WASM_EXIT_NONZERO",
+            Self::Cancelled => "CANCELLED",
+            Self::HashMismatch { .. } => "HASH_MISMATCH",
+            Self::ArtifactUnavailable { .. } => "ARTIFACT_UNAVAILABLE",
+            Self::ResourceExhausted { .. } => "RESOURCE_EXHAUSTED",
+            Self::Broken { .. } => "EXECUTOR_BROKEN",
+        }
+    }
+
+    pub(crate) fn broken(detail: impl ToString) -> Self {
+        Self::Broken {
+            detail: detail.to_string(),
+        }
+    }
+
+    pub(crate) fn bad_arguments(detail: impl Into<String>) -> Self {
+        Self::BadArguments { detail: detail.into() }
+    }
+}
+
+fn list_exports(exports: &[String]) -> String {
+    if exports.is_empty() {
+        String::new()
+    } else {
+        format!(" ({})", exports.join(", "))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    #[test]
+    fn every_error_has_a_reason_of_its_own_and_one_line_that_says_what_to_do() {
+        let hash = Hash::of(b"");
+        let text = || "text".to_owned();
+        let all = [
+            ExecutionError::InvalidModule { detail: text() },
+            ExecutionError::MissingExport {
+                name: text(),
+                exports: vec![text()],
+            },
+            ExecutionError::BadArguments { detail: text() },
+            ExecutionError::UnsupportedImport { import: text() },
+            ExecutionError::UnsupportedKind {
+                runtime: "wasm",
+                kind: "a picture",
+            },
+            ExecutionError::LimitOutOfRange {
+                limit: "time_ms",
+                value: 0,
+                min: 1,
+                max: 2,
+            },
+            ExecutionError::ArtifactTooLarge {
+                size_bytes: 2,
+                max_bytes: 1,
+            },
+            ExecutionError::Trap { trap: text() },
+            ExecutionError::MemoryLimit {
+                wanted_bytes: 2,
+                limit_bytes: 1,
+            },
+            ExecutionError::TableLimit { wanted: 2, limit: 1 },
+            ExecutionError::OutputLimit { limit_bytes: 1 },
+            ExecutionError::FuelLimit { limit: 1 },
+            ExecutionError::TimeLimit { limit_ms: 1 },
+            ExecutionError::ExitNonzero { status: 1 },
+            ExecutionError::Cancelled,
+            ExecutionError::HashMismatch {
+                expected: hash,
+                actual: hash,
+            },
+            ExecutionError::ArtifactUnavailable { hash, detail: text() },
+            ExecutionError::ResourceExhausted { detail: text() },
+            ExecutionError::Broken { detail: text() },
+        ];
+        let reasons: BTreeSet<&str> = all.iter().map(ExecutionError::reason).collect();
+        assert_eq!(reasons.len(), all.len());
+        for error in &all {
+            assert!(
+                error
+                    .reason()
+                    .bytes()
+                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_'),
+                "{}",
+                error.reason()
+            );
+            assert!(!error.to_string().contains(['\n', '\t']), "{error}");
+        }
+        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 12);
+    }
+}

@@ -1,0 +1,176 @@
+//! Many attempts at once, on few slots, beside a runtime that must not notice.
+
+use std::collections::BTreeMap;
+use std::process;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tarn_executor::{Allocation, Attempt, Command, Executor as _, Kind, SLOTS_MAX, WasmConfig, WasmExecutor};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+
+use crate::guests::{self, ENDLESS};
+use crate::{assert_reason, attempt, command, executors, export, run, succeed};
+
+fn with_input(input: String) -> Attempt {
+    attempt(
+        &guests::echo(),
+        Kind::Command(Command {
+            input: input.into(),
+            ..Command::default()
+        }),
+    )
+}
+
+#[tokio::test]
+async fn fifty_at_once_each_get_their_own_output() {
+    for executor in executors() {
+        let executor = Arc::new(executor);
+        let mut running = JoinSet::new();
+        for number in 0..50 {
+            let executor = Arc::clone(&executor);
+            running.spawn(async move {
+                let input = format!("input {number} ").repeat(1_000);
+                let report = succeed(&executor, with_input(input.clone())).await;
+                (number, report.output == input)
+            });
+        }
+        let ended: BTreeMap<i32, bool> = running.join_all().await.into_iter().collect();
+        assert_eq!(ended.len(), 50);
+        assert!(ended.values().all(|right| *right), "{ended:?}");
+        assert_eq!(executor.cache_stats().compiled, 1);
+        assert_eq!(executor.admitted(), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_guest_that_computes_does_not_hold_up_the_runtime() {
+    // The runtime of this test has a single thread, which an endless guest would occupy if it ran there.
+    for executor in executors() {
+        let cancel = CancellationToken::new();
+        let running = executor.run(command(&guests::command(ENDLESS)), cancel.clone());
+        let other_work = async {
+            for _ in 0..20 {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            cancel.cancel();
+        };
+        let (ended, ()) = tokio::join!(running, other_work);
+        assert_reason(&ended.unwrap_err().error, "CANCELLED", true);
+    }
+}
+
+#[tokio::test]
+async fn dropping_the_future_frees_the_slot() {
+    for allocation in [Allocation::Pooling, Allocation::OnDemand] {
+        let executor = WasmExecutor::new(WasmConfig {
+            slots: 1,
+            cache_dir: None,
+            allocation,
+        })
+        .unwrap();
+        executor
+            .prepare(
+                &command(&guests::command(ENDLESS)).artifact,
+                guests::command(ENDLESS).into(),
+            )
+            .await
+            .unwrap();
+        for _ in 0..3 {
+            let endless = run(&executor, command(&guests::command(ENDLESS)));
+            tokio::time::timeout(Duration::from_millis(20), endless)
+                .await
+                .unwrap_err();
+        }
+        assert_eq!(succeed(&executor, with_input("my turn".into())).await.output, "my turn");
+    }
+}
+
+#[tokio::test]
+async fn too_many_waiting_attempts_are_refused() {
+    let executor = Arc::new(
+        WasmExecutor::new(WasmConfig {
+            slots: 1,
+            ..WasmConfig::default()
+        })
+        .unwrap(),
+    );
+    let cancel = CancellationToken::new();
+    let mut running = JoinSet::new();
+    for _ in 0..70 {
+        let (executor, cancel) = (Arc::clone(&executor), cancel.clone());
+        running.spawn(async move { executor.run(command(&guests::command(ENDLESS)), cancel).await });
+    }
+    // One runs and 64 wait; the others are refused right away, and only then is the rest cancelled.
+    for _ in 0..5 {
+        let failure = running.join_next().await.unwrap().unwrap().unwrap_err();
+        assert_reason(&failure.error, "RESOURCE_EXHAUSTED", true);
+    }
+    cancel.cancel();
+    for ended in running.join_all().await {
+        assert_reason(&ended.unwrap_err().error, "CANCELLED", true);
+    }
+    assert_eq!(executor.admitted(), 0);
+    assert_eq!(
+        succeed(&executor, with_input("room again".into())).await.output,
+        "room again"
+    );
+}
+
+#[test]
+fn the_number_of_slots_is_bounded() {
+    for slots in [0, SLOTS_MAX + 1] {
+        let error = WasmExecutor::new(WasmConfig {
+            slots,
+            ..WasmConfig::default()
+        })
+        .err()
+        .unwrap();
+        assert_reason(&error, "LIMIT_OUT_OF_RANGE", false);
+    }
+    let most = WasmExecutor::new(WasmConfig {
+        slots: SLOTS_MAX,
+        ..WasmConfig::default()
+    })
+    .unwrap();
+    assert_eq!(most.capabilities().slots, SLOTS_MAX);
+}
+
+/// Set in the process that the test below starts.
+const RESTRICTED: &str = "TARN_TEST_RESTRICTED_MEMORY";
+
+/// A pool of four slots wants some 20 GiB of address space. This test runs itself again in a process that may have 3 GiB.
+#[test]
+fn where_address_space_is_restricted_guests_run_on_demand() {
+    if std::env::var_os(RESTRICTED).is_some() {
+        let executor = WasmExecutor::new(WasmConfig {
+            slots: 4,
+            ..WasmConfig::default()
+        })
+        .unwrap();
+        assert_eq!(executor.allocation(), Allocation::OnDemand);
+        let runtime = tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap();
+        let sum = export(guests::NUMBERS, "add", vec!["40".into(), "2".into()]);
+        assert_eq!(runtime.block_on(succeed(&executor, sum)).output, "42");
+        return;
+    }
+    for (executor, allocation) in executors().iter().zip([Allocation::Pooling, Allocation::OnDemand]) {
+        assert_eq!(
+            executor.allocation(),
+            allocation,
+            "the machine that runs this test restricts address space itself"
+        );
+    }
+    let this = std::env::current_exe().unwrap();
+    let output = process::Command::new("sh")
+        .args(["-c", "ulimit -v 3000000 && exec \"$0\" --exact \"$1\""])
+        .arg(this)
+        .arg("concurrency::where_address_space_is_restricted_guests_run_on_demand")
+        .env(RESTRICTED, "1")
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+}
