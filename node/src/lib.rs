@@ -15,9 +15,12 @@
 //! ```
 //!
 //! - `config`: settings, each with the place it came from.
-//! - `gate`: the steps that may refuse a request, in order.
+//! - `identity`: who may connect, and as whom. `gate`: the steps that may refuse a request, in order.
+//! - `way`: the one path of every command and every read. `api`: the services over it.
+//! - `dispatch`: who waits for work, and who gets it. `host`: this node's own worker.
+//! - `peer`, `artifacts`: between the nodes.
 //! - `ops`: health, metrics, logs, for people and their tools.
-//! - `daemon`: starts the rooms in order and stops them in the other order.
+//! - `daemon`: starts the rooms in order and stops them in the other order. `cli`: the command line.
 //!
 //! Invariants: nothing in this crate decides what must be replicated; that is the kernel's. Nothing here keeps state that a restart
 //! would miss.

@@ -6,7 +6,7 @@
 //! - `logs`: structured lines on standard error.
 
 mod http;
-pub mod logs;
+mod logs;
 mod metrics;
 mod readiness;
 mod sample;
