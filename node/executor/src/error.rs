@@ -223,7 +223,7 @@ impl ExecutionError {
 
 fn list_exports(exports: &[String]) -> String {
     if exports.is_empty() {
-        String::new()
+        " (there is none)".to_owned()
     } else {
         format!(" ({})", exports.join(", "))
     }
