@@ -139,8 +139,8 @@ settings! {
     Log log {
         /// `text` or `json`.
         format: LogFormat = LogFormat::Text;
-        /// What to log, in the syntax of tracing's filters: `info`, or `info,tarn=debug`.
-        level: String = "info".into();
+        /// What to log, in the syntax of tracing's filters, such as `info,tarn=debug`. openraft tells each of its steps at `info`.
+        level: String = "info,openraft=warn".into();
     }
 }
 
