@@ -9,12 +9,15 @@ use clap::Parser;
 
 /// Three real nodes on this machine index a folder of documents, as one job of WASM tasks that depend on each other.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "deploy/demo", after_help = "\
+#[command(
+    name = "deploy/demo",
+    after_help = "\
 Examples:
   deploy/demo                              the texts under /usr/share/common-licenses and /usr/share/doc
   deploy/demo --kill leader                with kill -9 on the leader in the middle
   deploy/demo ~/notes --query 'raft log'   your own documents and question
-  deploy/demo --keep                       leave the cluster running until Enter is pressed, to look around with `tarn`")]
+  deploy/demo --keep                       leave the cluster running until Enter is pressed, to look around with `tarn`"
+)]
 pub struct Args {
     /// Folders of documents, instead of those that every Debian machine has
     folders: Vec<PathBuf>,

@@ -38,6 +38,8 @@ pub struct LocalCluster {
     tarn: PathBuf,
     dir: PathBuf,
     nodes: Vec<Node>,
+    /// Lines of configuration that every node has.
+    settings: Vec<String>,
 }
 
 impl LocalCluster {
@@ -47,30 +49,120 @@ impl LocalCluster {
     /// # Errors
     /// If `tarn` cannot be run or refuses, or the directory cannot be written.
     pub fn create(tarn: &Path, dir: &Path, nodes: usize, settings: &[(&str, &str)]) -> Result<Self> {
-        let mut cluster = Self { tarn: tarn.to_owned(), dir: dir.to_owned(), nodes: Vec::new() };
+        let mut cluster = Self {
+            tarn: tarn.to_owned(),
+            dir: dir.to_owned(),
+            nodes: Vec::new(),
+            settings: settings.iter().map(|(key, value)| format!("{key} = {value}")).collect(),
+        };
         let ca = dir.join("ca");
         cluster.tarn(&["ca", "init", "--dir", &text(&ca)])?;
-        cluster.tarn(&["ca", "issue", "--ca", &text(&ca), "--user", "local", "--out", &text(&dir.join("user"))])?;
+        cluster.tarn(&[
+            "ca",
+            "issue",
+            "--ca",
+            &text(&ca),
+            "--user",
+            "local",
+            "--out",
+            &text(&dir.join("user")),
+        ])?;
         for address in free_addresses(nodes)? {
             let [address, ops_address] = address;
-            cluster.nodes.push(Node { address, ops_address, process: None });
+            cluster.nodes.push(Node {
+                address,
+                ops_address,
+                process: None,
+            });
         }
-        let bootstrap: Vec<String> =
-            cluster.nodes.iter().enumerate().map(|(at, node)| format!("\"{}={}\"", at + 1, node.address)).collect();
+        let bootstrap: Vec<String> = cluster
+            .nodes
+            .iter()
+            .enumerate()
+            .map(|(at, node)| format!("\"{}={}\"", at + 1, node.address))
+            .collect();
         for id in cluster.ids() {
-            let data = dir.join(format!("node-{id}"));
-            cluster.tarn(&["ca", "issue", "--ca", &text(&ca), "--node", &id.to_string(), "--data-dir", &text(&data)])?;
-            let node = cluster.node(id)?;
-            let mut lines = vec![
-                format!("node.data_dir = {:?}", text(&data)),
-                format!("listen.bind = {:?}", node.address),
-                format!("listen.ops_bind = {:?}", node.ops_address),
-                format!("cluster.bootstrap = [{}]", bootstrap.join(", ")),
-            ];
-            lines.extend(settings.iter().map(|(key, value)| format!("{key} = {value}")));
-            fs::write(cluster.config(id), lines.join("\n") + "\n")?;
+            cluster.issue_key(id)?;
+            cluster.write_config(id, Some(&format!("cluster.bootstrap = [{}]", bootstrap.join(", "))))?;
         }
         Ok(cluster)
+    }
+
+    /// Adds a node that is no member, with keys from the authority, and returns its id. Once started it waits until the cluster adds it.
+    ///
+    /// # Errors
+    /// As [`LocalCluster::create`].
+    pub fn issue_node(&mut self) -> Result<u64> {
+        let id = self.reserve_node()?;
+        self.issue_key(id)?;
+        self.write_config(id, None)?;
+        Ok(id)
+    }
+
+    /// Adds a node that gets its keys from the running cluster with `tarn node join` and a token, and returns its id. Once started it makes
+    /// itself a member.
+    ///
+    /// # Errors
+    /// If the cluster does not take the token, or gives the node another id than the next one here.
+    pub fn join_node(&mut self, token: &str) -> Result<u64> {
+        let addresses = self.addresses().join(",");
+        let id = self.reserve_node()?;
+        let (data, advertise) = (text(&self.data_dir(id)), self.node(id)?.address.clone());
+        let join = [
+            "node",
+            "join",
+            "--token",
+            token,
+            "--address",
+            &addresses,
+            "--advertise",
+            &advertise,
+        ];
+        let joined = self.tarn(&[&join[..], &["--data-dir", &data, "-o", "json"]].concat());
+        let answer = joined.inspect_err(|_| drop(self.nodes.pop()))?;
+        ensure!(
+            answer.contains(&format!("\"node_id\":{id}")) || answer.contains(&format!("\"node_id\": {id}")),
+            "not node {id}: {answer}"
+        );
+        self.write_config(id, None)?;
+        Ok(id)
+    }
+
+    fn reserve_node(&mut self) -> Result<u64> {
+        let [address, ops_address] = free_addresses(1)?.remove(0);
+        self.nodes.push(Node {
+            address,
+            ops_address,
+            process: None,
+        });
+        Ok(self.nodes.len() as u64)
+    }
+
+    fn issue_key(&self, id: u64) -> Result<()> {
+        let (ca, data) = (text(&self.dir.join("ca")), text(&self.data_dir(id)));
+        self.tarn(&[
+            "ca",
+            "issue",
+            "--ca",
+            &ca,
+            "--node",
+            &id.to_string(),
+            "--data-dir",
+            &data,
+        ])
+        .map(drop)
+    }
+
+    fn write_config(&self, id: u64, bootstrap: Option<&str>) -> Result<()> {
+        let node = self.node(id)?;
+        let mut lines = vec![
+            format!("node.data_dir = {:?}", text(&self.data_dir(id))),
+            format!("listen.bind = {:?}", node.address),
+            format!("listen.ops_bind = {:?}", node.ops_address),
+        ];
+        lines.extend(bootstrap.map(str::to_owned));
+        lines.extend(self.settings.iter().cloned());
+        Ok(fs::write(self.config(id), lines.join("\n") + "\n")?)
     }
 
     /// Starts every node that does not run, and waits until the cluster has a leader.
@@ -91,6 +183,14 @@ impl LocalCluster {
     /// # Errors
     /// If it runs already or cannot be started.
     pub fn start_node(&mut self, id: u64) -> Result<()> {
+        self.start_node_with(id, &[])
+    }
+
+    /// Starts one node with these environment variables.
+    ///
+    /// # Errors
+    /// If it runs already or cannot be started.
+    pub fn start_node_with(&mut self, id: u64, environment: &[(&str, &str)]) -> Result<()> {
         let log = OpenOptions::new().create(true).append(true).open(self.log(id))?;
         let config = self.config(id);
         let tarn = self.tarn.clone();
@@ -98,6 +198,7 @@ impl LocalCluster {
         ensure!(node.process.is_none(), "node {id} runs already");
         let child = Command::new(tarn)
             .args(["server", "--config", &text(&config)])
+            .envs(environment.iter().copied())
             .stdin(Stdio::null())
             .stdout(log.try_clone()?)
             .stderr(log)
@@ -118,13 +219,35 @@ impl LocalCluster {
         Ok(())
     }
 
+    /// How a node that was started has ended by itself, if it has. It can be started again then.
+    ///
+    /// # Errors
+    /// If it was not started.
+    pub fn ended(&mut self, id: u64) -> Result<Option<ExitStatus>> {
+        let process = &mut self.node_mut(id)?.process;
+        let status = process
+            .as_mut()
+            .with_context(|| format!("node {id} was not started"))?
+            .try_wait()?;
+        if status.is_some() {
+            *process = None;
+        }
+        Ok(status)
+    }
+
     /// Asks one node to end, with SIGTERM, and waits until it has.
     ///
     /// # Errors
     /// If it does not run, or has to be killed because it does not end in time.
     pub async fn stop_node(&mut self, id: u64) -> Result<ExitStatus> {
         let mut child = self.take(id)?;
-        ensure!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?.success(), "node {id} cannot be signalled");
+        ensure!(
+            Command::new("kill")
+                .args(["-TERM", &child.id().to_string()])
+                .status()?
+                .success(),
+            "node {id} cannot be signalled"
+        );
         let end = Instant::now() + STOP_WITHIN;
         loop {
             if let Some(status) = child.try_wait()? {
@@ -133,7 +256,10 @@ impl LocalCluster {
             if Instant::now() >= end {
                 child.kill()?;
                 child.wait()?;
-                bail!("node {id} did not end within {STOP_WITHIN:?} after SIGTERM:\n{}", self.log_end(id));
+                bail!(
+                    "node {id} did not end within {STOP_WITHIN:?} after SIGTERM:\n{}",
+                    self.log_end(id)
+                );
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -163,7 +289,10 @@ impl LocalCluster {
     /// If the keys cannot be read.
     pub fn client(&self) -> Result<Client> {
         let addresses: Vec<String> = self.nodes.iter().map(|node| node.address.clone()).collect();
-        Ok(Client::builder().addresses(addresses).credentials(self.credentials()?).connect_lazy()?)
+        Ok(Client::builder()
+            .addresses(addresses)
+            .credentials(self.credentials()?)
+            .connect_lazy()?)
     }
 
     /// The user's credentials.
@@ -209,7 +338,11 @@ impl LocalCluster {
     /// # Errors
     /// If it does not run.
     pub fn pid(&self, id: u64) -> Result<u32> {
-        self.node(id)?.process.as_ref().map(Child::id).with_context(|| format!("node {id} does not run"))
+        self.node(id)?
+            .process
+            .as_ref()
+            .map(Child::id)
+            .with_context(|| format!("node {id} does not run"))
     }
 
     /// Where a node's log is.
@@ -224,8 +357,12 @@ impl LocalCluster {
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 
-    fn log_ends(&self) -> String {
-        self.ids().into_iter().map(|id| format!("--- node {id} ---\n{}\n", self.log_end(id))).collect()
+    /// The last lines of every node's log.
+    pub fn log_ends(&self) -> String {
+        self.ids()
+            .into_iter()
+            .map(|id| format!("--- node {id} ---\n{}\n", self.log_end(id)))
+            .collect()
     }
 
     /// Fails if a node that was started has ended by itself.
@@ -243,7 +380,10 @@ impl LocalCluster {
     }
 
     fn take(&mut self, id: u64) -> Result<Child> {
-        self.node_mut(id)?.process.take().with_context(|| format!("node {id} does not run"))
+        self.node_mut(id)?
+            .process
+            .take()
+            .with_context(|| format!("node {id} does not run"))
     }
 
     fn node(&self, id: u64) -> Result<&Node> {
@@ -260,14 +400,21 @@ impl LocalCluster {
         self.dir.join(format!("node-{id}.toml"))
     }
 
-    /// Runs a `tarn` command to its end.
-    fn tarn(&self, args: &[&str]) -> Result<()> {
-        let output = Command::new(&self.tarn)
-            .args(args)
-            .output()
-            .with_context(|| format!("{} cannot be run; build it with `cargo build -p tarn`", self.tarn.display()))?;
-        ensure!(output.status.success(), "tarn {} failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
-        Ok(())
+    /// Runs a `tarn` command to its end and returns what it printed.
+    fn tarn(&self, args: &[&str]) -> Result<String> {
+        let output = Command::new(&self.tarn).args(args).output().with_context(|| {
+            format!(
+                "{} cannot be run; build it with `cargo build -p tarn`",
+                self.tarn.display()
+            )
+        })?;
+        ensure!(
+            output.status.success(),
+            "tarn {} failed: {}",
+            args.join(" "),
+            String::from_utf8_lossy(&output.stderr)
+        );
+        Ok(String::from_utf8(output.stdout)?)
     }
 }
 
@@ -288,19 +435,35 @@ impl Drop for LocalCluster {
 /// If it is not there.
 pub fn built_binary() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let found = program.ancestors().skip(1).take(2).map(|folder| folder.join("tarn")).find(|path| path.is_file());
-    found.with_context(|| format!("there is no tarn beside {}; build it with `cargo build -p tarn`", program.display()))
+    let found = program
+        .ancestors()
+        .skip(1)
+        .take(2)
+        .map(|folder| folder.join("tarn"))
+        .find(|path| path.is_file());
+    found.with_context(|| {
+        format!(
+            "there is no tarn beside {}; build it with `cargo build -p tarn`",
+            program.display()
+        )
+    })
 }
 
 /// Two loopback addresses for each of so many nodes, on ports that nobody listens on now.
 fn free_addresses(count: usize) -> Result<Vec<[String; 2]>> {
     // All are held until all are found, so that they differ.
-    let listeners: Vec<TcpListener> = (0..count * 2).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    let addresses: Vec<String> =
-        listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect::<Result<_>>()?;
-    Ok(addresses.chunks_exact(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect())
+    let listeners: Vec<TcpListener> = (0..count * 2)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()?;
+    let addresses: Vec<String> = listeners
+        .iter()
+        .map(|listener| Ok(listener.local_addr()?.to_string()))
+        .collect::<Result<_>>()?;
+    Ok(addresses
+        .chunks_exact(2)
+        .map(|pair| [pair[0].clone(), pair[1].clone()])
+        .collect())
 }
-
 
 fn text(path: &Path) -> String {
     path.display().to_string()

@@ -42,17 +42,34 @@ pub struct Etcd {
 impl Etcd {
     /// Starts three members with their data below `dir`, and waits until they serve.
     pub async fn start(dir: &Path) -> Result<Self> {
-        let ports = free_ports(6)?;
-        let url = |port: u16| format!("http://127.0.0.1:{port}");
-        let members: Vec<String> = (0..3).map(|at| format!("m{at}={}", url(ports[at]))).collect();
-        let mut etcd = Self { processes: Vec::new(), endpoints: (0..3).map(|at| url(ports[3 + at])).collect() };
-        for at in 0..3 {
+        let urls: Vec<String> = free_ports(6)?
+            .iter()
+            .map(|port| format!("http://127.0.0.1:{port}"))
+            .collect();
+        let (peers, endpoints) = urls.split_at(3);
+        let members: Vec<String> = peers
+            .iter()
+            .enumerate()
+            .map(|(at, peer)| format!("m{at}={peer}"))
+            .collect();
+        let mut etcd = Self {
+            processes: Vec::new(),
+            endpoints: endpoints.to_vec(),
+        };
+        for (at, (peer, endpoint)) in peers.iter().zip(endpoints).enumerate() {
             let process = Command::new("etcd")
                 .args(["--name", &format!("m{at}"), "--data-dir"])
                 .arg(dir.join(format!("m{at}")))
-                .args(["--listen-peer-urls", &url(ports[at]), "--initial-advertise-peer-urls", &url(ports[at])])
-                .args(["--listen-client-urls", &etcd.endpoints[at], "--advertise-client-urls", &etcd.endpoints[at]])
-                .args(["--initial-cluster", &members.join(","), "--initial-cluster-state", "new", "--log-level", "error"])
+                .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
+                .args(["--listen-client-urls", endpoint, "--advertise-client-urls", endpoint])
+                .args([
+                    "--initial-cluster",
+                    &members.join(","),
+                    "--initial-cluster-state",
+                    "new",
+                    "--log-level",
+                    "error",
+                ])
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
@@ -66,7 +83,14 @@ impl Etcd {
     async fn wait_until_served(&self) -> Result<()> {
         let end = Instant::now() + READY_WITHIN;
         loop {
-            let tried = async { put(&mut Grpc::new(channel(&self.endpoints[0])?), Bytes::from_static(b"ready"), Bytes::new()).await };
+            let tried = async {
+                put(
+                    &mut Grpc::new(channel(&self.endpoints[0])?),
+                    Bytes::from_static(b"ready"),
+                    Bytes::new(),
+                )
+                .await
+            };
             match tried.await {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() >= end => bail!("etcd does not serve: {error}"),
@@ -77,8 +101,13 @@ impl Etcd {
 
     /// Puts values from this many clients at once, each its next when the last is acknowledged, over so many connections.
     pub async fn puts(&self, clients: usize, connections: usize, payload: usize, time: Duration) -> Result<Measured> {
-        let channels: Vec<Channel> =
-            self.endpoints.iter().cycle().take(connections.max(3)).map(|endpoint| channel(endpoint)).collect::<Result<_>>()?;
+        let channels: Vec<Channel> = self
+            .endpoints
+            .iter()
+            .cycle()
+            .take(connections.max(3))
+            .map(|endpoint| channel(endpoint))
+            .collect::<Result<_>>()?;
         let end = Arc::new(AtomicBool::new(false));
         let began = Instant::now();
         let clients: Vec<_> = (0..clients)
@@ -123,17 +152,25 @@ async fn put(grpc: &mut Grpc<Channel>, key: Bytes, value: Bytes) -> Result<()> {
     grpc.ready().await?;
     let path = http::uri::PathAndQuery::from_static("/etcdserverpb.KV/Put");
     let codec: ProstCodec<PutRequest, PutResponse> = ProstCodec::default();
-    grpc.unary(tonic::Request::new(PutRequest { key, value }), path, codec).await?;
+    grpc.unary(tonic::Request::new(PutRequest { key, value }), path, codec)
+        .await?;
     Ok(())
 }
 
 fn channel(endpoint: &str) -> Result<Channel> {
-    Ok(Endpoint::from_shared(endpoint.to_owned())?.tcp_nodelay(true).connect_lazy())
+    Ok(Endpoint::from_shared(endpoint.to_owned())?
+        .tcp_nodelay(true)
+        .connect_lazy())
 }
 
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    let ports: Vec<u16> = listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_>>()?;
+    let listeners: Vec<TcpListener> = (0..count)
+        .map(|_| TcpListener::bind("127.0.0.1:0"))
+        .collect::<Result<_, _>>()?;
+    let ports: Vec<u16> = listeners
+        .iter()
+        .map(|listener| Ok(listener.local_addr()?.port()))
+        .collect::<Result<_>>()?;
     ensure!(ports.len() == count, "too few free ports");
     Ok(ports)
 }

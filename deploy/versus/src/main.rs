@@ -51,8 +51,17 @@ struct Measured {
 impl Measured {
     fn new(mut micros: Vec<u32>, took: Duration) -> Self {
         micros.sort_unstable();
-        let at = |percent: usize| micros.get((micros.len() * percent / 100).min(micros.len().saturating_sub(1))).copied().unwrap_or(0);
-        Self { per_second: micros.len() as f64 / took.as_secs_f64(), p50_ms: f64::from(at(50)) / 1e3, p99_ms: f64::from(at(99)) / 1e3 }
+        let at = |percent: usize| {
+            micros
+                .get((micros.len() * percent / 100).min(micros.len().saturating_sub(1)))
+                .copied()
+                .unwrap_or(0)
+        };
+        Self {
+            per_second: micros.len() as f64 / took.as_secs_f64(),
+            p50_ms: f64::from(at(50)) / 1e3,
+            p99_ms: f64::from(at(99)) / 1e3,
+        }
     }
 }
 
@@ -83,15 +92,28 @@ async fn run(args: &Args) -> Result<()> {
     }
     let (tarn, etcd) = (median(&mut tarn), median(&mut etcd));
     if args.json {
-        println!("{}", serde_json::json!({ "medians": { "tarn_tasks_per_second": tarn, "etcd_puts_per_second": etcd, "ratio": tarn / etcd } }));
+        println!(
+            "{}",
+            serde_json::json!({ "medians": { "tarn_tasks_per_second": tarn, "etcd_puts_per_second": etcd, "ratio": tarn / etcd } })
+        );
     } else {
-        println!("median: tarn {tarn:.0} tasks/s, etcd {etcd:.0} puts/s, ratio {:.2}", tarn / etcd);
+        println!(
+            "median: tarn {tarn:.0} tasks/s, etcd {etcd:.0} puts/s, ratio {:.2}",
+            tarn / etcd
+        );
     }
     Ok(())
 }
 
 fn report_round(args: &Args, round: usize, what: &str, measured: Option<&Measured>) {
-    let Some(Measured { per_second, p50_ms, p99_ms }) = measured else { return };
+    let Some(Measured {
+        per_second,
+        p50_ms,
+        p99_ms,
+    }) = measured
+    else {
+        return;
+    };
     if args.json {
         let line = serde_json::json!({
             "round": round, "what": what, "per_second": per_second, "p50_ms": p50_ms, "p99_ms": p99_ms, "clients": args.clients,
@@ -106,7 +128,13 @@ fn report_round(args: &Args, round: usize, what: &str, measured: Option<&Measure
 async fn etcd_round(args: &Args) -> Result<Measured> {
     let dir = tempfile::tempdir()?;
     let etcd = etcd::Etcd::start(dir.path()).await?;
-    etcd.puts(args.clients, args.connections, args.payload, Duration::from_secs(args.seconds)).await
+    etcd.puts(
+        args.clients,
+        args.connections,
+        args.payload,
+        Duration::from_secs(args.seconds),
+    )
+    .await
 }
 
 async fn tarn_round(args: &Args) -> Result<Measured> {
@@ -115,8 +143,15 @@ async fn tarn_round(args: &Args) -> Result<Measured> {
     let mut cluster = LocalCluster::create(&args.tarn, dir.path(), 3, &[("executors.wasm", "false")])?;
     cluster.start().await?;
     let report = tarn_bench(args, &cluster, &args.tarn).await?;
-    let whole = report["results"].as_array().and_then(|results| results.last()).context("tarn bench reported nothing")?;
-    ensure!(whole["failures"].as_object().is_none_or(serde_json::Map::is_empty), "tarn bench met failures: {}", whole["failures"]);
+    let whole = report["results"]
+        .as_array()
+        .and_then(|results| results.last())
+        .context("tarn bench reported nothing")?;
+    ensure!(
+        whole["failures"].as_object().is_none_or(serde_json::Map::is_empty),
+        "tarn bench met failures: {}",
+        whole["failures"]
+    );
     let number = |value: &serde_json::Value| value.as_f64().context("tarn bench reported no number");
     Ok(Measured {
         per_second: number(&whole["tasks_per_second"])?,
@@ -129,13 +164,39 @@ async fn tarn_round(args: &Args) -> Result<Measured> {
 async fn tarn_bench(args: &Args, cluster: &LocalCluster, tarn: &Path) -> Result<serde_json::Value> {
     let [ca, certificate, key] = cluster.credential_files();
     let output = tokio::process::Command::new(tarn)
-        .args(["bench", "work", "--output", "json", "--clients", &args.clients.to_string()])
-        .args(["--connections", &args.connections.to_string(), "--payload", &args.payload.to_string()])
-        .args(["--time", &format!("{}s", args.seconds), "--address", &cluster.addresses().join(",")])
-        .arg("--cacert").arg(ca).arg("--cert").arg(certificate).arg("--key").arg(key)
+        .args([
+            "bench",
+            "work",
+            "--output",
+            "json",
+            "--clients",
+            &args.clients.to_string(),
+        ])
+        .args([
+            "--connections",
+            &args.connections.to_string(),
+            "--payload",
+            &args.payload.to_string(),
+        ])
+        .args([
+            "--time",
+            &format!("{}s", args.seconds),
+            "--address",
+            &cluster.addresses().join(","),
+        ])
+        .arg("--cacert")
+        .arg(ca)
+        .arg("--cert")
+        .arg(certificate)
+        .arg("--key")
+        .arg(key)
         .output()
         .await?;
-    ensure!(output.status.success(), "tarn bench failed: {}", String::from_utf8_lossy(&output.stderr));
+    ensure!(
+        output.status.success(),
+        "tarn bench failed: {}",
+        String::from_utf8_lossy(&output.stderr)
+    );
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 

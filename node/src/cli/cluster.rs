@@ -60,8 +60,18 @@ pub async fn run(command: ClusterCommand, client: Client, printer: Printer) -> R
     match command {
         ClusterCommand::Status => printer.message(&client.cluster().await?, status),
         ClusterCommand::Members => printer.list(&client.cluster().await?.members, &HEAD, row),
-        ClusterCommand::Add { node_id, address, learner, replaces } => {
-            let request = proto::AddMemberRequest { node_id, address, learner, replaces: replaces.unwrap_or(0) };
+        ClusterCommand::Add {
+            node_id,
+            address,
+            learner,
+            replaces,
+        } => {
+            let request = proto::AddMemberRequest {
+                node_id,
+                address,
+                learner,
+                replaces: replaces.unwrap_or(0),
+            };
             client.add_member(request).await?;
             printer.message(&proto::AddMemberResponse {}, |_| {
                 format!("node {node_id} is a {}", if learner { "learner" } else { "voter" })
@@ -70,16 +80,27 @@ pub async fn run(command: ClusterCommand, client: Client, printer: Printer) -> R
         ClusterCommand::Remove { node_id, yes } => {
             super::confirm(&format!("Remove node {node_id} from the cluster?"), yes)?;
             client.remove_member(node_id).await?;
-            printer.message(&proto::RemoveMemberResponse {}, |_| format!("node {node_id} is no member any more"))
+            printer.message(&proto::RemoveMemberResponse {}, |_| {
+                format!("node {node_id} is no member any more")
+            })
         }
         ClusterCommand::TransferLeader { node_id } => {
             let leader_id = client.transfer_leader(node_id).await?;
-            printer.message(&proto::TransferLeaderResponse { leader_id }, |_| format!("node {leader_id} leads"))
+            printer.message(&proto::TransferLeaderResponse { leader_id }, |_| {
+                format!("node {leader_id} leads")
+            })
         }
         ClusterCommand::Upgrade { machine_version, yes } => {
-            super::confirm(&format!("Raise the cluster to machine version {machine_version}? Older builds cannot run in it afterwards."), yes)?;
+            super::confirm(
+                &format!(
+                    "Raise the cluster to machine version {machine_version}? Older builds cannot run in it afterwards."
+                ),
+                yes,
+            )?;
             let machine_version = client.upgrade_cluster(machine_version).await?;
-            printer.message(&proto::UpgradeClusterResponse { machine_version }, |_| format!("the machine version is {machine_version}"))
+            printer.message(&proto::UpgradeClusterResponse { machine_version }, |_| {
+                format!("the machine version is {machine_version}")
+            })
         }
     }
 }
@@ -94,12 +115,19 @@ fn status(cluster: &proto::GetClusterResponse) -> String {
         format!("leader           {leader}"),
         format!("term             {}", cluster.term),
         format!("machine version  {}", cluster.machine_version),
-        format!("log              last {}, applied {}, snapshot {}", cluster.last_log_index, cluster.applied_index, cluster.snapshot_index),
+        format!(
+            "log              last {}, applied {}, snapshot {}",
+            cluster.last_log_index, cluster.applied_index, cluster.snapshot_index
+        ),
         format!("digest           {}", cluster.digest),
         format!("cluster time     {}", time(cluster.now_ms)),
         format!("answered by      node {}", cluster.answering_node_id),
     ];
-    format!("{}\n\n{}", lines.join("\n"), table(&HEAD, cluster.members.iter().map(row)))
+    format!(
+        "{}\n\n{}",
+        lines.join("\n"),
+        table(&HEAD, cluster.members.iter().map(row))
+    )
 }
 
 fn row(member: &Member) -> Vec<String> {
@@ -108,7 +136,13 @@ fn row(member: &Member) -> Vec<String> {
         (false, true) => "voter",
         (false, false) => "learner",
     };
-    let known = |number: u64| if number == 0 { "-".to_owned() } else { number.to_string() };
+    let known = |number: u64| {
+        if number == 0 {
+            "-".to_owned()
+        } else {
+            number.to_string()
+        }
+    };
     vec![
         member.node_id.to_string(),
         member.address.clone(),

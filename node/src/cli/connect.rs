@@ -19,7 +19,13 @@ pub struct ConnectArgs {
     #[arg(long, global = true, env = "TARN_CONTEXT", help_heading = "Connection")]
     pub context: Option<String>,
     /// Addresses of nodes, host:port, separated by commas; any node will do
-    #[arg(long, global = true, env = "TARN_ADDRESS", value_delimiter = ',', help_heading = "Connection")]
+    #[arg(
+        long,
+        global = true,
+        env = "TARN_ADDRESS",
+        value_delimiter = ',',
+        help_heading = "Connection"
+    )]
     pub address: Vec<String>,
     /// The namespace that the command refers to [default: default]
     #[arg(long, short, global = true, env = "TARN_NAMESPACE", help_heading = "Connection")]
@@ -42,7 +48,11 @@ impl ConnectArgs {
     /// The client that these arguments describe; the first call connects.
     pub fn client(&self) -> Result<Client, Failure> {
         let (credentials, addresses, namespace) = self.resolved()?;
-        let builder = Client::builder().credentials(credentials).addresses(addresses).namespace(namespace).deadline(self.deadline);
+        let builder = Client::builder()
+            .credentials(credentials)
+            .addresses(addresses)
+            .namespace(namespace)
+            .deadline(self.deadline);
         Ok(builder.connect_lazy()?)
     }
 
@@ -50,12 +60,21 @@ impl ConnectArgs {
     pub fn resolved(&self) -> Result<(Credentials, Vec<String>, String), Failure> {
         let context = Contexts::load()?.pick(self.context.as_deref())?;
         let [ca, cert, key] = self.files(&context)?;
-        let credentials = Credentials::from_files(&ca, &cert, &key).map_err(|error| Failure::Usage(error.to_string()))?;
-        let mut addresses = if self.address.is_empty() { context.addresses } else { self.address.clone() };
+        let credentials =
+            Credentials::from_files(&ca, &cert, &key).map_err(|error| Failure::Usage(error.to_string()))?;
+        let mut addresses = if self.address.is_empty() {
+            context.addresses
+        } else {
+            self.address.clone()
+        };
         if addresses.is_empty() {
             addresses.push(DEFAULT_ADDRESS.to_owned());
         }
-        let namespace = self.namespace.clone().or(context.namespace).unwrap_or_else(|| "default".to_owned());
+        let namespace = self
+            .namespace
+            .clone()
+            .or(context.namespace)
+            .unwrap_or_else(|| "default".to_owned());
         Ok((credentials, addresses, namespace))
     }
 
@@ -77,7 +96,9 @@ impl ConnectArgs {
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a length of time: write a whole number and a unit, such as 30s"))?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a length of time: write a whole number and a unit, such as 30s"))?;
     let ms = match unit {
         "ms" => Some(number),
         "s" => number.checked_mul(1_000),
@@ -86,14 +107,17 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "d" => number.checked_mul(86_400_000),
         _ => return Err(format!("{text:?} needs a unit: ms, s, m, h or d")),
     };
-    ms.map(Duration::from_millis).ok_or_else(|| format!("{text:?} is too long"))
+    ms.map(Duration::from_millis)
+        .ok_or_else(|| format!("{text:?} is too long"))
 }
 
 /// Parses a number of bytes: a number, or one with a unit Ki, Mi or Gi.
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a number of bytes"))?;
+    let number: u64 = number
+        .parse()
+        .map_err(|_| format!("{text:?} is not a number of bytes"))?;
     let factor = match unit.trim_end_matches('B') {
         "" => 1,
         "Ki" => 1 << 10,
@@ -101,7 +125,9 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "Gi" => 1 << 30,
         _ => return Err(format!("{text:?} has an unknown unit: use Ki, Mi or Gi, or none")),
     };
-    number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too large"))
+    number
+        .checked_mul(factor)
+        .ok_or_else(|| format!("{text:?} is too large"))
 }
 
 /// Parses a point in time: `2026-01-31T12:00:00Z`, or `+5m` from now.
@@ -122,7 +148,15 @@ mod tests {
     fn durations_bytes_and_times() {
         assert_eq!(parse_duration("1500ms"), Ok(Duration::from_millis(1_500)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for bad in ["", "5", "s", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615d"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "-1s",
+            "1.5s",
+            "99999999999999999999s",
+            "18446744073709551615d",
+        ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
         assert_eq!(parse_bytes("64Mi"), Ok(64 << 20));

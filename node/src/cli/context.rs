@@ -47,12 +47,18 @@ pub struct Contexts {
 
 impl Contexts {
     fn path() -> anyhow::Result<PathBuf> {
-        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+        let set = |name| {
+            std::env::var_os(name)
+                .filter(|value| !value.is_empty())
+                .map(PathBuf::from)
+        };
         if let Some(path) = set("TARN_CONTEXTS") {
             return Ok(path);
         }
         let config = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
-        let config = config.ok_or_else(|| anyhow!("neither HOME nor XDG_CONFIG_HOME is set: name the file of contexts with TARN_CONTEXTS"))?;
+        let config = config.ok_or_else(|| {
+            anyhow!("neither HOME nor XDG_CONFIG_HOME is set: name the file of contexts with TARN_CONTEXTS")
+        })?;
         Ok(config.join("tarn/contexts.toml"))
     }
 
@@ -69,15 +75,20 @@ impl Contexts {
     /// Writes the file whole, so that an interruption leaves the old one.
     pub fn save(&self) -> anyhow::Result<()> {
         let path = Self::path()?;
-        let folder = path.parent().ok_or_else(|| anyhow!("{} has no folder", path.display()))?;
+        let folder = path
+            .parent()
+            .ok_or_else(|| anyhow!("{} has no folder", path.display()))?;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let text = toml::to_string_pretty(self).context("contexts have a TOML form")?;
-        tarn_storage::dir::write_atomically(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
+        tarn_storage::dir::write_atomically(&path, text.as_bytes())
+            .with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The context in use, or the named one.
     pub fn pick(&self, name: Option<&str>) -> Result<Context, Failure> {
-        let Some(name) = name.or(self.current.as_deref()) else { return Ok(Context::default()) };
+        let Some(name) = name.or(self.current.as_deref()) else {
+            return Ok(Context::default());
+        };
         self.contexts.get(name).cloned().ok_or_else(|| {
             let known: Vec<&str> = self.contexts.keys().map(String::as_str).collect();
             Failure::Usage(format!("there is no context {name:?}; there are: {}", known.join(", ")))
@@ -126,10 +137,22 @@ pub enum ContextCommand {
 pub fn run(command: ContextCommand, printer: Printer) -> Result<(), Failure> {
     let mut contexts = Contexts::load()?;
     match command {
-        ContextCommand::Add { name, address, namespace, cacert, cert, key } => {
+        ContextCommand::Add {
+            name,
+            address,
+            namespace,
+            cacert,
+            cert,
+            key,
+        } => {
             let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
-            let context =
-                Context { addresses: address, namespace, cacert: Some(whole(cacert)), cert: Some(whole(cert)), key: Some(whole(key)) };
+            let context = Context {
+                addresses: address,
+                namespace,
+                cacert: Some(whole(cacert)),
+                cert: Some(whole(cert)),
+                key: Some(whole(key)),
+            };
             contexts.contexts.insert(name.clone(), context);
             printer.note(&format!("using context {name}"));
             contexts.current = Some(name);
@@ -146,7 +169,12 @@ pub fn run(command: ContextCommand, printer: Printer) -> Result<(), Failure> {
                     &["", "name", "addresses", "namespace"],
                     contexts.contexts.iter().map(|(name, context)| {
                         let mark = if current == Some(name) { "*" } else { "" };
-                        vec![mark.into(), name.clone(), context.addresses.join(","), context.namespace.clone().unwrap_or_default()]
+                        vec![
+                            mark.into(),
+                            name.clone(),
+                            context.addresses.join(","),
+                            context.namespace.clone().unwrap_or_default(),
+                        ]
                     }),
                 )
             });

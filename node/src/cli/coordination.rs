@@ -27,7 +27,15 @@ pub enum WorkerCommand {
 pub async fn worker(command: WorkerCommand, client: Client, printer: Printer) -> Result<(), Failure> {
     match command {
         WorkerCommand::List => {
-            let head = ["worker", "name", "state", "running", "runtimes", "labels", "last heartbeat"];
+            let head = [
+                "worker",
+                "name",
+                "state",
+                "running",
+                "runtimes",
+                "labels",
+                "last heartbeat",
+            ];
             printer.list(&client.list_workers().await?, &head, |worker| {
                 let capabilities = worker.capabilities.clone().unwrap_or_default();
                 vec![
@@ -43,7 +51,9 @@ pub async fn worker(command: WorkerCommand, client: Client, printer: Printer) ->
         }
         WorkerCommand::Drain { worker_id } => {
             let running = client.drain_worker(worker_id).await?;
-            printer.message(&proto::DrainWorkerResponse { running }, |answer| format!("draining; {} tasks still run", answer.running))
+            printer.message(&proto::DrainWorkerResponse { running }, |answer| {
+                format!("draining; {} tasks still run", answer.running)
+            })
         }
     }
 }
@@ -52,7 +62,9 @@ pub async fn worker(command: WorkerCommand, client: Client, printer: Printer) ->
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum LeaseCommand {
     /// Take a lease, if nobody holds it, and print its token
-    #[command(after_help = "Example:\n  token=$(tarn lease acquire nightly --holder $(hostname) --ttl 5m -o json | jq -r .token)")]
+    #[command(
+        after_help = "Example:\n  token=$(tarn lease acquire nightly --holder $(hostname) --ttl 5m -o json | jq -r .token)"
+    )]
     Acquire {
         /// Its name
         name: String,
@@ -93,10 +105,22 @@ pub enum LeaseCommand {
 
 /// Runs `tarn lease …`.
 pub async fn lease(command: LeaseCommand, client: Client, printer: Printer) -> Result<(), Failure> {
-    let show = |lease: &NamedLease| format!("{} is held by {} until {} (token {})", lease.name, lease.holder, time(lease.expires_at_ms), lease.token);
+    let show = |lease: &NamedLease| {
+        format!(
+            "{} is held by {} until {} (token {})",
+            lease.name,
+            lease.holder,
+            time(lease.expires_at_ms),
+            lease.token
+        )
+    };
     match command {
-        LeaseCommand::Acquire { name, holder, ttl } => printer.message(&client.acquire_lease(&name, &holder, ttl).await?, show),
-        LeaseCommand::Renew { name, token, ttl } => printer.message(&client.renew_lease(&name, token, ttl).await?, show),
+        LeaseCommand::Acquire { name, holder, ttl } => {
+            printer.message(&client.acquire_lease(&name, &holder, ttl).await?, show)
+        }
+        LeaseCommand::Renew { name, token, ttl } => {
+            printer.message(&client.renew_lease(&name, token, ttl).await?, show)
+        }
         LeaseCommand::Release { name, token } => {
             client.release_lease(&name, token).await?;
             printer.message(&proto::ReleaseLeaseResponse {}, |_| format!("{name} is released"))
@@ -105,7 +129,13 @@ pub async fn lease(command: LeaseCommand, client: Client, printer: Printer) -> R
         LeaseCommand::List => {
             let leases: Vec<NamedLease> = client.list_leases().try_collect().await?;
             printer.list(&leases, &["lease", "holder", "token", "acquired", "expires"], |lease| {
-                vec![lease.name.clone(), lease.holder.clone(), lease.token.to_string(), time(lease.acquired_at_ms), time(lease.expires_at_ms)]
+                vec![
+                    lease.name.clone(),
+                    lease.holder.clone(),
+                    lease.token.to_string(),
+                    time(lease.acquired_at_ms),
+                    time(lease.expires_at_ms),
+                ]
             })
         }
     }
@@ -150,19 +180,32 @@ Examples:
 /// Runs `tarn timer …`.
 pub async fn timer(command: TimerCommand, client: Client, printer: Printer) -> Result<(), Failure> {
     match command {
-        TimerCommand::Schedule { when, queue, payload, mark } => {
+        TimerCommand::Schedule {
+            when,
+            queue,
+            payload,
+            mark,
+        } => {
             let timer = match (queue, mark) {
                 (_, Some(text)) => client.schedule_mark(When::At(when), text).await?,
-                (Some(queue), None) => client.schedule_task(When::At(when), Task::new(queue).payload(payload)).await?,
+                (Some(queue), None) => {
+                    client
+                        .schedule_task(When::At(when), Task::new(queue).payload(payload))
+                        .await?
+                }
                 (None, None) => return Err(Failure::Usage("name a --queue for a task, or a --mark".into())),
             };
-            printer.message(&timer, |timer| format!("{} fires at {}", timer.timer_id, time(timer.due_at_ms)))
+            printer.message(&timer, |timer| {
+                format!("{} fires at {}", timer.timer_id, time(timer.due_at_ms))
+            })
         }
         TimerCommand::Cancel { timer_id } => {
             client.cancel_timer(&timer_id).await?;
             printer.message(&proto::CancelTimerResponse {}, |_| format!("{timer_id} is cancelled"))
         }
-        TimerCommand::Get { timer_id } => printer.message(&client.get_timer(timer_id).await?, |timer| timer_row(timer).join("  ")),
+        TimerCommand::Get { timer_id } => {
+            printer.message(&client.get_timer(timer_id).await?, |timer| timer_row(timer).join("  "))
+        }
         TimerCommand::List => {
             let timers: Vec<proto::Timer> = client.list_timers().try_collect().await?;
             printer.list(&timers, &["timer", "state", "due", "does"], timer_row)
@@ -177,7 +220,12 @@ fn timer_row(timer: &proto::Timer) -> Vec<String> {
         Some(timer_action::Action::Mark(text)) => format!("marks {text:?}"),
         None => String::new(),
     };
-    vec![timer.timer_id.clone(), short_name(timer.state().as_str_name(), "TIMER_STATE_"), time(timer.due_at_ms), does]
+    vec![
+        timer.timer_id.clone(),
+        short_name(timer.state().as_str_name(), "TIMER_STATE_"),
+        time(timer.due_at_ms),
+        does,
+    ]
 }
 
 /// Manage namespaces: tenants.
@@ -210,9 +258,17 @@ pub async fn namespace(command: NamespaceCommand, client: Client, printer: Print
             let namespace = client.create_namespace(name, weight).await?;
             printer.message(&namespace, |namespace| format!("created {}", namespace.name))
         }
-        NamespaceCommand::List => printer.list(&client.list_namespaces().await?, &["namespace", "weight", "created"], |namespace| {
-            vec![namespace.name.clone(), namespace.weight.to_string(), time(namespace.created_at_ms)]
-        }),
+        NamespaceCommand::List => printer.list(
+            &client.list_namespaces().await?,
+            &["namespace", "weight", "created"],
+            |namespace| {
+                vec![
+                    namespace.name.clone(),
+                    namespace.weight.to_string(),
+                    time(namespace.created_at_ms),
+                ]
+            },
+        ),
         NamespaceCommand::Delete { name, yes } => {
             super::confirm(&format!("Delete namespace {name}?"), yes)?;
             client.delete_namespace(&name).await?;

@@ -84,7 +84,11 @@ impl fmt::Display for Failure {
         match self {
             Failure::Client(error) => error.fmt(f),
             Failure::Usage(message) | Failure::Node(message) => f.write_str(message),
-            Failure::Task { task_id, error, cancelled } => {
+            Failure::Task {
+                task_id,
+                error,
+                cancelled,
+            } => {
                 let fate = if *cancelled { "was cancelled" } else { "died" };
                 write!(f, "task {task_id} {fate}: {}: {}", error.reason, error.message)
             }

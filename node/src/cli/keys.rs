@@ -10,13 +10,17 @@ use tarn_client::tls::PrincipalKind;
 use super::connect::{ConnectArgs, parse_duration};
 use super::exit::Failure;
 use super::output::{Printer, time};
-use crate::identity::{CertificateAuthority, IdentityStore, IssueOptions, JoinToken, random_cluster_id, write_identity};
+use crate::identity::{
+    CertificateAuthority, IdentityStore, IssueOptions, JoinToken, random_cluster_id, write_identity,
+};
 
 /// Be the cluster's certificate authority.
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum CaCommand {
     /// Make a new authority: the root of one cluster's identities
-    #[command(after_help = "Example:\n  tarn ca init --dir ca\n  tarn ca issue --ca ca --node 1 --data-dir /var/lib/tarn\n  tarn ca issue --ca ca --user ann --out ann")]
+    #[command(
+        after_help = "Example:\n  tarn ca init --dir ca\n  tarn ca issue --ca ca --node 1 --data-dir /var/lib/tarn\n  tarn ca issue --ca ca --user ann --out ann"
+    )]
     Init {
         /// Where to keep it. Whoever has this folder can make any identity: keep it off the nodes, or on one alone
         #[arg(long)]
@@ -55,21 +59,39 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
             let id = cluster_id.unwrap_or_else(random_cluster_id);
             CertificateAuthority::init(&dir, &id).map_err(anyhow::Error::from)?;
             let value = serde_json::json!({ "cluster_id": id, "dir": dir });
-            printer.value(&value, || format!("made the authority of cluster {id} in {}", dir.display()))
+            printer.value(&value, || {
+                format!("made the authority of cluster {id} in {}", dir.display())
+            })
         }
-        CaCommand::Issue { ca, node, user, data_dir, out, validity } => {
+        CaCommand::Issue {
+            ca,
+            node,
+            user,
+            data_dir,
+            out,
+            validity,
+        } => {
             let authority = CertificateAuthority::load(&ca).map_err(anyhow::Error::from)?;
             let (kind, name) = match (node, user) {
                 (Some(id), _) => (PrincipalKind::Node { id }, format!("node-{id}")),
                 (None, Some(name)) => (PrincipalKind::User { name: name.clone() }, name),
                 (None, None) => return Err(Failure::Usage("name a --node or a --user".into())),
             };
-            let identity =
-                authority.issue(&kind, &IssueOptions { validity, ..Default::default() }).map_err(anyhow::Error::from)?;
+            let identity = authority
+                .issue(
+                    &kind,
+                    &IssueOptions {
+                        validity,
+                        ..Default::default()
+                    },
+                )
+                .map_err(anyhow::Error::from)?;
             let folder = match (data_dir, out) {
                 (Some(data_dir), _) => {
                     let store = IdentityStore::new(&data_dir);
-                    store.create(authority.certificate(), &identity).map_err(anyhow::Error::from)?;
+                    store
+                        .create(authority.certificate(), &identity)
+                        .map_err(anyhow::Error::from)?;
                     store.dir().to_owned()
                 }
                 (None, Some(out)) => {
@@ -79,7 +101,9 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
                 (None, None) => return Err(Failure::Usage("name a --data-dir or an --out folder".into())),
             };
             let value = serde_json::json!({ "principal": identity.principal().uri(), "dir": folder });
-            printer.value(&value, || format!("issued {} in {}", identity.principal().uri(), folder.display()))
+            printer.value(&value, || {
+                format!("issued {} in {}", identity.principal().uri(), folder.display())
+            })
         }
     }
 }
@@ -102,7 +126,12 @@ On the new machine:
     /// Get an identity for this machine in exchange for a token
     Join {
         /// The token
-        #[arg(long, env = "TARN_JOIN_TOKEN", hide_env_values = true, required_unless_present = "token_file")]
+        #[arg(
+            long,
+            env = "TARN_JOIN_TOKEN",
+            hide_env_values = true,
+            required_unless_present = "token_file"
+        )]
         token: Option<String>,
         /// A file that holds the token
         #[arg(long, conflicts_with = "token")]
@@ -120,18 +149,33 @@ On the new machine:
 pub async fn node(command: NodeCommand, connect: &ConnectArgs, printer: Printer) -> Result<(), Failure> {
     match command {
         NodeCommand::Token { ttl } => token(connect, ttl, printer).await,
-        NodeCommand::Join { token, token_file, advertise, data_dir } => {
+        NodeCommand::Join {
+            token,
+            token_file,
+            advertise,
+            data_dir,
+        } => {
             let text = match (token, token_file) {
                 (Some(token), _) => token,
-                (None, Some(path)) => std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?,
+                (None, Some(path)) => {
+                    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?
+                }
                 (None, None) => return Err(Failure::Usage("name a --token or a --token-file".into())),
             };
-            let token: JoinToken = text.trim().parse().map_err(|error| Failure::Usage(format!("{error}")))?;
+            let token: JoinToken = text
+                .trim()
+                .parse()
+                .map_err(|error| Failure::Usage(format!("{error}")))?;
             if connect.address.is_empty() {
-                return Err(Failure::Usage("name the address of a node of the cluster with --address".into()));
+                return Err(Failure::Usage(
+                    "name the address of a node of the cluster with --address".into(),
+                ));
             }
-            let joined = crate::peer::join(&token, &connect.address, &advertise, &data_dir).await.map_err(anyhow::Error::from)?;
-            let value = serde_json::json!({ "node_id": joined.node_id, "cluster_id": joined.cluster_id, "data_dir": data_dir });
+            let joined = crate::peer::join(&token, &connect.address, &advertise, &data_dir)
+                .await
+                .map_err(anyhow::Error::from)?;
+            let value =
+                serde_json::json!({ "node_id": joined.node_id, "cluster_id": joined.cluster_id, "data_dir": data_dir });
             printer.value(&value, || {
                 format!(
                     "this machine is node {} of cluster {}; start it with: tarn server --data-dir {}",
@@ -155,6 +199,10 @@ async fn token(connect: &ConnectArgs, ttl: Duration, printer: Printer) -> Result
         "expires_at_ms": answer.expires_at_ms.to_string(),
         "addresses": answer.addresses,
     });
-    printer.note(&format!("one machine can join with this token until {}; join at {}", time(answer.expires_at_ms), answer.addresses.join(",")));
+    printer.note(&format!(
+        "one machine can join with this token until {}; join at {}",
+        time(answer.expires_at_ms),
+        answer.addresses.join(",")
+    ));
     printer.value(&value, || token.reveal())
 }

@@ -22,8 +22,8 @@ use std::process::ExitCode;
 
 use clap::{CommandFactory, Parser};
 
-pub use exit::Failure;
 use connect::ConnectArgs;
+pub use exit::Failure;
 use output::{Format, Printer};
 
 const ABOUT: &str = "One binary that turns machines into a cluster that never loses work";
@@ -159,7 +159,10 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
 
 /// Runs a command on an asynchronous runtime.
 pub(crate) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread().enable_all().build()?.block_on(command)
+    tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()?
+        .block_on(command)
 }
 
 /// Asks before something that cannot be taken back. Where nobody can answer, `--yes` is needed.
@@ -168,7 +171,9 @@ pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage(format!("{question} Nobody is there to answer: repeat the command with --yes")));
+        return Err(Failure::Usage(format!(
+            "{question} Nobody is there to answer: repeat the command with --yes"
+        )));
     }
     eprint!("{question} [y/N] ");
     std::io::stderr().flush()?;
@@ -203,7 +208,12 @@ mod tests {
         ] {
             Cli::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
-        for line in ["tarn task submit", "tarn timer schedule +5m", "tarn ca issue --ca ca --out x", "tarn task list --state lost"] {
+        for line in [
+            "tarn task submit",
+            "tarn timer schedule +5m",
+            "tarn ca issue --ca ca --out x",
+            "tarn task list --state lost",
+        ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

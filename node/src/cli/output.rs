@@ -21,17 +21,24 @@ pub enum Format {
     None,
 }
 
-static DESCRIPTORS: LazyLock<DescriptorPool> =
-    LazyLock::new(|| DescriptorPool::decode(tarn_proto::DESCRIPTORS).expect("the contract was compiled with this binary"));
+static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
+    DescriptorPool::decode(tarn_proto::DESCRIPTORS).expect("the contract was compiled with this binary")
+});
 
 /// A message of the contract in protobuf's JSON form, with the fields named as in the `.proto` files and none left out. 64-bit numbers are
 /// strings and bytes are base64, as that form demands.
 pub fn to_json<M: Message + Name>(message: &M) -> serde_json::Value {
-    let descriptor = DESCRIPTORS.get_message_by_name(&M::full_name()).expect("every message is in the contract's descriptors");
+    let descriptor = DESCRIPTORS
+        .get_message_by_name(&M::full_name())
+        .expect("every message is in the contract's descriptors");
     let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .expect("a message decodes with its own descriptor");
-    let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
-    dynamic.serialize_with_options(serde_json::value::Serializer, &options).expect("a decoded message has a JSON form")
+    let options = SerializeOptions::new()
+        .use_proto_field_name(true)
+        .skip_default_fields(false);
+    dynamic
+        .serialize_with_options(serde_json::value::Serializer, &options)
+        .expect("a decoded message has a JSON form")
 }
 
 /// Prints in the chosen format.
@@ -80,8 +87,13 @@ impl Printer {
     ) -> Result<(), Failure> {
         match self.format {
             Format::Text => self.line(&table(head, messages.iter().map(row))),
-            Format::Json => self.line(&format!("{:#}", serde_json::Value::from(messages.iter().map(to_json).collect::<Vec<_>>()))),
-            Format::Jsonl => messages.iter().try_for_each(|message| self.line(&to_json(message).to_string())),
+            Format::Json => self.line(&format!(
+                "{:#}",
+                serde_json::Value::from(messages.iter().map(to_json).collect::<Vec<_>>())
+            )),
+            Format::Jsonl => messages
+                .iter()
+                .try_for_each(|message| self.line(&to_json(message).to_string())),
             Format::None => Ok(()),
         }
     }
@@ -126,11 +138,22 @@ pub fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut lines: Vec<Vec<String>> = vec![head.iter().map(|title| title.to_uppercase()).collect()];
     lines.extend(rows);
     let widths: Vec<usize> = (0..head.len())
-        .map(|column| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
+        .map(|column| {
+            lines
+                .iter()
+                .filter_map(|line| line.get(column))
+                .map(|cell| cell.chars().count())
+                .max()
+                .unwrap_or(0)
+        })
         .collect();
     let mut text = String::new();
     for line in lines {
-        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+        let cells: Vec<String> = line
+            .iter()
+            .zip(&widths)
+            .map(|(cell, width)| format!("{cell:<width$}"))
+            .collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -139,8 +162,11 @@ pub fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
 
 /// A point in time, given as milliseconds of the Unix epoch, as people read it; `-` for zero.
 pub fn time(at_ms: u64) -> String {
-    let Some(time) = i64::try_from(at_ms).ok().filter(|ms| *ms > 0) else { return "-".into() };
-    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    let Some(time) = i64::try_from(at_ms).ok().filter(|ms| *ms > 0) else {
+        return "-".into();
+    };
+    let format =
+        time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(time) * 1_000_000)
         .ok()
         .and_then(|time| time.format(format).ok())
@@ -164,7 +190,12 @@ mod tests {
 
     #[test]
     fn json_names_every_field_as_the_contract_does() {
-        let json = to_json(&Task { task_id: "x".into(), token: u64::MAX, result: vec![1, 2].into(), ..Default::default() });
+        let json = to_json(&Task {
+            task_id: "x".into(),
+            token: u64::MAX,
+            result: vec![1, 2].into(),
+            ..Default::default()
+        });
         assert_eq!(json["task_id"], "x");
         assert_eq!(json["token"], "18446744073709551615");
         assert_eq!(json["result"], "AQI=");
@@ -174,7 +205,10 @@ mod tests {
 
     #[test]
     fn tables_align_and_times_read_well() {
-        let text = table(&["name", "n"], [vec!["long name".into(), "1".into()], vec!["x".into(), "22".into()]].into_iter());
+        let text = table(
+            &["name", "n"],
+            [vec!["long name".into(), "1".into()], vec!["x".into(), "22".into()]].into_iter(),
+        );
         assert_eq!(text, "NAME       N\nlong name  1\nx          22\n");
         assert_eq!(time(0), "-");
         assert_eq!(time(1_763_700_000_123), "2025-11-21T04:40:00.123Z");

@@ -56,9 +56,11 @@ impl ConfigArgs {
             }
         }
         for setting in self.set {
-            let (key, value) = setting
-                .split_once('=')
-                .ok_or_else(|| Failure::Usage(format!("--set {setting}: write it as KEY=VALUE, such as raft.snapshot_entries=1000")))?;
+            let (key, value) = setting.split_once('=').ok_or_else(|| {
+                Failure::Usage(format!(
+                    "--set {setting}: write it as KEY=VALUE, such as raft.snapshot_entries=1000"
+                ))
+            })?;
             sources = sources.flag(key, value, "--set");
         }
         Ok(sources)
@@ -82,7 +84,9 @@ pub struct ServerArgs {
 
 /// Run a cluster of one node on this machine.
 #[derive(Clone, Debug, clap::Args)]
-#[command(after_help = "The keys and the data are kept in the folder and used again. The context `dev` points to it, so that other commands find it.")]
+#[command(
+    after_help = "The keys and the data are kept in the folder and used again. The context `dev` points to it, so that other commands find it."
+)]
 pub struct DevArgs {
     /// Where to keep keys and data [default: ~/.local/share/tarn/dev]
     #[arg(long)]
@@ -110,7 +114,9 @@ pub fn config(command: ConfigCommand, printer: Printer) -> Result<(), Failure> {
         ConfigCommand::Check(args) => {
             let problems = config::check(&args.sources()?);
             if problems.is_empty() {
-                return printer.value(&serde_json::json!({ "ok": true }), || "the configuration is good".into());
+                return printer.value(&serde_json::json!({ "ok": true }), || {
+                    "the configuration is good".into()
+                });
             }
             Err(Failure::Usage(config::Problems(problems).to_string()))
         }
@@ -119,9 +125,16 @@ pub fn config(command: ConfigCommand, printer: Printer) -> Result<(), Failure> {
             let values: serde_json::Map<String, serde_json::Value> = loaded
                 .values
                 .iter()
-                .map(|shown| (shown.key.to_owned(), serde_json::json!({ "value": shown.value, "origin": shown.origin.to_string() })))
+                .map(|shown| {
+                    (
+                        shown.key.to_owned(),
+                        serde_json::json!({ "value": shown.value, "origin": shown.origin.to_string() }),
+                    )
+                })
                 .collect();
-            printer.value(&values.into(), || loaded.values.iter().map(|shown| format!("{shown}\n")).collect())
+            printer.value(&values.into(), || {
+                loaded.values.iter().map(|shown| format!("{shown}\n")).collect()
+            })
         }
     }
 }
@@ -165,15 +178,23 @@ fn remember(context: Context, printer: Printer) -> Result<(), Failure> {
             contexts.current = Some(DEV_CONTEXT.into());
             printer.note("the context `dev` is in use: other commands on this machine find this node by themselves");
         }
-        Some(other) => printer.note(&format!("the context {other:?} stays in use; reach this node with --context dev")),
+        Some(other) => printer.note(&format!(
+            "the context {other:?} stays in use; reach this node with --context dev"
+        )),
     }
     Ok(contexts.save()?)
 }
 
 fn default_dev_dir() -> Result<PathBuf, Failure> {
-    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
+    let set = |name| {
+        std::env::var_os(name)
+            .filter(|value| !value.is_empty())
+            .map(PathBuf::from)
+    };
     let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
-    Ok(data.ok_or_else(|| Failure::Usage("HOME is not set: name a folder with --dir".into()))?.join("tarn/dev"))
+    Ok(data
+        .ok_or_else(|| Failure::Usage("HOME is not set: name a folder with --dir".into()))?
+        .join("tarn/dev"))
 }
 
 fn run_node(config: Config) -> Result<(), Failure> {
@@ -181,6 +202,8 @@ fn run_node(config: Config) -> Result<(), Failure> {
     let ending = block_on(async { daemon::run(config).await.map_err(|error| Failure::Other(error.into())) })?;
     match ending.exit_code() {
         0 => Ok(()),
-        _ => Err(Failure::Node("the node stopped itself, because going on could have lost data: its log says why".into())),
+        _ => Err(Failure::Node(
+            "the node stopped itself, because going on could have lost data: its log says why".into(),
+        )),
     }
 }

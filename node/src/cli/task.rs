@@ -196,7 +196,9 @@ pub async fn run(command: TaskCommand, client: Client, printer: Printer) -> Resu
         TaskCommand::Get { task_id } => printer.message(&client.get_task(task_id).await?, describe),
         TaskCommand::Wait { task_id, timeout } => finish(client.wait_task(task_id, timeout).await?, printer),
         TaskCommand::List { queue, state, limit } => list(queue, state, limit, client, printer).await,
-        TaskCommand::Watch { task_id, queue, after } => super::event::watch(client, queue, task_id, after, printer).await,
+        TaskCommand::Watch { task_id, queue, after } => {
+            super::event::watch(client, queue, task_id, after, printer).await
+        }
         TaskCommand::Cancel { task_id } => ended(client.cancel_task(&task_id).await?, task_id, printer),
         TaskCommand::Terminate { task_id, yes } => {
             super::confirm(&format!("End task {task_id} now, even while it runs?"), yes)?;
@@ -205,7 +207,13 @@ pub async fn run(command: TaskCommand, client: Client, printer: Printer) -> Resu
         TaskCommand::Logs { task_id } => {
             let logs = client.task_logs(task_id).await?;
             for log in &logs {
-                printer.item(log, |log| format!("--- attempt {} ---\n{}", log.attempt, String::from_utf8_lossy(&log.text)))?;
+                printer.item(log, |log| {
+                    format!(
+                        "--- attempt {} ---\n{}",
+                        log.attempt,
+                        String::from_utf8_lossy(&log.text)
+                    )
+                })?;
             }
             Ok(())
         }
@@ -213,13 +221,15 @@ pub async fn run(command: TaskCommand, client: Client, printer: Printer) -> Resu
 }
 
 async fn submit(args: SubmitArgs, client: Client, printer: Printer) -> Result<(), Failure> {
-    let mut task = Task::new(&args.queue).payload(payload(&args)?).priority(match args.priority {
-        PriorityArg::Critical => Priority::Critical,
-        PriorityArg::High => Priority::High,
-        PriorityArg::Normal => Priority::Normal,
-        PriorityArg::Low => Priority::Low,
-        PriorityArg::Background => Priority::Background,
-    });
+    let mut task = Task::new(&args.queue)
+        .payload(payload(&args)?)
+        .priority(match args.priority {
+            PriorityArg::Critical => Priority::Critical,
+            PriorityArg::High => Priority::High,
+            PriorityArg::Normal => Priority::Normal,
+            PriorityArg::Low => Priority::Low,
+            PriorityArg::Background => Priority::Background,
+        });
     if let Some(module) = &args.wasm {
         task = task.wasm(wasm(module, &args, &client).await?);
     }
@@ -256,7 +266,9 @@ async fn submit(args: SubmitArgs, client: Client, printer: Printer) -> Result<()
         printer.note(&format!("submitted {id}"));
         return finish(client.wait_task(id, Duration::from_secs(3_600)).await?, printer);
     }
-    printer.message(&proto::EnqueueResponse { task_ids: ids }, |answer| answer.task_ids.join("\n"))
+    printer.message(&proto::EnqueueResponse { task_ids: ids }, |answer| {
+        answer.task_ids.join("\n")
+    })
 }
 
 fn payload(args: &SubmitArgs) -> Result<Vec<u8>, Failure> {
@@ -289,7 +301,13 @@ async fn wasm(module: &str, args: &SubmitArgs, client: &Client) -> Result<proto:
     })
 }
 
-async fn list(queue: Option<String>, states: Vec<StateArg>, limit: usize, client: Client, printer: Printer) -> Result<(), Failure> {
+async fn list(
+    queue: Option<String>,
+    states: Vec<StateArg>,
+    limit: usize,
+    client: Client,
+    printer: Printer,
+) -> Result<(), Failure> {
     let request = proto::ListTasksRequest {
         queue: queue.unwrap_or_default(),
         states: states.into_iter().map(|state| TaskState::from(state).into()).collect(),
@@ -306,18 +324,25 @@ async fn list(queue: Option<String>, states: Vec<StateArg>, limit: usize, client
     if tasks.len() == limit && pages.try_next().await?.is_some() {
         printer.note(&format!("only the first {limit} are shown: raise --limit for more"));
     }
-    printer.list(&tasks, &["task", "queue", "state", "priority", "attempts", "created", "error"], |task| {
-        let spec = task.spec.clone().unwrap_or_default();
-        vec![
-            task.task_id.clone(),
-            spec.queue.clone(),
-            state_name(task.state()),
-            priority_name(spec.priority()),
-            task.attempts_begun.to_string(),
-            time(task.created_at_ms),
-            task.error.as_ref().map(|error| error.reason.clone()).unwrap_or_default(),
-        ]
-    })
+    printer.list(
+        &tasks,
+        &["task", "queue", "state", "priority", "attempts", "created", "error"],
+        |task| {
+            let spec = task.spec.clone().unwrap_or_default();
+            vec![
+                task.task_id.clone(),
+                spec.queue.clone(),
+                state_name(task.state()),
+                priority_name(spec.priority()),
+                task.attempts_begun.to_string(),
+                time(task.created_at_ms),
+                task.error
+                    .as_ref()
+                    .map(|error| error.reason.clone())
+                    .unwrap_or_default(),
+            ]
+        },
+    )
 }
 
 /// Prints an ended task: its result where it succeeded; otherwise it is a failure with its own exit code.
@@ -375,10 +400,25 @@ fn describe(task: &proto::Task) -> String {
     say("handler", spec.handler.clone());
     say("waits for", task.waits_for.join(", "));
     if task.ended_at_ms > 0 {
-        say("ended", format!("{} ({} after it was created)", time(task.ended_at_ms), duration(task.ended_at_ms.saturating_sub(task.created_at_ms))));
+        say(
+            "ended",
+            format!(
+                "{} ({} after it was created)",
+                time(task.ended_at_ms),
+                duration(task.ended_at_ms.saturating_sub(task.created_at_ms))
+            ),
+        );
     }
     if task.token > 0 && task.state() == TaskState::Running {
-        say("worker", format!("{} until {} (token {})", task.worker, time(task.lease_expires_at_ms), task.token));
+        say(
+            "worker",
+            format!(
+                "{} until {} (token {})",
+                task.worker,
+                time(task.lease_expires_at_ms),
+                task.token
+            ),
+        );
     }
     if let Some(error) = task.error.as_ref().filter(|error| !error.reason.is_empty()) {
         say("error", format!("{}: {}", error.reason, error.message));
@@ -387,9 +427,20 @@ fn describe(task: &proto::Task) -> String {
         let how = match attempt.error.as_ref().filter(|error| !error.reason.is_empty()) {
             Some(error) => format!("{}: {}", error.reason, error.message),
             None if attempt.ended_at_ms == 0 => "running".into(),
-            None => format!("done in {}", duration(attempt.ended_at_ms.saturating_sub(attempt.started_at_ms))),
+            None => format!(
+                "done in {}",
+                duration(attempt.ended_at_ms.saturating_sub(attempt.started_at_ms))
+            ),
         };
-        say("attempt", format!("{} at {} by {}: {how}", attempt.number, time(attempt.started_at_ms), attempt.worker));
+        say(
+            "attempt",
+            format!(
+                "{} at {} by {}: {how}",
+                attempt.number,
+                time(attempt.started_at_ms),
+                attempt.worker
+            ),
+        );
     }
     if !task.result.is_empty() {
         say("result", String::from_utf8_lossy(&task.result).into_owned());

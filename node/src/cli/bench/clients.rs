@@ -26,10 +26,12 @@ const RETENTION_MS: u64 = 60_000;
 /// Starts the clients.
 pub fn start(run: &Arc<Run>, clients: usize, rate: Option<u32>, permits: Permits) -> Vec<JoinHandle<Samples>> {
     // At a fixed rate each client has its own beat, all of them evenly apart.
-    let beat = rate.map(|rate| Duration::from_secs(1) * run.batch * u32::try_from(clients).unwrap_or(u32::MAX) / rate.max(1));
+    let beat =
+        rate.map(|rate| Duration::from_secs(1) * run.batch * u32::try_from(clients).unwrap_or(u32::MAX) / rate.max(1));
     (0..clients)
         .map(|number| {
-            let offset = beat.map(|beat| beat * u32::try_from(number).unwrap_or(0) / u32::try_from(clients).unwrap_or(1));
+            let offset =
+                beat.map(|beat| beat * u32::try_from(number).unwrap_or(0) / u32::try_from(clients).unwrap_or(1));
             tokio::spawn(client(run.clone(), number, beat.zip(offset), permits))
         })
         .collect()
@@ -58,7 +60,13 @@ async fn client(run: Arc<Run>, number: usize, beat: Option<(Duration, Duration)>
                 due
             }
         };
-        let Some(Ok(taken)) = run.end.run_until_cancelled(run.outstanding.acquire_many(run.batch)).await else { break };
+        let Some(Ok(taken)) = run
+            .end
+            .run_until_cancelled(run.outstanding.acquire_many(run.batch))
+            .await
+        else {
+            break;
+        };
         let answer = service.enqueue(request(&run, due)).await;
         match answer {
             Ok(_) => {
@@ -74,7 +82,12 @@ async fn client(run: Arc<Run>, number: usize, beat: Option<(Duration, Duration)>
 }
 
 fn request(run: &Run, due: Instant) -> EnqueueRequest {
-    let task = TaskSpec { queue: run.queue.clone(), payload: run.stamped(due), retention_ms: RETENTION_MS, ..Default::default() };
+    let task = TaskSpec {
+        queue: run.queue.clone(),
+        payload: run.stamped(due),
+        retention_ms: RETENTION_MS,
+        ..Default::default()
+    };
     let bits: [u8; 16] = rand::rng().random();
     EnqueueRequest {
         request_id: data_encoding::BASE32_NOPAD.encode(&bits),

@@ -120,13 +120,18 @@ const STAMP_BYTES: usize = 8;
 /// Runs `tarn bench …`.
 pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Result<(), Failure> {
     if args.payload < STAMP_BYTES {
-        return Err(Failure::Usage(format!("--payload must be at least {STAMP_BYTES} bytes: a time stamp goes into it")));
+        return Err(Failure::Usage(format!(
+            "--payload must be at least {STAMP_BYTES} bytes: a time stamp goes into it"
+        )));
     }
     let (credentials, addresses, namespace) = connect.resolved()?;
     let run = Arc::new(Run {
         channels: channels(&credentials, &addresses, args.connections.max(1)).await?,
         namespace,
-        queue: args.queue.clone().unwrap_or_else(|| format!("bench-{:08x}", rand::random::<u32>())),
+        queue: args
+            .queue
+            .clone()
+            .unwrap_or_else(|| format!("bench-{:08x}", rand::random::<u32>())),
         payload: vec![b'x'; args.payload].into(),
         batch: args.batch,
         outstanding: Arc::new(Semaphore::new(args.outstanding.max(args.batch as usize))),
@@ -157,8 +162,14 @@ async fn channels(credentials: &Credentials, addresses: &[String], count: usize)
     let config = tls::client_config(credentials, Expect::AnyNode);
     let mut channels = Vec::new();
     for address in addresses.iter().cycle().take(count.max(addresses.len())) {
-        let address = address.parse().map_err(|error| Failure::Usage(format!("{address}: {error}")))?;
-        channels.push(tls::connect_lazy(&address, config.clone(), &tls::ConnectOptions::default()));
+        let address = address
+            .parse()
+            .map_err(|error| Failure::Usage(format!("{address}: {error}")))?;
+        channels.push(tls::connect_lazy(
+            &address,
+            config.clone(),
+            &tls::ConnectOptions::default(),
+        ));
     }
     Ok(channels)
 }
@@ -185,7 +196,9 @@ async fn work(run: &Arc<Run>, args: &BenchArgs) -> Result<Vec<Report>, Failure> 
     let enqueue_took = start.elapsed();
     // Every permit is back once every accepted task is completed.
     let all = u32::try_from(args.outstanding.max(args.batch as usize)).unwrap_or(u32::MAX);
-    let drained = tokio::time::timeout(Duration::from_secs(60), run.outstanding.acquire_many(all)).await.is_ok();
+    let drained = tokio::time::timeout(Duration::from_secs(60), run.outstanding.acquire_many(all))
+        .await
+        .is_ok();
     let took = start.elapsed();
     stop_workers.cancel();
     let mut completed = Samples::default();

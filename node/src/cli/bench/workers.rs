@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use tarn_proto::v1::worker_service_client::WorkerServiceClient;
 use tarn_proto::v1::{
-    CompleteTaskRequest, LeasedTask, RegisterWorkerRequest, WorkOpen, WorkRequest, WorkResponse, WorkerCapabilities, work_request,
-    work_response,
+    CompleteTaskRequest, LeasedTask, RegisterWorkerRequest, WorkOpen, WorkRequest, WorkResponse, WorkerCapabilities,
+    work_request, work_response,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -30,9 +30,18 @@ pub async fn start(
     let mut handles = Vec::new();
     for number in 0..workers.max(1) {
         let mut service = WorkerServiceClient::new(run.channel(number)).max_decoding_message_size(64 << 20);
-        let registration = service.register_worker(register(run, number)).await.map_err(|status| anyhow::anyhow!("{status}"))?;
+        let registration = service
+            .register_worker(register(run, number))
+            .await
+            .map_err(|status| anyhow::anyhow!("{status}"))?;
         let worker_id = registration.into_inner().worker_id;
-        handles.push(tokio::spawn(worker(run.clone(), service, worker_id, credit.max(1), stop.clone())));
+        handles.push(tokio::spawn(worker(
+            run.clone(),
+            service,
+            worker_id,
+            credit.max(1),
+            stop.clone(),
+        )));
     }
     Ok(handles)
 }
@@ -62,7 +71,12 @@ async fn worker(
     let (sender, receiver) = mpsc::channel(credit as usize * 2 + 2);
     let open = WorkOpen { worker_id, lease_ms: 0 };
     for message in [work_request::Message::Open(open), work_request::Message::Credit(credit)] {
-        let _ = sender.send(WorkRequest { correlation: 0, message: Some(message) }).await;
+        let _ = sender
+            .send(WorkRequest {
+                correlation: 0,
+                message: Some(message),
+            })
+            .await;
     }
     let mut stream = match service.work(ReceiverStream::new(receiver)).await {
         Ok(stream) => stream.into_inner(),
@@ -83,13 +97,23 @@ async fn worker(
                 return samples;
             }
         };
-        let WorkResponse { correlation: answered, message } = response;
+        let WorkResponse {
+            correlation: answered,
+            message,
+        } = response;
         match message {
             Some(work_response::Message::Task(task)) => {
                 correlation += 1;
-                let due = task.spec.as_ref().and_then(|spec| run.due(&spec.payload)).unwrap_or_else(Instant::now);
+                let due = task
+                    .spec
+                    .as_ref()
+                    .and_then(|spec| run.due(&spec.payload))
+                    .unwrap_or_else(Instant::now);
                 running.insert(correlation, due);
-                let complete = WorkRequest { correlation, message: Some(work_request::Message::Complete(done(task))) };
+                let complete = WorkRequest {
+                    correlation,
+                    message: Some(work_request::Message::Complete(done(task))),
+                };
                 if sender.send(complete).await.is_err() {
                     return samples;
                 }
@@ -99,7 +123,10 @@ async fn worker(
                     samples.record(due.elapsed());
                 }
                 run.outstanding.add_permits(1);
-                let more = WorkRequest { correlation: 0, message: Some(work_request::Message::Credit(1)) };
+                let more = WorkRequest {
+                    correlation: 0,
+                    message: Some(work_request::Message::Credit(1)),
+                };
                 if sender.send(more).await.is_err() {
                     return samples;
                 }
