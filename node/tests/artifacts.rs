@@ -4,8 +4,8 @@ mod between;
 
 use std::sync::atomic::Ordering;
 
-use bytes::Bytes;
 use between::{TestNode, eventually, introduce, three};
+use bytes::Bytes;
 use futures::{StreamExt as _, future::join_all, stream};
 use tarn::artifacts::{ArtifactError, Chunk};
 use tarn::identity::CertificateAuthority;

@@ -249,7 +249,9 @@ async fn a_node_that_is_stopped_before_it_votes_goes_on_when_it_is_back() {
     node.shutdown().await;
     let node = daemon::start(config(dir.path(), address)).await.unwrap();
     cluster.nodes.push((node, dir));
-    cluster.wait_for("the node votes after all", |state| voters(state) == [1, 2]).await;
+    cluster
+        .wait_for("the node votes after all", |state| voters(state) == [1, 2])
+        .await;
     cluster.stop().await;
 }
 

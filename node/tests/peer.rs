@@ -5,8 +5,8 @@ mod between;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
 use between::{TestNode, credentials, node_credentials};
+use bytes::Bytes;
 use futures::{StreamExt as _, stream};
 use tarn::identity::CertificateAuthority;
 use tarn::peer::{Links, PeerTransport};

@@ -1,6 +1,7 @@
 //! Puts the parts of a node together, in the order in which they need each other.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -20,7 +21,7 @@ use crate::gate::{Caller, Gate};
 use crate::host::{Host, HostOptions};
 use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Refusals, listen};
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
-use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, ask_for_membership, should_ask};
+use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, become_member};
 use crate::way::Way;
 
 /// A node that is this many entries behind what it knows to be committed is not ready.
@@ -141,11 +142,15 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     });
 
     if let Some(seeds) = seeds {
-        tokio::spawn(become_member(
-            consensus.clone(),
+        let request = PeerMembershipRequest {
+            address: addresses.advertise.clone(),
+            learner: false,
+        };
+        tokio::spawn(join_cluster(
             links.clone(),
             seeds,
-            addresses.advertise.clone(),
+            data_dir.clone(),
+            request,
             stops.clone(),
         ));
     }
@@ -284,15 +289,14 @@ async fn found(config: &Config, consensus: &Consensus, node_id: u64, addresses: 
 }
 
 /// A node that came by joining asks to be made a member, until it has a vote.
-async fn become_member(consensus: Consensus, links: Arc<Links>, seeds: Seeds, advertise: String, stops: Stops) {
-    if !should_ask(&consensus, seeds.node_id, false).await {
-        return;
-    }
-    let request = PeerMembershipRequest {
-        address: advertise,
-        learner: false,
-    };
-    match ask_for_membership(&links, &seeds.peers(), request, &stops.leaving).await {
+async fn join_cluster(
+    links: Arc<Links>,
+    seeds: Seeds,
+    data_dir: PathBuf,
+    request: PeerMembershipRequest,
+    stops: Stops,
+) {
+    match become_member(&links, seeds, &data_dir, request, &stops.leaving).await {
         Ok(()) => tracing::info!("this node is a member of the cluster"),
         Err(error) => tracing::error!(%error, "this node is not a member of the cluster"),
     }

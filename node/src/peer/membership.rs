@@ -3,6 +3,7 @@
 //! The node drives its own admission, so nothing has to be remembered about half-added nodes: whoever crashes in the middle,
 //! the next question continues.
 
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -14,6 +15,7 @@ use tonic::{Code, Status};
 
 use super::fault::Fault;
 use super::links::{Links, Traffic};
+use super::seeds::{Seeds, SeedsError};
 
 /// The most voters. More would make each decision slower and hardly safer: seven survive the loss of three. Further nodes are
 /// learners.
@@ -69,35 +71,45 @@ pub async fn grant(
 }
 
 /// Why a node is no member.
-#[derive(Clone, Debug, thiserror::Error)]
+#[derive(Debug, thiserror::Error)]
 pub enum MembershipError {
     /// The cluster will not have it like this.
     #[error("the cluster refused this node: {}", .0.message())]
     Refused(Status),
+    /// That it is one could not be written down.
+    #[error(transparent)]
+    Seeds(#[from] SeedsError),
     /// The node is stopping.
     #[error("this node is stopping")]
     Stopped,
 }
 
-/// Whether a node that came by joining should ask for membership: it has never heard of its cluster, or it was added and has
-/// still to get its vote. A node that was removed should stay out until somebody adds it.
-pub async fn should_ask(consensus: &Consensus, own_id: NodeId, learner: bool) -> bool {
-    if !consensus.is_bootstrapped().await {
-        return true;
-    }
-    // A node that has stopped asks for nothing.
-    let members = consensus.status().map(|status| status.members).unwrap_or_default();
-    members
-        .iter()
-        .any(|member| member.peer.id == own_id && !member.voter && !learner)
-}
-
-/// Asks `peers` to make this node a member, until it is one. Call it when consensus runs and the peer service answers,
-/// because the leader then begins to send the log; and only where [`should_ask`] says so.
+/// Makes a node that came by joining a member, and remembers in its data directory that it is one: a node that was removed
+/// afterwards should stay out until somebody adds it. Neither the log nor the membership can tell these two apart, because a
+/// node that was stopped right after it was added may know as little of itself as one that was removed.
+///
+/// Call it when consensus runs and the peer service answers, because the leader then begins to send the log.
 ///
 /// # Errors
-/// [`MembershipError`].
-pub async fn ask_for_membership(
+/// [`MembershipError`]. Where the data directory cannot be written, the node is a member and asks once more at its next start.
+pub async fn become_member(
+    links: &Arc<Links>,
+    mut seeds: Seeds,
+    data_dir: &Path,
+    request: PeerMembershipRequest,
+    stop: &CancellationToken,
+) -> Result<(), MembershipError> {
+    if seeds.is_member {
+        return Ok(());
+    }
+    ask(links, &seeds.peers(), request, stop).await?;
+    seeds.is_member = true;
+    seeds.store(data_dir)?;
+    Ok(())
+}
+
+/// Asks `peers` to make this node a member, until it is one.
+async fn ask(
     links: &Arc<Links>,
     peers: &[Peer],
     request: PeerMembershipRequest,

@@ -36,7 +36,7 @@ pub use joining::{JoinError, Joined, join};
 pub use limits::CHUNK_BYTES;
 pub use links::{Answered, Links, PeerClient, Traffic, Watch};
 pub use members::{ClusterMember, Members};
-pub use membership::{MembershipError, VOTERS_MAX, ask_for_membership, grant, should_ask};
+pub use membership::{MembershipError, VOTERS_MAX, become_member, grant};
 pub use seeds::{Seed, Seeds, SeedsError};
 pub use service::{Admissions, PeerApi};
 pub use transport::PeerTransport;

@@ -31,6 +31,8 @@ pub struct Seeds {
     pub advertise: String,
     /// The members at that time.
     pub members: Vec<Seed>,
+    /// Whether the cluster has made this node a member since.
+    pub is_member: bool,
 }
 
 /// A member that can be asked for membership.
@@ -76,6 +78,7 @@ impl Seeds {
             node_id,
             advertise,
             members,
+            is_member: false,
         }
     }
 
@@ -190,7 +193,7 @@ mod tests {
             "",
             "{}",
             "[1]",
-            r#"{"format":2,"cluster_id":"c","node_id":1,"advertise":"a","members":[]}"#,
+            r#"{"format":2,"cluster_id":"c","node_id":1,"advertise":"a","members":[],"is_member":false}"#,
         ] {
             fs::write(dir.path().join(FILE), text).unwrap();
             assert!(
