@@ -18,6 +18,10 @@ use crate::txn::Txn;
 
 /// Lets time pass up to the entry's time.
 pub fn advance(txn: &mut Txn<'_>) -> Result<(), Fatal> {
+    // First, because it looks at the rows as they were before the entry: it would not see what a wake has just left to be swept later.
+    sweep_ended_tasks(txn)?;
+    sweep_fired_timers(txn)?;
+    requests::sweep(txn)?;
     dependency::settle(txn)?;
     for _ in 0..limits::WAKES_PER_ENTRY_MAX {
         let Some(due) = txn.ix.wakes.first().filter(|(at, _)| *at <= txn.now).cloned() else {
@@ -31,10 +35,7 @@ pub fn advance(txn: &mut Txn<'_>) -> Result<(), Fatal> {
             return Err(Fatal::assertion(format!("{due:?} was handled and is still due")));
         }
     }
-    dependency::settle(txn)?;
-    sweep_ended_tasks(txn)?;
-    sweep_fired_timers(txn)?;
-    requests::sweep(txn)
+    dependency::settle(txn)
 }
 
 fn wake(txn: &mut Txn<'_>, wake: &Wake) -> Result<(), Fatal> {

@@ -97,7 +97,11 @@ impl Generator {
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let theme = dice.pick(&Theme::ALL);
-        Generator { dice, theme, recent: Vec::new() }
+        Generator {
+            dice,
+            theme,
+            recent: Vec::new(),
+        }
     }
 
     /// The next step, for a cluster in this state.
@@ -110,7 +114,10 @@ impl Generator {
             _ => {
                 let now_ms = self.clock(model);
                 let count = self.dice.weighted(&[6, 24, 12, 6, 4, 2, 1, 1, 1]);
-                Step::Entry { now_ms, lines: (0..count).map(|_| self.line(model)).collect() }
+                Step::Entry {
+                    now_ms,
+                    lines: (0..count).map(|_| self.line(model)).collect(),
+                }
             }
         }
     }
@@ -139,20 +146,32 @@ impl Generator {
         if self.dice.chance(8)
             && let Some(command) = self.dice.one(&self.recent).cloned()
         {
-            return Line { command: self.again(command), refused_as: None };
+            return Line {
+                command: self.again(command),
+                refused_as: None,
+            };
         }
         let kind = self.dice.weighted(&self.theme.weights);
         let principal = self.dice.pick(&["ann", "bob"]).to_owned();
-        let mut command = Command { principal, body: Some(self.body(kind, model)) };
+        let mut command = Command {
+            principal,
+            body: Some(self.body(kind, model)),
+        };
         if self.dice.chance(4) {
             let refused_as = spoil(&mut self.dice, &mut command);
-            return Line { command, refused_as: Some(refused_as) };
+            return Line {
+                command,
+                refused_as: Some(refused_as),
+            };
         }
         self.recent.push(command.clone());
         if self.recent.len() > 30 {
             self.recent.remove(0);
         }
-        Line { command, refused_as: None }
+        Line {
+            command,
+            refused_as: None,
+        }
     }
 
     /// An earlier command: as it was, from somebody else, or changed under the same request id.
@@ -184,8 +203,13 @@ impl Generator {
             6 => B::CompleteTask(self.complete_task(model)),
             7 => B::FailTask(self.fail_task(model)),
             8 => B::RegisterWorker(self.register_worker()),
-            9 => B::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: self.worker(model) }),
-            10 => B::DrainWorker(DrainWorkerRequest { request_id: self.request_id(), worker_id: self.worker(model) }),
+            9 => B::HeartbeatWorker(HeartbeatWorkerRequest {
+                worker_id: self.worker(model),
+            }),
+            10 => B::DrainWorker(DrainWorkerRequest {
+                request_id: self.request_id(),
+                worker_id: self.worker(model),
+            }),
             11 => B::AcquireLease(AcquireLeaseRequest {
                 request_id: self.request_id(),
                 namespace: self.namespace(),
@@ -195,11 +219,22 @@ impl Generator {
             }),
             12 => {
                 let (namespace, name, token) = self.named_lease(model);
-                B::RenewLease(RenewLeaseRequest { request_id: self.request_id(), namespace, name, token, ttl_ms: self.ttl() })
+                B::RenewLease(RenewLeaseRequest {
+                    request_id: self.request_id(),
+                    namespace,
+                    name,
+                    token,
+                    ttl_ms: self.ttl(),
+                })
             }
             13 => {
                 let (namespace, name, token) = self.named_lease(model);
-                B::ReleaseLease(ReleaseLeaseRequest { request_id: self.request_id(), namespace, name, token })
+                B::ReleaseLease(ReleaseLeaseRequest {
+                    request_id: self.request_id(),
+                    namespace,
+                    name,
+                    token,
+                })
             }
             14 => B::ScheduleTimer(self.schedule_timer(model)),
             15 => B::CancelTimer(self.cancel_timer(model)),
@@ -208,9 +243,16 @@ impl Generator {
                 name: self.namespace(),
                 weight: self.dice.pick(&[0, 1, 50, 100, 300, 1_000]),
             }),
-            17 => B::DeleteNamespace(DeleteNamespaceRequest { request_id: self.request_id(), name: self.namespace() }),
+            17 => B::DeleteNamespace(DeleteNamespaceRequest {
+                request_id: self.request_id(),
+                name: self.namespace(),
+            }),
             18 => B::RaiseVersion(RaiseVersion { version: 1 }),
-            19 => B::PutJoinToken(PutJoinToken { request_id: self.request_id(), key_hash: self.hash(), ttl_ms: self.ttl() }),
+            19 => B::PutJoinToken(PutJoinToken {
+                request_id: self.request_id(),
+                key_hash: self.hash(),
+                ttl_ms: self.ttl(),
+            }),
             _ => B::ConsumeJoinToken(ConsumeJoinToken {
                 key_hash: self.hash(),
                 node_key_hash: self.hash(),
@@ -232,7 +274,10 @@ impl Generator {
         let mut tasks: Vec<TaskSpec> = (0..count).map(|_| self.spec(model, &namespace, count > 4)).collect();
         if count == 40 {
             let base = self.dice.below(80);
-            tasks.iter_mut().zip(base..).for_each(|(task, number)| task.handler = format!("h{number}"));
+            tasks
+                .iter_mut()
+                .zip(base..)
+                .for_each(|(task, number)| task.handler = format!("h{number}"));
         }
         let backward = self.dice.chance(80);
         for place in 0..count {
@@ -241,24 +286,37 @@ impl Generator {
                 let (low, high) = if backward { (0, place) } else { (place + 1, count) };
                 for _ in 0..self.dice.between(1, 2) {
                     if low < high {
-                        tasks[place as usize].after_in_batch.push(self.dice.between(low, high - 1) as u32);
+                        tasks[place as usize]
+                            .after_in_batch
+                            .push(self.dice.between(low, high - 1) as u32);
                     }
                 }
             }
         }
-        EnqueueRequest { request_id: self.request_id(), namespace, tasks }
+        EnqueueRequest {
+            request_id: self.request_id(),
+            namespace,
+            tasks,
+        }
     }
 
     fn spec(&mut self, model: &Model, namespace: &str, simple: bool) -> TaskSpec {
         let queue = self.dice.pick(&QUEUES).to_owned();
-        let mut spec = TaskSpec { queue, priority: self.dice.below(6) as i32, ..TaskSpec::default() };
+        let mut spec = TaskSpec {
+            queue,
+            priority: self.dice.below(6) as i32,
+            ..TaskSpec::default()
+        };
         if simple {
             return spec;
         }
         let now = model.now;
         if self.dice.chance(10) {
             spec.runtime = "wasm".to_owned();
-            spec.wasm = Some(WasmSpec { artifact: "a".repeat(64), ..WasmSpec::default() });
+            spec.wasm = Some(WasmSpec {
+                artifact: "a".repeat(64),
+                ..WasmSpec::default()
+            });
         }
         if self.dice.chance(30) {
             spec.handler = self.dice.pick(&HANDLERS).to_owned();
@@ -270,13 +328,13 @@ impl Generator {
         };
         spec.payload = Bytes::from(vec![b'p'; size]);
         if self.dice.chance(15) {
-            spec.not_before_at_ms = (now + self.dice.below(2 * MINUTE)).saturating_sub(20 * SECOND);
+            spec.not_before_at_ms = nameable(now + self.dice.below(2 * MINUTE)).saturating_sub(20 * SECOND);
         }
         if self.dice.chance(12) {
             spec.deadline_at_ms = match self.dice.below(8) {
                 0 => now.saturating_sub(SECOND).max(1),
                 1 if spec.not_before_at_ms != 0 => spec.not_before_at_ms,
-                _ => now + self.dice.between(1, 5 * MINUTE),
+                _ => nameable(now + self.dice.between(1, 5 * MINUTE)),
             };
         }
         if self.dice.chance(15) {
@@ -307,7 +365,9 @@ impl Generator {
         }
         spec.on_dependency_failure = self.dice.below(3) as i32;
         if self.dice.chance(15) {
-            spec.requires = (0..self.dice.between(1, 3)).map(|_| self.dice.pick(&LABELS).to_owned()).collect();
+            spec.requires = (0..self.dice.between(1, 3))
+                .map(|_| self.dice.pick(&LABELS).to_owned())
+                .collect();
         }
         if self.dice.chance(30) {
             spec.retention_ms = self.dice.pick(&[1, 15 * MINUTE, 2 * HOUR]);
@@ -320,26 +380,53 @@ impl Generator {
 
     fn cancel_task(&mut self, model: &Model) -> CancelTaskRequest {
         let (namespace, task_id) = self.task_in(model, &[TaskState::Running, TaskState::Blocked, TaskState::Ready]);
-        CancelTaskRequest { request_id: self.request_id(), namespace, task_id, force: self.dice.chance(30) }
+        CancelTaskRequest {
+            request_id: self.request_id(),
+            namespace,
+            task_id,
+            force: self.dice.chance(30),
+        }
     }
 
     fn requeue_dead(&mut self, model: &Model) -> RequeueDeadRequest {
         let (namespace, task_id) = self.task_in(model, &[TaskState::Dead]);
         let dead = model.tasks.values().filter(|task| task.state == TaskState::Dead);
         let queues: Vec<String> = dead.map(|task| task.spec.queue.clone()).collect();
-        let queue = self.dice.one(&queues).cloned().filter(|_| self.dice.chance(90)).unwrap_or_else(|| self.queue());
+        let queue = self
+            .dice
+            .one(&queues)
+            .cloned()
+            .filter(|_| self.dice.chance(90))
+            .unwrap_or_else(|| self.queue());
         let task_ids = match self.dice.below(4) {
             0 => vec![task_id],
             1 => vec![task_id.clone(), self.task_in(model, &[TaskState::Dead]).1, task_id],
             _ => Vec::new(),
         };
-        RequeueDeadRequest { request_id: self.request_id(), namespace, queue, task_ids }
+        RequeueDeadRequest {
+            request_id: self.request_id(),
+            namespace,
+            queue,
+            task_ids,
+        }
     }
 
     fn purge_queue(&mut self) -> PurgeQueueRequest {
-        let all = [TaskState::Dead, TaskState::Blocked, TaskState::Ready, TaskState::Delayed];
-        let states = (0..self.dice.between(1, 3)).map(|_| self.dice.pick(&all).into()).collect();
-        PurgeQueueRequest { request_id: self.request_id(), namespace: self.namespace(), queue: self.queue(), states }
+        let all = [
+            TaskState::Dead,
+            TaskState::Blocked,
+            TaskState::Ready,
+            TaskState::Delayed,
+        ];
+        let states = (0..self.dice.between(1, 3))
+            .map(|_| self.dice.pick(&all).into())
+            .collect();
+        PurgeQueueRequest {
+            request_id: self.request_id(),
+            namespace: self.namespace(),
+            queue: self.queue(),
+            states,
+        }
     }
 
     fn lease_tasks(&mut self, model: &Model) -> LeaseTasksRequest {
@@ -355,23 +442,44 @@ impl Generator {
     fn heartbeat_tasks(&mut self, model: &Model) -> HeartbeatTasksRequest {
         let leases = (0..self.dice.below(5)).map(|_| {
             let (namespace, task_id, token) = self.task_lease(model);
-            TaskLease { namespace, task_id, token }
+            TaskLease {
+                namespace,
+                task_id,
+                token,
+            }
         });
         let leases: Vec<TaskLease> = leases.collect();
         // Mostly by the worker that holds the first of them.
-        let holder = leases.first().and_then(|lease| Some(model.tasks.get(&lease.task_id.parse::<Id>().ok()?.0)?.worker));
+        let holder = leases
+            .first()
+            .and_then(|lease| Some(model.tasks.get(&lease.task_id.parse::<Id>().ok()?.0)?.worker));
         let worker_id = match holder.filter(|worker| *worker != 0 && self.dice.chance(85)) {
             Some(worker) => Id(worker).to_string(),
             None => self.worker(model),
         };
-        HeartbeatTasksRequest { worker_id, leases, lease_ms: self.dice.pick(&[0, SECOND, MINUTE, HOUR]) }
+        HeartbeatTasksRequest {
+            worker_id,
+            leases,
+            lease_ms: self.dice.pick(&[0, SECOND, MINUTE, HOUR]),
+        }
     }
 
     fn complete_task(&mut self, model: &Model) -> CompleteTaskRequest {
         let (namespace, task_id, token) = self.task_lease(model);
-        let size = if self.dice.chance(8) { limits::INLINE_BYTES_MAX + 1 } else { self.dice.below(3) as usize };
+        let size = if self.dice.chance(8) {
+            limits::INLINE_BYTES_MAX + 1
+        } else {
+            self.dice.below(3) as usize
+        };
         let result = Bytes::from(vec![b'r'; size]);
-        CompleteTaskRequest { request_id: self.request_id(), namespace, task_id, token, result, logs: self.logs() }
+        CompleteTaskRequest {
+            request_id: self.request_id(),
+            namespace,
+            task_id,
+            token,
+            result,
+            logs: self.logs(),
+        }
     }
 
     fn fail_task(&mut self, model: &Model) -> FailTaskRequest {
@@ -384,14 +492,29 @@ impl Generator {
         let error = match self.dice.below(3) {
             0 => None,
             1 => Some(TaskError::default()),
-            _ => Some(TaskError { reason: "NO_SUCH_FILE".to_owned(), message: "It is not there.".to_owned() }),
+            _ => Some(TaskError {
+                reason: "NO_SUCH_FILE".to_owned(),
+                message: "It is not there.".to_owned(),
+            }),
         };
         let request_id = self.request_id();
-        FailTaskRequest { request_id, namespace, task_id, token, kind: kind as i32, error, logs: self.logs() }
+        FailTaskRequest {
+            request_id,
+            namespace,
+            task_id,
+            token,
+            kind: kind as i32,
+            error,
+            logs: self.logs(),
+        }
     }
 
     fn logs(&mut self) -> Bytes {
-        if self.dice.chance(30) { Bytes::from_static(b"a line\n") } else { Bytes::new() }
+        if self.dice.chance(30) {
+            Bytes::from_static(b"a line\n")
+        } else {
+            Bytes::new()
+        }
     }
 
     // --- The rest -----------------------------------------------------------------------------------------------------------------------
@@ -433,11 +556,17 @@ impl Generator {
         };
         let (due_at_ms, delay_ms) = match self.dice.below(4) {
             0 => (model.now.saturating_sub(SECOND), 0),
-            1 => (model.now + self.dice.below(2 * HOUR), 0),
+            1 => (nameable(model.now + self.dice.below(2 * HOUR)), 0),
             _ => (0, self.dice.pick(&[0, 1, 2 * SECOND, 5 * MINUTE])),
         };
         let action = Some(TimerAction { action: Some(action) });
-        ScheduleTimerRequest { request_id: self.request_id(), namespace, due_at_ms, delay_ms, action }
+        ScheduleTimerRequest {
+            request_id: self.request_id(),
+            namespace,
+            due_at_ms,
+            delay_ms,
+            action,
+        }
     }
 
     fn cancel_timer(&mut self, model: &Model) -> CancelTimerRequest {
@@ -446,14 +575,22 @@ impl Generator {
             Some((id, ns)) if self.dice.chance(90) => (self.named(model, ns), Id(id).to_string()),
             _ => (self.namespace(), Id(self.dice.below(1 << 30)).to_string()),
         };
-        CancelTimerRequest { request_id: self.request_id(), namespace, timer_id }
+        CancelTimerRequest {
+            request_id: self.request_id(),
+            namespace,
+            timer_id,
+        }
     }
 
     fn named_lease(&mut self, model: &Model) -> (String, String, u64) {
         let held: Vec<_> = model.named_leases.iter().collect();
         match self.dice.one(&held).copied() {
             Some(((ns, name), lease)) if self.dice.chance(90) => {
-                let token = if self.dice.chance(80) { lease.token } else { self.dice.between(1, lease.token) };
+                let token = if self.dice.chance(80) {
+                    lease.token
+                } else {
+                    self.dice.between(1, lease.token)
+                };
                 (self.named(model, *ns), name.clone(), token)
             }
             _ => (self.namespace(), "door".to_owned(), self.dice.between(1, 1 << 24)),
@@ -463,7 +600,11 @@ impl Generator {
     // --- Words --------------------------------------------------------------------------------------------------------------------------
 
     fn request_id(&mut self) -> String {
-        if self.dice.chance(25) { format!("request-{}", self.dice.below(12)) } else { String::new() }
+        if self.dice.chance(25) {
+            format!("request-{}", self.dice.below(12))
+        } else {
+            String::new()
+        }
     }
 
     fn namespace(&mut self) -> String {
@@ -477,11 +618,16 @@ impl Generator {
     /// The name of a namespace, mostly the one that is asked for.
     fn named(&mut self, model: &Model, ns: u64) -> String {
         let name = model.namespaces.get(&ns).map(|namespace| namespace.name.clone());
-        name.filter(|_| self.dice.chance(95)).unwrap_or_else(|| self.namespace())
+        name.filter(|_| self.dice.chance(95))
+            .unwrap_or_else(|| self.namespace())
     }
 
     fn queue(&mut self) -> String {
-        if self.dice.chance(97) { self.dice.pick(&QUEUES).to_owned() } else { "none".to_owned() }
+        if self.dice.chance(97) {
+            self.dice.pick(&QUEUES).to_owned()
+        } else {
+            "none".to_owned()
+        }
     }
 
     fn worker(&mut self, model: &Model) -> String {
@@ -532,4 +678,9 @@ impl Generator {
     fn hash(&mut self) -> Bytes {
         Bytes::from(vec![self.dice.below(4) as u8; 32])
     }
+}
+
+/// A time that a command may name.
+fn nameable(at_ms: u64) -> u64 {
+    at_ms.min(limits::TIME_MS_MAX)
 }

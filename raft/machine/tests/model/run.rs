@@ -3,18 +3,19 @@
 //! Three machines take part: one that is restarted and whose power fails as the script says, a twin beside it that nothing ever happens to,
 //! and at the end a late one that gets the whole log at once.
 
+use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 
 use prost::Message;
 use tarn_machine::{Applied, Machine, STATE, Versions};
-use tarn_proto::v1::{Entry, EventKind};
+use tarn_proto::v1::{Entry, EventKind, command, outcome};
 use tarn_storage::{Batch, Engine, Keyspace, MemoryEngine};
 
 use crate::compare;
 use crate::generate::Step;
 use crate::invariants::{self, History};
-use crate::reference::{Flaw, Line, Model};
+use crate::reference::{Flaw, Line, Model, Told};
 
 /// Where the caller of the machine keeps what it knows about the log.
 const LOG: Keyspace = Keyspace::new("log");
@@ -33,13 +34,63 @@ pub struct Run {
     pub seen: Seen,
 }
 
-/// What a script came across.
-#[derive(Clone, Copy, Default, Debug)]
+/// What scripts came across, and how often.
+#[derive(Clone, Default, Debug)]
 pub struct Seen {
-    pub commands: u64,
-    pub accepted: u64,
-    pub leased: u64,
-    pub restarts: u64,
+    pub what: BTreeMap<String, u64>,
+}
+
+impl Seen {
+    pub fn note(&mut self, what: &str) {
+        *self.what.entry(what.to_owned()).or_default() += 1;
+    }
+
+    pub fn add(&mut self, other: Seen) {
+        for (what, times) in other.what {
+            *self.what.entry(what).or_default() += times;
+        }
+    }
+
+    fn entry(&mut self, lines: &[Line], told: &Told) {
+        for answer in &told.answers {
+            match answer {
+                Err(reason) => self.note(reason),
+                Ok(outcome::Body::LeaseTasks(answer)) if answer.tasks.len() >= 10 => {
+                    self.note("a lease of ten tasks or more")
+                }
+                Ok(_) => self.note("an accepted command"),
+            }
+        }
+        for event in &told.events {
+            let kind = event.kind().as_str_name();
+            // Details are reasons, the timers' text, names and ids; the first two are worth telling apart.
+            let told_apart = matches!(
+                event.kind(),
+                EventKind::TaskDead | EventKind::TaskRetried | EventKind::TaskCancelled
+            );
+            match told_apart || event.detail == "tea" {
+                true => self.note(&format!("{kind} {}", event.detail)),
+                false => self.note(kind),
+            }
+        }
+        let leases = told
+            .events
+            .iter()
+            .filter(|event| event.kind() == EventKind::TaskLeased)
+            .count();
+        let ends = told.events.iter().any(|event| !event.worker.is_empty());
+        for (line, answer) in lines.iter().zip(&told.answers) {
+            match (&line.command.body, answer) {
+                (_, Ok(outcome::Body::LeaseTasks(answer))) if !answer.tasks.is_empty() && leases == 0 => {
+                    self.note("a lease granted again by its request id");
+                }
+                (Some(command::Body::CompleteTask(_) | command::Body::FailTask(_)), Ok(_)) if !ends => {
+                    self.note("a report said again");
+                }
+                _ => {}
+            }
+        }
+    }
 }
 
 impl Run {
@@ -51,7 +102,15 @@ impl Run {
         // What a new cluster is made of is written before any entry: it is in the log's first snapshot.
         engine.sync().expect("memory does not fail");
         let (history, seen) = (History::default(), Seen::default());
-        Run { model: Model::new(flaw), engine, machine, twin, log: Vec::new(), history, seen }
+        Run {
+            model: Model::new(flaw),
+            engine,
+            machine,
+            twin,
+            log: Vec::new(),
+            history,
+            seen,
+        }
     }
 
     /// Takes a step. What it finds wrong is the error.
@@ -101,15 +160,18 @@ impl Run {
     fn entry(&mut self, now_ms: u64, lines: &[Line]) -> Result<(), String> {
         let index = self.log.len() as u64 + 1;
         let commands = lines.iter().map(|line| line.command.clone()).collect();
-        let entry = Entry { version: 1, now_ms, commands }.encode_to_vec();
+        let entry = Entry {
+            version: 1,
+            now_ms,
+            commands,
+        }
+        .encode_to_vec();
         let told = self.model.apply(index, now_ms, lines);
         let applied = feed(&mut self.machine, index, Some(&entry))?.ok_or("an entry was taken for a note")?;
         let twin = feed(&mut self.twin, index, Some(&entry))?;
         self.log.push((Some(entry), Some(applied.clone())));
 
-        self.seen.commands += lines.len() as u64;
-        self.seen.accepted += told.answers.iter().filter(|answer| answer.is_ok()).count() as u64;
-        self.seen.leased += applied.events.iter().filter(|e| e.kind() == EventKind::TaskLeased).count() as u64;
+        self.seen.entry(lines, &told);
 
         compare::told(&told, &applied, lines)?;
         compare::next_wake(&self.model, &self.machine)?;
@@ -123,19 +185,29 @@ impl Run {
         for event in &applied.events {
             compare::subject(&self.model, &self.machine, event)?;
         }
-        if index.is_multiple_of(WHOLE_EVERY) { self.whole() } else { Ok(()) }
+        if index.is_multiple_of(WHOLE_EVERY) {
+            self.whole()
+        } else {
+            Ok(())
+        }
     }
 
     /// Opens the machine over what its engine has, and gives it from the log what it lacks: it says the same as the first time.
     fn start_again(&mut self) -> Result<(), String> {
-        self.seen.restarts += 1;
+        self.seen.note("a restart");
         self.machine = open(&self.engine)?;
+        if self.machine.applied_index() < self.log.len() as u64 {
+            self.seen.note("a crash that costs entries");
+        }
         invariants::callers_part_is_in_the_same_batch(&self.engine, LOG, &self.machine)?;
         for place in self.machine.applied_index() as usize..self.log.len() {
             let (entry, before) = &self.log[place];
             let again = feed(&mut self.machine, place as u64 + 1, entry.as_deref())?;
             if again != *before {
-                return Err(format!("entry {} had another effect when it was applied again", place + 1));
+                return Err(format!(
+                    "entry {} had another effect when it was applied again",
+                    place + 1
+                ));
             }
         }
         invariants::replicas_agree("the twin", &self.machine, &self.twin)?;
@@ -146,7 +218,16 @@ impl Run {
     fn whole(&mut self) -> Result<(), String> {
         invariants::indices_are_what_the_rows_say(&self.machine)?;
         invariants::rows_belong_together(&self.engine)?;
-        self.history.every_accepted_task_is_somewhere(&self.engine, self.model.now)?;
+        if self
+            .model
+            .tasks
+            .values()
+            .any(|task| task.attempts.first().is_some_and(|attempt| attempt.number > 1))
+        {
+            self.seen.note("a task whose log was cut");
+        }
+        self.history
+            .every_accepted_task_is_somewhere(&self.engine, self.model.now)?;
         compare::everything(&self.model, &self.machine)
     }
 }

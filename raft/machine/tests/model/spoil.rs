@@ -149,7 +149,9 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
             "INVALID_NAME": r.action = action(timer_action::Action::Enqueue(TaskSpec::default())),
             "DEPENDENCY_NOT_FOUND": r.action = action(timer_action::Action::Enqueue(TaskSpec { after_in_batch: vec![0], ..plain() })),
         ),
-        B::CancelTimer(r) => one_of!(dice, "INVALID_NAME": r.namespace = bad_name(), "INVALID_ID": r.timer_id = bad_id()),
+        B::CancelTimer(r) => {
+            one_of!(dice, "INVALID_NAME": r.namespace = bad_name(), "INVALID_ID": r.timer_id = bad_id())
+        }
         B::CreateNamespace(r) => one_of!(dice,
             "INVALID_NAME": r.name = bad_name(),
             "OUT_OF_RANGE": r.weight = limits::WEIGHT_MAX + 1,
@@ -169,7 +171,10 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
 }
 
 fn plain() -> TaskSpec {
-    TaskSpec { queue: "fast".to_owned(), ..TaskSpec::default() }
+    TaskSpec {
+        queue: "fast".to_owned(),
+        ..TaskSpec::default()
+    }
 }
 
 fn action(action: timer_action::Action) -> Option<TimerAction> {

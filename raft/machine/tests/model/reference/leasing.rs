@@ -1,5 +1,7 @@
 //! Workers take tasks, keep them, and report.
 
+use std::collections::BTreeSet;
+
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
@@ -38,6 +40,7 @@ impl Model {
         if room == 0 {
             return Err("WORKER_FULL");
         }
+        self.bring_near(&able);
         let lease_ms = or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
         let (mut tasks, mut bytes, mut late) = (Vec::new(), 0, 0);
         while tasks.len() < room.min(request.max_tasks as usize) && late < limits::LEASE_TASKS_MAX {
@@ -57,14 +60,35 @@ impl Model {
         Ok(LeaseTasksResponse { tasks })
     }
 
+    fn ready_for(&self, able: &WorkerCapabilities) -> impl Iterator<Item = (&u64, &Task)> {
+        let matches = |task: &Task| matches(able, &self.namespaces[&task.ns].name, task);
+        self.tasks
+            .iter()
+            .filter(move |(_, task)| task.state == TaskState::Ready && matches(task))
+    }
+
+    /// Namespaces that meet at a lease are brought within one stride of the one that was served least: the past gives neither credit nor
+    /// debt beyond one task.
+    fn bring_near(&mut self, able: &WorkerCapabilities) {
+        let meeting: BTreeSet<u64> = self.ready_for(able).map(|(_, task)| task.ns).collect();
+        let Some(lowest) = meeting.iter().map(|ns| self.namespaces[ns].pass).min() else {
+            return;
+        };
+        for ns in meeting {
+            let namespace = self.namespaces.get_mut(&ns).expect("a task's namespace is there");
+            namespace.pass = namespace.pass.min(lowest + namespace.stride());
+        }
+    }
+
     /// The ready task that a worker gets next: of the namespace that was served least for its weight, the one with the highest priority,
     /// raised by waiting; among equals the one that has been ready longest, then the one that was submitted first.
     fn next_for(&self, able: &WorkerCapabilities) -> Option<u64> {
-        let mine = self.tasks.iter().filter(|(_, task)| {
-            task.state == TaskState::Ready && matches(able, &self.namespaces[&task.ns].name, task)
-        });
-        let best = mine.min_by_key(|(id, task)| {
-            let pass = if self.has(Flaw::NamespacesUnfair) { 0 } else { self.namespaces[&task.ns].pass };
+        let best = self.ready_for(able).min_by_key(|(id, task)| {
+            let pass = if self.has(Flaw::NamespacesUnfair) {
+                0
+            } else {
+                self.namespaces[&task.ns].pass
+            };
             (pass, task.ns, self.level(task), task.eligible_at_ms, **id)
         });
         best.map(|(id, _)| *id)
@@ -91,13 +115,20 @@ impl Model {
             task.attempts.remove(0);
         }
         let number = task.attempts_begun;
-        let attempt = Attempt { number, worker, token, started_at_ms: now, ended_at_ms: 0, error: None, report: None };
+        let attempt = Attempt {
+            number,
+            worker,
+            token,
+            started_at_ms: now,
+            ended_at_ms: 0,
+            error: None,
+            report: None,
+        };
         task.attempts.push(attempt);
         let ns = task.ns;
         self.tell_task(id, EventKind::TaskLeased, "");
         // The namespace was served: it steps back, the further the less its weight.
         let namespace = self.namespaces.get_mut(&ns).expect("a task's namespace is there");
-        self.virtual_time = self.virtual_time.max(namespace.pass);
         namespace.pass += namespace.stride();
     }
 
@@ -122,7 +153,10 @@ impl Model {
 
     /// Tasks that a worker holds.
     pub fn held_by(&self, worker: u64) -> Vec<u64> {
-        let held = self.tasks.iter().filter(|(_, task)| task.state == TaskState::Running && task.worker == worker);
+        let held = self
+            .tasks
+            .iter()
+            .filter(|(_, task)| task.state == TaskState::Running && task.worker == worker);
         let mut held: Vec<(u64, u64)> = held.map(|(id, task)| (task.ns, *id)).collect();
         held.sort();
         held.into_iter().map(|(_, id)| id).collect()
@@ -141,7 +175,11 @@ impl Model {
         for lease in request.leases {
             let task = self.named_task(&lease.namespace, &lease.task_id).ok();
             let task = task.filter(|id| self.holds(&self.tasks[id], lease.token) && self.tasks[id].worker == worker);
-            let mut report = LeaseReport { task_id: lease.task_id, token: lease.token, ..LeaseReport::default() };
+            let mut report = LeaseReport {
+                task_id: lease.task_id,
+                token: lease.token,
+                ..LeaseReport::default()
+            };
             report.set_status(LeaseStatus::Lost);
             if let Some(task) = task.and_then(|id| self.tasks.get_mut(&id)) {
                 task.lease_expires_at_ms = expires.min(task.attempt_ends_at_ms);
@@ -160,7 +198,9 @@ impl Model {
         let id = self.named_task(&request.namespace, &request.task_id)?;
         let report = Report::Completed(request.result.clone());
         if !self.holds(&self.tasks[&id], request.token) {
-            return self.said_before(id, request.token, &report).map(|_| CompleteTaskResponse {});
+            return self
+                .said_before(id, request.token, &report)
+                .map(|_| CompleteTaskResponse {});
         }
         self.keep_log(id, request.logs);
         self.tasks.get_mut(&id).expect("the task was just found").result = request.result;
@@ -173,7 +213,12 @@ impl Model {
         let kind = request.kind();
         let mut error = request.error.unwrap_or_default();
         if error.reason.is_empty() {
-            error.reason = if kind == FailureKind::Cancelled { "CANCELLED" } else { "FAILED" }.to_owned();
+            error.reason = if kind == FailureKind::Cancelled {
+                "CANCELLED"
+            } else {
+                "FAILED"
+            }
+            .to_owned();
         }
         let report = Report::Failed(kind.into(), error.clone());
         let task = &self.tasks[&id];
@@ -209,7 +254,9 @@ impl Model {
     fn said_before(&self, id: u64, token: u64, report: &Report) -> Result<TaskState, &'static str> {
         let attempts = self.tasks[&id].attempts.iter().filter(|attempt| attempt.token == token);
         let mut said = attempts.filter_map(|attempt| attempt.report.as_ref());
-        said.find(|(said, _)| said == report).map(|(_, became)| *became).ok_or("STALE_TOKEN")
+        said.find(|(said, _)| said == report)
+            .map(|(_, became)| *became)
+            .ok_or("STALE_TOKEN")
     }
 
     /// The logs of the last attempts are kept, as many as attempts are.

@@ -21,7 +21,7 @@ use tarn_proto::v1::{Command, Event, EventKind, LeaseTasksRequest, LeaseTasksRes
 
 pub use leasing::matches;
 pub use objects::{JoinToken, NamedLease, Namespace, Queue, Timer, Worker};
-pub use tasks::{Attempt, Task};
+pub use tasks::Task;
 
 /// What a command must give: its answer, or the reason of its refusal.
 pub type Answer = Result<outcome::Body, &'static str>;
@@ -103,8 +103,6 @@ pub struct Model {
     pub index: u64,
     pub now: u64,
     next_ordinal: u64,
-    /// The pass of the namespace that was served last.
-    virtual_time: u64,
     last_node_id: u64,
     pub namespaces: BTreeMap<u64, Namespace>,
     pub queues: BTreeMap<u64, Queue>,
@@ -119,19 +117,23 @@ pub struct Model {
     settling: BTreeMap<(u64, u64), bool>,
     settles_left: usize,
     events: Vec<Event>,
-    ready: BTreeSet<(String, String, Class)>,
+    ready: BTreeSet<(u64, u64, Class)>,
 }
 
 impl Model {
     /// A new cluster.
     pub fn new(flaw: Option<Flaw>) -> Self {
-        let default = Namespace { name: "default".to_owned(), weight: limits::WEIGHT_DEFAULT, created_at_ms: 0, pass: 0 };
+        let default = Namespace {
+            name: "default".to_owned(),
+            weight: limits::WEIGHT_DEFAULT,
+            created_at_ms: 0,
+            pass: 0,
+        };
         Model {
             flaw,
             index: 0,
             now: 0,
             next_ordinal: 1,
-            virtual_time: 0,
             last_node_id: 0,
             namespaces: BTreeMap::from([(1, default)]),
             queues: BTreeMap::new(),
@@ -156,7 +158,21 @@ impl Model {
         self.settles_left = limits::SETTLES_PER_ENTRY_MAX;
         self.pass_time();
         let answers = lines.iter().map(|line| self.command(line)).collect();
-        Told { answers, events: std::mem::take(&mut self.events), ready: std::mem::take(&mut self.ready) }
+        // What went in the same entry is left out.
+        let named = std::mem::take(&mut self.ready)
+            .into_iter()
+            .filter_map(|(ns, queue, class)| {
+                Some((
+                    self.namespaces.get(&ns)?.name.clone(),
+                    self.queues.get(&queue)?.name.clone(),
+                    class,
+                ))
+            });
+        Told {
+            answers,
+            ready: named.collect(),
+            events: std::mem::take(&mut self.events),
+        }
     }
 
     /// An entry that is none of the machine's business.
@@ -192,7 +208,11 @@ impl Model {
         let nothing_leased = matches!(&answer, outcome::Body::LeaseTasks(answer) if answer.tasks.is_empty());
         if has_id && !nothing_leased {
             let forget_at_ms = self.now + limits::REQUEST_RETENTION_MS;
-            let remembered = Remembered { body: without_wait(&body), answer: answer.clone(), forget_at_ms };
+            let remembered = Remembered {
+                body: without_wait(&body),
+                answer: answer.clone(),
+                forget_at_ms,
+            };
             self.requests.insert(key, remembered);
         }
         Ok(answer)
@@ -200,13 +220,20 @@ impl Model {
 
     /// The first answer; of leases only those that are still current, as they stand now.
     fn answer_again(&self, answer: &outcome::Body) -> outcome::Body {
-        let outcome::Body::LeaseTasks(leased) = answer else { return answer.clone() };
+        let outcome::Body::LeaseTasks(leased) = answer else {
+            return answer.clone();
+        };
         let current = leased.tasks.iter().filter_map(|leased| {
             let id = number(&leased.task_id);
-            let task = self.tasks.get(&id).filter(|task| self.namespaces.contains_key(&task.ns))?;
+            let task = self
+                .tasks
+                .get(&id)
+                .filter(|task| self.namespaces.contains_key(&task.ns))?;
             self.holds(task, leased.token).then(|| self.leased(id))
         });
-        outcome::Body::LeaseTasks(LeaseTasksResponse { tasks: current.collect() })
+        outcome::Body::LeaseTasks(LeaseTasksResponse {
+            tasks: current.collect(),
+        })
     }
 
     fn carry_out(&mut self, body: command::Body) -> Answer {
@@ -239,7 +266,13 @@ impl Model {
 
     fn tell(&mut self, kind: EventKind, event: Event) {
         let ordinal = self.events.len() as u32;
-        self.events.push(Event { revision: self.index, ordinal, at_ms: self.now, kind: kind.into(), ..event });
+        self.events.push(Event {
+            revision: self.index,
+            ordinal,
+            at_ms: self.now,
+            kind: kind.into(),
+            ..event
+        });
     }
 
     /// The number of the namespace with this name.
@@ -250,14 +283,20 @@ impl Model {
 
     /// The number of the queue with this name.
     pub fn queue(&self, ns: u64, name: &str) -> Option<u64> {
-        self.queues.iter().find(|(_, queue)| queue.ns == ns && queue.name == name).map(|(id, _)| *id)
+        self.queues
+            .iter()
+            .find(|(_, queue)| queue.ns == ns && queue.name == name)
+            .map(|(id, _)| *id)
     }
 }
 
 /// A client that repeats a lease has less time left to wait: the same request all the same.
 fn without_wait(body: &command::Body) -> command::Body {
     match body {
-        command::Body::LeaseTasks(r) => command::Body::LeaseTasks(LeaseTasksRequest { wait_ms: 0, ..r.clone() }),
+        command::Body::LeaseTasks(r) => command::Body::LeaseTasks(LeaseTasksRequest {
+            wait_ms: 0,
+            ..r.clone()
+        }),
         body => body.clone(),
     }
 }

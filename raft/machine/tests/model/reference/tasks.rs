@@ -93,12 +93,19 @@ impl Task {
 }
 
 fn class(spec: &TaskSpec) -> Class {
-    (spec.runtime.clone(), spec.handler.clone(), spec.requires.iter().cloned().collect())
+    (
+        spec.runtime.clone(),
+        spec.handler.clone(),
+        spec.requires.iter().cloned().collect(),
+    )
 }
 
 pub(super) fn failure(reason: &str) -> TaskError {
     // The sentences are the kernel's: only reasons are compared.
-    TaskError { reason: reason.to_owned(), message: String::new() }
+    TaskError {
+        reason: reason.to_owned(),
+        message: String::new(),
+    }
 }
 
 impl Model {
@@ -107,7 +114,9 @@ impl Model {
     pub(super) fn enqueue(&mut self, request: EnqueueRequest) -> Result<EnqueueResponse, &'static str> {
         let ns = self.namespace(&request.namespace)?;
         let ids = self.admit(ns, request.tasks, false)?;
-        Ok(EnqueueResponse { task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect() })
+        Ok(EnqueueResponse {
+            task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect(),
+        })
     }
 
     /// Accepts all of the tasks or none. A timer's task is accepted although a dependency is gone, and dies of it.
@@ -151,7 +160,10 @@ impl Model {
     fn check_classes(&self, ns: u64, specs: &[TaskSpec]) -> Result<(), &'static str> {
         for name in specs.iter().map(|spec| &spec.queue) {
             let queue = self.queue(ns, name);
-            let present = self.tasks.values().filter(|task| Some(task.queue) == queue && task.in_queue());
+            let present = self
+                .tasks
+                .values()
+                .filter(|task| Some(task.queue) == queue && task.in_queue());
             let coming = specs.iter().filter(|spec| spec.queue == *name).map(class);
             let classes: BTreeSet<Class> = present.map(Task::class).chain(coming).collect();
             if classes.len() > limits::CLASSES_MAX {
@@ -205,7 +217,11 @@ impl Model {
         let (mut waits_for, mut knows, mut failed) = (BTreeSet::new(), task.knows.clone(), false);
         for dependency in &task.dependencies {
             let found = self.tasks.get(dependency).filter(|found| found.ns == task.ns);
-            let state = if batch.contains(dependency) { Some(TaskState::Blocked) } else { found.map(|found| found.state) };
+            let state = if batch.contains(dependency) {
+                Some(TaskState::Blocked)
+            } else {
+                found.map(|found| found.state)
+            };
             match state {
                 Some(TaskState::Succeeded) => drop(knows.insert(*dependency)),
                 None | Some(TaskState::Dead | TaskState::Cancelled | TaskState::Unspecified) => {
@@ -233,7 +249,14 @@ impl Model {
             return id;
         }
         let id = self.next_id();
-        self.queues.insert(id, Queue { ns, name: name.to_owned(), used_at_ms: now });
+        self.queues.insert(
+            id,
+            Queue {
+                ns,
+                name: name.to_owned(),
+                used_at_ms: now,
+            },
+        );
         id
     }
 
@@ -264,7 +287,10 @@ impl Model {
         let ns = self.namespace(&request.namespace)?;
         let queue = self.queue(ns, &request.queue).ok_or("QUEUE_NOT_FOUND")?;
         let dead = |model: &Model| -> Vec<u64> {
-            let tasks = model.tasks.iter().filter(|(_, task)| task.queue == queue && task.state == TaskState::Dead);
+            let tasks = model
+                .tasks
+                .iter()
+                .filter(|(_, task)| task.queue == queue && task.state == TaskState::Dead);
             tasks.map(|(id, _)| *id).collect()
         };
         let settling = |id: &u64| self.settling.contains_key(&(ns, *id));
@@ -280,12 +306,19 @@ impl Model {
             chosen.insert(id);
         }
         if request.task_ids.is_empty() {
-            chosen = dead(self).into_iter().filter(|id| !settling(id)).take(limits::BATCH_TASKS_MAX).collect();
+            chosen = dead(self)
+                .into_iter()
+                .filter(|id| !settling(id))
+                .take(limits::BATCH_TASKS_MAX)
+                .collect();
         }
         for id in &chosen {
             self.requeue(*id);
         }
-        Ok(RequeueDeadResponse { requeued: chosen.len() as u64, remaining: dead(self).len() as u64 })
+        Ok(RequeueDeadResponse {
+            requeued: chosen.len() as u64,
+            remaining: dead(self).len() as u64,
+        })
     }
 
     fn requeue(&mut self, id: u64) {
@@ -316,11 +349,15 @@ impl Model {
         let queue = self.queue(ns, &request.queue).ok_or("QUEUE_NOT_FOUND")?;
         let states: Vec<TaskState> = request.states().collect();
         let in_states = |model: &Model| -> Vec<u64> {
-            let tasks = model.tasks.iter().filter(|(_, task)| task.queue == queue && states.contains(&task.state));
+            let tasks = model
+                .tasks
+                .iter()
+                .filter(|(_, task)| task.queue == queue && states.contains(&task.state));
             let mut tasks: Vec<(&u64, &Task)> = tasks.collect();
             // State by state; ready ones class by class as they would be leased, others by age.
             tasks.sort_by_key(|(id, task)| {
-                let ready = (task.state == TaskState::Ready).then(|| (task.class(), task.priority(), task.eligible_at_ms));
+                let ready =
+                    (task.state == TaskState::Ready).then(|| (task.class(), task.priority(), task.eligible_at_ms));
                 (task.state, ready, **id)
             });
             tasks.into_iter().map(|(id, _)| *id).collect()
@@ -332,7 +369,10 @@ impl Model {
             self.tasks.remove(id);
             self.tell_dependents(ns, *id, false);
         }
-        Ok(PurgeQueueResponse { purged: doomed.len() as u64, remaining: in_states(self).len() as u64 })
+        Ok(PurgeQueueResponse {
+            purged: doomed.len() as u64,
+            remaining: in_states(self).len() as u64,
+        })
     }
 
     // --- How tasks move -----------------------------------------------------------------------------------------------------------------
@@ -360,19 +400,11 @@ impl Model {
         }
     }
 
-    /// The task waits for a worker. A namespace that had nothing ready joins the others where they are.
+    /// The task waits for a worker.
     pub(super) fn become_ready(&mut self, id: u64) {
-        let ns = self.tasks[&id].ns;
-        let idle = !self.tasks.values().any(|task| task.ns == ns && task.state == TaskState::Ready);
-        let virtual_time = self.virtual_time;
-        let namespace = self.namespaces.get_mut(&ns).expect("a task's namespace is there");
-        if idle {
-            namespace.pass = namespace.pass.max(virtual_time);
-        }
-        let name = namespace.name.clone();
         let task = self.tasks.get_mut(&id).expect("the task is there");
         task.state = TaskState::Ready;
-        self.ready.insert((name, task.spec.queue.clone(), task.class()));
+        self.ready.insert((task.ns, task.queue, task.class()));
     }
 
     /// The running attempt failed: another follows after a pause, unless somebody asked to cancel, it is hopeless, or all are used up.
@@ -452,7 +484,12 @@ impl Model {
 
     pub(super) fn stop_running(&mut self, id: u64) {
         let task = self.tasks.get_mut(&id).expect("the task is there");
-        (task.worker, task.token, task.lease_expires_at_ms, task.attempt_ends_at_ms) = (0, 0, 0, 0);
+        (
+            task.worker,
+            task.token,
+            task.lease_expires_at_ms,
+            task.attempt_ends_at_ms,
+        ) = (0, 0, 0, 0);
     }
 
     pub(super) fn end(&mut self, id: u64, state: TaskState, error: Option<TaskError>, report: Option<Report>) {
@@ -490,7 +527,10 @@ impl Model {
     }
 
     fn first_waiting(&self, id: u64) -> Option<u64> {
-        self.tasks.iter().find(|(_, task)| task.waits_for.contains(&id)).map(|(id, _)| *id)
+        self.tasks
+            .iter()
+            .find(|(_, task)| task.waits_for.contains(&id))
+            .map(|(id, _)| *id)
     }
 
     fn tell_dependents(&mut self, ns: u64, id: u64, succeeded: bool) {
@@ -527,7 +567,11 @@ impl Model {
     pub(super) fn named_task(&self, namespace: &str, id: &str) -> Result<u64, &'static str> {
         let ns = self.namespace(namespace)?;
         let id = number(id);
-        self.tasks.get(&id).filter(|task| task.ns == ns).map(|_| id).ok_or("TASK_NOT_FOUND")
+        self.tasks
+            .get(&id)
+            .filter(|task| task.ns == ns)
+            .map(|_| id)
+            .ok_or("TASK_NOT_FOUND")
     }
 
     /// Tells an event about a task, and about its attempt if one runs.

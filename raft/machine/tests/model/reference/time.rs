@@ -27,7 +27,9 @@ impl Model {
         self.sweep();
         self.settle();
         for _ in 0..limits::WAKES_PER_ENTRY_MAX {
-            let Some((_, due)) = self.dues().min().filter(|(at, _)| *at <= self.now) else { break };
+            let Some((_, due)) = self.dues().min().filter(|(at, _)| *at <= self.now) else {
+                break;
+            };
             self.happen(due);
         }
         self.settle();
@@ -39,15 +41,26 @@ impl Model {
             return Some(0);
         }
         let dues = self.dues().map(|(at, _)| at);
-        let sweeps = [self.swept_tasks().min().map(|(at, _, _)| at), self.swept_timers().min(), self.forgotten().min()];
-        dues.chain(sweeps.into_iter().flatten().map(|at| at + limits::SWEEP_DELAY_MS)).min()
+        let sweeps = [
+            self.swept_tasks().min().map(|(at, _, _)| at),
+            self.swept_timers().min(),
+            self.forgotten().min(),
+        ];
+        dues.chain(sweeps.into_iter().flatten().map(|at| at + limits::SWEEP_DELAY_MS))
+            .min()
     }
 
     fn dues(&self) -> impl Iterator<Item = (u64, Due)> {
         let tasks = self.tasks.iter().flat_map(|(id, task)| {
-            let unended = !matches!(task.state, TaskState::Dead | TaskState::Succeeded | TaskState::Cancelled);
+            let unended = !matches!(
+                task.state,
+                TaskState::Dead | TaskState::Succeeded | TaskState::Cancelled
+            );
             let counts = !self.has(Flaw::DeadlinesIgnored) || task.state == TaskState::Running;
-            let deadline = task.deadline_at_ms.filter(|_| unended && counts).map(|at| (at, Due::Deadline(task.ns, *id)));
+            let deadline = task
+                .deadline_at_ms
+                .filter(|_| unended && counts)
+                .map(|at| (at, Due::Deadline(task.ns, *id)));
             let other = match task.state {
                 TaskState::Delayed => Some((task.eligible_at_ms, Due::Eligible(task.ns, *id))),
                 TaskState::Running if self.has(Flaw::LeasesNeverExpire) => {
@@ -61,17 +74,33 @@ impl Model {
             };
             deadline.into_iter().chain(other)
         });
-        let workers = self.workers.iter().map(|(id, worker)| (worker.expires_at_ms, Due::Worker(*id)));
+        let workers = self
+            .workers
+            .iter()
+            .map(|(id, worker)| (worker.expires_at_ms, Due::Worker(*id)));
         let leases = self.named_leases.iter();
         let leases = leases.map(|((ns, name), lease)| (lease.expires_at_ms, Due::NamedLease(*ns, name.clone())));
-        let timers = self.timers.iter().filter(|(_, timer)| timer.fired_at_ms == 0).map(|(id, timer)| {
-            let late = u64::from(self.has(Flaw::TimersLate));
-            (timer.try_at_ms + late, Due::Timer(timer.ns, *id))
-        });
+        let timers = self
+            .timers
+            .iter()
+            .filter(|(_, timer)| timer.fired_at_ms == 0)
+            .map(|(id, timer)| {
+                let late = u64::from(self.has(Flaw::TimersLate));
+                (timer.try_at_ms + late, Due::Timer(timer.ns, *id))
+            });
         let queues = self.queues.iter();
-        let queues = queues.map(|(id, queue)| (queue.used_at_ms + limits::QUEUE_IDLE_MS, Due::IdleQueue(queue.ns, *id)));
-        let tokens = self.join_tokens.iter().map(|(hash, token)| (token.expires_at_ms, Due::JoinToken(hash.clone())));
-        tasks.chain(workers).chain(leases).chain(timers).chain(queues).chain(tokens)
+        let queues =
+            queues.map(|(id, queue)| (queue.used_at_ms + limits::QUEUE_IDLE_MS, Due::IdleQueue(queue.ns, *id)));
+        let tokens = self
+            .join_tokens
+            .iter()
+            .map(|(hash, token)| (token.expires_at_ms, Due::JoinToken(hash.clone())));
+        tasks
+            .chain(workers)
+            .chain(leases)
+            .chain(timers)
+            .chain(queues)
+            .chain(tokens)
     }
 
     fn happen(&mut self, due: Due) {
@@ -113,7 +142,8 @@ impl Model {
         }
         if timers {
             // A run has fewer than one entry may remove.
-            self.timers.retain(|_, timer| timer.fired_at_ms == 0 || timer.fired_at_ms + limits::FIRED_TIMER_KEPT_MS > now);
+            self.timers
+                .retain(|_, timer| timer.fired_at_ms == 0 || timer.fired_at_ms + limits::FIRED_TIMER_KEPT_MS > now);
         }
         if requests && !self.has(Flaw::RequestIdsKeptForever) {
             self.requests.retain(|_, request| request.forget_at_ms > now);
@@ -131,7 +161,9 @@ impl Model {
     }
 
     fn swept_tasks(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.tasks.iter().filter_map(|(id, task)| Some((task.sweep_at_ms?, task.ns, *id)))
+        self.tasks
+            .iter()
+            .filter_map(|(id, task)| Some((task.sweep_at_ms?, task.ns, *id)))
     }
 
     fn swept_timers(&self) -> impl Iterator<Item = u64> {

@@ -40,40 +40,56 @@ impl Model {
             cancel_requested: task.cancel_requested,
             result: if whole { task.result.clone() } else { Bytes::new() },
             error: task.error.clone(),
-            waits_for: task.dependencies.iter().filter(|id| task.waits_for.contains(id)).map(text).collect(),
+            waits_for: task
+                .dependencies
+                .iter()
+                .filter(|id| task.waits_for.contains(id))
+                .map(text)
+                .collect(),
             dependencies: task.dependencies.iter().map(text).collect(),
         }
     }
 
     pub fn view_logs(&self, id: u64) -> Vec<AttemptLog> {
         let logs = self.tasks[&id].logs.iter();
-        logs.map(|(attempt, text)| AttemptLog { attempt: *attempt, text: text.clone() }).collect()
+        logs.map(|(attempt, text)| AttemptLog {
+            attempt: *attempt,
+            text: text.clone(),
+        })
+        .collect()
     }
 
     /// The ids of a namespace's tasks.
     pub fn tasks_of(&self, ns: u64) -> Vec<u64> {
-        self.tasks.iter().filter(|(_, task)| task.ns == ns).map(|(id, _)| *id).collect()
+        self.tasks
+            .iter()
+            .filter(|(_, task)| task.ns == ns)
+            .map(|(id, _)| *id)
+            .collect()
     }
 
     /// Queues of all namespaces, by name.
     pub fn view_queues(&self) -> Vec<QueueStats> {
-        let mut queues: Vec<QueueStats> = self.queues.iter().map(|(id, queue)| {
-            let tasks: Vec<&Task> = self.tasks.values().filter(|task| task.queue == *id).collect();
-            let count = |state| tasks.iter().filter(|task| task.state == state).count() as u64;
-            let ready = tasks.iter().filter(|task| task.state == TaskState::Ready);
-            let ages = ready.map(|task| self.now.saturating_sub(task.eligible_at_ms));
-            QueueStats {
-                namespace: self.namespaces[&queue.ns].name.clone(),
-                queue: queue.name.clone(),
-                blocked: count(TaskState::Blocked),
-                delayed: count(TaskState::Delayed),
-                ready: count(TaskState::Ready),
-                running: count(TaskState::Running),
-                dead: count(TaskState::Dead),
-                oldest_ready_ms: ages.max().unwrap_or(0),
-            }
-        })
-        .collect();
+        let mut queues: Vec<QueueStats> = self
+            .queues
+            .iter()
+            .map(|(id, queue)| {
+                let tasks: Vec<&Task> = self.tasks.values().filter(|task| task.queue == *id).collect();
+                let count = |state| tasks.iter().filter(|task| task.state == state).count() as u64;
+                let ready = tasks.iter().filter(|task| task.state == TaskState::Ready);
+                let ages = ready.map(|task| self.now.saturating_sub(task.eligible_at_ms));
+                QueueStats {
+                    namespace: self.namespaces[&queue.ns].name.clone(),
+                    queue: queue.name.clone(),
+                    blocked: count(TaskState::Blocked),
+                    delayed: count(TaskState::Delayed),
+                    ready: count(TaskState::Ready),
+                    running: count(TaskState::Running),
+                    dead: count(TaskState::Dead),
+                    oldest_ready_ms: ages.max().unwrap_or(0),
+                }
+            })
+            .collect();
         queues.sort_by_key(|queue| (queue.namespace.clone(), queue.queue.clone()));
         queues
     }
@@ -94,7 +110,11 @@ impl Model {
 
     /// A namespace's leases, by name.
     pub fn view_leases(&self, ns: u64) -> Vec<v1::NamedLease> {
-        self.named_leases.keys().filter(|(found, _)| *found == ns).map(|key| self.named_lease(key)).collect()
+        self.named_leases
+            .keys()
+            .filter(|(found, _)| *found == ns)
+            .map(|key| self.named_lease(key))
+            .collect()
     }
 
     /// A namespace's timers, pending and fired, oldest first.
@@ -103,12 +123,21 @@ impl Model {
             namespace: self.namespaces[&ns].name.clone(),
             timer_id: Id(*id).to_string(),
             due_at_ms: timer.due_at_ms,
-            state: if timer.fired_at_ms == 0 { TimerState::Pending } else { TimerState::Fired }.into(),
+            state: if timer.fired_at_ms == 0 {
+                TimerState::Pending
+            } else {
+                TimerState::Fired
+            }
+            .into(),
             fired_at_ms: timer.fired_at_ms,
             task_id: timer.task.map_or_else(String::new, |id| Id(id).to_string()),
             action: Some(timer.action.clone()),
         };
-        self.timers.iter().filter(|(_, timer)| timer.ns == ns).map(view).collect()
+        self.timers
+            .iter()
+            .filter(|(_, timer)| timer.ns == ns)
+            .map(view)
+            .collect()
     }
 
     /// All namespaces, by name.
