@@ -75,10 +75,16 @@ impl Link {
             .map_err(|error| convert::rpc_error(&error))
     }
 
-    async fn open_pipeline<S>(&self, input: S) -> Rpc<BoxStream<'static, Rpc<StreamAppendResult<TypeConfig>>>>
+    async fn open_pipeline<S>(&self, mut input: S) -> Rpc<BoxStream<'static, Rpc<StreamAppendResult<TypeConfig>>>>
     where
         S: Stream<Item = AppendEntriesRequest<TypeConfig>> + OptionalSend + Unpin + 'static,
     {
+        // The pause after a failure is in the requests' stream: who connects before the first request is there, and fails, is asked to
+        // connect again at once, for ever.
+        let Some(first) = input.next().await else {
+            return Ok(Box::pin(stream::empty()));
+        };
+        let input = stream::once(std::future::ready(first)).chain(input);
         let sent = Arc::new(AtomicU64::new(0));
         let counted = sent.clone();
         let requests = input.map(move |request| {
