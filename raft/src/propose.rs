@@ -38,6 +38,9 @@ const REPLY_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// The longest that a group waits for the leader's answer: less than most deadlines, so that there is time for another try.
 const FORWARD_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+/// How long a command of unknown fate is repeated, whatever its deadline: half of what its request id is remembered, because a repeat that
+/// comes after that would take effect a second time.
+const REPEAT_WITHIN: Duration = Duration::from_millis(tarn_machine::limits::REQUEST_RETENTION_MS / 2);
 
 /// Why a command has no outcome.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
@@ -132,7 +135,7 @@ impl Proposer {
     }
 
     /// Proposes until there is an outcome, an error that repeating cannot mend, or the deadline.
-    pub async fn propose(&self, command: v1::Command, deadline: Instant) -> Result<v1::Outcome, ProposeError> {
+    pub async fn propose(&self, command: v1::Command, mut deadline: Instant) -> Result<v1::Outcome, ProposeError> {
         let bytes = command.encoded_len();
         if bytes > COMMAND_BYTES_MAX {
             let limit = COMMAND_BYTES_MAX;
@@ -158,7 +161,12 @@ impl Proposer {
             match attempt {
                 Attempt::Applied(outcome) => return Ok(outcome),
                 Attempt::NotProposed => {}
-                Attempt::Unknown if repeatable => maybe_applied = true,
+                Attempt::Unknown if repeatable => {
+                    if !maybe_applied {
+                        deadline = deadline.min(Instant::now() + REPEAT_WITHIN);
+                    }
+                    maybe_applied = true;
+                }
                 Attempt::Unknown => return Err(ProposeError::OutcomeUnknown),
             }
             if !leadership::pause(&mut leadership, &seen, deadline).await {

@@ -141,7 +141,8 @@ impl Watch {
             let events = machine.events_after(self.revision, PAGE_REVISIONS)?;
             Ok((events, machine.applied_index()))
         })?;
-        let more = events.chunk_by(|one, next| one.revision == next.revision).count() >= PAGE_REVISIONS;
+        // A page that is not empty may have been cut, by revisions or by bytes: only an empty one says that there are no more.
+        let more = !events.is_empty();
         let last = events.last().map_or(self.revision, |event| event.revision);
         let revision = if more { last } else { present.max(self.revision) };
         Ok((

@@ -39,6 +39,15 @@ struct Listener {
     ended: CancellationToken,
 }
 
+impl Held {
+    /// Whether the event is about this lease, and not about an earlier one of the same task: a lease that is given back does not count as an
+    /// attempt, so that the next has the same number, and its grant may be known here before the events that led to it.
+    fn is_meant_by(&self, event: &v1::Event) -> bool {
+        event.revision > tarn_machine::ids::Id(self.token).index()
+            && (event.attempt == 0 || event.attempt == self.attempt)
+    }
+}
+
 /// All sessions of this node, and which of them holds which task.
 #[derive(Default)]
 pub(super) struct Sessions {
@@ -59,7 +68,13 @@ impl Sessions {
             | EventKind::TaskSucceeded
             | EventKind::TaskPurged => {
                 self.tell(event, LeaseStatus::Lost);
-                self.held.remove(&event.subject);
+                if self
+                    .held
+                    .get(&event.subject)
+                    .is_some_and(|held| held.is_meant_by(event))
+                {
+                    self.held.remove(&event.subject);
+                }
             }
             EventKind::WorkerDraining => self.tell_worker(&event.subject, &Notice::Draining),
             EventKind::WorkerGone => self.tell_worker(&event.subject, &Notice::Gone),
@@ -71,7 +86,7 @@ impl Sessions {
         let Some(held) = self.held.get(&event.subject) else {
             return;
         };
-        if event.attempt != 0 && event.attempt != held.attempt {
+        if !held.is_meant_by(event) {
             return;
         }
         let report = v1::LeaseReport {

@@ -73,7 +73,7 @@ struct Shared {
     slots: Arc<Semaphore>,
     /// Permits to hold: running and waiting for a slot.
     places: Arc<Semaphore>,
-    held: Mutex<HashMap<String, Holding>>,
+    held: Mutex<HashMap<u64, Holding>>,
     attempts: TaskTracker,
     /// Begins the drain.
     drain: CancellationToken,
@@ -252,9 +252,9 @@ impl Host {
             task_id: task.task_id.clone(),
             token: task.token,
         };
-        let task_id = lease.task_id.clone();
+        let token = lease.token;
         shared.held().insert(
-            task_id.clone(),
+            token,
             Holding {
                 lease,
                 cancel: cancel.clone(),
@@ -264,7 +264,7 @@ impl Host {
         let session = session.clone();
         self.shared.attempts.spawn(async move {
             attempt::run(&shared, &session, granted, cancel).await;
-            shared.held().remove(&task_id);
+            shared.held().remove(&token);
             drop(place);
         });
     }
@@ -293,10 +293,7 @@ impl Shared {
     /// Stops an attempt that somebody cancelled, or whose lease was lost.
     fn obey(&self, report: &v1::LeaseReport) {
         let mut held = self.held();
-        let Some(holding) = held
-            .get_mut(&report.task_id)
-            .filter(|holding| holding.lease.token == report.token)
-        else {
+        let Some(holding) = held.get_mut(&report.token) else {
             return;
         };
         match report.status() {
@@ -309,11 +306,11 @@ impl Shared {
         }
     }
 
-    fn is_lost(&self, task_id: &str) -> bool {
-        self.held().get(task_id).is_none_or(|holding| holding.lost)
+    fn is_lost(&self, token: u64) -> bool {
+        self.held().get(&token).is_none_or(|holding| holding.lost)
     }
 
-    fn held(&self) -> MutexGuard<'_, HashMap<String, Holding>> {
+    fn held(&self) -> MutexGuard<'_, HashMap<u64, Holding>> {
         self.held.lock().expect("no holder of this lock panics")
     }
 }

@@ -20,6 +20,13 @@ pub struct Id(pub u64);
 #[error("an id is {ID_DIGITS} digits of lower-case Crockford base32")]
 pub struct InvalidId;
 
+impl Id {
+    /// The log index at which the number was made.
+    pub fn index(self) -> u64 {
+        self.0 >> crate::limits::ORDINAL_BITS
+    }
+}
+
 impl fmt::Display for Id {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut text = [0; ID_DIGITS];

@@ -129,6 +129,10 @@ pub const INLINE_BYTES_MAX: usize = 1 << 10;
 /// Entries whose events are kept. At a hundred entries per second that is ten minutes for a watcher to come back.
 pub const EVENT_REVISIONS_KEPT: u64 = 65_536;
 
+/// A page of events ends after the revision with which it reaches this size: several fit into one message, and one alone is bounded by the
+/// commands of an entry.
+pub const EVENT_PAGE_BYTES: usize = 4 << 20;
+
 // --- Time ------------------------------------------------------------------------------------------------------------------------------
 
 /// How long a request id is remembered: longer than any client repeats a call, short enough that the memory of a busy cluster stays small.

@@ -35,6 +35,7 @@ const MANIFEST: &str = "MANIFEST";
 const FILES: &str = "files";
 const BUILDING: &str = "building";
 const INCOMING: &str = "incoming-";
+const REMOVING: &str = "removing-";
 
 /// The snapshots of this node.
 #[derive(Debug)]
@@ -254,12 +255,21 @@ impl SnapshotDir {
 impl Drop for SnapshotDir {
     fn drop(&mut self) {
         if self.obsolete.load(Ordering::Relaxed)
-            && let Err(error) = dir::remove_durably(&self.path())
+            && let Err(error) = remove(&self.path())
         {
             // It is only rubbish: the next start tries again.
             tracing::warn!(path = %self.path().display(), %error, "an old snapshot could not be removed");
         }
     }
+}
+
+/// Removes a snapshot. It loses its name first, because a crash in the middle of the removal would leave it without some of its files,
+/// and the next start must not take it for a snapshot.
+fn remove(path: &Path) -> Result<(), StorageError> {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    let rubbish = path.with_file_name(format!("{REMOVING}{name}"));
+    dir::rename_durably(path, &rubbish)?;
+    dir::remove_durably(&rubbish)
 }
 
 /// Reads a manifest and refuses one that names anything but plain files.

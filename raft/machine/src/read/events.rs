@@ -5,7 +5,7 @@ use tarn_storage::Range;
 
 use crate::error::{Fatal, Refusal};
 use crate::keys::{Key, first, prefix};
-use crate::limits::EVENT_REVISIONS_KEPT;
+use crate::limits::{EVENT_PAGE_BYTES, EVENT_REVISIONS_KEPT};
 use crate::overlay::{STATE, decode};
 use crate::rows::EventsRow;
 use crate::{Machine, reject};
@@ -32,7 +32,8 @@ impl Machine {
         self.applied_index().saturating_sub(EVENT_REVISIONS_KEPT)
     }
 
-    /// Events after a revision, oldest first: whole revisions, of at most `max_revisions` that have any.
+    /// Events after a revision, oldest first: whole revisions, of at most `max_revisions` that have any, and no more once they have come to
+    /// [`EVENT_PAGE_BYTES`](crate::limits::EVENT_PAGE_BYTES).
     ///
     /// # Errors
     ///
@@ -47,14 +48,19 @@ impl Machine {
             [first::EVENTS + 1],
         );
         let mut events = Vec::new();
+        let mut bytes = 0;
         for entry in self
             .engine
             .scan(STATE, Range::between(&start, &end))
             .take(max_revisions)
         {
             let (key, row) = entry?;
+            bytes += row.len();
             let key = Key::decode(&key).ok_or_else(|| Fatal::assertion("a key of an event cannot be decoded"))?;
             events.extend(decode::<EventsRow>(&key, row.into())?.events);
+            if bytes >= EVENT_PAGE_BYTES {
+                break;
+            }
         }
         Ok(events)
     }
