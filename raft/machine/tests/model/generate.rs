@@ -39,6 +39,8 @@ pub struct Theme {
     /// How many percent of tasks depend on others, and of entries the clock stands still before.
     depends: u64,
     still: u64,
+    /// Whether most tasks are tried again and again.
+    stubborn: bool,
 }
 
 impl Theme {
@@ -48,30 +50,35 @@ impl Theme {
             weights: [20, 5, 4, 3, 22, 6, 14, 12, 6, 6, 2, 5, 4, 4, 5, 2, 3, 3, 1, 2, 3],
             depends: 25,
             still: 35,
+            stubborn: false,
         },
         Theme {
             name: "attempts that fail",
-            weights: [8, 4, 8, 1, 28, 5, 6, 30, 5, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0],
+            weights: [2, 1, 8, 0, 28, 5, 6, 30, 5, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0],
             depends: 5,
             still: 20,
+            stubborn: true,
         },
         Theme {
             name: "tasks that wait for tasks",
             weights: [26, 9, 9, 5, 22, 1, 20, 8, 4, 4, 0, 0, 0, 0, 4, 1, 1, 0, 0, 0, 0],
             depends: 75,
             still: 45,
+            stubborn: false,
         },
         Theme {
             name: "locks, timers and tokens",
             weights: [4, 1, 1, 1, 4, 1, 2, 1, 3, 2, 1, 20, 14, 12, 18, 8, 4, 5, 1, 4, 6],
             depends: 20,
             still: 30,
+            stubborn: false,
         },
         Theme {
             name: "tenants that share workers",
             weights: [26, 2, 2, 2, 40, 4, 14, 6, 5, 8, 1, 0, 0, 0, 1, 0, 6, 3, 0, 0, 0],
             depends: 5,
             still: 55,
+            stubborn: false,
         },
     ];
 }
@@ -88,6 +95,8 @@ const NAMESPACES: [&str; 4] = ["default", "blue", "red", "green"];
 const QUEUES: [&str; 3] = ["fast", "mail", "slow"];
 const HANDLERS: [&str; 3] = ["", "resize", "index"];
 const LABELS: [&str; 2] = ["gpu", "zone=a"];
+/// Tasks in a batch that has each with another handler: two of them fill a queue's classes.
+const CLASSES: u64 = 40;
 const SECOND: u64 = 1_000;
 const MINUTE: u64 = 60 * SECOND;
 const HOUR: u64 = 60 * MINUTE;
@@ -196,7 +205,7 @@ impl Generator {
             0 => B::Enqueue(self.enqueue(model)),
             1 => B::CancelTask(self.cancel_task(model)),
             2 => B::RequeueDead(self.requeue_dead(model)),
-            3 => B::PurgeQueue(self.purge_queue()),
+            3 => B::PurgeQueue(self.purge_queue(model)),
             4 if model.workers.is_empty() => B::RegisterWorker(self.register_worker()),
             4 => B::LeaseTasks(self.lease_tasks(model)),
             5 => B::HeartbeatTasks(self.heartbeat_tasks(model)),
@@ -212,7 +221,7 @@ impl Generator {
             }),
             11 => B::AcquireLease(AcquireLeaseRequest {
                 request_id: self.request_id(),
-                namespace: self.namespace(),
+                namespace: self.namespace(model),
                 name: self.dice.pick(&["door", "key"]).to_owned(),
                 holder: self.dice.pick(&["", "ann", "bob"]).to_owned(),
                 ttl_ms: self.ttl(),
@@ -240,12 +249,12 @@ impl Generator {
             15 => B::CancelTimer(self.cancel_timer(model)),
             16 => B::CreateNamespace(CreateNamespaceRequest {
                 request_id: self.request_id(),
-                name: self.namespace(),
+                name: self.some_namespace(),
                 weight: self.dice.pick(&[0, 1, 50, 100, 300, 1_000]),
             }),
             17 => B::DeleteNamespace(DeleteNamespaceRequest {
                 request_id: self.request_id(),
-                name: self.namespace(),
+                name: self.namespace(model),
             }),
             18 => B::RaiseVersion(RaiseVersion { version: 1 }),
             19 => B::PutJoinToken(PutJoinToken {
@@ -264,20 +273,18 @@ impl Generator {
     // --- Tasks --------------------------------------------------------------------------------------------------------------------------
 
     fn enqueue(&mut self, model: &Model) -> EnqueueRequest {
-        let namespace = self.namespace();
+        let namespace = self.namespace(model);
         let count = match self.dice.below(100) {
             0 => self.dice.between(20, 120),
-            // Enough different handlers to fill a queue's classes, within two or three of these.
-            1 => 40,
+            1 => CLASSES,
             _ => self.dice.between(1, 4),
         };
         let mut tasks: Vec<TaskSpec> = (0..count).map(|_| self.spec(model, &namespace, count > 4)).collect();
-        if count == 40 {
-            let base = self.dice.below(80);
-            tasks
-                .iter_mut()
-                .zip(base..)
-                .for_each(|(task, number)| task.handler = format!("h{number}"));
+        if count == CLASSES {
+            let (queue, first) = (self.queue(), self.dice.below(50));
+            for (task, number) in tasks.iter_mut().zip(first..) {
+                (task.queue, task.handler) = (queue.clone(), format!("h{number}"));
+            }
         }
         let backward = self.dice.chance(80);
         for place in 0..count {
@@ -340,7 +347,14 @@ impl Generator {
         if self.dice.chance(15) {
             spec.attempt_timeout_ms = self.dice.between(1, 40 * SECOND);
         }
-        if self.dice.chance(50) {
+        if self.theme.stubborn && self.dice.chance(60) {
+            spec.retry = Some(RetryPolicy {
+                max_attempts: 40,
+                initial_backoff_ms: 1,
+                max_backoff_ms: 1,
+                ..RetryPolicy::default()
+            });
+        } else if self.dice.chance(50) {
             spec.retry = Some(RetryPolicy {
                 max_attempts: self.dice.pick(&[0, 1, 2, 3, 40]),
                 initial_backoff_ms: self.dice.pick(&[0, 1, 500, 10_000]),
@@ -411,7 +425,7 @@ impl Generator {
         }
     }
 
-    fn purge_queue(&mut self) -> PurgeQueueRequest {
+    fn purge_queue(&mut self, model: &Model) -> PurgeQueueRequest {
         let all = [
             TaskState::Dead,
             TaskState::Blocked,
@@ -423,7 +437,7 @@ impl Generator {
             .collect();
         PurgeQueueRequest {
             request_id: self.request_id(),
-            namespace: self.namespace(),
+            namespace: self.namespace(model),
             queue: self.queue(),
             states,
         }
@@ -541,7 +555,7 @@ impl Generator {
     }
 
     fn schedule_timer(&mut self, model: &Model) -> ScheduleTimerRequest {
-        let namespace = self.namespace();
+        let namespace = self.namespace(model);
         let action = match self.dice.chance(60) {
             true => {
                 let simple = self.dice.chance(50);
@@ -573,7 +587,7 @@ impl Generator {
         let timers: Vec<(u64, u64)> = model.timers.iter().map(|(id, timer)| (*id, timer.ns)).collect();
         let (namespace, timer_id) = match self.dice.one(&timers).copied() {
             Some((id, ns)) if self.dice.chance(90) => (self.named(model, ns), Id(id).to_string()),
-            _ => (self.namespace(), Id(self.dice.below(1 << 30)).to_string()),
+            _ => (self.namespace(model), Id(self.dice.below(1 << 30)).to_string()),
         };
         CancelTimerRequest {
             request_id: self.request_id(),
@@ -593,7 +607,7 @@ impl Generator {
                 };
                 (self.named(model, *ns), name.clone(), token)
             }
-            _ => (self.namespace(), "door".to_owned(), self.dice.between(1, 1 << 24)),
+            _ => (self.namespace(model), "door".to_owned(), self.dice.between(1, 1 << 24)),
         }
     }
 
@@ -607,19 +621,29 @@ impl Generator {
         }
     }
 
-    fn namespace(&mut self) -> String {
+    /// Mostly one that exists.
+    fn namespace(&mut self, model: &Model) -> String {
+        let names: Vec<String> = model
+            .namespaces
+            .values()
+            .map(|namespace| namespace.name.clone())
+            .collect();
         match self.dice.below(100) {
-            0..45 => NAMESPACES[0].to_owned(),
-            45..97 => self.dice.pick(&NAMESPACES).to_owned(),
+            0..90 => self.dice.pick(&names),
+            90..97 => self.some_namespace(),
             _ => "nowhere".to_owned(),
         }
+    }
+
+    fn some_namespace(&mut self) -> String {
+        self.dice.pick(&NAMESPACES).to_owned()
     }
 
     /// The name of a namespace, mostly the one that is asked for.
     fn named(&mut self, model: &Model, ns: u64) -> String {
         let name = model.namespaces.get(&ns).map(|namespace| namespace.name.clone());
         name.filter(|_| self.dice.chance(95))
-            .unwrap_or_else(|| self.namespace())
+            .unwrap_or_else(|| self.namespace(model))
     }
 
     fn queue(&mut self) -> String {
@@ -653,7 +677,7 @@ impl Generator {
         let fitting: Vec<(u64, u64)> = fitting.map(|(id, task)| (*id, task.ns)).collect();
         match self.dice.one(&fitting).copied() {
             Some((id, ns)) if self.dice.chance(92) => (self.named(model, ns), Id(id).to_string()),
-            _ => (self.namespace(), self.some_task(model)),
+            _ => (self.namespace(model), self.some_task(model)),
         }
     }
 

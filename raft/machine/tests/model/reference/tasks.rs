@@ -146,7 +146,7 @@ impl Model {
     fn check_dependencies(&self, ns: u64, specs: &[TaskSpec], by_timer: bool) -> Result<(), &'static str> {
         let mut added: BTreeMap<u64, u32> = BTreeMap::new();
         for id in specs.iter().flat_map(|spec| &spec.after).map(|id| number(id)) {
-            if !by_timer && !self.tasks.get(&id).is_some_and(|task| task.ns == ns) {
+            if !by_timer && self.tasks.get(&id).is_none_or(|task| task.ns != ns) {
                 return Err("DEPENDENCY_NOT_FOUND");
             }
             *added.entry(id).or_default() += 1;
@@ -410,7 +410,7 @@ impl Model {
     /// The running attempt failed: another follows after a pause, unless somebody asked to cancel, it is hopeless, or all are used up.
     pub(super) fn fail_attempt(&mut self, id: u64, error: TaskError, report: Option<Report>, last: bool) -> TaskState {
         let task = &self.tasks[&id];
-        let policy = task.spec.retry.clone().unwrap_or_default();
+        let policy = task.spec.retry.unwrap_or_default();
         let max = or_default(policy.max_attempts.into(), limits::ATTEMPTS_DEFAULT.into());
         let state = if task.cancel_requested {
             TaskState::Cancelled
@@ -444,7 +444,7 @@ impl Model {
             return 0;
         }
         let task = &self.tasks[&id];
-        let policy = task.spec.retry.clone().unwrap_or_default();
+        let policy = task.spec.retry.unwrap_or_default();
         let cap = or_default(policy.max_backoff_ms, limits::BACKOFF_CAP_MS_DEFAULT);
         let percent = or_default(policy.multiplier_percent.into(), limits::BACKOFF_PERCENT_DEFAULT.into());
         let mut delay = or_default(policy.initial_backoff_ms, limits::INITIAL_BACKOFF_MS_DEFAULT).min(cap);
