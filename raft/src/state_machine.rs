@@ -79,6 +79,9 @@ pub(crate) struct StateMachine {
 struct Shared {
     /// `None` once closed. Written by apply and by the installation of a snapshot, read by everybody.
     live: RwLock<Option<Live>>,
+    /// Held by whoever changes or copies the state, so that a long copy keeps the next change waiting here and not at `live`, where a waiting
+    /// writer would hold up every reader.
+    changing: Mutex<()>,
     dirs: StateDirs,
     snapshots: SnapshotStore,
     versions: Versions,
@@ -109,6 +112,7 @@ impl StateMachine {
         Ok(Self {
             shared: Arc::new(Shared {
                 live: RwLock::new(Some(live)),
+                changing: Mutex::new(()),
                 dirs,
                 snapshots: SnapshotStore::open(data_dir.join("snapshots"))?,
                 versions,
@@ -151,6 +155,7 @@ impl StateMachine {
 
     /// Closes the engine, so that its directory can be opened again. Blocks.
     pub fn close(&self) {
+        let _changing = self.shared.changing.lock();
         if let Ok(mut live) = self.shared.live.write() {
             live.take();
         }
@@ -218,6 +223,10 @@ impl Shared {
     }
 
     fn apply_one(&self, entry: &Entry) -> Result<(Vec<v1::Outcome>, EventBatch, Applied), io::Error> {
+        let _changing = self
+            .changing
+            .lock()
+            .map_err(|_| self.fatal.stop("the kernel panicked"))?;
         let mut guard = self.live.write().map_err(|_| self.fatal.stop("the kernel panicked"))?;
         let live = guard.as_mut().ok_or_else(closed)?;
         let index = entry.log_id.index;
@@ -266,24 +275,27 @@ impl Shared {
     fn build_snapshot(&self) -> Result<Arc<SnapshotDir>, io::Error> {
         let snapshot = self.snapshots.build(|files| {
             // Apply waits while the checkpoint is made; reading goes on.
-            let guard = self.live.read().map_err(|_| closed())?;
-            let live = guard.as_ref().ok_or_else(closed)?;
-            live.engine.checkpoint(files).map_err(io::Error::other)?;
-            Ok(StateLabel {
-                machine_version: live.machine.version(),
-                last_log_id: live.last_applied,
-                membership: live.membership.clone(),
-            })
+            let _changing = self.changing.lock().map_err(|_| closed())?;
+            let (engine, label) = self.labelled()?;
+            engine.checkpoint(files).map_err(io::Error::other)?;
+            Ok(label)
         })?;
         // The log will be purged up to here, so the state must not fall behind it any more.
-        let guard = self.live.read().map_err(|_| closed())?;
-        guard
-            .as_ref()
-            .ok_or_else(closed)?
-            .engine
-            .sync()
-            .map_err(io::Error::other)?;
+        let _changing = self.changing.lock().map_err(|_| closed())?;
+        self.labelled()?.0.sync().map_err(io::Error::other)?;
         Ok(snapshot)
+    }
+
+    /// The state's engine, and what the state is now.
+    fn labelled(&self) -> Result<(Arc<dyn Engine>, StateLabel), io::Error> {
+        let guard = self.live.read().map_err(|_| closed())?;
+        let live = guard.as_ref().ok_or_else(closed)?;
+        let label = StateLabel {
+            machine_version: live.machine.version(),
+            last_log_id: live.last_applied,
+            membership: live.membership.clone(),
+        };
+        Ok((live.engine.clone(), label))
     }
 
     /// Puts a snapshot in the place of the state: a new generation is filled, opened and checked before it is switched to.
@@ -306,6 +318,7 @@ impl Shared {
             )));
         }
         let position = live.position();
+        let changing = self.changing.lock().map_err(|_| closed())?;
         {
             let mut guard = self.live.write().map_err(|_| closed())?;
             if guard.is_none() {
@@ -315,6 +328,7 @@ impl Shared {
             // Closes the old engine before its directory goes.
             *guard = Some(live);
         }
+        drop(changing);
         self.dirs.remove_others(generation)?;
         crash::point(crash::STATE_CLEANUP_AFTER);
         self.digests.lock().expect("no holder of this lock panics").clear();
