@@ -31,6 +31,9 @@ A node that joined with `tarn node join` adds itself when it starts. This comman
         replaces: Option<u64>,
     },
     /// Remove a member
+    #[command(
+        after_help = "Example:\n  tarn cluster remove 3 --yes       its data stay on its disk; it cannot come back under this id"
+    )]
     Remove {
         /// Its id
         node_id: u64,

@@ -40,7 +40,7 @@ pub struct ConnectArgs {
     #[arg(long, global = true, env = "TARN_KEY", help_heading = "Connection")]
     pub key: Option<PathBuf>,
     /// How long a call may take, all its tries together
-    #[arg(long, global = true, default_value = "30s", value_parser = parse_duration, help_heading = "Connection")]
+    #[arg(long, global = true, default_value = "10s", value_parser = parse_duration, help_heading = "Connection")]
     pub deadline: Duration,
 }
 
@@ -109,6 +109,14 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     ms.map(Duration::from_millis)
         .ok_or_else(|| format!("{text:?} is too long"))
+}
+
+/// Parses how many, at least one.
+pub fn parse_count(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(0) | Err(_) => Err(format!("{text:?} is not a count: write a whole number from 1")),
+        Ok(count) => Ok(count),
+    }
 }
 
 /// Parses a number of bytes: a number, or one with a unit Ki, Mi or Gi.

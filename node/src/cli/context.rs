@@ -145,6 +145,10 @@ pub fn run(command: ContextCommand, printer: Printer) -> Result<(), Failure> {
             cert,
             key,
         } => {
+            for one in &address {
+                one.parse::<tarn_client::tls::Address>()
+                    .map_err(|error| Failure::Usage(format!("{one}: {error}")))?;
+            }
             let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
             let context = Context {
                 addresses: address,

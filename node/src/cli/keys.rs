@@ -30,6 +30,10 @@ pub enum CaCommand {
         cluster_id: Option<String>,
     },
     /// Issue a certificate to a node or a user
+    #[command(after_help = "\
+Examples:
+  tarn ca issue --ca ca --node 1 --data-dir /var/lib/tarn     where `tarn server --data-dir /var/lib/tarn` finds it
+  tarn ca issue --ca ca --user ann --out ann                  ann/ann.pem, ann/ann.key, ann/ca.pem")]
     Issue {
         /// The authority's folder
         #[arg(long)]
@@ -124,6 +128,10 @@ On the new machine:
         ttl: Duration,
     },
     /// Get an identity for this machine in exchange for a token
+    #[command(after_help = "\
+Example:
+  tarn node join --token-file token --address 10.0.0.1:7610 --advertise 10.0.0.4:7610 --data-dir /var/lib/tarn
+  tarn server --data-dir /var/lib/tarn --bind 10.0.0.4:7610")]
     Join {
         /// The token
         #[arg(

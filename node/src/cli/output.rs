@@ -1,6 +1,6 @@
 //! What a command prints: data on standard output in the format that the user chose, everything else on standard error.
 
-use std::io::{self, Write};
+use std::io::{self, IsTerminal, Write};
 use std::sync::LazyLock;
 
 use prost::{Message, Name};
@@ -110,6 +110,15 @@ impl Printer {
     /// Writes raw bytes, such as a result, to standard output.
     pub fn bytes(self, bytes: &[u8]) -> Result<(), Failure> {
         write_out(bytes)
+    }
+
+    /// Writes a result as it is; on a terminal a line end follows, so that the prompt does not stick to it.
+    pub fn result(self, bytes: &[u8]) -> Result<(), Failure> {
+        write_out(bytes)?;
+        match io::stdout().is_terminal() && !bytes.ends_with(b"\n") {
+            true => write_out(b"\n"),
+            false => Ok(()),
+        }
     }
 
     /// Says something to a person, on standard error; silent unless the format is text.

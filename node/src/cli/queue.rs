@@ -4,6 +4,7 @@ use futures::TryStreamExt;
 use tarn_client::Client;
 use tarn_proto::v1::{self as proto, QueueStats, TaskState};
 
+use super::connect::parse_count;
 use super::exit::Failure;
 use super::output::{Printer, duration, time};
 use super::task::StateArg;
@@ -27,7 +28,7 @@ pub enum QueueCommand {
         /// Its name
         queue: String,
         /// At most this many
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value = "100", value_parser = parse_count)]
         limit: usize,
     },
     /// Put dead tasks back, with their attempts counted from zero

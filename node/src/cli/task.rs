@@ -7,9 +7,10 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use futures::TryStreamExt;
 use tarn_client::{Client, Task};
+use tarn_machine::limits::PAYLOAD_BYTES_MAX;
 use tarn_proto::v1::{self as proto, Priority, TaskState};
 
-use super::connect::{parse_bytes, parse_duration, parse_time};
+use super::connect::{parse_bytes, parse_count, parse_duration, parse_time};
 use super::exit::Failure;
 use super::output::{Printer, duration, time};
 
@@ -24,12 +25,16 @@ Examples:
   tarn task submit --queue nightly --not-before +2h --priority low --max-attempts 3 --payload x
   echo 3 | tarn task submit --queue q --payload-file - -o json          the payload from standard input")]
     Submit(Box<SubmitArgs>),
-    /// Show a task
+    /// Show a task: its state, its attempts and what became of them
+    #[command(after_help = "Example:\n  tarn task get 0000000040001 -o json | jq .attempts")]
     Get {
         /// Its id
         task_id: String,
     },
     /// Wait for a task to end and print its result
+    #[command(
+        after_help = "Example:\n  tarn task wait 0000000040001 --timeout 5m || echo \"exit code $?: 4 not yet, 5 died, 6 cancelled\""
+    )]
     Wait {
         /// Its id
         task_id: String,
@@ -47,10 +52,14 @@ Examples:
         #[arg(long, value_delimiter = ',')]
         state: Vec<StateArg>,
         /// At most this many
-        #[arg(long, default_value_t = 100)]
+        #[arg(long, default_value = "100", value_parser = parse_count)]
         limit: usize,
     },
     /// Print what happens to tasks, as it happens
+    #[command(after_help = "\
+Examples:
+  tarn task watch --queue mail                    until Ctrl-C, which prints where to resume
+  tarn task watch --after 1042 -o jsonl           what happened since revision 1042, and what follows")]
     Watch {
         /// Only this task
         task_id: Option<String>,
@@ -62,6 +71,7 @@ Examples:
         after: Option<u64>,
     },
     /// Ask for a task's cancellation: a running one is told, and may still finish
+    #[command(after_help = "Example:\n  tarn task cancel 0000000040001        ask; `tarn task terminate` does not")]
     Cancel {
         /// Its id
         task_id: String,
@@ -144,6 +154,9 @@ pub struct SubmitArgs {
     /// Wait for it to end and print its result
     #[arg(long)]
     wait: bool,
+    /// With --wait: give up waiting after this long; the task goes on
+    #[arg(long, default_value = "1h", value_parser = parse_duration)]
+    timeout: Duration,
 }
 
 /// Priorities, as the command line writes them.
@@ -264,7 +277,7 @@ async fn submit(args: SubmitArgs, client: Client, printer: Printer) -> Result<()
     if args.wait {
         let id = ids.into_iter().next().unwrap_or_default();
         printer.note(&format!("submitted {id}"));
-        return finish(client.wait_task(id, Duration::from_secs(3_600)).await?, printer);
+        return finish(client.wait_task(id, args.timeout).await?, printer);
     }
     printer.message(&proto::EnqueueResponse { task_ids: ids }, |answer| {
         answer.task_ids.join("\n")
@@ -272,16 +285,27 @@ async fn submit(args: SubmitArgs, client: Client, printer: Printer) -> Result<()
 }
 
 fn payload(args: &SubmitArgs) -> Result<Vec<u8>, Failure> {
-    match (&args.payload, &args.payload_file) {
-        (Some(text), _) => Ok(text.clone().into_bytes()),
-        (None, None) => Ok(Vec::new()),
-        (None, Some(path)) if path.as_os_str() == "-" => {
-            let mut bytes = Vec::new();
-            std::io::stdin().read_to_end(&mut bytes)?;
-            Ok(bytes)
-        }
-        (None, Some(path)) => Ok(std::fs::read(path).with_context(|| format!("cannot read {}", path.display()))?),
+    let bytes = match (&args.payload, &args.payload_file) {
+        (Some(text), _) => text.clone().into_bytes(),
+        (None, None) => Vec::new(),
+        (None, Some(path)) if path.as_os_str() == "-" => bounded(std::io::stdin())?,
+        (None, Some(path)) => std::fs::File::open(path)
+            .and_then(bounded)
+            .with_context(|| format!("cannot read {}", path.display()))?,
+    };
+    if bytes.len() > PAYLOAD_BYTES_MAX {
+        return Err(Failure::Usage(format!(
+            "a payload is at most {PAYLOAD_BYTES_MAX} bytes: put larger data where the task can fetch them, and name the place in the payload"
+        )));
     }
+    Ok(bytes)
+}
+
+/// Reads no more than it takes to see that it is too much.
+fn bounded(source: impl Read) -> std::io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    source.take(PAYLOAD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
+    Ok(bytes)
 }
 
 async fn wasm(module: &str, args: &SubmitArgs, client: &Client) -> Result<proto::WasmSpec, Failure> {
@@ -349,7 +373,7 @@ async fn list(
 fn finish(task: proto::Task, printer: Printer) -> Result<(), Failure> {
     if task.state() == TaskState::Succeeded {
         return match printer.format() {
-            super::output::Format::Text => printer.bytes(&task.result),
+            super::output::Format::Text => printer.result(&task.result),
             _ => printer.message(&task, describe),
         };
     }

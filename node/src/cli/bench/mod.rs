@@ -23,7 +23,7 @@ use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
-use super::connect::{ConnectArgs, parse_duration};
+use super::connect::{ConnectArgs, parse_count, parse_duration};
 use super::exit::Failure;
 use super::output::{Printer, table};
 use report::{Report, Samples};
@@ -40,10 +40,10 @@ pub struct BenchArgs {
     #[arg(value_enum)]
     load: Load,
     /// Clients that enqueue at once
-    #[arg(long, default_value_t = 64)]
+    #[arg(long, default_value = "64", value_parser = parse_count)]
     clients: usize,
     /// Connections that the clients share, spread over the addresses
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value = "6", value_parser = parse_count)]
     connections: usize,
     /// Tasks in one enqueue request
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
@@ -52,7 +52,7 @@ pub struct BenchArgs {
     #[arg(long, default_value_t = 256)]
     payload: usize,
     /// Worker streams, for `work`
-    #[arg(long, default_value_t = 6)]
+    #[arg(long, default_value = "6", value_parser = parse_count)]
     workers: usize,
     /// Tasks that one worker holds at once
     #[arg(long, default_value_t = 64)]
