@@ -113,7 +113,7 @@ async fn submit(shared: Arc<Shared>) {
                 .max_attempts(50)
         };
         let ids = shared.client.enqueue_once(&request_id, [task()]).await.unwrap();
-        if number % REPEAT_EVERY == 0 {
+        if number.is_multiple_of(REPEAT_EVERY) {
             assert_eq!(
                 shared.client.enqueue_once(&request_id, [task()]).await.unwrap(),
                 ids,

@@ -51,8 +51,18 @@ impl Scene {
         scene
     }
 
+    /// A client that knows the three founders. A node that is no member yet would have calls wait for a leader that it does not know.
     pub fn client(&self) -> Client {
-        self.cluster.client().unwrap()
+        let credentials = self.cluster.credentials().unwrap();
+        Client::builder()
+            .addresses(self.founders())
+            .credentials(credentials)
+            .connect_lazy()
+            .unwrap()
+    }
+
+    fn founders(&self) -> Vec<String> {
+        self.cluster.addresses().into_iter().take(3).collect()
     }
 
     pub async fn leader(&mut self) -> u64 {
@@ -113,7 +123,7 @@ impl Scene {
     pub fn tarn(&self, args: &[&str]) -> Output {
         let [ca, cert, key] = self.cluster.credential_files();
         command(self.dir.path())
-            .env("TARN_ADDRESS", self.cluster.addresses().join(","))
+            .env("TARN_ADDRESS", self.founders().join(","))
             .env("TARN_CACERT", ca)
             .env("TARN_CERT", cert)
             .env("TARN_KEY", key)

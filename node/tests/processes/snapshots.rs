@@ -17,11 +17,12 @@ async fn snapshot_and_purge() {
     let away = scene.follower().await;
     let last = scene.seen_by(away).await.unwrap().last_log_index;
     scene.cluster.kill_node(away).unwrap();
+    let leader = scene.leader().await;
+    let other = (1..=3).find(|id| ![leader, away].contains(id)).unwrap();
     let mut written = 0;
     loop {
-        let leader = scene.leader().await;
-        let seen = until("the leader answers", async || scene.seen_by(leader).await).await;
-        // Entries up to here may be purged, those that the node lacks among them.
+        // A leader may keep the entries that a follower lacks; a follower keeps what it was told to. So one that has purged them leads next.
+        let seen = until("the other follower answers", async || scene.seen_by(other).await).await;
         if seen.snapshot_index > last + KEEP + 100 {
             break;
         }
@@ -36,6 +37,7 @@ async fn snapshot_and_purge() {
         written += 50;
         assert!(written < 5_000, "no snapshot after {written} entries: {seen:?}");
     }
+    assert_eq!(client.transfer_leader(Some(other)).await.unwrap(), other);
     assert_eq!(arrived(&scene, away), 0);
     scene.cluster.start_node(away).unwrap();
     scene.agree(&[1, 2, 3]).await;
