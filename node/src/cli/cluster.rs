@@ -22,6 +22,8 @@ A node that joined with `tarn node join` adds itself when it starts. This comman
         /// Its id, as in its certificate
         node_id: u64,
         /// Its address, host:port
+        // Under a name of its own: `address` is that of the connection.
+        #[arg(id = "member_address", value_name = "ADDRESS")]
         address: String,
         /// It stays a learner
         #[arg(long)]
