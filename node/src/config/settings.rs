@@ -140,7 +140,7 @@ settings! {
         /// `text` or `json`.
         format: LogFormat = LogFormat::Text;
         /// What to log, in the syntax of tracing's filters, such as `info,tarn=debug`. openraft tells each of its steps at `info`.
-        level: String = "info,openraft=warn".into();
+        level: String = "info,openraft=error".into();
     }
 }
 
