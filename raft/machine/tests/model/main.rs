@@ -15,6 +15,7 @@
 //!
 //! That the comparison can fail is proved by giving the model a flaw: every one of [`Flaw::ALL`] must be found.
 
+mod budgets;
 mod compare;
 mod dice;
 mod generate;

@@ -158,7 +158,8 @@ impl Model {
     }
 
     fn check_classes(&self, ns: u64, specs: &[TaskSpec]) -> Result<(), &'static str> {
-        for name in specs.iter().map(|spec| &spec.queue) {
+        let names: BTreeSet<&String> = specs.iter().map(|spec| &spec.queue).collect();
+        for name in names {
             let queue = self.queue(ns, name);
             let present = self
                 .tasks
