@@ -19,6 +19,7 @@ mod budgets;
 mod compare;
 mod dice;
 mod generate;
+mod history;
 mod invariants;
 mod reference;
 mod run;

@@ -14,7 +14,8 @@ use tarn_storage::{Batch, Engine, Keyspace, MemoryEngine};
 
 use crate::compare;
 use crate::generate::Step;
-use crate::invariants::{self, History};
+use crate::history::History;
+use crate::invariants;
 use crate::reference::{Flaw, Line, Model, Told};
 
 /// Where the caller of the machine keeps what it knows about the log.

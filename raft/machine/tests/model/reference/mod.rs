@@ -8,6 +8,7 @@
 //! how), and limits too high for a random run to reach.
 
 mod leasing;
+mod moves;
 mod objects;
 mod tasks;
 mod time;

@@ -1,0 +1,71 @@
+//! Bad input at the machine's door: noise, damaged entries, fields from the future, commands filled at random.
+//!
+//! Whatever comes, the machine answers with an outcome for each command, or stops with [`Fatal::Malformed`] or [`Fatal::UnknownVersion`] and
+//! leaves the disk as it was. It never panics, and never says that its own state contradicts itself.
+
+mod damaged;
+#[allow(dead_code, reason = "shared with the test of the model, which throws in more ways")]
+#[path = "../model/dice.rs"]
+mod dice;
+mod filled;
+mod target;
+mod valid;
+
+use prost::Message;
+use tarn_machine::limits;
+use tarn_proto::v1::*;
+use valid::{commands, entry, every_body, populated};
+
+#[test]
+fn commands_of_every_kind_are_well_formed_before_they_are_spoilt() {
+    let (mut target, worker, task) = populated();
+    let bodies = every_body(&worker, &task);
+    assert_eq!(bodies.len(), commands().len(), "a new command belongs into the list");
+    let applied = target.throw(&entry(&bodies)).expect("they are well formed");
+    let bad: Vec<_> = applied
+        .outcomes
+        .iter()
+        .filter_map(|outcome| match &outcome.body {
+            Some(outcome::Body::Rejected(rejection)) if rejection.code == 3 => Some(rejection),
+            _ => None,
+        })
+        .collect();
+    assert!(bad.is_empty(), "none is refused as invalid: {bad:?}");
+    target.check();
+}
+
+#[test]
+fn what_is_too_large_is_refused_by_its_size_alone() {
+    let (mut target, worker, task) = populated();
+    let huge = || "x".repeat(limits::COMMAND_BYTES_MAX);
+    for body in every_body(&worker, &task) {
+        let entry = Entry {
+            version: 1,
+            now_ms: 1_000,
+            commands: vec![Command {
+                principal: huge(),
+                body: Some(body),
+            }],
+        };
+        let applied = target.throw(&entry.encode_to_vec()).expect("large, but well formed");
+        let Some(outcome::Body::Rejected(rejection)) = &applied.outcomes[0].body else {
+            panic!("it is accepted")
+        };
+        assert_eq!(
+            (rejection.reason.as_str(), rejection.limit),
+            ("COMMAND_TOO_LARGE", limits::COMMAND_BYTES_MAX as u64)
+        );
+        assert!(applied.events.is_empty());
+    }
+    target.check();
+}
+
+#[test]
+fn an_entry_of_a_thousand_commands_gets_a_thousand_outcomes() {
+    let (mut target, worker, task) = populated();
+    let bodies = every_body(&worker, &task);
+    let many: Vec<command::Body> = (0..1_000).map(|place| bodies[place % bodies.len()].clone()).collect();
+    let applied = target.throw(&entry(&many)).expect("it is well formed");
+    assert_eq!(applied.outcomes.len(), 1_000);
+    target.check();
+}

@@ -1,0 +1,229 @@
+//! Valid input, to be spoilt.
+
+use std::collections::BTreeMap;
+
+use prost::Message;
+use prost_reflect::{DescriptorPool, FieldDescriptor, Kind};
+use tarn_proto::v1::*;
+
+use crate::target::Target;
+
+/// A command of every kind. Ids are those of [`populated`].
+pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
+    use command::Body as B;
+    let ns = || "default".to_owned();
+    let spec = TaskSpec {
+        queue: "q".to_owned(),
+        handler: "h".to_owned(),
+        payload: "payload".into(),
+        priority: Priority::High.into(),
+        not_before_at_ms: 5,
+        retry: Some(RetryPolicy {
+            max_attempts: 3,
+            ..RetryPolicy::default()
+        }),
+        after: vec![task.to_owned()],
+        requires: vec!["gpu".to_owned()],
+        annotations: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+        ..TaskSpec::default()
+    };
+    let wasm = WasmSpec {
+        artifact: "a".to_owned(),
+        args: vec!["x".to_owned()],
+        ..WasmSpec::default()
+    };
+    let wasm = TaskSpec {
+        queue: "q".to_owned(),
+        runtime: "wasm".to_owned(),
+        wasm: Some(wasm),
+        after_in_batch: vec![0],
+        ..TaskSpec::default()
+    };
+    let action = Some(TimerAction {
+        action: Some(timer_action::Action::Enqueue(TaskSpec {
+            after: Vec::new(),
+            ..spec.clone()
+        })),
+    });
+    let lease = TaskLease {
+        namespace: ns(),
+        task_id: task.to_owned(),
+        token: 9,
+    };
+    let capabilities = WorkerCapabilities {
+        labels: vec!["gpu".to_owned()],
+        ..WorkerCapabilities::default()
+    };
+    let error = Some(TaskError {
+        reason: "NO".to_owned(),
+        message: "no".to_owned(),
+    });
+    let hash = bytes::Bytes::from_static(&[7; 32]);
+    vec![
+        B::Enqueue(EnqueueRequest {
+            request_id: "r".to_owned(),
+            namespace: ns(),
+            tasks: vec![spec, wasm],
+        }),
+        B::CancelTask(CancelTaskRequest {
+            namespace: ns(),
+            task_id: task.to_owned(),
+            force: true,
+            ..Default::default()
+        }),
+        B::RequeueDead(RequeueDeadRequest {
+            namespace: ns(),
+            queue: "q".to_owned(),
+            task_ids: vec![task.to_owned()],
+            ..Default::default()
+        }),
+        B::PurgeQueue(PurgeQueueRequest {
+            namespace: ns(),
+            queue: "q".to_owned(),
+            states: vec![6, 1],
+            ..Default::default()
+        }),
+        B::LeaseTasks(LeaseTasksRequest {
+            worker_id: worker.to_owned(),
+            max_tasks: 3,
+            lease_ms: 5_000,
+            wait_ms: 9,
+            ..Default::default()
+        }),
+        B::HeartbeatTasks(HeartbeatTasksRequest {
+            worker_id: worker.to_owned(),
+            leases: vec![lease.clone(), lease],
+            lease_ms: 2_000,
+        }),
+        B::CompleteTask(CompleteTaskRequest {
+            namespace: ns(),
+            task_id: task.to_owned(),
+            token: 9,
+            result: "r".into(),
+            logs: "l".into(),
+            ..Default::default()
+        }),
+        B::FailTask(FailTaskRequest {
+            namespace: ns(),
+            task_id: task.to_owned(),
+            token: 9,
+            kind: 2,
+            error,
+            logs: "l".into(),
+            ..Default::default()
+        }),
+        B::RegisterWorker(RegisterWorkerRequest {
+            name: "w".to_owned(),
+            capabilities: Some(capabilities),
+            ttl_ms: 3_600_000,
+            ..Default::default()
+        }),
+        B::HeartbeatWorker(HeartbeatWorkerRequest {
+            worker_id: worker.to_owned(),
+        }),
+        B::DrainWorker(DrainWorkerRequest {
+            worker_id: worker.to_owned(),
+            ..Default::default()
+        }),
+        B::AcquireLease(AcquireLeaseRequest {
+            namespace: ns(),
+            name: "l".to_owned(),
+            holder: "h".to_owned(),
+            ttl_ms: 5_000,
+            ..Default::default()
+        }),
+        B::RenewLease(RenewLeaseRequest {
+            namespace: ns(),
+            name: "l".to_owned(),
+            token: 4,
+            ..Default::default()
+        }),
+        B::ReleaseLease(ReleaseLeaseRequest {
+            namespace: ns(),
+            name: "l".to_owned(),
+            token: 4,
+            ..Default::default()
+        }),
+        B::ScheduleTimer(ScheduleTimerRequest {
+            namespace: ns(),
+            delay_ms: 5,
+            action,
+            ..Default::default()
+        }),
+        B::CancelTimer(CancelTimerRequest {
+            namespace: ns(),
+            timer_id: task.to_owned(),
+            ..Default::default()
+        }),
+        B::CreateNamespace(CreateNamespaceRequest {
+            name: "team".to_owned(),
+            weight: 5,
+            ..Default::default()
+        }),
+        B::DeleteNamespace(DeleteNamespaceRequest {
+            name: "team".to_owned(),
+            ..Default::default()
+        }),
+        B::RaiseVersion(RaiseVersion { version: 1 }),
+        B::PutJoinToken(PutJoinToken {
+            key_hash: hash.clone(),
+            ttl_ms: 5_000,
+            ..Default::default()
+        }),
+        B::ConsumeJoinToken(ConsumeJoinToken {
+            key_hash: hash.clone(),
+            node_key_hash: hash,
+            node_id_min: 3,
+        }),
+    ]
+}
+
+/// A machine with a worker and a task, and their ids.
+pub fn populated() -> (Target, String, String) {
+    let mut target = Target::new();
+    let register = RegisterWorkerRequest {
+        ttl_ms: 3_600_000,
+        ..RegisterWorkerRequest::default()
+    };
+    let outcome::Body::RegisterWorker(worker) = target.tell(command::Body::RegisterWorker(register)) else {
+        panic!()
+    };
+    let tasks = vec![TaskSpec {
+        queue: "q".to_owned(),
+        ..TaskSpec::default()
+    }];
+    let enqueue = EnqueueRequest {
+        namespace: "default".to_owned(),
+        tasks,
+        ..EnqueueRequest::default()
+    };
+    let outcome::Body::Enqueue(answer) = target.tell(command::Body::Enqueue(enqueue)) else {
+        panic!()
+    };
+    (target, worker.worker_id, answer.task_ids[0].clone())
+}
+
+pub fn entry(bodies: &[command::Body]) -> Vec<u8> {
+    let command = |body: &command::Body| Command {
+        principal: "p".to_owned(),
+        body: Some(body.clone()),
+    };
+    Entry {
+        version: 1,
+        now_ms: 1_000,
+        commands: bodies.iter().map(command).collect(),
+    }
+    .encode_to_vec()
+}
+
+/// The commands of the contract, as fields of the message that wraps them.
+pub fn commands() -> Vec<FieldDescriptor> {
+    let pool = DescriptorPool::decode(tarn_proto::DESCRIPTORS).expect("the contract's descriptors are valid");
+    let command = pool
+        .get_message_by_name("tarn.v1.Command")
+        .expect("the contract has commands");
+    command
+        .fields()
+        .filter(|field| matches!(field.kind(), Kind::Message(_)))
+        .collect()
+}
