@@ -34,7 +34,7 @@ A node that joined with `tarn node join` adds itself when it starts. This comman
     },
     /// Remove a member
     #[command(
-        after_help = "Example:\n  tarn cluster remove 3 --yes       its data stay on its disk; it cannot come back under this id"
+        after_help = "Example:\n  tarn cluster remove 3 --yes       its data stay on its disk; stop it afterwards"
     )]
     Remove {
         /// Its id

@@ -6,6 +6,7 @@
 //!       files/          an engine's checkpoint
 //!   snapshots/building/             under construction: rubbish after a crash
 //!   snapshots/incoming-9f86…/       arriving from the leader: continued after an interruption
+//!   snapshots/removing-s0000…/      an old one on its way out: rubbish after a crash
 //! ```
 //!
 //! A snapshot is named after the hash of its manifest, and the manifest names every file with its size and BLAKE3
