@@ -9,11 +9,12 @@
 //! time, not on the history's length.
 //!
 //! An operation whose outcome is unknown never returns: it stays open to the end, and may take effect at any time after its invocation or
-//! never. Two things keep such operations from blowing the set up: equal ones are interchangeable, so that only the first of them that has
-//! not taken effect is tried; and where a model promises that an effect cannot happen twice ([`Model::ONCE`]), they are not remembered at
-//! all.
+//! never. Three things keep such operations from blowing the set up. Equal ones are interchangeable, so that only the first of them that has
+//! not taken effect is tried. A configuration that has used up more of them than another, and is equal otherwise, can do nothing that the
+//! other cannot, and is dropped. And where a model promises that an effect cannot happen twice ([`Model::ONCE`]), they are not remembered
+//! at all.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 use std::fmt::Debug;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
@@ -77,8 +78,73 @@ pub enum Answer {
     GaveUp(String),
 }
 
-/// A state, and the open operations that have taken effect, in ascending order.
-type Configuration<State> = (State, Vec<usize>);
+/// What may have happened so far: a state, and the open operations that have taken effect, in ascending order.
+#[derive(Debug, Clone)]
+struct Configuration<State> {
+    state: State,
+    /// Those that will return.
+    effective: Vec<usize>,
+    /// Those whose outcome is unknown.
+    used: Vec<usize>,
+}
+
+/// Configurations, without those that can do nothing that another cannot.
+struct Configurations<State> {
+    by_state: HashMap<(State, Vec<usize>), Vec<Vec<usize>>>,
+    count: usize,
+}
+
+impl<State: Clone + Eq + Hash> Configurations<State> {
+    fn new() -> Self {
+        Self {
+            by_state: HashMap::new(),
+            count: 0,
+        }
+    }
+
+    /// Puts one in; false if there is one already that can do all that it can.
+    fn insert(&mut self, new: &Configuration<State>) -> bool {
+        let key = (new.state.clone(), new.effective.clone());
+        let known = self.by_state.entry(key).or_default();
+        if known.iter().any(|used| is_subset(used, &new.used)) {
+            return false;
+        }
+        let before = known.len();
+        known.retain(|used| !is_subset(&new.used, used));
+        known.push(new.used.clone());
+        self.count = self.count + known.len() - before;
+        true
+    }
+
+    /// Whether it was put in, and nothing better came since.
+    fn contains(&self, configuration: &Configuration<State>) -> bool {
+        let key = (configuration.state.clone(), configuration.effective.clone());
+        let known = self.by_state.get(&key);
+        known.is_some_and(|known| known.contains(&configuration.used))
+    }
+
+    fn iter(&self) -> impl Iterator<Item = Configuration<State>> + '_ {
+        self.by_state.iter().flat_map(|((state, effective), known)| {
+            known.iter().map(|used| Configuration {
+                state: state.clone(),
+                effective: effective.clone(),
+                used: used.clone(),
+            })
+        })
+    }
+}
+
+/// Whether everything in the first is in the second, both being in ascending order.
+fn is_subset(small: &[usize], large: &[usize]) -> bool {
+    let mut large = large.iter();
+    small.iter().all(|one| large.any(|other| other == one))
+}
+
+fn insert_sorted(list: &[usize], item: usize) -> Vec<usize> {
+    let mut list = list.to_vec();
+    list.insert(list.partition_point(|other| *other < item), item);
+    list
+}
 
 /// What happens at an index of the history.
 #[derive(Clone, Copy)]
@@ -101,11 +167,16 @@ pub fn check<M: Model>(model: &M, calls: &[Call<M::Op>], limits: Limits) -> Answ
         calls,
         twins: twins(calls),
         open: Vec::new(),
-        possible: HashSet::from([(model.initial(), Vec::new())]),
+        possible: Configurations::new(),
         most: 1,
         limits,
         end: Instant::now() + limits.time,
     };
+    search.possible.insert(&Configuration {
+        state: model.initial(),
+        effective: Vec::new(),
+        used: Vec::new(),
+    });
     for (index, moment) in moments {
         match moment {
             Moment::Invoked(at) => search.open.push(at),
@@ -119,17 +190,16 @@ pub fn check<M: Model>(model: &M, calls: &[Call<M::Op>], limits: Limits) -> Answ
     Answer::Linearizable(search.most)
 }
 
-/// For each call of unknown outcome, the equal one before it, if there is one.
+/// For each call of unknown outcome, the equal one that was invoked last before it, if there is one.
 fn twins<Op: Eq + Hash>(calls: &[Call<Op>]) -> Vec<Option<usize>> {
+    let mut order: Vec<usize> = (0..calls.len()).filter(|at| calls[*at].returned.is_none()).collect();
+    order.sort_by_key(|at| calls[*at].invoked);
     let mut last: HashMap<&Op, usize> = HashMap::new();
-    calls
-        .iter()
-        .enumerate()
-        .map(|(at, call)| match call.returned {
-            None => last.insert(&call.op, at),
-            Some(_) => None,
-        })
-        .collect()
+    let mut twins = vec![None; calls.len()];
+    for at in order {
+        twins[at] = last.insert(&calls[at].op, at);
+    }
+    twins
 }
 
 struct Search<'a, M: Model> {
@@ -138,7 +208,7 @@ struct Search<'a, M: Model> {
     twins: Vec<Option<usize>>,
     /// Calls that were invoked and have not returned, in ascending order of their invocation.
     open: Vec<usize>,
-    possible: HashSet<Configuration<M::State>>,
+    possible: Configurations<M::State>,
     most: usize,
     limits: Limits,
     end: Instant,
@@ -147,68 +217,84 @@ struct Search<'a, M: Model> {
 impl<M: Model> Search<'_, M> {
     /// The call has returned: only configurations in which it has taken effect remain possible.
     fn returned(&mut self, call: usize, index: u64) -> Result<(), Answer> {
-        let mut todo: Vec<_> = self.possible.iter().cloned().collect();
-        let mut seen = std::mem::take(&mut self.possible);
-        let mut after = HashSet::new();
-        while let Some((state, effective)) = todo.pop() {
-            if let Ok(at) = effective.binary_search(&call) {
-                let mut effective = effective;
-                effective.remove(at);
-                after.insert((state, effective));
+        let mut todo: VecDeque<_> = self.possible.iter().collect();
+        let mut seen = std::mem::replace(&mut self.possible, Configurations::new());
+        let mut after = Configurations::new();
+        while let Some(configuration) = todo.pop_front() {
+            if !seen.contains(&configuration) {
                 continue;
             }
-            for next in self.successors(&state, &effective) {
-                if seen.insert(next.clone()) {
-                    todo.push(next);
+            if let Ok(at) = configuration.effective.binary_search(&call) {
+                let mut done = configuration;
+                done.effective.remove(at);
+                after.insert(&done);
+                continue;
+            }
+            for next in self.successors(&configuration) {
+                if seen.insert(&next) {
+                    // Those that use up unknown operations come last, because others may make them superfluous.
+                    match next.used.len() > configuration.used.len() {
+                        true => todo.push_back(next),
+                        false => todo.push_front(next),
+                    }
                 }
             }
-            if seen.len() + after.len() > self.limits.configurations {
-                let limit = self.limits.configurations;
-                return Err(Answer::GaveUp(format!(
-                    "more than {limit} configurations at event {index}, with {} operations open",
-                    self.open.len()
-                )));
-            }
-            if Instant::now() >= self.end {
-                return Err(Answer::GaveUp(format!(
-                    "more than {:?} at event {index}",
-                    self.limits.time
-                )));
-            }
+            self.afford(seen.count + after.count, index)?;
         }
-        if after.is_empty() {
+        if after.count == 0 {
             return Err(Answer::Impossible(index, self.explain(call, &seen)));
         }
         self.open.retain(|open| *open != call);
-        self.most = self.most.max(seen.len());
+        self.most = self.most.max(seen.count);
         self.possible = after;
+        Ok(())
+    }
+
+    /// Gives the search up where it costs too much.
+    fn afford(&self, configurations: usize, index: u64) -> Result<(), Answer> {
+        let limit = self.limits;
+        if configurations > limit.configurations {
+            return Err(Answer::GaveUp(format!(
+                "more than {} configurations at event {index}, with {} operations open",
+                limit.configurations,
+                self.open.len()
+            )));
+        }
+        if Instant::now() >= self.end {
+            return Err(Answer::GaveUp(format!("more than {:?} at event {index}", limit.time)));
+        }
         Ok(())
     }
 
     /// The configurations after one more open call has taken effect.
     fn successors<'b>(
         &'b self,
-        state: &'b M::State,
-        effective: &'b [usize],
+        from: &'b Configuration<M::State>,
     ) -> impl Iterator<Item = Configuration<M::State>> + 'b {
-        let is_effective = |at: usize| effective.binary_search(&at).is_ok();
         self.open.iter().filter_map(move |at| {
-            let remembered = !(M::ONCE && self.calls[*at].returned.is_none());
-            if is_effective(*at) || (remembered && self.twins[*at].is_some_and(|twin| !is_effective(twin))) {
-                return None;
+            let call = &self.calls[*at];
+            let mut next = Configuration {
+                state: self.model.step(&from.state, &call.op)?,
+                ..from.clone()
+            };
+            if call.returned.is_some() {
+                if from.effective.binary_search(at).is_ok() {
+                    return None;
+                }
+                next.effective = insert_sorted(&from.effective, *at);
+            } else if !M::ONCE {
+                let is_used = |at: usize| from.used.binary_search(&at).is_ok();
+                if is_used(*at) || self.twins[*at].is_some_and(|twin| !is_used(twin)) {
+                    return None;
+                }
+                next.used = insert_sorted(&from.used, *at);
             }
-            let next = self.model.step(state, &self.calls[*at].op)?;
-            let mut effective = effective.to_vec();
-            if remembered {
-                let place = effective.partition_point(|other| other < at);
-                effective.insert(place, *at);
-            }
-            Some((next, effective))
+            Some(next)
         })
     }
 
-    fn explain(&self, call: usize, seen: &HashSet<Configuration<M::State>>) -> String {
-        let states: HashSet<String> = seen.iter().map(|(state, _)| format!("{state:?}")).collect();
+    fn explain(&self, call: usize, seen: &Configurations<M::State>) -> String {
+        let states: HashSet<String> = seen.by_state.keys().map(|(state, _)| format!("{state:?}")).collect();
         let mut states: Vec<String> = states.into_iter().collect();
         states.sort();
         let count = states.len();
@@ -346,7 +432,9 @@ mod tests {
 
     #[test]
     fn a_search_that_costs_too_much_is_given_up() {
-        let mut calls: Vec<_> = (0..40u32).map(|n| call(Op::Write(n), n.into(), 0)).collect();
+        let mut calls: Vec<_> = (0..40u32)
+            .map(|n| call(Op::Write(n), n.into(), 200 + u64::from(n)))
+            .collect();
         calls.push(call(Op::Read(99), 100, 101));
         let limits = Limits {
             configurations: 1_000,
@@ -362,7 +450,7 @@ mod tests {
         let (mut value, mut clock, mut open) = (0, 0, Vec::new());
         while calls.len() < count || !open.is_empty() {
             clock += 1;
-            if calls.len() < count && open.len() < 8 && rng.random_bool(0.5) {
+            if calls.len() < count && open.len() < 5 && rng.random_bool(0.5) {
                 let op = match rng.random_range(0..3) {
                     0 => Op::Write(rng.random_range(0..5)),
                     1 => Op::Read(99),
@@ -380,7 +468,7 @@ mod tests {
             if effective {
                 open.swap_remove(chosen);
                 // Now and then the answer is lost.
-                if rng.random_bool(0.99) || matches!(calls[at].op, Op::Read(_)) {
+                if rng.random_bool(0.998) || matches!(calls[at].op, Op::Read(_)) {
                     calls[at].returned = Some(clock);
                 } else if let Op::Swap(_, _, done) = &mut calls[at].op {
                     *done = None;

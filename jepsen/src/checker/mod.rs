@@ -138,7 +138,8 @@ impl Findings {
             detail = valid.to_owned();
         }
         if !self.violations.is_empty() {
-            self.counts.insert("violations".to_owned(), self.violations.len() as u64);
+            self.counts
+                .insert("violations".to_owned(), self.violations.len() as u64);
         }
         Check {
             name: self.name,
