@@ -127,9 +127,9 @@ pub fn acknowledged_changes(history: &[Event]) -> Check {
     changes.extend(operations(history, REMOVE).into_iter().map(|change| (change, false)));
     changes.sort_by_key(|(change, _)| change.invoke.index);
     for (change, adds) in changes {
-        let Some(id) = change.invoke.read::<u64>() else {
-            continue;
-        };
+        // Of an addition without an answer nobody knows the id.
+        let id: Option<u64> = if adds { change.answer() } else { change.invoke.read() };
+        let Some(id) = id else { continue };
         let state = possible.entry(id).or_insert((false, true));
         match change.outcome() {
             Kind::Ok => {

@@ -26,6 +26,8 @@ mod register;
 mod session;
 mod submit;
 mod timers;
+#[cfg(test)]
+mod trial;
 mod watch;
 mod watcher;
 
