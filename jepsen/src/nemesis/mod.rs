@@ -5,10 +5,11 @@
 //! removal without a majority, say) is part of what was done, told in words, and no error; errors are failures of the harness.
 //!
 //! - [`partition`], [`slow`]: the network. - [`kill`], [`pause`], [`restart`], [`upgrade`]: processes. - [`clock`]: time.
-//! - [`membership`], [`transfer`], [`snapshot`]: what the cluster itself does while it is attacked.
+//! - [`disk`]: what the nodes have written. - [`membership`], [`transfer`], [`snapshot`]: what the cluster itself does while it is attacked.
 //! - `target`: whom it hits.
 
 pub mod clock;
+pub mod disk;
 pub mod kill;
 pub mod membership;
 pub mod partition;
@@ -184,6 +185,32 @@ const TABLE: &[(&str, &str, Make)] = &[
         "nodes change to the second build one after the other, and back",
         || Box::new(upgrade::Upgrade::default()),
     ),
+    (
+        "power-loss",
+        "kill -9 of one node, a minority, a majority or all, whose disks lose what was not synced, and restart",
+        || Box::new(disk::power::PowerLoss::any()),
+    ),
+    (
+        "power-loss-all",
+        "kill -9 of all nodes at once, whose disks lose what was not synced, and restart",
+        || Box::new(disk::power::PowerLoss::all()),
+    ),
+    ("disk-full", "disks have no room for a while; nodes that stop are started again", || {
+        Box::new(disk::sick::Sick::with(disk::sick::Illness::Full))
+    }),
+    (
+        "disk-errors",
+        "reads, writes or syncs fail with EIO, once or for a while; nodes that stop are started again",
+        || Box::new(disk::sick::Sick::with(disk::sick::Illness::Errors)),
+    ),
+    ("disk-slow", "syncs take 20 to 300 ms", || {
+        Box::new(disk::sick::Sick::with(disk::sick::Illness::Slow))
+    }),
+    (
+        "disk-damage",
+        "kill -9 of a minority, flipped bits, truncation, old or empty chunks in its files, restart, and replacement",
+        || Box::new(disk::damage::Corruption::default()),
+    ),
 ];
 
 /// Those that stand for all in a mixed run: the others are their parts.
@@ -198,6 +225,11 @@ const MIXED: &[&str] = &[
     "snapshot",
     "restart",
     "upgrade",
+    "power-loss",
+    "disk-full",
+    "disk-errors",
+    "disk-slow",
+    "disk-damage",
 ];
 
 /// A nemesis by its name.
