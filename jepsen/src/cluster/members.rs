@@ -23,7 +23,7 @@ impl Cluster {
     pub async fn add(&self) -> Result<u64> {
         let _one_at_a_time = self.changing.lock().await;
         let id = self.join().await?;
-        self.start(id)?;
+        self.start_idle(&[id])?;
         self.wait_until_votes(id).await?;
         Ok(id)
     }
@@ -56,7 +56,7 @@ impl Cluster {
             .await?;
         let joined: serde_json::Value = serde_json::from_str(&answer).context("tarn node join printed no JSON")?;
         let id = joined["node_id"].as_u64().context("tarn node join named no node")?;
-        std::fs::rename(&aside, self.data_dir(id))?;
+        std::fs::rename(&aside, self.home(id))?;
         self.settle(id, place, None)?;
         Ok(id)
     }
@@ -90,7 +90,7 @@ impl Cluster {
         let address = place.advertise.to_string();
         self.issue_key(id)?;
         self.settle(id, place, None)?;
-        self.start(id)?;
+        self.start_idle(&[id])?;
         let request = AddMemberRequest {
             node_id: id,
             address,
@@ -122,10 +122,11 @@ impl Cluster {
         }
     }
 
-    /// Ends nodes that the membership does not have any more, and returns them: a removal whose answer was lost may have happened.
+    /// Ends nodes that the membership does not have any more, and removes members that were ended already: a change whose answer was lost may
+    /// have happened. Returns whom this concerned.
     ///
     /// # Errors
-    /// If nobody can say what the membership is, or a process does not end.
+    /// If nobody can say what the membership is, the cluster does not remove them now, or a process does not end.
     pub async fn retire_removed(&self) -> Result<Vec<u64>> {
         let _one_at_a_time = self.changing.lock().await;
         let members = self.members().await.context("nobody knows the membership")?;
@@ -133,7 +134,17 @@ impl Cluster {
         for id in &gone {
             self.retire(*id).await?;
         }
-        Ok(gone)
+        let own = self.ids();
+        let ghosts: Vec<u64> = members.into_iter().filter(|id| !own.contains(id)).collect();
+        for id in &ghosts {
+            let removed = self
+                .client(&self.running())?
+                .with_deadline(CHANGE_WITHIN)
+                .remove_member(*id)
+                .await;
+            removed.with_context(|| format!("node {id}, which was ended, was not removed"))?;
+        }
+        Ok(gone.into_iter().chain(ghosts).collect())
     }
 
     /// A removed node's process ends, and it counts no more.
