@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{BasicNode, Config, SnapshotPolicy, StepDownPolicy};
 use tarn_machine::{Machine, Versions};
@@ -19,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::admin::{Admin, AdminError};
 use crate::audit;
+use crate::clock::{self, Clock};
 use crate::engines;
 use crate::leadership::{self, LeaderTime, Leadership};
 use crate::log_store::{LogLimits, LogStore};
@@ -183,8 +183,10 @@ impl Consensus {
             reads: reads.clone(),
             admin: admin.clone(),
             fatal: fatal.clone(),
+            clock: options.clock.clone(),
             receiving: Arc::default(),
         };
+        tasks.spawn(agree_on_time(admin.clone(), options.clock, time.clone()));
         tasks.spawn(ticker::run(proposer.clone(), leadership.clone(), applied, time));
         tasks.spawn(audit::run(admin.clone(), machine.clone(), fatal.clone()));
         tasks.spawn(finish_changes(admin.clone()));
@@ -296,17 +298,7 @@ impl Consensus {
 
     /// The members of the cluster, as this node knows them, and whether each has a vote. Cheap: does not touch the state.
     pub fn members(&self) -> Vec<(Peer, bool)> {
-        let metrics = self.inner.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let members = membership.nodes().map(|(id, node)| {
-            let address = node.addr.clone();
-            (
-                Peer { id: *id, address },
-                membership.voter_ids().any(|voter| voter == *id),
-            )
-        });
-        members.collect()
+        self.inner.admin.members()
     }
 
     /// Asks every member what it is, at most for `timeout`.
@@ -569,6 +561,26 @@ fn config(options: &Options) -> Result<Arc<Config>, StartError> {
         source: None,
     })?;
     Ok(Arc::new(config))
+}
+
+/// Keeps the leader's clock to what the voters' wall clocks show; only the leader does anything.
+async fn agree_on_time(admin: Admin, own: Arc<dyn Clock>, time: Arc<Mutex<LeaderTime>>) {
+    let mut leadership = admin.leadership.clone();
+    while let Ok(term) = leadership.wait_for(|now| now.is_this_node).await.map(|now| now.term) {
+        let clocks = admin.wall_clocks(own.as_ref()).await;
+        let pause = match clock::reached_by_majority(clocks) {
+            Some(reached_ms) => {
+                let mut time = time.lock().expect("no holder of this lock panics");
+                time.agree(term, reached_ms);
+                admin.timings.audit
+            }
+            None => admin.timings.heartbeat,
+        };
+        // A new leadership asks at once.
+        if let Ok(Err(_)) = tokio::time::timeout(pause, leadership.wait_for(|now| now.term != term)).await {
+            return;
+        }
+    }
 }
 
 /// Finishes, as a new leader, what an earlier one began.

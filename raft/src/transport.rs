@@ -51,6 +51,8 @@ pub enum Method {
     SnapshotOffer = 9,
     /// Tells the receiver that its state differs from the majority's.
     Diverged = 10,
+    /// What the receiver's wall clock shows.
+    WallClock = 11,
 }
 
 impl Method {
@@ -72,6 +74,7 @@ impl Method {
             8 => Self::Admin,
             9 => Self::SnapshotOffer,
             10 => Self::Diverged,
+            11 => Self::WallClock,
             _ => return None,
         })
     }

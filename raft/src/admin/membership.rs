@@ -29,7 +29,8 @@ impl Admin {
         metrics.membership_config.membership().clone()
     }
 
-    fn peer(&self, id: NodeId) -> Option<Peer> {
+    /// The member with this id.
+    pub fn peer(&self, id: NodeId) -> Option<Peer> {
         let membership = self.membership();
         let address = membership.get_node(&id)?.addr.clone();
         Some(Peer { id, address })
