@@ -6,6 +6,7 @@
 //!       files/          an engine's checkpoint
 //!   snapshots/building/             under construction: rubbish after a crash
 //!   snapshots/incoming-9f86…/       arriving from the leader: continued after an interruption
+//!   snapshots/arrived-9f86…/        complete, until it is installed: out of the reach of the next that arrives
 //!   snapshots/removing-s0000…/      an old one on its way out: rubbish after a crash
 //! ```
 //!
@@ -36,6 +37,7 @@ const MANIFEST: &str = "MANIFEST";
 const FILES: &str = "files";
 const BUILDING: &str = "building";
 const INCOMING: &str = "incoming-";
+const ARRIVED: &str = "arrived-";
 const REMOVING: &str = "removing-";
 
 /// The snapshots of this node.
@@ -158,10 +160,14 @@ impl SnapshotStore {
         if newer_exists {
             // One from the leader was installed while this one was built.
             snapshot.obsolete.store(true, Ordering::Relaxed);
-        } else if let Some(previous) = current.replace(snapshot.clone())
-            && previous.path() != path
-        {
-            previous.obsolete.store(true, Ordering::Relaxed);
+        } else {
+            snapshot.obsolete.store(false, Ordering::Relaxed);
+            if let Some(previous) = current
+                .replace(snapshot.clone())
+                .filter(|previous| previous.path() != path)
+            {
+                previous.obsolete.store(true, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
