@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rand::Rng;
-use tarn_proto::CommandBody;
+use tarn_proto::{CommandBody, LEADER_HEADER};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
@@ -267,6 +267,13 @@ impl Client {
         }
     }
 
+    /// Turns to the leader, if a node that is not it says where it is: what a follower is asked takes one hop more.
+    fn heed(&self, answer: &tonic::metadata::MetadataMap) {
+        if let Some(leader) = answer.get(LEADER_HEADER).and_then(|value| value.to_str().ok()) {
+            self.nodes.prefer(leader);
+        }
+    }
+
     /// The nodes, for those that keep a stream open.
     pub(crate) fn nodes(&self) -> &Nodes {
         &self.nodes
@@ -283,7 +290,7 @@ impl Client {
         C: CommandBody,
         F: Fn(Channel, tonic::Request<C>) -> BoxFuture<'static, Result<tonic::Response<C::Response>, tonic::Status>>,
     {
-        if command.request_id().is_empty() {
+        if command.request_id().is_empty() && !C::REPEATABLE {
             command.set_request_id(request_id());
         }
         self.call(Kind::WRITE, command, rpc).await
@@ -318,7 +325,10 @@ impl Client {
             // Tells the node how long its answer is of use.
             message.set_timeout(limit);
             let failure = match tokio::time::timeout(limit, rpc(node.channel.clone(), message)).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
+                Ok(Ok(answer)) => {
+                    self.heed(answer.metadata());
+                    return Ok(answer.into_inner());
+                }
                 Ok(Err(status)) => Failure::of(&status),
                 Err(_) => Failure::TimedOut,
             };

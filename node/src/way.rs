@@ -42,6 +42,15 @@ impl Way {
         &self.consensus
     }
 
+    /// The leader's address, if another node leads.
+    #[must_use]
+    pub fn leader_elsewhere(&self) -> Option<String> {
+        let leadership = self.consensus.leadership();
+        let leadership = leadership.borrow();
+        let leader = leadership.leader.as_ref().filter(|_| !leadership.is_this_node);
+        leader.map(|leader| leader.address.clone())
+    }
+
     /// The gate in front of it.
     #[must_use]
     pub fn gate(&self) -> &Gate {
@@ -65,7 +74,7 @@ impl Way {
         mut request: R,
         deadline: Instant,
     ) -> Result<R::Response, Refusal> {
-        if request.request_id().is_empty() {
+        if request.request_id().is_empty() && !R::REPEATABLE {
             // Makes it safe for the node to propose again when a leader is lost on the way.
             request.set_request_id(fresh_id());
         }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tarn_machine::Machine;
-use tarn_proto::CommandBody;
+use tarn_proto::{CommandBody, LEADER_HEADER};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -78,6 +78,15 @@ impl Api {
         })
     }
 
+    /// The answer, with the leader's address if this node is not it, or the refusal.
+    fn respond<A>(&self, call: &Call, answer: Result<A, Refusal>) -> Result<Response<A>, Status> {
+        let mut response = Response::new(answer.map_err(|refusal| call.status(refusal))?);
+        if let Some(leader) = self.way.leader_elsewhere().and_then(|address| address.parse().ok()) {
+            response.metadata_mut().insert(LEADER_HEADER, leader);
+        }
+        Ok(response)
+    }
+
     /// The one path of every command.
     pub(super) async fn command<R: CommandBody>(&self, request: Request<R>) -> Result<Response<R::Response>, Status> {
         let call = self.enter(&request)?;
@@ -85,7 +94,7 @@ impl Api {
             .way
             .command(&call.caller, request.into_inner(), call.deadline)
             .await;
-        answer.map(Response::new).map_err(|refusal| call.status(refusal))
+        self.respond(&call, answer)
     }
 
     /// The one path of every read.
@@ -100,7 +109,7 @@ impl Api {
             .way
             .read(&call.caller, call.deadline, |machine| read(machine, question))
             .await;
-        answer.map(Response::new).map_err(|refusal| call.status(refusal))
+        self.respond(&call, answer)
     }
 }
 

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tarn_client::Client;
 use tarn_client::tls::{self, Credentials, Expect};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -45,6 +46,9 @@ pub struct BenchArgs {
     /// Connections that the clients share, spread over the addresses
     #[arg(long, default_value = "6", value_parser = parse_count)]
     connections: usize,
+    /// Spread the connections over all addresses; without it they go to the leader, as an SDK client's do
+    #[arg(long)]
+    spread: bool,
     /// Tasks in one enqueue request
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     batch: u32,
@@ -126,7 +130,7 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
     }
     let (credentials, addresses, namespace) = connect.resolved()?;
     let run = Arc::new(Run {
-        channels: channels(&credentials, &addresses, args.connections.max(1)).await?,
+        channels: channels(&credentials, &addresses, &args).await?,
         namespace,
         queue: args
             .queue
@@ -158,10 +162,18 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
     printer.value(&value, || table(&Report::HEAD, reports.iter().map(Report::row)))
 }
 
-async fn channels(credentials: &Credentials, addresses: &[String], count: usize) -> Result<Vec<Channel>, Failure> {
+async fn channels(credentials: &Credentials, addresses: &[String], args: &BenchArgs) -> Result<Vec<Channel>, Failure> {
+    let leader = match args.spread {
+        true => None,
+        false => leader(credentials, addresses).await?,
+    };
+    let (addresses, count) = match &leader {
+        Some(leader) => (std::slice::from_ref(leader), args.connections.max(1)),
+        None => (addresses, args.connections.max(addresses.len())),
+    };
     let config = tls::client_config(credentials, Expect::AnyNode);
     let mut channels = Vec::new();
-    for address in addresses.iter().cycle().take(count.max(addresses.len())) {
+    for address in addresses.iter().cycle().take(count) {
         let address = address
             .parse()
             .map_err(|error| Failure::Usage(format!("{address}: {error}")))?;
@@ -172,6 +184,19 @@ async fn channels(credentials: &Credentials, addresses: &[String], count: usize)
         ));
     }
     Ok(channels)
+}
+
+/// The leader's address, if it is one of these.
+async fn leader(credentials: &Credentials, addresses: &[String]) -> Result<Option<String>, Failure> {
+    let client = Client::builder()
+        .addresses(addresses)
+        .credentials(credentials.clone())
+        .connect_lazy()?;
+    let members = client.cluster().await?.members;
+    let leader = members.into_iter().find(|member| member.leader);
+    Ok(leader
+        .map(|leader| leader.address)
+        .filter(|address| addresses.contains(address)))
 }
 
 /// Lets clients enqueue for the run's time; nobody takes the tasks, so permits are not given back to them by workers.
