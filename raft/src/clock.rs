@@ -13,10 +13,9 @@
 //! approached in the same way. Only a cluster that has no time yet takes its first leader's clock for the moment until they
 //! have answered.
 
-use std::sync::Mutex;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-/// Where time comes from. The system's for real nodes, a manual one for tests.
+/// Where time comes from: the system's clocks, or what a test says.
 pub trait Clock: Send + Sync + 'static {
     /// The wall clock: milliseconds since the Unix epoch. May jump in both directions.
     fn wall_ms(&self) -> u64;
@@ -56,47 +55,6 @@ impl Clock for SystemClock {
 
     fn monotonic(&self) -> Duration {
         self.started.elapsed()
-    }
-}
-
-/// A clock that moves only when told to.
-#[derive(Debug, Default)]
-pub struct ManualClock {
-    times: Mutex<(u64, Duration)>,
-}
-
-impl ManualClock {
-    /// A clock whose wall shows this time, in milliseconds since the Unix epoch.
-    pub fn new(wall_ms: u64) -> Self {
-        Self {
-            times: Mutex::new((wall_ms, Duration::ZERO)),
-        }
-    }
-
-    /// Lets time pass: both clocks move.
-    pub fn advance(&self, by: Duration) {
-        let mut times = self.lock();
-        times.0 += u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
-        times.1 += by;
-    }
-
-    /// Sets the wall clock alone, as an operator or a time server would.
-    pub fn set_wall_ms(&self, wall_ms: u64) {
-        self.lock().0 = wall_ms;
-    }
-
-    fn lock(&self) -> std::sync::MutexGuard<'_, (u64, Duration)> {
-        self.times.lock().expect("no holder of this lock panics")
-    }
-}
-
-impl Clock for ManualClock {
-    fn wall_ms(&self) -> u64 {
-        self.lock().0
-    }
-
-    fn monotonic(&self) -> Duration {
-        self.lock().1
     }
 }
 
@@ -172,7 +130,50 @@ impl LeaderClock {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
     use super::*;
+
+    /// A clock that moves only when told to.
+    #[derive(Debug, Default)]
+    struct ManualClock {
+        times: Mutex<(u64, Duration)>,
+    }
+
+    impl ManualClock {
+        /// A clock whose wall shows this time, in milliseconds since the Unix epoch.
+        fn new(wall_ms: u64) -> Self {
+            Self {
+                times: Mutex::new((wall_ms, Duration::ZERO)),
+            }
+        }
+
+        /// Lets time pass: both clocks move.
+        fn advance(&self, by: Duration) {
+            let mut times = self.lock();
+            times.0 += u64::try_from(by.as_millis()).unwrap_or(u64::MAX);
+            times.1 += by;
+        }
+
+        /// Sets the wall clock alone, as an operator or a time server would.
+        fn set_wall_ms(&self, wall_ms: u64) {
+            self.lock().0 = wall_ms;
+        }
+
+        fn lock(&self) -> std::sync::MutexGuard<'_, (u64, Duration)> {
+            self.times.lock().expect("no holder of this lock panics")
+        }
+    }
+
+    impl Clock for ManualClock {
+        fn wall_ms(&self) -> u64 {
+            self.lock().0
+        }
+
+        fn monotonic(&self) -> Duration {
+            self.lock().1
+        }
+    }
 
     const T0: u64 = 1_000_000_000_000;
     const HOUR_MS: u64 = 3_600_000;

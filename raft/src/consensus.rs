@@ -50,6 +50,11 @@ pub struct StartError {
 }
 
 impl StartError {
+    fn because(reason: impl std::fmt::Display) -> Self {
+        let (reason, source) = (reason.to_string(), None);
+        Self { reason, source }
+    }
+
     fn io(what: &str, source: io::Error) -> Self {
         Self {
             reason: format!("{what}: {source}"),
@@ -117,8 +122,7 @@ impl Consensus {
     /// the timings contradict each other.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         if options.node_id == 0 {
-            let reason = "node ids begin at 1".into();
-            return Err(StartError { reason, source: None });
+            return Err(StartError::because("node ids begin at 1"));
         }
         let fatal = FatalFlag::new();
         let (log, machine) = open(&options, fatal.clone()).await?;
@@ -134,10 +138,7 @@ impl Consensus {
             machine.clone(),
         )
         .await
-        .map_err(|error| StartError {
-            reason: error.to_string(),
-            source: None,
-        })?;
+        .map_err(StartError::because)?;
         Ok(Self::assemble(options, raft, log, machine, fatal))
     }
 
@@ -341,9 +342,7 @@ impl Consensus {
     ///
     /// See [`AdminError`].
     pub async fn promote(&self, id: NodeId, deadline: Instant) -> Result<(), AdminError> {
-        let address = String::new();
-        self.administer(AdminAction::Promote(wire::Node { id, address }), deadline)
-            .await
+        self.administer(AdminAction::Promote(node(id)), deadline).await
     }
 
     /// Removes a voter or a learner. A leader that is removed hands over first. The id is never used again.
@@ -352,9 +351,7 @@ impl Consensus {
     ///
     /// See [`AdminError`].
     pub async fn remove(&self, id: NodeId, deadline: Instant) -> Result<(), AdminError> {
-        let address = String::new();
-        self.administer(AdminAction::Remove(wire::Node { id, address }), deadline)
-            .await
+        self.administer(AdminAction::Remove(node(id)), deadline).await
     }
 
     /// Puts a new node in the place of a dead one, in one change: adds it, lets it catch up, and swaps the votes.
@@ -380,14 +377,8 @@ impl Consensus {
     ///
     /// See [`AdminError`].
     pub async fn transfer_leader(&self, to: Option<NodeId>, deadline: Instant) -> Result<NodeId, AdminError> {
-        let node = wire::Node {
-            id: to.unwrap_or(0),
-            address: String::new(),
-        };
-        self.inner
-            .admin
-            .request(AdminAction::TransferLeader(node), deadline)
-            .await
+        let action = AdminAction::TransferLeader(node(to.unwrap_or(0)));
+        self.inner.admin.request(action, deadline).await
     }
 
     /// Raises the machine version of the whole cluster, after every voter has said that it supports it. Cannot be taken
@@ -397,11 +388,8 @@ impl Consensus {
     ///
     /// [`AdminError::VersionNotSupported`] names the nodes that hold it back; otherwise see there.
     pub async fn raise_version(&self, version: u32, deadline: Instant) -> Result<u32, AdminError> {
-        let value = self
-            .inner
-            .admin
-            .request(AdminAction::RaiseVersion(version), deadline)
-            .await?;
+        let action = AdminAction::RaiseVersion(version);
+        let value = self.inner.admin.request(action, deadline).await?;
         Ok(u32::try_from(value).unwrap_or(u32::MAX))
     }
 
@@ -488,6 +476,11 @@ impl Consensus {
     }
 }
 
+fn node(id: NodeId) -> wire::Node {
+    let address = String::new();
+    wire::Node { id, address }
+}
+
 async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMachine), StartError> {
     let Options {
         node_id,
@@ -522,12 +515,7 @@ async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMac
         })?;
         Ok((log, machine))
     });
-    opened.await.unwrap_or_else(|error| {
-        Err(StartError {
-            reason: error.to_string(),
-            source: None,
-        })
-    })
+    opened.await.unwrap_or_else(|error| Err(StartError::because(error)))
 }
 
 fn config(options: &Options) -> Result<Arc<Config>, StartError> {
@@ -556,11 +544,8 @@ fn config(options: &Options) -> Result<Arc<Config>, StartError> {
         backoff: "50ms 100ms 200ms ...1s".into(),
         ..Config::default()
     };
-    let config = config.validate().map_err(|error| StartError {
-        reason: format!("the timings contradict each other: {error}"),
-        source: None,
-    })?;
-    Ok(Arc::new(config))
+    let contradiction = |error| StartError::because(format!("the timings contradict each other: {error}"));
+    config.validate().map(Arc::new).map_err(contradiction)
 }
 
 /// Keeps the leader's clock to what the voters' wall clocks show; only the leader does anything.

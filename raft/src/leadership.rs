@@ -32,11 +32,8 @@ pub struct Leadership {
 impl Leadership {
     fn of(metrics: &RaftServerMetrics<TypeConfig>) -> Self {
         let membership = metrics.membership_config.membership();
-        let leader = metrics.current_leader.and_then(|id| {
-            let node = membership.get_node(&id)?;
-            let address = node.addr.clone();
-            Some(Peer { id, address })
-        });
+        let leader = metrics.current_leader;
+        let leader = leader.and_then(|id| Some(Peer::new(&id, membership.get_node(&id)?)));
         Self {
             term: metrics.vote.leader_id.term,
             is_this_node: metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id),

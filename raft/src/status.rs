@@ -146,10 +146,7 @@ fn members(metrics: &RaftMetrics<TypeConfig>) -> Vec<MemberStatus> {
                 .and_then(|heartbeat| heartbeat.get(id))
                 .and_then(Option::as_ref);
             MemberStatus {
-                peer: Peer {
-                    id: *id,
-                    address: node.addr.clone(),
-                },
+                peer: Peer::new(id, node),
                 voter: membership.voter_ids().any(|voter| voter == *id),
                 matched_index: matched,
                 last_contact: contact.map(|at| (**at).elapsed()).filter(|_| !this),

@@ -27,6 +27,13 @@ pub struct Peer {
     pub address: String,
 }
 
+impl Peer {
+    pub(crate) fn new(id: &NodeId, node: &openraft::BasicNode) -> Self {
+        let (id, address) = (*id, node.addr.clone());
+        Self { id, address }
+    }
+}
+
 /// Kinds of calls. The numbers are part of the protocol between nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u32)]

@@ -31,9 +31,7 @@ impl Admin {
 
     /// The member with this id.
     pub fn peer(&self, id: NodeId) -> Option<Peer> {
-        let membership = self.membership();
-        let address = membership.get_node(&id)?.addr.clone();
-        Some(Peer { id, address })
+        Some(Peer::new(&id, self.membership().get_node(&id)?))
     }
 
     fn is_voter(&self, id: NodeId) -> bool {

@@ -133,12 +133,9 @@ impl Admin {
         let metrics = self.raft.server_metrics();
         let metrics = metrics.borrow_watched();
         let membership = metrics.membership_config.membership();
-        let members = membership.nodes().map(|(id, node)| {
-            let address = node.addr.clone();
-            let voter = membership.voter_ids().any(|voter| voter == *id);
-            (Peer { id: *id, address }, voter)
-        });
-        members.collect()
+        let has_vote = |id: &NodeId| membership.voter_ids().any(|voter| voter == *id);
+        let members = membership.nodes();
+        members.map(|(id, node)| (Peer::new(id, node), has_vote(id))).collect()
     }
 
     /// The voters, this node among them if it is one.
@@ -156,13 +153,11 @@ impl Admin {
     pub async fn wall_clocks(&self, own: &dyn Clock) -> Vec<Option<u64>> {
         let voters = self.voters();
         join_all(voters.iter().map(|voter| async move {
-            match voter.id == self.node_id {
-                true => Some(own.wall_ms()),
-                false => {
-                    let answer: wire::WallClock = self.ask(voter, Method::WallClock).await?;
-                    Some(answer.wall_ms)
-                }
+            if voter.id == self.node_id {
+                return Some(own.wall_ms());
             }
+            let answer: wire::WallClock = self.ask(voter, Method::WallClock).await?;
+            Some(answer.wall_ms)
         }))
         .await
     }

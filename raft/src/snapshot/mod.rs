@@ -72,7 +72,7 @@ impl SnapshotStore {
     /// Finds the newest snapshot and removes what an interruption left.
     pub fn open(root: PathBuf) -> Result<Self, io::Error> {
         dir::create_durably(&root).map_err(storage)?;
-        let mut newest: Option<SnapshotDir> = None;
+        let mut found = Vec::new();
         for entry in fs::read_dir(&root)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -83,20 +83,12 @@ impl SnapshotStore {
                 dir::remove_durably(&path).map_err(storage)?;
                 continue;
             }
-            let found = SnapshotDir::open(path)?;
-            let older = match newest.take() {
-                Some(best) if best.meta.last_log_id >= found.meta.last_log_id => {
-                    newest = Some(best);
-                    Some(found)
-                }
-                best => {
-                    newest = Some(found);
-                    best
-                }
-            };
-            if let Some(older) = older {
-                older.obsolete.store(true, Ordering::Relaxed);
-            }
+            found.push(SnapshotDir::open(path)?);
+        }
+        found.sort_by_key(|snapshot| snapshot.meta.last_log_id);
+        let newest = found.pop();
+        for older in found {
+            older.obsolete.store(true, Ordering::Relaxed);
         }
         Ok(Self {
             root,
