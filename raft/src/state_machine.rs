@@ -24,7 +24,7 @@ use crate::crash;
 use crate::engines;
 use crate::snapshot::{SnapshotDir, SnapshotStore, StateLabel};
 use crate::state_dirs::StateDirs;
-use crate::types::{Entry, EntryPayload, FatalFlag, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{Entry, EntryPayload, FatalFlag, LogId, NodeId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::wire;
 
 /// Where the state's engine keeps what belongs to raft and not to the kernel.
@@ -32,6 +32,7 @@ pub(crate) const RAFT: Keyspace = Keyspace::new("raft");
 
 const APPLIED: &[u8] = b"applied";
 const MEMBERSHIP: &[u8] = b"membership";
+const NODE_ID_MAX: &[u8] = b"node_id_max";
 
 /// Entries handed to one blocking task. Bounds how long a shutdown waits.
 const APPLY_ENTRIES: usize = 64;
@@ -68,6 +69,8 @@ pub struct Applied {
     pub version: u32,
     /// When the machine has something to do by itself, in the same time.
     pub next_wake_ms: Option<u64>,
+    /// The highest id that a member ever had, whether it still is one or not.
+    pub node_id_max: NodeId,
 }
 
 /// The state machine as openraft knows it. Clones share it.
@@ -97,6 +100,7 @@ struct Live {
     generation: u64,
     last_applied: Option<LogId>,
     membership: StoredMembership,
+    node_id_max: NodeId,
 }
 
 impl StateMachine {
@@ -129,6 +133,12 @@ impl StateMachine {
         // Poisoned: the machine panicked, and nothing it holds can be trusted.
         let live = self.shared.live.read().ok()?;
         live.as_ref().map(|live| read(&live.machine))
+    }
+
+    /// Where the state stands, and its digest there. `None` if it is closed.
+    pub fn position(&self) -> Option<(Applied, [u8; 32])> {
+        let live = self.shared.live.read().ok()?;
+        live.as_ref().map(|live| (live.position(), live.machine.digest()))
     }
 
     pub fn applied(&self) -> watch::Receiver<Applied> {
@@ -178,6 +188,10 @@ impl Live {
                 .and_then(|stored| convert::stored_from_wire(Some(stored)))
                 .map_err(io::Error::other)?,
         };
+        let node_id_max = match engine.get(RAFT, NODE_ID_MAX).map_err(io::Error::other)? {
+            None => highest_id(&membership),
+            Some(value) => u64::from_be_bytes(value[..].try_into().map_err(io::Error::other)?),
+        };
         let raft_index = last_applied.as_ref().map_or(0, |id: &LogId| id.index);
         if machine.applied_index() != raft_index {
             return Err(io::Error::other(format!(
@@ -191,6 +205,7 @@ impl Live {
             generation,
             last_applied,
             membership,
+            node_id_max,
         })
     }
 
@@ -200,6 +215,7 @@ impl Live {
             now_ms: self.machine.now_ms(),
             version: self.machine.version(),
             next_wake_ms: self.machine.next_wake_ms(),
+            node_id_max: self.node_id_max,
         }
     }
 }
@@ -251,9 +267,11 @@ impl Shared {
             EntryPayload::Blank => live.machine.note(index, &extra).map_err(stopped)?,
             EntryPayload::Membership(membership) => {
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+                let node_id_max = live.node_id_max.max(highest_id(&stored));
                 extra.put(RAFT, MEMBERSHIP, convert::stored_to_wire(&stored).encode_to_vec());
+                extra.put(RAFT, NODE_ID_MAX, node_id_max.to_be_bytes());
                 live.machine.note(index, &extra).map_err(stopped)?;
-                live.membership = stored;
+                (live.membership, live.node_id_max) = (stored, node_id_max);
             }
         }
         crash::point(crash::APPLY_COMMIT_AFTER);
@@ -435,6 +453,10 @@ pub(crate) fn into_raft(
         meta: snapshot.meta().clone(),
         snapshot,
     }
+}
+
+fn highest_id(membership: &StoredMembership) -> NodeId {
+    membership.nodes().map(|(id, _)| *id).max().unwrap_or(0)
 }
 
 fn closed() -> io::Error {

@@ -81,7 +81,8 @@ cluster_test! {
         assert_eq!(unknown, Err(AdminError::UnknownNode { node: 9 }));
         cluster.node(follower).remove(follower, soon()).await.unwrap();
         cluster.kill(follower).await;
-        assert_eq!(cluster.converged().await.members.len(), 2);
+        let status = cluster.converged().await;
+        assert_eq!((status.members.len(), status.applied.node_id_max), (2, 3));
 
         let leader = cluster.leader().await;
         cluster.node(leader).remove(leader, soon()).await.unwrap();
@@ -90,6 +91,24 @@ cluster_test! {
         enqueued(cluster.node(last), "alone").await;
         let only = cluster.node(last).remove(last, soon()).await;
         assert_eq!(only, Err(AdminError::LastVoter { node: last }));
+    }
+}
+
+cluster_test! {
+    async fn the_highest_id_is_remembered_over_removal_snapshot_and_restart() {
+        let mut cluster = Cluster::founded_with(1, VERSIONS, SMALL).await;
+        cluster.node(1).add_learner(7, address(7), soon()).await.unwrap();
+        cluster.node(1).remove(7, soon()).await.unwrap();
+        enqueue_many(&cluster, "a", 150).await;
+        status(cluster.node(1), |status| status.purged_index > 50).await;
+        cluster.kill(1).await;
+        cluster.start(1, VERSIONS).await;
+        assert_eq!(cluster.node(1).applied().borrow().node_id_max, 7);
+        cluster.leader().await;
+        cluster.start(2, VERSIONS).await;
+        cluster.node(1).add_learner(2, address(2), soon()).await.unwrap();
+        assert_eq!(cluster.converged().await.applied.node_id_max, 7);
+        assert_eq!(cluster.node(2).status().unwrap().applied.node_id_max, 7, "it came by snapshot");
     }
 }
 
