@@ -76,7 +76,8 @@ impl Dispatcher {
         dispatcher
     }
 
-    /// Leases tasks for a worker; waits up to `wait` for the first. An empty answer means that there was none in that time.
+    /// Leases tasks for a worker; waits up to `wait` for the first. An empty answer means that there was none in that time. A worker that
+    /// is not registered, or draining, does not wait: the cluster's refusal is its answer, also if it became so while it waited.
     ///
     /// # Errors
     /// The gate or the kernel refused the lease, or the cluster did not take it.
@@ -87,9 +88,9 @@ impl Dispatcher {
         wait: Duration,
         deadline: Instant,
     ) -> Result<Vec<Granted>, Refusal> {
-        // Whoever does not wait gets the cluster's answer, not this node's guess. The same goes for a repeat: its first answer may be
-        // recorded.
-        if wait.is_zero() || !request.request_id.is_empty() {
+        // Whoever does not wait gets the cluster's answer, not this node's guess. The same goes for a repeat, whose first answer may be
+        // recorded, and for a worker that will be refused.
+        if wait.is_zero() || !request.request_id.is_empty() || !self.may_lease(&request.worker_id) {
             let granted = self.grant(caller, request.clone(), deadline).await?;
             if wait.is_zero() || !granted.is_empty() {
                 return Ok(granted);
@@ -101,6 +102,11 @@ impl Dispatcher {
             // Time is up; or the pump ended with the node.
             Ok(Err(_)) | Err(_) => Ok(Vec::new()),
         }
+    }
+
+    fn may_lease(&self, worker: &str) -> bool {
+        let consensus = self.shared.way.consensus();
+        consensus.read(|machine| machine.may_lease(worker)).unwrap_or(true)
     }
 
     /// Proposes one lease. What it grants is returned if it is dropped.
@@ -192,6 +198,13 @@ impl Dispatcher {
                 }
                 // This node may not have known the worker when it began to wait.
                 EventKind::WorkerRegistered => true,
+                EventKind::WorkerDraining | EventKind::WorkerGone => {
+                    let refused = self.waiting().take(&event.subject);
+                    refused
+                        .into_iter()
+                        .for_each(|waiter| drop(tokio::spawn(self.clone().serve(waiter))));
+                    false
+                }
                 _ => false,
             };
             sessions.hear(kind, event);
