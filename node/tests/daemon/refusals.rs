@@ -303,6 +303,16 @@ async fn a_node_without_a_cluster_refuses_in_time_and_says_that_nothing_happened
         (status.code(), reason(&status).as_str()),
         (Code::Unavailable, "NO_LEADER")
     );
+    // To change the cluster it is the wrong node to ask, and no time will tell.
+    let began = std::time::Instant::now();
+    let remove = v1::RemoveMemberRequest { node_id: 2 };
+    let status = node.cluster().remove_member(remove).await.unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::FailedPrecondition, "CHANGE_REFUSED")
+    );
+    assert!(status.message().contains("not a member"), "{}", status.message());
+    assert!(began.elapsed() < Duration::from_secs(5));
     let (code, text) = node.http("/readyz").await;
     assert_eq!(code, 503);
     assert!(text.contains("[-] leader"), "{text}");

@@ -66,6 +66,10 @@ impl Admin {
             let attempt = match (&seen.leader, seen.is_this_node) {
                 (_, true) => self.execute(&action, deadline).await,
                 (Some(leader), false) => self.forward(leader, &action, deadline).await,
+                (None, false) if self.peer(self.node_id).is_none() => {
+                    let text = format!("node {} is not a member of the cluster: ask another node", self.node_id);
+                    Err(AdminError::Refused(text).into())
+                }
                 (None, false) => Err(Failure::NotLeader),
             };
             match attempt {

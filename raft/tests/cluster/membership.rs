@@ -5,7 +5,7 @@ use std::time::Duration;
 use tarn_raft::{AdminError, Instant, Limits, Role};
 
 use super::cluster_test;
-use super::support::{Cluster, VERSIONS, address, enqueued, soon, status};
+use super::support::{Cluster, PATIENCE, VERSIONS, address, enqueued, soon, status};
 
 /// A snapshot every 60 entries, and hardly a log behind it.
 const SMALL: Limits = Limits {
@@ -141,6 +141,17 @@ cluster_test! {
             Err(AdminError::NotVoter { node: 2 })
         );
         cluster.node(1).remove(2, deadline()).await.unwrap();
+    }
+}
+
+cluster_test! {
+    async fn a_node_that_is_no_member_says_so_at_once() {
+        let mut cluster = Cluster::empty();
+        let node = cluster.start(3, VERSIONS).await;
+        let asked = Instant::now();
+        let refused = node.remove(2, soon()).await.unwrap_err();
+        assert!(matches!(&refused, AdminError::Refused(text) if text.contains("node 3 is not a member")), "{refused}");
+        assert!(asked.elapsed() < PATIENCE / 2);
     }
 }
 
