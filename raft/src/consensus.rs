@@ -326,7 +326,8 @@ impl Consensus {
         .await
     }
 
-    /// Adds a node without a vote. It gets the log, or a snapshot, from now on.
+    /// Adds a node without a vote. It gets the log, or a snapshot, from now on. The only member of a cluster moves to the
+    /// address instead.
     ///
     /// # Errors
     ///

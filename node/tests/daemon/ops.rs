@@ -112,6 +112,32 @@ async fn the_plain_listener_tells_liveness_readiness_and_metrics() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_alone_may_be_started_at_another_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let mut addresses = Vec::new();
+    // Whoever listens there afterwards keeps the second start from getting the same port.
+    let mut taken = Vec::new();
+    for _ in 0..2 {
+        let mut config = prepare_dev(dir.path(), any, any).unwrap().config;
+        config.executors.wasm = false;
+        let running = daemon::start(config).await.unwrap();
+        let advertised = running.addresses().advertise.clone();
+        until(|| {
+            let members = running.consensus().members();
+            members.iter().any(|(peer, voter)| *voter && peer.address == advertised)
+        })
+        .await;
+        until(|| running.is_ready()).await;
+        let api = running.addresses().api;
+        running.shutdown().await;
+        taken.push(std::net::TcpListener::bind(api).unwrap());
+        addresses.push(advertised);
+    }
+    assert_ne!(addresses[0], addresses[1]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_process_stops_gracefully_when_it_is_asked_to() {
     let dir = tempfile::tempdir().unwrap();
     let any = "127.0.0.1:0".parse().unwrap();

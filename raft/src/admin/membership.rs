@@ -39,14 +39,15 @@ impl Admin {
     }
 
     pub(super) async fn add_learner(&self, node: &wire::Node) -> Result<(), Failure> {
-        if let Some(member) = self.peer(node.id) {
-            return match member.address == node.address {
-                true => Ok(()),
-                false => Err(AdminError::AlreadyMember {
-                    node: node.id,
-                    address: member.address,
-                }
-                .into()),
+        if let Some(Peer { address, .. }) = self.peer(node.id) {
+            return if address == node.address {
+                Ok(())
+            } else if self.members().len() == 1 {
+                // There is nobody else who would dial the old address.
+                let moved = BTreeMap::from([(node.id, BasicNode::new(&node.address))]);
+                self.change(ChangeMembers::SetNodes(moved)).await
+            } else {
+                Err(AdminError::AlreadyMember { node: node.id, address }.into())
             };
         }
         written(

@@ -156,6 +156,19 @@ cluster_test! {
 }
 
 cluster_test! {
+    async fn the_only_member_may_move_and_others_may_not() {
+        let cluster = Cluster::founded(1).await;
+        cluster.node(1).add_learner(1, "elsewhere:1".into(), soon()).await.unwrap();
+        status(cluster.node(1), |status| status.members[0].peer.address == "elsewhere:1").await;
+        assert!(cluster.node(1).status().unwrap().members[0].voter);
+        enqueued(cluster.node(1), "moved").await;
+        cluster.node(1).add_learner(2, address(2), soon()).await.unwrap();
+        let refused = cluster.node(1).add_learner(1, address(1), soon()).await;
+        assert_eq!(refused, Err(AdminError::AlreadyMember { node: 1, address: "elsewhere:1".into() }));
+    }
+}
+
+cluster_test! {
     async fn leadership_is_handed_over_on_request_and_at_shutdown() {
         let mut cluster = Cluster::founded(3).await;
         let leader = cluster.leader().await;
