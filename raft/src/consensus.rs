@@ -488,6 +488,7 @@ async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMac
         data_dir,
         versions,
         limits,
+        on_applied,
         ..
     } = options.clone();
     let opened = tokio::task::spawn_blocking(move || {
@@ -510,7 +511,7 @@ async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMac
             )
         };
         let log = open_log().map_err(|error| StartError::io("the log", error))?;
-        let machine = StateMachine::open(&data_dir, versions, fatal.clone()).map_err(|error| {
+        let machine = StateMachine::open(&data_dir, versions, on_applied, fatal.clone()).map_err(|error| {
             log.close();
             StartError::io("the state", error)
         })?;

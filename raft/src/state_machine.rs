@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
@@ -73,6 +74,8 @@ pub struct Applied {
     pub node_id_max: NodeId,
 }
 
+type OnApplied = Arc<dyn Fn(usize, Duration) + Send + Sync>;
+
 /// The state machine as openraft knows it. Clones share it.
 #[derive(Clone)]
 pub(crate) struct StateMachine {
@@ -88,6 +91,7 @@ struct Shared {
     dirs: StateDirs,
     snapshots: SnapshotStore,
     versions: Versions,
+    on_applied: OnApplied,
     fatal: FatalFlag,
     applied: watch::Sender<Applied>,
     events: broadcast::Sender<EventBatch>,
@@ -105,7 +109,12 @@ struct Live {
 
 impl StateMachine {
     /// Opens the state below `data_dir`, or makes an empty one.
-    pub fn open(data_dir: &std::path::Path, versions: Versions, fatal: FatalFlag) -> Result<Self, io::Error> {
+    pub fn open(
+        data_dir: &Path,
+        versions: Versions,
+        on_applied: OnApplied,
+        fatal: FatalFlag,
+    ) -> Result<Self, io::Error> {
         let (dirs, current) = StateDirs::open(data_dir.join("state"))?;
         let generation = current.max(1);
         let live = Live::open(dirs.path(generation), generation, versions)?;
@@ -120,6 +129,7 @@ impl StateMachine {
                 dirs,
                 snapshots: SnapshotStore::open(data_dir.join("snapshots"))?,
                 versions,
+                on_applied,
                 fatal,
                 applied,
                 events: broadcast::Sender::new(EVENT_BATCHES),
@@ -225,7 +235,9 @@ type Work = (Entry, Option<ApplyResponder<TypeConfig>>);
 impl Shared {
     fn apply_all(&self, work: Vec<Work>) -> Result<(), io::Error> {
         work.into_iter().try_for_each(|(entry, responder)| {
+            let began = Instant::now();
             let (outcomes, batch, position) = self.apply_one(&entry)?;
+            (self.on_applied)(outcomes.len(), began.elapsed());
             self.applied.send_replace(position);
             if !batch.events.is_empty() || !batch.ready.is_empty() {
                 // No subscriber is no error.

@@ -59,7 +59,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let store = ArtifactStore::open(data_dir.join("artifacts"))?;
     let executor = config.executors.wasm.then(|| wasm_executor(&config)).transpose()?;
     let links = Links::dialling_from(config.network.source_address.0, credentials.clone());
-    let consensus = Consensus::start(options(&config, node_id, &links)).await?;
+    let metrics = Arc::new(Metrics::new());
+    let consensus = Consensus::start(options(&config, node_id, &links, &metrics)).await?;
     let founded = found(&config, &consensus, node_id, &addresses).await;
     if let Err(error) = founded {
         consensus.stop().await;
@@ -71,7 +72,6 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
 
     let stops = Stops::default();
     let tasks = TaskTracker::new();
-    let metrics = Arc::new(Metrics::new());
     let refusals = Arc::new(Refusals::new());
     let counted = metrics.clone();
     let gate = Gate::new(move |step, reason| {
@@ -250,7 +250,7 @@ fn wasm_executor(config: &Config) -> Result<WasmExecutor, StartError> {
     Ok(WasmExecutor::new(wasm)?)
 }
 
-fn options(config: &Config, node_id: u64, links: &Arc<Links>) -> Options {
+fn options(config: &Config, node_id: u64, links: &Arc<Links>, metrics: &Arc<Metrics>) -> Options {
     let raft = &config.raft;
     let transport = Arc::new(PeerTransport::new(links.clone()));
     let mut options = Options::new(
@@ -260,6 +260,8 @@ fn options(config: &Config, node_id: u64, links: &Arc<Links>) -> Options {
         transport,
     );
     options.build_version = env!("CARGO_PKG_VERSION").into();
+    let metrics = metrics.clone();
+    options.on_applied = Arc::new(move |commands, took| metrics.applied(commands, took));
     options.timings = Timings {
         heartbeat: Duration::from_millis(raft.heartbeat_ms),
         election_min: Duration::from_millis(raft.election_min_ms),

@@ -101,6 +101,9 @@ async fn the_plain_listener_tells_liveness_readiness_and_metrics() {
         r#"tarn_rpc_requests_total{method="tarn.v1.TaskService/Enqueue",code="OK"} 1"#,
         "tarn_proposal_duration_seconds_count 1",
         "tarn_raft_applied_index ",
+        "tarn_raft_purged_index ",
+        r#"tarn_raft_entry_commands_bucket{le="1.0"} "#,
+        "tarn_raft_apply_duration_seconds_count ",
         "tarn_process_resident_memory_bytes ",
         r#"tarn_handshakes_refused_total{reason="#,
         "# EOF",
@@ -108,6 +111,21 @@ async fn the_plain_listener_tells_liveness_readiness_and_metrics() {
         assert!(text.contains(line), "{line} in {text}");
     }
     assert!(!text.contains(&id), "a task's id is in a metric");
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_measured_as_they_are_applied() {
+    let node = node().await;
+    let commands = || node.metric("tarn_raft_entry_commands_sum");
+    let (before, applied) = (
+        commands().await,
+        node.metric("tarn_raft_apply_duration_seconds_count").await,
+    );
+    let submits = (0..20).map(|_| node.submit(task("mail", b"")));
+    futures::future::join_all(submits).await;
+    assert_eq!(commands().await, before + 20.0);
+    assert!(node.metric("tarn_raft_apply_duration_seconds_count").await > applied);
     node.running.shutdown().await;
 }
 
