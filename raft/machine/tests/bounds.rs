@@ -251,12 +251,13 @@ fn expired_rows_are_removed_in_groups_and_completely() {
     for round in 0..3 {
         let short = TaskSpec {
             retention_ms: 1,
-            deadline_at_ms: 1,
+            deadline_at_ms: rig.now_ms + 1,
             ..spec("q")
         };
         let mut request = enqueue(vec![short; 1_000]);
         request.request_id = format!("r{round}");
         rig.apply_unchecked(vec![command(request)]);
+        rig.pass_to(rig.now_ms + 1);
         let purge = PurgeQueueRequest {
             namespace: "default".into(),
             queue: "q".into(),
