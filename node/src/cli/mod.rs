@@ -213,6 +213,7 @@ mod tests {
             "tarn timer schedule +5m",
             "tarn ca issue --ca ca --out x",
             "tarn task list --state lost",
+            "tarn task submit --queue q --wasm m.wat --handler h",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
