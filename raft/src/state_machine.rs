@@ -474,3 +474,48 @@ fn highest_id(membership: &StoredMembership) -> NodeId {
 fn closed() -> io::Error {
     io::Error::other("the state is closed")
 }
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::RaftLeaderId;
+
+    use super::*;
+    use crate::types::LeaderId;
+
+    #[test]
+    fn a_long_checkpoint_keeps_changes_waiting_and_no_reader() {
+        let temp = tempfile::tempdir().unwrap();
+        let machine =
+            StateMachine::open(temp.path(), Versions::CURRENT, Arc::new(|_, _| {}), FatalFlag::new()).unwrap();
+        let shared = &machine.shared;
+        let entry = |index| Entry {
+            log_id: LogId::new(LeaderId::new(1, 1), index),
+            payload: EntryPayload::Blank,
+        };
+        shared.apply_one(&entry(1)).unwrap();
+        std::thread::scope(|scope| {
+            // What a checkpoint holds as long as it copies.
+            let checkpoint = shared.changing.lock().unwrap();
+            let (begun, begins) = std::sync::mpsc::channel();
+            let second = entry(2);
+            let apply = scope.spawn(move || {
+                begun.send(()).unwrap();
+                shared.apply_one(&second).map(drop)
+            });
+            begins.recv().unwrap();
+            // The change has every chance to get as far as it can; a reader never finds the state locked by it.
+            for _ in 0..1_000 {
+                assert!(shared.live.try_read().is_ok(), "a reader would wait for the checkpoint");
+                std::thread::yield_now();
+            }
+            assert!(!apply.is_finished());
+            assert_eq!(machine.read(Machine::applied_index), Some(1));
+            drop(checkpoint);
+            apply.join().unwrap().unwrap();
+        });
+        assert_eq!(machine.read(Machine::applied_index), Some(2));
+        // Nor does the checkpoint itself hold more than that.
+        shared.build_snapshot().unwrap();
+        machine.close();
+    }
+}

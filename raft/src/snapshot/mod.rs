@@ -358,6 +358,30 @@ mod tests {
     }
 
     #[test]
+    fn a_snapshot_that_goes_loses_its_name_before_its_files() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+        let snapshot = build(&store, 10, b"ten");
+        let path = snapshot.path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        // The new name is taken, so that the removal ends after its first step: nothing may be gone by then.
+        let rubbish = temp.path().join(format!("{REMOVING}{name}"));
+        fs::create_dir(&rubbish).unwrap();
+        fs::write(rubbish.join("in the way"), b"").unwrap();
+        assert!(remove(&path).is_err());
+        for file in &snapshot.manifest.files {
+            assert!(snapshot.file(file).exists(), "{}", file.name);
+        }
+        // What a crash left after the first step is no snapshot, and goes.
+        let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+        assert!(store.current().is_some() && !rubbish.exists());
+        fs::rename(&path, &rubbish).unwrap();
+        fs::remove_file(rubbish.join(FILES).join("CURRENT")).unwrap();
+        let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+        assert!(store.current().is_none() && !rubbish.exists());
+    }
+
+    #[test]
     fn an_older_snapshot_does_not_take_the_place_of_a_newer_one() {
         let temp = tempfile::tempdir().unwrap();
         let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
