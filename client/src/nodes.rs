@@ -13,6 +13,7 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::error::Error;
+use crate::pipeline::Pipeline;
 use crate::tls;
 
 /// How many nodes a client remembers: more than any cluster's voters, and a bound on what a confused node can tell.
@@ -29,6 +30,8 @@ pub(crate) struct Node {
     address: tls::Address,
     /// The connection, made when first used.
     pub(crate) channel: Channel,
+    /// The stream of commands over it.
+    pub(crate) pipeline: Arc<Pipeline>,
 }
 
 /// The nodes in the order in which they are tried.
@@ -75,6 +78,7 @@ impl Nodes {
                     index,
                     address,
                     channel,
+                    pipeline: Arc::default(),
                 });
             }
         }

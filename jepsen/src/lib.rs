@@ -32,8 +32,17 @@
 //! with `jepsen check`, is the proof. What must repeat exactly belongs in the simulation.
 
 pub mod checker;
+pub mod cli;
 pub mod cluster;
+pub mod coverage;
 pub mod disk;
+pub mod faults;
+pub mod figures;
 pub mod history;
 pub mod nemesis;
+pub mod recovery;
+pub mod report;
+pub mod run;
+pub mod schedule;
+pub mod soak;
 pub mod workload;

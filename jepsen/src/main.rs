@@ -1,7 +1,7 @@
 //! The `jepsen` command.
 
-fn main() {
-    for (name, what) in tarn_jepsen::nemesis::names() {
-        println!("{name:16} {what}");
-    }
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    tarn_jepsen::cli::main()
 }

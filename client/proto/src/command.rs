@@ -24,6 +24,12 @@ pub trait CommandBody: prost::Message + Clone + Sized {
     fn response(body: outcome::Body) -> Option<Self::Response>;
 }
 
+fn ensure<C: CommandBody>(request: &mut C, id: impl FnOnce() -> String) {
+    if request.request_id().is_empty() && !C::REPEATABLE {
+        request.set_request_id(id());
+    }
+}
+
 macro_rules! commands {
     ($($variant:ident: $request:ident -> $response:ident $(, id $id:ident $(+ $repeatable:ident)?)?;)*) => {
         $(impl CommandBody for v1::$request {
@@ -56,6 +62,13 @@ macro_rules! commands {
             pub fn request_id(&self) -> &str {
                 match self {
                     $(command::Body::$variant(request) => CommandBody::request_id(request),)*
+                }
+            }
+
+            /// Sets the request id of a command that cannot do without: one that has none yet and is not [repeatable](CommandBody::REPEATABLE).
+            pub fn ensure_request_id(&mut self, id: impl FnOnce() -> String) {
+                match self {
+                    $(command::Body::$variant(request) => ensure(request, id),)*
                 }
             }
 

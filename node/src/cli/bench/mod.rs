@@ -43,12 +43,9 @@ pub struct BenchArgs {
     /// Clients that enqueue at once
     #[arg(long, default_value = "64", value_parser = parse_count)]
     clients: usize,
-    /// Connections that the clients share, spread over the addresses
+    /// Connections that the clients share
     #[arg(long, default_value = "6", value_parser = parse_count)]
     connections: usize,
-    /// Spread the connections over all addresses; without it they go to the leader, as an SDK client's do
-    #[arg(long)]
-    spread: bool,
     /// Tasks in one enqueue request
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1_000))]
     batch: u32,
@@ -85,6 +82,9 @@ enum Load {
 
 /// What clients and workers of one run share.
 struct Run {
+    /// One connection each, for those who enqueue.
+    clients: Vec<Client>,
+    /// The connections of the workers' streams.
     channels: Vec<Channel>,
     namespace: String,
     queue: String,
@@ -99,6 +99,10 @@ struct Run {
 }
 
 impl Run {
+    fn client(&self, number: usize) -> Client {
+        self.clients[number % self.clients.len()].clone()
+    }
+
     fn channel(&self, number: usize) -> Channel {
         self.channels[number % self.channels.len()].clone()
     }
@@ -130,7 +134,8 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
     }
     let (credentials, addresses, namespace) = connect.resolved()?;
     let run = Arc::new(Run {
-        channels: channels(&credentials, &addresses, &args).await?,
+        clients: clients(&credentials, &addresses, &namespace, args.connections)?,
+        channels: channels(&credentials, &addresses).await?,
         namespace,
         queue: args
             .queue
@@ -162,18 +167,29 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
     printer.value(&value, || table(&Report::HEAD, reports.iter().map(Report::row)))
 }
 
-async fn channels(credentials: &Credentials, addresses: &[String], args: &BenchArgs) -> Result<Vec<Channel>, Failure> {
-    let leader = match args.spread {
-        true => None,
-        false => leader(credentials, addresses).await?,
+fn clients(
+    credentials: &Credentials,
+    addresses: &[String],
+    namespace: &str,
+    count: usize,
+) -> Result<Vec<Client>, Failure> {
+    let client = || {
+        Client::builder()
+            .addresses(addresses)
+            .credentials(credentials.clone())
+            .namespace(namespace)
+            .connect_lazy()
     };
-    let (addresses, count) = match &leader {
-        Some(leader) => (std::slice::from_ref(leader), args.connections.max(1)),
-        None => (addresses, args.connections.max(addresses.len())),
-    };
+    Ok((0..count.max(1)).map(|_| client()).collect::<Result<_, _>>()?)
+}
+
+/// Connections to the leader, where its address is known, and otherwise to every address: as SDK clients end up.
+async fn channels(credentials: &Credentials, addresses: &[String]) -> Result<Vec<Channel>, Failure> {
+    let leader = leader(credentials, addresses).await?;
+    let addresses = leader.as_ref().map_or(addresses, std::slice::from_ref);
     let config = tls::client_config(credentials, Expect::AnyNode);
     let mut channels = Vec::new();
-    for address in addresses.iter().cycle().take(count) {
+    for address in addresses {
         let address = address
             .parse()
             .map_err(|error| Failure::Usage(format!("{address}: {error}")))?;
