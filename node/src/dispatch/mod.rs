@@ -88,15 +88,20 @@ impl Dispatcher {
         wait: Duration,
         deadline: Instant,
     ) -> Result<Vec<Granted>, Refusal> {
-        // Whoever does not wait gets the cluster's answer, not this node's guess. The same goes for a repeat, whose first answer may be
-        // recorded, and for a worker that will be refused.
-        if wait.is_zero() || !request.request_id.is_empty() || !self.may_lease(&request.worker_id) {
+        // Whoever does not wait gets the cluster's answer, not this node's guess. The same goes for a repeat: its first answer may be
+        // recorded.
+        if wait.is_zero() || !request.request_id.is_empty() {
             let granted = self.grant(caller, request.clone(), deadline).await?;
             if wait.is_zero() || !granted.is_empty() {
                 return Ok(granted);
             }
         }
+        let worker = request.worker_id.clone();
         let answered = self.wait(caller, request);
+        // Looked at from the line, where the event of a change finds the waiter: between the two, none is missed.
+        if !self.may_lease(&worker) {
+            self.refuse(&worker);
+        }
         match tokio::time::timeout(wait, answered).await {
             Ok(Ok(answer)) => answer,
             // Time is up; or the pump ended with the node.
@@ -107,6 +112,14 @@ impl Dispatcher {
     fn may_lease(&self, worker: &str) -> bool {
         let consensus = self.shared.way.consensus();
         consensus.read(|machine| machine.may_lease(worker)).unwrap_or(true)
+    }
+
+    /// Whoever waits for this worker gets the cluster's answer.
+    fn refuse(&self, worker: &str) {
+        let refused = self.waiting().take(worker);
+        for waiter in refused {
+            tokio::spawn(self.clone().serve(waiter));
+        }
     }
 
     /// Proposes one lease. What it grants is returned if it is dropped.
@@ -199,10 +212,7 @@ impl Dispatcher {
                 // This node may not have known the worker when it began to wait.
                 EventKind::WorkerRegistered => true,
                 EventKind::WorkerDraining | EventKind::WorkerGone => {
-                    let refused = self.waiting().take(&event.subject);
-                    refused
-                        .into_iter()
-                        .for_each(|waiter| drop(tokio::spawn(self.clone().serve(waiter))));
+                    self.refuse(&event.subject);
                     false
                 }
                 _ => false,
