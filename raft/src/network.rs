@@ -43,10 +43,7 @@ impl Network {
     fn link(&self, id: NodeId, node: &BasicNode, heartbeat: bool) -> Link {
         Link {
             transport: self.transport.clone(),
-            peer: Peer {
-                id,
-                address: node.addr.clone(),
-            },
+            peer: Peer::new(&id, node),
             stall: self.stall,
             heartbeat,
         }

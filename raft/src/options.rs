@@ -33,6 +33,8 @@ pub struct Options {
     pub clock: Arc<dyn Clock>,
     /// The way to the other nodes.
     pub transport: Arc<dyn Transport>,
+    /// Told of each applied entry: the commands in it, and how long applying it took. Holds up the next entry.
+    pub on_applied: Arc<dyn Fn(usize, Duration) + Send + Sync>,
 }
 
 impl Options {
@@ -49,6 +51,7 @@ impl Options {
             reads: ReadMode::default(),
             clock: Arc::new(SystemClock::new()),
             transport,
+            on_applied: Arc::new(|_, _| {}),
         }
     }
 }

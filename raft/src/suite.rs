@@ -85,7 +85,7 @@ impl StoreBuilder<TypeConfig, LogStore, Gapless, Guard> for Builder {
         let fatal = FatalFlag::new();
         let engine = engines::open_log(&temp.path().join("log")).unwrap();
         let log = LogStore::open(engine, 1, self.limits, fatal.clone()).unwrap();
-        let machine = StateMachine::open(temp.path(), Versions::CURRENT, fatal).unwrap();
+        let machine = StateMachine::open(temp.path(), Versions::CURRENT, Arc::new(|_, _| {}), fatal).unwrap();
         let guard = Guard {
             _temp: temp,
             log: log.clone(),
