@@ -36,6 +36,18 @@ pub mod watch;
 
 use std::fmt;
 
+/// Panics in a build with debug assertions if a check gives a [`Violation`]; in any other build the check is not compiled in.
+#[macro_export]
+macro_rules! debug_holds {
+    ($check:expr) => {
+        if cfg!(debug_assertions)
+            && let Err(violation) = $check
+        {
+            panic!("{violation}");
+        }
+    };
+}
+
 /// A rule that no execution may break.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct Invariant {
