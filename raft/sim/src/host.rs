@@ -27,7 +27,8 @@ pub fn runtime() -> Runtime {
 
 /// Lets a runtime do everything that is due within the next milliseconds.
 pub fn step(runtime: &Runtime, ms: u64) {
-    runtime.block_on(tokio::time::sleep(Duration::from_millis(ms)));
+    // The timer belongs to the runtime in which it is made.
+    runtime.block_on(async { tokio::time::sleep(Duration::from_millis(ms)).await });
 }
 
 /// What the nodes of one cluster have in common.

@@ -74,14 +74,6 @@ impl Watcher {
         self.majority = None;
     }
 
-    /// A node's process is new: what it knew in memory is gone.
-    pub fn restarted(&mut self, id: NodeId) {
-        let node = self.nodes.entry(id).or_default();
-        node.committed = 0;
-        node.applied = None;
-        node.last_event = None;
-    }
-
     /// The last entry that anybody has applied.
     pub fn last_applied(&self) -> u64 {
         self.applied.last()
@@ -156,6 +148,10 @@ impl Watcher {
         self.trace
             .note(format!("node {id} log opened: {} entries to {last:?}", entries.len()));
         let node = self.nodes.entry(id).or_default();
+        // The process is new: what it knew in memory is gone.
+        node.committed = 0;
+        node.applied = None;
+        node.last_event = None;
         node.log.clear();
         node.durable = last.map_or(node.purged, |last| last.index);
         entries.iter().try_for_each(|entry| self.appended(id, *entry))
@@ -228,7 +224,11 @@ impl Watcher {
         let node = self.nodes.entry(id).or_default();
         monotonic_commit(id, node.committed, status.committed_index)?;
         node.committed = status.committed_index;
-        self.applied.digest(id, status.applied.index, &status.digest)
+        match status.applied.index {
+            // Nothing is applied, or the log's very first entry, which has number 0: a status does not tell.
+            0 => Ok(()),
+            index => self.applied.digest(id, index, &status.digest),
+        }
     }
 
     /// A node says that it leads a term.

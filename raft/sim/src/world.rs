@@ -282,10 +282,7 @@ impl World {
         let struck = self.hosts[&id].disk.has_struck();
         match stepped {
             Stepped::Quiet => {}
-            Stepped::Started => {
-                self.trace.note(format!("node {id} is up"));
-                self.watcher.restarted(id);
-            }
+            Stepped::Started => self.trace.note(format!("node {id} is up")),
             Stepped::PowerCut | Stepped::ShutDown => self.trace.note(format!("node {id} is down")),
             Stepped::NotStarted(error) if struck => self.trace.note(format!("node {id} could not start: {error}")),
             Stepped::Stopped(reason) if struck => self.trace.note(format!("node {id} stopped: {reason}")),
