@@ -98,6 +98,7 @@ impl Faults {
         cure_one(world, Cure::Heal)?;
         let ids: Vec<NodeId> = world.hosts.keys().copied().collect();
         for id in ids {
+            world.hosts[&id].disk.keep_power();
             for cure in [
                 Cure::MendDisk(id),
                 Cure::FastDisk(id),

@@ -290,7 +290,6 @@ impl Host {
             disk::set_current(None);
         }
         if self.disk.is_dead() {
-            self.common.net.set_mute(self.id, true);
             self.drop_process();
             return Stepped::PowerCut;
         }

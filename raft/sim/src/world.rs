@@ -187,7 +187,14 @@ impl World {
     pub fn add_host(&mut self, id: NodeId) -> std::io::Result<()> {
         let mut dice = Dice::new(self.plan.seed, &format!("node {id}"));
         let skew = i64::try_from(dice.between(0, 4_000)).unwrap_or(0) - 2_000;
-        let disk = NodeDisk::new(id, self.dir.path(), dice, self.trace.clone(), self.tap.clone());
+        let disk = NodeDisk::new(
+            id,
+            self.dir.path(),
+            dice,
+            self.trace.clone(),
+            self.tap.clone(),
+            self.net.clone(),
+        );
         let mut host = Host::new(id, SimClock::new(skew), disk, self.common.clone());
         host.start()?;
         self.hosts.insert(id, host);

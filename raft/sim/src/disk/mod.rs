@@ -21,6 +21,7 @@ use tarn_storage::{Engine, Fault, Keyspace, MemoryEngine, Profile, StorageError,
 
 use self::engine::SimEngine;
 use crate::dice::Dice;
+use crate::net::Net;
 use crate::tap::Tap;
 use crate::trace::Trace;
 
@@ -50,6 +51,7 @@ pub struct NodeDisk {
     root: PathBuf,
     trace: Trace,
     tap: Tap,
+    net: Net,
     state: Mutex<State>,
 }
 
@@ -79,12 +81,13 @@ struct Remains {
 
 impl NodeDisk {
     /// An empty disk, whose files lie below `root`.
-    pub fn new(node: u64, root: &Path, dice: Dice, trace: Trace, tap: Tap) -> Arc<Self> {
+    pub fn new(node: u64, root: &Path, dice: Dice, trace: Trace, tap: Tap, net: Net) -> Arc<Self> {
         Arc::new(Self {
             node,
             root: root.to_path_buf(),
             trace,
             tap,
+            net,
             state: Mutex::new(State {
                 dice,
                 life: 0,
@@ -129,6 +132,11 @@ impl NodeDisk {
     /// The power goes just before the step that follows so many others.
     pub fn cut_power_after(&self, steps: u64) {
         self.lock().cut_after = Some(steps);
+    }
+
+    /// The power stays.
+    pub fn keep_power(&self) {
+        self.lock().cut_after = None;
     }
 
     /// Whether the power has gone. What the process does now reaches nothing.
@@ -216,6 +224,8 @@ impl NodeDisk {
             }
         };
         if cut {
+            // The process does not know it yet, and goes on until it waits for time to pass.
+            self.net.set_mute(self.node, true);
             self.trace
                 .note(format!("node {} loses its power before {doing}", self.node));
             return self.cut_power().map_err(|error| StorageError::Io {
