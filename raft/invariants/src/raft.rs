@@ -57,6 +57,9 @@ pub const EQUAL_DIGESTS: Invariant = Invariant {
 };
 
 /// A place in a log: what Raft compares entries by.
+///
+/// openraft tells leaderships apart by term *and* node, ordered by both: a higher node id may be elected in the same term. There, `term` stands
+/// for the pair as one number, in every observation of this module.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
 pub struct EntryId {
     /// The term of the leader that proposed the entry.

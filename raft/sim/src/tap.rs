@@ -19,6 +19,8 @@ const STATE: Keyspace = tarn_machine::STATE;
 struct WireLogId {
     #[prost(uint64, tag = "1")]
     term: u64,
+    #[prost(uint64, tag = "2")]
+    node: u64,
     #[prost(uint64, tag = "3")]
     index: u64,
 }
@@ -117,6 +119,22 @@ impl Tap {
     }
 }
 
+/// The nodes that a term's number leaves room for.
+pub const NODES_MAX: u64 = 1 << 20;
+
+/// The number by which the invariants know a leadership. openraft lets several nodes lead one Raft term, one after another by their ids, and
+/// tells their entries apart by both: what the Raft paper calls a term is this pair.
+pub fn leadership(term: u64, node: u64) -> u64 {
+    term * NODES_MAX + node
+}
+
+fn entry_id(id: WireLogId) -> EntryId {
+    EntryId {
+        term: leadership(id.term, id.node),
+        index: id.index,
+    }
+}
+
 /// The log removes from the beginning when it purges, and to the end when it truncates.
 fn removed(start: &[u8], end: &[u8]) -> Told {
     let number = |key: &[u8]| key.try_into().map_or(u64::MAX, u64::from_be_bytes);
@@ -127,14 +145,12 @@ fn removed(start: &[u8], end: &[u8]) -> Told {
 }
 
 fn log_id(value: &[u8]) -> Option<EntryId> {
-    let WireLogId { term, index } = WireLogId::decode(value).ok()?;
-    Some(EntryId { term, index })
+    WireLogId::decode(value).ok().map(entry_id)
 }
 
 fn log_entry(value: &[u8]) -> Option<LogEntry> {
-    let WireLogId { term, index } = WireEntry::decode(value).ok()?.log_id?;
     Some(LogEntry {
-        id: EntryId { term, index },
+        id: entry_id(WireEntry::decode(value).ok()?.log_id?),
         content: hash(value),
     })
 }

@@ -13,7 +13,7 @@ use tarn_proto::v1::{Event, EventKind};
 use tarn_raft::{EventBatch, NodeId, Status};
 
 use crate::dice::hash;
-use crate::tap::Told;
+use crate::tap::{NODES_MAX, Told, leadership};
 use crate::trace::Trace;
 
 /// What is known of one node.
@@ -26,7 +26,9 @@ struct Node {
     applied: Option<EntryId>,
     committed: u64,
     last_event: Option<Place>,
-    term_led: u64,
+    leadership: u64,
+    /// Processes so far.
+    life: u64,
 }
 
 /// The observer of a cluster.
@@ -145,13 +147,15 @@ impl Watcher {
 
     fn opened(&mut self, id: NodeId, entries: &[LogEntry]) -> Verdict {
         let last = entries.last().map(|entry| entry.id);
+        let end = last.map_or_else(|| "nothing".to_owned(), shown);
         self.trace
-            .note(format!("node {id} log opened: {} entries to {last:?}", entries.len()));
+            .note(format!("node {id} log opened: {} entries to {end}", entries.len()));
         let node = self.nodes.entry(id).or_default();
         // The process is new: what it knew in memory is gone.
         node.committed = 0;
         node.applied = None;
         node.last_event = None;
+        node.life += 1;
         node.log.clear();
         node.durable = last.map_or(node.purged, |last| last.index);
         entries.iter().try_for_each(|entry| self.appended(id, *entry))
@@ -171,12 +175,8 @@ impl Watcher {
         if first {
             self.committed_by.insert(entry.index, self.highest_term);
         }
-        self.trace.note(format!(
-            "node {id} applied {}.{} {:016x}",
-            entry.term,
-            entry.index,
-            hash(digest)
-        ));
+        self.trace
+            .note(format!("node {id} applied {} {:016x}", shown(entry), hash(digest)));
         let node = self.nodes.entry(id).or_default();
         // One batch may hold several entries, and an installed snapshot holds many: then only the order can be asked for.
         match node.applied.filter(|before| before.index + 1 == entry.index) {
@@ -220,7 +220,9 @@ impl Watcher {
     /// An invariant is broken.
     pub fn status(&mut self, status: &Status) -> Verdict {
         let id = status.node_id;
-        self.highest_term = self.highest_term.max(status.term);
+        // Whoever leads this term.
+        let term = leadership(status.term, NODES_MAX - 1);
+        self.highest_term = self.highest_term.max(term);
         let node = self.nodes.entry(id).or_default();
         monotonic_commit(id, node.committed, status.committed_index)?;
         node.committed = status.committed_index;
@@ -237,18 +239,20 @@ impl Watcher {
     ///
     /// An invariant is broken.
     pub fn leads(&mut self, id: NodeId, term: u64) -> Verdict {
-        self.highest_term = self.highest_term.max(term);
-        self.elections.observe(term, id)?;
         let node = self.nodes.entry(id).or_default();
-        if node.term_led >= term {
+        let number = leadership(term, id);
+        self.highest_term = self.highest_term.max(number);
+        // A leadership is one process's: another one that led under the same number would not know what the first one said.
+        self.elections.observe(number, node.life)?;
+        if node.leadership >= number {
             return Ok(());
         }
-        node.term_led = term;
+        node.leadership = number;
         self.trace.note(format!("node {id} leads term {term}"));
         let committed_by = &self.committed_by;
-        let earlier = |entry: &EntryId| committed_by.get(&entry.index).is_some_and(|by| *by < term);
+        let earlier = |entry: &EntryId| committed_by.get(&entry.index).is_some_and(|by| *by < number);
         let committed = self.applied.above(node.purged).filter(earlier);
-        leader_completeness(id, term, committed, |index| {
+        leader_completeness(id, number, committed, |index| {
             node.log.get(&index).map(|entry| entry.id.term)
         })
     }
@@ -295,4 +299,10 @@ impl Watcher {
     pub fn note(&self, violation: &Violation) {
         self.trace.note(format!("VIOLATION {violation}"));
     }
+}
+
+/// An entry's place for people: Raft term, node, index.
+fn shown(entry: EntryId) -> String {
+    let EntryId { term, index } = entry;
+    format!("{}-{}.{index}", term / NODES_MAX, term % NODES_MAX)
 }

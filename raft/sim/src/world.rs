@@ -65,6 +65,8 @@ pub struct World {
     nodes: Nodes,
     phase: Phase,
     users: Runtime,
+    /// No faults any more: whoever is down comes back at once.
+    calm: bool,
 }
 
 /// What a run came to.
@@ -144,6 +146,7 @@ impl World {
             nodes: Nodes::default(),
             phase: Phase::default(),
             users: runtime(),
+            calm: false,
             trace,
             plan,
         })
@@ -165,6 +168,7 @@ impl World {
         }
         self.trace.note("the faults end");
         faults.end(&mut self)?;
+        self.calm = true;
         let recovery_ms = self.drain()?;
         self.rest()?;
         verdict::judge(&mut self)?;
@@ -280,6 +284,9 @@ impl World {
         for id in order {
             let stepped = self.hosts.get_mut(&id).expect("it is one of them").step();
             self.stepped(id, stepped)?;
+            if self.calm && !self.hosts[&id].is_up() {
+                self.hosts.get_mut(&id).expect("it is one of them").start()?;
+            }
         }
         step(&self.users, 1);
         self.observe()
