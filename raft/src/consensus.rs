@@ -19,7 +19,7 @@ use tokio::time::Instant;
 use crate::admin::{Admin, AdminError};
 use crate::audit;
 use crate::clock::{self, Clock};
-use crate::engines;
+use crate::disk;
 use crate::leadership::{self, LeaderTime, Leadership};
 use crate::log_store::{LogLimits, LogStore};
 use crate::network::Network;
@@ -128,6 +128,7 @@ impl Consensus {
         let (log, machine) = open(&options, fatal.clone()).await?;
         let network = Network {
             transport: options.transport.clone(),
+            disk: options.disk.clone(),
             stall: options.timings.election_max * 2,
         };
         let raft = Raft::new(
@@ -462,7 +463,8 @@ impl Consensus {
             let _ = task.await;
         }
         let (log, machine) = (self.inner.log.clone(), self.inner.machine.clone());
-        let closed = tokio::task::spawn_blocking(move || {
+        let disk = machine.disk().clone();
+        let closed = disk::blocking(disk.as_ref(), move || {
             log.close();
             machine.close();
         });
@@ -489,9 +491,10 @@ async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMac
         versions,
         limits,
         on_applied,
+        disk,
         ..
     } = options.clone();
-    let opened = tokio::task::spawn_blocking(move || {
+    let opened = disk::blocking(options.disk.as_ref(), move || {
         let Limits {
             log_cache_bytes,
             batch_bytes,
@@ -504,17 +507,19 @@ async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMac
         let open_log = || {
             tarn_storage::dir::create_durably(&data_dir).map_err(io::Error::other)?;
             LogStore::open(
-                engines::open_log(&data_dir.join("log"))?,
+                disk::open_log(disk.as_ref(), &data_dir.join("log"))?,
                 node_id,
                 limits,
+                &disk,
                 fatal.clone(),
             )
         };
         let log = open_log().map_err(|error| StartError::io("the log", error))?;
-        let machine = StateMachine::open(&data_dir, versions, on_applied, fatal.clone()).map_err(|error| {
-            log.close();
-            StartError::io("the state", error)
-        })?;
+        let machine =
+            StateMachine::open(&data_dir, versions, on_applied, disk.clone(), fatal.clone()).map_err(|error| {
+                log.close();
+                StartError::io("the state", error)
+            })?;
         Ok((log, machine))
     });
     opened.await.unwrap_or_else(|error| Err(StartError::because(error)))

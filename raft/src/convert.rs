@@ -6,6 +6,7 @@ use openraft::BasicNode;
 use openraft::errors::{RPCError, StreamingError, Unreachable};
 use openraft::raft::{AppendEntriesRequest, StreamAppendError, StreamAppendResult, VoteRequest, VoteResponse};
 use openraft::vote::RaftLeaderId;
+use tarn_invariants::raft::EntryId;
 
 use crate::transport::{PeerError, TransportError};
 use crate::types::{Entry, EntryPayload, LeaderId, LogId, Membership, Payload, StoredMembership, TypeConfig, Vote};
@@ -19,6 +20,14 @@ pub(crate) fn log_id_to_wire(id: &LogId) -> wire::LogId {
     wire::LogId {
         term: id.leader_id.term,
         node: id.leader_id.node_id,
+        index: id.index,
+    }
+}
+
+/// The entry's place, as the invariants name it.
+pub(crate) fn entry_id(id: &LogId) -> EntryId {
+    EntryId {
+        term: id.leader_id.term,
         index: id.index,
     }
 }

@@ -18,6 +18,7 @@ use openraft::type_config::alias::SnapshotOf;
 use openraft::{BasicNode, OptionalSend};
 
 use crate::convert;
+use crate::disk::Disk;
 use crate::snapshot::{SnapshotDir, send};
 use crate::transport::{Method, Peer, PeerError, ReplyStream, Transport, TransportError};
 use crate::types::{LogId, NodeId, TypeConfig, Vote};
@@ -26,6 +27,7 @@ use crate::wire;
 /// Makes the links to the other nodes.
 pub(crate) struct Network {
     pub transport: Arc<dyn Transport>,
+    pub disk: Arc<dyn Disk>,
     /// A pipeline whose oldest message waits longer than this for its reply is broken.
     pub stall: Duration,
 }
@@ -33,6 +35,7 @@ pub(crate) struct Network {
 /// The way to one other node.
 pub(crate) struct Link {
     transport: Arc<dyn Transport>,
+    disk: Arc<dyn Disk>,
     peer: Peer,
     stall: Duration,
     /// Heartbeats are single calls: opening a pipeline for each would cost more than they do.
@@ -43,6 +46,7 @@ impl Network {
     fn link(&self, id: NodeId, node: &BasicNode, heartbeat: bool) -> Link {
         Link {
             transport: self.transport.clone(),
+            disk: self.disk.clone(),
             peer: Peer::new(&id, node),
             stall: self.stall,
             heartbeat,
@@ -140,7 +144,7 @@ impl Link {
         );
         let reply = self
             .transport
-            .send_snapshot(&self.peer, send::frames(snapshot, vote, received))
+            .send_snapshot(&self.peer, send::frames(snapshot, vote, received, self.disk.clone()))
             .await?;
         let reply = wire::decode::<wire::SnapshotReply>(reply).map_err(misunderstood)?;
         convert::vote_from_wire(reply.vote).map_err(misunderstood)

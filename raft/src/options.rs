@@ -7,6 +7,7 @@ use std::time::Duration;
 use tarn_machine::Versions;
 
 use crate::clock::{Clock, SystemClock};
+use crate::disk::{Disk, RealDisk};
 use crate::transport::Transport;
 use crate::types::NodeId;
 
@@ -31,6 +32,8 @@ pub struct Options {
     pub reads: ReadMode,
     /// Where time comes from.
     pub clock: Arc<dyn Clock>,
+    /// What the data lies on.
+    pub disk: Arc<dyn Disk>,
     /// The way to the other nodes.
     pub transport: Arc<dyn Transport>,
     /// Told of each applied entry: the commands in it, and how long applying it took. Holds up the next entry.
@@ -50,6 +53,7 @@ impl Options {
             proposals: ProposalLimits::default(),
             reads: ReadMode::default(),
             clock: Arc::new(SystemClock::new()),
+            disk: Arc::new(RealDisk),
             transport,
             on_applied: Arc::new(|_, _| {}),
         }

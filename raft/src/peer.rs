@@ -10,6 +10,7 @@ use crate::admin::Admin;
 use crate::audit;
 use crate::clock::Clock;
 use crate::convert;
+use crate::disk::{self, Disk};
 use crate::propose::Proposer;
 use crate::read::ReadGate;
 use crate::snapshot::receive::Incoming;
@@ -155,7 +156,10 @@ impl PeerService {
         let offer: wire::SnapshotOffer = wire::decode(body)?;
         let _receiving = self.begin_receiving()?;
         let machine = self.machine.clone();
-        let (manifest, received) = blocking(move || machine.snapshots().offered(offer.manifest)).await?;
+        let (manifest, received) = blocking(self.machine.disk().as_ref(), move || {
+            machine.snapshots().offered(offer.manifest)
+        })
+        .await?;
         self.machine.check_readable(&manifest).map_err(PeerError::Stopped)?;
         Ok(wire::encode(&wire::SnapshotProgress { received }))
     }
@@ -175,7 +179,8 @@ impl PeerService {
         let mut frames = Box::pin(frames);
         let first = next_frame(&mut frames).await?;
         let machine = self.machine.clone();
-        let mut incoming: Incoming = blocking(move || machine.snapshots().receive(first)).await?;
+        let mut incoming: Incoming =
+            blocking(self.machine.disk().as_ref(), move || machine.snapshots().receive(first)).await?;
         own_vote(from, &incoming.vote)?;
         self.machine
             .check_readable(incoming.manifest())
@@ -183,7 +188,7 @@ impl PeerService {
 
         loop {
             let frame = next_frame(&mut frames).await?;
-            let (taken, last) = blocking(move || {
+            let (taken, last) = blocking(self.machine.disk().as_ref(), move || {
                 let last = incoming.frame(frame)?;
                 Ok((incoming, last))
             })
@@ -194,7 +199,7 @@ impl PeerService {
             }
         }
         let vote = incoming.vote;
-        let snapshot = blocking(move || incoming.finish()).await?;
+        let snapshot = blocking(self.machine.disk().as_ref(), move || incoming.finish()).await?;
         tracing::info!(from, last = ?snapshot.meta().last_log_id, "a snapshot has arrived");
         let reply = self
             .raft
@@ -219,9 +224,10 @@ where
 }
 
 async fn blocking<T: Send + 'static>(
+    disk: &dyn Disk,
     work: impl FnOnce() -> Result<T, PeerError> + Send + 'static,
 ) -> Result<T, PeerError> {
-    match tokio::task::spawn_blocking(work).await {
+    match disk::blocking(disk, work).await {
         Ok(result) => result,
         Err(error) => Err(PeerError::Stopped(error.to_string())),
     }

@@ -15,6 +15,7 @@ use futures::{FutureExt, Stream, StreamExt};
 use openraft::OptionalSend;
 use openraft::storage::{ApplyResponder, EntryResponder, RaftSnapshotBuilder, RaftStateMachine, Snapshot};
 use prost::Message;
+use tarn_invariants::{debug_holds, raft};
 use tarn_machine::{Machine, ReadyGroup, Versions};
 use tarn_proto::v1;
 use tarn_storage::{Batch, Engine, Keyspace};
@@ -22,7 +23,7 @@ use tokio::sync::{broadcast, watch};
 
 use crate::convert;
 use crate::crash;
-use crate::engines;
+use crate::disk::{self, Disk};
 use crate::snapshot::{SnapshotDir, SnapshotStore, StateLabel};
 use crate::state_dirs::StateDirs;
 use crate::types::{Entry, EntryPayload, FatalFlag, LogId, NodeId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
@@ -92,6 +93,7 @@ struct Shared {
     snapshots: SnapshotStore,
     versions: Versions,
     on_applied: OnApplied,
+    disk: Arc<dyn Disk>,
     fatal: FatalFlag,
     applied: watch::Sender<Applied>,
     events: broadcast::Sender<EventBatch>,
@@ -113,11 +115,12 @@ impl StateMachine {
         data_dir: &Path,
         versions: Versions,
         on_applied: OnApplied,
+        disk: Arc<dyn Disk>,
         fatal: FatalFlag,
     ) -> Result<Self, io::Error> {
         let (dirs, current) = StateDirs::open(data_dir.join("state"))?;
         let generation = current.max(1);
-        let live = Live::open(dirs.path(generation), generation, versions)?;
+        let live = Live::open(disk.as_ref(), dirs.path(generation), generation, versions)?;
         if current == 0 {
             dirs.switch(generation)?;
         }
@@ -130,6 +133,7 @@ impl StateMachine {
                 snapshots: SnapshotStore::open(data_dir.join("snapshots"))?,
                 versions,
                 on_applied,
+                disk,
                 fatal,
                 applied,
                 events: broadcast::Sender::new(EVENT_BATCHES),
@@ -163,6 +167,11 @@ impl StateMachine {
         &self.shared.snapshots
     }
 
+    /// What the data lies on.
+    pub fn disk(&self) -> &Arc<dyn Disk> {
+        &self.shared.disk
+    }
+
     pub fn versions(&self) -> Versions {
         self.shared.versions
     }
@@ -183,8 +192,8 @@ impl StateMachine {
 }
 
 impl Live {
-    fn open(path: PathBuf, generation: u64, versions: Versions) -> Result<Self, io::Error> {
-        let engine = engines::open_state(&path)?;
+    fn open(disk: &dyn Disk, path: PathBuf, generation: u64, versions: Versions) -> Result<Self, io::Error> {
+        let engine = disk::open_state(disk, &path)?;
         let machine = Machine::open(engine.clone(), versions).map_err(io::Error::other)?;
         let last_applied = match engine.get(RAFT, APPLIED).map_err(io::Error::other)? {
             None => None,
@@ -258,6 +267,10 @@ impl Shared {
         let mut guard = self.live.write().map_err(|_| self.fatal.stop("the kernel panicked"))?;
         let live = guard.as_mut().ok_or_else(closed)?;
         let index = entry.log_id.index;
+        debug_holds!(raft::applied_in_order(
+            live.last_applied.as_ref().map(convert::entry_id),
+            convert::entry_id(&entry.log_id)
+        ));
         let mut extra = Batch::new();
         extra.put(RAFT, APPLIED, convert::log_id_to_wire(&entry.log_id).encode_to_vec());
         let mut batch = EventBatch {
@@ -339,7 +352,12 @@ impl Shared {
             guard.as_ref().ok_or_else(closed)?.generation + 1
         };
         snapshot.copy_state(&self.dirs.path(generation))?;
-        let live = Live::open(self.dirs.path(generation), generation, self.versions)?;
+        let live = Live::open(
+            self.disk.as_ref(),
+            self.dirs.path(generation),
+            generation,
+            self.versions,
+        )?;
         let meta = snapshot.meta();
         if live.last_applied != meta.last_log_id {
             return Err(io::Error::other(format!(
@@ -392,7 +410,7 @@ impl StateMachine {
         work: impl FnOnce(&Shared) -> Result<T, io::Error> + Send + 'static,
     ) -> Result<T, io::Error> {
         let shared = self.shared.clone();
-        let result = match tokio::task::spawn_blocking(move || work(&shared)).await {
+        let result = match disk::blocking(self.shared.disk.as_ref(), move || work(&shared)).await {
             Ok(result) => result,
             Err(error) if error.is_panic() => Err(io::Error::other("the kernel panicked; its message is in the log")),
             // The runtime is shutting down.

@@ -11,7 +11,7 @@ use openraft::{OptionalSend, StorageError};
 use tarn_machine::Versions;
 use tempfile::TempDir;
 
-use crate::engines;
+use crate::disk::{self, RealDisk};
 use crate::log_store::{LogLimits, LogStore};
 use crate::snapshot::SnapshotDir;
 use crate::state_machine::StateMachine;
@@ -83,9 +83,10 @@ impl StoreBuilder<TypeConfig, LogStore, Gapless, Guard> for Builder {
     async fn build(&self) -> Result<(Guard, LogStore, Gapless), StorageError<TypeConfig>> {
         let temp = tempfile::tempdir().unwrap();
         let fatal = FatalFlag::new();
-        let engine = engines::open_log(&temp.path().join("log")).unwrap();
-        let log = LogStore::open(engine, 1, self.limits, fatal.clone()).unwrap();
-        let machine = StateMachine::open(temp.path(), Versions::CURRENT, Arc::new(|_, _| {}), fatal).unwrap();
+        let disk: Arc<dyn disk::Disk> = Arc::new(RealDisk);
+        let engine = disk::open_log(disk.as_ref(), &temp.path().join("log")).unwrap();
+        let log = LogStore::open(engine, 1, self.limits, &disk, fatal.clone()).unwrap();
+        let machine = StateMachine::open(temp.path(), Versions::CURRENT, Arc::new(|_, _| {}), disk, fatal).unwrap();
         let guard = Guard {
             _temp: temp,
             log: log.clone(),

@@ -69,8 +69,10 @@
 //! | [`dir`] | durable renames and pointer files, for whoever installs a snapshot |
 //! | [`mod@format`] | the version number that every data directory carries |
 //! | [`crash`] | named points at which a test build aborts |
+//! | [`canary`] | bugs planted on purpose in a test build |
 
 mod batch;
+pub mod canary;
 #[cfg(any(test, feature = "conformance"))]
 pub mod conformance;
 pub mod crash;

@@ -244,6 +244,9 @@ impl Machine {
         hasher.update(batch.as_bytes());
         let digest = *hasher.finalize().as_bytes();
         batch.put(STATE, Key::Digest.encode(), digest);
+        if tarn_storage::canary::planted("index-apart") {
+            self.engine.write(std::mem::take(&mut batch), Durability::Buffered)?;
+        }
         batch.append(extra);
         self.engine.write(batch, Durability::Buffered)?;
         self.meta = meta;

@@ -23,12 +23,15 @@ use std::sync::{Arc, Mutex, MutexGuard, RwLock};
 use futures::{Stream, StreamExt, TryStreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, entry::RaftEntry};
+use tarn_invariants::{debug_holds, raft};
 use tarn_storage::{Batch, Engine, Range, StorageError};
 
 use self::cache::Cache;
 pub(crate) use self::records::KEYSPACES;
 use self::records::{ENTRIES, META};
 use self::writer::{Done, Job, Kind, Writer};
+use crate::convert;
+use crate::disk::Disk;
 use crate::types::{Entry, FatalFlag, LogId, NodeId, TypeConfig, Vote};
 
 /// How much the log keeps in memory and sends at once.
@@ -69,6 +72,7 @@ impl LogStore {
         engine: Arc<dyn Engine>,
         node_id: NodeId,
         limits: LogLimits,
+        disk: &Arc<dyn Disk>,
         fatal: FatalFlag,
     ) -> Result<Self, io::Error> {
         records::claim(engine.as_ref(), node_id)?;
@@ -91,7 +95,7 @@ impl LogStore {
         };
         Ok(Self {
             shared: Arc::new(Shared {
-                writer: Writer::spawn(engine.clone(), fatal),
+                writer: Writer::spawn(engine.clone(), disk, fatal),
                 engine: RwLock::new(Some(engine)),
                 state: Mutex::new(state),
                 limits,
@@ -327,6 +331,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         let next = last_log_id.as_ref().map_or(0, |id| id.index + 1);
         {
             let mut state = self.state();
+            debug_holds!(raft::committed_stays(
+                state.committed.as_ref().map(convert::entry_id),
+                last_log_id.as_ref().map(convert::entry_id)
+            ));
             state.cache.truncate(next);
             // After the end there is nothing to remove, and what is purged is gone already.
             if last_log_id < state.last {

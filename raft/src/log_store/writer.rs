@@ -1,4 +1,4 @@
-//! The thread that makes the log durable.
+//! The thread that makes the log durable; in a simulation, a task.
 //!
 //! It takes what is queued, writes it as one batch with one flush, and then answers everyone who waited. While it
 //! flushes, the next group gathers in the queue: the slower the disk, the larger the groups.
@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::closed;
 use crate::crash;
+use crate::disk::Disk;
 use crate::types::{FatalFlag, TypeConfig};
 
 /// Writes that may wait for the writer. When full, openraft waits in `append`, which is the back-pressure wanted: a disk
@@ -57,19 +58,29 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn spawn(engine: Arc<dyn Engine>, fatal: FatalFlag) -> Self {
+    pub fn spawn(engine: Arc<dyn Engine>, disk: &Arc<dyn Disk>, fatal: FatalFlag) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
         let flushed = Arc::new(AtomicU64::new(0));
-        let thread = std::thread::Builder::new()
-            .name("tarn-log".into())
-            .spawn({
-                let flushed = flushed.clone();
-                move || run(engine, jobs, &flushed, &fatal)
-            })
-            .expect("a node that cannot start a thread cannot start");
+        let pen = Pen {
+            engine,
+            flushed: flushed.clone(),
+            fatal,
+        };
+        let thread = match disk.simulated_delay() {
+            None => Some(
+                std::thread::Builder::new()
+                    .name("tarn-log".into())
+                    .spawn(move || pen.run(jobs))
+                    .expect("a node that cannot start a thread cannot start"),
+            ),
+            Some(_) => {
+                tokio::spawn(pen.run_simulated(jobs, disk.clone()));
+                None
+            }
+        };
         Self {
             queue: Mutex::new(Some(queue)),
-            thread: Mutex::new(Some(thread)),
+            thread: Mutex::new(thread),
             issued: AtomicU64::new(0),
             flushed,
         }
@@ -102,29 +113,60 @@ impl Writer {
     }
 }
 
-fn run(engine: Arc<dyn Engine>, mut jobs: mpsc::Receiver<Job>, flushed: &AtomicU64, fatal: &FatalFlag) {
-    while let Some(first) = jobs.blocking_recv() {
-        let mut group = gather(first, &mut jobs);
-        let result = write(engine.as_ref(), &mut group);
+/// What the writer holds.
+struct Pen {
+    engine: Arc<dyn Engine>,
+    flushed: Arc<AtomicU64>,
+    fatal: FatalFlag,
+}
+
+impl Pen {
+    fn run(self, mut jobs: mpsc::Receiver<Job>) {
+        while let Some(first) = jobs.blocking_recv() {
+            if !self.write_group(first, &mut jobs) {
+                return;
+            }
+        }
+        self.finish();
+    }
+
+    /// The same on the one thread of a simulation, where a flush takes simulated time.
+    async fn run_simulated(self, mut jobs: mpsc::Receiver<Job>, disk: Arc<dyn Disk>) {
+        while let Some(first) = jobs.recv().await {
+            if let Some(delay) = disk.simulated_delay() {
+                delay.await;
+            }
+            if !self.write_group(first, &mut jobs) {
+                return;
+            }
+        }
+        self.finish();
+    }
+
+    /// Writes a job with those that are queued behind it. False: the disk failed.
+    fn write_group(&self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> bool {
+        let mut group = gather(first, jobs);
+        let result = write(self.engine.as_ref(), &mut group);
         if let Err(error) = &result {
-            fatal.raise(format!("the log cannot be written: {error}"));
+            self.fatal.raise(format!("the log cannot be written: {error}"));
         }
         for (kind, done) in group.waiting {
             if let (Kind::Append { sequence }, Ok(())) = (kind, &result) {
-                flushed.store(sequence, Ordering::Release);
+                self.flushed.store(sequence, Ordering::Release);
             }
             done.complete(match &result {
                 Ok(()) => Ok(()),
                 Err(error) => Err(io::Error::other(error.to_string())),
             });
         }
-        if result.is_err() {
-            // Nobody can say what the disk holds after a failed flush: nothing more is written.
-            return;
-        }
+        // Nobody can say what the disk holds after a failed flush: nothing more is written.
+        result.is_ok()
     }
-    if let Err(error) = engine.sync() {
-        fatal.raise(format!("the log cannot be flushed: {error}"));
+
+    fn finish(&self) {
+        if let Err(error) = self.engine.sync() {
+            self.fatal.raise(format!("the log cannot be flushed: {error}"));
+        }
     }
 }
 
@@ -166,7 +208,8 @@ fn write(engine: &dyn Engine, group: &mut Group) -> Result<(), tarn_storage::Sto
             crash::LOG_PURGE_AFTER,
         ),
     ];
-    let durability = match has(|kind| *kind != Kind::Committed && *kind != Kind::Purge) {
+    let unsafe_answer = tarn_storage::canary::planted("ack-before-fsync");
+    let durability = match !unsafe_answer && has(|kind| *kind != Kind::Committed && *kind != Kind::Purge) {
         true => Durability::Synced,
         // A lost purge is repeated, and a lost mark of what is committed is learnt again.
         false => Durability::Buffered,

@@ -210,9 +210,14 @@ mod tests {
     }
 
     async fn frames(pair: &Pair, received: Vec<u64>) -> Vec<Bytes> {
-        send::frames(pair.snapshot.clone(), &Vote::new_committed(1, 1), received)
-            .collect()
-            .await
+        send::frames(
+            pair.snapshot.clone(),
+            &Vote::new_committed(1, 1),
+            received,
+            Arc::new(crate::RealDisk),
+        )
+        .collect()
+        .await
     }
 
     fn receive(pair: &Pair, frames: &[Bytes]) -> Result<SnapshotDir, PeerError> {

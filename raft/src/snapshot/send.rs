@@ -10,6 +10,7 @@ use futures::{StreamExt, stream};
 
 use super::SnapshotDir;
 use crate::convert;
+use crate::disk::{self, Disk};
 use crate::transport::ByteStream;
 use crate::types::Vote;
 use crate::wire::{self, SnapshotBegin, SnapshotChunk, SnapshotFrame, SnapshotPart};
@@ -29,7 +30,7 @@ struct Cursor {
 
 /// The frames of a snapshot, without what the receiver has already. After a file that cannot be read the stream ends
 /// early, which the receiver notices by the missing last frame.
-pub(crate) fn frames(snapshot: Arc<SnapshotDir>, vote: &Vote, received: Vec<u64>) -> ByteStream {
+pub(crate) fn frames(snapshot: Arc<SnapshotDir>, vote: &Vote, received: Vec<u64>, disk: Arc<dyn Disk>) -> ByteStream {
     let begin = frame(SnapshotPart::Begin(SnapshotBegin {
         vote: Some(convert::vote_to_wire(vote)),
         manifest: snapshot.manifest_bytes.clone(),
@@ -41,12 +42,12 @@ pub(crate) fn frames(snapshot: Arc<SnapshotDir>, vote: &Vote, received: Vec<u64>
         received,
         ended: false,
     };
-    let rest = stream::unfold(cursor, |cursor| async move {
+    let rest = stream::unfold((cursor, disk), |(cursor, disk)| async move {
         if cursor.ended {
             return None;
         }
-        match tokio::task::spawn_blocking(move || cursor.next()).await {
-            Ok(Ok(next)) => Some(next),
+        match disk::blocking(disk.as_ref(), move || cursor.next()).await {
+            Ok(Ok((frame, cursor))) => Some((frame, (cursor, disk))),
             Ok(Err(error)) => {
                 tracing::error!(%error, "a snapshot cannot be read");
                 None

@@ -1,5 +1,6 @@
 //! Named leases: locks with a holder, an end, and a token that only grows.
 
+use tarn_invariants::{debug_holds, leases};
 use tarn_proto::v1::{
     AcquireLeaseRequest, AcquireLeaseResponse, EventKind, NamedLease, ReleaseLeaseRequest, ReleaseLeaseResponse,
     RenewLeaseRequest, RenewLeaseResponse,
@@ -18,7 +19,8 @@ use crate::txn::Txn;
 /// The command: takes the lease if nobody holds it.
 pub fn acquire_lease(txn: &mut Txn<'_>, request: AcquireLeaseRequest) -> Result<AcquireLeaseResponse, Refusal> {
     let ns = txn.namespace(&request.namespace)?;
-    match load(txn, ns, &request.name)? {
+    let previous = load(txn, ns, &request.name)?;
+    match &previous {
         Some(row) if row.expires_at_ms > txn.now => {
             let message = format!(
                 "lease {:?} is held by {:?} until {} unless renewed: wait for its release",
@@ -40,6 +42,12 @@ pub fn acquire_lease(txn: &mut Txn<'_>, request: AcquireLeaseRequest) -> Result<
         acquired_at_ms: txn.now,
         expires_at_ms: txn.now + or_default(request.ttl_ms, limits::LEASE_MS_DEFAULT),
     };
+    if let Some(previous) = &previous {
+        debug_holds!(leases::no_overlap(
+            holding(&request.name, previous),
+            holding(&request.name, &row)
+        ));
+    }
     txn.ix.namespace_mut(ns)?.named_leases += 1;
     txn.ix.wakes.insert(wake(ns, &request.name, &row));
     txn.rows.put(
@@ -105,6 +113,16 @@ pub fn message(namespace: &str, name: &str, row: NamedLeaseRow) -> NamedLease {
         token: row.token,
         acquired_at_ms: row.acquired_at_ms,
         expires_at_ms: row.expires_at_ms,
+    }
+}
+
+fn holding<'a>(name: &'a str, row: &'a NamedLeaseRow) -> leases::Holding<'a> {
+    leases::Holding {
+        name,
+        holder: &row.holder,
+        token: row.token,
+        from: row.acquired_at_ms,
+        until: row.expires_at_ms,
     }
 }
 

@@ -1,6 +1,7 @@
 //! Timers: at a time, enqueue a task or mark an event. Firing happens when time passes, inside `apply`.
 
 use bytes::Bytes;
+use tarn_invariants::{debug_holds, timers};
 use tarn_proto::v1::{
     CancelTimerRequest, CancelTimerResponse, EventKind, ScheduleTimerRequest, ScheduleTimerResponse, Timer, TimerState,
     timer_action,
@@ -74,6 +75,7 @@ pub fn fire(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
             Id(id)
         )));
     };
+    debug_holds!(timers::never_early(&Id(id).to_string(), row.due_at_ms, txn.now));
     let namespace = txn.namespace_name(ns)?;
     match row.action.clone().and_then(|action| action.action) {
         Some(timer_action::Action::Enqueue(spec)) => match admit::admit(txn, ns, vec![spec], Dangling::Fail) {

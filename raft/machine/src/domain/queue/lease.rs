@@ -1,5 +1,6 @@
 //! Leases on tasks: a worker takes tasks and keeps them.
 
+use tarn_invariants::{debug_holds, tasks};
 use tarn_proto::v1::{
     EventKind, HeartbeatTasksRequest, HeartbeatTasksResponse, LeaseReport, LeaseStatus, LeaseTasksRequest,
     LeaseTasksResponse, LeasedTask, TaskState,
@@ -64,6 +65,16 @@ pub fn lease_tasks(txn: &mut Txn<'_>, request: LeaseTasksRequest) -> Result<Leas
 fn begin_attempt(txn: &mut Txn<'_>, task: &mut Task, worker: u64, expires: u64) -> Result<(), Fatal> {
     let (now, token) = (txn.now, txn.next_id());
     let row = &mut task.row;
+    let last_token = row.attempts.last().map_or(0, |last| last.token).max(row.returned_token);
+    debug_holds!(tasks::leased_once(
+        last_token,
+        tasks::Grant {
+            task: &Id(task.id).to_string(),
+            token,
+            attempt: row.attempts_begun + 1,
+            worker: &Id(worker).to_string(),
+        }
+    ));
     row.set_state(TaskState::Running);
     row.worker = worker;
     row.token = token;

@@ -1,0 +1,153 @@
+//! Named leases: locks with a holder, an end, and a token that only grows.
+
+use std::collections::BTreeMap;
+
+use crate::{Invariant, Verdict};
+
+/// See [`no_overlap`].
+pub const NO_OVERLAP: Invariant = Invariant {
+    name: "no overlap of named leases",
+    rule: "a named lease is given to the next holder after it was released or its time was up, with a higher token",
+    source: "design, domains: named leases with holder, token, expiry; anchors, test 10",
+};
+
+/// One holding of a named lease, on one scale of time: the cluster's (the machine's milliseconds) or log positions, never
+/// different machines' clocks.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct Holding<'a> {
+    /// The lease's name, with its namespace if there are several.
+    pub name: &'a str,
+    /// Who held it.
+    pub holder: &'a str,
+    /// The fencing token.
+    pub token: u64,
+    /// When it was acquired.
+    pub from: u64,
+    /// When it ended: the release, or the expiry that the last accepted renewal gave.
+    pub until: u64,
+}
+
+/// `next` is acquired after `previous` was held under the same name.
+///
+/// # Errors
+///
+/// It begins before the other has ended, or its token is not higher ([`NO_OVERLAP`]).
+pub fn no_overlap(previous: Holding<'_>, next: Holding<'_>) -> Verdict {
+    NO_OVERLAP.require(previous.until <= next.from && previous.token < next.token, || {
+        format!("{next:?} begins while {previous:?} lasts")
+    })
+}
+
+/// Looks through all holdings of any names, in any order.
+///
+/// # Errors
+///
+/// The first pair that overlaps ([`NO_OVERLAP`]).
+pub fn no_overlaps<'a>(holdings: impl IntoIterator<Item = Holding<'a>>) -> Verdict {
+    let mut by_name: BTreeMap<&str, Vec<Holding<'a>>> = BTreeMap::new();
+    for holding in holdings {
+        by_name.entry(holding.name).or_default().push(holding);
+    }
+    for mut held in by_name.into_values() {
+        held.sort_by_key(|holding| holding.token);
+        for pair in held.windows(2) {
+            no_overlap(pair[0], pair[1])?;
+        }
+    }
+    Ok(())
+}
+
+/// A protected resource that takes writes together with the lease's token: what a correct user of a lock builds. `highest`
+/// is the highest token that it took before, 0 before the first; a lower one must have been refused.
+///
+/// # Errors
+///
+/// A write under an older token was taken ([`NO_OVERLAP`]).
+pub fn writes_never_interleave(name: &str, highest: u64, token: u64) -> Verdict {
+    NO_OVERLAP.require(token >= highest, || {
+        format!("a write under token {token} of lease {name} was taken after one under token {highest}")
+    })
+}
+
+/// Monitor of [`no_overlap`] over what the log says: acquisitions, renewals and ends in their order.
+#[derive(Clone, Default, Debug)]
+pub struct Holders {
+    held: BTreeMap<String, (u64, u64)>,
+}
+
+impl Holders {
+    /// The lease was acquired at `at`, until `until` unless renewed.
+    ///
+    /// # Errors
+    ///
+    /// Somebody holds it, or held it under a token that is not lower ([`NO_OVERLAP`]).
+    pub fn acquired(&mut self, name: &str, token: u64, at: u64, until: u64) -> Verdict {
+        let previous = self.held.insert(name.to_owned(), (token, until));
+        let Some((last_token, last_until)) = previous else {
+            return Ok(());
+        };
+        NO_OVERLAP.require(last_until <= at && last_token < token, || {
+            format!(
+                "lease {name} is acquired at {at} under token {token}, and token {last_token} lasts until {last_until}"
+            )
+        })
+    }
+
+    /// The lease was renewed under a token.
+    ///
+    /// # Errors
+    ///
+    /// The token is not the holder's, or its time was up ([`NO_OVERLAP`]).
+    pub fn renewed(&mut self, name: &str, token: u64, at: u64, until: u64) -> Verdict {
+        let held = self.held.get(name).copied();
+        NO_OVERLAP.require(held.is_some_and(|held| held.0 == token && held.1 > at), || {
+            format!("lease {name} is renewed at {at} under token {token}, and {held:?} holds it (token, until)")
+        })?;
+        self.held.insert(name.to_owned(), (token, until));
+        Ok(())
+    }
+
+    /// The lease was released, or its expiry was noticed.
+    pub fn ended(&mut self, name: &str, at: u64) {
+        if let Some((_, until)) = self.held.get_mut(name) {
+            *until = at.min(*until);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn holding(name: &str, token: u64, from: u64, until: u64) -> Holding<'_> {
+        Holding {
+            name,
+            holder: "h",
+            token,
+            from,
+            until,
+        }
+    }
+
+    #[test]
+    fn holdings_of_one_name_follow_each_other() {
+        no_overlaps([holding("a", 2, 20, 30), holding("a", 1, 10, 20), holding("b", 3, 0, 99)]).unwrap();
+        let overlapping = [holding("a", 1, 10, 21), holding("a", 2, 20, 30)];
+        assert_eq!(no_overlaps(overlapping).unwrap_err().invariant, NO_OVERLAP);
+        assert!(no_overlap(holding("a", 2, 10, 20), holding("a", 2, 20, 30)).is_err());
+    }
+
+    #[test]
+    fn the_monitor_follows_renewals_and_releases() {
+        let mut holders = Holders::default();
+        holders.acquired("a", 1, 10, 20).unwrap();
+        holders.renewed("a", 1, 15, 40).unwrap();
+        assert!(holders.clone().acquired("a", 2, 30, 50).is_err());
+        assert!(holders.clone().renewed("a", 1, 41, 50).is_err());
+        assert!(holders.clone().renewed("a", 2, 20, 50).is_err());
+        holders.ended("a", 25);
+        holders.acquired("a", 2, 30, 50).unwrap();
+        writes_never_interleave("a", 2, 2).unwrap();
+        assert!(writes_never_interleave("a", 2, 1).is_err());
+    }
+}

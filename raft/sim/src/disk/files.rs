@@ -1,0 +1,213 @@
+//! What a power cut leaves of a file system: what was flushed, and any part of what was not.
+//!
+//! Snapshots are directories of real files, below a temporary directory. The binary's `fsync` (see `main.rs`) comes here: a flushed file's
+//! content and a flushed directory's names are remembered by inode. After a power cut a new tree is written from that memory. A name that was
+//! not flushed with its directory may be there or not; bytes at the end of a file that were not flushed may be torn off.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::c_int;
+use std::fs;
+use std::io;
+use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::path::Path;
+use std::sync::Mutex;
+
+use super::current;
+use crate::dice::Dice;
+
+#[derive(Clone, Debug)]
+enum Durable {
+    File(Vec<u8>),
+    Directory(BTreeMap<String, u64>),
+}
+
+/// By inode, for all nodes of the process: one process simulates one cluster.
+static DURABLE: Mutex<BTreeMap<u64, Durable>> = Mutex::new(BTreeMap::new());
+
+/// A file or directory is flushed by the code under test. `None` outside a simulation; an error number where the simulated disk fails.
+pub fn flushed(file: c_int) -> Option<Result<(), c_int>> {
+    let disk = current()?;
+    Some(match disk.durable_step("a flush") {
+        Ok(()) => remember(&format!("/proc/self/fd/{file}")).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)),
+        Err(_) => Err(libc::EIO),
+    })
+}
+
+fn remember(path: impl AsRef<Path>) -> io::Result<()> {
+    let path = path.as_ref();
+    let metadata = fs::metadata(path)?;
+    let durable = match metadata.is_dir() {
+        true => Durable::Directory(names(path)?),
+        false => Durable::File(fs::read(path)?),
+    };
+    lock().insert(metadata.ino(), durable);
+    Ok(())
+}
+
+fn names(directory: &Path) -> io::Result<BTreeMap<String, u64>> {
+    fs::read_dir(directory)?
+        .map(|entry| {
+            let entry = entry?;
+            Ok((entry.file_name().to_string_lossy().into_owned(), entry.ino()))
+        })
+        .collect()
+}
+
+/// Writes what a power cut at this moment would leave of the tree at `from` into a new tree at `to`, where all of it is durable.
+///
+/// # Errors
+///
+/// The real disk fails.
+pub fn survivors(from: &Path, to: &Path, dice: &mut Dice) -> io::Result<()> {
+    let durable = lock().clone();
+    let inode = fs::metadata(from)?.ino();
+    rebuild(&durable, inode, Some(from), to, dice)?;
+    all_durable(to)
+}
+
+fn rebuild(
+    durable: &BTreeMap<u64, Durable>,
+    inode: u64,
+    live: Option<&Path>,
+    to: &Path,
+    dice: &mut Dice,
+) -> io::Result<()> {
+    let live = live.filter(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.ino() == inode));
+    let is_directory = match (durable.get(&inode), live) {
+        (Some(known), _) => matches!(known, Durable::Directory(_)),
+        (None, Some(path)) => path.is_dir(),
+        (None, None) => return Ok(()),
+    };
+    match is_directory {
+        true => rebuild_directory(durable, inode, live, to, dice),
+        false => rebuild_file(durable.get(&inode), live, to, dice),
+    }
+}
+
+fn rebuild_directory(
+    durable: &BTreeMap<u64, Durable>,
+    inode: u64,
+    live: Option<&Path>,
+    to: &Path,
+    dice: &mut Dice,
+) -> io::Result<()> {
+    fs::create_dir(to)?;
+    let flushed = match durable.get(&inode) {
+        Some(Durable::Directory(names)) => names.clone(),
+        _ => BTreeMap::new(),
+    };
+    let present = live.map(names).transpose()?.unwrap_or_default();
+    let all: BTreeSet<&String> = flushed.keys().chain(present.keys()).collect();
+    for name in all {
+        let (before, now) = (flushed.get(name), present.get(name));
+        let kept = match before == now || dice.percent(50) {
+            true => before,
+            false => now,
+        };
+        if let Some(kept) = kept {
+            let path = live.map(|live| live.join(name));
+            rebuild(durable, *kept, path.as_deref(), &to.join(name), dice)?;
+        }
+    }
+    Ok(())
+}
+
+fn rebuild_file(durable: Option<&Durable>, live: Option<&Path>, to: &Path, dice: &mut Dice) -> io::Result<()> {
+    let flushed: &[u8] = match durable {
+        Some(Durable::File(content)) => content,
+        _ => &[],
+    };
+    let present = match live {
+        Some(path) => fs::read(path)?,
+        None => flushed.to_vec(),
+    };
+    // The end that was appended and not flushed is torn off anywhere.
+    let kept = match present.starts_with(flushed) {
+        true => &present[..flushed.len() + dice.below(present.len() - flushed.len() + 1)],
+        false => flushed,
+    };
+    fs::write(to, kept)
+}
+
+fn all_durable(path: &Path) -> io::Result<()> {
+    remember(path)?;
+    if path.is_dir() {
+        for name in names(path)?.keys() {
+            all_durable(&path.join(name))?;
+        }
+    }
+    Ok(())
+}
+
+fn lock() -> std::sync::MutexGuard<'static, BTreeMap<u64, Durable>> {
+    DURABLE.lock().expect("no holder of this lock panics")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Flushes as the hook would.
+    fn flush(path: &Path) {
+        remember(path).unwrap();
+    }
+
+    fn left(from: &Path, to: &Path, seed: u64) -> BTreeMap<String, String> {
+        let _ = fs::remove_dir_all(to);
+        survivors(from, to, &mut Dice::new(seed, "test")).unwrap();
+        let entries = fs::read_dir(to).unwrap().map(|entry| entry.unwrap());
+        entries
+            .map(|entry| {
+                let name = entry.file_name().into_string().unwrap();
+                (name, fs::read_to_string(entry.path()).unwrap())
+            })
+            .collect()
+    }
+
+    #[test]
+    fn what_was_flushed_stays_and_the_rest_may_go() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("kept"), "flushed").unwrap();
+        flush(&from.join("kept"));
+        flush(&from);
+        fs::write(from.join("kept"), "flushed and more").unwrap();
+        fs::write(from.join("loose"), "nobody flushed this").unwrap();
+
+        let outcomes: Vec<_> = (0..64).map(|seed| left(&from, &to, seed)).collect();
+        assert!(outcomes.iter().all(|files| files["kept"].starts_with("flushed")));
+        assert!(outcomes.iter().any(|files| files["kept"] == "flushed"));
+        assert!(
+            outcomes.iter().any(|files| files["kept"].len() > "flushed".len()),
+            "torn anywhere"
+        );
+        assert!(outcomes.iter().any(|files| files.contains_key("loose")));
+        assert!(outcomes.iter().any(|files| !files.contains_key("loose")));
+
+        flush(&from.join("kept"));
+        flush(&from.join("loose"));
+        flush(&from);
+        let all = left(&from, &to, 1);
+        assert_eq!(
+            (all["kept"].as_str(), all["loose"].as_str()),
+            ("flushed and more", "nobody flushed this")
+        );
+    }
+
+    #[test]
+    fn a_name_that_was_changed_and_not_flushed_may_be_the_old_one() {
+        let temp = tempfile::tempdir().unwrap();
+        let (from, to) = (temp.path().join("from"), temp.path().join("to"));
+        fs::create_dir(&from).unwrap();
+        fs::write(from.join("old"), "x").unwrap();
+        flush(&from.join("old"));
+        flush(&from);
+        fs::rename(from.join("old"), from.join("new")).unwrap();
+        let outcomes: Vec<_> = (0..64).map(|seed| left(&from, &to, seed)).collect();
+        assert!(outcomes.iter().any(|files| files.contains_key("old")));
+        assert!(outcomes.iter().any(|files| files.contains_key("new")));
+        flush(&from);
+        assert_eq!(left(&from, &to, 1).into_keys().collect::<Vec<_>>(), ["new"]);
+    }
+}

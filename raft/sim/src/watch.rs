@@ -1,0 +1,308 @@
+//! Watches a whole cluster from outside, and compares everything it sees with the invariants.
+
+use std::collections::BTreeMap;
+
+use tarn_invariants::raft::{
+    AppliedEntries, Elections, EntryId, LogEntry, LogMatching, applied_in_order, durable_acknowledgement,
+    leader_completeness, monotonic_commit,
+};
+use tarn_invariants::timers::Firings;
+use tarn_invariants::watch::{self, Place};
+use tarn_invariants::{Verdict, Violation};
+use tarn_proto::v1::{Event, EventKind};
+use tarn_raft::{EventBatch, NodeId, Status};
+
+use crate::dice::hash;
+use crate::tap::{NODES_MAX, Told, leadership};
+use crate::trace::Trace;
+
+/// What is known of one node.
+#[derive(Default)]
+struct Node {
+    log: BTreeMap<u64, LogEntry>,
+    /// The log's last entry that a power cut would leave, and how far the log is purged into a durable snapshot.
+    durable: u64,
+    purged: u64,
+    applied: Option<EntryId>,
+    committed: u64,
+    last_event: Option<Place>,
+    leadership: u64,
+    /// Processes so far.
+    life: u64,
+}
+
+/// The observer of a cluster.
+pub struct Watcher {
+    trace: Trace,
+    nodes: BTreeMap<NodeId, Node>,
+    elections: Elections,
+    logs: LogMatching,
+    applied: AppliedEntries,
+    contents: BTreeMap<EntryId, u64>,
+    /// By index, the highest term in which anybody led when the entry was first applied: it was committed in that term or an earlier one.
+    committed_by: BTreeMap<u64, u64>,
+    highest_term: u64,
+    events: BTreeMap<u64, Vec<Event>>,
+    /// Due times of timers, from whoever scheduled them.
+    firings: Firings,
+    due: BTreeMap<String, u64>,
+    fired: BTreeMap<String, u64>,
+    /// A majority of the founders, as long as nobody has changed the members.
+    majority: Option<usize>,
+}
+
+impl Watcher {
+    /// Watches a cluster that is founded with so many voters.
+    pub fn new(voters: usize, trace: Trace) -> Self {
+        Self {
+            trace,
+            nodes: BTreeMap::new(),
+            elections: Elections::default(),
+            logs: LogMatching::default(),
+            applied: AppliedEntries::default(),
+            contents: BTreeMap::new(),
+            committed_by: BTreeMap::new(),
+            highest_term: 0,
+            events: BTreeMap::new(),
+            firings: Firings::default(),
+            due: BTreeMap::new(),
+            fired: BTreeMap::new(),
+            majority: Some(voters / 2 + 1),
+        }
+    }
+
+    /// From now on the members may change, and nobody can say from outside what a majority is.
+    pub fn members_change(&mut self) {
+        self.majority = None;
+    }
+
+    /// The last entry that anybody has applied.
+    pub fn last_applied(&self) -> u64 {
+        self.applied.last()
+    }
+
+    /// Events of the whole run, by revision.
+    pub fn events(&self) -> &BTreeMap<u64, Vec<Event>> {
+        &self.events
+    }
+
+    /// When a timer fired, if it did.
+    pub fn fired(&self, timer: &str) -> Option<u64> {
+        self.fired.get(timer).copied()
+    }
+
+    /// A timer was scheduled, and somebody was told so.
+    ///
+    /// # Errors
+    ///
+    /// It has fired already, too early.
+    pub fn timer_scheduled(&mut self, timer: &str, due_at_ms: u64) -> Verdict {
+        self.due.insert(timer.to_owned(), due_at_ms);
+        match self.fired.get(timer) {
+            Some(fired_at_ms) => tarn_invariants::timers::never_early(timer, due_at_ms, *fired_at_ms),
+            None => Ok(()),
+        }
+    }
+
+    /// A timer was cancelled, and somebody was told so.
+    ///
+    /// # Errors
+    ///
+    /// It had fired.
+    pub fn timer_cancelled(&mut self, timer: &str) -> Verdict {
+        self.firings.cancelled(timer)
+    }
+
+    /// A node's engine was told something.
+    ///
+    /// # Errors
+    ///
+    /// An invariant is broken.
+    pub fn told(&mut self, id: NodeId, told: Told) -> Verdict {
+        match told {
+            Told::Opened(entries) => self.opened(id, &entries),
+            Told::Appended { entries } => entries.into_iter().try_for_each(|entry| self.appended(id, entry)),
+            Told::Truncated(from) => {
+                self.trace.note(format!("node {id} log truncated from {from}"));
+                let node = self.nodes.entry(id).or_default();
+                node.log.split_off(&from);
+                node.durable = node.durable.min(from.saturating_sub(1));
+                Ok(())
+            }
+            Told::Purged(to) => {
+                self.trace.note(format!("node {id} log purged to {to}"));
+                let node = self.nodes.entry(id).or_default();
+                node.log = node.log.split_off(&(to + 1));
+                node.purged = node.purged.max(to);
+                Ok(())
+            }
+            Told::Synced => {
+                let node = self.nodes.entry(id).or_default();
+                node.durable = node.log.last_key_value().map_or(node.purged, |(index, _)| *index);
+                Ok(())
+            }
+            Told::Applied { id: entry, digest } => self.applied(id, entry, &digest),
+        }
+    }
+
+    fn opened(&mut self, id: NodeId, entries: &[LogEntry]) -> Verdict {
+        let last = entries.last().map(|entry| entry.id);
+        let end = last.map_or_else(|| "nothing".to_owned(), shown);
+        self.trace
+            .note(format!("node {id} log opened: {} entries to {end}", entries.len()));
+        let node = self.nodes.entry(id).or_default();
+        // The process is new: what it knew in memory is gone.
+        node.committed = 0;
+        node.applied = None;
+        node.last_event = None;
+        node.life += 1;
+        node.log.clear();
+        node.durable = last.map_or(node.purged, |last| last.index);
+        entries.iter().try_for_each(|entry| self.appended(id, *entry))
+    }
+
+    fn appended(&mut self, id: NodeId, entry: LogEntry) -> Verdict {
+        let node = self.nodes.entry(id).or_default();
+        let previous = entry.id.index.checked_sub(1).and_then(|below| node.log.get(&below));
+        let previous = previous.map(|previous| previous.id);
+        node.log.insert(entry.id.index, entry);
+        self.contents.insert(entry.id, entry.content);
+        self.logs.observe(id, previous, entry)
+    }
+
+    fn applied(&mut self, id: NodeId, entry: EntryId, digest: &[u8]) -> Verdict {
+        let first = entry.index > self.applied.last();
+        if first {
+            self.committed_by.insert(entry.index, self.highest_term);
+        }
+        self.trace
+            .note(format!("node {id} applied {} {:016x}", shown(entry), hash(digest)));
+        let node = self.nodes.entry(id).or_default();
+        // One batch may hold several entries, and an installed snapshot holds many: then only the order can be asked for.
+        match node.applied.filter(|before| before.index + 1 == entry.index) {
+            Some(before) => applied_in_order(Some(before), entry)?,
+            None => monotonic_commit(id, node.applied.map_or(0, |before| before.index), entry.index)?,
+        }
+        node.applied = Some(entry);
+        let content = self.contents.get(&entry).copied().unwrap_or(0);
+        self.applied.entry(id, LogEntry { id: entry, content })?;
+        if !digest.is_empty() {
+            self.applied.digest(id, entry.index, digest)?;
+        }
+        match first {
+            true => self.on_a_majority(entry),
+            false => Ok(()),
+        }
+    }
+
+    /// What is applied anywhere is committed, and what is committed must be on the disks of a majority.
+    fn on_a_majority(&self, entry: EntryId) -> Verdict {
+        let Some(majority) = self.majority else { return Ok(()) };
+        let has = |node: &&Node| {
+            let in_log = node.log.get(&entry.index).is_some_and(|held| held.id == entry);
+            (in_log && node.durable >= entry.index) || node.purged >= entry.index
+        };
+        if self.nodes.values().filter(has).count() >= majority {
+            return Ok(());
+        }
+        let (behind, node) = self
+            .nodes
+            .iter()
+            .find(|(_, node)| !has(node) && node.log.contains_key(&entry.index))
+            .map_or((0, 0), |(id, node)| (*id, node.durable));
+        durable_acknowledgement(behind, entry.index, node)
+    }
+
+    /// A node's status, some time.
+    ///
+    /// # Errors
+    ///
+    /// An invariant is broken.
+    pub fn status(&mut self, status: &Status) -> Verdict {
+        let id = status.node_id;
+        // Whoever leads this term.
+        let term = leadership(status.term, NODES_MAX - 1);
+        self.highest_term = self.highest_term.max(term);
+        let node = self.nodes.entry(id).or_default();
+        monotonic_commit(id, node.committed, status.committed_index)?;
+        node.committed = status.committed_index;
+        match status.applied.index {
+            // Nothing is applied, or the log's very first entry, which has number 0: a status does not tell.
+            0 => Ok(()),
+            index => self.applied.digest(id, index, &status.digest),
+        }
+    }
+
+    /// A node says that it leads a term.
+    ///
+    /// # Errors
+    ///
+    /// An invariant is broken.
+    pub fn leads(&mut self, id: NodeId, term: u64) -> Verdict {
+        let node = self.nodes.entry(id).or_default();
+        let number = leadership(term, id);
+        self.highest_term = self.highest_term.max(number);
+        // A leadership is one process's: another one that led under the same number would not know what the first one said.
+        self.elections.observe(number, node.life)?;
+        if node.leadership >= number {
+            return Ok(());
+        }
+        node.leadership = number;
+        self.trace.note(format!("node {id} leads term {term}"));
+        let committed_by = &self.committed_by;
+        let earlier = |entry: &EntryId| committed_by.get(&entry.index).is_some_and(|by| *by < number);
+        let committed = self.applied.above(node.purged).filter(earlier);
+        leader_completeness(id, number, committed, |index| {
+            node.log.get(&index).map(|entry| entry.id.term)
+        })
+    }
+
+    /// A node tells what happened at an entry.
+    ///
+    /// # Errors
+    ///
+    /// Another node told something else, or an invariant is broken.
+    pub fn told_events(&mut self, id: NodeId, batch: &EventBatch) -> Verdict {
+        let node = self.nodes.entry(id).or_default();
+        for event in batch.events.iter() {
+            let place = Place {
+                revision: event.revision,
+                ordinal: event.ordinal,
+            };
+            watch::continuous(node.last_event, place)?;
+            node.last_event = Some(place);
+        }
+        match self.events.get(&batch.revision) {
+            Some(known) => watch::CONTINUOUS.require(known[..] == batch.events[..], || {
+                format!(
+                    "node {id} tells other events at revision {} than another node",
+                    batch.revision
+                )
+            }),
+            None => {
+                self.events.insert(batch.revision, batch.events.to_vec());
+                batch.events.iter().try_for_each(|event| self.happened(event))
+            }
+        }
+    }
+
+    fn happened(&mut self, event: &Event) -> Verdict {
+        if event.kind() != EventKind::TimerFired {
+            return Ok(());
+        }
+        self.fired.insert(event.subject.clone(), event.at_ms);
+        let due = self.due.get(&event.subject).copied().unwrap_or(0);
+        self.firings.fired(&event.subject, due, event.at_ms)
+    }
+
+    /// A violation that was found elsewhere goes into the trace.
+    pub fn note(&self, violation: &Violation) {
+        self.trace.note(format!("VIOLATION {violation}"));
+    }
+}
+
+/// An entry's place for people: Raft term, node, index.
+fn shown(entry: EntryId) -> String {
+    let EntryId { term, index } = entry;
+    format!("{}-{}.{index}", term / NODES_MAX, term % NODES_MAX)
+}
