@@ -6,12 +6,12 @@ use std::time::Duration;
 
 use futures::future::BoxFuture;
 use rand::Rng;
-use tarn_proto::CommandBody;
+use tarn_proto::{CommandBody, LEADER_HEADER};
 use tokio::time::Instant;
 use tonic::transport::Channel;
 
-use crate::error::Error;
-use crate::nodes::{self, Nodes};
+use crate::error::{Error, Refusal};
+use crate::nodes::{self, Node, Nodes};
 use crate::proto;
 use crate::retry::{Failure, Tries};
 use crate::time::from_now;
@@ -267,6 +267,13 @@ impl Client {
         }
     }
 
+    /// Turns to the leader, if a node that is not it says where it is: what a follower is asked takes one hop more.
+    fn heed(&self, answer: &tonic::metadata::MetadataMap) {
+        if let Some(leader) = answer.get(LEADER_HEADER).and_then(|value| value.to_str().ok()) {
+            self.nodes.prefer(leader);
+        }
+    }
+
     /// The nodes, for those that keep a stream open.
     pub(crate) fn nodes(&self) -> &Nodes {
         &self.nodes
@@ -277,16 +284,45 @@ impl Client {
         self.namespace.to_string()
     }
 
-    /// Sends a request that changes something: once as far as the cluster is concerned, however often it is repeated.
+    /// Sends a request that changes something: once as far as the cluster is concerned, however often it is repeated. It goes over the
+    /// node's stream of commands; `rpc` is for nodes that have none.
     pub(crate) async fn command<C, F>(&self, mut command: C, rpc: F) -> Result<C::Response, Error>
     where
         C: CommandBody,
         F: Fn(Channel, tonic::Request<C>) -> BoxFuture<'static, Result<tonic::Response<C::Response>, tonic::Status>>,
     {
-        if command.request_id().is_empty() {
+        if command.request_id().is_empty() && !C::REPEATABLE {
             command.set_request_id(request_id());
         }
-        self.call(Kind::WRITE, command, rpc).await
+        let mut effort = Effort::begin(self, Kind::WRITE);
+        loop {
+            let (node, limit) = effort.next(self);
+            let attempt = async {
+                let sent = node.pipeline.call(&node.channel, command.clone().into_body(), limit);
+                match sent.await? {
+                    Some(answer) => self.answered::<C>(answer),
+                    None => self.unary(&node, command.clone(), limit, &rpc).await,
+                }
+            };
+            match tokio::time::timeout(limit, attempt).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(failure)) => effort.failed(self, &node, failure).await?,
+                Err(_) => effort.failed(self, &node, Failure::TimedOut).await?,
+            }
+        }
+    }
+
+    /// The answer to a command that went over a stream.
+    fn answered<C: CommandBody>(&self, answer: proto::PipelineResponse) -> Result<C::Response, Failure> {
+        if !answer.leader.is_empty() {
+            self.nodes.prefer(&answer.leader);
+        }
+        let body = answer.outcome.and_then(|outcome| outcome.body);
+        if let Some(proto::outcome::Body::Rejected(rejection)) = body {
+            return Err(Failure::of_refusal(Refusal::from_rejection(rejection)));
+        }
+        let response = body.and_then(C::response);
+        response.ok_or_else(|| Failure::Barred("the node answered a command with the answer to another".into()))
     }
 
     /// Sends a request that only reads.
@@ -304,32 +340,72 @@ impl Client {
         Q: Clone,
         F: Fn(Channel, tonic::Request<Q>) -> BoxFuture<'static, Result<tonic::Response<R>, tonic::Status>>,
     {
-        let time = if kind.changes {
-            self.deadline.min(REPEATABLE_FOR)
-        } else {
-            self.deadline
-        };
-        let end = from_now(time);
-        let mut tries = Tries::new(kind.changes);
+        let mut effort = Effort::begin(self, kind);
         loop {
-            let limit = kind.try_timeout.min(end.saturating_duration_since(Instant::now()));
-            let node = self.nodes.pick();
-            let mut message = tonic::Request::new(request.clone());
-            // Tells the node how long its answer is of use.
-            message.set_timeout(limit);
-            let failure = match tokio::time::timeout(limit, rpc(node.channel.clone(), message)).await {
-                Ok(Ok(answer)) => return Ok(answer.into_inner()),
-                Ok(Err(status)) => Failure::of(&status),
-                Err(_) => Failure::TimedOut,
-            };
-            tracing::debug!(?failure, "a try gave no answer");
-            let pause = tries.failed(failure, self.nodes.len())?;
-            self.nodes.failed(&node);
-            if Instant::now() + pause >= end {
-                return Err(tries.give_up());
+            let (node, limit) = effort.next(self);
+            let attempt = self.unary(&node, request.clone(), limit, &rpc);
+            match tokio::time::timeout(limit, attempt).await {
+                Ok(Ok(answer)) => return Ok(answer),
+                Ok(Err(failure)) => effort.failed(self, &node, failure).await?,
+                Err(_) => effort.failed(self, &node, Failure::TimedOut).await?,
             }
-            tokio::time::sleep(pause).await;
         }
+    }
+
+    /// One try, as a call of its own.
+    async fn unary<Q, R, F>(&self, node: &Node, request: Q, limit: Duration, rpc: &F) -> Result<R, Failure>
+    where
+        F: Fn(Channel, tonic::Request<Q>) -> BoxFuture<'static, Result<tonic::Response<R>, tonic::Status>>,
+    {
+        let mut message = tonic::Request::new(request);
+        // Tells the node how long its answer is of use.
+        message.set_timeout(limit);
+        match rpc(node.channel.clone(), message).await {
+            Ok(answer) => {
+                self.heed(answer.metadata());
+                Ok(answer.into_inner())
+            }
+            Err(status) => Err(Failure::of(&status)),
+        }
+    }
+}
+
+/// The tries of one call, at other nodes too, until there is an answer, a failure that no repeat can heal, or no time left.
+struct Effort {
+    tries: Tries,
+    end: Instant,
+    try_timeout: Duration,
+}
+
+impl Effort {
+    fn begin(client: &Client, kind: Kind) -> Effort {
+        let time = match kind.changes {
+            true => client.deadline.min(REPEATABLE_FOR),
+            false => client.deadline,
+        };
+        Effort {
+            tries: Tries::new(kind.changes),
+            end: from_now(time),
+            try_timeout: kind.try_timeout,
+        }
+    }
+
+    /// The node to try, and how long.
+    fn next(&self, client: &Client) -> (Node, Duration) {
+        let left = self.end.saturating_duration_since(Instant::now());
+        (client.nodes.pick(), self.try_timeout.min(left))
+    }
+
+    /// Waits until it is time for the next try, or says why there is none.
+    async fn failed(&mut self, client: &Client, node: &Node, failure: Failure) -> Result<(), Error> {
+        tracing::debug!(?failure, "a try gave no answer");
+        let pause = self.tries.failed(failure, client.nodes.len())?;
+        client.nodes.failed(node);
+        if Instant::now() + pause >= self.end {
+            return Err(self.tries.give_up());
+        }
+        tokio::time::sleep(pause).await;
+        Ok(())
     }
 }
 

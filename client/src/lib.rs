@@ -39,6 +39,7 @@ mod lock;
 mod namespace;
 mod nodes;
 mod page;
+mod pipeline;
 mod queue;
 mod retry;
 mod task;

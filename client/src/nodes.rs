@@ -1,19 +1,25 @@
 //! The nodes that a client knows, and the one that it speaks to now.
 //!
-//! Any node takes any request, so a client stays with one node while it serves and goes on to the next when it fails. Connections are made
-//! when first used and kept; a broken one is made again by its next use.
+//! Any node takes any request, so a client stays with one node while it serves and goes on to the next when it fails. A follower says where
+//! the leader is, and a client that knows that address turns to it. Connections are made when first used and kept; a broken one is made
+//! again by its next use.
 
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, RwLock};
+use std::sync::{Arc, Mutex, RwLock};
+use std::time::Duration;
 
 use rand::Rng;
+use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::error::Error;
+use crate::pipeline::Pipeline;
 use crate::tls;
 
 /// How many nodes a client remembers: more than any cluster's voters, and a bound on what a confused node can tell.
 const NODES_MAX: usize = 64;
+/// A node that failed is not turned to for this long, whoever recommends it: this client may not reach what the followers reach.
+const SHUN: Duration = Duration::from_secs(15);
 /// Makes the channel to a node's address.
 pub(crate) type Dial = Arc<dyn Fn(&tls::Address) -> Channel + Send + Sync>;
 
@@ -24,6 +30,8 @@ pub(crate) struct Node {
     address: tls::Address,
     /// The connection, made when first used.
     pub(crate) channel: Channel,
+    /// The stream of commands over it.
+    pub(crate) pipeline: Arc<Pipeline>,
 }
 
 /// The nodes in the order in which they are tried.
@@ -31,6 +39,8 @@ pub(crate) struct Nodes {
     dial: Dial,
     known: RwLock<Vec<Node>>,
     current: AtomicUsize,
+    /// The node that failed last, and when.
+    failed: Mutex<Option<(usize, Instant)>>,
 }
 
 impl Nodes {
@@ -40,6 +50,7 @@ impl Nodes {
             dial,
             known: RwLock::new(Vec::new()),
             current: AtomicUsize::new(0),
+            failed: Mutex::new(None),
         };
         nodes.add(addresses)?;
         let count = nodes.len();
@@ -67,6 +78,7 @@ impl Nodes {
                     index,
                     address,
                     channel,
+                    pipeline: Arc::default(),
                 });
             }
         }
@@ -92,8 +104,21 @@ impl Nodes {
         self.current.load(Ordering::Relaxed) == node.index
     }
 
+    /// Turns to the node at this address, if it is known and has not just failed.
+    pub(crate) fn prefer(&self, address: &str) {
+        let known = self.known.read().expect("no code panics while it holds this lock");
+        let Some(node) = known.iter().find(|node| node.address.to_string() == address) else {
+            return;
+        };
+        let failed = *self.failed.lock().expect("no code panics while it holds this lock");
+        if failed.is_none_or(|(index, at)| index != node.index || at.elapsed() > SHUN) {
+            self.current.store(node.index, Ordering::Relaxed);
+        }
+    }
+
     /// Goes on to the next node, unless another call that met the same failure has done so.
     pub(crate) fn failed(&self, node: &Node) {
+        *self.failed.lock().expect("no code panics while it holds this lock") = Some((node.index, Instant::now()));
         let next = (node.index + 1) % self.len();
         if self
             .current
@@ -135,5 +160,24 @@ mod tests {
         nodes.failed(&first);
         nodes.failed(&first);
         assert_eq!(nodes.pick().index, (first.index + 1) % 3);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_leader_is_turned_to_unless_it_has_just_failed() {
+        let addresses: Vec<String> = (1..=3).map(|node| format!("node-{node}:7610")).collect();
+        let dial: Dial = Arc::new(|address| tls::endpoint(address, &tls::ConnectOptions::default()).connect_lazy());
+        let nodes = Nodes::new(&addresses, dial).expect("three nodes");
+        nodes.prefer("node-3:7610");
+        assert_eq!(nodes.pick().index, 2);
+        nodes.prefer("elsewhere:7610");
+        assert_eq!(nodes.pick().index, 2);
+
+        nodes.failed(&nodes.pick());
+        assert_eq!(nodes.pick().index, 0);
+        nodes.prefer("node-3:7610");
+        assert_eq!(nodes.pick().index, 0, "it has just failed");
+        tokio::time::advance(SHUN + Duration::from_secs(1)).await;
+        nodes.prefer("node-3:7610");
+        assert_eq!(nodes.pick().index, 2);
     }
 }

@@ -65,14 +65,19 @@ impl Failure {
             return local(status, source);
         }
         let refusal = Refusal::from_status(status);
-        match status.code() {
-            Code::Unavailable => Failure::Lost(status.message().to_owned()),
+        let delay = status.get_details_retry_info().and_then(|info| info.retry_delay);
+        match delay.filter(|_| refusal.code == Code::ResourceExhausted) {
+            Some(delay) => Failure::Busy(delay, refusal),
+            None => Failure::of_refusal(refusal),
+        }
+    }
+
+    /// Sorts what a node answered.
+    pub(crate) fn of_refusal(refusal: Refusal) -> Failure {
+        match refusal.code {
+            Code::Unavailable => Failure::Lost(refusal.message),
             // A node that stops, or a proxy before it, cancels calls; the cluster itself never answers so.
             Code::Cancelled | Code::DeadlineExceeded => Failure::TimedOut,
-            Code::ResourceExhausted => match status.get_details_retry_info().and_then(|info| info.retry_delay) {
-                Some(delay) => Failure::Busy(delay, refusal),
-                None => Failure::Refused(refusal),
-            },
             _ => Failure::Refused(refusal),
         }
     }
@@ -180,14 +185,14 @@ impl Tries {
     }
 
     /// The error of a call that ran out of time.
-    pub(crate) fn give_up(self) -> Error {
+    pub(crate) fn give_up(&mut self) -> Error {
         let fate = if self.changes && self.may_be_done {
             Fate::Unknown
         } else {
             Fate::NotDone
         };
         let tries = self.made;
-        match self.last {
+        match self.last.take() {
             // An earlier try may have been carried out, and then a refusal would be no answer to the call.
             Some(Failure::Busy(_, refusal)) if fate == Fate::NotDone => refusal.into(),
             Some(Failure::Barred(text)) => Error::Transport(text),

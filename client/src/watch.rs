@@ -171,7 +171,7 @@ impl Watcher {
             }
         };
         if since.elapsed() + pause >= self.client.deadline() {
-            let (_, tries) = self.trouble.take().expect("noted above");
+            let (_, mut tries) = self.trouble.take().expect("noted above");
             return Err(tries.give_up());
         }
         tokio::time::sleep(pause).await;

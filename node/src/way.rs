@@ -42,6 +42,15 @@ impl Way {
         &self.consensus
     }
 
+    /// The leader's address, if another node leads.
+    #[must_use]
+    pub fn leader_elsewhere(&self) -> Option<String> {
+        let leadership = self.consensus.leadership();
+        let leadership = leadership.borrow();
+        let leader = leadership.leader.as_ref().filter(|_| !leadership.is_this_node);
+        leader.map(|leader| leader.address.clone())
+    }
+
     /// The gate in front of it.
     #[must_use]
     pub fn gate(&self) -> &Gate {
@@ -54,22 +63,36 @@ impl Way {
         &self.metrics
     }
 
-    /// Takes a command to its outcome.
+    /// Takes a command to its answer.
+    ///
+    /// # Errors
+    /// As [`Way::execute`].
+    pub async fn command<R: CommandBody>(
+        &self,
+        caller: &Caller,
+        request: R,
+        deadline: Instant,
+    ) -> Result<R::Response, Refusal> {
+        let body = request.into_body();
+        let name = body.name();
+        let answer = self.execute(caller, body, deadline).await?;
+        R::response(answer)
+            .ok_or_else(|| Refusal::internal(format_args!("the outcome of {name} is that of another command")))
+    }
+
+    /// Takes a command, whichever it is, to its outcome.
     ///
     /// # Errors
     /// The gate or the kernel refused it, or the cluster did not take it before the deadline; `OUTCOME_UNKNOWN` where it may have taken
     /// effect all the same.
-    pub async fn command<R: CommandBody>(
+    pub async fn execute(
         &self,
         caller: &Caller,
-        mut request: R,
+        mut body: v1::command::Body,
         deadline: Instant,
-    ) -> Result<R::Response, Refusal> {
-        if request.request_id().is_empty() {
-            // Makes it safe for the node to propose again when a leader is lost on the way.
-            request.set_request_id(fresh_id());
-        }
-        let mut body = request.into_body();
+    ) -> Result<v1::outcome::Body, Refusal> {
+        // Makes it safe for the node to propose again when a leader is lost on the way.
+        body.ensure_request_id(fresh_id);
         name_namespace(&mut body);
         let name = body.name();
         let command = v1::Command {
@@ -87,9 +110,8 @@ impl Way {
         let answer = match outcome.map(|outcome| outcome.body) {
             Err(error) => Err(Refusal::from(error)),
             Ok(Some(v1::outcome::Body::Rejected(rejection))) => Err(Refusal::from(rejection)),
-            Ok(body) => body
-                .and_then(R::response)
-                .ok_or_else(|| Refusal::internal(format_args!("the outcome of {name} is that of another command"))),
+            Ok(Some(body)) => Ok(body),
+            Ok(None) => Err(Refusal::internal(format_args!("{name} has an empty outcome"))),
         };
         self.metrics.proposed(name, answer.as_ref().err());
         answer

@@ -132,7 +132,7 @@ impl Default for ProposalLimits {
         Self {
             group_commands: 256,
             group_bytes: 2 << 20,
-            entries_in_flight: 4,
+            entries_in_flight: 2,
             forwards_in_flight: 8,
             queued_commands: 4_096,
         }

@@ -7,6 +7,10 @@ pub trait CommandBody: prost::Message + Clone + Sized {
     /// The answer to this request.
     type Response: prost::Message + Default;
 
+    /// Whether a repeat is recognised without a request id, and gets the first answer again: what a worker reports about an attempt, which
+    /// its token names. An id would only cost a row in the cluster's memory of ids.
+    const REPEATABLE: bool = false;
+
     /// Wraps the request as the body of a command.
     fn into_body(self) -> command::Body;
 
@@ -20,10 +24,17 @@ pub trait CommandBody: prost::Message + Clone + Sized {
     fn response(body: outcome::Body) -> Option<Self::Response>;
 }
 
+fn ensure<C: CommandBody>(request: &mut C, id: impl FnOnce() -> String) {
+    if request.request_id().is_empty() && !C::REPEATABLE {
+        request.set_request_id(id());
+    }
+}
+
 macro_rules! commands {
-    ($($variant:ident: $request:ident -> $response:ident $(, id $id:ident)?;)*) => {
+    ($($variant:ident: $request:ident -> $response:ident $(, id $id:ident $(+ $repeatable:ident)?)?;)*) => {
         $(impl CommandBody for v1::$request {
             type Response = v1::$response;
+            $($(const REPEATABLE: bool = commands!(@$repeatable);)?)?
 
             fn into_body(self) -> command::Body {
                 command::Body::$variant(self)
@@ -54,6 +65,13 @@ macro_rules! commands {
                 }
             }
 
+            /// Sets the request id of a command that cannot do without: one that has none yet and is not [repeatable](CommandBody::REPEATABLE).
+            pub fn ensure_request_id(&mut self, id: impl FnOnce() -> String) {
+                match self {
+                    $(command::Body::$variant(request) => ensure(request, id),)*
+                }
+            }
+
             /// The command's name in snake case, for metrics and logs.
             pub fn name(&self) -> &'static str {
                 match self {
@@ -62,6 +80,7 @@ macro_rules! commands {
             }
         }
     };
+    (@repeatable) => { true };
     (@get $self:ident) => { "" };
     (@get $self:ident $id:ident) => { &$self.$id };
 }
@@ -73,8 +92,8 @@ commands! {
     PurgeQueue: PurgeQueueRequest -> PurgeQueueResponse, id request_id;
     LeaseTasks: LeaseTasksRequest -> LeaseTasksResponse, id request_id;
     HeartbeatTasks: HeartbeatTasksRequest -> HeartbeatTasksResponse;
-    CompleteTask: CompleteTaskRequest -> CompleteTaskResponse, id request_id;
-    FailTask: FailTaskRequest -> FailTaskResponse, id request_id;
+    CompleteTask: CompleteTaskRequest -> CompleteTaskResponse, id request_id + repeatable;
+    FailTask: FailTaskRequest -> FailTaskResponse, id request_id + repeatable;
     RegisterWorker: RegisterWorkerRequest -> RegisterWorkerResponse, id request_id;
     HeartbeatWorker: HeartbeatWorkerRequest -> HeartbeatWorkerResponse;
     DrainWorker: DrainWorkerRequest -> DrainWorkerResponse, id request_id;

@@ -11,6 +11,9 @@ mod command;
 
 pub use command::CommandBody;
 
+/// The header of an answer in which a node that does not lead says where the leader is reached.
+pub const LEADER_HEADER: &str = "tarn-leader";
+
 /// Messages and, with the feature `grpc`, service stubs of package `tarn.v1`.
 #[allow(missing_docs, clippy::large_enum_variant)]
 pub mod v1 {

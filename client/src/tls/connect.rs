@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::io;
+use std::net::{IpAddr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 use std::time::Duration;
@@ -10,7 +11,7 @@ use http::Uri;
 use hyper_util::rt::TokioIo;
 use rustls::ClientConfig;
 use rustls_pki_types::ServerName;
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
@@ -125,6 +126,8 @@ pub struct ConnectOptions {
     pub keep_alive_timeout: Duration,
     /// Whether to send pings while no request is open. Peers do, so that a dead node is known before it is needed.
     pub keep_alive_while_idle: bool,
+    /// The local address to connect from. `None`: what the system chooses.
+    pub source: Option<IpAddr>,
 }
 
 impl Default for ConnectOptions {
@@ -136,6 +139,7 @@ impl Default for ConnectOptions {
             keep_alive_interval: Duration::from_secs(10),
             keep_alive_timeout: Duration::from_secs(5),
             keep_alive_while_idle: true,
+            source: None,
         }
     }
 }
@@ -176,9 +180,11 @@ pub async fn connect(
     options: &ConnectOptions,
 ) -> Result<Channel, ConnectError> {
     let endpoint = endpoint(address, options);
-    let dial_address = address.clone();
+    let (dial_address, source) = (address.clone(), options.source);
     endpoint
-        .connect_with_connector(service_fn(move |_uri: Uri| dial(dial_address.clone(), config.clone())))
+        .connect_with_connector(service_fn(move |_uri: Uri| {
+            dial(dial_address.clone(), source, config.clone())
+        }))
         .await
         .map_err(|source| ConnectError {
             address: address.clone(),
@@ -189,20 +195,50 @@ pub async fn connect(
 
 /// A channel that connects with the first request, and again whenever the connection was lost. Errors show at requests.
 pub fn connect_lazy(address: &Address, config: Arc<ClientConfig>, options: &ConnectOptions) -> Channel {
-    let dial_address = address.clone();
-    endpoint(address, options)
-        .connect_with_connector_lazy(service_fn(move |_uri: Uri| dial(dial_address.clone(), config.clone())))
+    let (dial_address, source) = (address.clone(), options.source);
+    endpoint(address, options).connect_with_connector_lazy(service_fn(move |_uri: Uri| {
+        dial(dial_address.clone(), source, config.clone())
+    }))
 }
 
 /// One TCP connection with a finished handshake.
-async fn dial(address: Address, config: Arc<ClientConfig>) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
-    let tcp = TcpStream::connect((address.host.as_str(), address.port)).await?;
+async fn dial(
+    address: Address,
+    source: Option<IpAddr>,
+    config: Arc<ClientConfig>,
+) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    let tcp = match source {
+        None => TcpStream::connect((address.host.as_str(), address.port)).await?,
+        Some(source) => connect_from(source, &address).await?,
+    };
     // Small requests wait for their answers: without this each could wait for the other side's delayed acknowledgement.
     tcp.set_nodelay(true)?;
     let name =
         ServerName::try_from(address.host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let tls = TlsConnector::from(config).connect(name, tcp).await?;
     Ok(TokioIo::new(tls))
+}
+
+/// A TCP connection from this local address to the first of the other side's addresses of the same family that answers.
+async fn connect_from(source: IpAddr, address: &Address) -> io::Result<TcpStream> {
+    let targets = tokio::net::lookup_host((address.host.as_str(), address.port)).await?;
+    let mut last = io::Error::new(
+        io::ErrorKind::AddrNotAvailable,
+        format!("{address} has no address that can be reached from {source}"),
+    );
+    for target in targets.filter(|target| target.is_ipv4() == source.is_ipv4()) {
+        let socket = if source.is_ipv4() {
+            TcpSocket::new_v4()?
+        } else {
+            TcpSocket::new_v6()?
+        };
+        socket.bind(SocketAddr::new(source, 0))?;
+        match socket.connect(target).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
 }
 
 /// The refusal if there is one, else the innermost cause: the outer ones only say "transport error".
@@ -239,6 +275,20 @@ mod tests {
             assert_eq!(again, address);
             endpoint(&address, &ConnectOptions::default());
         }
+    }
+
+    #[tokio::test]
+    async fn a_connection_comes_from_the_address_that_was_asked_for() {
+        let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address: Address = listener.local_addr().unwrap().to_string().parse().unwrap();
+        let stream = connect_from("127.0.0.77".parse().unwrap(), &address).await.unwrap();
+        let (_, seen) = listener.accept().await.unwrap();
+        assert_eq!(seen.ip(), "127.0.0.77".parse::<IpAddr>().unwrap());
+        assert_eq!(stream.local_addr().unwrap(), seen);
+
+        let other_family = connect_from("::1".parse().unwrap(), &address).await.unwrap_err();
+        assert_eq!(other_family.kind(), io::ErrorKind::AddrNotAvailable);
+        assert!(other_family.to_string().contains("::1"), "{other_family}");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use futures::future::BoxFuture;
 use tokio::task::{Id, JoinError, JoinSet};
 
 use super::job::{Job, JobError};
-use crate::client::{Client, request_id};
+use crate::client::Client;
 use crate::error::Refusal;
 use crate::proto;
 
@@ -191,7 +191,7 @@ impl Crew {
             (_, Standing::Lost) => return None,
             (Ok(result), _) => {
                 let request = proto::CompleteTaskRequest {
-                    request_id: request_id(),
+                    request_id: String::new(),
                     namespace: job.namespace().to_owned(),
                     task_id: job.task_id().to_owned(),
                     token,
@@ -222,7 +222,7 @@ impl Crew {
 
     fn file_failure(&mut self, lease: proto::TaskLease, error: JobError, logs: Bytes) {
         let request = proto::FailTaskRequest {
-            request_id: request_id(),
+            request_id: String::new(),
             namespace: lease.namespace,
             task_id: lease.task_id,
             token: lease.token,

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use tarn_machine::Machine;
-use tarn_proto::CommandBody;
+use tarn_proto::{CommandBody, LEADER_HEADER};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use tonic::metadata::MetadataMap;
@@ -70,12 +70,23 @@ impl Api {
         let trace = trace_of(request.extensions());
         let caller = self.way.gate().identify(request.extensions(), trace.clone());
         let caller = caller.map_err(|refusal| status(refusal, &trace))?;
-        let timeout =
-            timeout_of(request.metadata()).map(|timeout| timeout.saturating_sub((timeout / 10).min(ANSWER_TIME_MAX)));
-        Ok(Call {
-            caller,
-            deadline: Instant::now() + timeout.unwrap_or(self.default_deadline),
-        })
+        let deadline = self.deadline(timeout_of(request.metadata()));
+        Ok(Call { caller, deadline })
+    }
+
+    /// When the answer to a request that comes now must be on its way, for a caller that waits this long.
+    pub(super) fn deadline(&self, timeout: Option<Duration>) -> Instant {
+        let timeout = timeout.map(|timeout| timeout.saturating_sub((timeout / 10).min(ANSWER_TIME_MAX)));
+        Instant::now() + timeout.unwrap_or(self.default_deadline)
+    }
+
+    /// The answer, with the leader's address if this node is not it, or the refusal.
+    fn respond<A>(&self, call: &Call, answer: Result<A, Refusal>) -> Result<Response<A>, Status> {
+        let mut response = Response::new(answer.map_err(|refusal| call.status(refusal))?);
+        if let Some(leader) = self.way.leader_elsewhere().and_then(|address| address.parse().ok()) {
+            response.metadata_mut().insert(LEADER_HEADER, leader);
+        }
+        Ok(response)
     }
 
     /// The one path of every command.
@@ -85,7 +96,7 @@ impl Api {
             .way
             .command(&call.caller, request.into_inner(), call.deadline)
             .await;
-        answer.map(Response::new).map_err(|refusal| call.status(refusal))
+        self.respond(&call, answer)
     }
 
     /// The one path of every read.
@@ -100,14 +111,15 @@ impl Api {
             .way
             .read(&call.caller, call.deadline, |machine| read(machine, question))
             .await;
-        answer.map(Response::new).map_err(|refusal| call.status(refusal))
+        self.respond(&call, answer)
     }
 }
 
+/// Longer time-outs are as good as this: about a year, so that no sum of times overflows.
+pub(super) const TIMEOUT_MAX: Duration = Duration::from_secs(1 << 25);
+
 /// The caller's time-out: up to eight digits and a unit.
 fn timeout_of(metadata: &MetadataMap) -> Option<Duration> {
-    /// Longer ones are as good as this: about a year, so that no sum of times overflows.
-    const LONGEST: Duration = Duration::from_secs(1 << 25);
     let text = metadata.get("grpc-timeout")?.to_str().ok()?;
     let (digits, unit) = text.split_at_checked(text.len().checked_sub(1)?)?;
     let number: u64 = digits.parse().ok().filter(|_| digits.len() <= 8)?;
@@ -120,7 +132,7 @@ fn timeout_of(metadata: &MetadataMap) -> Option<Duration> {
         "n" => Duration::from_nanos(number),
         _ => return None,
     };
-    Some(timeout.min(LONGEST))
+    Some(timeout.min(TIMEOUT_MAX))
 }
 
 #[cfg(test)]

@@ -14,6 +14,7 @@
 mod artifact;
 mod call;
 mod cluster;
+mod command;
 mod event;
 mod join;
 mod lease;

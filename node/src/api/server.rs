@@ -7,6 +7,7 @@ use tarn_client::tls::PrincipalKind;
 use tarn_proto::DESCRIPTORS;
 use tarn_proto::v1::artifact_service_server::ArtifactServiceServer;
 use tarn_proto::v1::cluster_service_server::ClusterServiceServer;
+use tarn_proto::v1::command_service_server::CommandServiceServer;
 use tarn_proto::v1::event_service_server::EventServiceServer;
 use tarn_proto::v1::join_service_server::JoinServiceServer;
 use tarn_proto::v1::lease_service_server::LeaseServiceServer;
@@ -119,6 +120,7 @@ pub async fn routes(services: Services) -> Result<(Routes, Health), tonic_reflec
         LeaseServiceServer(api.clone());
         TimerServiceServer(api.clone());
         NamespaceServiceServer(api.clone());
+        CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);
         ClusterServiceServer(cluster);

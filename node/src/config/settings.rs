@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::reader::Reader;
-use super::types::{BootstrapMember, LogFormat};
+use super::types::{BootstrapMember, LogFormat, SourceAddress};
 
 /// A setting's key and meaning, for help and for suggestions.
 #[derive(Clone, Copy, Debug)]
@@ -79,6 +79,12 @@ settings! {
         advertise: String = String::new();
         /// Plain HTTP without secrets: `/livez`, `/readyz`, `/metrics`.
         ops_bind: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7612));
+    }
+
+    /// The way to the other nodes.
+    Network network {
+        /// The local IP address that connections to other nodes come from, on a machine with several. Empty: what the system chooses.
+        source_address: SourceAddress = SourceAddress::default();
     }
 
     /// The node's keys and certificates. Its own lie in `<node.data_dir>/identity`.

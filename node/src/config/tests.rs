@@ -91,6 +91,23 @@ fn bad_toml_and_a_missing_file_are_problems() {
 }
 
 #[test]
+fn the_source_address_is_an_address_or_nothing() {
+    assert_eq!(load(&Sources::default()).unwrap().config.network.source_address.0, None);
+    let set = |address: &str| {
+        let (dir, sources) = sources(&format!("network.source_address = '{address}'\n"));
+        let loaded = load(&sources);
+        drop(dir);
+        loaded
+    };
+    let loaded = set("10.0.0.7").unwrap();
+    assert_eq!(loaded.config.network.source_address.0, "10.0.0.7".parse().ok());
+    assert!(loaded.values.iter().any(|value| value.value == "\"10.0.0.7\""));
+    assert_eq!(set("").unwrap().config.network.source_address.0, None);
+    let refused = set("10.0.0.7:7610").unwrap_err();
+    assert!(refused.to_string().contains("network.source_address"), "{refused}");
+}
+
+#[test]
 fn values_that_contradict_each_other_are_refused() {
     let of = |toml: &str| {
         let (_dir, sources) = sources(toml);

@@ -1,7 +1,7 @@
 //! The types that a setting can have: how each is written, read and shown.
 
 use std::fmt;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
@@ -76,6 +76,7 @@ texts! {
     String, "a string";
     SocketAddr, "an IP address and a port, such as \"0.0.0.0:7610\"";
     LogFormat, "\"text\" or \"json\"";
+    SourceAddress, "an IP address of this machine, such as \"10.0.0.1\", or nothing";
 }
 
 impl Setting for bool {
@@ -126,6 +127,27 @@ impl<T: FromStr + fmt::Display + Clone> Setting for Vec<T> {
     fn show(&self) -> String {
         let items: Vec<String> = self.iter().map(|item| format!("{:?}", item.to_string())).collect();
         format!("[{}]", items.join(", "))
+    }
+}
+
+/// The local address of outgoing connections, if it was set.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SourceAddress(pub Option<IpAddr>);
+
+impl FromStr for SourceAddress {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address)))
+    }
+}
+
+impl fmt::Display for SourceAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.map_or(Ok(()), |address| address.fmt(f))
     }
 }
 

@@ -55,7 +55,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
 
     let store = ArtifactStore::open(data_dir.join("artifacts"))?;
     let executor = config.executors.wasm.then(|| wasm_executor(&config)).transpose()?;
-    let links = Links::new(credentials.clone());
+    let links = Links::dialling_from(config.network.source_address.0, credentials.clone());
     let consensus = Consensus::start(options(&config, node_id, &links)).await?;
     let founded = found(&config, &consensus, node_id, &addresses).await;
     if let Err(error) = founded {

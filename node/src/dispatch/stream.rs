@@ -14,9 +14,11 @@ use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::Duration;
 
+use futures::FutureExt as _;
+use futures::stream::FuturesUnordered;
 use tarn_proto::CommandBody;
 use tarn_proto::v1::{self, work_request, work_response};
-use tokio::sync::{Semaphore, mpsc, watch};
+use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -223,27 +225,37 @@ impl Worker {
         credit: watch::Sender<u32>,
         end: CancellationToken,
     ) {
-        let slots = Arc::new(Semaphore::new(COMMANDS_MAX));
+        let mut commands = FuturesUnordered::new();
         let reading = async {
-            while let Some(Ok(v1::WorkRequest { correlation, message })) = requests.next().await {
+            loop {
+                let request = tokio::select! {
+                    Some(()) = commands.next(), if !commands.is_empty() => continue,
+                    request = requests.next(), if commands.len() < COMMANDS_MAX => request,
+                };
+                let Some(Ok(v1::WorkRequest { correlation, message })) = request else {
+                    return;
+                };
                 use work_request::Message;
                 match message {
                     Some(Message::Credit(more)) => {
                         credit.send_modify(|credit| *credit = credit.saturating_add(more).min(CREDIT_MAX));
                     }
                     Some(Message::Heartbeat(request)) => {
-                        self.run(&slots, correlation, request, work_response::Message::Heartbeat)
-                            .await;
+                        commands.push(
+                            self.run(correlation, request, work_response::Message::Heartbeat)
+                                .boxed(),
+                        );
                     }
                     Some(Message::Complete(request)) => {
                         self.session.settled(&request.task_id);
-                        self.run(&slots, correlation, request, work_response::Message::Completed)
-                            .await;
+                        commands.push(
+                            self.run(correlation, request, work_response::Message::Completed)
+                                .boxed(),
+                        );
                     }
                     Some(Message::Fail(request)) => {
                         self.session.settled(&request.task_id);
-                        self.run(&slots, correlation, request, work_response::Message::Failed)
-                            .await;
+                        commands.push(self.run(correlation, request, work_response::Message::Failed).boxed());
                     }
                     Some(Message::Open(_)) | None => {
                         let refusal = Reason::StreamProtocol
@@ -255,41 +267,20 @@ impl Worker {
             }
         };
         end.run_until_cancelled(reading).await;
-        // The client will take nothing more, but answers under way are still worth sending.
-        let _ = slots.acquire_many(COMMANDS_MAX as u32).await;
+        // The client will take nothing more, but what it asked for is carried out, and answers under way are still worth sending.
+        while commands.next().await.is_some() {}
         end.cancel();
     }
 
-    /// Starts a command; waits while too many are under way. Its answer carries the correlation.
-    async fn run<R>(
-        self: &Arc<Self>,
-        slots: &Arc<Semaphore>,
-        correlation: u64,
-        request: R,
-        wrap: fn(R::Response) -> work_response::Message,
-    ) where
-        R: CommandBody + Send + 'static,
-        R::Response: Send,
-    {
-        let slot = slots
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
-        let worker = self.clone();
-        tokio::spawn(async move {
-            let answer = worker
-                .way
-                .command(&worker.caller, request, Instant::now() + COMMAND_DEADLINE)
-                .await;
-            let message = answer.map_or_else(|refusal| work_response::Message::Rejected(refusal.rejection), wrap);
-            // The client may have gone; what it asked for has happened all the same.
-            let _ = worker
-                .outgoing
-                .send(Outgoing::Other(respond(correlation, message)))
-                .await;
-            drop(slot);
-        });
+    /// Carries a command out and sends its answer, which has the correlation.
+    async fn run<R: CommandBody>(&self, correlation: u64, request: R, wrap: fn(R::Response) -> work_response::Message) {
+        let answer = self
+            .way
+            .command(&self.caller, request, Instant::now() + COMMAND_DEADLINE)
+            .await;
+        let message = answer.map_or_else(|refusal| work_response::Message::Rejected(refusal.rejection), wrap);
+        // The client may have gone; what it asked for has happened all the same.
+        let _ = self.outgoing.send(Outgoing::Other(respond(correlation, message))).await;
     }
 }
 

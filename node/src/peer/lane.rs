@@ -1,5 +1,6 @@
 //! One standing connection to a peer: made when it is first needed, and made anew, after a pause that grows, when it fails.
 
+use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
@@ -43,12 +44,14 @@ struct Inner {
 
 pub(super) struct Lane {
     address: Address,
+    /// The local address to dial from, if it matters.
+    source: Option<IpAddr>,
     config: Arc<ClientConfig>,
     inner: Mutex<Inner>,
 }
 
 impl Lane {
-    pub fn new(address: Address, config: Arc<ClientConfig>) -> Arc<Self> {
+    pub fn new(address: Address, source: Option<IpAddr>, config: Arc<ClientConfig>) -> Arc<Self> {
         let inner = Inner {
             state: State::Idle,
             failures: 0,
@@ -56,6 +59,7 @@ impl Lane {
         };
         Arc::new(Self {
             address,
+            source,
             config,
             inner: Mutex::new(inner),
         })
@@ -106,6 +110,7 @@ impl Lane {
                 keep_alive_interval: KEEP_ALIVE,
                 keep_alive_timeout: KEEP_ALIVE,
                 keep_alive_while_idle: true,
+                source: self.source,
             };
             let dialled = tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.address, self.config.clone(), &options));
             let result = match dialled.await {

@@ -2,6 +2,7 @@
 
 use std::collections::HashMap;
 use std::future::Future;
+use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -34,6 +35,7 @@ pub enum Traffic {
 /// expected node is accepted.
 pub struct Links {
     credentials: Credentials,
+    source: Option<IpAddr>,
     contacts: Arc<Contacts>,
     table: Mutex<HashMap<Peer, Link>>,
 }
@@ -51,8 +53,15 @@ impl Links {
     /// Links that present these credentials, which must be a node's.
     #[must_use]
     pub fn new(credentials: Credentials) -> Arc<Self> {
+        Self::dialling_from(None, credentials)
+    }
+
+    /// As [`Links::new`], with connections that come from this local address.
+    #[must_use]
+    pub fn dialling_from(source: Option<IpAddr>, credentials: Credentials) -> Arc<Self> {
         Arc::new(Self {
             credentials,
+            source,
             contacts: Arc::default(),
             table: Mutex::default(),
         })
@@ -139,7 +148,7 @@ impl Links {
         let address: Address = peer.address.parse().map_err(|error| format!("{error}"))?;
         let config = client_config(&self.credentials, Expect::Node(peer.id));
         Ok(Arc::new(std::array::from_fn(|_| {
-            Lane::new(address.clone(), config.clone())
+            Lane::new(address.clone(), self.source, config.clone())
         })))
     }
 }

@@ -5,5 +5,6 @@ mod cluster;
 mod common;
 mod executor;
 mod ops;
+mod pipeline;
 mod refusals;
 mod streams;

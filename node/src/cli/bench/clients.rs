@@ -3,9 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use rand::Rng;
-use tarn_proto::v1::task_service_client::TaskServiceClient;
-use tarn_proto::v1::{EnqueueRequest, TaskSpec};
+use tarn_proto::v1::TaskSpec;
 use tokio::task::JoinHandle;
 
 use super::Run;
@@ -47,7 +45,7 @@ pub async fn gather(clients: Vec<JoinHandle<Samples>>) -> Samples {
 }
 
 async fn client(run: Arc<Run>, number: usize, beat: Option<(Duration, Duration)>, permits: Permits) -> Samples {
-    let mut service = TaskServiceClient::new(run.channel(number));
+    let client = run.client(number);
     let mut samples = Samples::default();
     let mut next = Instant::now() + beat.map_or(Duration::ZERO, |(_, offset)| offset);
     while !run.end.is_cancelled() {
@@ -67,7 +65,7 @@ async fn client(run: Arc<Run>, number: usize, beat: Option<(Duration, Duration)>
         else {
             break;
         };
-        let answer = service.enqueue(request(&run, due)).await;
+        let answer = client.enqueue_batch(tasks(&run, due)).await;
         match answer {
             Ok(_) => {
                 samples.record(due.elapsed());
@@ -75,23 +73,18 @@ async fn client(run: Arc<Run>, number: usize, beat: Option<(Duration, Duration)>
                     taken.forget();
                 }
             }
-            Err(status) => samples.fail(&format!("{:?}: {}", status.code(), status.message())),
+            Err(error) => samples.fail(&error.to_string()),
         }
     }
     samples
 }
 
-fn request(run: &Run, due: Instant) -> EnqueueRequest {
+fn tasks(run: &Run, due: Instant) -> Vec<TaskSpec> {
     let task = TaskSpec {
         queue: run.queue.clone(),
         payload: run.stamped(due),
         retention_ms: RETENTION_MS,
         ..Default::default()
     };
-    let bits: [u8; 16] = rand::rng().random();
-    EnqueueRequest {
-        request_id: data_encoding::BASE32_NOPAD.encode(&bits),
-        namespace: run.namespace.clone(),
-        tasks: vec![task; run.batch as usize],
-    }
+    vec![task; run.batch as usize]
 }

@@ -18,6 +18,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
+use tarn_client::Client;
 use tarn_client::tls::{self, Credentials, Expect};
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
@@ -42,7 +43,7 @@ pub struct BenchArgs {
     /// Clients that enqueue at once
     #[arg(long, default_value = "64", value_parser = parse_count)]
     clients: usize,
-    /// Connections that the clients share, spread over the addresses
+    /// Connections that the clients share
     #[arg(long, default_value = "6", value_parser = parse_count)]
     connections: usize,
     /// Tasks in one enqueue request
@@ -81,6 +82,9 @@ enum Load {
 
 /// What clients and workers of one run share.
 struct Run {
+    /// One connection each, for those who enqueue.
+    clients: Vec<Client>,
+    /// The connections of the workers' streams.
     channels: Vec<Channel>,
     namespace: String,
     queue: String,
@@ -95,6 +99,10 @@ struct Run {
 }
 
 impl Run {
+    fn client(&self, number: usize) -> Client {
+        self.clients[number % self.clients.len()].clone()
+    }
+
     fn channel(&self, number: usize) -> Channel {
         self.channels[number % self.channels.len()].clone()
     }
@@ -126,7 +134,8 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
     }
     let (credentials, addresses, namespace) = connect.resolved()?;
     let run = Arc::new(Run {
-        channels: channels(&credentials, &addresses, args.connections.max(1)).await?,
+        clients: clients(&credentials, &addresses, &namespace, args.connections)?,
+        channels: channels(&credentials, &addresses).await?,
         namespace,
         queue: args
             .queue
@@ -158,10 +167,29 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
     printer.value(&value, || table(&Report::HEAD, reports.iter().map(Report::row)))
 }
 
-async fn channels(credentials: &Credentials, addresses: &[String], count: usize) -> Result<Vec<Channel>, Failure> {
+fn clients(
+    credentials: &Credentials,
+    addresses: &[String],
+    namespace: &str,
+    count: usize,
+) -> Result<Vec<Client>, Failure> {
+    let client = || {
+        Client::builder()
+            .addresses(addresses)
+            .credentials(credentials.clone())
+            .namespace(namespace)
+            .connect_lazy()
+    };
+    Ok((0..count.max(1)).map(|_| client()).collect::<Result<_, _>>()?)
+}
+
+/// Connections to the leader, where its address is known, and otherwise to every address: as SDK clients end up.
+async fn channels(credentials: &Credentials, addresses: &[String]) -> Result<Vec<Channel>, Failure> {
+    let leader = leader(credentials, addresses).await?;
+    let addresses = leader.as_ref().map_or(addresses, std::slice::from_ref);
     let config = tls::client_config(credentials, Expect::AnyNode);
     let mut channels = Vec::new();
-    for address in addresses.iter().cycle().take(count.max(addresses.len())) {
+    for address in addresses {
         let address = address
             .parse()
             .map_err(|error| Failure::Usage(format!("{address}: {error}")))?;
@@ -172,6 +200,19 @@ async fn channels(credentials: &Credentials, addresses: &[String], count: usize)
         ));
     }
     Ok(channels)
+}
+
+/// The leader's address, if it is one of these.
+async fn leader(credentials: &Credentials, addresses: &[String]) -> Result<Option<String>, Failure> {
+    let client = Client::builder()
+        .addresses(addresses)
+        .credentials(credentials.clone())
+        .connect_lazy()?;
+    let members = client.cluster().await?.members;
+    let leader = members.into_iter().find(|member| member.leader);
+    Ok(leader
+        .map(|leader| leader.address)
+        .filter(|address| addresses.contains(address)))
 }
 
 /// Lets clients enqueue for the run's time; nobody takes the tasks, so permits are not given back to them by workers.

@@ -20,6 +20,9 @@ use crate::cli::exit::Failure;
 /// Registration outlives any run without heartbeats.
 const TTL_MS: u64 = 3_600_000;
 
+/// Credit is given back when this part of it has been used, not for each task: most of it is still with the node meanwhile.
+const CREDIT_PARTS: u32 = 4;
+
 /// Registers and starts the workers.
 pub async fn start(
     run: &Arc<Run>,
@@ -88,6 +91,8 @@ async fn worker(
     // By correlation: when the task was due.
     let mut running: std::collections::HashMap<u64, Instant> = std::collections::HashMap::new();
     let mut correlation = 0;
+    // Completed since credit was given last.
+    let mut done: u32 = 0;
     loop {
         let response = match stop.run_until_cancelled(stream.message()).await {
             None | Some(Ok(None)) => return samples,
@@ -112,7 +117,7 @@ async fn worker(
                 running.insert(correlation, due);
                 let complete = WorkRequest {
                     correlation,
-                    message: Some(work_request::Message::Complete(done(task))),
+                    message: Some(work_request::Message::Complete(completion(task))),
                 };
                 if sender.send(complete).await.is_err() {
                     return samples;
@@ -123,9 +128,13 @@ async fn worker(
                     samples.record(due.elapsed());
                 }
                 run.outstanding.add_permits(1);
+                done += 1;
+                if done < credit.div_ceil(CREDIT_PARTS) {
+                    continue;
+                }
                 let more = WorkRequest {
                     correlation: 0,
-                    message: Some(work_request::Message::Credit(1)),
+                    message: Some(work_request::Message::Credit(std::mem::take(&mut done))),
                 };
                 if sender.send(more).await.is_err() {
                     return samples;
@@ -143,7 +152,7 @@ async fn worker(
     }
 }
 
-fn done(task: LeasedTask) -> CompleteTaskRequest {
+fn completion(task: LeasedTask) -> CompleteTaskRequest {
     CompleteTaskRequest {
         request_id: String::new(),
         namespace: task.namespace,

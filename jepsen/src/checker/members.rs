@@ -1,0 +1,237 @@
+//! The cluster as its nodes describe it: one leader a term, the same state at the same index, and the members that were acknowledged.
+//!
+//! A description is what one node believes, and may be old; but no two descriptions, however old, may contradict each other about a term's
+//! leader or about the digest of an index.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use serde::{Deserialize, Serialize};
+
+use super::{Check, Findings};
+use crate::history::{Event, Kind, infos, operations};
+
+/// A node's description of the cluster: a [`View`].
+pub const VIEW: &str = "view";
+/// The same after everything was healed and no more work comes, from each node: a [`View`].
+pub const LAST_VIEW: &str = "last_view";
+/// The operation of adding a member: its answer is the id that the cluster gave it.
+pub const ADD: &str = "add_member";
+/// The operation of removing one: its value is its id.
+pub const REMOVE: &str = "remove_member";
+
+/// What a node says about the cluster.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct View {
+    /// The node that says it.
+    pub node: u64,
+    /// Its term.
+    pub term: u64,
+    /// Who leads in that term; 0 if it knows of none.
+    pub leader: u64,
+    /// Up to which index it has applied the log.
+    pub applied: u64,
+    /// The digest of its state there.
+    pub digest: String,
+    /// The members' ids.
+    pub members: Vec<u64>,
+}
+
+/// All checks on descriptions that were recorded during a run.
+pub fn consistent(history: &[Event]) -> Vec<Check> {
+    let views: Vec<(&Event, View)> = [VIEW, LAST_VIEW].iter().flat_map(|op| infos(history, op)).collect();
+    vec![one_leader_a_term(&views), equal_digests(&views)]
+}
+
+/// Election safety (Raft paper, section 5.2), as far as descriptions tell: no two name different leaders of one term.
+fn one_leader_a_term(views: &[(&Event, View)]) -> Check {
+    let mut findings = Findings::new("one leader a term");
+    let mut leaders: BTreeMap<u64, (u64, u64)> = BTreeMap::new();
+    for (event, view) in views.iter().filter(|(_, view)| view.leader != 0) {
+        let (leader, first) = *leaders.entry(view.term).or_insert((view.leader, event.index));
+        if leader != view.leader {
+            findings.violation(format!(
+                "term {} is led by {leader} in event {first} and by {} in event {}",
+                view.term, view.leader, event.index
+            ));
+        }
+    }
+    findings.count("views", views.len());
+    findings.count("terms", leaders.len());
+    if leaders.is_empty() {
+        findings.doubt("no node described a cluster with a leader");
+    }
+    findings.finish("no term had two leaders")
+}
+
+/// State-machine safety (Raft paper, section 5.4.3), as far as descriptions tell: nodes that applied the same entries have the same state.
+fn equal_digests(views: &[(&Event, View)]) -> Check {
+    let mut findings = Findings::new("equal digests at equal index");
+    let mut digests: BTreeMap<u64, (&str, u64, u64)> = BTreeMap::new();
+    for (event, view) in views.iter().filter(|(_, view)| !view.digest.is_empty()) {
+        let (digest, node, first) = *digests
+            .entry(view.applied)
+            .or_insert((&view.digest, view.node, event.index));
+        findings.count("compared", usize::from(first != event.index));
+        if digest != view.digest {
+            findings.violation(format!(
+                "at index {} node {node} has digest {digest} in event {first} and node {} has {} in event {}",
+                view.applied, view.node, view.digest, event.index
+            ));
+        }
+    }
+    findings.count("indices", digests.len());
+    findings.finish("no two nodes had different states at one index")
+}
+
+/// After everything was healed all nodes stand at one index with one digest, and know the same members.
+pub fn agreement(history: &[Event]) -> Check {
+    let mut findings = Findings::new("all nodes agree at the end");
+    let last: BTreeMap<u64, View> = infos::<View>(history, LAST_VIEW)
+        .into_iter()
+        .map(|(_, view)| (view.node, view))
+        .collect();
+    findings.count("nodes", last.len());
+    if last.is_empty() {
+        findings.doubt("the nodes were not asked at the end");
+    }
+    let indices: BTreeSet<u64> = last.values().map(|view| view.applied).collect();
+    let digests: BTreeSet<&str> = last.values().map(|view| view.digest.as_str()).collect();
+    if indices.len() > 1 {
+        findings.doubt(format!("the nodes stand at different indices: {indices:?}"));
+    } else if digests.len() > 1 {
+        findings.violation(format!(
+            "at index {indices:?} the nodes have different digests: {digests:?}"
+        ));
+    }
+    let described: BTreeSet<BTreeSet<u64>> = last
+        .values()
+        .map(|view| view.members.iter().copied().collect())
+        .collect();
+    if indices.len() == 1 && described.len() > 1 {
+        findings.violation(format!("the nodes know different members: {described:?}"));
+    }
+    findings.finish("all nodes stand at one index, with one digest and one membership")
+}
+
+/// The members at the end are those whose addition was acknowledged, without those whose removal was; what was never answered may be either.
+/// Judges only members that the workload itself added or removed, one change at a time.
+pub fn acknowledged_changes(history: &[Event]) -> Check {
+    let mut findings = Findings::new("members are those acknowledged");
+    // Whether a member may be in, and whether it may be out.
+    let mut possible: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
+    let mut changes: Vec<_> = operations(history, ADD)
+        .into_iter()
+        .map(|change| (change, true))
+        .collect();
+    changes.extend(operations(history, REMOVE).into_iter().map(|change| (change, false)));
+    changes.sort_by_key(|(change, _)| change.invoke.index);
+    for (change, adds) in changes {
+        // Of an addition without an answer nobody knows the id.
+        let id: Option<u64> = if adds { change.answer() } else { change.invoke.read() };
+        let Some(id) = id else { continue };
+        let state = possible.entry(id).or_insert((false, true));
+        match change.outcome() {
+            Kind::Ok => {
+                findings.count("acknowledged", 1);
+                *state = (adds, !adds);
+            }
+            Kind::Unknown => {
+                findings.count("unknown", 1);
+                *state = (state.0 || adds, state.1 || !adds);
+            }
+            _ => findings.count("refused", 1),
+        }
+    }
+    let views = infos::<View>(history, LAST_VIEW);
+    if views.is_empty() {
+        findings.doubt("the nodes were not asked at the end");
+    }
+    for (event, view) in views {
+        for (id, (may_be_in, may_be_out)) in &possible {
+            let is_in = view.members.contains(id);
+            if (is_in && !may_be_in) || (!is_in && !may_be_out) {
+                let what = if is_in { "a member" } else { "no member" };
+                findings.violation(format!(
+                    "in event {} node {} says that {id} is {what}, against what was acknowledged",
+                    event.index, view.node
+                ));
+            }
+        }
+    }
+    findings.finish("the membership is what the acknowledged changes made it")
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::checker::Outcome;
+    use crate::checker::testing::{Script, worst};
+
+    fn judge(script: &Script) -> Outcome {
+        let mut checks = consistent(script.events());
+        checks.push(agreement(script.events()));
+        checks.push(acknowledged_changes(script.events()));
+        worst(checks)
+    }
+
+    fn view(script: &mut Script, op: &str, node: u64, term: u64, leader: u64, applied: u64, digest: &str) {
+        let members = json!([1, 2, 3, 900]);
+        script.info(
+            op,
+            json!({"node": node, "term": term, "leader": leader, "applied": applied, "digest": digest, "members": members}),
+        );
+    }
+
+    fn good() -> Script {
+        let mut script = Script::new("");
+        script.ok(ADD, Value::Null, 900);
+        script.unknown(ADD, Value::Null);
+        script.ok(ADD, Value::Null, 903);
+        script.ok(REMOVE, 903, Value::Null);
+        script.unknown(REMOVE, 900);
+        view(&mut script, VIEW, 1, 1, 1, 10, "aa");
+        view(&mut script, VIEW, 2, 1, 0, 10, "aa");
+        view(&mut script, VIEW, 2, 2, 2, 12, "bb");
+        for node in 1..=3 {
+            view(&mut script, LAST_VIEW, node, 2, 2, 20, "cc");
+        }
+        script
+    }
+
+    #[test]
+    fn a_cluster_that_agrees_is_valid() {
+        assert_eq!(judge(&good()), Outcome::Valid);
+    }
+
+    #[test]
+    fn every_class_of_disagreement_is_found() {
+        let bad: [(&str, fn(&mut Script)); 6] = [
+            ("two leaders of a term", |s| view(s, VIEW, 3, 2, 3, 15, "dd")),
+            ("different digests on the way", |s| view(s, VIEW, 3, 2, 2, 12, "dd")),
+            ("different digests at the end", |s| {
+                view(s, LAST_VIEW, 3, 2, 2, 20, "dd")
+            }),
+            ("an acknowledged addition is gone", |s| s.ok(ADD, Value::Null, 904)),
+            ("a removed member is there", |s| s.ok(REMOVE, 900, Value::Null)),
+            ("a member whose removal was refused is gone", |s| {
+                s.ok(ADD, Value::Null, 905);
+                s.fail(REMOVE, 905, "UNAVAILABLE: nothing was done");
+            }),
+        ];
+        for (what, spoil) in bad {
+            let mut script = good();
+            spoil(&mut script);
+            assert_eq!(judge(&script), Outcome::Invalid, "{what}");
+        }
+    }
+
+    #[test]
+    fn nodes_at_different_indices_prove_nothing() {
+        let mut script = good();
+        view(&mut script, LAST_VIEW, 3, 2, 2, 19, "xx");
+        assert_eq!(judge(&script), Outcome::Unknown);
+    }
+}

@@ -1,0 +1,151 @@
+//! Judges a history: could any correct cluster have shown this to its clients?
+//!
+//! Each checker is a function from a history to a [`Check`]; it looks at nothing else, so that a stored history can be judged again, and so
+//! that the checkers themselves are tested on histories that are known to be good or bad.
+//!
+//! ```text
+//!   linear        is there an order of the operations in which every answer is right?       register      named leases as such an object
+//!   facts         what a history says about tasks                                            tasks         each accepted task ends exactly once
+//!   order         first in first out, and strict priorities, at the moment of assignment     dependencies  nothing runs before what it waits for
+//!   fencing       tokens that only grow, writes that never interleave                        timers        never early, once, not after a cancel
+//!   watch         no gap, no repeat, no reorder                                              members       one leader a term, equal digests, members
+//!   session       a client that was cut off is served again
+//! ```
+
+pub mod dependencies;
+pub mod facts;
+pub mod fencing;
+pub mod linear;
+pub mod members;
+pub mod order;
+pub mod register;
+pub mod session;
+pub mod tasks;
+#[cfg(test)]
+mod testing;
+pub mod timers;
+pub mod watch;
+
+use std::collections::BTreeMap;
+
+use serde::{Deserialize, Serialize};
+
+/// What a check found.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Outcome {
+    /// Everything that was seen is possible.
+    Valid,
+    /// The run proves nothing: it did not drain, or the search was given up.
+    Unknown,
+    /// Something was seen that no correct cluster shows.
+    Invalid,
+}
+
+/// One question that was asked of a history, and its answer.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Check {
+    /// The invariant, as a short name.
+    pub name: String,
+    /// What was found.
+    pub outcome: Outcome,
+    /// For people: what was looked at, or the evidence of a violation with the indices of its events.
+    pub detail: String,
+    /// Figures, such as how many operations were looked at.
+    #[serde(default)]
+    pub counts: BTreeMap<String, u64>,
+}
+
+/// What a run has shown.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Verdict {
+    /// The worst outcome of the checks.
+    pub outcome: Outcome,
+    /// The checks.
+    pub checks: Vec<Check>,
+}
+
+impl Verdict {
+    /// Puts checks together: invalid if one is, else unknown if one is or if there are none, else valid.
+    pub fn of(checks: Vec<Check>) -> Self {
+        let outcome = checks
+            .iter()
+            .map(|check| check.outcome)
+            .max()
+            .unwrap_or(Outcome::Unknown);
+        Self { outcome, checks }
+    }
+}
+
+/// How many pieces of evidence a check quotes. More would not help a person; their number is always told.
+const QUOTED: usize = 8;
+
+/// Collects what a check finds.
+#[derive(Debug)]
+pub struct Findings {
+    name: String,
+    violations: Vec<String>,
+    doubts: Vec<String>,
+    counts: BTreeMap<String, u64>,
+}
+
+impl Findings {
+    /// For the check of this name.
+    pub fn new(name: &str) -> Self {
+        Self {
+            name: name.to_owned(),
+            violations: Vec::new(),
+            doubts: Vec::new(),
+            counts: BTreeMap::new(),
+        }
+    }
+
+    /// Notes something that no correct cluster shows.
+    pub fn violation(&mut self, evidence: impl Into<String>) {
+        self.violations.push(evidence.into());
+    }
+
+    /// Notes why the check proves nothing, unless there is a violation besides.
+    pub fn doubt(&mut self, why: impl Into<String>) {
+        self.doubts.push(why.into());
+    }
+
+    /// Adds to a figure.
+    pub fn count(&mut self, what: &str, more: usize) {
+        *self.counts.entry(what.to_owned()).or_default() += more as u64;
+    }
+
+    /// Raises a figure to at least this.
+    pub fn at_least(&mut self, what: &str, value: u64) {
+        let count = self.counts.entry(what.to_owned()).or_default();
+        *count = (*count).max(value);
+    }
+
+    /// The check: invalid with a violation, else unknown with a doubt, else valid with this sentence.
+    pub fn finish(mut self, valid: &str) -> Check {
+        let (outcome, texts) = if !self.violations.is_empty() {
+            (Outcome::Invalid, &self.violations)
+        } else if !self.doubts.is_empty() {
+            (Outcome::Unknown, &self.doubts)
+        } else {
+            (Outcome::Valid, &self.violations)
+        };
+        let mut detail = texts.iter().take(QUOTED).cloned().collect::<Vec<_>>().join("; ");
+        if texts.len() > QUOTED {
+            detail.push_str(&format!("; and {} more", texts.len() - QUOTED));
+        }
+        if outcome == Outcome::Valid {
+            detail = valid.to_owned();
+        }
+        if !self.violations.is_empty() {
+            self.counts
+                .insert("violations".to_owned(), self.violations.len() as u64);
+        }
+        Check {
+            name: self.name,
+            outcome,
+            detail,
+            counts: self.counts,
+        }
+    }
+}

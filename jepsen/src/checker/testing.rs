@@ -1,0 +1,96 @@
+//! Histories written by hand, for the checkers' tests.
+
+use serde::Serialize;
+use serde_json::{Value, json};
+
+use super::{Check, Outcome};
+use crate::history::{Event, Kind, Process};
+
+/// A history in the making: one operation after the other unless it says otherwise.
+#[derive(Clone)]
+pub struct Script {
+    events: Vec<Event>,
+    key: Option<String>,
+}
+
+impl Script {
+    /// An empty history, about this key until told otherwise.
+    pub fn new(key: &str) -> Self {
+        Self {
+            events: Vec::new(),
+            key: Some(key.to_owned()),
+        }
+    }
+
+    pub fn key(&mut self, key: &str) {
+        self.key = Some(key.to_owned());
+    }
+
+    pub fn events(&self) -> &[Event] {
+        &self.events
+    }
+
+    pub fn events_mut(&mut self) -> &mut Vec<Event> {
+        &mut self.events
+    }
+
+    /// Adds an event and returns its index.
+    pub fn push(&mut self, process: Process, kind: Kind, op: &str, of: Option<u64>, value: impl Serialize) -> u64 {
+        let index = self.events.len() as u64;
+        self.events.push(Event {
+            index,
+            time_ns: index * 1_000_000,
+            process,
+            kind,
+            op: op.to_owned(),
+            key: self.key.clone(),
+            of,
+            value: json!(value),
+            ..Event::default()
+        });
+        index
+    }
+
+    pub fn invoke(&mut self, op: &str, value: impl Serialize) -> u64 {
+        self.push(Process::Client(0), Kind::Invoke, op, None, value)
+    }
+
+    pub fn end(&mut self, of: u64, kind: Kind, value: impl Serialize, error: &str) {
+        let op = self.events[usize::try_from(of).unwrap()].op.clone();
+        self.push(Process::Client(0), kind, &op, Some(of), value);
+        self.events.last_mut().unwrap().error = Some(error.to_owned()).filter(|error| !error.is_empty());
+    }
+
+    pub fn ok(&mut self, op: &str, asked: impl Serialize, answer: impl Serialize) {
+        let of = self.invoke(op, asked);
+        self.end(of, Kind::Ok, answer, "");
+    }
+
+    pub fn fail(&mut self, op: &str, asked: impl Serialize, error: &str) {
+        let of = self.invoke(op, asked);
+        self.end(of, Kind::Fail, Value::Null, error);
+    }
+
+    pub fn unknown(&mut self, op: &str, asked: impl Serialize) {
+        let of = self.invoke(op, asked);
+        self.end(of, Kind::Unknown, Value::Null, "DEADLINE_EXCEEDED: outcome unknown");
+    }
+
+    pub fn info(&mut self, op: &str, value: impl Serialize) -> u64 {
+        self.push(Process::Nemesis, Kind::Info, op, None, value)
+    }
+}
+
+/// The outcome; the detail goes to the test's output.
+pub fn told(check: Check) -> Outcome {
+    println!(
+        "{}: {:?}: {} {:?}",
+        check.name, check.outcome, check.detail, check.counts
+    );
+    check.outcome
+}
+
+/// The worst outcome of several checks, likewise.
+pub fn worst(checks: Vec<Check>) -> Outcome {
+    checks.into_iter().map(told).max().expect("there are checks")
+}

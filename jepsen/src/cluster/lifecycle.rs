@@ -1,0 +1,351 @@
+//! Nodes are started, killed, paused, ended in good order, restarted and upgraded.
+
+use std::collections::BTreeMap;
+use std::fs::OpenOptions;
+use std::process::{ExitStatus, Stdio};
+use std::sync::PoisonError;
+use std::time::Duration;
+
+use anyhow::{Context, Result, ensure};
+use nix::sys::signal::Signal;
+use serde::{Deserialize, Serialize};
+
+use super::keeper::Keeper;
+use super::process::Process;
+use super::{Cluster, Node, described, text};
+
+/// How long a killed process may take to be gone.
+const GONE_WITHIN: Duration = Duration::from_secs(30);
+/// How long a node may take to end after SIGTERM, its grace time for running attempts included.
+const STOP_WITHIN: Duration = Duration::from_secs(60);
+
+/// Which of the two builds a node runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Build {
+    /// `tarn`.
+    Current,
+    /// `tarn_next`.
+    Next,
+}
+
+/// A node's process ended although nobody asked it to: a crash, or a node that stopped itself.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Ending {
+    /// The node.
+    pub node: u64,
+    /// How, in words: `exit code 70`, `signal 6`.
+    pub how: String,
+    /// The last lines of its log.
+    pub log: String,
+}
+
+impl Cluster {
+    /// Starts every node of the cluster that does not run.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn start_all(&self) -> Result<Vec<u64>> {
+        self.start_idle(&self.ids())
+    }
+
+    /// Starts those of these nodes that belong to the cluster, do not run and are not about to end, and returns them.
+    ///
+    /// # Errors
+    /// If one cannot be started.
+    pub fn start_idle(&self, ids: &[u64]) -> Result<Vec<u64>> {
+        self.reap();
+        let idle = self.ids_of(|node| !node.removed && !node.leaving && node.process.is_none());
+        let idle: Vec<u64> = idle.into_iter().filter(|id| ids.contains(id)).collect();
+        idle.iter().try_for_each(|id| self.start(*id))?;
+        Ok(idle)
+    }
+
+    /// Starts one node.
+    ///
+    /// # Errors
+    /// If it runs already or cannot be started.
+    pub fn start(&self, id: u64) -> Result<()> {
+        self.start_with(id, &[])
+    }
+
+    /// Starts one node with these environment variables.
+    ///
+    /// # Errors
+    /// If it runs already or cannot be started.
+    pub fn start_with(&self, id: u64, environment: &[(&str, &str)]) -> Result<()> {
+        self.reap();
+        let log = OpenOptions::new().create(true).append(true).open(self.log(id))?;
+        self.clocks.renew(id);
+        let clock = self.clocks.environment(id)?;
+        self.with(id, |node| {
+            ensure!(node.process.is_none() && !node.leaving, "node {id} runs already");
+            let mut command = Keeper::command();
+            if let Some(namespace) = &node.place.namespace {
+                command.args(["nsenter", &format!("--net=/run/netns/{namespace}"), "--"]);
+            }
+            command
+                .arg(self.binary(node.build)?)
+                .args(["server", "--config", &text(&self.config(id))])
+                .envs(clock)
+                .envs(environment.iter().copied())
+                .stdin(Stdio::null())
+                .stdout(log.try_clone()?)
+                .stderr(log);
+            let child = self
+                .keeper
+                .spawn(command)
+                .with_context(|| format!("node {id} cannot be started"))?;
+            node.process = Some(Process::new(child));
+            Ok(())
+        })
+    }
+
+    fn binary(&self, build: Build) -> Result<&std::path::Path> {
+        match build {
+            Build::Current => Ok(&self.options.tarn),
+            Build::Next => self
+                .options
+                .tarn_next
+                .as_deref()
+                .context("there is no second build of tarn"),
+        }
+    }
+
+    /// Ends nodes with SIGKILL, all at once, as a crash would, and returns those that ran.
+    ///
+    /// # Errors
+    /// If a node does not exist or does not go.
+    pub async fn kill(&self, ids: &[u64]) -> Result<Vec<u64>> {
+        self.reap();
+        let mut killed = BTreeMap::new();
+        for id in ids {
+            if let Some(leaving) = self.leave(*id, &[Signal::SIGKILL])? {
+                killed.insert(*id, leaving);
+            }
+        }
+        let ids = killed.keys().copied().collect();
+        for (id, leaving) in killed {
+            leaving
+                .gone(GONE_WITHIN)
+                .await
+                .with_context(|| format!("node {id} was killed"))?;
+        }
+        Ok(ids)
+    }
+
+    /// Sends a node's process these signals, which end it; `None` if it does not run.
+    fn leave(&self, id: u64, signals: &[Signal]) -> Result<Option<Leaving<'_>>> {
+        self.with(id, |node| {
+            let Some(process) = &mut node.process else {
+                return Ok(None);
+            };
+            signals.iter().try_for_each(|signal| process.signal(*signal))?;
+            node.leaving = true;
+            Ok(Some(Leaving {
+                cluster: self,
+                id,
+                process: node.process.take(),
+            }))
+        })
+    }
+
+    /// Stops nodes with SIGSTOP until they are resumed, and returns those that went on until now.
+    ///
+    /// # Errors
+    /// If a node does not exist.
+    pub fn pause(&self, ids: &[u64]) -> Result<Vec<u64>> {
+        self.signal(ids, Signal::SIGSTOP, |process| !process.is_paused())
+    }
+
+    /// Lets paused nodes go on, and returns those that were paused.
+    ///
+    /// # Errors
+    /// If a node does not exist.
+    pub fn resume(&self, ids: &[u64]) -> Result<Vec<u64>> {
+        self.signal(ids, Signal::SIGCONT, Process::is_paused)
+    }
+
+    fn signal(&self, ids: &[u64], signal: Signal, wanted: impl Fn(&Process) -> bool) -> Result<Vec<u64>> {
+        self.reap();
+        let mut signalled = Vec::new();
+        for id in ids {
+            self.with(*id, |node| {
+                if let Some(process) = node.process.as_mut().filter(|process| wanted(process)) {
+                    process.signal(signal)?;
+                    signalled.push(*id);
+                }
+                Ok(())
+            })?;
+        }
+        Ok(signalled)
+    }
+
+    /// Asks one node to end, with SIGTERM, and waits until it has. `None` if it does not run. A paused node is resumed, or it would not hear.
+    ///
+    /// # Errors
+    /// If it has to be killed because it does not end in time.
+    pub async fn terminate(&self, id: u64) -> Result<Option<ExitStatus>> {
+        self.reap();
+        match self.leave(id, &[Signal::SIGTERM, Signal::SIGCONT])? {
+            None => Ok(None),
+            Some(leaving) => {
+                let ended = leaving.gone(STOP_WITHIN).await;
+                let status = ended.with_context(|| format!("node {id} after SIGTERM:\n{}", self.log_end(id)))?;
+                Ok(Some(status))
+            }
+        }
+    }
+
+    /// Which build a node is started with.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn build(&self, id: u64) -> Result<Build> {
+        self.with(id, |node| Ok(node.build))
+    }
+
+    /// Says which build a node is started with from now on.
+    ///
+    /// # Errors
+    /// If there is no such node or build.
+    pub fn set_build(&self, id: u64, build: Build) -> Result<()> {
+        self.binary(build)?;
+        self.with(id, |node| {
+            node.build = build;
+            Ok(())
+        })
+    }
+
+    /// Ends one node in good order and starts it with this build. False, and nothing done, if it does not run.
+    ///
+    /// # Errors
+    /// As [`Cluster::terminate`] and [`Cluster::start`].
+    pub async fn restart_as(&self, id: u64, build: Build) -> Result<bool> {
+        let before = self.build(id)?;
+        // Set first: whoever else starts the node as soon as it has ended starts the right one.
+        self.set_build(id, build)?;
+        if self.terminate(id).await?.is_none() {
+            self.set_build(id, before)?;
+            return Ok(false);
+        }
+        self.start_idle(&[id])?;
+        Ok(true)
+    }
+
+    /// The ids of the nodes that run, paused ones included.
+    pub fn running(&self) -> Vec<u64> {
+        self.reap();
+        self.ids_of(|node| !node.removed && node.process.is_some())
+    }
+
+    /// The ids of the nodes that are paused.
+    pub fn paused(&self) -> Vec<u64> {
+        self.reap();
+        self.ids_of(|node| node.process.as_ref().is_some_and(Process::is_paused))
+    }
+
+    /// The process id of a node that runs.
+    ///
+    /// # Errors
+    /// If it does not run.
+    pub fn pid(&self, id: u64) -> Result<u32> {
+        self.with(id, |node| {
+            let process = node
+                .process
+                .as_ref()
+                .with_context(|| format!("node {id} does not run"))?;
+            Ok(process.pid())
+        })
+    }
+
+    /// How a node that should run has ended by itself, if it has: for those who make nodes end, whose ends are no [`Ending`]. It can be
+    /// started again then.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn ended(&self, id: u64) -> Result<Option<ExitStatus>> {
+        self.with(id, |node| take_ended(node))
+    }
+
+    /// All nodes that have ended although nobody asked them to, since the cluster began.
+    pub fn endings(&self) -> Vec<Ending> {
+        self.reap();
+        self.endings.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    /// Strikes out the unasked ends of a node: a nemesis that damages a disk expects its node to stop.
+    pub fn forgive(&self, id: u64) -> Vec<Ending> {
+        self.reap();
+        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        endings.extract_if(.., |ending| ending.node == id).collect()
+    }
+
+    /// Takes note of processes that have ended.
+    fn reap(&self) {
+        let ended: Vec<(u64, ExitStatus)> = {
+            let mut nodes = self.nodes();
+            let all = nodes.iter_mut();
+            all.filter_map(|(id, node)| Some((*id, take_ended(node).ok().flatten()?)))
+                .collect()
+        };
+        for (node, status) in ended {
+            let ending = Ending {
+                node,
+                how: described(status),
+                log: self.log_end(node),
+            };
+            tracing::warn!(node, how = ending.how, "a node ended by itself");
+            self.endings.lock().unwrap_or_else(PoisonError::into_inner).push(ending);
+        }
+    }
+
+    /// Takes back everything that was done to network, processes and clocks, and starts what does not run.
+    ///
+    /// # Errors
+    /// If something could not be taken back; the rest was tried all the same.
+    pub fn heal(&self) -> Result<()> {
+        let healed = self.net.heal();
+        let right = self.clocks.reset();
+        let resumed = self.resume(&self.all_ids());
+        let started = self.start_all();
+        healed.and(right).and(resumed.map(drop)).and(started.map(drop))
+    }
+}
+
+/// A node's process on its way out. Until it is gone nobody starts the node again: two processes must not share a data directory.
+struct Leaving<'a> {
+    cluster: &'a Cluster,
+    id: u64,
+    process: Option<Process>,
+}
+
+impl Leaving<'_> {
+    /// Waits for its end.
+    async fn gone(mut self, within: Duration) -> Result<ExitStatus> {
+        let process = self.process.as_mut().context("a process ends once")?;
+        process.wait(within).await
+    }
+}
+
+impl Drop for Leaving<'_> {
+    fn drop(&mut self) {
+        // If nobody waited for its end, it is killed here.
+        self.process = None;
+        if let Some(node) = self.cluster.nodes().get_mut(&self.id) {
+            node.leaving = false;
+        }
+    }
+}
+
+/// The end of a node's process, if it has ended.
+fn take_ended(node: &mut Node) -> Result<Option<ExitStatus>> {
+    let Some(process) = &mut node.process else {
+        return Ok(None);
+    };
+    let status = process.ended()?;
+    if status.is_some() {
+        node.process = None;
+    }
+    Ok(status)
+}

@@ -1,0 +1,412 @@
+//! A cluster of real `tarn` processes that can be harmed: killed, paused, cut off, given wrong clocks and failing disks.
+//!
+//! ```text
+//! DIR/ca             the authority; every node can sign for machines that join
+//! DIR/user           the user's certificate and key
+//! DIR/node-N.toml    configuration
+//! DIR/node-N         data
+//! DIR/node-N.log     what the node wrote to standard error, over all its starts
+//! DIR/node-N.clock   how wrong its clock is
+//! ```
+//! - [`net`]: the network between them; [`clock`]: their clocks.
+//! - `lifecycle`: starts, kills, pauses, ends and restarts nodes; `keeper` and `process` are the processes themselves.
+//! - `members`: adds, removes and replaces nodes; `view`: what the nodes say about the cluster, and whether they agree.
+//!
+//! Only processes that were started here are ever signalled, by their process id, and only until their end has been taken note of. Nothing
+//! outlives the [`Cluster`]: its processes ask the kernel to die with it, and what it makes on the machine (namespaces, mounts) goes when it
+//! is dropped, or with the next harness if this one is killed.
+
+pub mod clock;
+mod keeper;
+mod lifecycle;
+mod members;
+pub mod net;
+mod process;
+mod view;
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use anyhow::{Context, Result, ensure};
+use serde::{Deserialize, Serialize};
+use tarn_client::{Client, Credentials};
+
+pub use clock::{Clock, ClockFaults};
+pub use lifecycle::{Build, Ending};
+pub use net::Net;
+pub use view::Agreement;
+
+use clock::Clocks;
+use keeper::Keeper;
+use net::Place;
+use process::Process;
+
+/// How the nodes reach each other.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Network {
+    /// Each node in a network namespace of its own, with its own address; needs root.
+    Namespaces,
+    /// All nodes on the loopback interface, each connection through a proxy that can be cut.
+    Loopback,
+}
+
+impl Network {
+    /// Namespaces where this machine allows them, else loopback, with the reason why not.
+    pub fn best() -> (Self, Option<String>) {
+        match net::namespaces_available() {
+            Ok(()) => (Self::Namespaces, None),
+            Err(reason) => (Self::Loopback, Some(reason)),
+        }
+    }
+}
+
+/// What the nodes' data directories are on.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Disk {
+    /// The machine's file system.
+    Plain,
+    /// The file system that fails on command.
+    Fuse,
+}
+
+/// What a cluster is made of.
+#[derive(Debug, Clone)]
+pub struct ClusterOptions {
+    /// The `tarn` binary.
+    pub tarn: PathBuf,
+    /// A second build of it, for rolling upgrades.
+    pub tarn_next: Option<PathBuf>,
+    /// An empty directory for keys, configuration, data and logs.
+    pub dir: PathBuf,
+    /// How many voters it starts with.
+    pub nodes: usize,
+    /// How the nodes reach each other.
+    pub network: Network,
+    /// What their data is on.
+    pub disk: Disk,
+    /// Which clocks can be made wrong.
+    pub clocks: ClockFaults,
+    /// Keys and values of TOML for every node, such as `("raft.snapshot_entries", "500")`.
+    pub settings: Vec<(String, String)>,
+    /// Decides what lossy links lose.
+    pub seed: u64,
+}
+
+impl ClusterOptions {
+    /// Three nodes on loopback with plain disks, right clocks and default settings.
+    pub fn new(tarn: impl Into<PathBuf>, dir: impl Into<PathBuf>) -> Self {
+        Self {
+            tarn: tarn.into(),
+            tarn_next: None,
+            dir: dir.into(),
+            nodes: 3,
+            network: Network::Loopback,
+            disk: Disk::Plain,
+            clocks: ClockFaults::None,
+            settings: Vec::new(),
+            seed: 0,
+        }
+    }
+}
+
+/// A cluster of real processes. Dropping it ends those that run and takes back what was done to the machine.
+pub struct Cluster {
+    options: ClusterOptions,
+    nodes: Mutex<BTreeMap<u64, Node>>,
+    /// Ends that nobody asked for.
+    endings: Mutex<Vec<Ending>>,
+    /// Connections for questions about the cluster, by node.
+    clients: Mutex<BTreeMap<u64, Client>>,
+    /// Held while the membership changes: one change at a time, as an operator would.
+    changing: tokio::sync::Mutex<()>,
+    clocks: Clocks,
+    keeper: Keeper,
+    net: Net,
+}
+
+/// One node: where it is, and its process if it runs.
+struct Node {
+    place: Place,
+    process: Option<Process>,
+    build: Build,
+    /// Whether its process was told to end and has not ended yet.
+    leaving: bool,
+    /// Whether it was removed from the cluster, for good.
+    removed: bool,
+}
+
+impl Cluster {
+    /// Makes keys, places and configuration for the nodes. None runs yet.
+    ///
+    /// # Errors
+    /// If `tarn` cannot be run or refuses, the directory cannot be written, or the machine does not allow the network, disks or clocks that
+    /// were asked for.
+    pub fn create(options: ClusterOptions) -> Result<Self> {
+        ensure!(
+            options.disk == Disk::Plain,
+            "{}",
+            crate::disk::available().err().unwrap_or_default()
+        );
+        fs::create_dir_all(&options.dir).with_context(|| format!("{} cannot be made", options.dir.display()))?;
+        let dir = options.dir.canonicalize()?;
+        let cluster = Self {
+            nodes: Mutex::default(),
+            endings: Mutex::default(),
+            clients: Mutex::default(),
+            changing: tokio::sync::Mutex::default(),
+            clocks: Clocks::create(options.clocks, &dir)?,
+            keeper: Keeper::start()?,
+            net: Net::create(options.network, options.seed)?,
+            options: ClusterOptions { dir, ..options },
+        };
+        let ca = text(&cluster.ca_dir());
+        cluster.tarn(&["ca", "init", "--dir", &ca])?;
+        let user = text(&cluster.dir().join("user"));
+        cluster.tarn(&["ca", "issue", "--ca", &ca, "--user", "jepsen", "--out", &user])?;
+        cluster.found()?;
+        Ok(cluster)
+    }
+
+    /// Makes the first voters.
+    fn found(&self) -> Result<()> {
+        let places = (0..self.options.nodes)
+            .map(|_| self.net.place())
+            .collect::<Result<Vec<_>>>()?;
+        let members: Vec<String> = places
+            .iter()
+            .zip(1u64..)
+            .map(|(place, id)| format!("\"{id}={}\"", place.advertise))
+            .collect();
+        let bootstrap = format!("cluster.bootstrap = [{}]", members.join(", "));
+        for (place, id) in places.into_iter().zip(1..) {
+            self.issue_key(id)?;
+            self.settle(id, place, Some(&bootstrap))?;
+        }
+        Ok(())
+    }
+
+    /// Gives a node its place and its configuration.
+    fn settle(&self, id: u64, place: Place, bootstrap: Option<&str>) -> Result<()> {
+        self.write_config(id, &place, bootstrap)?;
+        self.net.name(&place, id);
+        let node = Node {
+            place,
+            process: None,
+            build: Build::Current,
+            leaving: false,
+            removed: false,
+        };
+        ensure!(
+            self.nodes().insert(id, node).is_none(),
+            "the cluster gave out the id {id} although there was a node {id} before"
+        );
+        Ok(())
+    }
+
+    fn issue_key(&self, id: u64) -> Result<()> {
+        let (ca, data) = (text(&self.ca_dir()), text(&self.data_dir(id)));
+        self.tarn(&[
+            "ca",
+            "issue",
+            "--ca",
+            &ca,
+            "--node",
+            &id.to_string(),
+            "--data-dir",
+            &data,
+        ])
+        .map(drop)
+    }
+
+    fn write_config(&self, id: u64, place: &Place, bootstrap: Option<&str>) -> Result<()> {
+        let mut lines = vec![
+            format!("node.data_dir = {:?}", text(&self.data_dir(id))),
+            format!("listen.bind = \"{}\"", place.bind),
+            format!("listen.advertise = \"{}\"", place.advertise),
+            format!("listen.ops_bind = \"{}\"", place.ops),
+            format!("identity.ca_dir = {:?}", text(&self.ca_dir())),
+        ];
+        lines.extend(
+            place
+                .source
+                .map(|source| format!("network.source_address = \"{source}\"")),
+        );
+        lines.extend(bootstrap.map(str::to_owned));
+        lines.extend(
+            self.options
+                .settings
+                .iter()
+                .map(|(key, value)| format!("{key} = {value}")),
+        );
+        let path = self.config(id);
+        fs::write(&path, lines.join("\n") + "\n").with_context(|| format!("{} cannot be written", path.display()))
+    }
+
+    /// What the cluster was made of.
+    pub fn options(&self) -> &ClusterOptions {
+        &self.options
+    }
+
+    /// The network between the nodes.
+    pub fn net(&self) -> &Net {
+        &self.net
+    }
+
+    /// A node's clock.
+    ///
+    /// # Errors
+    /// If the nodes were not started with clocks that can be made wrong, or this one never was.
+    pub fn clock(&self, id: u64) -> Result<Clock<'_>> {
+        self.clocks.clock(id)
+    }
+
+    /// The ids of all nodes that belong to the cluster, whether they run or not.
+    pub fn ids(&self) -> Vec<u64> {
+        self.ids_of(|node| !node.removed)
+    }
+
+    /// The ids of all nodes that ever were, those that were removed included.
+    pub fn all_ids(&self) -> Vec<u64> {
+        self.ids_of(|_| true)
+    }
+
+    fn ids_of(&self, wanted: impl Fn(&Node) -> bool) -> Vec<u64> {
+        let nodes = self.nodes();
+        nodes
+            .iter()
+            .filter(|(_, node)| wanted(node))
+            .map(|(id, _)| *id)
+            .collect()
+    }
+
+    /// What clients dial to reach a node.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn address(&self, id: u64) -> Result<String> {
+        self.with(id, |node| Ok(node.place.advertise.to_string()))
+    }
+
+    /// Where a node answers health checks and metrics, in plain HTTP.
+    ///
+    /// # Errors
+    /// If there is no such node.
+    pub fn ops_address(&self, id: u64) -> Result<String> {
+        self.with(id, |node| Ok(node.place.ops.to_string()))
+    }
+
+    /// A client that knows these nodes.
+    ///
+    /// # Errors
+    /// If a node does not exist or the credentials cannot be read.
+    pub fn client(&self, ids: &[u64]) -> Result<Client> {
+        let addresses = ids.iter().map(|id| self.address(*id)).collect::<Result<Vec<_>>>()?;
+        let [ca, certificate, key] = self.credential_files();
+        Ok(Client::builder()
+            .addresses(addresses)
+            .credentials(Credentials::from_files(&ca, &certificate, &key)?)
+            .connect_lazy()?)
+    }
+
+    /// Where the CA certificate, the user's certificate and the user's key are.
+    pub fn credential_files(&self) -> [PathBuf; 3] {
+        let user = self.dir().join("user");
+        [user.join("ca.pem"), user.join("jepsen.pem"), user.join("jepsen.key")]
+    }
+
+    /// The directory of everything that belongs to this cluster.
+    pub fn dir(&self) -> &Path {
+        &self.options.dir
+    }
+
+    /// A node's data directory.
+    pub fn data_dir(&self, id: u64) -> PathBuf {
+        self.dir().join(format!("node-{id}"))
+    }
+
+    /// Where a node's log is.
+    pub fn log(&self, id: u64) -> PathBuf {
+        self.dir().join(format!("node-{id}.log"))
+    }
+
+    /// The last lines of a node's log.
+    pub fn log_end(&self, id: u64) -> String {
+        let text = fs::read_to_string(self.log(id)).unwrap_or_default();
+        let lines: Vec<&str> = text.lines().collect();
+        lines[lines.len().saturating_sub(20)..].join("\n")
+    }
+
+    /// Runs a `tarn` command to its end and returns what it printed.
+    ///
+    /// # Errors
+    /// With what it wrote to standard error, if it fails.
+    pub fn tarn(&self, args: &[&str]) -> Result<String> {
+        let output = Command::new(&self.options.tarn).args(args).output().with_context(|| {
+            let path = self.options.tarn.display();
+            format!("{path} cannot be run; build it with `cargo build -p tarn`")
+        })?;
+        ensure!(
+            output.status.success(),
+            "tarn {} failed: {}",
+            args.iter().take(2).copied().collect::<Vec<_>>().join(" "),
+            String::from_utf8_lossy(&output.stderr).trim()
+        );
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    fn ca_dir(&self) -> PathBuf {
+        self.dir().join("ca")
+    }
+
+    fn config(&self, id: u64) -> PathBuf {
+        self.dir().join(format!("node-{id}.toml"))
+    }
+
+    fn nodes(&self) -> MutexGuard<'_, BTreeMap<u64, Node>> {
+        self.nodes.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn with<T>(&self, id: u64, look: impl FnOnce(&mut Node) -> Result<T>) -> Result<T> {
+        look(
+            self.nodes()
+                .get_mut(&id)
+                .with_context(|| format!("there is no node {id}"))?,
+        )
+    }
+}
+
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // All at once: none should have the time to write about the others' end.
+        for node in self.nodes().values_mut() {
+            if let Some(process) = &mut node.process
+                && matches!(process.ended(), Ok(None))
+            {
+                let _ = process.signal(nix::sys::signal::Signal::SIGKILL);
+            }
+        }
+        self.nodes().clear();
+    }
+}
+
+/// How a process ended, in words.
+fn described(status: ExitStatus) -> String {
+    use std::os::unix::process::ExitStatusExt as _;
+    match (status.code(), status.signal()) {
+        (Some(code), _) => format!("exit code {code}"),
+        (None, Some(signal)) => format!("signal {signal}"),
+        (None, None) => "no exit code".to_owned(),
+    }
+}
+
+fn text(path: &Path) -> String {
+    path.display().to_string()
+}
+
+#[cfg(test)]
+mod tests;

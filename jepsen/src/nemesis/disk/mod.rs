@@ -1,0 +1,102 @@
+//! Disks fail.
+//!
+//! A node that its disk fails has to stop itself with a message that says what is wrong, and to lose nothing that was acknowledged. So each
+//! nemesis here expects nodes to end by themselves, and excuses them if they do it in that way: with the exit code for it, or with a refusal
+//! to start, and with words about the disk. Ends of any other kind stay what they are for every run: violations.
+//!
+//! - [`power`]: the machine loses its power. - [`sick`]: the disk is full, slow, or has errors. - [`damage`]: it returns something else than was
+//!   written.
+
+pub mod damage;
+pub mod power;
+pub mod sick;
+
+use anyhow::Result;
+use serde::Serialize;
+
+use crate::cluster::{Cluster, Ending};
+use crate::disk::FaultyDisk;
+
+/// The exit codes of a node that stopped itself, and of one that refused to start.
+const STOPPED: &str = "exit code 70";
+const REFUSED: &str = "exit code 1";
+
+/// What one node made of its disk's fault.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+struct Took {
+    node: u64,
+    /// How many operations failed.
+    #[serde(skip_serializing_if = "is_zero")]
+    struck: u64,
+    /// How it ended, if it did.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended: Option<String>,
+    /// The line of its log that says why, if one does.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    said: Option<String>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_zero(number: &u64) -> bool {
+    *number == 0
+}
+
+/// Does something to a disk that may wait for the kernel, beside everything else.
+async fn on_disk<T: Send + 'static>(
+    cluster: &Cluster,
+    id: u64,
+    what: impl FnOnce(&FaultyDisk) -> Result<T> + Send + 'static,
+) -> Result<T> {
+    let disk = cluster.disk(id)?;
+    tokio::task::spawn_blocking(move || what(&disk)).await?
+}
+
+/// Says how a node took its fault, and excuses its ends if all of them are as they should be.
+fn judged(cluster: &Cluster, node: u64, struck: u64, words: &[&str]) -> Took {
+    let ends: Vec<Ending> = cluster.endings().into_iter().filter(|end| end.node == node).collect();
+    let said: Vec<Option<String>> = ends.iter().map(|end| reason(end, words)).collect();
+    if said.iter().all(Option::is_some) {
+        cluster.forgive(node);
+    }
+    Took {
+        node,
+        struck,
+        ended: ends.last().map(|end| end.how.clone()),
+        said: said.into_iter().flatten().next_back(),
+    }
+}
+
+/// The line that says why, if a node ended as it should.
+fn reason(end: &Ending, words: &[&str]) -> Option<String> {
+    if end.how != STOPPED && end.how != REFUSED {
+        return None;
+    }
+    let names_it = |line: &&str| {
+        let line = line.to_lowercase();
+        words.iter().any(|word| line.contains(word))
+    };
+    end.log.lines().rev().find(names_it).map(str::to_owned)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_stop_that_says_why_is_excused() {
+        let end = |how: &str, log: &str| Ending {
+            node: 1,
+            how: how.to_owned(),
+            log: log.to_owned(),
+        };
+        let log = "INFO started\nERROR No space left on device\nINFO ends";
+        assert_eq!(
+            reason(&end("exit code 70", log), &["no space"]).as_deref(),
+            Some("ERROR No space left on device")
+        );
+        assert!(reason(&end("exit code 1", log), &["no space"]).is_some());
+        assert_eq!(reason(&end("exit code 101", log), &["no space"]), None, "a panic");
+        assert_eq!(reason(&end("signal 6", log), &["no space"]), None, "an abort");
+        assert_eq!(reason(&end("exit code 70", "something is wrong"), &["no space"]), None);
+    }
+}

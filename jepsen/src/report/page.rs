@@ -1,0 +1,414 @@
+//! The page for people: one file, without anything from elsewhere.
+
+use std::fmt::Write;
+
+use serde_json::json;
+
+use super::Report;
+use super::chart::{ALONG, LEFT, WIDTH, chart, clock, colour};
+use super::picture::Picture;
+use crate::checker::Outcome;
+use crate::figures::{Spread, Tally, millis};
+use crate::history::Event;
+
+const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
+/// How many faults the page lists; the rest stands in the history.
+const FAULTS_LISTED: usize = 400;
+/// How many reasons for failures the page lists.
+const REASONS_LISTED: usize = 12;
+
+/// Makes the page.
+pub fn page(report: &Report, history: &[Event], logs: &[String]) -> String {
+    let picture = Picture::of(history);
+    let setting = &report.setting;
+    let nemeses = if setting.nemeses.is_empty() {
+        "no faults".to_owned()
+    } else {
+        setting.nemeses.join(", ")
+    };
+    let title = format!("{} under {nemeses}: {}", setting.workload, word(report.outcome));
+    let body = [
+        head(report, &nemeses),
+        tiles(report),
+        checks(report),
+        legend(),
+        chart(&picture),
+        "<div id=\"readout\" hidden></div>".to_owned(),
+        recoveries(report, &picture),
+        operations(report),
+        reasons(report),
+        faults(&picture),
+        foot(report, logs),
+    ]
+    .concat();
+    format!(
+        "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\
+         <title>{title}</title><style>{STYLE}</style></head>\n<body class=\"{class}\">{body}\
+         <script type=\"application/json\" id=\"data\">{data}</script><script>{SCRIPT}</script></body></html>\n",
+        title = escaped(&title),
+        class = word(report.outcome),
+        data = data(&picture),
+    )
+}
+
+/// Text as HTML shows it.
+pub fn escaped(text: &str) -> String {
+    text.replace('&', "&amp;")
+        .replace('<', "&lt;")
+        .replace('>', "&gt;")
+        .replace('"', "&quot;")
+}
+
+fn word(outcome: Outcome) -> &'static str {
+    match outcome {
+        Outcome::Valid => "valid",
+        Outcome::Invalid => "invalid",
+        Outcome::Unknown => "unknown",
+    }
+}
+
+fn head(report: &Report, nemeses: &str) -> String {
+    let setting = &report.setting;
+    let meaning = match report.outcome {
+        Outcome::Valid => "Everything that clients saw is possible.",
+        Outcome::Invalid => "Clients saw what no correct cluster shows.",
+        Outcome::Unknown => "This run proves nothing.",
+    };
+    format!(
+        "<header><div class=\"badge {word}\">{word}</div><div><h1>{workload} <span>under</span> {nemeses}</h1>\
+         <p>{meaning} {nodes} nodes, {clients} clients, {time} of work, seed {seed}, network {network}, disk {disk}, {tarn}, begun {started}.</p>\
+         <p><code>{command}</code></p></div></header>",
+        word = word(report.outcome),
+        workload = escaped(&setting.workload),
+        nemeses = escaped(nemeses),
+        nodes = setting.nodes,
+        clients = setting.clients,
+        time = clock(report.figures.seconds),
+        seed = setting.seed,
+        network = escaped(&setting.network),
+        disk = escaped(&setting.disk),
+        tarn = escaped(&setting.tarn),
+        started = escaped(&setting.started),
+        command = escaped(&setting.command),
+    )
+}
+
+fn tiles(report: &Report) -> String {
+    let figures = &report.figures;
+    let made: u64 = figures.faults.values().map(|recovery| recovery.made).sum();
+    let slowest = figures
+        .faults
+        .iter()
+        .max_by(|one, other| one.1.after_healing.max_ms.total_cmp(&other.1.after_healing.max_ms));
+    let gap = &figures.longest_gap;
+    let during = if gap.during.is_empty() {
+        "no fault".to_owned()
+    } else {
+        gap.during.join(", ")
+    };
+    let rate = figures.operations.ok as f64 / figures.seconds.max(0.001);
+    let mut tiles = vec![
+        (
+            "answered",
+            thousands(figures.operations.ok),
+            format!("{rate:.0} a second"),
+            "ok",
+        ),
+        (
+            "failed",
+            thousands(figures.operations.fail),
+            "certainly without effect".to_owned(),
+            "fail",
+        ),
+        (
+            "unknown",
+            thousands(figures.operations.unknown),
+            "without an answer".to_owned(),
+            "unknown",
+        ),
+        (
+            "faults",
+            made.to_string(),
+            format!("{} kinds", figures.faults.len()),
+            "",
+        ),
+        (
+            "longest without an answer",
+            took(gap.ms),
+            format!("at {}, during {during}", clock(gap.from_s)),
+            "",
+        ),
+    ];
+    if let Some((nemesis, recovery)) = slowest {
+        let what = format!("after {nemesis}; median {}", took(recovery.after_healing.median_ms));
+        tiles.push((
+            "slowest return after healing",
+            took(recovery.after_healing.max_ms),
+            what,
+            "",
+        ));
+    }
+    let mut html = String::from("<section class=\"tiles\">");
+    for (name, value, note, class) in tiles {
+        let _ = write!(
+            html,
+            "<div class=\"tile {class}\"><div>{name}</div><b>{}</b><small>{}</small></div>",
+            escaped(&value),
+            escaped(&note)
+        );
+    }
+    html + "</section>"
+}
+
+fn checks(report: &Report) -> String {
+    let rows = report.checks.iter().map(|check| {
+        let counts: Vec<String> = check
+            .counts
+            .iter()
+            .map(|(name, count)| format!("{name} {}", thousands(*count)))
+            .collect();
+        vec![
+            format!("<span class=\"mark {0}\">{0}</span>", word(check.outcome)),
+            format!("<b>{}</b>", escaped(&check.name)),
+            escaped(&check.detail),
+            format!("<small>{}</small>", escaped(&counts.join(", "))),
+        ]
+    });
+    format!(
+        "<section><h2>Checks</h2>{}</section>",
+        table("checks", &["", "check", "finding", "looked at"], rows)
+    )
+}
+
+fn legend() -> String {
+    let parts = [
+        ("ok", "answered"),
+        ("fail", "failed: certainly without effect"),
+        ("unknown", "unknown: no answer"),
+    ];
+    let keys: String = parts
+        .iter()
+        .map(|(class, text)| format!("<span><i class=\"{class}\"></i>{text}</span>"))
+        .collect();
+    format!(
+        "<h2>What happened</h2><p class=\"legend\">{keys}<span>Bands: faults, by the colours of the uppermost rows</span></p>"
+    )
+}
+
+fn recoveries(report: &Report, picture: &Picture) -> String {
+    if report.figures.faults.is_empty() {
+        return String::new();
+    }
+    let rows = report.figures.faults.iter().map(|(nemesis, recovery)| {
+        vec![
+            format!("<i class=\"{}\"></i> {}", colour(picture, nemesis), escaped(nemesis)),
+            recovery.made.to_string(),
+            recovery.not_made.to_string(),
+            spread(&recovery.after_fault),
+            spread(&recovery.after_healing),
+            spread(&recovery.everyone),
+        ]
+    });
+    let heads = [
+        "nemesis",
+        "made",
+        "not made",
+        "fault to next answer",
+        "healing to next answer",
+        "healing to an answer for every client",
+    ];
+    format!(
+        "<section><h2>Faults and recoveries</h2><p>Median, 99th percentile and longest, over operations that were begun after the \
+         fault or its healing.</p>{}</section>",
+        table("recoveries", &heads, rows)
+    )
+}
+
+fn operations(report: &Report) -> String {
+    let none = Spread::default();
+    let rows = report.figures.by_operation.iter().map(|(op, tally)| {
+        let Tally { ok, fail, unknown } = tally;
+        let latency = report.figures.latency.get(op).unwrap_or(&none);
+        vec![
+            escaped(op),
+            thousands(*ok),
+            thousands(*fail),
+            thousands(*unknown),
+            spread(latency),
+        ]
+    });
+    let heads = [
+        "operation",
+        "answered",
+        "failed",
+        "unknown",
+        "time to the answer: median, 99th, longest",
+    ];
+    format!(
+        "<section><h2>Operations</h2>{}</section>",
+        table("operations", &heads, rows)
+    )
+}
+
+fn reasons(report: &Report) -> String {
+    let mut reasons: Vec<(&String, &u64)> = report.figures.reasons.iter().collect();
+    if reasons.is_empty() {
+        return String::new();
+    }
+    reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), (*reason).clone()));
+    let rows = reasons
+        .into_iter()
+        .take(REASONS_LISTED)
+        .map(|(reason, count)| vec![escaped(reason), thousands(*count)]);
+    format!(
+        "<section><h2>Why operations failed or stayed unknown</h2>{}</section>",
+        table("reasons", &["reason", "times"], rows)
+    )
+}
+
+fn faults(picture: &Picture) -> String {
+    if picture.faults.is_empty() {
+        return String::new();
+    }
+    let since = |ns: u64| ns.saturating_sub(picture.from_ns) as f64 / 1e9;
+    let rows = picture.faults.iter().take(FAULTS_LISTED).map(|fault| {
+        let what = match &fault.error {
+            Some(error) => format!("<span class=\"mark unknown\">not made</span> {}", escaped(error)),
+            None => format!("<code>{}</code>", escaped(&fault.what.to_string())),
+        };
+        vec![
+            format!("{:.1} s", since(fault.begun_ns)),
+            format!(
+                "<i class=\"{}\"></i> {}",
+                colour(picture, &fault.nemesis),
+                escaped(&fault.nemesis)
+            ),
+            took(millis(fault.over_ns(picture.to_ns) - fault.begun_ns)),
+            what,
+        ]
+    });
+    format!(
+        "<details{open}><summary>All {count} faults</summary>{table}</details>",
+        open = if picture.faults.len() <= 12 { " open" } else { "" },
+        count = picture.faults.len(),
+        table = table("faults", &["at", "nemesis", "lasted", "what"], rows)
+    )
+}
+
+fn foot(report: &Report, logs: &[String]) -> String {
+    let links: Vec<String> = ["history.jsonl", "verdict.json"]
+        .into_iter()
+        .map(str::to_owned)
+        .chain(logs.iter().cloned())
+        .map(|name| format!("<a href=\"{0}\">{0}</a>", escaped(&name)))
+        .collect();
+    let settings: Vec<String> = report
+        .setting
+        .settings
+        .iter()
+        .map(|(key, value)| format!("{key} = {value}"))
+        .collect();
+    format!(
+        "<footer><p>{}</p><p>Settings of the nodes: <code>{}</code></p></footer>",
+        links.join(" · "),
+        escaped(&settings.join(", "))
+    )
+}
+
+fn table(class: &str, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+    let mut html = format!("<div class=\"scroll\"><table class=\"{class}\"><thead><tr>");
+    for head in heads {
+        let _ = write!(html, "<th>{head}</th>");
+    }
+    html.push_str("</tr></thead><tbody>");
+    for row in rows {
+        html.push_str("<tr>");
+        for cell in row {
+            let _ = write!(html, "<td>{cell}</td>");
+        }
+        html.push_str("</tr>");
+    }
+    html + "</tbody></table></div>"
+}
+
+fn spread(spread: &Spread) -> String {
+    if spread.count == 0 {
+        return "–".to_owned();
+    }
+    format!(
+        "{} · {} · {}",
+        took(spread.median_ms),
+        took(spread.p99_ms),
+        took(spread.max_ms)
+    )
+}
+
+/// A time in milliseconds with a unit that keeps it short.
+fn took(ms: f64) -> String {
+    match ms {
+        ms if ms < 10.0 => format!("{ms:.1} ms"),
+        ms if ms < 1_000.0 => format!("{ms:.0} ms"),
+        ms if ms < 100_000.0 => format!("{:.1} s", ms / 1e3),
+        ms => format!("{:.0} s", ms / 1e3),
+    }
+}
+
+fn thousands(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+/// What the page's script reads, to tell figures where the pointer is.
+fn data(picture: &Picture) -> String {
+    let columns: Vec<_> = picture
+        .columns
+        .iter()
+        .map(|column| {
+            let [ok, fail, unknown] = column.ended;
+            json!([ok, fail, unknown, millis(column.median_ns), millis(column.p99_ns)])
+        })
+        .collect();
+    let seconds = |ns: u64| (ns.saturating_sub(picture.from_ns) as f64 / 1e7).round() / 100.0;
+    let faults: Vec<_> = picture
+        .faults
+        .iter()
+        .map(|fault| {
+            json!([
+                fault.nemesis,
+                seconds(fault.begun_ns),
+                seconds(fault.over_ns(picture.to_ns))
+            ])
+        })
+        .collect();
+    let data = json!({
+        "seconds": seconds(picture.to_ns), "left": LEFT / WIDTH, "along": ALONG / WIDTH, "columns": columns, "faults": faults,
+    });
+    // A closing tag in a name must not end the script.
+    data.to_string().replace('<', "\\u003c")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn figures_are_readable() {
+        assert_eq!(
+            (thousands(7), thousands(1_234), thousands(1_000_000)),
+            ("7".into(), "1,234".into(), "1,000,000".into())
+        );
+        assert_eq!(
+            (took(0.44), took(443.0), took(1_500.0)),
+            ("0.4 ms".into(), "443 ms".into(), "1.5 s".into())
+        );
+        assert_eq!(escaped("<a b=\"c\">&"), "&lt;a b=&quot;c&quot;&gt;&amp;");
+    }
+}

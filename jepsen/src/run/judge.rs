@@ -1,0 +1,241 @@
+//! What is asked of every run, whatever its workload: it came back, it drained, its nodes agree, and none of them gave up.
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use crate::checker::{Check, Outcome, Verdict};
+use crate::faults::{self, Phase};
+use crate::figures;
+use crate::history::{Event, Kind, infos};
+use crate::workload::Workload;
+
+/// The event that tells how the cluster came back after the last fault.
+pub const READY: &str = "ready";
+/// The event that tells how accepted work ended.
+pub const DRAINED: &str = "drained";
+/// The event that tells whether the nodes have the same state.
+pub const AGREEMENT: &str = "agreement";
+/// The event that tells which nodes ended by themselves.
+pub const ENDINGS: &str = "endings";
+
+/// How something that has to happen after the last fault went.
+#[derive(Deserialize)]
+struct Went {
+    seconds: Option<f64>,
+    error: Option<String>,
+}
+
+/// As `cluster::Agreement` is written.
+#[derive(Deserialize)]
+#[serde(rename_all = "lowercase", tag = "result")]
+enum Agreement {
+    Agreed {
+        index: u64,
+        digest: String,
+        nodes: Vec<u64>,
+    },
+    Diverged {
+        index: u64,
+        digests: BTreeMap<u64, String>,
+    },
+    Unknown {
+        reason: String,
+    },
+}
+
+#[derive(Deserialize)]
+struct Ending {
+    node: u64,
+    how: String,
+    log: String,
+}
+
+/// Judges a history: the workload's checks, and those of every run.
+pub fn judge(history: &[Event], workload: &dyn Workload) -> Verdict {
+    let mut checks = workload.check(history).checks;
+    checks.extend([
+        came_back(history),
+        answered_again(history),
+        drained(history),
+        agreed(history),
+        stayed_up(history),
+    ]);
+    Verdict::of(checks)
+}
+
+/// Liveness: after the last fault every node follows one leader and catches up. Not reached, it proves nothing about safety.
+fn came_back(history: &[Event]) -> Check {
+    went(history, READY, "every node came back", |seconds| {
+        format!("every node followed one leader and had caught up {seconds:.1} s after the last fault")
+    })
+}
+
+fn drained(history: &[Event]) -> Check {
+    went(history, DRAINED, "drained", |seconds| {
+        format!("accepted work had ended after {seconds:.1} s")
+    })
+}
+
+fn went(history: &[Event], op: &str, name: &str, fine: impl Fn(f64) -> String) -> Check {
+    let (outcome, detail) = match infos::<Went>(history, op).pop() {
+        Some((_, Went { error: None, seconds })) => (Outcome::Valid, fine(seconds.unwrap_or_default())),
+        Some((_, Went { error: Some(error), .. })) => (Outcome::Unknown, error),
+        None => (Outcome::Unknown, "the run did not get there".to_owned()),
+    };
+    check(name, outcome, detail)
+}
+
+/// Liveness: after the last fault an operation is answered.
+fn answered_again(history: &[Event]) -> Check {
+    let name = "answered after the last fault";
+    let Some(calm) = faults::phase(history, Phase::Calm) else {
+        return check(name, Outcome::Unknown, "the run did not get there".to_owned());
+    };
+    let operations = figures::done(history);
+    let answers = operations
+        .iter()
+        .filter(|operation| operation.kind == Kind::Ok && operation.begun_ns >= calm);
+    match answers.clone().map(|operation| operation.ended_ns).min() {
+        Some(first) => {
+            let detail = format!("first after {:.2} s", (first - calm) as f64 / 1e9);
+            Check {
+                counts: BTreeMap::from([("answers".to_owned(), answers.count() as u64)]),
+                ..check(name, Outcome::Valid, detail)
+            }
+        }
+        None => check(
+            name,
+            Outcome::Unknown,
+            "no operation that was begun then was answered".to_owned(),
+        ),
+    }
+}
+
+/// State-machine safety (Raft paper, section 5.4.3): equal digests at equal index.
+fn agreed(history: &[Event]) -> Check {
+    let (outcome, detail) = match infos::<Agreement>(history, AGREEMENT)
+        .pop()
+        .map(|(_, agreement)| agreement)
+    {
+        Some(Agreement::Agreed { index, digest, nodes }) => {
+            let short = digest.get(..12).unwrap_or(&digest);
+            (
+                Outcome::Valid,
+                format!("nodes {nodes:?} have the digest {short}… at index {index}"),
+            )
+        }
+        Some(Agreement::Diverged { index, digests }) => (
+            Outcome::Invalid,
+            format!("different states at index {index}: {digests:?}"),
+        ),
+        Some(Agreement::Unknown { reason }) => (Outcome::Unknown, reason),
+        None => (Outcome::Unknown, "the run did not get there".to_owned()),
+    };
+    check("nodes agree", outcome, detail)
+}
+
+/// A node ends when it is killed or asked to, and stops itself only where going on could lose data, which nothing but a damaged disk should
+/// bring about.
+fn stayed_up(history: &[Event]) -> Check {
+    let name = "no node gave up";
+    let Some((_, endings)) = infos::<Vec<Ending>>(history, ENDINGS).pop() else {
+        return check(name, Outcome::Unknown, "the run did not get there".to_owned());
+    };
+    let Some(first) = endings.first() else {
+        return check(name, Outcome::Valid, "none ended unless it was made to".to_owned());
+    };
+    let all: Vec<String> = endings
+        .iter()
+        .map(|ending| format!("node {}: {}", ending.node, ending.how))
+        .collect();
+    let last = first.log.lines().last().unwrap_or_default();
+    check(
+        name,
+        Outcome::Invalid,
+        format!("{}; the first wrote: {last}", all.join(", ")),
+    )
+}
+
+fn check(name: &str, outcome: Outcome, detail: String) -> Check {
+    Check {
+        name: name.to_owned(),
+        outcome,
+        detail,
+        counts: BTreeMap::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+    use crate::history::Process;
+
+    fn info(op: &str, value: Value) -> Event {
+        Event {
+            op: op.to_owned(),
+            value,
+            process: Process::Nemesis,
+            kind: Kind::Info,
+            ..Event::default()
+        }
+    }
+
+    #[test]
+    fn a_run_that_did_not_get_to_the_end_proves_nothing() {
+        for check in [
+            came_back(&[]),
+            answered_again(&[]),
+            drained(&[]),
+            agreed(&[]),
+            stayed_up(&[]),
+        ] {
+            assert_eq!(check.outcome, Outcome::Unknown, "{}", check.name);
+        }
+        let stuck = [info(DRAINED, json!({"error": "3 tasks still wait"}))];
+        assert_eq!(drained(&stuck).outcome, Outcome::Unknown);
+        assert!(drained(&stuck).detail.contains("3 tasks"));
+    }
+
+    #[test]
+    fn different_digests_and_nodes_that_gave_up_are_violations() {
+        let differ = crate::cluster::Agreement::Diverged {
+            index: 7,
+            digests: BTreeMap::from([(1, "a".to_owned()), (2, "b".to_owned())]),
+        };
+        assert_eq!(agreed(&[info(AGREEMENT, json!(differ))]).outcome, Outcome::Invalid);
+        let ending = crate::cluster::Ending {
+            node: 2,
+            how: "exit code 70".to_owned(),
+            log: "begin\nthe log is damaged".to_owned(),
+        };
+        let gave_up = stayed_up(&[info(ENDINGS, json!([ending]))]);
+        assert_eq!(gave_up.outcome, Outcome::Invalid);
+        assert!(gave_up.detail.contains("exit code 70") && gave_up.detail.contains("the log is damaged"));
+    }
+
+    #[test]
+    fn a_run_that_came_through_is_valid() {
+        let agreement = crate::cluster::Agreement::Agreed {
+            index: 9,
+            digest: "0123456789abcdef".to_owned(),
+            nodes: vec![1, 2, 3],
+        };
+        let history = [
+            info(READY, json!({"leader": 1, "seconds": 0.5})),
+            info(DRAINED, json!({"seconds": 1.5})),
+            info(AGREEMENT, json!(agreement)),
+            info(ENDINGS, json!([])),
+        ];
+        for check in [
+            came_back(&history),
+            drained(&history),
+            agreed(&history),
+            stayed_up(&history),
+        ] {
+            assert_eq!(check.outcome, Outcome::Valid, "{}: {}", check.name, check.detail);
+        }
+    }
+}

@@ -1,0 +1,303 @@
+//! One run, from an empty folder to a verdict.
+//!
+//! ```text
+//! setup     the cluster is started and the workload prepares it
+//! work      clients work; the faults come and go as the schedule says
+//! calm      everything is healed; clients still work, so that the return to service is part of the history
+//! drain     clients have stopped; accepted work ends, the nodes' digests are compared
+//! end       the history is judged
+//! ```
+//! What goes wrong with the cluster is for the history and its checks. What goes wrong with the harness ends the run with an error and without
+//! a verdict. Either way nothing is left running.
+
+mod attack;
+mod judge;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail, ensure};
+use time::OffsetDateTime;
+use time::format_description::well_known::Rfc3339;
+use time::macros::format_description;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::checker::Outcome;
+use crate::cluster::{ClockFaults, Cluster, ClusterOptions, Disk, Network};
+use crate::figures;
+use crate::history::{self, Event, Recorder};
+use crate::nemesis::{self, Need, Nemesis};
+use crate::report::{Folder, Report, Setting};
+use crate::workload::{self, Clients, Scene, Workload};
+
+pub use judge::judge;
+
+/// How long the cluster may take to be ready at its start. Generous: the machine may be busy with a build.
+const READY_WITHIN: Duration = Duration::from_secs(60);
+/// How long whatever still uses a cluster may take to let go of it.
+const RELEASED_WITHIN: Duration = Duration::from_secs(20);
+/// What every node is told, so that snapshots and purged logs are met within seconds; a run's own settings come after and win.
+const SETTINGS: [(&str, &str); 2] = [("raft.snapshot_entries", "500"), ("raft.keep_entries", "100")];
+
+/// What to run.
+#[derive(Debug, Clone)]
+pub struct RunOptions {
+    /// The workload's name.
+    pub workload: String,
+    /// The nemeses' names; none for a run without faults.
+    pub nemeses: Vec<String>,
+    /// How long faults are made.
+    pub time: Duration,
+    /// How many voters the cluster has at first.
+    pub nodes: usize,
+    /// Decides the schedule, the targets and the clients' choices.
+    pub seed: u64,
+    /// How many clients work.
+    pub clients: u32,
+    /// How the nodes reach each other; the best that the machine allows unless given.
+    pub network: Option<Network>,
+    /// What their data is on; the failing file system where a nemesis needs it unless given.
+    pub disk: Option<Disk>,
+    /// The `tarn` binary.
+    pub tarn: PathBuf,
+    /// A second build of it.
+    pub tarn_next: Option<PathBuf>,
+    /// Where the report folder is made.
+    pub out: PathBuf,
+    /// Settings for every node, over the harness's own.
+    pub settings: Vec<(String, String)>,
+    /// Keep the nodes' data even if the run is valid.
+    pub keep: bool,
+    /// The command that does the same again.
+    pub command: String,
+}
+
+/// A run that came to a verdict.
+#[derive(Debug)]
+pub struct Finished {
+    /// Where everything is.
+    pub folder: Folder,
+    /// The verdict and the figures.
+    pub report: Report,
+}
+
+/// Does a run. `interrupt` ends it early, as a failure of the harness.
+///
+/// # Errors
+/// A failure of the harness: nothing is known about tarn then. What there is of the history and the logs stays in the folder, whose path the
+/// error tells.
+pub async fn run(options: &RunOptions, interrupt: &CancellationToken) -> Result<Finished> {
+    let workload: Arc<dyn Workload> = named_workload(&options.workload)?.into();
+    let nemeses = named_nemeses(&options.nemeses)?;
+    let folder = Folder::create(&options.out, &folder_name(options)?)?;
+    let cluster_options = cluster_options(options, &nemeses, &folder);
+    for nemesis in &nemeses {
+        if let Some(reason) = nemesis::unmet(nemesis.as_ref(), &cluster_options) {
+            bail!("{reason}");
+        }
+    }
+    say(&format!(
+        "seed {}; everything goes to {}",
+        options.seed,
+        folder.path().display()
+    ));
+    let setting = setting(options, &cluster_options)?;
+    let result = tokio::select! {
+        result = attacked(options, cluster_options, workload.clone(), nemeses, &folder) => result,
+        () = interrupt.cancelled() => Err(anyhow::anyhow!("interrupted")),
+    };
+    let logs = folder.collect_logs();
+    if let Err(error) = result {
+        // Best effort: the error itself is what matters.
+        let _ = fs::write(folder.path().join("failure.txt"), format!("{error:#}\n"));
+        return Err(error.context(format!("the harness failed; see {}", folder.path().display())));
+    }
+    logs?;
+    let report = tokio::task::spawn_blocking({
+        let folder = folder.clone();
+        move || conclude(&folder, workload.as_ref(), setting)
+    })
+    .await??;
+    if report.outcome == Outcome::Valid && !options.keep {
+        fs::remove_dir_all(folder.cluster()).context("the nodes' data cannot be removed")?;
+    }
+    Ok(Finished { folder, report })
+}
+
+/// Judges a stored history again, and writes verdict and page anew.
+///
+/// # Errors
+/// If the folder has no verdict or history of this version.
+pub fn check(folder: &Folder) -> Result<Report> {
+    let stored = Report::read(folder)?;
+    let workload = named_workload(&stored.setting.workload)?;
+    conclude(folder, workload.as_ref(), stored.setting)
+}
+
+fn conclude(folder: &Folder, workload: &dyn Workload, setting: Setting) -> Result<Report> {
+    let history: Vec<Event> = history::read(&folder.history())?;
+    let verdict = judge(&history, workload);
+    let report = Report::new(setting, verdict, figures::of(&history));
+    report.write(folder, &history)?;
+    Ok(report)
+}
+
+/// Makes the cluster, attacks it, and ends it.
+async fn attacked(
+    options: &RunOptions,
+    cluster_options: ClusterOptions,
+    workload: Arc<dyn Workload>,
+    nemeses: Vec<Box<dyn Nemesis>>,
+    folder: &Folder,
+) -> Result<()> {
+    let cluster = Arc::new(Cluster::create(cluster_options)?);
+    let result = async {
+        cluster.start_all()?;
+        let leader = cluster.wait_ready(READY_WITHIN).await?;
+        say(&format!("{} nodes are ready, node {leader} leads", options.nodes));
+        let scene = Arc::new(Scene {
+            clients: Clients::new(cluster.clone()),
+            recorder: Recorder::create(&folder.history())?,
+            seed: options.seed,
+            stop: CancellationToken::new(),
+            cluster: cluster.clone(),
+        });
+        attack::attack(options, &scene, workload, nemeses).await?;
+        scene.recorder.flush()
+    }
+    .await;
+    released(cluster).await?;
+    result
+}
+
+/// Waits until nobody uses the cluster any more, and ends it.
+async fn released(cluster: Arc<Cluster>) -> Result<()> {
+    let end = Instant::now() + RELEASED_WITHIN;
+    while Arc::strong_count(&cluster) > 1 {
+        ensure!(
+            Instant::now() < end,
+            "something still uses the cluster {RELEASED_WITHIN:?} after its end"
+        );
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    drop(cluster);
+    Ok(())
+}
+
+/// A workload, or an error that lists them.
+///
+/// # Errors
+/// If there is none of this name.
+pub fn named_workload(name: &str) -> Result<Box<dyn Workload>> {
+    workload::named(name).with_context(|| {
+        let names: Vec<&str> = workload::names().iter().map(|(name, _)| *name).collect();
+        format!("there is no workload {name:?}; there are {}", names.join(", "))
+    })
+}
+
+fn named_nemeses(names: &[String]) -> Result<Vec<Box<dyn Nemesis>>> {
+    let one = |name: &String| {
+        nemesis::named(name).with_context(|| {
+            let names: Vec<&str> = nemesis::names().iter().map(|(name, _)| *name).collect();
+            format!(
+                "there is no nemesis {name:?}; there are none, all, {}",
+                names.join(", ")
+            )
+        })
+    };
+    names.iter().map(one).collect()
+}
+
+/// The nemeses that `all` stands for on this machine, and why the others are left out.
+pub fn all_nemeses(options: &RunOptions) -> (Vec<String>, Vec<String>) {
+    let mut usable = Vec::new();
+    let mut left_out = Vec::new();
+    let probe = ClusterOptions {
+        tarn_next: options.tarn_next.clone(),
+        nodes: options.nodes,
+        ..ClusterOptions::new(&options.tarn, &options.out)
+    };
+    for nemesis in nemesis::mixed().iter().filter_map(|name| nemesis::named(name)) {
+        match nemesis::unmet(nemesis.as_ref(), &probe) {
+            None => usable.push(nemesis.name().to_owned()),
+            Some(reason) => left_out.push(reason),
+        }
+    }
+    (usable, left_out)
+}
+
+fn cluster_options(options: &RunOptions, nemeses: &[Box<dyn Nemesis>], folder: &Folder) -> ClusterOptions {
+    let network = options.network.unwrap_or_else(|| {
+        let (network, reason) = Network::best();
+        if let Some(reason) = reason {
+            say(&format!("network on loopback: {reason}"));
+        }
+        network
+    });
+    let needed = |need| nemeses.iter().any(|nemesis| nemesis.needs().contains(&need));
+    let disk = options
+        .disk
+        .unwrap_or(if needed(Need::Disks) { Disk::Fuse } else { Disk::Plain });
+    let own = SETTINGS
+        .iter()
+        .filter(|(key, _)| !options.settings.iter().any(|(given, _)| given == key))
+        .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
+    ClusterOptions {
+        tarn_next: options.tarn_next.clone(),
+        nodes: options.nodes,
+        network,
+        disk,
+        clocks: if needed(Need::Clocks) {
+            ClockFaults::Wall
+        } else {
+            ClockFaults::None
+        },
+        settings: own.chain(options.settings.iter().cloned()).collect(),
+        seed: options.seed,
+        ..ClusterOptions::new(&options.tarn, folder.cluster())
+    }
+}
+
+fn setting(options: &RunOptions, cluster: &ClusterOptions) -> Result<Setting> {
+    let version = std::process::Command::new(&options.tarn)
+        .arg("--version")
+        .output()
+        .with_context(|| {
+            format!(
+                "{} cannot be run; build it with `cargo build -p tarn`",
+                options.tarn.display()
+            )
+        })?;
+    Ok(Setting {
+        workload: options.workload.clone(),
+        nemeses: options.nemeses.clone(),
+        seed: options.seed,
+        nodes: options.nodes,
+        clients: options.clients,
+        seconds: options.time.as_secs(),
+        network: format!("{:?}", cluster.network).to_lowercase(),
+        disk: format!("{:?}", cluster.disk).to_lowercase(),
+        settings: cluster.settings.clone(),
+        tarn: String::from_utf8_lossy(&version.stdout).trim().to_owned(),
+        started: OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?,
+        command: options.command.clone(),
+    })
+}
+
+fn folder_name(options: &RunOptions) -> Result<String> {
+    let stamp = OffsetDateTime::now_utc().format(format_description!("[year][month][day]-[hour][minute][second]"))?;
+    let nemeses = match options.nemeses.as_slice() {
+        [] => "none".to_owned(),
+        few if few.len() <= 3 => few.join("+"),
+        _ => "mixed".to_owned(),
+    };
+    Ok(format!("{stamp}-{}-{nemeses}-{}", options.workload, options.seed))
+}
+
+/// Tells a person how far the run is.
+pub fn say(text: &str) {
+    eprintln!("{text}");
+}

@@ -1,0 +1,184 @@
+//! Commands over a standing stream: each with an answer of its own, whatever becomes of its neighbours.
+
+use std::collections::BTreeMap;
+
+use tarn_proto::v1::command::Body;
+use tarn_proto::v1::command_service_client::CommandServiceClient;
+use tarn_proto::v1::outcome;
+use tarn_proto::{LEADER_HEADER, v1};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::Streaming;
+
+use crate::common::{Node, PATIENCE, cluster, eventually, node, task};
+
+struct Pipeline {
+    send: mpsc::Sender<v1::PipelineRequest>,
+    receive: Streaming<v1::PipelineResponse>,
+}
+
+impl Pipeline {
+    async fn open(node: &Node) -> Self {
+        let (send, requests) = mpsc::channel(2_048);
+        let mut service = CommandServiceClient::new(node.channel.clone());
+        let receive = service.pipeline(ReceiverStream::new(requests)).await.unwrap();
+        Self {
+            send,
+            receive: receive.into_inner(),
+        }
+    }
+
+    async fn say(&self, correlation: u64, body: Option<Body>) {
+        let command = v1::Command {
+            principal: String::new(),
+            body,
+        };
+        self.say_raw(correlation, Some(command)).await;
+    }
+
+    async fn say_raw(&self, correlation: u64, command: Option<v1::Command>) {
+        let request = v1::PipelineRequest {
+            correlation,
+            timeout_ms: 20_000,
+            command,
+        };
+        self.send.send(request).await.unwrap();
+    }
+
+    async fn hear(&mut self) -> v1::PipelineResponse {
+        let heard = tokio::time::timeout(PATIENCE, self.receive.message()).await;
+        heard.expect("silence").unwrap().expect("the stream goes on")
+    }
+
+    async fn outcome(&mut self) -> outcome::Body {
+        self.hear().await.outcome.unwrap().body.unwrap()
+    }
+
+    async fn rejection(&mut self) -> v1::Rejection {
+        match self.outcome().await {
+            outcome::Body::Rejected(rejection) => rejection,
+            other => panic!("{other:?}"),
+        }
+    }
+}
+
+fn enqueue(request_id: &str, queue: &str) -> Option<Body> {
+    Some(Body::Enqueue(v1::EnqueueRequest {
+        request_id: request_id.into(),
+        namespace: String::new(),
+        tasks: vec![task(queue, b"x")],
+    }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_thousand_commands_at_once_have_each_their_answer() {
+    let node = node().await;
+    let mut pipeline = Pipeline::open(&node).await;
+    for number in 0..1_000 {
+        // One in ten has no queue to go to.
+        let queue = if number % 10 == 0 { "" } else { "q" };
+        pipeline.say(number, enqueue("", queue)).await;
+    }
+    let mut answers = BTreeMap::new();
+    for _ in 0..1_000 {
+        let answer = pipeline.hear().await;
+        assert_eq!(answer.leader, "", "this node leads");
+        let accepted = matches!(answer.outcome.unwrap().body, Some(outcome::Body::Enqueue(_)));
+        assert!(answers.insert(answer.correlation, accepted).is_none(), "answered twice");
+    }
+    assert!(answers.iter().all(|(number, accepted)| *accepted == (number % 10 != 0)));
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_repeat_gets_the_first_answer() {
+    let node = node().await;
+    let mut pipeline = Pipeline::open(&node).await;
+    pipeline.say(1, enqueue("once", "q")).await;
+    let first = pipeline.outcome().await;
+    pipeline.say(2, enqueue("once", "q")).await;
+    assert_eq!(pipeline.outcome().await, first);
+    pipeline.say(3, enqueue("once", "other")).await;
+    assert_eq!(pipeline.rejection().await.reason, "REQUEST_ID_REUSED");
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_client_may_not_send_is_refused_and_the_stream_goes_on() {
+    let node = node().await;
+    let mut pipeline = Pipeline::open(&node).await;
+    let refused = [
+        None,
+        Some(Body::LeaseTasks(v1::LeaseTasksRequest::default())),
+        Some(Body::RaiseVersion(v1::RaiseVersion { version: 2 })),
+        Some(Body::PutJoinToken(v1::PutJoinToken::default())),
+        Some(Body::ConsumeJoinToken(v1::ConsumeJoinToken::default())),
+    ];
+    for body in refused {
+        pipeline.say(0, body).await;
+        let rejection = pipeline.rejection().await;
+        assert_eq!(
+            (&*rejection.reason, &*rejection.field),
+            ("INVALID_ARGUMENT", "command.body")
+        );
+    }
+    pipeline.say_raw(0, None).await;
+    assert_eq!(pipeline.rejection().await.field, "command.body");
+    let forged = v1::Command {
+        principal: "somebody else".into(),
+        body: enqueue("", "q"),
+    };
+    pipeline.say_raw(0, Some(forged)).await;
+    assert_eq!(pipeline.rejection().await.field, "command.principal");
+
+    pipeline.say(7, enqueue("", "q")).await;
+    assert!(matches!(pipeline.outcome().await, outcome::Body::Enqueue(_)));
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_stops_answers_what_it_took_and_ends_the_stream() {
+    let node = node().await;
+    let mut pipeline = Pipeline::open(&node).await;
+    pipeline.say(1, enqueue("", "q")).await;
+    assert!(matches!(pipeline.outcome().await, outcome::Body::Enqueue(_)));
+    // The client keeps its side open: the shutdown must not wait for it.
+    tokio::time::timeout(PATIENCE, node.running.shutdown())
+        .await
+        .expect("a shutdown that ends");
+    while let Ok(Some(_)) = pipeline.receive.message().await {}
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_takes_commands_and_says_who_leads() {
+    let nodes = cluster(3).await;
+    eventually(|| async { nodes.iter().all(|node| leader_of(node).is_some()) }).await;
+    let (leader, _) = leader_of(&nodes[0]).unwrap();
+    for node in &nodes {
+        let mut pipeline = Pipeline::open(node).await;
+        pipeline.say(1, enqueue("", "q")).await;
+        let answer = pipeline.hear().await;
+        assert!(matches!(answer.outcome.unwrap().body, Some(outcome::Body::Enqueue(_))));
+        let listed = node
+            .queues()
+            .list_queues(v1::ListQueuesRequest::default())
+            .await
+            .unwrap();
+        let header = listed
+            .metadata()
+            .get(LEADER_HEADER)
+            .map(|value| value.to_str().unwrap().to_owned());
+        let told = (node.running.node_id() != leader).then(|| leader_of(node).unwrap().1);
+        assert_eq!(header, told);
+        assert_eq!(answer.leader, told.unwrap_or_default());
+    }
+    for node in nodes {
+        node.running.shutdown().await;
+    }
+}
+
+fn leader_of(node: &Node) -> Option<(u64, String)> {
+    let leadership = node.running.consensus().leadership();
+    let leader = leadership.borrow().leader.clone();
+    leader.map(|peer| (peer.id, peer.address))
+}
