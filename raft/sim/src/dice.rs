@@ -16,7 +16,7 @@ impl Dice {
     }
 
     /// Any number.
-    pub fn next(&mut self) -> u64 {
+    pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
         finish(self.state)
     }
@@ -24,22 +24,22 @@ impl Dice {
     /// A number from `low` to `high`, both included.
     pub fn between(&mut self, low: u64, high: u64) -> u64 {
         debug_assert!(low <= high, "a range has an order");
-        low + self.next() % (high - low + 1)
+        low + self.draw() % (high - low + 1)
     }
 
     /// True `percent` times of a hundred.
     pub fn percent(&mut self, percent: u64) -> bool {
-        self.next() % 100 < percent
+        self.draw() % 100 < percent
     }
 
     /// True `millionths` times of a million.
     pub fn ppm(&mut self, millionths: u64) -> bool {
-        self.next() % 1_000_000 < millionths
+        self.draw() % 1_000_000 < millionths
     }
 
     /// A place in something of this length, which is not 0.
     pub fn below(&mut self, length: usize) -> usize {
-        usize::try_from(self.next() % length as u64).expect("a remainder is less than a length")
+        usize::try_from(self.draw() % length as u64).expect("a remainder is less than a length")
     }
 
     /// One of them; `None` of nothing.
@@ -85,7 +85,7 @@ mod tests {
     fn a_seed_and_a_name_decide_everything() {
         let draw = |seed, part| {
             let mut dice = Dice::new(seed, part);
-            (0..8).map(|_| dice.next()).collect::<Vec<_>>()
+            (0..8).map(|_| dice.draw()).collect::<Vec<_>>()
         };
         assert_eq!(draw(1, "net"), draw(1, "net"));
         assert_ne!(draw(1, "net"), draw(2, "net"));

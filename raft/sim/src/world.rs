@@ -391,7 +391,7 @@ impl World {
             if self.now_ms >= end_ms {
                 return Err(verdict::undrained(self).into());
             }
-            for _ in 0..50 {
+            for _ in 0..200 {
                 self.tick()?;
             }
         }

@@ -170,7 +170,7 @@ impl NodeDisk {
         }
         let engines = state.engines.iter().map(|(id, engine)| {
             let lost = engine.unsynced_batches();
-            let left = engine.crashed_keeping(dice.next());
+            let left = engine.crashed_keeping(dice.draw());
             self.trace.note(format!(
                 "node {} power cut: engine {id} had {lost} batches to lose",
                 self.node
