@@ -503,8 +503,14 @@ mod tests {
     #[test]
     fn a_long_checkpoint_keeps_changes_waiting_and_no_reader() {
         let temp = tempfile::tempdir().unwrap();
-        let machine =
-            StateMachine::open(temp.path(), Versions::CURRENT, Arc::new(|_, _| {}), FatalFlag::new()).unwrap();
+        let machine = StateMachine::open(
+            temp.path(),
+            Versions::CURRENT,
+            Arc::new(|_, _| {}),
+            Arc::new(disk::RealDisk),
+            FatalFlag::new(),
+        )
+        .unwrap();
         let shared = &machine.shared;
         let entry = |index| Entry {
             log_id: LogId::new(LeaderId::new(1, 1), index),
