@@ -19,7 +19,7 @@ use crate::clock::BEGIN_MS;
 /// How long a patient client tries to learn what became of a command.
 const PATIENCE: Duration = Duration::from_secs(8);
 /// How many of a hundred commands are given up after the first try, their fate unknown.
-const HASTY: u64 = 15;
+const HASTY: u64 = 40;
 
 /// Queues that tasks go to.
 const QUEUES: u64 = 3;
