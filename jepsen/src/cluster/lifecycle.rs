@@ -13,6 +13,7 @@ use serde::{Deserialize, Serialize};
 use super::keeper::Keeper;
 use super::process::Process;
 use super::{Cluster, Node, described, text};
+use crate::disk::Slowness;
 
 /// How long a killed process may take to be gone.
 const GONE_WITHIN: Duration = Duration::from_secs(30);
@@ -29,7 +30,7 @@ pub enum Build {
     Next,
 }
 
-/// A node's process ended although nobody asked it to: a crash, or a node that stopped itself.
+/// A node's process ended although nobody asked it to, or not as it was asked to: a crash, a node that stopped itself, a stop that failed.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ending {
     /// The node.
@@ -57,8 +58,14 @@ impl Cluster {
         self.reap();
         let idle = self.ids_of(|node| !node.removed && !node.leaving && node.process.is_none());
         let idle: Vec<u64> = idle.into_iter().filter(|id| ids.contains(id)).collect();
-        idle.iter().try_for_each(|id| self.start(*id))?;
-        Ok(idle)
+        let mut started = Vec::new();
+        for id in idle {
+            // Another fault's healing may have been faster.
+            if self.launch(id, &[])? {
+                started.push(id);
+            }
+        }
+        Ok(started)
     }
 
     /// Starts one node.
@@ -75,11 +82,18 @@ impl Cluster {
     /// If it runs already or cannot be started.
     pub fn start_with(&self, id: u64, environment: &[(&str, &str)]) -> Result<()> {
         self.reap();
+        ensure!(self.launch(id, environment)?, "node {id} runs already");
+        Ok(())
+    }
+
+    /// Starts one node, unless it runs or is about to end.
+    fn launch(&self, id: u64, environment: &[(&str, &str)]) -> Result<bool> {
         let log = OpenOptions::new().create(true).append(true).open(self.log(id))?;
-        self.clocks.renew(id);
-        let clock = self.clocks.environment(id)?;
         self.with(id, |node| {
-            ensure!(node.process.is_none() && !node.leaving, "node {id} runs already");
+            if node.process.is_some() || node.leaving {
+                return Ok(false);
+            }
+            self.clocks.renew(id);
             let mut command = Keeper::command();
             if let Some(namespace) = &node.place.namespace {
                 command.args(["nsenter", &format!("--net=/run/netns/{namespace}"), "--"]);
@@ -87,7 +101,7 @@ impl Cluster {
             command
                 .arg(self.binary(node.build)?)
                 .args(["server", "--config", &text(&self.config(id))])
-                .envs(clock)
+                .envs(self.clocks.environment(id)?)
                 .envs(environment.iter().copied())
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
@@ -97,7 +111,7 @@ impl Cluster {
                 .spawn(command)
                 .with_context(|| format!("node {id} cannot be started"))?;
             node.process = Some(Process::new(child));
-            Ok(())
+            Ok(true)
         })
     }
 
@@ -125,11 +139,8 @@ impl Cluster {
             }
         }
         let ids = killed.keys().copied().collect();
-        for (id, leaving) in killed {
-            leaving
-                .gone(GONE_WITHIN)
-                .await
-                .with_context(|| format!("node {id} was killed"))?;
+        for leaving in killed.into_values() {
+            leaving.killed().await?;
         }
         Ok(ids)
     }
@@ -181,18 +192,27 @@ impl Cluster {
         Ok(signalled)
     }
 
-    /// Asks one node to end, with SIGTERM, and waits until it has. `None` if it does not run. A paused node is resumed, or it would not hear.
+    /// Asks one node to end, with SIGTERM, and waits until it has. `None` if it does not run. One that does not end in time is killed, which is
+    /// an [`Ending`]. A paused node is resumed, or it would not hear.
     ///
     /// # Errors
-    /// If it has to be killed because it does not end in time.
+    /// If there is no such node, or it cannot be signalled.
     pub async fn terminate(&self, id: u64) -> Result<Option<ExitStatus>> {
         self.reap();
         match self.leave(id, &[Signal::SIGTERM, Signal::SIGCONT])? {
             None => Ok(None),
-            Some(leaving) => {
-                let ended = leaving.gone(STOP_WITHIN).await;
-                let status = ended.with_context(|| format!("node {id} after SIGTERM:\n{}", self.log_end(id)))?;
-                Ok(Some(status))
+            Some(mut leaving) => {
+                if let Some(status) = leaving.gone(STOP_WITHIN).await? {
+                    if !status.success() {
+                        self.note(id, format!("{} after SIGTERM", described(status)));
+                    }
+                    return Ok(Some(status));
+                }
+                self.note(
+                    id,
+                    format!("killed, because it did not end within {STOP_WITHIN:?} after SIGTERM"),
+                );
+                leaving.killed().await.map(Some)
             }
         }
     }
@@ -290,23 +310,29 @@ impl Cluster {
                 .collect()
         };
         for (node, status) in ended {
-            let ending = Ending {
-                node,
-                how: described(status),
-                log: self.log_end(node),
-            };
-            tracing::warn!(node, how = ending.how, "a node ended by itself");
-            self.endings.lock().unwrap_or_else(PoisonError::into_inner).push(ending);
+            self.note(node, described(status));
         }
     }
 
-    /// Takes back everything that was done to network, processes and clocks, and starts what does not run.
+    fn note(&self, node: u64, how: String) {
+        tracing::warn!(node, how, "a node ended as nobody asked it to");
+        let log = self.log_end(node);
+        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        endings.push(Ending { node, how, log });
+    }
+
+    /// Takes back everything that was done to network, processes, clocks and disks, except damage, and starts what does not run.
     ///
     /// # Errors
     /// If something could not be taken back; the rest was tried all the same.
     pub fn heal(&self) -> Result<()> {
         let healed = self.net.heal();
         let right = self.clocks.reset();
+        for disk in self.nodes().values().filter_map(|node| node.disk.as_ref()) {
+            disk.fill(false);
+            disk.io_errors(None);
+            disk.slow(Slowness::default());
+        }
         let resumed = self.resume(&self.all_ids());
         let started = self.start_all();
         healed.and(right).and(resumed.map(drop)).and(started.map(drop))
@@ -321,10 +347,23 @@ struct Leaving<'a> {
 }
 
 impl Leaving<'_> {
-    /// Waits for its end.
-    async fn gone(mut self, within: Duration) -> Result<ExitStatus> {
-        let process = self.process.as_mut().context("a process ends once")?;
-        process.wait(within).await
+    /// Waits for its end; `None` if it has not ended when the time is up.
+    async fn gone(&mut self, within: Duration) -> Result<Option<ExitStatus>> {
+        self.process()?.wait(within).await
+    }
+
+    /// Kills it, if it was not, and waits for its end.
+    async fn killed(mut self) -> Result<ExitStatus> {
+        let id = self.id;
+        self.process()?.signal(Signal::SIGKILL)?;
+        let ended = self.gone(GONE_WITHIN).await?;
+        ended.with_context(|| format!("node {id} is not gone {GONE_WITHIN:?} after SIGKILL"))
+    }
+
+    fn process(&mut self) -> Result<&mut Process> {
+        self.process
+            .as_mut()
+            .context("a process that leaves is held until it is gone")
     }
 }
 

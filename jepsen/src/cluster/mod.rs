@@ -4,7 +4,8 @@
 //! DIR/ca             the authority; every node can sign for machines that join
 //! DIR/user           the user's certificate and key
 //! DIR/node-N.toml    configuration
-//! DIR/node-N         data
+//! DIR/node-N         data; with failing disks the place where its disk is mounted
+//! DIR/disk-N         what is behind such a disk
 //! DIR/node-N.log     what the node wrote to standard error, over all its starts
 //! DIR/node-N.clock   how wrong its clock is
 //! ```
@@ -28,7 +29,7 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
@@ -43,6 +44,8 @@ use clock::Clocks;
 use keeper::Keeper;
 use net::Place;
 use process::Process;
+
+use crate::disk::FaultyDisk;
 
 /// How the nodes reach each other.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +136,8 @@ pub struct Cluster {
 struct Node {
     place: Place,
     process: Option<Process>,
+    /// Its disk, if that can fail. Behind the process: it is unmounted when nobody uses it any more.
+    disk: Option<Arc<FaultyDisk>>,
     build: Build,
     /// Whether its process was told to end and has not ended yet.
     leaving: bool,
@@ -147,11 +152,6 @@ impl Cluster {
     /// If `tarn` cannot be run or refuses, the directory cannot be written, or the machine does not allow the network, disks or clocks that
     /// were asked for.
     pub fn create(options: ClusterOptions) -> Result<Self> {
-        ensure!(
-            options.disk == Disk::Plain,
-            "{}",
-            crate::disk::available().err().unwrap_or_default()
-        );
         fs::create_dir_all(&options.dir).with_context(|| format!("{} cannot be made", options.dir.display()))?;
         let dir = options.dir.canonicalize()?;
         let cluster = Self {
@@ -194,9 +194,14 @@ impl Cluster {
     fn settle(&self, id: u64, place: Place, bootstrap: Option<&str>) -> Result<()> {
         self.write_config(id, &place, bootstrap)?;
         self.net.name(&place, id);
+        let disk = match self.options.disk {
+            Disk::Plain => None,
+            Disk::Fuse => Some(Arc::new(FaultyDisk::mount(&self.home(id), &self.data_dir(id))?)),
+        };
         let node = Node {
             place,
             process: None,
+            disk,
             build: Build::Current,
             leaving: false,
             removed: false,
@@ -209,7 +214,7 @@ impl Cluster {
     }
 
     fn issue_key(&self, id: u64) -> Result<()> {
-        let (ca, data) = (text(&self.ca_dir()), text(&self.data_dir(id)));
+        let (ca, data) = (text(&self.ca_dir()), text(&self.home(id)));
         self.tarn(&[
             "ca",
             "issue",
@@ -263,6 +268,18 @@ impl Cluster {
     /// If the nodes were not started with clocks that can be made wrong, or this one never was.
     pub fn clock(&self, id: u64) -> Result<Clock<'_>> {
         self.clocks.clock(id)
+    }
+
+    /// A node's disk, if its disk can fail.
+    ///
+    /// # Errors
+    /// If there is no such node, or its disk is plain.
+    pub fn disk(&self, id: u64) -> Result<Arc<FaultyDisk>> {
+        self.with(id, |node| {
+            node.disk
+                .clone()
+                .context("the nodes were not started with disks that can fail")
+        })
     }
 
     /// The ids of all nodes that belong to the cluster, whether they run or not.
@@ -357,6 +374,14 @@ impl Cluster {
             String::from_utf8_lossy(&output.stderr).trim()
         );
         Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// Where a node's files are put before its disk is mounted.
+    fn home(&self, id: u64) -> PathBuf {
+        match self.options.disk {
+            Disk::Plain => self.data_dir(id),
+            Disk::Fuse => self.dir().join(format!("disk-{id}")),
+        }
     }
 
     fn ca_dir(&self) -> PathBuf {

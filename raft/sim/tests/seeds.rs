@@ -76,6 +76,16 @@ fn no_seed_of_the_budget_breaks_an_invariant() {
     );
 }
 
+fn trace(seed: u64, path: &Path) -> Vec<u8> {
+    let output = sim(&["--seed", &seed.to_string(), "--trace", path.to_str().unwrap()]);
+    assert!(output.status.success(), "{}", text(&output));
+    assert!(
+        output.stdout.starts_with(format!("seed {seed}\n").as_bytes()),
+        "the seed comes first"
+    );
+    std::fs::read(path).unwrap()
+}
+
 #[test]
 fn a_seed_gives_the_same_trace_twice() {
     let temp = tempfile::tempdir().unwrap();
