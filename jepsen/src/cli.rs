@@ -11,7 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::checker::Outcome;
 use crate::cluster::{Disk, Network};
-use crate::coverage::{By, TESTS};
+use crate::coverage::{TESTS, covered};
 use crate::recovery::{self, RecoveryOptions};
 use crate::report::{Folder, Report};
 use crate::run::{self, RunOptions, say};
@@ -494,25 +494,6 @@ fn list(format: Format) {
     println!("\nTests, and what covers them:");
     for test in TESTS {
         println!("  {:2}  {}\n      {}", test.number, test.subject, covered(&test.by));
-    }
-}
-
-fn covered(by: &By) -> String {
-    match by {
-        By::Runs {
-            workloads,
-            nemeses,
-            note,
-        } => {
-            let note = if note.is_empty() {
-                String::new()
-            } else {
-                format!(" ({note})")
-            };
-            format!("{} under {}{note}", workloads.join(", "), nemeses.join(", "))
-        }
-        By::Elsewhere(place) => (*place).to_owned(),
-        By::Waits(feature) => format!("waits for {feature}"),
     }
 }
 

@@ -184,16 +184,15 @@ impl Change {
     /// Reads a log line; `None` for lines about something else.
     fn read(line: &str) -> Option<Self> {
         let line: Value = serde_json::from_str(line).ok()?;
-        let fields = &line["fields"];
-        if fields["message"] != "leadership" {
+        if line["message"] != "leadership" {
             return None;
         }
         Some(Self {
             at: OffsetDateTime::parse(line["timestamp"].as_str()?, &Rfc3339)
                 .ok()?
                 .into(),
-            term: fields["term"].as_u64()?,
-            known: fields["leader"].as_str()? != "None",
+            term: line["term"].as_u64()?,
+            known: line["leader"].as_str()? != "None",
         })
     }
 }
@@ -280,12 +279,13 @@ impl Measured {
 mod tests {
     use super::*;
 
-    const BEGUN: &str = r#"{"timestamp":"2026-11-21T06:06:15.464253Z","level":"INFO","fields":{"message":"leadership","term":2,"leader":"None"}}"#;
-    const KNOWN: &str = r#"{"timestamp":"2026-11-21T06:06:15.511262Z","level":"INFO","fields":{"message":"leadership","term":2,"leader":"Some(Peer { id: 2 })"}}"#;
+    const BEGUN: &str =
+        r#"{"timestamp":"2026-11-21T06:06:15.464253Z","level":"INFO","message":"leadership","term":2,"leader":"None"}"#;
+    const KNOWN: &str = r#"{"timestamp":"2026-11-21T06:06:15.511262Z","level":"INFO","message":"leadership","term":2,"leader":"Some(Peer { id: 2 })"}"#;
 
     #[test]
     fn the_time_is_divided_by_what_the_survivors_wrote() {
-        assert_eq!(Change::read(r#"{"fields":{"message":"other"}}"#), None);
+        assert_eq!(Change::read(r#"{"message":"other"}"#), None);
         assert_eq!(Change::read("no JSON"), None);
         let changes = [Change::read(KNOWN).unwrap(), Change::read(BEGUN).unwrap()];
         let at = |millis| changes[1].at - Duration::from_millis(500) + Duration::from_millis(millis);

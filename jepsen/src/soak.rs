@@ -2,7 +2,7 @@
 //!
 //! Every fourth run mixes all nemeses; the others take one each. What a run finds does not end the soak, nor does a failure of the harness,
 //! unless it fails several times in a row. The folder keeps everything of runs that were not valid, and of the valid ones the verdict and
-//! the page.
+//! the page; `index.html` in it lists them all.
 
 use std::fs::{self, OpenOptions};
 use std::io::Write as _;
@@ -19,7 +19,7 @@ use tokio_util::sync::CancellationToken;
 use crate::checker::Outcome;
 use crate::cli::word;
 use crate::figures::{Figures, Tally};
-use crate::report::Folder;
+use crate::report::{self, Folder};
 use crate::run::{self, Finished, RunOptions, say};
 
 /// How many times in a row the harness may fail before the soak gives up.
@@ -113,6 +113,7 @@ pub async fn soak(options: &SoakOptions, interrupt: &CancellationToken) -> Resul
         summary.runs.push(entry);
         summary.seconds = began.elapsed().as_secs_f64();
         fs::write(folder.path().join("summary.txt"), summary.text())?;
+        fs::write(folder.path().join("index.html"), report::index(&summary))?;
         if failures >= FAILURES {
             bail!(
                 "the harness failed {FAILURES} times in a row; see {}",
@@ -128,11 +129,17 @@ fn nth(options: &SoakOptions, number: usize, folder: &Folder) -> RunOptions {
     let workloads = options.workloads.len();
     let workload = options.workloads[number % workloads].clone();
     let round = number / workloads;
-    let nemeses = if options.nemeses.is_empty() || (round + number) % MIXED_EVERY == MIXED_EVERY - 1 {
-        options.nemeses.clone()
+    let nemeses: Vec<String> = options
+        .nemeses
+        .iter()
+        .filter(|nemesis| !run::clash(&workload, nemesis))
+        .cloned()
+        .collect();
+    let nemeses = if nemeses.is_empty() || (round + number) % MIXED_EVERY == MIXED_EVERY - 1 {
+        nemeses
     } else {
         // Neighbouring runs of one round differ in their nemesis too.
-        vec![options.nemeses[(round + number % workloads) % options.nemeses.len()].clone()]
+        vec![nemeses[(round + number % workloads) % nemeses.len()].clone()]
     };
     let base = &options.base;
     let seed = base.seed.wrapping_add(number as u64);

@@ -130,6 +130,9 @@ pub struct Closing {
     /// The queue's own counts of tasks that are blocked, delayed, ready, running and dead, where they were read.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub counted: Option<BTreeMap<String, u64>>,
+    /// How many tasks the list of each state has, where they were read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filtered: Option<BTreeMap<String, u64>>,
 }
 
 /// An item and what became of its submission.

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{Check, Findings};
 use crate::history::{Event, Kind, infos, operations};
@@ -115,7 +116,7 @@ pub fn agreement(history: &[Event]) -> Check {
 }
 
 /// The members at the end are those whose addition was acknowledged, without those whose removal was; what was never answered may be either.
-/// Judges only members that the workload itself added or removed, one change at a time.
+/// Judges only members that the workload alone added or removed, one change at a time; those that a nemesis had its hands on are left out.
 pub fn acknowledged_changes(history: &[Event]) -> Check {
     let mut findings = Findings::new("members are those acknowledged");
     // Whether a member may be in, and whether it may be out.
@@ -143,6 +144,9 @@ pub fn acknowledged_changes(history: &[Event]) -> Check {
             _ => findings.count("refused", 1),
         }
     }
+    let meddled = meddled_with(history);
+    findings.count("left_out", possible.keys().filter(|id| meddled.contains(id)).count());
+    possible.retain(|id, _| !meddled.contains(id));
     let views = infos::<View>(history, LAST_VIEW);
     if views.is_empty() {
         findings.doubt("the nodes were not asked at the end");
@@ -162,9 +166,29 @@ pub fn acknowledged_changes(history: &[Event]) -> Check {
     findings.finish("the membership is what the acknowledged changes made it")
 }
 
+/// The nodes that a nemesis added, removed or replaced, or tried to: every number in what it says that it did.
+fn meddled_with(history: &[Event]) -> BTreeSet<u64> {
+    let mut ids = BTreeSet::new();
+    for (_, fault) in infos::<Value>(history, "fault") {
+        if fault["nemesis"] == "membership" {
+            numbers(&fault["what"], &mut ids);
+        }
+    }
+    ids
+}
+
+fn numbers(value: &Value, found: &mut BTreeSet<u64>) {
+    match value {
+        Value::Number(number) => found.extend(number.as_u64()),
+        Value::Array(values) => values.iter().for_each(|value| numbers(value, found)),
+        Value::Object(fields) => fields.values().for_each(|value| numbers(value, found)),
+        _ => {}
+    }
+}
+
 #[cfg(test)]
 mod tests {
-    use serde_json::{Value, json};
+    use serde_json::json;
 
     use super::*;
     use crate::checker::Outcome;
@@ -226,6 +250,18 @@ mod tests {
             spoil(&mut script);
             assert_eq!(judge(&script), Outcome::Invalid, "{what}");
         }
+    }
+
+    #[test]
+    fn what_a_nemesis_removed_is_not_held_against_the_cluster() {
+        let mut script = good();
+        script.ok(ADD, Value::Null, 905);
+        assert_eq!(judge(&script), Outcome::Invalid, "nobody removed it");
+        script.info(
+            "fault",
+            json!({"nemesis": "membership", "what": {"steps": [{"removed": 905}]}}),
+        );
+        assert_eq!(judge(&script), Outcome::Valid);
     }
 
     #[test]

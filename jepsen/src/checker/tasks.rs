@@ -330,22 +330,30 @@ pub fn attempts_are_bounded(facts: &Facts<'_>) -> Check {
     findings.finish("no task was attempted more often than it may be")
 }
 
-/// The queue's own counts are those of the tasks in it: no task is in two places or in none.
+/// The queue's own counts are those of the tasks in it, and so are the lists of each state: no task is in two places or in none, and a
+/// query with a filter shows what a full scan shows.
 pub fn counts_agree(facts: &Facts<'_>) -> Check {
     let mut findings = Findings::new("counts agree");
-    let Some(counted) = facts.closing.as_ref().and_then(|closing| closing.counted.as_ref()) else {
+    let closing = facts.closing.clone().unwrap_or_default();
+    if closing.counted.is_none() {
         findings.doubt("the queue's counts were not read");
-        return findings.finish("");
-    };
-    for (state, counted) in counted {
-        let listed = facts.finals.values().filter(|task| task.state == *state).count() as u64;
-        if listed != *counted {
-            findings.violation(format!(
-                "the queue counts {counted} tasks as {state}, and {listed} are listed"
-            ));
+    }
+    let sources = [
+        ("the queue counts", closing.counted),
+        ("the list of that state has", closing.filtered),
+    ];
+    for (source, counts) in sources {
+        for (state, counted) in counts.unwrap_or_default() {
+            findings.count("compared", 1);
+            let listed = facts.finals.values().filter(|task| task.state == state).count() as u64;
+            if listed != counted {
+                findings.violation(format!(
+                    "{source} {counted} tasks as {state}, and {listed} are listed in all"
+                ));
+            }
         }
     }
-    findings.finish("the queue counts what is in it")
+    findings.finish("counts, filters and the whole list agree")
 }
 
 #[cfg(test)]

@@ -106,7 +106,7 @@ fn a_history_in_which_everything_ends_once_is_valid() {
 
 #[test]
 fn every_class_of_lost_or_doubled_work_is_found() {
-    let bad: [(&str, fn(&mut Script)); 15] = [
+    let bad: [(&str, fn(&mut Script)); 16] = [
         ("lost", |s| lose(s, "task a")),
         ("all lost", |s| s.events_mut().retain(|event| event.op != FINAL)),
         ("doubled", |s| at_end(s, "task x", "a", "succeeded", 30)),
@@ -137,6 +137,12 @@ fn every_class_of_lost_or_doubled_work_is_found() {
         ("runs after the end", |s| attempt(s, "a", 30, 2, "w")),
         ("a token at two workers", |s| attempt(s, "c", 12, 1, "other")),
         ("too many attempts", |s| attempt(s, "d", 13, 4, "w")),
+        ("filtered wrongly", |s| {
+            s.info(
+                CLOSING,
+                json!({"complete": true, "counted": {"dead": 1}, "filtered": {"succeeded": 3}}),
+            );
+        }),
         ("counted wrongly", |s| {
             s.info(CLOSING, json!({"complete": true, "counted": {"dead": 2}}));
         }),

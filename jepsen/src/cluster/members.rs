@@ -12,6 +12,8 @@ use super::{Cluster, text};
 const CHANGE_WITHIN: Duration = Duration::from_secs(30);
 /// How long a node may take from its start to its vote.
 const VOTES_WITHIN: Duration = Duration::from_secs(60);
+/// How long a new node may take until it listens.
+const LISTENS_WITHIN: Duration = Duration::from_secs(30);
 /// Between two looks at the membership.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
 
@@ -74,7 +76,7 @@ impl Cluster {
             .remove_member(id)
             .await
             .with_context(|| format!("node {id} was not removed"))?;
-        self.retire(id).await
+        self.retire(id, None).await
     }
 
     /// Puts a new node with keys of the authority in the place of one that is dead, in one change, and returns its id.
@@ -91,6 +93,7 @@ impl Cluster {
         self.issue_key(id)?;
         self.settle(id, place, None)?;
         self.start_idle(&[id])?;
+        self.wait_until_listens(id).await?;
         let request = AddMemberRequest {
             node_id: id,
             address,
@@ -104,17 +107,17 @@ impl Cluster {
             .await;
         match added.with_context(|| format!("node {dead} was not replaced by node {id}")) {
             Ok(()) => {
-                self.retire(dead).await?;
+                self.retire(dead, Some(id)).await?;
                 Ok(id)
             }
             // The change may have happened all the same: the membership decides, if it can be read.
             Err(error) => match self.voters().await {
                 Some(voters) if voters.contains(&id) && !voters.contains(&dead) => {
-                    self.retire(dead).await?;
+                    self.retire(dead, Some(id)).await?;
                     Ok(id)
                 }
                 Some(voters) if !voters.contains(&id) => {
-                    self.retire(id).await?;
+                    self.retire(id, None).await?;
                     Err(error)
                 }
                 _ => Err(error),
@@ -132,7 +135,7 @@ impl Cluster {
         let members = self.members().await.context("nobody knows the membership")?;
         let gone: Vec<u64> = self.ids().into_iter().filter(|id| !members.contains(id)).collect();
         for id in &gone {
-            self.retire(*id).await?;
+            self.retire(*id, None).await?;
         }
         let own = self.ids();
         let ghosts: Vec<u64> = members.into_iter().filter(|id| !own.contains(id)).collect();
@@ -147,13 +150,32 @@ impl Cluster {
         Ok(gone.into_iter().chain(ghosts).collect())
     }
 
-    /// A removed node's process ends, and it counts no more.
-    async fn retire(&self, id: u64) -> Result<()> {
-        self.with(id, |node| {
+    /// A removed node's process ends, and it counts no more. Who dials it reaches its heir: the one that was named, or the newest.
+    async fn retire(&self, id: u64, heir: Option<u64>) -> Result<()> {
+        let gone = self.with(id, |node| {
             node.removed = true;
-            Ok(())
+            Ok(node.place.clone())
         })?;
-        self.kill(&[id]).await.map(drop)
+        self.kill(&[id]).await?;
+        if let Some(heir) = heir.or_else(|| self.ids().last().copied()) {
+            let heir = self.with(heir, |node| Ok(node.place.clone()))?;
+            self.net.inherit(&gone, &heir)?;
+        }
+        Ok(())
+    }
+
+    async fn wait_until_listens(&self, id: u64) -> Result<()> {
+        let bind = self.with(id, |node| Ok(node.place.bind))?;
+        let end = Instant::now() + LISTENS_WITHIN;
+        while tokio::net::TcpStream::connect(bind).await.is_err() {
+            ensure!(
+                Instant::now() < end && self.running().contains(&id),
+                "node {id} does not listen:\n{}",
+                self.log_end(id)
+            );
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+        Ok(())
     }
 
     async fn wait_until_votes(&self, id: u64) -> Result<()> {

@@ -275,7 +275,11 @@ impl Cluster {
     /// # Errors
     /// If there is no such node, or its disk is plain.
     pub fn disk(&self, id: u64) -> Result<Arc<FaultyDisk>> {
-        self.with(id, |node| node.disk.clone().context("the nodes were not started with disks that can fail"))
+        self.with(id, |node| {
+            node.disk
+                .clone()
+                .context("the nodes were not started with disks that can fail")
+        })
     }
 
     /// The ids of all nodes that belong to the cluster, whether they run or not.

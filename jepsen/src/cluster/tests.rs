@@ -145,7 +145,24 @@ async fn cut_off(cluster: Cluster) {
 #[tokio::test]
 async fn nodes_join_by_token_are_removed_and_dead_ones_replaced() {
     let dir = tempfile::tempdir().unwrap();
-    let cluster = three(&dir).await;
+    change_members(three(&dir).await).await;
+}
+
+#[tokio::test]
+async fn in_namespaces_nodes_join_are_removed_and_replaced_too() {
+    if let Err(reason) = net::namespaces_available() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let options = ClusterOptions {
+        network: Network::Namespaces,
+        ..options(&dir)
+    };
+    change_members(running(options).await).await;
+}
+
+async fn change_members(cluster: Cluster) {
     let fourth = cluster.add().await.unwrap();
     assert_eq!(cluster.ids(), [1, 2, 3, fourth]);
     let leader = cluster.leader().await.unwrap();
@@ -160,6 +177,9 @@ async fn nodes_join_by_token_are_removed_and_dead_ones_replaced() {
     assert!(cluster.retire_removed().await.unwrap().is_empty());
     agree(&cluster).await;
     submits(&cluster, &[new], LONG).await.unwrap();
+    // A client that knows only a node that is gone reaches the one in its place.
+    submits(&cluster, &[dead], LONG).await.unwrap();
+    submits(&cluster, &[leader], LONG).await.unwrap();
     // What the cluster chooses next is no id that was there before.
     let next = cluster.add().await.unwrap();
     assert!(next > new);

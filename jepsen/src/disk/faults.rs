@@ -67,6 +67,7 @@ struct State {
     errors: Option<(IoErrors, StdRng)>,
     slowness: Slowness,
     room: Option<u64>,
+    lying: bool,
 }
 
 impl Faults {
@@ -88,6 +89,15 @@ impl Faults {
 
     pub(super) fn set_room(&self, room: Option<u64>) {
         self.change(|state| state.room = room);
+    }
+
+    pub(super) fn set_lying(&self, lying: bool) {
+        self.change(|state| state.lying = lying);
+    }
+
+    /// Whether syncs do nothing and say that they did.
+    pub(super) fn lies(&self) -> bool {
+        self.armed.load(Ordering::Acquire) && self.state.lock().expect("nobody panics while holding faults").lying
     }
 
     /// How many operations failed because of a fault, since the disk was made.
@@ -176,7 +186,8 @@ impl Faults {
     fn change(&self, change: impl FnOnce(&mut State)) {
         let mut state = self.state.lock().expect("nobody panics while holding faults");
         change(&mut state);
-        let armed = state.errors.is_some() || state.slowness != Slowness::default() || state.room.is_some();
+        let ill = state.errors.is_some() || state.slowness != Slowness::default();
+        let armed = ill || state.room.is_some() || state.lying;
         self.armed.store(armed, Ordering::Release);
     }
 }

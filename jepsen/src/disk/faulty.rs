@@ -143,6 +143,11 @@ impl FaultyDisk {
         self.forget_pages();
     }
 
+    /// Makes syncs do nothing and say that they did. A program that is right loses data on such a disk: whoever looks for lost data must find it.
+    pub fn lie(&self, lying: bool) {
+        self.volume.faults.set_lying(lying);
+    }
+
     /// Makes operations take longer.
     pub fn slow(&self, slowness: Slowness) {
         self.volume.faults.set_slowness(slowness);

@@ -23,7 +23,7 @@
 //! A failed sync is final for the data it covered ([`FaultyDisk::io_errors`]), which is what Linux does and what programs tend to overlook.
 //! A full disk ([`FaultyDisk::fill`]) gives `ENOSPC` for growth beyond what was reserved with `fallocate`, also in the middle of a write,
 //! which then is short. Damage ([`FaultyDisk::corrupt`]) changes bytes behind everybody's back. Slowness ([`FaultyDisk::slow`]) adds to each
-//! operation. What lies in the kernel's page cache is read without asking the disk, so each of these first makes the kernel forget it.
+//! operation. A lying disk ([`FaultyDisk::lie`]) confirms syncs that it does not do. What lies in the kernel's page cache is read without asking the disk, so each of these first makes the kernel forget it.
 //!
 //! # When the harness dies
 //! The kernel fails everything that waits for a server that is gone, so no process hangs. The dead mount stays in the table of mounts until

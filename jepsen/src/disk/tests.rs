@@ -442,6 +442,21 @@ fn a_failed_sync_cannot_be_repeated() {
 }
 
 #[test]
+fn a_lying_disk_confirms_and_forgets() {
+    let Some(mut bench) = Bench::new() else { return };
+    bench.durable("a", "old");
+    bench.disk.lie(true);
+    bench.durable("a", "new");
+    bench.durable("b", "new");
+    bench.disk.lie(false);
+    bench.cut();
+    assert_eq!(
+        (bench.names(), bench.read("a").as_deref()),
+        (vec!["a".to_owned()], Some("old"))
+    );
+}
+
+#[test]
 fn a_disk_can_be_slow() {
     let Some(bench) = Bench::new() else { return };
     bench.durable("a", "a");

@@ -40,6 +40,17 @@ const SHAPES: [Shape; 6] = [
     Shape::One,
 ];
 
+impl Shape {
+    /// The fewest nodes with which it differs from the others, and from nothing.
+    fn least(self) -> usize {
+        match self {
+            Self::Ring => 5,
+            Self::Bridge => 3,
+            Self::Halves | Self::OneWay | Self::Leader | Self::One => 2,
+        }
+    }
+}
+
 /// Cuts links, and makes whole what it has cut.
 pub struct Partition {
     shape: Option<Shape>,
@@ -78,12 +89,14 @@ impl Nemesis for Partition {
     }
 
     async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+        let ids = cluster.ids();
+        let shapes: Vec<Shape> = SHAPES.into_iter().filter(|shape| ids.len() >= shape.least()).collect();
         let shape = self
             .shape
-            .or_else(|| SHAPES.choose(rng).copied())
+            .or_else(|| shapes.choose(rng).copied())
             .unwrap_or(Shape::Halves);
         let leader = cluster.leader().await;
-        let links = links(shape, cluster.ids(), leader, rng);
+        let links = links(shape, ids, leader, rng);
         // Noted first: what is cut only in part is made whole too.
         self.cut.extend(&links);
         cluster.net().cut(&links)?;
@@ -213,6 +226,16 @@ mod tests {
             assert_eq!(views.iter().filter(|seen| **seen == 3).count(), 4, "{views:?}");
         }
         assert_eq!(cut(Shape::Bridge, 2, 1), BTreeSet::from([(1, 2), (2, 1)]));
+    }
+
+    #[test]
+    fn with_enough_nodes_every_shape_cuts_something() {
+        for shape in SHAPES {
+            for seed in 0..10 {
+                assert!(!cut(shape, shape.least() as u64, seed).is_empty(), "{shape:?}");
+            }
+        }
+        assert!(cut(Shape::Ring, 3, 1).is_empty());
     }
 
     #[test]

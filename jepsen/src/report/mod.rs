@@ -9,6 +9,7 @@
 //! ```
 
 mod chart;
+mod index;
 mod page;
 mod picture;
 
@@ -21,6 +22,8 @@ use serde::{Deserialize, Serialize};
 use crate::checker::{Check, Outcome, Verdict};
 use crate::figures::Figures;
 use crate::history::Event;
+
+pub use index::index;
 
 /// What was run.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]

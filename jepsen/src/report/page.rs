@@ -7,11 +7,12 @@ use serde_json::json;
 use super::Report;
 use super::chart::{ALONG, LEFT, WIDTH, chart, clock, colour};
 use super::picture::Picture;
-use crate::checker::Outcome;
+use crate::checker::{Check, Outcome};
 use crate::figures::{Spread, Tally, millis};
 use crate::history::Event;
 
-const STYLE: &str = include_str!("page.css");
+/// The style sheet of all pages.
+pub const STYLE: &str = include_str!("page.css");
 const SCRIPT: &str = include_str!("page.js");
 /// How many faults the page lists; the rest stands in the history.
 const FAULTS_LISTED: usize = 400;
@@ -60,7 +61,8 @@ pub fn escaped(text: &str) -> String {
         .replace('"', "&quot;")
 }
 
-fn word(outcome: Outcome) -> &'static str {
+/// An outcome as the classes of the style sheet name it.
+pub fn word(outcome: Outcome) -> &'static str {
     match outcome {
         Outcome::Valid => "valid",
         Outcome::Invalid => "invalid",
@@ -130,7 +132,11 @@ fn tiles(report: &Report) -> String {
         (
             "faults",
             made.to_string(),
-            format!("{} kinds", figures.faults.len()),
+            format!(
+                "{} kind{}",
+                figures.faults.len(),
+                if figures.faults.len() == 1 { "" } else { "s" }
+            ),
             "",
         ),
         (
@@ -161,12 +167,13 @@ fn tiles(report: &Report) -> String {
     html + "</section>"
 }
 
+/// What is not valid, in full; what is, by name, with the rest to be unfolded.
 fn checks(report: &Report) -> String {
-    let rows = report.checks.iter().map(|check| {
+    let row = |check: &Check| {
         let counts: Vec<String> = check
             .counts
             .iter()
-            .map(|(name, count)| format!("{name} {}", thousands(*count)))
+            .map(|(name, count)| format!("{} {}", name.replace('_', " "), thousands(*count)))
             .collect();
         vec![
             format!("<span class=\"mark {0}\">{0}</span>", word(check.outcome)),
@@ -174,10 +181,22 @@ fn checks(report: &Report) -> String {
             escaped(&check.detail),
             format!("<small>{}</small>", escaped(&counts.join(", "))),
         ]
-    });
+    };
+    let heads = ["", "check", "finding", "looked at"];
+    let (valid, others): (Vec<&Check>, Vec<&Check>) =
+        report.checks.iter().partition(|check| check.outcome == Outcome::Valid);
+    let found = if others.is_empty() {
+        String::new()
+    } else {
+        table("checks", &heads, others.into_iter().map(row))
+    };
+    let chips: String = valid
+        .iter()
+        .map(|check| format!("<span class=\"mark valid\">{}</span>", escaped(&check.name)))
+        .collect();
     format!(
-        "<section><h2>Checks</h2>{}</section>",
-        table("checks", &["", "check", "finding", "looked at"], rows)
+        "<section><h2>Checks</h2>{found}<details class=\"valid\"><summary><div class=\"chips\">{chips}</div></summary>{}</details></section>",
+        table("checks", &heads, valid.into_iter().map(row))
     )
 }
 
@@ -316,7 +335,8 @@ fn foot(report: &Report, logs: &[String]) -> String {
     )
 }
 
-fn table(class: &str, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
+/// A table of cells that are HTML already.
+pub fn table(class: &str, heads: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut html = format!("<div class=\"scroll\"><table class=\"{class}\"><thead><tr>");
     for head in heads {
         let _ = write!(html, "<th>{head}</th>");
@@ -345,7 +365,7 @@ fn spread(spread: &Spread) -> String {
 }
 
 /// A time in milliseconds with a unit that keeps it short.
-fn took(ms: f64) -> String {
+pub fn took(ms: f64) -> String {
     match ms {
         ms if ms < 10.0 => format!("{ms:.1} ms"),
         ms if ms < 1_000.0 => format!("{ms:.0} ms"),

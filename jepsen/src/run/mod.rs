@@ -18,7 +18,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, anyhow, bail, ensure};
 use time::OffsetDateTime;
 use time::format_description::well_known::Rfc3339;
 use time::macros::format_description;
@@ -39,8 +39,12 @@ pub use judge::judge;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long whatever still uses a cluster may take to let go of it.
 const RELEASED_WITHIN: Duration = Duration::from_secs(20);
-/// What every node is told, so that snapshots and purged logs are met within seconds; a run's own settings come after and win.
-const SETTINGS: [(&str, &str); 2] = [("raft.snapshot_entries", "500"), ("raft.keep_entries", "100")];
+/// What every node is told: snapshots and purged logs are met within seconds, and no node does the workers' work. A run's own settings win.
+const SETTINGS: [(&str, &str); 3] = [
+    ("raft.snapshot_entries", "500"),
+    ("raft.keep_entries", "100"),
+    ("executors.wasm", "false"),
+];
 
 /// What to run.
 #[derive(Debug, Clone)]
@@ -92,6 +96,13 @@ pub struct Finished {
 pub async fn run(options: &RunOptions, interrupt: &CancellationToken) -> Result<Finished> {
     let workload: Arc<dyn Workload> = named_workload(&options.workload)?.into();
     let nemeses = named_nemeses(&options.nemeses)?;
+    for nemesis in &options.nemeses {
+        ensure!(
+            !clash(&options.workload, nemesis),
+            "{}",
+            clash_reason(&options.workload, nemesis)
+        );
+    }
     let folder = Folder::create(&options.out, &folder_name(options)?)?;
     let cluster_options = cluster_options(options, &nemeses, &folder);
     for nemesis in &nemeses {
@@ -105,10 +116,7 @@ pub async fn run(options: &RunOptions, interrupt: &CancellationToken) -> Result<
         folder.path().display()
     ));
     let setting = setting(options, &cluster_options)?;
-    let result = tokio::select! {
-        result = attacked(options, cluster_options, workload.clone(), nemeses, &folder) => result,
-        () = interrupt.cancelled() => Err(anyhow::anyhow!("interrupted")),
-    };
+    let result = attacked(options, cluster_options, workload.clone(), nemeses, &folder, interrupt).await;
     let logs = folder.collect_logs();
     if let Err(error) = result {
         // Best effort: the error itself is what matters.
@@ -152,9 +160,10 @@ async fn attacked(
     workload: Arc<dyn Workload>,
     nemeses: Vec<Box<dyn Nemesis>>,
     folder: &Folder,
+    interrupt: &CancellationToken,
 ) -> Result<()> {
     let cluster = Arc::new(Cluster::create(cluster_options)?);
-    let result = async {
+    let all = async {
         cluster.start_all()?;
         let leader = cluster.wait_ready(READY_WITHIN).await?;
         say(&format!("{} nodes are ready, node {leader} leads", options.nodes));
@@ -167,8 +176,11 @@ async fn attacked(
         });
         attack::attack(options, &scene, workload, nemeses).await?;
         scene.recorder.flush()
-    }
-    .await;
+    };
+    let result = tokio::select! {
+        result = all => result,
+        () = interrupt.cancelled() => Err(anyhow!("interrupted")),
+    };
     released(cluster).await?;
     result
 }
@@ -211,7 +223,17 @@ fn named_nemeses(names: &[String]) -> Result<Vec<Box<dyn Nemesis>>> {
     names.iter().map(one).collect()
 }
 
-/// The nemeses that `all` stands for on this machine, and why the others are left out.
+/// Whether a workload cannot be judged under a nemesis, because both change the same thing.
+pub fn clash(workload: &str, nemesis: &str) -> bool {
+    workload == "membership" && nemesis == "membership"
+}
+
+fn clash_reason(workload: &str, nemesis: &str) -> String {
+    format!("{nemesis}: it removes what the workload {workload} has added; take another workload for this nemesis")
+}
+
+/// The nemeses that `all` stands for on this machine, and why the others are left out. For no workload in particular where the
+/// options name none.
 pub fn all_nemeses(options: &RunOptions) -> (Vec<String>, Vec<String>) {
     let mut usable = Vec::new();
     let mut left_out = Vec::new();
@@ -221,7 +243,9 @@ pub fn all_nemeses(options: &RunOptions) -> (Vec<String>, Vec<String>) {
         ..ClusterOptions::new(&options.tarn, &options.out)
     };
     for nemesis in nemesis::mixed().iter().filter_map(|name| nemesis::named(name)) {
-        match nemesis::unmet(nemesis.as_ref(), &probe) {
+        let name = nemesis.name();
+        let clash = clash(&options.workload, name).then(|| clash_reason(&options.workload, name));
+        match clash.or_else(|| nemesis::unmet(nemesis.as_ref(), &probe)) {
             None => usable.push(nemesis.name().to_owned()),
             Some(reason) => left_out.push(reason),
         }

@@ -31,7 +31,10 @@ pub async fn wait_until_ended(client: &Client, within: Duration) -> Result<()> {
             Ok(None) => return Ok(()),
             Err(error) => error.to_string(),
         };
-        ensure!(Instant::now() < end, "the queue did not drain within {within:?}: {left}");
+        ensure!(
+            Instant::now() < end,
+            "the queue did not drain within {within:?}: {left}"
+        );
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
@@ -58,10 +61,10 @@ pub async fn read_all(client: &Client, recorder: &Recorder, within: Duration) ->
     for task in &tasks {
         recorder.info(FINAL, json!(task));
     }
-    let counted = stats(client).await?.map(counts).unwrap_or_default();
     let closing = Closing {
         complete: true,
-        counted: Some(counted),
+        counted: Some(stats(client).await?.map(counts).unwrap_or_default()),
+        filtered: Some(filtered(client).await?),
     };
     recorder.info(CLOSING, json!(closing));
     let unended = tasks.iter().filter(|task| !has_ended(&task.state)).count();
@@ -79,6 +82,29 @@ fn counts(stats: proto::QueueStats) -> BTreeMap<String, u64> {
     ]
     .map(|(state, count)| (state.to_owned(), count))
     .into()
+}
+
+/// How many tasks the list of each state has.
+async fn filtered(client: &Client) -> Result<BTreeMap<String, u64>, Error> {
+    let mut counts = BTreeMap::new();
+    for state in [
+        proto::TaskState::Ready,
+        proto::TaskState::Running,
+        proto::TaskState::Succeeded,
+        proto::TaskState::Dead,
+        proto::TaskState::Cancelled,
+    ] {
+        let request = proto::ListTasksRequest {
+            queue: QUEUE.to_owned(),
+            states: vec![state.into()],
+            // Small, so that the filter meets the ends of pages.
+            page_size: 100,
+            ..Default::default()
+        };
+        let listed: Vec<proto::Task> = client.list_tasks(request).try_collect().await?;
+        counts.insert(state_name(state), listed.len() as u64);
+    }
+    Ok(counts)
 }
 
 async fn tasks(client: &Client) -> Result<Vec<Final>, Error> {

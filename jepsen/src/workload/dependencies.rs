@@ -34,14 +34,23 @@ impl Workload for Dependencies {
     }
 
     async fn setup(&self, scene: &Scene) -> Result<()> {
-        scene.clients.all()?.cluster().await.context("the cluster does not answer").map(drop)
+        scene
+            .clients
+            .all()?
+            .cluster()
+            .await
+            .context("the cluster does not answer")
+            .map(drop)
     }
 
     async fn work(&self, process: u32, scene: &Scene) -> Result<()> {
         let hand = hand(scene, process, &self.book)?;
         match process % 4 {
             1 => hand.run_sdk(&scene.stop).await,
-            2 => hand.run_calls(&scene.stop, &mut Pace::new(scene, process, 2.0), true).await,
+            2 => {
+                hand.run_calls(&scene.stop, &mut Pace::new(scene, process, 2.0), true)
+                    .await
+            }
             _ => produce(process, scene).await,
         }
     }
@@ -59,7 +68,12 @@ impl Workload for Dependencies {
 
 async fn produce(process: u32, scene: &Scene) -> Result<()> {
     let (client, node) = scene.clients.client(process)?;
-    let submitter = Submitter::new(client.with_deadline(deadline(process)), scene.recorder.clone(), process, node);
+    let submitter = Submitter::new(
+        client.with_deadline(deadline(process)),
+        scene.recorder.clone(),
+        process,
+        node,
+    );
     let mut pace = Pace::new(scene, process, RATE);
     let mut place = 0;
     while pace.next().await {
@@ -80,7 +94,9 @@ type Node = (Item, Vec<usize>);
 fn graph(pace: &mut Pace, process: u32, place: &mut u64) -> Vec<Node> {
     let form: Vec<Vec<usize>> = match pace.rng.random_range(0..3) {
         // A chain.
-        0 => (0..pace.rng.random_range(2..5)).map(|at: usize| at.checked_sub(1).into_iter().collect()).collect(),
+        0 => (0..pace.rng.random_range(2..5))
+            .map(|at: usize| at.checked_sub(1).into_iter().collect())
+            .collect(),
         // A diamond.
         1 => vec![vec![], vec![0], vec![0], vec![1, 2]],
         // A fan.
@@ -133,7 +149,9 @@ fn at_once(graph: &[Node]) -> Vec<Task> {
 async fn one_by_one(submitter: &Submitter, graph: &[Node]) {
     let mut ids: Vec<String> = Vec::new();
     for (item, inputs) in graph {
-        let task = inputs.iter().fold(base(item), |task, input| task.after(ids[*input].clone()));
+        let task = inputs
+            .iter()
+            .fold(base(item), |task, input| task.after(ids[*input].clone()));
         match submitter.submit(std::slice::from_ref(item), vec![task]).await {
             Ok(mut id) => ids.append(&mut id),
             Err(_) => return,

@@ -45,7 +45,11 @@ impl Book {
             Fate::Final => Err(true),
             Fate::FinalOnce => {
                 let mut died = self.died_once.lock().unwrap_or_else(PoisonError::into_inner);
-                if died.insert(item.name.clone()) { Err(true) } else { Ok(()) }
+                if died.insert(item.name.clone()) {
+                    Err(true)
+                } else {
+                    Ok(())
+                }
             }
         }
     }
@@ -85,7 +89,8 @@ impl Hand {
     }
 
     fn note(&self, op: &str, attempt: &Attempt) {
-        self.recorder.info_by(Process::Client(self.process), op, Some(QUEUE), json!(attempt));
+        self.recorder
+            .info_by(Process::Client(self.process), op, Some(QUEUE), json!(attempt));
     }
 
     /// Works through the SDK's worker until `stop`.
@@ -279,7 +284,11 @@ impl Hand {
             Err(last) => {
                 report.last = *last;
                 let pending = self.recorder.invoke(process, FAIL, Some(QUEUE), json!(report));
-                let kind = if *last { proto::FailureKind::Final } else { proto::FailureKind::Retryable };
+                let kind = if *last {
+                    proto::FailureKind::Final
+                } else {
+                    proto::FailureKind::Retryable
+                };
                 let request = proto::FailTaskRequest {
                     namespace: task.namespace.clone(),
                     task_id: task.task_id.clone(),

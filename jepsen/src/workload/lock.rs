@@ -68,7 +68,13 @@ impl Workload for Locks {
     }
 
     async fn setup(&self, scene: &Scene) -> Result<()> {
-        scene.clients.all()?.cluster().await.context("the cluster does not answer").map(drop)
+        scene
+            .clients
+            .all()?
+            .cluster()
+            .await
+            .context("the cluster does not answer")
+            .map(drop)
     }
 
     async fn work(&self, process: u32, scene: &Scene) -> Result<()> {
@@ -112,7 +118,10 @@ impl Workload for Locks {
                     holder.release(&lock, held.token).await;
                     break;
                 }
-                anyhow::ensure!(Instant::now() < end, "{lock} could not be taken within {DRAIN_WITHIN:?} after healing");
+                anyhow::ensure!(
+                    Instant::now() < end,
+                    "{lock} could not be taken within {DRAIN_WITHIN:?} after healing"
+                );
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -135,11 +144,13 @@ struct Holder {
 
 impl Holder {
     fn invoke(&self, op: &str, lock: &str, value: Value) -> crate::history::Pending {
-        self.recorder.invoke_at(Process::Client(self.process), op, Some(lock), value, self.node)
+        self.recorder
+            .invoke_at(Process::Client(self.process), op, Some(lock), value, self.node)
     }
 
     fn write(&self, lock: &str, held: &Held) -> bool {
-        self.store.write(&self.recorder, self.process, lock, &held.holder, held.token)
+        self.store
+            .write(&self.recorder, self.process, lock, &held.holder, held.token)
     }
 
     async fn acquire(&self, lock: &str, name: &str) -> Option<Held> {
@@ -189,7 +200,14 @@ impl Holder {
     /// One turn with the SDK's lock, which renews itself and says when it is lost.
     async fn by_lock(&self, lock: &str, name: &str, pace: &mut Pace) {
         let pending = self.invoke(ACQUIRE, lock, ask_as(name));
-        let result = self.client.lock(lock).holder(name).ttl(TTL).wait(Duration::from_secs(2)).acquire().await;
+        let result = self
+            .client
+            .lock(lock)
+            .holder(name)
+            .ttl(TTL)
+            .wait(Duration::from_secs(2))
+            .acquire()
+            .await;
         settle(pending, &result, |taken| {
             json!(Held {
                 holder: name.to_owned(),

@@ -70,7 +70,12 @@ impl Workload for Priorities {
 /// Submits bursts, each item in a call of its own or all in one.
 async fn produce(process: u32, scene: &Scene) -> Result<()> {
     let (client, node) = scene.clients.client(process)?;
-    let submitter = Submitter::new(client.with_deadline(deadline(process)), scene.recorder.clone(), process, node);
+    let submitter = Submitter::new(
+        client.with_deadline(deadline(process)),
+        scene.recorder.clone(),
+        process,
+        node,
+    );
     let mut pace = Pace::new(scene, process, RATE);
     let mut place = 0;
     while pace.next().await {

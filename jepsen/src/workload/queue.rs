@@ -86,7 +86,9 @@ impl Queue {
         let mut place = 0;
         while pace.next().await {
             let count = pace.rng.random_range(1..=BATCH_MAX);
-            let items: Vec<Item> = (0..count).map(|more| fated_item(&mut pace, process, place + more)).collect();
+            let items: Vec<Item> = (0..count)
+                .map(|more| fated_item(&mut pace, process, place + more))
+                .collect();
             place += count;
             let tasks = items.iter().map(task_of).collect();
             // What became of it is recorded.
@@ -160,7 +162,12 @@ pub(super) async fn drain_tasks(scene: &Scene, book: &Arc<Book>) -> Result<()> {
     let stop = CancellationToken::new();
     let mut workers = Vec::new();
     for number in 0..2 {
-        let hand = Hand::new(scene.clients.all()?, scene.recorder.clone(), DRAINER + number, book.clone());
+        let hand = Hand::new(
+            scene.clients.all()?,
+            scene.recorder.clone(),
+            DRAINER + number,
+            book.clone(),
+        );
         let stop = stop.clone();
         workers.push(tokio::spawn(async move { hand.run_sdk(&stop).await }));
     }

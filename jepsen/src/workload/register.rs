@@ -37,12 +37,23 @@ impl Workload for Registers {
     }
 
     async fn setup(&self, scene: &Scene) -> Result<()> {
-        scene.clients.all()?.cluster().await.context("the cluster does not answer").map(drop)
+        scene
+            .clients
+            .all()?
+            .cluster()
+            .await
+            .context("the cluster does not answer")
+            .map(drop)
     }
 
     async fn work(&self, process: u32, scene: &Scene) -> Result<()> {
         let (client, node) = scene.clients.client(process)?;
-        let mut user = User::new(client.with_deadline(deadline(process)), scene.recorder.clone(), process, node);
+        let mut user = User::new(
+            client.with_deadline(deadline(process)),
+            scene.recorder.clone(),
+            process,
+            node,
+        );
         let mut pace = Pace::new(scene, process, RATE);
         while pace.next().await {
             let key = format!("register-{}", pace.rng.random_range(0..KEYS));
@@ -63,7 +74,10 @@ impl Workload for Registers {
         for key in 0..KEYS {
             let key = format!("register-{key}");
             while !user.try_get(&key).await {
-                anyhow::ensure!(Instant::now() < end, "{key} could not be read within {DRAIN_WITHIN:?} after healing");
+                anyhow::ensure!(
+                    Instant::now() < end,
+                    "{key} could not be read within {DRAIN_WITHIN:?} after healing"
+                );
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -103,7 +117,8 @@ impl User {
     }
 
     fn invoke(&self, op: &str, key: &str, value: Value) -> crate::history::Pending {
-        self.recorder.invoke_at(Process::Client(self.process), op, Some(key), value, self.node)
+        self.recorder
+            .invoke_at(Process::Client(self.process), op, Some(key), value, self.node)
     }
 
     pub(super) async fn get(&mut self, key: &str) {

@@ -53,7 +53,8 @@ impl Submitter {
     /// Records that these items are about to be submitted by other means.
     pub fn invoke(&self, items: &[Item]) -> crate::history::Pending {
         let process = Process::Client(self.process);
-        self.recorder.invoke_at(process, ENQUEUE, Some(QUEUE), json!(items), self.node)
+        self.recorder
+            .invoke_at(process, ENQUEUE, Some(QUEUE), json!(items), self.node)
     }
 }
 

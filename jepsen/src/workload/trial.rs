@@ -23,7 +23,11 @@ const CLIENTS: u32 = 8;
 /// The binary beside the test's own directory.
 fn tarn() -> std::path::PathBuf {
     let test = std::env::current_exe().unwrap();
-    let found = test.ancestors().skip(1).map(|folder| folder.join("tarn")).find(|path| path.is_file());
+    let found = test
+        .ancestors()
+        .skip(1)
+        .map(|folder| folder.join("tarn"))
+        .find(|path| path.is_file());
     found.expect("there is no tarn beside the tests: build it with `cargo build -p tarn`")
 }
 
@@ -92,7 +96,10 @@ fn judged(name: &str, history: &[Event]) -> Verdict {
     let begun = std::time::Instant::now();
     let verdict = named(name).unwrap().check(history);
     for check in &verdict.checks {
-        println!("{name}: {}: {:?}: {} {:?}", check.name, check.outcome, check.detail, check.counts);
+        println!(
+            "{name}: {}: {:?}: {} {:?}",
+            check.name, check.outcome, check.detail, check.counts
+        );
     }
     let count = |kind| history.iter().filter(|event| event.kind == kind).count();
     println!(
@@ -151,19 +158,31 @@ fn lies(name: &str) -> Vec<(&'static str, Lie)> {
     match name {
         "register" => vec![read_of_nobody],
         "lock" => vec![("a stale token that writes", |history| {
-            change(history, |event| event.op == "write", |value| {
-                value["token"] = 1.into();
-                value["taken"] = true.into();
-            })
+            change(
+                history,
+                |event| event.op == "write",
+                |value| {
+                    value["token"] = 1.into();
+                    value["taken"] = true.into();
+                },
+            )
         })],
         "timers" => vec![("a timer that fires early", |history| {
-            change(history, |event| event.op == "timer", |value| value["fired_at_ms"] = 1.into())
+            change(
+                history,
+                |event| event.op == "timer",
+                |value| value["fired_at_ms"] = 1.into(),
+            )
         })],
         "watch" => vec![gap],
         "membership" => vec![
             read_of_nobody,
             ("another digest", |history| {
-                change(history, |event| event.op == "last_view", |value| value["digest"] = "lie".into())
+                change(
+                    history,
+                    |event| event.op == "last_view",
+                    |value| value["digest"] = "lie".into(),
+                )
             }),
         ],
         "dependencies" => vec![
@@ -207,3 +226,52 @@ macro_rules! trials {
 }
 
 trials! { register lock queue priorities dependencies session timers watch membership }
+
+/// A call whose first try went to a node that was paused, and whose second try was refused by another: the first must not take effect when the
+/// node wakes up, because the caller was told that nothing was done.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+#[ignore = "takes half a minute of real processes: run it by name"]
+async fn what_was_refused_has_no_effect_later() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = start(&dir.path().join("cluster"));
+    let leader = cluster.wait_ready(READY).await.unwrap();
+    let ttl = Duration::from_secs(600);
+    for round in 0..3 {
+        let followers: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != leader).collect();
+        let paused = followers[0];
+        let others: Vec<u64> = cluster.ids().into_iter().filter(|id| *id != paused).collect();
+        let owner = cluster.client(&others).unwrap();
+        let lease = format!("lease-{round}");
+        let held = owner.acquire_lease(&lease, "owner", ttl).await.unwrap();
+        // They do not know the leader, so each stays with the follower that it began with by chance, over a connection that stands.
+        let askers: Vec<_> = (0..8).map(|_| cluster.client(&followers).unwrap()).collect();
+        for (at, client) in askers.iter().enumerate() {
+            client
+                .acquire_lease(&format!("{lease}-{at}"), "asker", ttl)
+                .await
+                .unwrap();
+        }
+        cluster.pause(&[paused]).unwrap();
+        let asked = askers.iter().enumerate().map(|(at, client)| {
+            let (client, lease) = (client.with_deadline(Duration::from_secs(25)), lease.clone());
+            async move { client.acquire_lease(&lease, &format!("asker-{at}"), ttl).await }
+        });
+        let asked = futures::future::join_all(asked).await;
+        owner.release_lease(&lease, held.token).await.unwrap();
+        cluster.resume(&[paused]).unwrap();
+        cluster.wait_ready(READY).await.unwrap();
+        tokio::time::sleep(Duration::from_secs(3)).await;
+        let now = owner.get_lease(&lease).await;
+        println!("now {now:?}");
+        let Ok(now) = now else { continue };
+        let at: usize = now
+            .holder
+            .strip_prefix("asker-")
+            .and_then(|at| at.parse().ok())
+            .unwrap();
+        match &asked[at] {
+            Err(error) if error.outcome_unknown() => {}
+            answer => panic!("{} holds the lease, and was told {answer:?}", now.holder),
+        }
+    }
+}

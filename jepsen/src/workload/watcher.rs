@@ -47,7 +47,8 @@ impl Recording {
     }
 
     fn note(&self, op: &str, value: serde_json::Value) {
-        self.recorder.info_by(Process::Client(self.process), op, Some(&self.name), value);
+        self.recorder
+            .info_by(Process::Client(self.process), op, Some(&self.name), value);
     }
 
     /// Begins a stretch where the last one stopped.

@@ -159,7 +159,7 @@ fn named_leases(world: &World) -> Result<(), Failure> {
     let ledger = world.ledger.lock();
     let until = |held: &Held| match held.released {
         false => held.until_ms,
-        true => released_at(world, held).unwrap_or(held.until_ms),
+        true => ended_at(world, held).unwrap_or(held.until_ms),
     };
     let holdings = ledger.held.iter().map(|held| Holding {
         name: &held.name,
@@ -172,17 +172,18 @@ fn named_leases(world: &World) -> Result<(), Failure> {
     Ok(())
 }
 
-/// When the first release after an acquisition happened. The token says at which entry it was acquired.
-fn released_at(world: &World, held: &Held) -> Option<u64> {
+/// When the lease that was acquired so came to its end: by the release, or by its time if the release never arrived. The token says at which
+/// entry it was acquired.
+fn ended_at(world: &World, held: &Held) -> Option<u64> {
     let acquired_at = Id(held.token).index();
-    let after = world
+    let later = world
         .watcher
         .events()
-        .range(acquired_at..)
+        .range(acquired_at + 1..)
         .flat_map(|(_, events)| events);
-    let mut released = after.filter(|event| {
-        let after_it = (event.revision, event.at_ms) > (acquired_at, held.from_ms) || event.revision > acquired_at;
-        after_it && event.kind() == EventKind::LeaseReleased && event.subject == held.name
+    let mut ends = later.filter(|event| {
+        let end = matches!(event.kind(), EventKind::LeaseReleased | EventKind::LeaseExpired);
+        end && event.subject == held.name
     });
-    released.next().map(|event| event.at_ms)
+    ends.next().map(|event| event.at_ms)
 }

@@ -4,7 +4,7 @@
 //! would: nothing is answered, no connection is refused. Two networks offer the same:
 //!
 //! ```text
-//!  loopback     node A ──► front of B (127.x.y.100+B) ──► node B (127.x.y.B)       proxy tells A by its source address
+//!  loopback     node A ──► front of B (127.x+120.y.B) ──► node B (127.x.y.B)      proxy tells A by its source address
 //!  namespaces   node A ══ veth ══ bridge in the hub's namespace ══ veth ══ node B    nftables in the hub drop A → B;
 //!                                     └► proxy, only while a link between A and B is slow
 //! ```
@@ -25,7 +25,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
-use serde::Serialize;
+use serde::{Serialize, Serializer};
 
 pub use namespaces::available as namespaces_available;
 pub use proxy::{OUTSIDE, Proxy, Route, Way};
@@ -42,8 +42,10 @@ pub type Link = (u64, u64);
 #[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Slowness {
     /// How much later everything arrives.
+    #[serde(rename = "delay_ms", serialize_with = "as_milliseconds")]
     pub delay: Duration,
     /// Each piece is late by up to this much more or less. Order is kept, as TCP keeps it.
+    #[serde(rename = "jitter_ms", serialize_with = "as_milliseconds")]
     pub jitter: Duration,
     /// The chance that a piece is lost, from 0 to 1. TCP sends it again, so it arrives late by a retransmission time-out, which doubles
     /// when the repeat is lost too, and all that follows waits for it.
@@ -52,6 +54,10 @@ pub struct Slowness {
     pub reset: f64,
     /// Bytes per second, if the link is narrow.
     pub bytes_per_second: Option<u64>,
+}
+
+fn as_milliseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_u64(u64::try_from(time.as_millis()).unwrap_or(u64::MAX))
 }
 
 impl Slowness {
@@ -79,12 +85,15 @@ pub struct Harm {
 /// What was done to which links. A link that is not named is whole.
 pub type Harms = BTreeMap<Link, Harm>;
 
+/// Addresses of nodes that are gone, and who is reached there instead.
+type Moves = BTreeMap<IpAddr, Place>;
+
 /// Where a node is on the network.
 #[derive(Debug, Clone)]
 pub struct Place {
     /// What the node binds for peers and clients.
     pub bind: SocketAddr,
-    /// What others dial.
+    /// What others dial, at first for this node alone.
     pub advertise: SocketAddr,
     /// What the node binds for health checks and metrics.
     pub ops: SocketAddr,
@@ -99,6 +108,7 @@ pub struct Net {
     kind: Kind,
     proxy: Proxy,
     harms: Mutex<Harms>,
+    moves: Mutex<Moves>,
 }
 
 enum Kind {
@@ -125,6 +135,7 @@ impl Net {
             kind,
             proxy,
             harms: Mutex::default(),
+            moves: Mutex::default(),
         })
     }
 
@@ -146,6 +157,24 @@ impl Net {
         }
         self.proxy.name(place.advertise.ip(), id);
         self.proxy.name(place.bind.ip(), id);
+    }
+
+    /// Has those who dial a node that is gone for good reach its heir, as operators have with a name or a virtual address: a client that
+    /// knows one node only is not lost with it. Nodes that still dial the old one notice by the certificate that it is another.
+    ///
+    /// # Errors
+    /// If the packet filter cannot be changed.
+    pub fn inherit(&self, gone: &Place, heir: &Place) -> Result<()> {
+        let mut moves = self.moves.lock().unwrap_or_else(PoisonError::into_inner);
+        for place in moves.values_mut().filter(|place| place.advertise == gone.advertise) {
+            *place = heir.clone();
+        }
+        moves.insert(gone.advertise.ip(), heir.clone());
+        match &self.kind {
+            Kind::Loopback(loopback) => loopback.redirect(&moves),
+            Kind::Namespaces(namespaces) => namespaces.redirect(&moves)?,
+        }
+        Ok(())
     }
 
     /// Cuts these links: what is on its way stays there until they are whole again.

@@ -22,7 +22,7 @@ use nix::sys::socket::{getsockopt, sockopt::OriginalDst};
 use tokio::net::TcpStream;
 
 use super::command::{fed, run};
-use super::{Harms, Link, Place, Proxy, Way};
+use super::{Harms, Link, Moves, Place, Proxy, Way};
 
 /// The nodes' port.
 const PORT: u16 = 7610;
@@ -31,7 +31,7 @@ const OPS_PORT: u16 = 7612;
 /// Where the proxy in the hub listens.
 const PROXY_PORT: u16 = 7619;
 /// Places of one cluster.
-const PLACES_MAX: u8 = 99;
+const PLACES_MAX: u8 = 250;
 /// Where `ip netns` keeps namespaces.
 const NAMESPACES: &str = "/run/netns";
 /// Sets in front of everything else; the filter's rules never change, only its sets do.
@@ -39,12 +39,14 @@ const FILTER: &str = "
 table ip tarn {
     set cut { type ipv4_addr . ipv4_addr; }
     set slow { type ipv4_addr . ipv4_addr; }
+    map moved { type ipv4_addr : ipv4_addr; }
     chain cutting {
         type filter hook prerouting priority raw; policy accept;
         ip saddr . ip daddr @cut drop
     }
     chain slowing {
         type nat hook prerouting priority dstnat; policy accept;
+        dnat to ip daddr map @moved
         ip saddr . ip daddr @slow meta l4proto tcp redirect to :PROXY
     }
     chain direct {
@@ -220,6 +222,15 @@ impl Namespaces {
                     script += &format!("add element ip tarn {set} {{ {from} . {to} }}\n");
                 }
             }
+        }
+        self.load(&script)
+    }
+
+    /// Has connections to addresses that nobody has any more reach other nodes.
+    pub(super) fn redirect(&self, moves: &Moves) -> Result<()> {
+        let mut script = String::from("flush map ip tarn moved\n");
+        for (from, to) in moves {
+            script += &format!("add element ip tarn moved {{ {from} : {} }}\n", to.bind.ip());
         }
         self.load(&script)
     }

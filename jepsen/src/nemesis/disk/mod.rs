@@ -20,6 +20,8 @@ use crate::disk::FaultyDisk;
 /// The exit codes of a node that stopped itself, and of one that refused to start.
 const STOPPED: &str = "exit code 70";
 const REFUSED: &str = "exit code 1";
+/// How the last line begins that a process writes which ends because of an error.
+const LAST_WORDS: &str = "error: ";
 
 /// What one node made of its disk's fault.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
@@ -71,11 +73,22 @@ fn reason(end: &Ending, words: &[&str]) -> Option<String> {
     if end.how != STOPPED && end.how != REFUSED {
         return None;
     }
-    let names_it = |line: &&str| {
+    let lines: Vec<&str> = end.log.lines().collect();
+    // Its last words are an error. What stands before the last words of an earlier life is about something else.
+    let (_, lived) = lines.split_last()?;
+    let began = lived
+        .iter()
+        .rposition(|line| line.starts_with(LAST_WORDS))
+        .map_or(0, |at| at + 1);
+    let names_it = |line: &&&str| {
         let line = line.to_lowercase();
         words.iter().any(|word| line.contains(word))
     };
-    end.log.lines().rev().find(names_it).map(str::to_owned)
+    lines[began..]
+        .iter()
+        .rev()
+        .find(names_it)
+        .map(|line| (**line).to_owned())
 }
 
 #[cfg(test)]
@@ -98,5 +111,11 @@ mod tests {
         assert_eq!(reason(&end("exit code 101", log), &["no space"]), None, "a panic");
         assert_eq!(reason(&end("signal 6", log), &["no space"]), None, "an abort");
         assert_eq!(reason(&end("exit code 70", "something is wrong"), &["no space"]), None);
+        let earlier = format!("{log}\nerror: stopped\nINFO started\nERROR a digest differs\nerror: stopped");
+        assert_eq!(
+            reason(&end("exit code 70", &earlier), &["no space"]),
+            None,
+            "an earlier life's words"
+        );
     }
 }

@@ -16,8 +16,10 @@ use super::session::{Said, Session};
 use super::{Doing, NAMESPACE};
 use crate::clock::BEGIN_MS;
 
-/// How long a client tries to learn what became of a command.
+/// How long a patient client tries to learn what became of a command.
 const PATIENCE: Duration = Duration::from_secs(8);
+/// How many of a hundred commands are given up after the first try, their fate unknown.
+const HASTY: u64 = 40;
 
 /// Queues that tasks go to.
 const QUEUES: u64 = 3;
@@ -79,11 +81,17 @@ impl Client {
             holder: self.session.name.clone(),
             ttl_ms: 1_000,
         };
-        let said = self.session.propose(Body::AcquireLease(request), PATIENCE).await;
+        let said = self.propose(Body::AcquireLease(request)).await;
         if matches!(said, Said::Done(_) | Said::Refused(_)) {
             self.session.ledger.lock().probes += 1;
         }
         sleep(Duration::from_millis(200)).await;
+    }
+
+    async fn propose(&mut self, body: Body) -> Said {
+        let hasty = self.session.phase.get() == Doing::Work && self.session.dice.percent(HASTY);
+        let patience = if hasty { Duration::ZERO } else { PATIENCE };
+        self.session.propose(body, patience).await
     }
 
     fn spec(&mut self, now_ms: u64, number: u64) -> TaskSpec {
@@ -142,9 +150,7 @@ impl Client {
             namespace: NAMESPACE.into(),
             tasks,
         };
-        if let Said::Done(outcome::Body::Enqueue(response)) =
-            self.session.propose(Body::Enqueue(request), PATIENCE).await
-        {
+        if let Said::Done(outcome::Body::Enqueue(response)) = self.propose(Body::Enqueue(request)).await {
             for (task, payload) in response.task_ids.into_iter().zip(payloads) {
                 self.session.ledger.accepted(&task, &payload);
                 self.tasks.push(task);
@@ -189,7 +195,7 @@ impl Client {
             task_id,
             force: self.session.dice.percent(50),
         };
-        self.session.propose(Body::CancelTask(request), PATIENCE).await;
+        self.propose(Body::CancelTask(request)).await;
     }
 
     async fn schedule(&mut self, now_ms: u64) {
@@ -212,9 +218,7 @@ impl Client {
             delay_ms,
             action: Some(TimerAction { action: Some(action) }),
         };
-        if let Said::Done(outcome::Body::ScheduleTimer(response)) =
-            self.session.propose(Body::ScheduleTimer(request), PATIENCE).await
-        {
+        if let Said::Done(outcome::Body::ScheduleTimer(response)) = self.propose(Body::ScheduleTimer(request)).await {
             let mut ledger = self.session.ledger.lock();
             ledger.scheduled.push((response.timer_id.clone(), response.due_at_ms));
             ledger.timers.insert(response.timer_id.clone(), response.due_at_ms);
@@ -229,7 +233,7 @@ impl Client {
             namespace: NAMESPACE.into(),
             timer_id: timer_id.clone(),
         };
-        let said = self.session.propose(Body::CancelTimer(request), PATIENCE).await;
+        let said = self.propose(Body::CancelTimer(request)).await;
         let mut ledger = self.session.ledger.lock();
         match said {
             Said::Done(_) => {
@@ -258,8 +262,7 @@ impl Client {
             holder: self.session.name.clone(),
             ttl_ms: self.session.dice.between(1_000, 5_000),
         };
-        if let Said::Done(outcome::Body::AcquireLease(response)) =
-            self.session.propose(Body::AcquireLease(request), PATIENCE).await
+        if let Said::Done(outcome::Body::AcquireLease(response)) = self.propose(Body::AcquireLease(request)).await
             && let Some(lease) = response.lease
         {
             let held = Held {
@@ -283,7 +286,7 @@ impl Client {
             token: held.token,
             ttl_ms: self.session.dice.between(1_000, 5_000),
         };
-        let said = self.session.propose(Body::RenewLease(request), PATIENCE).await;
+        let said = self.propose(Body::RenewLease(request)).await;
         if let Said::Done(outcome::Body::RenewLease(response)) = &said
             && let Some(lease) = &response.lease
         {
@@ -301,7 +304,7 @@ impl Client {
             name: held.name.clone(),
             token: held.token,
         };
-        let said = self.session.propose(Body::ReleaseLease(request), PATIENCE).await;
+        let said = self.propose(Body::ReleaseLease(request)).await;
         // A release of unknown fate may have ended the lease.
         if !matches!(said, Said::Refused(_) | Said::NotDone) {
             self.amend(held.token, |held| held.released = true);

@@ -22,7 +22,7 @@ pub struct Held {
     pub from_ms: u64,
     /// When it ends, by the last renewal that was confirmed.
     pub until_ms: u64,
-    /// Whether it was given up, and that was confirmed: then it ended before.
+    /// Whether it was given up, as far as its holder knows: then it may have ended before.
     pub released: bool,
 }
 
