@@ -51,11 +51,11 @@ pub(crate) enum Failure {
     /// The time of the try was up: the request may have been carried out.
     TimedOut,
     /// The node asks to come back after this long, and has done nothing.
-    Busy(Duration, Refusal),
+    Busy(Duration, Box<Refusal>),
     /// The two ends cannot make a session.
     Barred(String),
     /// The node refused for good.
-    Refused(Refusal),
+    Refused(Box<Refusal>),
 }
 
 impl Failure {
@@ -67,7 +67,7 @@ impl Failure {
         let refusal = Refusal::from_status(status);
         let delay = status.get_details_retry_info().and_then(|info| info.retry_delay);
         match delay.filter(|_| refusal.code == Code::ResourceExhausted) {
-            Some(delay) => Failure::Busy(delay, refusal),
+            Some(delay) => Failure::Busy(delay, Box::new(refusal)),
             None => Failure::of_refusal(refusal),
         }
     }
@@ -78,7 +78,7 @@ impl Failure {
             Code::Unavailable => Failure::Lost(refusal.message),
             // A node that stops, or a proxy before it, cancels calls; the cluster itself never answers so.
             Code::Cancelled | Code::DeadlineExceeded => Failure::TimedOut,
-            _ => Failure::Refused(refusal),
+            _ => Failure::Refused(Box::new(refusal)),
         }
     }
 
@@ -164,7 +164,7 @@ impl Tries {
         self.may_be_done |= failure.may_be_done();
         let mut pause = self.backoff.next();
         match failure {
-            Failure::Refused(refusal) => return Err(refusal.into()),
+            Failure::Refused(refusal) => return Err(Error::Refused(refusal)),
             Failure::Barred(text) => {
                 self.barred += 1;
                 if self.barred >= nodes {
@@ -194,12 +194,14 @@ impl Tries {
         let tries = self.made;
         match self.last.take() {
             // An earlier try may have been carried out, and then a refusal would be no answer to the call.
-            Some(Failure::Busy(_, refusal)) if fate == Fate::NotDone => refusal.into(),
+            Some(Failure::Busy(_, refusal)) if fate == Fate::NotDone => Error::Refused(refusal),
             Some(Failure::Barred(text)) => Error::Transport(text),
             Some(Failure::NotSent(message) | Failure::Lost(message)) => Error::Unavailable { message, tries, fate },
-            Some(Failure::Busy(_, Refusal { message, .. }) | Failure::Refused(Refusal { message, .. })) => {
-                Error::Unavailable { message, tries, fate }
-            }
+            Some(Failure::Busy(_, refusal) | Failure::Refused(refusal)) => Error::Unavailable {
+                message: refusal.message,
+                tries,
+                fate,
+            },
             Some(Failure::TimedOut) | None => Error::DeadlineExceeded { tries, fate },
         }
     }

@@ -115,7 +115,7 @@ pub(super) async fn run(
 /// What the end of a stream means for the worker.
 fn end_of(failure: Failure) -> End {
     match failure {
-        Failure::Refused(refusal) => end_of_refused(refusal),
+        Failure::Refused(refusal) => end_of_refused(*refusal),
         Failure::Busy(_, refusal) => End::Lost(refusal.message),
         // The worker has registered with these credentials, so they are good: another node may take them.
         Failure::Barred(text) | Failure::NotSent(text) | Failure::Lost(text) => End::Lost(text),
