@@ -132,7 +132,7 @@ mod tests {
             let keep: Vec<Range<u64>> = torn(&writes, &mut rng).iter().collect();
             assert_eq!((keep.len(), keep[0].start), (1, 0));
             let end = keep[0].end;
-            assert!(end % SECTOR == 0 && (1024..4000).contains(&end), "{end}");
+            assert!(end.is_multiple_of(SECTOR) && (1024..4000).contains(&end), "{end}");
         }
     }
 
@@ -150,8 +150,8 @@ mod tests {
         let keep = scattered(&[write(1, 100..5000), write(2, 5000..total)], &mut rng);
         assert!(keep.total() > total / 5 && keep.total() < total - total / 5);
         for range in keep.iter() {
-            assert!(range.start == 100 || range.start % SECTOR == 0, "{range:?}");
-            assert!(range.end == total || range.end % SECTOR == 0, "{range:?}");
+            assert!(range.start == 100 || range.start.is_multiple_of(SECTOR), "{range:?}");
+            assert!(range.end == total || range.end.is_multiple_of(SECTOR), "{range:?}");
         }
     }
 }

@@ -407,6 +407,45 @@ async fn a_damaged_log_is_refused_or_has_what_was_acknowledged() {
     }
 }
 
+/// A snapshot's manifest says where in the log it stands and who the members are. Its folder is named after its hash.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes with real nodes; by name"]
+async fn a_damaged_manifest_of_a_snapshot_is_noticed() {
+    let Some(mut bench) = Bench::new(1).await else { return };
+    let load = bench.load();
+    bench.progress(900).await;
+    bench.cluster.kill(&[1]).await.unwrap();
+    drop(load);
+    let disk = bench.cluster.disk(1).unwrap();
+    let files = "raft/snapshots/s*/MANIFEST";
+    let wound = disk.corrupt(files, Damage::BitFlip, &mut bench.rng).unwrap().unwrap();
+    let damaged = std::fs::read(disk.path().join(&wound.file)).unwrap();
+    bench.cluster.start(1).unwrap();
+    let end = Instant::now() + LONG;
+    loop {
+        if let Some(status) = bench.cluster.ended(1).unwrap() {
+            eprintln!("refused: {status}\n{}", bench.cluster.log_end(1));
+            return;
+        }
+        if bench.cluster.wait_ready(Duration::from_millis(200)).await.is_ok() {
+            break;
+        }
+        assert!(
+            Instant::now() < end,
+            "neither serves nor stops: {wound:?}\n{}",
+            bench.logs()
+        );
+    }
+    // It may have thrown the snapshot away, or made another.
+    let now = std::fs::read(disk.path().join(&wound.file)).unwrap_or_default();
+    assert!(
+        now != damaged,
+        "{wound:?} is still the node's snapshot:\n{}",
+        bench.cluster.log_end(1)
+    );
+    bench.nothing_lost().await;
+}
+
 /// Damages a single node, which has nobody to repair it: it must refuse to start, stop, or still have everything.
 async fn damaged(files: &str, damage: Damage, power_cut: bool) {
     let Some(mut bench) = Bench::new(1).await else { return };
