@@ -129,7 +129,7 @@ mod tests {
     use super::*;
     use crate::checker::Outcome;
     use crate::checker::facts::{ATTEMPT, ENQUEUE, FINAL, HANDLED};
-    use crate::checker::testing::{Script, worst};
+    use crate::checker::testing::{Lie, Script, worst};
 
     fn judge(script: &Script) -> Outcome {
         worst(respected(script.events()))
@@ -182,7 +182,7 @@ mod tests {
 
     #[test]
     fn every_class_of_disrespect_is_found() {
-        let bad: [(&str, fn(&mut Script)); 6] = [
+        let bad: [Lie; 6] = [
             ("an attempt before its dependency", |s| {
                 let at = s
                     .events()

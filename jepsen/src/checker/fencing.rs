@@ -212,7 +212,7 @@ mod tests {
 
     use super::*;
     use crate::checker::Outcome;
-    use crate::checker::testing::{Script, worst};
+    use crate::checker::testing::{Lie, Script, worst};
 
     fn judge(script: &Script) -> Outcome {
         worst(excluded(script.events()))
@@ -249,7 +249,7 @@ mod tests {
 
     #[test]
     fn every_class_of_broken_exclusion_is_found() {
-        let bad: [(&str, fn(&mut Script)); 7] = [
+        let bad: [Lie; 7] = [
             ("a stale write is taken", |s| write(s, "b", 20, true)),
             ("a good write is refused", |s| write(s, "c", 30, false)),
             ("a token that was never given", |s| write(s, "d", 99, true)),

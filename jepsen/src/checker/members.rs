@@ -192,7 +192,7 @@ mod tests {
 
     use super::*;
     use crate::checker::Outcome;
-    use crate::checker::testing::{Script, worst};
+    use crate::checker::testing::{Lie, Script, worst};
 
     fn judge(script: &Script) -> Outcome {
         let mut checks = consistent(script.events());
@@ -232,7 +232,7 @@ mod tests {
 
     #[test]
     fn every_class_of_disagreement_is_found() {
-        let bad: [(&str, fn(&mut Script)); 6] = [
+        let bad: [Lie; 6] = [
             ("two leaders of a term", |s| view(s, VIEW, 3, 2, 3, 15, "dd")),
             ("different digests on the way", |s| view(s, VIEW, 3, 2, 2, 12, "dd")),
             ("different digests at the end", |s| {

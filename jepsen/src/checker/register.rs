@@ -181,7 +181,7 @@ mod tests {
 
     use super::*;
     use crate::checker::Outcome;
-    use crate::checker::testing::{Script, told};
+    use crate::checker::testing::{Lie, Script, told};
 
     fn judge(script: &Script) -> Outcome {
         told(linearizable(script.events(), Limits::default()))
@@ -229,7 +229,7 @@ mod tests {
 
     #[test]
     fn every_class_of_wrong_answer_is_found() {
-        let bad: [(&str, fn(&mut Script)); 8] = [
+        let bad: [Lie; 8] = [
             ("stale read", |s| s.ok(GET, json!(null), held("a", 5))),
             ("read of what nobody wrote", |s| s.ok(GET, json!(null), held("x", 77))),
             ("refused though nobody holds it", |s| {

@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::checker::Outcome;
 use crate::checker::facts::{ATTEMPT, CLOSING, COMPLETE, ENQUEUE, FAIL, FINAL};
-use crate::checker::testing::{Script, worst};
+use crate::checker::testing::{Lie, Script, worst};
 
 fn judge(script: &Script) -> Outcome {
     worst(exactly_once(script.events()))
@@ -106,7 +106,7 @@ fn a_history_in_which_everything_ends_once_is_valid() {
 
 #[test]
 fn every_class_of_lost_or_doubled_work_is_found() {
-    let bad: [(&str, fn(&mut Script)); 16] = [
+    let bad: [Lie; 16] = [
         ("lost", |s| lose(s, "task a")),
         ("all lost", |s| s.events_mut().retain(|event| event.op != FINAL)),
         ("doubled", |s| at_end(s, "task x", "a", "succeeded", 30)),

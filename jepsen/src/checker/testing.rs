@@ -6,6 +6,9 @@ use serde_json::{Value, json};
 use super::{Check, Outcome};
 use crate::history::{Event, Kind, Process};
 
+/// What is wrong with a history, and how to make a good one so.
+pub type Lie = (&'static str, fn(&mut Script));
+
 /// A history in the making: one operation after the other unless it says otherwise.
 #[derive(Clone)]
 pub struct Script {

@@ -266,7 +266,7 @@ mod tests {
     use super::*;
     use crate::checker::Outcome;
     use crate::checker::facts::{CLOSING, FINAL};
-    use crate::checker::testing::{Script, worst};
+    use crate::checker::testing::{Lie, Script, worst};
     use crate::checker::watch::{REACHED, SIGHT, STRETCH, Stretch};
 
     fn judge(script: &Script) -> Outcome {
@@ -317,7 +317,7 @@ mod tests {
 
     #[test]
     fn every_class_of_broken_promise_is_found() {
-        let bad: [(&str, fn(&mut Script)); 7] = [
+        let bad: [Lie; 7] = [
             ("early", |s| fired(s, 9, "1", 1_999)),
             ("twice", |s| fired(s, 15, "2", 2_100)),
             ("two tasks", |s| {

@@ -265,7 +265,7 @@ mod tests {
     use super::*;
     use crate::checker::Outcome;
     use crate::checker::facts::{ENQUEUE, Item};
-    use crate::checker::testing::{Script, worst};
+    use crate::checker::testing::{Lie, Script, worst};
 
     fn sight(revision: u64, ordinal: u32, subject: &str) -> Sight {
         Sight {
@@ -323,7 +323,7 @@ mod tests {
 
     #[test]
     fn every_class_of_discontinuity_is_found() {
-        let bad: [(&str, fn(&mut Script)); 6] = [
+        let bad: [Lie; 6] = [
             ("gap", |s| {
                 let at = s.events().iter().position(|event| event.op == SIGHT).unwrap();
                 s.events_mut().remove(at);

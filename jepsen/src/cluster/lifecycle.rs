@@ -285,7 +285,7 @@ impl Cluster {
     /// # Errors
     /// If there is no such node.
     pub fn ended(&self, id: u64) -> Result<Option<ExitStatus>> {
-        self.with(id, |node| take_ended(node))
+        self.with(id, take_ended)
     }
 
     /// All nodes that have ended although nobody asked them to, since the cluster began.
@@ -315,7 +315,7 @@ impl Cluster {
     }
 
     fn note(&self, node: u64, how: String) {
-        tracing::warn!(node, how, "a node ended as nobody asked it to");
+        tracing::info!(node, how, "a node ended as nobody asked it to");
         let log = self.log_end(node);
         let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
         endings.push(Ending { node, how, log });

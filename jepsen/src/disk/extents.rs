@@ -87,11 +87,6 @@ impl Saved {
         self.0.clear();
     }
 
-    /// How many bytes.
-    pub(super) fn total(&self) -> u64 {
-        self.0.values().map(|bytes| bytes.len() as u64).sum()
-    }
-
     pub(super) fn iter(&self) -> impl Iterator<Item = (u64, &[u8])> {
         self.0.iter().map(|(at, bytes)| (*at, bytes.as_slice()))
     }
@@ -217,7 +212,6 @@ mod tests {
                     })
                     .collect();
                 assert_eq!(flat, model);
-                assert_eq!(saved.total(), model.len() as u64);
             }
         }
     }

@@ -11,6 +11,7 @@ use std::os::fd::AsRawFd as _;
 use std::os::unix::ffi::OsStringExt as _;
 use std::path::{Path, PathBuf};
 
+use nix::errno::Errno;
 use nix::mount::{MntFlags, MsFlags, umount2};
 
 const DEVICE: &str = "/dev/fuse";
@@ -58,9 +59,16 @@ pub(super) fn mount(point: &Path) -> io::Result<File> {
     Ok(device)
 }
 
-/// Takes a mount out of the tree of folders at once, even while files on it are open.
+/// Takes a mount out of the tree of folders at once, even while files on it are open. Whoever waits for it gets an error, and its server is
+/// told that it is over.
 pub(super) fn unmount(point: &Path) -> io::Result<()> {
-    Ok(umount2(point, MntFlags::MNT_DETACH)?)
+    // With force the kernel gives up all requests; it may then still refuse to unmount, because files are open.
+    let _ = umount2(point, MntFlags::MNT_FORCE);
+    match umount2(point, MntFlags::MNT_DETACH) {
+        // The first call was enough.
+        Ok(()) | Err(Errno::EINVAL) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 /// Removes the mounts of harnesses that were killed, and returns where they were.

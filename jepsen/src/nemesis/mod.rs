@@ -195,9 +195,11 @@ const TABLE: &[(&str, &str, Make)] = &[
         "kill -9 of all nodes at once, whose disks lose what was not synced, and restart",
         || Box::new(disk::power::PowerLoss::all()),
     ),
-    ("disk-full", "disks have no room for a while; nodes that stop are started again", || {
-        Box::new(disk::sick::Sick::with(disk::sick::Illness::Full))
-    }),
+    (
+        "disk-full",
+        "disks have no room for a while; nodes that stop are started again",
+        || Box::new(disk::sick::Sick::with(disk::sick::Illness::Full)),
+    ),
     (
         "disk-errors",
         "reads, writes or syncs fail with EIO, once or for a while; nodes that stop are started again",
@@ -209,7 +211,12 @@ const TABLE: &[(&str, &str, Make)] = &[
     (
         "disk-damage",
         "kill -9 of a minority, flipped bits, truncation, old or empty chunks in its files, restart, and replacement",
-        || Box::new(disk::damage::Corruption::default()),
+        || Box::new(disk::damage::Corruption::of(disk::damage::Aim::Anywhere)),
+    ),
+    (
+        "disk-log-end",
+        "kill -9 of a minority, whose logs lose their synced ends, restart, and replacement",
+        || Box::new(disk::damage::Corruption::of(disk::damage::Aim::LogEnd)),
     ),
 ];
 

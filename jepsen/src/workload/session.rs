@@ -41,8 +41,11 @@ const IN_A_ROW: u32 = 5;
 pub struct Sessions {
     book: Arc<Book>,
     clients: Mutex<BTreeMap<u32, Session>>,
-    workers: Mutex<BTreeMap<u64, (CancellationToken, JoinHandle<Result<()>>)>>,
+    workers: Mutex<BTreeMap<u64, Running>>,
 }
+
+/// A worker that runs, and what ends it.
+type Running = (CancellationToken, JoinHandle<Result<()>>);
 
 /// A client's session with one node.
 struct Session {

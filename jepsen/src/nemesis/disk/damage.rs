@@ -18,20 +18,29 @@ use tokio::time::Instant;
 
 use super::{judged, on_disk};
 use crate::cluster::Cluster;
-use crate::disk::{Damage, FaultyDisk, Wound};
+use crate::disk::{Damage, FaultyDisk, Survival, Wound};
 use crate::nemesis::target::{Size, drawn};
 use crate::nemesis::{Need, Nemesis, Rhythm, told};
 
-/// What can be damaged: a name, and the files.
-const PARTS: [(&str, &str); 4] = [
-    ("log", "raft/log/*"),
-    ("state", "raft/state/*/*"),
-    ("snapshot", "raft/snapshots/**"),
-    ("metadata", "raft/**/[CM]*"),
+/// What can be damaged: one of these parts, in any of its files. Files that only people read are none of them.
+const PARTS: [&[&str]; 4] = [
+    &["raft/log/*.log", "raft/log/*.sst"],
+    &["raft/state/*/*.log", "raft/state/*/*.sst"],
+    &["raft/snapshots/s*/**"],
+    &[
+        "raft/**/CURRENT",
+        "raft/**/FORMAT",
+        "raft/state/*/MANIFEST*",
+        LOG_TABLES,
+    ],
 ];
+/// What there always is.
+const LOG: &str = "raft/log/*.log";
+/// Which tables belong to the log.
+const LOG_TABLES: &str = "raft/log/MANIFEST*";
 /// Wounds per node.
 const WOUNDS_MAX: u32 = 4;
-/// How a node that refuses damaged data may put it.
+/// How a node that refuses damaged data may put it; a pointer that is damaged points to a file that is not there.
 const WORDS: &[&str] = &[
     "corrupt",
     "checksum",
@@ -41,23 +50,48 @@ const WORDS: &[&str] = &[
     "digest",
     "which is no generation",
     "snapshot",
+    "no such file",
 ];
 /// How long healing tries to replace the nodes. Under other faults it may not get there; the next healing goes on.
 const REPLACED_WITHIN: Duration = Duration::from_secs(90);
 /// Between two tries.
 const TRY_AGAIN: Duration = Duration::from_millis(500);
 
+/// What is damaged.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Aim {
+    /// Anything that a checksum can find.
+    Anywhere,
+    /// The end of the log that was synced last is missing. No checksum can tell this from a crash in the middle of a write: the node votes as if it
+    /// had never had what it acknowledged, and a second failure at the wrong moment loses it. By name only: no mixed run could be told from
+    /// one that found something new.
+    LogEnd,
+}
+
 /// Kills a minority, damages their disks, starts them, and replaces them later.
-#[derive(Default)]
 pub struct Corruption {
+    aim: Aim,
     /// Damaged and not replaced yet.
     damaged: BTreeSet<u64>,
+}
+
+impl Corruption {
+    /// One that damages this.
+    pub fn of(aim: Aim) -> Self {
+        Self {
+            aim,
+            damaged: BTreeSet::new(),
+        }
+    }
 }
 
 #[async_trait]
 impl Nemesis for Corruption {
     fn name(&self) -> &'static str {
-        "disk-damage"
+        match self.aim {
+            Aim::Anywhere => "disk-damage",
+            Aim::LogEnd => "disk-log-end",
+        }
     }
 
     async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
@@ -75,9 +109,16 @@ impl Nemesis for Corruption {
             .kill(&self.damaged.iter().copied().collect::<Vec<u64>>())
             .await?;
         for node in &killed {
-            let mut luck = StdRng::seed_from_u64(rng.random());
-            let wounds = on_disk(cluster, *node, move |disk| wounds(disk, &mut luck)).await?;
-            what.push(json!({ "node": node, "wounds": wounds }));
+            let (aim, mut luck) = (self.aim, StdRng::seed_from_u64(rng.random()));
+            let hurt = on_disk(cluster, *node, move |disk| hurt(disk, aim, &mut luck)).await;
+            what.push(match hurt {
+                Ok(hurt) => json!({ "node": node, "hurt": hurt }),
+                // Another fault's healing has started it already: then it was only killed.
+                Err(error) if cluster.running().contains(node) => {
+                    json!({ "node": node, "skipped": format!("{error:#}") })
+                }
+                Err(error) => return Err(error),
+            });
         }
         let started = cluster.start_idle(&killed)?;
         Ok(json!({ "damaged": what, "started": started }))
@@ -93,6 +134,8 @@ impl Nemesis for Corruption {
             steps.push(json!({ "took": took, "replaced": told(replaced.map(|by| json!(by))) }));
             if done {
                 self.damaged.remove(&node);
+                // Another nemesis may have started it meanwhile, and its damage ended it once more.
+                judged(cluster, node, 0, WORDS);
             } else if Instant::now() >= end {
                 break;
             } else {
@@ -115,28 +158,56 @@ impl Nemesis for Corruption {
     }
 }
 
-/// Damages one disk in some places.
+/// Damages one disk, with or without a power cut before, that takes from the state what could make up for the log.
+fn hurt(disk: &FaultyDisk, aim: Aim, rng: &mut StdRng) -> Result<Value> {
+    let lost = match aim == Aim::LogEnd || rng.random() {
+        true => Some(disk.lose_unsynced(Survival::Nothing, rng)?),
+        false => None,
+    };
+    let wounds = match aim {
+        Aim::Anywhere => wounds(disk, rng)?,
+        Aim::LogEnd => disk.corrupt(LOG, Damage::Truncation, rng)?.into_iter().collect(),
+    };
+    disk.forget();
+    Ok(json!({ "lost": lost, "wounds": wounds }))
+}
+
+/// Damages some places of one part.
 fn wounds(disk: &FaultyDisk, rng: &mut StdRng) -> Result<Vec<Wound>> {
+    let part = PARTS.choose(rng).expect("there are parts");
+    let ways = [
+        Damage::BitFlip,
+        Damage::BitFlip,
+        Damage::Truncation,
+        Damage::OldChunk,
+        Damage::ZeroChunk,
+    ];
+    let mut damages: Vec<Damage> = (0..rng.random_range(1..=WOUNDS_MAX))
+        .filter_map(|_| ways.choose(rng).copied())
+        .collect();
+    // What is old comes first, or it could heal what comes before it.
+    damages.sort_by_key(|damage| *damage != Damage::OldChunk);
     let mut wounds = Vec::new();
-    let (_, files) = PARTS.choose(rng).expect("there are parts");
-    for _ in 0..rng.random_range(1..=WOUNDS_MAX) {
-        let ways = [
-            Damage::BitFlip,
-            Damage::BitFlip,
-            Damage::Truncation,
-            Damage::OldChunk,
-            Damage::ZeroChunk,
-        ];
-        let damage = *ways.choose(rng).expect("there are ways");
+    for damage in damages {
+        let files = part.choose(rng).expect("parts have files");
+        let damage = if findable(files, damage) {
+            damage
+        } else {
+            Damage::BitFlip
+        };
         let wound = match disk.corrupt(files, damage, rng)? {
-            // There is no snapshot yet, or nothing that changed: a bit can always be flipped in the log.
-            None => disk.corrupt("raft/log/*", Damage::BitFlip, rng)?,
+            // There is no such file yet, or nothing that changed.
+            None => disk.corrupt(LOG, Damage::BitFlip, rng)?,
             wound => wound,
         };
         wounds.extend(wound);
     }
-    disk.forget();
     Ok(wounds)
+}
+
+/// Whether a checksum can find it; see [`Aim::LogEnd`].
+fn findable(files: &str, damage: Damage) -> bool {
+    damage != Damage::Truncation || (files != LOG && files != LOG_TABLES)
 }
 
 /// Ends a node for good and puts a new one in its place.
