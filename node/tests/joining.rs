@@ -241,6 +241,24 @@ async fn three_nodes_grow_out_of_one_and_are_administered_through_any() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn the_id_of_a_member_that_was_removed_is_not_given_again() {
+    let cluster = Cluster::found(true).await;
+    // As a founder, or a node whose certificate was issued by hand: no token gave it its id.
+    let by_hand = AddMemberRequest {
+        node_id: 6,
+        address: "127.0.0.1:1".into(),
+        learner: true,
+        replaces: 0,
+    };
+    cluster.client(0).add_member(by_hand).await.unwrap();
+    cluster.client(0).remove_member(6).await.unwrap();
+    let token = cluster.token(HOUR).await;
+    let request = make_request(&PrivateKey::generate());
+    assert_eq!(ask(&token, &cluster.address(0), request).await.unwrap().node_id, 7);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_node_that_is_stopped_before_it_votes_goes_on_when_it_is_back() {
     let mut cluster = Cluster::found(true).await;
     cluster.join(0).await;

@@ -22,19 +22,25 @@ fn authority() -> CertificateAuthority {
     CertificateAuthority::ephemeral("prod").unwrap()
 }
 
+/// Nodes 1 and 2 of one cluster.
+async fn pair() -> (CertificateAuthority, TestNode, TestNode) {
+    let authority = authority();
+    let one = TestNode::start(&authority, 1).await;
+    let two = TestNode::start(&authority, 2).await;
+    (authority, one, two)
+}
+
+/// Asks a peer, which answers with what it got.
+async fn ask(transport: &PeerTransport, peer: &Peer, text: &'static str) -> Result<Bytes, TransportError> {
+    transport.call(peer, Method::Vote, text.into(), SECONDS_5).await
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn messages_arrive_with_the_sender_that_the_certificate_names() {
-    let authority = authority();
-    let (one, two) = (
-        TestNode::start(&authority, 1).await,
-        TestNode::start(&authority, 2).await,
-    );
+    let (_, one, two) = pair().await;
     let transport = one.transport();
 
-    let answer = transport
-        .call(&two.peer(), Method::Vote, "hello".into(), SECONDS_5)
-        .await
-        .unwrap();
+    let answer = ask(&transport, &two.peer(), "hello").await.unwrap();
     assert_eq!(answer, "1:2:hello");
     assert!(one.links.contacts().is_fresh(2), "the caller has heard of the other");
     assert!(two.links.contacts().is_fresh(1), "and the other way round");
@@ -51,11 +57,7 @@ async fn messages_arrive_with_the_sender_that_the_certificate_names() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_pipeline_answers_while_it_is_open_and_ends_after_an_error() {
-    let authority = authority();
-    let (one, two) = (
-        TestNode::start(&authority, 1).await,
-        TestNode::start(&authority, 2).await,
-    );
+    let (_, one, two) = pair().await;
     let (sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(4);
     let requests = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
     let mut replies = one.transport().replicate(&two.peer(), requests).await.unwrap();
@@ -74,11 +76,7 @@ async fn a_pipeline_answers_while_it_is_open_and_ends_after_an_error() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_longest_message_passes_and_a_longer_one_is_refused() {
-    let authority = authority();
-    let (one, two) = (
-        TestNode::start(&authority, 1).await,
-        TestNode::start(&authority, 2).await,
-    );
+    let (_, one, two) = pair().await;
     let transport = one.transport();
     // The answer repeats the body after a short prefix.
     let longest = Bytes::from(vec![1; MESSAGE_BYTES_MAX - 16]);
@@ -94,22 +92,12 @@ async fn the_longest_message_passes_and_a_longer_one_is_refused() {
         .await
         .unwrap_err();
     assert!(matches!(error, TransportError::Remote(_)), "{error}");
-    assert_eq!(
-        transport
-            .call(&two.peer(), Method::Vote, "x".into(), SECONDS_5)
-            .await
-            .unwrap(),
-        "1:2:x"
-    );
+    assert_eq!(ask(&transport, &two.peer(), "x").await.unwrap(), "1:2:x");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_failed_is_told_apart() {
-    let authority = authority();
-    let (one, two) = (
-        TestNode::start(&authority, 1).await,
-        TestNode::start(&authority, 2).await,
-    );
+    let (_, one, two) = pair().await;
     let transport = one.transport();
 
     let started = Instant::now();
@@ -120,10 +108,7 @@ async fn what_failed_is_told_apart() {
     assert!(matches!(error, TransportError::Timeout), "{error}");
     assert!(started.elapsed() < SECONDS_5);
 
-    let error = transport
-        .call(&two.peer(), Method::Vote, "busy".into(), SECONDS_5)
-        .await
-        .unwrap_err();
+    let error = ask(&transport, &two.peer(), "busy").await.unwrap_err();
     assert!(
         matches!(&error, TransportError::Remote(text) if text.contains("with this")),
         "{error}"
@@ -133,7 +118,7 @@ async fn what_failed_is_told_apart() {
     let (_sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
     let requests = Box::pin(tokio_stream::wrappers::ReceiverStream::new(receiver));
     let mut replies = transport.replicate(&peer, requests).await.unwrap();
-    let waiting = transport.call(&peer, Method::Vote, "never".into(), SECONDS_5);
+    let waiting = ask(&transport, &peer, "never");
     let kill = async {
         tokio::task::yield_now().await;
         two.kill().await
@@ -145,67 +130,45 @@ async fn what_failed_is_told_apart() {
         reply.unwrap_err();
     }
 
-    let error = transport
-        .call(&peer, Method::Vote, "x".into(), SECONDS_5)
-        .await
-        .unwrap_err();
+    let error = ask(&transport, &peer, "x").await.unwrap_err();
     assert!(error.certainly_undelivered(), "{error}");
     let nonsense = Peer {
         id: 2,
         address: "http://nowhere".into(),
     };
-    let error = transport
-        .call(&nonsense, Method::Vote, "x".into(), SECONDS_5)
-        .await
-        .unwrap_err();
+    let error = ask(&transport, &nonsense, "x").await.unwrap_err();
     assert!(error.certainly_undelivered(), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_peer_that_comes_back_is_found_again_at_its_address_or_another() {
-    let authority = authority();
-    let (one, two) = (
-        TestNode::start(&authority, 1).await,
-        TestNode::start(&authority, 2).await,
-    );
+    let (authority, one, two) = pair().await;
     let transport = Arc::new(one.transport());
     let peer = two.peer();
-    assert!(transport.call(&peer, Method::Vote, "x".into(), SECONDS_5).await.is_ok());
+    assert!(ask(&transport, &peer, "x").await.is_ok());
     let (id, address, dir) = two.kill().await;
     for _ in 0..5 {
-        assert!(
-            transport
-                .call(&peer, Method::Vote, "x".into(), SECONDS_5)
-                .await
-                .is_err()
-        );
+        assert!(ask(&transport, &peer, "x").await.is_err());
     }
     let mut returns = one.links.contacts().returns();
     returns.mark_unchanged();
     let two = TestNode::start_at(&authority, id, address, dir).await;
     let reached = || {
         let (transport, peer) = (transport.clone(), peer.clone());
-        async move { transport.call(&peer, Method::Vote, "x".into(), SECONDS_5).await.is_ok() }
+        async move { ask(&transport, &peer, "x").await.is_ok() }
     };
     between::eventually("the peer answers again", reached).await;
     assert!(returns.has_changed().unwrap(), "its return is told");
 
     let (id, _, dir) = two.kill().await;
     let moved = TestNode::start_at(&authority, id, "127.0.0.1:0".parse().unwrap(), dir).await;
-    let answer = transport
-        .call(&moved.peer(), Method::Vote, "x".into(), SECONDS_5)
-        .await
-        .unwrap();
+    let answer = ask(&transport, &moved.peer(), "x").await.unwrap();
     assert_eq!(answer, "1:2:x", "the new address is dialled at once");
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_that_is_stuck_holds_up_heartbeats() {
-    let authority = authority();
-    let (one, two) = (
-        TestNode::start(&authority, 1).await,
-        TestNode::start(&authority, 2).await,
-    );
+    let (_, one, two) = pair().await;
     let transport = Arc::new(one.transport());
     let peer = two.peer();
     // Nobody reads on after the first chunk, so this fills every window that it shares.
@@ -232,17 +195,9 @@ async fn nothing_that_is_stuck_holds_up_heartbeats() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn another_node_than_the_dialled_one_is_refused() {
-    let authority = authority();
-    let (one, two) = (
-        TestNode::start(&authority, 1).await,
-        TestNode::start(&authority, 2).await,
-    );
+    let (_, one, two) = pair().await;
     let mixed_up = Peer { id: 3, ..two.peer() };
-    let error = one
-        .transport()
-        .call(&mixed_up, Method::Vote, "x".into(), SECONDS_5)
-        .await
-        .unwrap_err();
+    let error = ask(&one.transport(), &mixed_up, "x").await.unwrap_err();
     assert!(
         matches!(&error, TransportError::Unreachable(text) if text.contains("node 3 was expected")),
         "{error}"
@@ -254,10 +209,7 @@ async fn a_node_of_another_cluster_is_refused_on_either_side() {
     let (ours, theirs) = (authority(), authority());
     let two = TestNode::start(&ours, 2).await;
     let stranger = PeerTransport::new(Links::new(node_credentials(&theirs, 1)));
-    let error = stranger
-        .call(&two.peer(), Method::Vote, "x".into(), SECONDS_5)
-        .await
-        .unwrap_err();
+    let error = ask(&stranger, &two.peer(), "x").await.unwrap_err();
     assert!(
         matches!(&error, TransportError::Unreachable(text) if text.contains("unknown issuer")),
         "{error}"

@@ -7,11 +7,10 @@
 use std::collections::BTreeMap;
 
 use bytes::Bytes;
-use openraft::async_runtime::watch::WatchReceiver;
 
 use crate::admin::Admin;
 use crate::state_machine::StateMachine;
-use crate::transport::{Method, Peer};
+use crate::transport::Method;
 use crate::types::{FatalFlag, NodeId};
 use crate::wire::{self, DigestAt};
 
@@ -33,7 +32,7 @@ pub(crate) async fn run(admin: Admin, machine: StateMachine, fatal: FatalFlag) {
             );
             if *node == admin.node_id {
                 fatal.raise(describe(&verdict.right));
-            } else if let Some(peer) = members(&admin).into_iter().find(|peer| peer.id == *node) {
+            } else if let Some(peer) = admin.peer(*node) {
                 let body = wire::encode(&verdict.right);
                 let sent = admin
                     .transport
@@ -62,18 +61,6 @@ fn describe(right: &DigestAt) -> String {
     )
 }
 
-fn members(admin: &Admin) -> Vec<Peer> {
-    let metrics = admin.raft.server_metrics();
-    let metrics = metrics.borrow_watched();
-    let nodes = metrics.membership_config.membership().nodes();
-    nodes
-        .map(|(id, node)| Peer {
-            id: *id,
-            address: node.addr.clone(),
-        })
-        .collect()
-}
-
 struct Verdict {
     right: DigestAt,
     odd: Vec<NodeId>,
@@ -82,7 +69,7 @@ struct Verdict {
 async fn compare(admin: &Admin, machine: &StateMachine) -> Option<Verdict> {
     let own: BTreeMap<u64, Bytes> = machine.digests().into_iter().collect();
     let mut reports = BTreeMap::from([(admin.node_id, own)]);
-    for peer in members(admin).into_iter().filter(|peer| peer.id != admin.node_id) {
+    for (peer, _) in admin.members().into_iter().filter(|(peer, _)| peer.id != admin.node_id) {
         if let Some(info) = admin.node_info(&peer).await {
             let digests = info.digests.into_iter().map(|at| (at.index, at.digest)).collect();
             reports.insert(peer.id, digests);

@@ -8,7 +8,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use futures::Stream;
-use openraft::async_runtime::watch::WatchReceiver;
 use openraft::errors::{InitializeError, RaftError};
 use openraft::{BasicNode, Config, SnapshotPolicy, StepDownPolicy};
 use tarn_machine::{Machine, Versions};
@@ -19,6 +18,7 @@ use tokio::time::Instant;
 
 use crate::admin::{Admin, AdminError};
 use crate::audit;
+use crate::clock::{self, Clock};
 use crate::disk;
 use crate::leadership::{self, LeaderTime, Leadership};
 use crate::log_store::{LogLimits, LogStore};
@@ -50,6 +50,11 @@ pub struct StartError {
 }
 
 impl StartError {
+    fn because(reason: impl std::fmt::Display) -> Self {
+        let (reason, source) = (reason.to_string(), None);
+        Self { reason, source }
+    }
+
     fn io(what: &str, source: io::Error) -> Self {
         Self {
             reason: format!("{what}: {source}"),
@@ -117,8 +122,7 @@ impl Consensus {
     /// the timings contradict each other.
     pub async fn start(options: Options) -> Result<Self, StartError> {
         if options.node_id == 0 {
-            let reason = "node ids begin at 1".into();
-            return Err(StartError { reason, source: None });
+            return Err(StartError::because("node ids begin at 1"));
         }
         let fatal = FatalFlag::new();
         let (log, machine) = open(&options, fatal.clone()).await?;
@@ -135,10 +139,7 @@ impl Consensus {
             machine.clone(),
         )
         .await
-        .map_err(|error| StartError {
-            reason: error.to_string(),
-            source: None,
-        })?;
+        .map_err(StartError::because)?;
         Ok(Self::assemble(options, raft, log, machine, fatal))
     }
 
@@ -184,8 +185,10 @@ impl Consensus {
             reads: reads.clone(),
             admin: admin.clone(),
             fatal: fatal.clone(),
+            clock: options.clock.clone(),
             receiving: Arc::default(),
         };
+        tasks.spawn(agree_on_time(admin.clone(), options.clock, time.clone()));
         tasks.spawn(ticker::run(proposer.clone(), leadership.clone(), applied, time));
         tasks.spawn(audit::run(admin.clone(), machine.clone(), fatal.clone()));
         tasks.spawn(finish_changes(admin.clone()));
@@ -297,17 +300,7 @@ impl Consensus {
 
     /// The members of the cluster, as this node knows them, and whether each has a vote. Cheap: does not touch the state.
     pub fn members(&self) -> Vec<(Peer, bool)> {
-        let metrics = self.inner.raft.server_metrics();
-        let metrics = metrics.borrow_watched();
-        let membership = metrics.membership_config.membership();
-        let members = membership.nodes().map(|(id, node)| {
-            let address = node.addr.clone();
-            (
-                Peer { id: *id, address },
-                membership.voter_ids().any(|voter| voter == *id),
-            )
-        });
-        members.collect()
+        self.inner.admin.members()
     }
 
     /// Asks every member what it is, at most for `timeout`.
@@ -334,7 +327,8 @@ impl Consensus {
         .await
     }
 
-    /// Adds a node without a vote. It gets the log, or a snapshot, from now on.
+    /// Adds a node without a vote. It gets the log, or a snapshot, from now on. The only member of a cluster moves to the
+    /// address instead.
     ///
     /// # Errors
     ///
@@ -350,9 +344,7 @@ impl Consensus {
     ///
     /// See [`AdminError`].
     pub async fn promote(&self, id: NodeId, deadline: Instant) -> Result<(), AdminError> {
-        let address = String::new();
-        self.administer(AdminAction::Promote(wire::Node { id, address }), deadline)
-            .await
+        self.administer(AdminAction::Promote(node(id)), deadline).await
     }
 
     /// Removes a voter or a learner. A leader that is removed hands over first. The id is never used again.
@@ -361,9 +353,7 @@ impl Consensus {
     ///
     /// See [`AdminError`].
     pub async fn remove(&self, id: NodeId, deadline: Instant) -> Result<(), AdminError> {
-        let address = String::new();
-        self.administer(AdminAction::Remove(wire::Node { id, address }), deadline)
-            .await
+        self.administer(AdminAction::Remove(node(id)), deadline).await
     }
 
     /// Puts a new node in the place of a dead one, in one change: adds it, lets it catch up, and swaps the votes.
@@ -389,14 +379,8 @@ impl Consensus {
     ///
     /// See [`AdminError`].
     pub async fn transfer_leader(&self, to: Option<NodeId>, deadline: Instant) -> Result<NodeId, AdminError> {
-        let node = wire::Node {
-            id: to.unwrap_or(0),
-            address: String::new(),
-        };
-        self.inner
-            .admin
-            .request(AdminAction::TransferLeader(node), deadline)
-            .await
+        let action = AdminAction::TransferLeader(node(to.unwrap_or(0)));
+        self.inner.admin.request(action, deadline).await
     }
 
     /// Raises the machine version of the whole cluster, after every voter has said that it supports it. Cannot be taken
@@ -406,11 +390,8 @@ impl Consensus {
     ///
     /// [`AdminError::VersionNotSupported`] names the nodes that hold it back; otherwise see there.
     pub async fn raise_version(&self, version: u32, deadline: Instant) -> Result<u32, AdminError> {
-        let value = self
-            .inner
-            .admin
-            .request(AdminAction::RaiseVersion(version), deadline)
-            .await?;
+        let action = AdminAction::RaiseVersion(version);
+        let value = self.inner.admin.request(action, deadline).await?;
         Ok(u32::try_from(value).unwrap_or(u32::MAX))
     }
 
@@ -498,12 +479,18 @@ impl Consensus {
     }
 }
 
+fn node(id: NodeId) -> wire::Node {
+    let address = String::new();
+    wire::Node { id, address }
+}
+
 async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMachine), StartError> {
     let Options {
         node_id,
         data_dir,
         versions,
         limits,
+        on_applied,
         disk,
         ..
     } = options.clone();
@@ -528,18 +515,14 @@ async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMac
             )
         };
         let log = open_log().map_err(|error| StartError::io("the log", error))?;
-        let machine = StateMachine::open(&data_dir, versions, disk.clone(), fatal.clone()).map_err(|error| {
-            log.close();
-            StartError::io("the state", error)
-        })?;
+        let machine =
+            StateMachine::open(&data_dir, versions, on_applied, disk.clone(), fatal.clone()).map_err(|error| {
+                log.close();
+                StartError::io("the state", error)
+            })?;
         Ok((log, machine))
     });
-    opened.await.unwrap_or_else(|error| {
-        Err(StartError {
-            reason: error.to_string(),
-            source: None,
-        })
-    })
+    opened.await.unwrap_or_else(|error| Err(StartError::because(error)))
 }
 
 fn config(options: &Options) -> Result<Arc<Config>, StartError> {
@@ -568,11 +551,28 @@ fn config(options: &Options) -> Result<Arc<Config>, StartError> {
         backoff: "50ms 100ms 200ms ...1s".into(),
         ..Config::default()
     };
-    let config = config.validate().map_err(|error| StartError {
-        reason: format!("the timings contradict each other: {error}"),
-        source: None,
-    })?;
-    Ok(Arc::new(config))
+    let contradiction = |error| StartError::because(format!("the timings contradict each other: {error}"));
+    config.validate().map(Arc::new).map_err(contradiction)
+}
+
+/// Keeps the leader's clock to what the voters' wall clocks show; only the leader does anything.
+async fn agree_on_time(admin: Admin, own: Arc<dyn Clock>, time: Arc<Mutex<LeaderTime>>) {
+    let mut leadership = admin.leadership.clone();
+    while let Ok(term) = leadership.wait_for(|now| now.is_this_node).await.map(|now| now.term) {
+        let clocks = admin.wall_clocks(own.as_ref()).await;
+        let pause = match clock::reached_by_majority(clocks) {
+            Some(reached_ms) => {
+                let mut time = time.lock().expect("no holder of this lock panics");
+                time.agree(term, reached_ms);
+                admin.timings.audit
+            }
+            None => admin.timings.heartbeat,
+        };
+        // A new leadership asks at once.
+        if let Ok(Err(_)) = tokio::time::timeout(pause, leadership.wait_for(|now| now.term != term)).await {
+            return;
+        }
+    }
 }
 
 /// Finishes, as a new leader, what an earlier one began.

@@ -32,11 +32,8 @@ pub struct Leadership {
 impl Leadership {
     fn of(metrics: &RaftServerMetrics<TypeConfig>) -> Self {
         let membership = metrics.membership_config.membership();
-        let leader = metrics.current_leader.and_then(|id| {
-            let node = membership.get_node(&id)?;
-            let address = node.addr.clone();
-            Some(Peer { id, address })
-        });
+        let leader = metrics.current_leader;
+        let leader = leader.and_then(|id| Some(Peer::new(&id, membership.get_node(&id)?)));
         Self {
             term: metrics.vote.leader_id.term,
             is_this_node: metrics.state == ServerState::Leader && metrics.current_leader == Some(metrics.id),
@@ -102,12 +99,24 @@ impl LeaderTime {
 
     /// The time that an entry of this term carries.
     pub fn now_ms(&mut self, term: u64) -> u64 {
+        let clock = self.clock.clone();
+        self.of(term).now_ms(clock.as_ref())
+    }
+
+    /// Takes what a majority's clocks have reached.
+    pub fn agree(&mut self, term: u64, majority_ms: u64) {
+        let clock = self.clock.clone();
+        let machine_ms = self.applied.borrow().now_ms;
+        self.of(term).agree(clock.as_ref(), machine_ms, majority_ms);
+    }
+
+    fn of(&mut self, term: u64) -> &mut LeaderClock {
         let machine_ms = self.applied.borrow().now_ms;
         if self.current.as_ref().is_none_or(|(of, _)| *of != term) {
             self.current = Some((term, LeaderClock::start(self.clock.as_ref(), machine_ms)));
         }
         let (_, leader) = self.current.as_mut().expect("it was set just now");
         leader.raise_to(machine_ms);
-        leader.now_ms(self.clock.as_ref())
+        leader
     }
 }

@@ -47,10 +47,7 @@ impl Network {
         Link {
             transport: self.transport.clone(),
             disk: self.disk.clone(),
-            peer: Peer {
-                id,
-                address: node.addr.clone(),
-            },
+            peer: Peer::new(&id, node),
             stall: self.stall,
             heartbeat,
         }

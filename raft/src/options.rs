@@ -36,6 +36,8 @@ pub struct Options {
     pub disk: Arc<dyn Disk>,
     /// The way to the other nodes.
     pub transport: Arc<dyn Transport>,
+    /// Told of each applied entry: the commands in it, and how long applying it took. Holds up the next entry.
+    pub on_applied: Arc<dyn Fn(usize, Duration) + Send + Sync>,
 }
 
 impl Options {
@@ -53,6 +55,7 @@ impl Options {
             clock: Arc::new(SystemClock::new()),
             disk: Arc::new(RealDisk),
             transport,
+            on_applied: Arc::new(|_, _| {}),
         }
     }
 }

@@ -8,6 +8,7 @@ use openraft::raft::{AppendEntriesRequest, TransferLeaderError, TransferLeaderRe
 
 use crate::admin::Admin;
 use crate::audit;
+use crate::clock::Clock;
 use crate::convert;
 use crate::disk::{self, Disk};
 use crate::propose::Proposer;
@@ -29,6 +30,7 @@ pub(crate) struct PeerService {
     pub reads: ReadGate,
     pub admin: Admin,
     pub fatal: FatalFlag,
+    pub clock: Arc<dyn Clock>,
     /// Held while a snapshot arrives: two streams into the same files would spoil them.
     pub receiving: Arc<tokio::sync::Mutex<()>>,
 }
@@ -56,6 +58,9 @@ impl PeerService {
                 audit::diverged(&self.machine, &wire::decode(body)?, &self.fatal);
                 Ok(Bytes::new())
             }
+            Method::WallClock => Ok(wire::encode(&wire::WallClock {
+                wall_ms: self.clock.wall_ms(),
+            })),
         }
     }
 

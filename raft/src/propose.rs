@@ -515,6 +515,41 @@ mod tests {
         assert!(!is_repeatable(&v1::Command::default()));
     }
 
+    #[tokio::test(start_paused = true)]
+    async fn a_command_of_unknown_fate_is_repeated_while_its_request_id_is_remembered_for_certain() {
+        let (appender, mut attempts) = mpsc::channel::<Pending>(1);
+        let (_leadership, leadership) = watch::channel(Leadership {
+            is_this_node: true,
+            ..Leadership::default()
+        });
+        let proposer = Proposer {
+            forwarder: appender.clone(),
+            appender,
+            leadership,
+        };
+        let answering = tokio::spawn(async move {
+            let mut last = Instant::now();
+            while let Some(pending) = attempts.recv().await {
+                last = Instant::now();
+                tokio::time::sleep(Duration::from_secs(20)).await;
+                pending.answer(Attempt::Unknown);
+            }
+            last
+        });
+        let began = Instant::now();
+        let named = v1::EnqueueRequest {
+            request_id: "r".into(),
+            ..v1::EnqueueRequest::default()
+        };
+        let deadline = began + Duration::from_secs(24 * 3_600);
+        let outcome = proposer.propose(command(Body::Enqueue(named)), deadline).await;
+        assert_eq!(outcome, Err(ProposeError::OutcomeUnknown));
+        drop(proposer);
+        let repeated_for = answering.await.unwrap() - began;
+        let remembered = Duration::from_millis(tarn_machine::limits::REQUEST_RETENTION_MS);
+        assert!(repeated_for > REPEAT_WITHIN / 2 && repeated_for < remembered - Duration::from_secs(60));
+    }
+
     fn pending(bytes: usize, deadline: Instant) -> (Pending, oneshot::Receiver<Attempt>) {
         let (answer, answered) = oneshot::channel();
         let submitted = Arc::new(AtomicBool::new(false));

@@ -6,8 +6,9 @@
 
 use std::collections::VecDeque;
 use std::io;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
+use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use futures::{FutureExt, Stream, StreamExt};
@@ -25,7 +26,7 @@ use crate::crash;
 use crate::disk::{self, Disk};
 use crate::snapshot::{SnapshotDir, SnapshotStore, StateLabel};
 use crate::state_dirs::StateDirs;
-use crate::types::{Entry, EntryPayload, FatalFlag, LogId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{Entry, EntryPayload, FatalFlag, LogId, NodeId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::wire;
 
 /// Where the state's engine keeps what belongs to raft and not to the kernel.
@@ -33,6 +34,7 @@ pub(crate) const RAFT: Keyspace = Keyspace::new("raft");
 
 const APPLIED: &[u8] = b"applied";
 const MEMBERSHIP: &[u8] = b"membership";
+const NODE_ID_MAX: &[u8] = b"node_id_max";
 
 /// Entries handed to one blocking task. Bounds how long a shutdown waits.
 const APPLY_ENTRIES: usize = 64;
@@ -69,7 +71,11 @@ pub struct Applied {
     pub version: u32,
     /// When the machine has something to do by itself, in the same time.
     pub next_wake_ms: Option<u64>,
+    /// The highest id that a member ever had, whether it still is one or not.
+    pub node_id_max: NodeId,
 }
+
+type OnApplied = Arc<dyn Fn(usize, Duration) + Send + Sync>;
 
 /// The state machine as openraft knows it. Clones share it.
 #[derive(Clone)]
@@ -86,6 +92,7 @@ struct Shared {
     dirs: StateDirs,
     snapshots: SnapshotStore,
     versions: Versions,
+    on_applied: OnApplied,
     disk: Arc<dyn Disk>,
     fatal: FatalFlag,
     applied: watch::Sender<Applied>,
@@ -99,13 +106,15 @@ struct Live {
     generation: u64,
     last_applied: Option<LogId>,
     membership: StoredMembership,
+    node_id_max: NodeId,
 }
 
 impl StateMachine {
     /// Opens the state below `data_dir`, or makes an empty one.
     pub fn open(
-        data_dir: &std::path::Path,
+        data_dir: &Path,
         versions: Versions,
+        on_applied: OnApplied,
         disk: Arc<dyn Disk>,
         fatal: FatalFlag,
     ) -> Result<Self, io::Error> {
@@ -123,6 +132,7 @@ impl StateMachine {
                 dirs,
                 snapshots: SnapshotStore::open(data_dir.join("snapshots"))?,
                 versions,
+                on_applied,
                 disk,
                 fatal,
                 applied,
@@ -137,6 +147,12 @@ impl StateMachine {
         // Poisoned: the machine panicked, and nothing it holds can be trusted.
         let live = self.shared.live.read().ok()?;
         live.as_ref().map(|live| read(&live.machine))
+    }
+
+    /// Where the state stands, and its digest there. `None` if it is closed.
+    pub fn position(&self) -> Option<(Applied, [u8; 32])> {
+        let live = self.shared.live.read().ok()?;
+        live.as_ref().map(|live| (live.position(), live.machine.digest()))
     }
 
     pub fn applied(&self) -> watch::Receiver<Applied> {
@@ -191,6 +207,10 @@ impl Live {
                 .and_then(|stored| convert::stored_from_wire(Some(stored)))
                 .map_err(io::Error::other)?,
         };
+        let node_id_max = match engine.get(RAFT, NODE_ID_MAX).map_err(io::Error::other)? {
+            None => highest_id(&membership),
+            Some(value) => u64::from_be_bytes(value[..].try_into().map_err(io::Error::other)?),
+        };
         let raft_index = last_applied.as_ref().map_or(0, |id: &LogId| id.index);
         if machine.applied_index() != raft_index {
             return Err(io::Error::other(format!(
@@ -204,6 +224,7 @@ impl Live {
             generation,
             last_applied,
             membership,
+            node_id_max,
         })
     }
 
@@ -213,6 +234,7 @@ impl Live {
             now_ms: self.machine.now_ms(),
             version: self.machine.version(),
             next_wake_ms: self.machine.next_wake_ms(),
+            node_id_max: self.node_id_max,
         }
     }
 }
@@ -222,7 +244,9 @@ type Work = (Entry, Option<ApplyResponder<TypeConfig>>);
 impl Shared {
     fn apply_all(&self, work: Vec<Work>) -> Result<(), io::Error> {
         work.into_iter().try_for_each(|(entry, responder)| {
+            let began = Instant::now();
             let (outcomes, batch, position) = self.apply_one(&entry)?;
+            (self.on_applied)(outcomes.len(), began.elapsed());
             self.applied.send_replace(position);
             if !batch.events.is_empty() || !batch.ready.is_empty() {
                 // No subscriber is no error.
@@ -268,9 +292,11 @@ impl Shared {
             EntryPayload::Blank => live.machine.note(index, &extra).map_err(stopped)?,
             EntryPayload::Membership(membership) => {
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
+                let node_id_max = live.node_id_max.max(highest_id(&stored));
                 extra.put(RAFT, MEMBERSHIP, convert::stored_to_wire(&stored).encode_to_vec());
+                extra.put(RAFT, NODE_ID_MAX, node_id_max.to_be_bytes());
                 live.machine.note(index, &extra).map_err(stopped)?;
-                live.membership = stored;
+                (live.membership, live.node_id_max) = (stored, node_id_max);
             }
         }
         crash::point(crash::APPLY_COMMIT_AFTER);
@@ -459,6 +485,61 @@ pub(crate) fn into_raft(
     }
 }
 
+fn highest_id(membership: &StoredMembership) -> NodeId {
+    membership.nodes().map(|(id, _)| *id).max().unwrap_or(0)
+}
+
 fn closed() -> io::Error {
     io::Error::other("the state is closed")
+}
+
+#[cfg(test)]
+mod tests {
+    use openraft::vote::RaftLeaderId;
+
+    use super::*;
+    use crate::types::LeaderId;
+
+    #[test]
+    fn a_long_checkpoint_keeps_changes_waiting_and_no_reader() {
+        let temp = tempfile::tempdir().unwrap();
+        let machine = StateMachine::open(
+            temp.path(),
+            Versions::CURRENT,
+            Arc::new(|_, _| {}),
+            Arc::new(disk::RealDisk),
+            FatalFlag::new(),
+        )
+        .unwrap();
+        let shared = &machine.shared;
+        let entry = |index| Entry {
+            log_id: LogId::new(LeaderId::new(1, 1), index),
+            payload: EntryPayload::Blank,
+        };
+        shared.apply_one(&entry(1)).unwrap();
+        std::thread::scope(|scope| {
+            // What a checkpoint holds as long as it copies.
+            let checkpoint = shared.changing.lock().unwrap();
+            let (begun, begins) = std::sync::mpsc::channel();
+            let second = entry(2);
+            let apply = scope.spawn(move || {
+                begun.send(()).unwrap();
+                shared.apply_one(&second).map(drop)
+            });
+            begins.recv().unwrap();
+            // The change has every chance to get as far as it can; a reader never finds the state locked by it.
+            for _ in 0..1_000 {
+                assert!(shared.live.try_read().is_ok(), "a reader would wait for the checkpoint");
+                std::thread::yield_now();
+            }
+            assert!(!apply.is_finished());
+            assert_eq!(machine.read(Machine::applied_index), Some(1));
+            drop(checkpoint);
+            apply.join().unwrap().unwrap();
+        });
+        assert_eq!(machine.read(Machine::applied_index), Some(2));
+        // Nor does the checkpoint itself hold more than that.
+        shared.build_snapshot().unwrap();
+        machine.close();
+    }
 }

@@ -89,15 +89,7 @@ fn index(id: Option<&LogId>) -> u64 {
 
 /// Looks. `None`: the state is closed.
 pub(crate) fn look(raft: &Raft, machine: &StateMachine, build_version: &str) -> Option<Status> {
-    let (applied, digest) = machine.read(|machine| {
-        let applied = Applied {
-            index: machine.applied_index(),
-            now_ms: machine.now_ms(),
-            version: machine.version(),
-            next_wake_ms: machine.next_wake_ms(),
-        };
-        (applied, machine.digest())
-    })?;
+    let (applied, digest) = machine.position()?;
     let metrics = raft.metrics();
     let metrics = metrics.borrow_watched();
     let members = members(&metrics);
@@ -146,10 +138,7 @@ fn members(metrics: &RaftMetrics<TypeConfig>) -> Vec<MemberStatus> {
                 .and_then(|heartbeat| heartbeat.get(id))
                 .and_then(Option::as_ref);
             MemberStatus {
-                peer: Peer {
-                    id: *id,
-                    address: node.addr.clone(),
-                },
+                peer: Peer::new(id, node),
                 voter: membership.voter_ids().any(|voter| voter == *id),
                 matched_index: matched,
                 last_contact: contact.map(|at| (**at).elapsed()).filter(|_| !this),

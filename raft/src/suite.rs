@@ -86,7 +86,7 @@ impl StoreBuilder<TypeConfig, LogStore, Gapless, Guard> for Builder {
         let disk: Arc<dyn disk::Disk> = Arc::new(RealDisk);
         let engine = disk::open_log(disk.as_ref(), &temp.path().join("log")).unwrap();
         let log = LogStore::open(engine, 1, self.limits, &disk, fatal.clone()).unwrap();
-        let machine = StateMachine::open(temp.path(), Versions::CURRENT, disk, fatal).unwrap();
+        let machine = StateMachine::open(temp.path(), Versions::CURRENT, Arc::new(|_, _| {}), disk, fatal).unwrap();
         let guard = Guard {
             _temp: temp,
             log: log.clone(),

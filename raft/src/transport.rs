@@ -27,6 +27,13 @@ pub struct Peer {
     pub address: String,
 }
 
+impl Peer {
+    pub(crate) fn new(id: &NodeId, node: &openraft::BasicNode) -> Self {
+        let (id, address) = (*id, node.addr.clone());
+        Self { id, address }
+    }
+}
+
 /// Kinds of calls. The numbers are part of the protocol between nodes.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, Debug)]
 #[repr(u32)]
@@ -51,6 +58,8 @@ pub enum Method {
     SnapshotOffer = 9,
     /// Tells the receiver that its state differs from the majority's.
     Diverged = 10,
+    /// What the receiver's wall clock shows.
+    WallClock = 11,
 }
 
 impl Method {
@@ -72,6 +81,7 @@ impl Method {
             8 => Self::Admin,
             9 => Self::SnapshotOffer,
             10 => Self::Diverged,
+            11 => Self::WallClock,
             _ => return None,
         })
     }

@@ -256,6 +256,13 @@ pub(crate) struct NodeInfo {
     pub digests: Vec<DigestAt>,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+pub(crate) struct WallClock {
+    /// Since the Unix epoch, in milliseconds.
+    #[prost(uint64, tag = "1")]
+    pub wall_ms: u64,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct DigestAt {
     #[prost(uint64, tag = "1")]

@@ -58,6 +58,10 @@ impl Cluster {
             .await?;
         let joined: serde_json::Value = serde_json::from_str(&answer).context("tarn node join printed no JSON")?;
         let id = joined["node_id"].as_u64().context("tarn node join named no node")?;
+        ensure!(
+            !self.all_ids().contains(&id),
+            "the cluster gave out the id {id} although there was a node {id} before"
+        );
         std::fs::rename(&aside, self.home(id))?;
         self.settle(id, place, None)?;
         Ok(id)

@@ -314,6 +314,30 @@ async fn clocks_of_nodes_go_wrong_and_are_made_right() {
 }
 
 #[tokio::test]
+async fn monotonic_clocks_jump_forward_and_are_right_after_a_restart() {
+    if let Err(reason) = clock::available() {
+        println!("skipped: {reason}");
+        return;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = running(ClusterOptions {
+        clocks: ClockFaults::WallAndMonotonic,
+        ..options(&dir)
+    })
+    .await;
+    let leader = cluster.leader().await.unwrap();
+    // Longer than any election time-out: as if the machine had been suspended.
+    cluster.clock(leader).unwrap().jump(30_000).unwrap();
+    submits(&cluster, &cluster.ids(), LONG).await.unwrap();
+    agree(&cluster).await;
+    cluster.heal().unwrap();
+    assert_eq!(cluster.clock(leader).unwrap().offset(), 30.0);
+    assert!(cluster.restart_as(leader, Build::Current).await.unwrap());
+    agree(&cluster).await;
+    assert_eq!(cluster.clock(leader).unwrap().offset(), 0.0);
+}
+
+#[tokio::test]
 async fn nodes_change_to_the_second_build_and_back() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = running(ClusterOptions {

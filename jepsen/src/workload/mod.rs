@@ -96,18 +96,21 @@ impl Clients {
         Self { cluster }
     }
 
-    /// A client for a process. Every fourth knows all nodes; each of the others is bound to one node, in turns, so that some are always on
-    /// the wrong side of a partition. The second part says which node, if it is bound.
+    /// A client for a process. Of four, two are bound to one node each, in turns, so that some are always on the wrong side of a partition;
+    /// one knows two nodes, and may go from one that hangs to another without ever finding the leader; one knows all. The second part says
+    /// which node, if it is bound.
     ///
     /// # Errors
     /// If the credentials cannot be read.
     pub fn client(&self, process: u32) -> Result<(Client, Option<u64>)> {
         let ids = self.cluster.ids();
-        if process % 4 == 3 || ids.is_empty() {
-            return Ok((self.all()?, None));
+        let nth = |at: usize| ids[at % ids.len()];
+        let at = process as usize;
+        match process % 4 {
+            3 => Ok((self.all()?, None)),
+            2 if ids.len() > 1 => Ok((self.cluster.client(&[nth(at / 4), nth(at / 4 + 1)])?, None)),
+            _ => Ok((self.cluster.client(&[nth(at)])?, Some(nth(at)))),
         }
-        let id = ids[process as usize % ids.len()];
-        Ok((self.cluster.client(&[id])?, Some(id)))
     }
 
     /// A client that knows all nodes.

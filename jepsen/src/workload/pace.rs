@@ -52,8 +52,8 @@ impl Pace {
     }
 }
 
-/// How long each call of a process may take. Even ones give up within one try, so that many outcomes are unknown; odd ones try again at
+/// How long each call of a process may take. Every fourth gives up within one try, so that many outcomes are unknown; the others try again at
 /// length, as patient users do.
 pub fn deadline(process: u32) -> Duration {
-    Duration::from_secs(if process.is_multiple_of(2) { 4 } else { 15 })
+    Duration::from_secs(if process.is_multiple_of(4) { 4 } else { 15 })
 }

@@ -192,7 +192,7 @@ fn description(cluster_id: &str, state: ClusterState, infos: &[MemberInfo]) -> G
             address: member.peer.address,
             voter: member.voter,
             leader: member.peer.id == leader_id,
-            matched_index: member.matched_index.unwrap_or(0),
+            matched_index: member.matched_index,
             reachable: build.is_some(),
             build_version: build.unwrap_or_default(),
             machine_version_max: info.and_then(|info| info.versions).map_or(0, |versions| versions.max),

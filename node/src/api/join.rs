@@ -125,8 +125,7 @@ impl Shared {
         // Before the token is used up: a request that cannot be signed must not cost it.
         let request = CertificateRequest::parse(&certificate_request)
             .map_err(|error| invalid("certificate_request", error.to_string()))?;
-        let members = self.members();
-        let node_id = self.consume(token, *request.spki_hash(), &members).await?;
+        let node_id = self.consume(token, *request.spki_hash()).await?;
         let options = IssueOptions {
             names: vec![address.host().to_owned()],
             ..IssueOptions::default()
@@ -141,25 +140,25 @@ impl Shared {
             cluster_id: self.ca.cluster().to_owned(),
             certificate,
             ca_certificate: self.ca.to_pem(),
-            members,
+            members: self.members(),
         })
     }
 
-    /// The replicated part: decides for good whether the token is good, and which id the node has.
-    async fn consume(&self, token: [u8; 32], key: [u8; 32], members: &[Member]) -> Result<NodeId, Refusal> {
+    /// The replicated part: decides for good whether the token is good, and which id the node has. The kernel remembers the ids that it
+    /// gave; those of founders, and of nodes that were added by hand, it learns from here, and so none is given again.
+    async fn consume(&self, token: [u8; 32], key: [u8; 32]) -> Result<NodeId, Refusal> {
+        let deadline = Instant::now() + CONSUME_TIMEOUT;
+        self.way.barrier(deadline).await?;
         let command = ConsumeJoinToken {
             key_hash: token.to_vec().into(),
             node_key_hash: key.to_vec().into(),
-            node_id_min: members.iter().map(|member| member.node_id).max().unwrap_or(0),
+            node_id_min: self.way.consensus().applied().borrow().node_id_max,
         };
         let caller = Caller {
             principal: format!("join/{}", join_id(&token)).into(),
             trace: "".into(),
         };
-        let consumed = self
-            .way
-            .command(&caller, command, Instant::now() + CONSUME_TIMEOUT)
-            .await?;
+        let consumed = self.way.command(&caller, command, deadline).await?;
         Ok(consumed.node_id)
     }
 

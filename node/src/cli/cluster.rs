@@ -153,7 +153,7 @@ fn row(member: &Member) -> Vec<String> {
         member.address.clone(),
         role.into(),
         if member.reachable { "yes" } else { "no" }.into(),
-        known(member.matched_index),
+        member.matched_index.map_or("-".into(), |index| index.to_string()),
         member.build_version.clone(),
         known(u64::from(member.machine_version_max)),
     ]

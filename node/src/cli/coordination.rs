@@ -71,7 +71,7 @@ pub enum LeaseCommand {
         /// Who takes it
         #[arg(long)]
         holder: String,
-        /// How long it lasts unless renewed
+        /// How long it lasts unless renewed; 0 stands for 30s
         #[arg(long, default_value = "30s", value_parser = parse_duration)]
         ttl: Duration,
     },
@@ -82,7 +82,7 @@ pub enum LeaseCommand {
         /// The token that acquiring it gave
         #[arg(long)]
         token: u64,
-        /// How long it lasts from now
+        /// How long it lasts from now; 0 stands for 30s
         #[arg(long, default_value = "30s", value_parser = parse_duration)]
         ttl: Duration,
     },
@@ -235,7 +235,7 @@ pub enum NamespaceCommand {
     Create {
         /// Its name
         name: String,
-        /// Its share of leases when several namespaces have work, from 1 to 1,000
+        /// Its share of leases when several namespaces have work, from 1 to 1,000; 0 stands for 100
         #[arg(long, default_value_t = 100)]
         weight: u32,
     },

@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tarn_client::Error as ClientError;
+use tarn_client::{Error as ClientError, Refusal};
 
 /// The exit codes, as `tarn --help` lists them. Scripts depend on them: they never change.
 pub const EXIT_CODES: &str = "\
@@ -15,6 +15,50 @@ Exit codes:
   5   the task that was waited for died
   6   the task that was waited for was cancelled
   70  the node stopped because going on could have lost data; see its log";
+
+/// Fields of requests that refusals name, and what sets them on the command line.
+const FLAGS: [(&str, &str); 21] = [
+    ("action.mark", "--mark"),
+    ("holder", "--holder"),
+    ("namespace", "--namespace"),
+    ("replaces", "--replaces"),
+    ("request_id", "--request-id"),
+    ("states", "--state"),
+    ("tasks.after", "--after"),
+    ("tasks.attempt_timeout_ms", "--attempt-timeout, in milliseconds,"),
+    ("tasks.deadline_at_ms", "--deadline-at, in milliseconds since 1970,"),
+    ("tasks.handler", "--handler"),
+    ("tasks.not_before_at_ms", "--not-before, in milliseconds since 1970,"),
+    ("tasks.payload", "--payload"),
+    ("tasks.queue", "--queue"),
+    ("tasks.requires", "--requires"),
+    ("tasks.retention_ms", "--retention, in milliseconds,"),
+    ("tasks.retry.max_attempts", "--max-attempts"),
+    ("tasks.wasm.artifact", "--wasm"),
+    ("tasks.wasm.memory_bytes", "--memory"),
+    ("token", "--token"),
+    ("ttl_ms", "--ttl, in milliseconds,"),
+    ("weight", "--weight"),
+];
+
+/// A refusal in the words of the command line: flags where the contract has fields.
+fn refused(refusal: &Refusal) -> String {
+    let Refusal { reason, message, .. } = refusal;
+    let field = refusal.field.as_deref().unwrap_or_default();
+    let limit = match refusal.limit {
+        Some(limit) if !message.contains(&limit.to_string()) => format!(" (limit {limit})"),
+        _ => String::new(),
+    };
+    let Some((_, flag)) = FLAGS.iter().find(|(known, _)| *known == field) else {
+        // What has no flag is the command's argument, whose name usage shows.
+        return format!("{reason}: {message}{limit}");
+    };
+    let (name, _) = flag.split_once(',').unwrap_or((flag, ""));
+    match message.strip_prefix(field) {
+        Some(rest) => format!("{reason}: {flag}{rest}{limit}"),
+        None => format!("{reason}: {message} ({name}){limit}"),
+    }
+}
 
 /// Why a command failed.
 #[derive(Debug)]
@@ -82,6 +126,7 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Failure::Client(ClientError::Refused(refusal)) => f.write_str(&refused(refusal)),
             Failure::Client(error) => error.fmt(f),
             Failure::Usage(message) | Failure::Node(message) => f.write_str(message),
             Failure::Task {
@@ -112,5 +157,70 @@ impl From<anyhow::Error> for Failure {
 impl From<std::io::Error> for Failure {
     fn from(error: std::io::Error) -> Self {
         Failure::Other(error.into())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(field: &str, message: &str, limit: u64) -> String {
+        let refusal = Refusal {
+            code: tarn_client::Code::InvalidArgument,
+            reason: "NO".into(),
+            message: message.into(),
+            field: Some(field.into()),
+            limit: Some(limit),
+            request_id: None,
+        };
+        Failure::from(ClientError::Refused(Box::new(refusal))).to_string()
+    }
+
+    #[test]
+    fn a_refusal_names_what_was_typed() {
+        assert_eq!(
+            said(
+                "tasks.retry.max_attempts",
+                "tasks.retry.max_attempts is 200: it must be from 0 to 100",
+                100
+            ),
+            "NO: --max-attempts is 200: it must be from 0 to 100"
+        );
+        assert_eq!(
+            said(
+                "tasks.retention_ms",
+                "tasks.retention_ms is 9: it must be from 0 to 7",
+                7
+            ),
+            "NO: --retention, in milliseconds, is 9: it must be from 0 to 7"
+        );
+        assert_eq!(
+            said("tasks.deadline_at_ms", "the deadline has passed already", 5),
+            "NO: the deadline has passed already (--deadline-at) (limit 5)"
+        );
+        assert_eq!(
+            said("timer_id", "there is no timer x", 1),
+            "NO: there is no timer x (limit 1)"
+        );
+    }
+
+    #[test]
+    fn every_flag_exists() {
+        use clap::CommandFactory as _;
+        fn flags(command: &clap::Command, found: &mut Vec<String>) {
+            found.extend(
+                command
+                    .get_arguments()
+                    .filter_map(|arg| arg.get_long())
+                    .map(|long| format!("--{long}")),
+            );
+            command.get_subcommands().for_each(|command| flags(command, found));
+        }
+        let mut found = Vec::new();
+        flags(&crate::cli::Cli::command(), &mut found);
+        for (field, flag) in FLAGS {
+            let name = flag.split(',').next().unwrap();
+            assert!(found.iter().any(|flag| flag == name), "{field}: there is no {name}");
+        }
     }
 }

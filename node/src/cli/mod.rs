@@ -157,12 +157,16 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
     }
 }
 
+/// How long what still runs in the background may keep a process whose command has ended.
+const END_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// Runs a command on an asynchronous runtime.
 pub(crate) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()?
-        .block_on(command)
+    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let result = runtime.block_on(command);
+    // A guest that still runs, or a read that never returns, must not keep the process.
+    runtime.shutdown_timeout(END_TIMEOUT);
+    result
 }
 
 /// Asks before something that cannot be taken back. Where nobody can answer, `--yes` is needed.
@@ -213,6 +217,7 @@ mod tests {
             "tarn timer schedule +5m",
             "tarn ca issue --ca ca --out x",
             "tarn task list --state lost",
+            "tarn task submit --queue q --wasm m.wat --handler h",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -104,7 +104,7 @@ pub struct SubmitArgs {
     #[arg(long)]
     payload_file: Option<PathBuf>,
     /// For SDK workers: the handler's name
-    #[arg(long)]
+    #[arg(long, conflicts_with = "wasm")]
     handler: Option<String>,
     /// Run a WASM module: a .wasm or .wat file, which is put first, or an artifact's address
     #[arg(long)]
@@ -118,7 +118,7 @@ pub struct SubmitArgs {
     /// Parameters of the exported function
     #[arg(long = "param", requires = "export", allow_hyphen_values = true)]
     params: Vec<String>,
-    /// Linear memory of the WASM module, such as 64Mi
+    /// Linear memory of the WASM module, such as 128Mi; 0 stands for 64Mi
     #[arg(long, requires = "wasm", value_parser = parse_bytes)]
     memory: Option<u64>,
     /// How urgent it is
@@ -133,19 +133,19 @@ pub struct SubmitArgs {
     /// Not before this time, such as +5m or 2026-01-31T12:00:00Z
     #[arg(long, value_parser = parse_time)]
     not_before: Option<SystemTime>,
-    /// Must be finished by then, or it goes to the dead letters
+    /// Must be finished by then, or it goes to the dead letters; a time to come
     #[arg(long, value_parser = parse_time)]
     deadline_at: Option<SystemTime>,
-    /// The longest time of one attempt
+    /// The longest time of one attempt; 0 stands for an hour
     #[arg(long, value_parser = parse_duration)]
     attempt_timeout: Option<Duration>,
-    /// Attempts in all
+    /// Attempts in all; 0 stands for 5
     #[arg(long)]
     max_attempts: Option<u32>,
     /// Labels that the worker must carry
     #[arg(long, value_delimiter = ',')]
     requires: Vec<String>,
-    /// How long the ended task is kept
+    /// How long the ended task is kept; 0 stands for a day
     #[arg(long, value_parser = parse_duration)]
     retention: Option<Duration>,
     /// Makes the submission safe to repeat: the same id with the same task gives the same task id

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tarn_client::tls::{Credentials, PrincipalKind, server_config};
 use tarn_executor::{ArtifactStore, SLOTS_MAX, WasmConfig, WasmExecutor};
 use tarn_proto::v1::PeerMembershipRequest;
-use tarn_raft::{BootstrapError, Consensus, Limits, Options, Timings};
+use tarn_raft::{BootstrapError, Consensus, Instant, Limits, Options, Timings};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
@@ -26,6 +26,9 @@ use crate::way::Way;
 
 /// A node that is this many entries behind what it knows to be committed is not ready.
 const LAG_MAX: u64 = 10_000;
+
+/// How long a node that is alone tries to make its new address known: it has to become the leader first.
+const MOVE_TIMEOUT: Duration = Duration::from_secs(60);
 
 /// Starts a node.
 pub(super) async fn start(config: Config) -> Result<Running, StartError> {
@@ -56,16 +59,19 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let store = ArtifactStore::open(data_dir.join("artifacts"))?;
     let executor = config.executors.wasm.then(|| wasm_executor(&config)).transpose()?;
     let links = Links::dialling_from(config.network.source_address.0, credentials.clone());
-    let consensus = Consensus::start(options(&config, node_id, &links)).await?;
+    let metrics = Arc::new(Metrics::new());
+    let consensus = Consensus::start(options(&config, node_id, &links, &metrics)).await?;
     let founded = found(&config, &consensus, node_id, &addresses).await;
     if let Err(error) = founded {
         consensus.stop().await;
         return Err(error);
     }
+    if says_where_it_is(&config) {
+        tokio::spawn(move_to(consensus.clone(), node_id, addresses.advertise.clone()));
+    }
 
     let stops = Stops::default();
     let tasks = TaskTracker::new();
-    let metrics = Arc::new(Metrics::new());
     let refusals = Arc::new(Refusals::new());
     let counted = metrics.clone();
     let gate = Gate::new(move |step, reason| {
@@ -244,7 +250,7 @@ fn wasm_executor(config: &Config) -> Result<WasmExecutor, StartError> {
     Ok(WasmExecutor::new(wasm)?)
 }
 
-fn options(config: &Config, node_id: u64, links: &Arc<Links>) -> Options {
+fn options(config: &Config, node_id: u64, links: &Arc<Links>, metrics: &Arc<Metrics>) -> Options {
     let raft = &config.raft;
     let transport = Arc::new(PeerTransport::new(links.clone()));
     let mut options = Options::new(
@@ -254,6 +260,8 @@ fn options(config: &Config, node_id: u64, links: &Arc<Links>) -> Options {
         transport,
     );
     options.build_version = env!("CARGO_PKG_VERSION").into();
+    let metrics = metrics.clone();
+    options.on_applied = Arc::new(move |commands, took| metrics.applied(commands, took));
     options.timings = Timings {
         heartbeat: Duration::from_millis(raft.heartbeat_ms),
         election_min: Duration::from_millis(raft.election_min_ms),
@@ -285,6 +293,39 @@ async fn found(config: &Config, consensus: &Consensus, node_id: u64, addresses: 
         // Another founder was faster.
         Ok(()) | Err(BootstrapError::AlreadyBootstrapped) => Ok(()),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Whether the advertised address is meant, and not a guess from where the node listens.
+fn says_where_it_is(config: &Config) -> bool {
+    let bootstrap = &config.cluster.bootstrap;
+    !config.listen.advertise.is_empty() || bootstrap.iter().any(|member| matches!(member, BootstrapMember::Itself))
+}
+
+/// A node that is the whole cluster moves to the address at which it was started. Any other stays known at the one that the others have.
+async fn move_to(consensus: Consensus, node_id: u64, advertise: String) {
+    if !consensus.is_bootstrapped().await {
+        return;
+    }
+    let members = consensus.members();
+    let known = members.iter().find(|(peer, _)| peer.id == node_id);
+    let Some((known, _)) = known.filter(|(peer, _)| peer.address != advertise) else {
+        return;
+    };
+    if members.len() > 1 {
+        tracing::warn!(
+            known = known.address,
+            advertise,
+            "the cluster knows this node at another address, and keeps it: start it there, or remove it and join anew"
+        );
+        return;
+    }
+    match consensus
+        .add_learner(node_id, advertise.clone(), Instant::now() + MOVE_TIMEOUT)
+        .await
+    {
+        Ok(()) => tracing::info!(advertise, "the cluster knows this node at its new address"),
+        Err(error) => tracing::warn!(%error, advertise, "the cluster still knows this node at its old address"),
     }
 }
 

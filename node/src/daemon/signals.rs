@@ -8,6 +8,9 @@ use crate::config::Config;
 /// A second signal ends the process at once with this code: as a shell reports an interrupt.
 const INTERRUPTED: i32 = 130;
 
+/// How long a node that stops itself may take to close its files.
+const FATAL_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
+
 /// How a node ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Ending {
@@ -47,8 +50,8 @@ pub async fn run(config: Config) -> Result<Ending, StartError> {
         () = signals.next() => Ending::Stopped,
     };
     if ending == Ending::Fatal {
-        // Whatever is wrong, it must not spread: no hand-over, no drain.
-        running.consensus.stop().await;
+        // Whatever is wrong, it must not spread: no hand-over, no drain. A disk that hangs must not keep the process.
+        let _ = tokio::time::timeout(FATAL_TIMEOUT, running.consensus.stop()).await;
         return Ok(ending);
     }
     tokio::select! {

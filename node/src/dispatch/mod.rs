@@ -76,7 +76,8 @@ impl Dispatcher {
         dispatcher
     }
 
-    /// Leases tasks for a worker; waits up to `wait` for the first. An empty answer means that there was none in that time.
+    /// Leases tasks for a worker; waits up to `wait` for the first. An empty answer means that there was none in that time. A worker that
+    /// is not registered, or draining, does not wait: the cluster's refusal is its answer, also if it became so while it waited.
     ///
     /// # Errors
     /// The gate or the kernel refused the lease, or the cluster did not take it.
@@ -95,11 +96,29 @@ impl Dispatcher {
                 return Ok(granted);
             }
         }
+        let worker = request.worker_id.clone();
         let answered = self.wait(caller, request);
+        // Looked at from the line, where the event of a change finds the waiter: between the two, none is missed.
+        if !self.may_lease(&worker) {
+            self.refuse(&worker);
+        }
         match tokio::time::timeout(wait, answered).await {
             Ok(Ok(answer)) => answer,
             // Time is up; or the pump ended with the node.
             Ok(Err(_)) | Err(_) => Ok(Vec::new()),
+        }
+    }
+
+    fn may_lease(&self, worker: &str) -> bool {
+        let consensus = self.shared.way.consensus();
+        consensus.read(|machine| machine.may_lease(worker)).unwrap_or(true)
+    }
+
+    /// Whoever waits for this worker gets the cluster's answer.
+    fn refuse(&self, worker: &str) {
+        let refused = self.waiting().take(worker);
+        for waiter in refused {
+            tokio::spawn(self.clone().serve(waiter));
         }
     }
 
@@ -192,6 +211,10 @@ impl Dispatcher {
                 }
                 // This node may not have known the worker when it began to wait.
                 EventKind::WorkerRegistered => true,
+                EventKind::WorkerDraining | EventKind::WorkerGone => {
+                    self.refuse(&event.subject);
+                    false
+                }
                 _ => false,
             };
             sessions.hear(kind, event);

@@ -67,6 +67,17 @@ impl Waiting {
         }
     }
 
+    /// Takes out of the line whoever waits for this worker.
+    pub fn take(&mut self, worker: &str) -> VecDeque<Waiter> {
+        let line = std::mem::take(&mut self.line).into_iter();
+        let (taken, kept) = line.partition(|waiter| waiter.request.worker_id == worker);
+        self.line = kept;
+        for waiter in &taken {
+            self.asked += u64::from(waiter.request.max_tasks);
+        }
+        taken
+    }
+
     /// Something may have become ready.
     pub fn news(&mut self) {
         self.news += 1;
@@ -116,7 +127,7 @@ impl Dispatcher {
     }
 
     /// Proposes one waiter's lease. Proposals of several waiters meet in one log entry.
-    async fn serve(self, mut waiter: Waiter) {
+    pub(super) async fn serve(self, mut waiter: Waiter) {
         let asked = u64::from(waiter.request.max_tasks);
         let news = self.waiting().news;
         let granted = self

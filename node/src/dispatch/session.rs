@@ -218,3 +218,64 @@ impl Drop for Session {
         sessions.held.retain(|_, held| held.session != self.id);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use tarn_machine::ids::Id;
+    use tarn_machine::limits::ORDINAL_BITS;
+
+    use super::*;
+
+    #[test]
+    fn a_notice_is_for_the_lease_that_it_means() {
+        let (notices, mut heard) = mpsc::channel(NOTICES_MAX);
+        let mut sessions = Sessions::default();
+        let listener = Listener {
+            worker: "w".into(),
+            notices,
+            ended: CancellationToken::new(),
+        };
+        sessions.listeners.insert(1, listener);
+        // Leased by log entry 20, as the first attempt.
+        let token = 20 << ORDINAL_BITS | 3;
+        assert_eq!(Id(token).index(), 20);
+        let held = Held {
+            session: 1,
+            token,
+            attempt: 1,
+        };
+        sessions.held.insert("t".into(), held);
+        let event = |revision, attempt| v1::Event {
+            revision,
+            subject: "t".into(),
+            attempt,
+            ..v1::Event::default()
+        };
+
+        // The events of an earlier lease, which was given back, come late: same task, same number of the attempt.
+        sessions.hear(EventKind::TaskCancelRequested, &event(19, 0));
+        sessions.hear(EventKind::TaskReturned, &event(19, 1));
+        sessions.hear(EventKind::TaskReturned, &event(20, 1));
+        // So does an event of another attempt, whenever it comes.
+        sessions.hear(EventKind::TaskRetried, &event(22, 2));
+        assert!(heard.try_recv().is_err());
+        assert!(sessions.held.contains_key("t"));
+
+        let mut hears = |kind, event: &v1::Event| {
+            sessions.hear(kind, event);
+            match heard.try_recv() {
+                Ok(Notice::Lease(report)) => {
+                    assert_eq!((report.task_id.as_str(), report.token), ("t", token));
+                    Some(report.status())
+                }
+                _ => None,
+            }
+        };
+        assert_eq!(
+            hears(EventKind::TaskCancelRequested, &event(21, 0)),
+            Some(LeaseStatus::CancelRequested)
+        );
+        assert_eq!(hears(EventKind::TaskRetried, &event(22, 1)), Some(LeaseStatus::Lost));
+        assert_eq!(hears(EventKind::TaskRetried, &event(23, 1)), None, "once");
+    }
+}

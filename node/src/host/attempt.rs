@@ -94,14 +94,10 @@ async fn prepare(shared: &Shared, task: &v1::LeasedTask, received: Instant) -> R
     let memory_bytes_max = shared.options.memory_bytes_max;
     if limits.memory_bytes > memory_bytes_max {
         let message = format!(
-            "wasm.memory_bytes is {} and this node allows {memory_bytes_max}",
+            "wasm.memory_bytes is {} and the nodes allow {memory_bytes_max}: ask for less, or raise executors.wasm_memory_bytes",
             limits.memory_bytes
         );
-        return Err(Unfit {
-            reason: "MEMORY_NOT_ALLOWED",
-            message,
-            retryable: true,
-        });
+        return Err(unfit("MEMORY_NOT_ALLOWED", message));
     }
     let artifact: Hash = wasm
         .artifact

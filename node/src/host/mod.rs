@@ -11,12 +11,12 @@
 //! Invariants: an attempt whose lease was lost reports nothing; a worker never runs more attempts at once than the executor has slots.
 
 mod attempt;
+mod held;
 mod input;
 mod pulse;
 mod report;
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tarn_executor::{ArtifactSource, Executor};
@@ -29,6 +29,7 @@ use tokio_util::task::TaskTracker;
 use crate::dispatch::{Dispatcher, Granted, Notice, Session};
 use crate::gate::{Caller, Refusal};
 use crate::way::Way;
+use held::Held;
 
 /// Limit on one command of a host. The next heartbeat or the end of a lease comes about as soon.
 const COMMAND_DEADLINE: Duration = Duration::from_secs(10);
@@ -73,20 +74,12 @@ struct Shared {
     slots: Arc<Semaphore>,
     /// Permits to hold: running and waiting for a slot.
     places: Arc<Semaphore>,
-    held: Mutex<HashMap<u64, Holding>>,
+    held: Held,
     attempts: TaskTracker,
     /// Begins the drain.
     drain: CancellationToken,
     /// Ends the grace.
     kill: CancellationToken,
-}
-
-/// A task that this host holds.
-struct Holding {
-    lease: v1::TaskLease,
-    cancel: CancellationToken,
-    /// Set before `cancel` is: why.
-    lost: bool,
 }
 
 impl Host {
@@ -103,7 +96,7 @@ impl Host {
                 slots: Arc::new(Semaphore::new(slots)),
                 // While a slot's result is on its way through the log, the next task is here already.
                 places: Arc::new(Semaphore::new(2 * slots)),
-                held: Mutex::default(),
+                held: Held::default(),
                 attempts: TaskTracker::new(),
                 drain: CancellationToken::new(),
                 kill: CancellationToken::new(),
@@ -253,18 +246,11 @@ impl Host {
             token: task.token,
         };
         let token = lease.token;
-        shared.held().insert(
-            token,
-            Holding {
-                lease,
-                cancel: cancel.clone(),
-                lost: false,
-            },
-        );
+        shared.held.add(lease, cancel.clone());
         let session = session.clone();
         self.shared.attempts.spawn(async move {
             attempt::run(&shared, &session, granted, cancel).await;
-            shared.held().remove(&token);
+            shared.held.remove(token);
             drop(place);
         });
     }
@@ -281,36 +267,12 @@ impl Shared {
     async fn listen(&self, mut notices: mpsc::Receiver<Notice>) {
         while let Some(notice) = notices.recv().await {
             match notice {
-                Notice::Lease(report) => self.obey(&report),
+                Notice::Lease(report) => self.held.obey(&report),
                 Notice::Draining => {
                     tracing::info!("this node's executor was drained: it takes no more until the node starts again")
                 }
                 Notice::Gone => return,
             }
         }
-    }
-
-    /// Stops an attempt that somebody cancelled, or whose lease was lost.
-    fn obey(&self, report: &v1::LeaseReport) {
-        let mut held = self.held();
-        let Some(holding) = held.get_mut(&report.token) else {
-            return;
-        };
-        match report.status() {
-            v1::LeaseStatus::CancelRequested => holding.cancel.cancel(),
-            v1::LeaseStatus::Lost => {
-                holding.lost = true;
-                holding.cancel.cancel();
-            }
-            v1::LeaseStatus::Held | v1::LeaseStatus::Unspecified => {}
-        }
-    }
-
-    fn is_lost(&self, token: u64) -> bool {
-        self.held().get(&token).is_none_or(|holding| holding.lost)
-    }
-
-    fn held(&self) -> MutexGuard<'_, HashMap<u64, Holding>> {
-        self.held.lock().expect("no holder of this lock panics")
     }
 }

@@ -25,7 +25,7 @@ const MESSAGE_BYTES_MAX: usize = tarn_machine::limits::MESSAGE_BYTES_MAX;
 pub(super) async fn send(shared: &Shared, session: &Session, task: &v1::LeasedTask, end: End) {
     count(shared, &end);
     if end.was_stopped() {
-        if shared.kill.is_cancelled() && !shared.is_lost(task.token) {
+        if shared.kill.is_cancelled() && !shared.held.is_lost(task.token) {
             // A guest touches nothing outside of its sandbox, so an attempt that was stopped is as good as one not begun.
             fail(
                 shared,
@@ -85,7 +85,7 @@ pub(super) async fn send(shared: &Shared, session: &Session, task: &v1::LeasedTa
 
 /// Reports that a cancellation was obeyed. A lost lease is nobody's business any more.
 pub(super) async fn cancelled(shared: &Shared, session: &Session, task: &v1::LeasedTask) {
-    if !shared.is_lost(task.token) {
+    if !shared.held.is_lost(task.token) {
         fail(
             shared,
             session,
@@ -138,7 +138,7 @@ fn last(logs: Bytes) -> Bytes {
 async fn tell<R: CommandBody>(shared: &Shared, session: &Session, task: &v1::LeasedTask, request: R) {
     session.settled(&task.task_id);
     let until = Instant::now() + REPORT_FOR;
-    while Instant::now() < until && !shared.is_lost(task.token) {
+    while Instant::now() < until && !shared.held.is_lost(task.token) {
         match shared.command(request.clone()).await {
             Ok(_) => return,
             Err(refusal) if refusal.passes() => tokio::time::sleep(PAUSE).await,

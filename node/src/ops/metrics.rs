@@ -45,6 +45,8 @@ pub struct Metrics {
     pub(crate) proposals: Family<Proposed, Counter>,
     pub(crate) proposal_seconds: Histogram,
     pub(crate) reads_seconds: Histogram,
+    entry_commands: Histogram,
+    apply_seconds: Histogram,
     pub(crate) leases_granted: Counter,
     pub(crate) leases_empty: Counter,
     pub(crate) leases_returned: Counter,
@@ -62,6 +64,7 @@ pub struct Metrics {
     pub(super) raft_committed_index: Level,
     pub(super) raft_applied_index: Level,
     pub(super) raft_snapshot_index: Level,
+    pub(super) raft_purged_index: Level,
     pub(super) raft_apply_lag: Level,
     pub(super) machine_version: Level,
     pub(super) process_memory: Level,
@@ -96,6 +99,9 @@ impl Metrics {
             ),
             proposal_seconds: seconds(),
             reads_seconds: seconds(),
+            // The largest is the most that a group holds.
+            entry_commands: Histogram::new(exponential_buckets(1.0, 2.0, 9)),
+            apply_seconds: Histogram::new(exponential_buckets(0.000_01, 2.0, 20)),
             leases_granted: add(r, "leases_granted", "Tasks leased to workers of this node"),
             leases_empty: add(r, "lease_proposals_empty", "Lease commands that found no task"),
             leases_returned: add(
@@ -129,6 +135,7 @@ impl Metrics {
             ),
             raft_applied_index: add(r, "raft_applied_index", "The last entry in this node's state"),
             raft_snapshot_index: add(r, "raft_snapshot_index", "The last entry in the newest snapshot"),
+            raft_purged_index: add(r, "raft_purged_index", "The last entry removed from this node's log"),
             raft_apply_lag: add(
                 r,
                 "raft_apply_lag_entries",
@@ -161,6 +168,11 @@ impl Metrics {
                 &metrics.reads_seconds,
             ),
             (
+                "raft_apply_duration",
+                "Applying one log entry to this node's state",
+                &metrics.apply_seconds,
+            ),
+            (
                 "executor_run_duration",
                 "Run time of attempts",
                 &metrics.executor_seconds,
@@ -169,6 +181,11 @@ impl Metrics {
         for (name, help, histogram) in durations {
             r.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         }
+        r.register(
+            "raft_entry_commands",
+            "Commands in a log entry, of those that have any",
+            metrics.entry_commands.clone(),
+        );
         let now = std::time::SystemTime::now()
             .duration_since(std::time::UNIX_EPOCH)
             .unwrap_or_default();
@@ -197,6 +214,14 @@ where
 }
 
 impl Metrics {
+    /// A log entry was applied to this node's state.
+    pub(crate) fn applied(&self, commands: usize, took: std::time::Duration) {
+        self.apply_seconds.observe(took.as_secs_f64());
+        if commands > 0 {
+            self.entry_commands.observe(commands as f64);
+        }
+    }
+
     /// A proposal had an end.
     pub(crate) fn proposed(&self, command: &'static str, refusal: Option<&crate::gate::Refusal>) {
         let result = match refusal {

@@ -59,6 +59,7 @@ impl Sampler {
         metrics.raft_committed_index.set(status.committed_index);
         metrics.raft_applied_index.set(status.applied.index);
         metrics.raft_snapshot_index.set(status.snapshot_index);
+        metrics.raft_purged_index.set(status.purged_index);
         metrics
             .raft_apply_lag
             .set(status.last_log_index.saturating_sub(status.applied.index));

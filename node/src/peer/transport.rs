@@ -39,7 +39,8 @@ fn traffic_of(method: Method) -> Traffic {
         | Method::NodeInfo
         | Method::Admin
         | Method::SnapshotOffer
-        | Method::Diverged => Traffic::Control,
+        | Method::Diverged
+        | Method::WallClock => Traffic::Control,
     }
 }
 

@@ -28,6 +28,7 @@ const FUNCTIONS: &str = r#"(module
 async fn node() -> Node {
     node_with(|config| {
         config.executors.wasm_slots = 2;
+        config.executors.wasm_memory_bytes = 128 << 20;
         config.limits.shutdown_grace_ms = 200;
     })
     .await
@@ -139,7 +140,10 @@ async fn each_failure_has_its_reason() {
         max_attempts: 1,
         ..Default::default()
     });
+    let mut large = function(&functions, "add");
+    large.wasm.as_mut().unwrap().memory_bytes = 256 << 20;
     let cases = [
+        (large, "MEMORY_NOT_ALLOWED"),
         (function(&functions, "trap"), "WASM_TRAP"),
         (function(&functions, "none"), "WASM_MISSING_EXPORT"),
         (
@@ -155,6 +159,10 @@ async fn each_failure_has_its_reason() {
         assert_eq!(
             (ended.state(), ended.attempts[0].error.as_ref().unwrap().reason.as_str()),
             (TaskState::Dead, wanted)
+        );
+        assert_eq!(
+            ended.attempts_begun, 1,
+            "{wanted}: another attempt would end the same way"
         );
     }
     node.running.shutdown().await;

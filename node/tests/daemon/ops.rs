@@ -101,6 +101,9 @@ async fn the_plain_listener_tells_liveness_readiness_and_metrics() {
         r#"tarn_rpc_requests_total{method="tarn.v1.TaskService/Enqueue",code="OK"} 1"#,
         "tarn_proposal_duration_seconds_count 1",
         "tarn_raft_applied_index ",
+        "tarn_raft_purged_index ",
+        r#"tarn_raft_entry_commands_bucket{le="1.0"} "#,
+        "tarn_raft_apply_duration_seconds_count ",
         "tarn_process_resident_memory_bytes ",
         r#"tarn_handshakes_refused_total{reason="#,
         "# EOF",
@@ -109,6 +112,47 @@ async fn the_plain_listener_tells_liveness_readiness_and_metrics() {
     }
     assert!(!text.contains(&id), "a task's id is in a metric");
     node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn groups_are_measured_as_they_are_applied() {
+    let node = node().await;
+    let commands = || node.metric("tarn_raft_entry_commands_sum");
+    let (before, applied) = (
+        commands().await,
+        node.metric("tarn_raft_apply_duration_seconds_count").await,
+    );
+    let submits = (0..20).map(|_| node.submit(task("mail", b"")));
+    futures::future::join_all(submits).await;
+    assert_eq!(commands().await, before + 20.0);
+    assert!(node.metric("tarn_raft_apply_duration_seconds_count").await > applied);
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_alone_may_be_started_at_another_address() {
+    let dir = tempfile::tempdir().unwrap();
+    let any = "127.0.0.1:0".parse().unwrap();
+    let mut addresses = Vec::new();
+    // Whoever listens there afterwards keeps the second start from getting the same port.
+    let mut taken = Vec::new();
+    for _ in 0..2 {
+        let mut config = prepare_dev(dir.path(), any, any).unwrap().config;
+        config.executors.wasm = false;
+        let running = daemon::start(config).await.unwrap();
+        let advertised = running.addresses().advertise.clone();
+        until(|| {
+            let members = running.consensus().members();
+            members.iter().any(|(peer, voter)| *voter && peer.address == advertised)
+        })
+        .await;
+        until(|| running.is_ready()).await;
+        let api = running.addresses().api;
+        running.shutdown().await;
+        taken.push(std::net::TcpListener::bind(api).unwrap());
+        addresses.push(advertised);
+    }
+    assert_ne!(addresses[0], addresses[1]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::common::{Node, fact, node, reason, task, unfounded_node};
+use crate::common::{Node, PATIENCE, eventually, fact, node, reason, task, unfounded_node};
 use tarn_client::tls::PrincipalKind;
 use tarn_proto::v1;
 use tarn_proto::v1::task_service_client::TaskServiceClient;
@@ -171,6 +171,39 @@ async fn dependencies_that_cannot_be_are_refused() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_worker_that_gets_nothing_any_more_does_not_wait_for_work() {
+    let node = node().await;
+    let lease = |worker_id: &str| v1::LeaseTasksRequest {
+        worker_id: worker_id.into(),
+        max_tasks: 1,
+        wait_ms: 60_000,
+        ..Default::default()
+    };
+    let began = std::time::Instant::now();
+    let status = node.workers().lease_tasks(lease("0000000000001")).await.unwrap_err();
+    assert_eq!(reason(&status), "WORKER_NOT_FOUND");
+
+    // One waits already when it is drained, and one comes after that.
+    let worker = node.register().await;
+    let mut waiting = node.workers();
+    let waits = tokio::spawn({
+        let request = lease(&worker);
+        async move { waiting.lease_tasks(request).await }
+    });
+    eventually(|| async { node.metric("tarn_dispatch_waiters").await == 1.0 }).await;
+    let drain = v1::DrainWorkerRequest {
+        worker_id: worker.clone(),
+        ..Default::default()
+    };
+    node.workers().drain_worker(drain).await.unwrap();
+    assert_eq!(reason(&waits.await.unwrap().unwrap_err()), "WORKER_DRAINING");
+    let status = node.workers().lease_tasks(lease(&worker)).await.unwrap_err();
+    assert_eq!(reason(&status), "WORKER_DRAINING");
+    assert!(began.elapsed() < PATIENCE);
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_stale_token_completes_nothing() {
     let node = node().await;
     let id = node.submit(task("q", b"")).await;
@@ -270,6 +303,16 @@ async fn a_node_without_a_cluster_refuses_in_time_and_says_that_nothing_happened
         (status.code(), reason(&status).as_str()),
         (Code::Unavailable, "NO_LEADER")
     );
+    // To change the cluster it is the wrong node to ask, and no time will tell.
+    let began = std::time::Instant::now();
+    let remove = v1::RemoveMemberRequest { node_id: 2 };
+    let status = node.cluster().remove_member(remove).await.unwrap_err();
+    assert_eq!(
+        (status.code(), reason(&status).as_str()),
+        (Code::FailedPrecondition, "CHANGE_REFUSED")
+    );
+    assert!(status.message().contains("not a member"), "{}", status.message());
+    assert!(began.elapsed() < Duration::from_secs(5));
     let (code, text) = node.http("/readyz").await;
     assert_eq!(code, 503);
     assert!(text.contains("[-] leader"), "{text}");

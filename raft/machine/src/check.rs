@@ -235,17 +235,10 @@ fn task(spec: &TaskSpec) -> Check {
         "tasks.on_dependency_failure",
         DependencyFailure::try_from(spec.on_dependency_failure).is_ok(),
     )?;
-    range(
-        "tasks.not_before_at_ms",
-        spec.not_before_at_ms,
-        (0, limits::TIME_MS_MAX),
-    )?;
-    range("tasks.deadline_at_ms", spec.deadline_at_ms, (0, limits::TIME_MS_MAX))?;
-    range(
-        "tasks.attempt_timeout_ms",
-        spec.attempt_timeout_ms,
-        (0, limits::ATTEMPT_TIMEOUT_MS_MAX),
-    )?;
+    let (time, timeout) = (limits::TIME_MS_MAX, limits::ATTEMPT_TIMEOUT_MS_MAX);
+    range("tasks.not_before_at_ms", spec.not_before_at_ms, (0, time))?;
+    range("tasks.deadline_at_ms", spec.deadline_at_ms, (0, time))?;
+    range("tasks.attempt_timeout_ms", spec.attempt_timeout_ms, (0, timeout))?;
     range("tasks.retention_ms", spec.retention_ms, (0, limits::RETENTION_MS_MAX))?;
     count(
         "TOO_MANY_LABELS",
@@ -269,27 +262,16 @@ fn task(spec: &TaskSpec) -> Check {
 }
 
 fn retry(policy: &RetryPolicy) -> Check {
-    range(
-        "tasks.retry.max_attempts",
-        policy.max_attempts.into(),
-        (0, limits::ATTEMPTS_MAX.into()),
-    )?;
+    let (attempts, backoff) = (limits::ATTEMPTS_MAX.into(), limits::BACKOFF_MS_MAX);
+    range("tasks.retry.max_attempts", policy.max_attempts.into(), (0, attempts))?;
     range(
         "tasks.retry.initial_backoff_ms",
         policy.initial_backoff_ms,
-        (0, limits::BACKOFF_MS_MAX),
+        (0, backoff),
     )?;
-    range(
-        "tasks.retry.max_backoff_ms",
-        policy.max_backoff_ms,
-        (0, limits::BACKOFF_MS_MAX),
-    )?;
-    let (low, high) = limits::BACKOFF_PERCENT;
-    range_or_zero(
-        "tasks.retry.multiplier_percent",
-        policy.multiplier_percent.into(),
-        (low.into(), high.into()),
-    )?;
+    range("tasks.retry.max_backoff_ms", policy.max_backoff_ms, (0, backoff))?;
+    let (factor, (low, high)) = (policy.multiplier_percent.into(), limits::BACKOFF_PERCENT);
+    range_or_zero("tasks.retry.multiplier_percent", factor, (low.into(), high.into()))?;
     range("tasks.retry.jitter_percent", policy.jitter_percent.into(), (0, 100))
 }
 

@@ -251,12 +251,13 @@ fn expired_rows_are_removed_in_groups_and_completely() {
     for round in 0..3 {
         let short = TaskSpec {
             retention_ms: 1,
-            deadline_at_ms: 1,
+            deadline_at_ms: rig.now_ms + 1,
             ..spec("q")
         };
         let mut request = enqueue(vec![short; 1_000]);
         request.request_id = format!("r{round}");
         rig.apply_unchecked(vec![command(request)]);
+        rig.pass_to(rig.now_ms + 1);
         let purge = PurgeQueueRequest {
             namespace: "default".into(),
             queue: "q".into(),
@@ -292,6 +293,43 @@ fn expired_rows_are_removed_in_groups_and_completely() {
         .collect::<std::collections::BTreeSet<_>>()
         .len();
     assert_eq!(rows(&rig), before + revisions);
+}
+
+#[test]
+fn a_page_of_events_ends_when_it_is_large_enough() {
+    let mut rig = Rig::new();
+    let before = rig.machine.applied_index();
+    // Marks are the events that a user can make long.
+    let entries = 3 * limits::EVENT_PAGE_BYTES / (100 * limits::MARK_BYTES_MAX);
+    for _ in 0..entries {
+        let mark = || ScheduleTimerRequest {
+            namespace: "default".into(),
+            delay_ms: 1,
+            action: Some(TimerAction {
+                action: Some(timer_action::Action::Mark("m".repeat(limits::MARK_BYTES_MAX))),
+            }),
+            ..Default::default()
+        };
+        rig.apply_unchecked((0..100).map(|_| command(mark())).collect());
+        rig.pass_to(rig.now_ms + 1);
+    }
+    let (mut pages, mut marks, mut after) = (0, 0, before);
+    loop {
+        let page = rig.machine.events_after(after, usize::MAX).unwrap();
+        let Some(last) = page.last() else { break };
+        let largest = 100 * (limits::MARK_BYTES_MAX + 200);
+        let bytes: usize = page.iter().map(Message::encoded_len).sum();
+        assert!(bytes <= limits::EVENT_PAGE_BYTES + largest, "{bytes}");
+        assert!(last.revision > after, "whole revisions, and at least one");
+        after = last.revision;
+        marks += page
+            .iter()
+            .filter(|event| event.kind() == EventKind::TimerFired)
+            .count();
+        pages += 1;
+    }
+    assert!((3..=5).contains(&pages), "{pages}");
+    assert_eq!(marks, 100 * entries, "nothing is left out");
 }
 
 #[test]

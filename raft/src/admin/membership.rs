@@ -29,10 +29,9 @@ impl Admin {
         metrics.membership_config.membership().clone()
     }
 
-    fn peer(&self, id: NodeId) -> Option<Peer> {
-        let membership = self.membership();
-        let address = membership.get_node(&id)?.addr.clone();
-        Some(Peer { id, address })
+    /// The member with this id.
+    pub fn peer(&self, id: NodeId) -> Option<Peer> {
+        Some(Peer::new(&id, self.membership().get_node(&id)?))
     }
 
     fn is_voter(&self, id: NodeId) -> bool {
@@ -40,14 +39,15 @@ impl Admin {
     }
 
     pub(super) async fn add_learner(&self, node: &wire::Node) -> Result<(), Failure> {
-        if let Some(member) = self.peer(node.id) {
-            return match member.address == node.address {
-                true => Ok(()),
-                false => Err(AdminError::AlreadyMember {
-                    node: node.id,
-                    address: member.address,
-                }
-                .into()),
+        if let Some(Peer { address, .. }) = self.peer(node.id) {
+            return if address == node.address {
+                Ok(())
+            } else if self.members().len() == 1 {
+                // There is nobody else who would dial the old address.
+                let moved = BTreeMap::from([(node.id, BasicNode::new(&node.address))]);
+                self.change(ChangeMembers::SetNodes(moved)).await
+            } else {
+                Err(AdminError::AlreadyMember { node: node.id, address }.into())
             };
         }
         written(

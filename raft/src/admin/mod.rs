@@ -10,10 +10,13 @@ mod upgrade;
 use std::sync::Arc;
 use std::time::Duration;
 
+use futures::future::join_all;
+use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
 pub use self::error::{AdminError, LaggingNode};
+use crate::clock::Clock;
 use crate::leadership::{self, Leadership};
 use crate::options::Timings;
 use crate::propose::Proposer;
@@ -63,6 +66,10 @@ impl Admin {
             let attempt = match (&seen.leader, seen.is_this_node) {
                 (_, true) => self.execute(&action, deadline).await,
                 (Some(leader), false) => self.forward(leader, &action, deadline).await,
+                (None, false) if self.peer(self.node_id).is_none() => {
+                    let text = format!("node {} is not a member of the cluster: ask another node", self.node_id);
+                    Err(AdminError::Refused(text).into())
+                }
                 (None, false) => Err(Failure::NotLeader),
             };
             match attempt {
@@ -125,14 +132,44 @@ impl Admin {
         }
     }
 
+    /// The members of the cluster, as this node knows them, and whether each has a vote.
+    pub fn members(&self) -> Vec<(Peer, bool)> {
+        let metrics = self.raft.server_metrics();
+        let metrics = metrics.borrow_watched();
+        let membership = metrics.membership_config.membership();
+        let has_vote = |id: &NodeId| membership.voter_ids().any(|voter| voter == *id);
+        let members = membership.nodes();
+        members.map(|(id, node)| (Peer::new(id, node), has_vote(id))).collect()
+    }
+
+    /// The voters, this node among them if it is one.
+    pub fn voters(&self) -> Vec<Peer> {
+        let voters = self.members().into_iter().filter(|(_, voter)| *voter);
+        voters.map(|(peer, _)| peer).collect()
+    }
+
     /// Asks a node what it is.
     pub async fn node_info(&self, peer: &Peer) -> Option<wire::NodeInfo> {
+        self.ask(peer, Method::NodeInfo).await
+    }
+
+    /// The voters' wall clocks, in milliseconds since the Unix epoch; `None` for one that does not answer.
+    pub async fn wall_clocks(&self, own: &dyn Clock) -> Vec<Option<u64>> {
+        let voters = self.voters();
+        join_all(voters.iter().map(|voter| async move {
+            if voter.id == self.node_id {
+                return Some(own.wall_ms());
+            }
+            let answer: wire::WallClock = self.ask(voter, Method::WallClock).await?;
+            Some(answer.wall_ms)
+        }))
+        .await
+    }
+
+    /// A question without words, and its answer if there is one in time.
+    async fn ask<M: prost::Message + Default>(&self, peer: &Peer, method: Method) -> Option<M> {
         let timeout = self.timings.election_max;
-        let reply = self
-            .transport
-            .call(peer, Method::NodeInfo, bytes::Bytes::new(), timeout)
-            .await
-            .ok()?;
-        wire::decode(reply).ok()
+        let reply = self.transport.call(peer, method, bytes::Bytes::new(), timeout).await;
+        wire::decode(reply.ok()?).ok()
     }
 }

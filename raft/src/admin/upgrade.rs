@@ -1,15 +1,11 @@
 //! Raising the machine version: never before every voter can run it.
 
-use std::collections::BTreeSet;
-
 use futures::future::join_all;
-use openraft::async_runtime::watch::WatchReceiver;
 use tarn_proto::v1::{self, command, outcome};
 use tokio::time::Instant;
 
 use super::{Admin, AdminError, Failure, LaggingNode};
 use crate::propose::ProposeError;
-use crate::transport::Peer;
 
 impl Admin {
     /// Asks every voter, and proposes the version if all of them support it. Returns the version in force.
@@ -47,19 +43,7 @@ impl Admin {
 
     /// The voters that cannot run a version, this node included.
     async fn lagging(&self, version: u32) -> Vec<LaggingNode> {
-        let voters: Vec<Peer> = {
-            let metrics = self.raft.server_metrics();
-            let metrics = metrics.borrow_watched();
-            let membership = metrics.membership_config.membership();
-            let voters: BTreeSet<_> = membership.voter_ids().collect();
-            let nodes = membership.nodes().filter(|(id, _)| voters.contains(id));
-            nodes
-                .map(|(id, node)| Peer {
-                    id: *id,
-                    address: node.addr.clone(),
-                })
-                .collect()
-        };
+        let voters = self.voters();
         let answers = join_all(voters.iter().map(|voter| async move {
             let version_max = match voter.id == self.node_id {
                 true => Some(self.version_max),

@@ -6,6 +6,7 @@
 //!       files/          an engine's checkpoint
 //!   snapshots/building/             under construction: rubbish after a crash
 //!   snapshots/incoming-9f86…/       arriving from the leader: continued after an interruption
+//!   snapshots/arrived-9f86…/        complete, until it is installed: out of the reach of the next that arrives
 //!   snapshots/removing-s0000…/      an old one on its way out: rubbish after a crash
 //! ```
 //!
@@ -36,6 +37,7 @@ const MANIFEST: &str = "MANIFEST";
 const FILES: &str = "files";
 const BUILDING: &str = "building";
 const INCOMING: &str = "incoming-";
+const ARRIVED: &str = "arrived-";
 const REMOVING: &str = "removing-";
 
 /// The snapshots of this node.
@@ -70,7 +72,7 @@ impl SnapshotStore {
     /// Finds the newest snapshot and removes what an interruption left.
     pub fn open(root: PathBuf) -> Result<Self, io::Error> {
         dir::create_durably(&root).map_err(storage)?;
-        let mut newest: Option<SnapshotDir> = None;
+        let mut found = Vec::new();
         for entry in fs::read_dir(&root)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -81,20 +83,12 @@ impl SnapshotStore {
                 dir::remove_durably(&path).map_err(storage)?;
                 continue;
             }
-            let found = SnapshotDir::open(path)?;
-            let older = match newest.take() {
-                Some(best) if best.meta.last_log_id >= found.meta.last_log_id => {
-                    newest = Some(best);
-                    Some(found)
-                }
-                best => {
-                    newest = Some(found);
-                    best
-                }
-            };
-            if let Some(older) = older {
-                older.obsolete.store(true, Ordering::Relaxed);
-            }
+            found.push(SnapshotDir::open(path)?);
+        }
+        found.sort_by_key(|snapshot| snapshot.meta.last_log_id);
+        let newest = found.pop();
+        for older in found {
+            older.obsolete.store(true, Ordering::Relaxed);
         }
         Ok(Self {
             root,
@@ -158,10 +152,14 @@ impl SnapshotStore {
         if newer_exists {
             // One from the leader was installed while this one was built.
             snapshot.obsolete.store(true, Ordering::Relaxed);
-        } else if let Some(previous) = current.replace(snapshot.clone())
-            && previous.path() != path
-        {
-            previous.obsolete.store(true, Ordering::Relaxed);
+        } else {
+            snapshot.obsolete.store(false, Ordering::Relaxed);
+            if let Some(previous) = current
+                .replace(snapshot.clone())
+                .filter(|previous| previous.path() != path)
+            {
+                previous.obsolete.store(true, Ordering::Relaxed);
+            }
         }
         Ok(())
     }
@@ -357,6 +355,30 @@ mod tests {
         assert_eq!(found.meta().last_log_id, label(20).last_log_id);
         assert_eq!(found.manifest.files.len(), 2);
         assert!(!temp.path().join(BUILDING).exists());
+    }
+
+    #[test]
+    fn a_snapshot_that_goes_loses_its_name_before_its_files() {
+        let temp = tempfile::tempdir().unwrap();
+        let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+        let snapshot = build(&store, 10, b"ten");
+        let path = snapshot.path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        // The new name is taken, so that the removal ends after its first step: nothing may be gone by then.
+        let rubbish = temp.path().join(format!("{REMOVING}{name}"));
+        fs::create_dir(&rubbish).unwrap();
+        fs::write(rubbish.join("in the way"), b"").unwrap();
+        assert!(remove(&path).is_err());
+        for file in &snapshot.manifest.files {
+            assert!(snapshot.file(file).exists(), "{}", file.name);
+        }
+        // What a crash left after the first step is no snapshot, and goes.
+        let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+        assert!(store.current().is_some() && !rubbish.exists());
+        fs::rename(&path, &rubbish).unwrap();
+        fs::remove_file(rubbish.join(FILES).join("CURRENT")).unwrap();
+        let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+        assert!(store.current().is_none() && !rubbish.exists());
     }
 
     #[test]

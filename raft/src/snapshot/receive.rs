@@ -7,11 +7,14 @@
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 use tarn_storage::dir;
 
-use super::{FILES, INCOMING, MANIFEST, SnapshotDir, SnapshotStore, hash_file, parse_manifest, short_hash, storage};
+use super::{
+    ARRIVED, FILES, INCOMING, MANIFEST, SnapshotDir, SnapshotStore, hash_file, parse_manifest, short_hash, storage,
+};
 use crate::convert;
 use crate::transport::PeerError;
 use crate::types::Vote;
@@ -117,7 +120,7 @@ impl Incoming {
     }
 
     /// Checks that everything arrived, and makes it durable. A file that is not what it should be is removed, so that it
-    /// is sent again. Blocks on the disk.
+    /// is sent again. Unless it is published, it goes when it is dropped. Blocks on the disk.
     pub fn finish(self) -> Result<SnapshotDir, PeerError> {
         let files = self.dir.join(FILES);
         for file in &self.manifest.files {
@@ -159,7 +162,14 @@ impl Incoming {
         }
         dir::fsync_tree(&files).map_err(storage)?;
         dir::write_atomically(&self.dir.join(MANIFEST), &self.manifest_bytes).map_err(storage)?;
-        SnapshotDir::open(self.dir)
+        // The next offer removes what is still arriving, and its sender may come while this one is being installed.
+        let arrived = self
+            .dir
+            .with_file_name(format!("{ARRIVED}{}", short_hash(&self.manifest_bytes)));
+        dir::rename_durably(&self.dir, &arrived).map_err(storage)?;
+        let snapshot = SnapshotDir::open(arrived)?;
+        snapshot.obsolete.store(true, Ordering::Relaxed);
+        Ok(snapshot)
     }
 }
 
@@ -228,6 +238,23 @@ mod tests {
         pair.receiver.publish(&Arc::new(arrived)).unwrap();
         let published = pair.receiver.current().unwrap();
         assert_eq!(published.meta().last_log_id, pair.snapshot.meta().last_log_id);
+    }
+
+    #[tokio::test]
+    async fn an_offer_leaves_the_snapshot_alone_that_is_being_installed() {
+        let pair = pair();
+        let arrived = Arc::new(receive(&pair, &frames(&pair, vec![]).await).unwrap());
+        let temp = tempfile::tempdir().unwrap();
+        let next = build(&SnapshotStore::open(temp.path().into()).unwrap(), 9, b"next");
+        pair.receiver.offered(next.manifest_bytes.clone()).unwrap();
+        pair.receiver.publish(&arrived).unwrap();
+        arrived.copy_state(&temp.path().join("state")).unwrap();
+        assert_eq!(fs::read_dir(&pair.receiver.root).unwrap().count(), 1);
+
+        // One that is not installed after all leaves nothing.
+        pair.receiver.publish(&next).unwrap();
+        drop((arrived, receive(&pair, &frames(&pair, vec![]).await).unwrap()));
+        assert_eq!(fs::read_dir(&pair.receiver.root).unwrap().count(), 1);
     }
 
     #[tokio::test]

@@ -6,6 +6,7 @@ mod support;
 mod failures;
 mod membership;
 mod service;
+mod time;
 mod versions;
 
 /// Two threads for the nodes of a test, as on the smallest machine that is promised to work.

@@ -5,7 +5,7 @@ use std::time::Duration;
 use tarn_raft::{AdminError, Instant, Limits, Role};
 
 use super::cluster_test;
-use super::support::{Cluster, VERSIONS, address, enqueued, soon, status};
+use super::support::{Cluster, PATIENCE, VERSIONS, address, enqueued, soon, status};
 
 /// A snapshot every 60 entries, and hardly a log behind it.
 const SMALL: Limits = Limits {
@@ -81,7 +81,8 @@ cluster_test! {
         assert_eq!(unknown, Err(AdminError::UnknownNode { node: 9 }));
         cluster.node(follower).remove(follower, soon()).await.unwrap();
         cluster.kill(follower).await;
-        assert_eq!(cluster.converged().await.members.len(), 2);
+        let status = cluster.converged().await;
+        assert_eq!((status.members.len(), status.applied.node_id_max), (2, 3));
 
         let leader = cluster.leader().await;
         cluster.node(leader).remove(leader, soon()).await.unwrap();
@@ -90,6 +91,24 @@ cluster_test! {
         enqueued(cluster.node(last), "alone").await;
         let only = cluster.node(last).remove(last, soon()).await;
         assert_eq!(only, Err(AdminError::LastVoter { node: last }));
+    }
+}
+
+cluster_test! {
+    async fn the_highest_id_is_remembered_over_removal_snapshot_and_restart() {
+        let mut cluster = Cluster::founded_with(1, VERSIONS, SMALL).await;
+        cluster.node(1).add_learner(7, address(7), soon()).await.unwrap();
+        cluster.node(1).remove(7, soon()).await.unwrap();
+        enqueue_many(&cluster, "a", 150).await;
+        status(cluster.node(1), |status| status.purged_index > 50).await;
+        cluster.kill(1).await;
+        cluster.start(1, VERSIONS).await;
+        assert_eq!(cluster.node(1).applied().borrow().node_id_max, 7);
+        cluster.leader().await;
+        cluster.start(2, VERSIONS).await;
+        cluster.node(1).add_learner(2, address(2), soon()).await.unwrap();
+        assert_eq!(cluster.converged().await.applied.node_id_max, 7);
+        assert_eq!(cluster.node(2).status().unwrap().applied.node_id_max, 7, "it came by snapshot");
     }
 }
 
@@ -122,6 +141,30 @@ cluster_test! {
             Err(AdminError::NotVoter { node: 2 })
         );
         cluster.node(1).remove(2, deadline()).await.unwrap();
+    }
+}
+
+cluster_test! {
+    async fn a_node_that_is_no_member_says_so_at_once() {
+        let mut cluster = Cluster::empty();
+        let node = cluster.start(3, VERSIONS).await;
+        let asked = Instant::now();
+        let refused = node.remove(2, soon()).await.unwrap_err();
+        assert!(matches!(&refused, AdminError::Refused(text) if text.contains("node 3 is not a member")), "{refused}");
+        assert!(asked.elapsed() < PATIENCE / 2);
+    }
+}
+
+cluster_test! {
+    async fn the_only_member_may_move_and_others_may_not() {
+        let cluster = Cluster::founded(1).await;
+        cluster.node(1).add_learner(1, "elsewhere:1".into(), soon()).await.unwrap();
+        status(cluster.node(1), |status| status.members[0].peer.address == "elsewhere:1").await;
+        assert!(cluster.node(1).status().unwrap().members[0].voter);
+        enqueued(cluster.node(1), "moved").await;
+        cluster.node(1).add_learner(2, address(2), soon()).await.unwrap();
+        let refused = cluster.node(1).add_learner(1, address(1), soon()).await;
+        assert_eq!(refused, Err(AdminError::AlreadyMember { node: 1, address: "elsewhere:1".into() }));
     }
 }
 

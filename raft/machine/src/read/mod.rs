@@ -11,6 +11,7 @@ pub use events::Compacted;
 use crate::Machine;
 use crate::domain::parse_id;
 use crate::reject;
+use crate::rows::WorkerRow;
 
 /// Entries on a page where the request says nothing, and at most.
 const PAGE: (u32, u32) = (100, 1_000);
@@ -22,16 +23,22 @@ impl Machine {
     ///
     /// False for a worker that is unknown, draining, or holds as many tasks as it may.
     pub fn has_ready_task_for(&self, worker_id: &str) -> bool {
-        let Ok(id) = parse_id(worker_id, "worker_id") else {
-            return false;
-        };
-        let Some(worker) = self.ix.workers.get(&id) else {
-            return false;
-        };
         let any = WorkerCapabilities::default();
-        !worker.draining
-            && self.ix.held_by(id) < crate::limits::WORKER_TASKS_MAX
-            && self.ix.has_ready_for(worker.capabilities.as_ref().unwrap_or(&any))
+        self.leasing(worker_id).is_some_and(|(id, worker)| {
+            self.ix.held_by(id) < crate::limits::WORKER_TASKS_MAX
+                && self.ix.has_ready_for(worker.capabilities.as_ref().unwrap_or(&any))
+        })
+    }
+
+    /// Whether the worker is registered and not draining. Every other one is refused a lease.
+    pub fn may_lease(&self, worker_id: &str) -> bool {
+        self.leasing(worker_id).is_some()
+    }
+
+    fn leasing(&self, worker_id: &str) -> Option<(u64, &WorkerRow)> {
+        let id = parse_id(worker_id, "worker_id").ok()?;
+        let worker = self.ix.workers.get(&id).filter(|worker| !worker.draining)?;
+        Some((id, worker))
     }
 
     /// Tasks that are ready, whoever can run them. Cheap: for whoever decides how many leases to propose.

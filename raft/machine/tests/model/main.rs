@@ -39,8 +39,9 @@ const STEPS: u64 = 160;
 const CASES_FOR_A_FLAW: u64 = 150;
 
 /// What the scripts of one run of the suite must come across: refusals that depend on the state, and how tasks fare.
-const EXPECTED: [&str; 62] = [
+const EXPECTED: [&str; 63] = [
     "CANCEL_NOT_REQUESTED",
+    "DEADLINE_PASSED",
     "DEPENDENCY_NOT_FOUND",
     "JOIN_TOKEN_EXISTS",
     "JOIN_TOKEN_INVALID",

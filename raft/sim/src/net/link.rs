@@ -45,6 +45,7 @@ fn may_arrive_twice(method: Method) -> bool {
         | Method::Propose
         | Method::ReadIndex
         | Method::NodeInfo
+        | Method::WallClock
         | Method::SnapshotOffer => true,
         Method::TransferLeader | Method::Admin | Method::Diverged => false,
     }

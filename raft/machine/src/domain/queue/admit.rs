@@ -28,6 +28,14 @@ pub enum Dangling {
 /// The command: accepts the tasks, all or none.
 pub fn enqueue(txn: &mut Txn<'_>, request: EnqueueRequest) -> Result<EnqueueResponse, Refusal> {
     let ns = txn.namespace(&request.namespace)?;
+    if request
+        .tasks
+        .iter()
+        .any(|spec| (1..=txn.now).contains(&spec.deadline_at_ms))
+    {
+        let message = "the deadline has passed already: name a later one, or none";
+        return Err(reject::invalid("DEADLINE_PASSED", "tasks.deadline_at_ms", message).into());
+    }
     let ids = admit(txn, ns, request.tasks, Dangling::Refuse)?;
     Ok(EnqueueResponse {
         task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect(),

@@ -75,16 +75,17 @@ impl Generator {
             spec.not_before_at_ms = nameable(now + self.dice.below(2 * MINUTE)).saturating_sub(20 * SECOND);
         }
         if self.dice.chance(12) {
-            spec.deadline_at_ms = match self.dice.below(8) {
+            // One that has passed refuses the whole batch, so it is rare.
+            spec.deadline_at_ms = match self.dice.below(80) {
                 0 => now.saturating_sub(SECOND).max(1),
-                1 if spec.not_before_at_ms != 0 => spec.not_before_at_ms,
+                1..11 if spec.not_before_at_ms != 0 => spec.not_before_at_ms,
                 _ => nameable(now + self.dice.between(1, 5 * MINUTE)),
             };
         }
         if self.dice.chance(15) {
             spec.attempt_timeout_ms = self.dice.between(1, 40 * SECOND);
         }
-        if self.theme.stubborn && self.dice.chance(60) {
+        if self.theme.stubborn && self.dice.chance(85) {
             spec.retry = Some(RetryPolicy {
                 max_attempts: 40,
                 initial_backoff_ms: 1,

@@ -111,6 +111,10 @@ impl Model {
 
     pub(super) fn enqueue(&mut self, request: EnqueueRequest) -> Result<EnqueueResponse, &'static str> {
         let ns = self.namespace(&request.namespace)?;
+        let late = |task: &TaskSpec| task.deadline_at_ms != 0 && task.deadline_at_ms <= self.now;
+        if request.tasks.iter().any(late) {
+            return Err("DEADLINE_PASSED");
+        }
         let ids = self.admit(ns, request.tasks, false)?;
         Ok(EnqueueResponse {
             task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect(),

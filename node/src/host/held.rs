@@ -1,0 +1,99 @@
+//! The tasks that a host holds, by the fencing tokens of their leases.
+//!
+//! By token and not by task, because a task can come back under a new lease before the attempt under the old one has ended.
+
+use std::collections::HashMap;
+use std::sync::{Mutex, MutexGuard};
+
+use tarn_proto::v1;
+use tokio_util::sync::CancellationToken;
+
+/// What a host holds.
+#[derive(Default)]
+pub(super) struct Held(Mutex<HashMap<u64, Holding>>);
+
+struct Holding {
+    lease: v1::TaskLease,
+    cancel: CancellationToken,
+    /// Set before `cancel` is: why.
+    lost: bool,
+}
+
+impl Held {
+    /// An attempt begins under this lease; `cancel` stops it.
+    pub fn add(&self, lease: v1::TaskLease, cancel: CancellationToken) {
+        let (token, lost) = (lease.token, false);
+        self.lock().insert(token, Holding { lease, cancel, lost });
+    }
+
+    /// The attempt under this token has ended, and was reported.
+    pub fn remove(&self, token: u64) {
+        self.lock().remove(&token);
+    }
+
+    /// Every lease, to be renewed.
+    pub fn leases(&self) -> Vec<v1::TaskLease> {
+        self.lock().values().map(|holding| holding.lease.clone()).collect()
+    }
+
+    /// Stops an attempt that somebody cancelled, or whose lease was lost.
+    pub fn obey(&self, report: &v1::LeaseReport) {
+        let mut held = self.lock();
+        let Some(holding) = held.get_mut(&report.token) else {
+            return;
+        };
+        match report.status() {
+            v1::LeaseStatus::CancelRequested => holding.cancel.cancel(),
+            v1::LeaseStatus::Lost => {
+                holding.lost = true;
+                holding.cancel.cancel();
+            }
+            v1::LeaseStatus::Held | v1::LeaseStatus::Unspecified => {}
+        }
+    }
+
+    /// Whether the lease is gone, so that nobody wants to hear of the attempt.
+    pub fn is_lost(&self, token: u64) -> bool {
+        self.lock().get(&token).is_none_or(|holding| holding.lost)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, HashMap<u64, Holding>> {
+        self.0.lock().expect("no holder of this lock panics")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_attempts_at_one_task_are_two_things() {
+        let held = Held::default();
+        let lease = |token| v1::TaskLease {
+            task_id: "t".into(),
+            token,
+            ..v1::TaskLease::default()
+        };
+        let (first, second) = (CancellationToken::new(), CancellationToken::new());
+        held.add(lease(7), first.clone());
+        held.add(lease(9), second.clone());
+        let mut report = v1::LeaseReport {
+            task_id: "t".into(),
+            token: 7,
+            ..v1::LeaseReport::default()
+        };
+        report.set_status(v1::LeaseStatus::Lost);
+        held.obey(&report);
+        assert!(first.is_cancelled() && held.is_lost(7));
+        assert!(!second.is_cancelled() && !held.is_lost(9));
+
+        // The end of the first attempt does not make the second one's lease lapse.
+        held.remove(7);
+        assert!(held.is_lost(7) && !held.is_lost(9));
+        assert_eq!(held.leases(), [lease(9)]);
+        report.token = 9;
+        report.set_status(v1::LeaseStatus::CancelRequested);
+        held.obey(&report);
+        assert!(second.is_cancelled() && !held.is_lost(9));
+    }
+}
