@@ -211,9 +211,11 @@ impl Host {
         self.paused = false;
         let missed = std::mem::take(&mut self.missed_ms);
         if let Some(process) = &self.process {
+            disk::set_current(Some(self.disk.clone()));
             process
                 .runtime
                 .block_on(tokio::time::advance(Duration::from_millis(missed)));
+            disk::set_current(None);
         }
         for delivery in std::mem::take(&mut self.backlog) {
             self.deliver(delivery);

@@ -4,9 +4,12 @@ use std::collections::BTreeSet;
 
 use tarn_invariants::leases::{Holding, no_overlaps};
 use tarn_invariants::tasks::{EVERY_TASK_ENDS, every_task_ends, no_task_lost};
+use tarn_invariants::timers::never_early;
 use tarn_invariants::{Invariant, Violation};
 use tarn_machine::ids::Id;
-use tarn_proto::v1::{EventKind, GetTaskRequest, ListTasksRequest, Task, TaskState};
+use tarn_proto::v1::{
+    EventKind, GetTaskRequest, ListTasksRequest, ListTimersRequest, Task, TaskState, Timer, TimerState,
+};
 use tarn_raft::{Machine, NodeId};
 
 use crate::work::NAMESPACE;
@@ -52,10 +55,33 @@ pub fn drained(world: &World) -> bool {
     !open && open_timer(world).is_none()
 }
 
+/// A timer that somebody was told is scheduled, and that has not fired, as the leader's state has it.
 fn open_timer(world: &World) -> Option<String> {
+    let fired: BTreeSet<String> = look(world, timers)?
+        .into_iter()
+        .filter(|timer| timer.state() == TimerState::Fired)
+        .map(|timer| timer.timer_id)
+        .collect();
     let ledger = world.ledger.lock();
-    let open = |timer: &&String| !ledger.no_longer_due.contains(*timer) && world.watcher.fired(timer).is_none();
+    let open = |timer: &&String| !ledger.no_longer_due.contains(*timer) && !fired.contains(*timer);
     ledger.timers.keys().find(open).cloned()
+}
+
+fn timers(machine: &Machine) -> Vec<Timer> {
+    let mut all = Vec::new();
+    let mut request = ListTimersRequest {
+        namespace: NAMESPACE.into(),
+        page_size: 1_000,
+        ..ListTimersRequest::default()
+    };
+    while let Ok(mut page) = machine.list_timers(&request) {
+        all.append(&mut page.timers);
+        if page.next_page_token.is_empty() {
+            break;
+        }
+        request.page_token = page.next_page_token;
+    }
+    all
 }
 
 /// What has not ended in time.
@@ -74,7 +100,13 @@ pub fn undrained(world: &World) -> Violation {
     });
     EVERY_TASK_ENDS.violated(match (open.flatten(), open_timer(world)) {
         (Some(task), _) => format!("nothing is wrong any more, and task {task}"),
-        (None, Some(timer)) => format!("nothing is wrong any more, and timer {timer} has not fired"),
+        (None, Some(timer)) => {
+            let known = look(world, timers).and_then(|all| all.into_iter().find(|found| found.timer_id == timer));
+            let now_ms = look(world, Machine::now_ms).unwrap_or(0);
+            let due_ms = world.ledger.lock().timers.get(&timer).copied().unwrap_or(0);
+            let found = known.map_or("not found", |known| known.state().as_str_name());
+            format!("nothing is wrong any more, and timer {timer} is {found}, due at {due_ms}, and it is {now_ms}")
+        }
         (None, None) => "nothing is wrong any more, and nobody leads".to_owned(),
     })
 }
@@ -149,6 +181,11 @@ pub fn judge(world: &mut World) -> Result<(), Failure> {
     for task in all.iter().filter(|task| task.state() == TaskState::Succeeded) {
         let token = task.attempts.last().map_or(0, |attempt| attempt.token);
         ledger.succeeded(&task.task_id, token, &task.result)?;
+    }
+    for timer in look(world, timers).into_iter().flatten() {
+        if timer.state() == TimerState::Fired {
+            never_early(&timer.timer_id, timer.due_at_ms, timer.fired_at_ms)?;
+        }
     }
     named_leases(world)?;
     Ok(())

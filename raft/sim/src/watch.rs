@@ -86,11 +86,6 @@ impl Watcher {
         &self.events
     }
 
-    /// When a timer fired, if it did.
-    pub fn fired(&self, timer: &str) -> Option<u64> {
-        self.fired.get(timer).copied()
-    }
-
     /// A timer was scheduled, and somebody was told so.
     ///
     /// # Errors

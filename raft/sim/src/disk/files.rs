@@ -96,16 +96,25 @@ fn rebuild_directory(
         Some(Durable::Directory(names)) => names.clone(),
         _ => BTreeMap::new(),
     };
-    let present = live.map(names).transpose()?.unwrap_or_default();
+    // Where nobody can reach the directory any more, it is as it was flushed.
+    let present = live.map(names).transpose()?.unwrap_or_else(|| flushed.clone());
+    let place_of = |inode: u64| present.iter().find(|(_, there)| **there == inode).map(|(name, _)| name);
+    // A file system renames as a whole: what has two names has the old one or the new one.
+    let renamed = flushed
+        .iter()
+        .filter(|(name, inode)| place_of(**inode).is_some_and(|now| now != *name));
+    let renamed: BTreeMap<u64, bool> = renamed.map(|(_, inode)| (*inode, dice.percent(50))).collect();
     let all: BTreeSet<&String> = flushed.keys().chain(present.keys()).collect();
     for name in all {
         let (before, now) = (flushed.get(name), present.get(name));
-        let kept = match before == now || dice.percent(50) {
-            true => before,
-            false => now,
+        let moved = |inode: Option<&u64>| inode.and_then(|inode| renamed.get(inode)).copied();
+        let newer = match (moved(now), moved(before)) {
+            _ if before == now => true,
+            (Some(newer), _) | (None, Some(newer)) => newer,
+            (None, None) => dice.percent(50),
         };
-        if let Some(kept) = kept {
-            let path = live.map(|live| live.join(name));
+        if let Some(kept) = if newer { now } else { before } {
+            let path = live.zip(place_of(*kept)).map(|(live, place)| live.join(place));
             rebuild(durable, *kept, path.as_deref(), &to.join(name), dice)?;
         }
     }
@@ -207,7 +216,9 @@ mod tests {
         let outcomes: Vec<_> = (0..64).map(|seed| left(&from, &to, seed)).collect();
         assert!(outcomes.iter().any(|files| files.contains_key("old")));
         assert!(outcomes.iter().any(|files| files.contains_key("new")));
+        assert!(outcomes.iter().all(|files| files.len() == 1), "never both, never none");
         flush(&from);
+        assert_eq!(left(&from, &to, 1).into_values().collect::<Vec<_>>(), ["x"]);
         assert_eq!(left(&from, &to, 1).into_keys().collect::<Vec<_>>(), ["new"]);
     }
 }
