@@ -50,29 +50,33 @@ pub const TESTS: &[Test] = &[
         3,
         "every acknowledged submission ends exactly once, with many workers",
         &["queue"],
-        &["kill", "partition", "pause", "slow"],
+        &["kill", "partition", "pause", "slow", "disk-full", "disk-errors"],
         "",
     ),
-    waits(
+    runs(
         4,
-        "the same, and disks lose what was not synced",
-        "the failing file system",
+        "the same, and disks lose what was not synced: on one node, a minority, a majority, all",
+        &["queue"],
+        &["power-loss", "power-loss-all"],
+        "",
     ),
-    waits(
+    runs(
         5,
-        "the same, and bytes of a minority's disks are damaged",
-        "the failing file system",
+        "the same, and bytes of a minority's logs, states, snapshots and metadata are damaged",
+        &["queue"],
+        &["disk-damage"],
+        "a damaged node stops and is replaced; it does not repair itself",
     ),
     waits(
         6,
         "the same, and every node's disk is damaged at another place",
-        "the failing file system",
+        "the repair of damaged logs from peers",
     ),
     runs(
         7,
         "a node whose disk is gone is replaced without loss",
         &["queue"],
-        &["membership"],
+        &["membership", "disk-damage"],
         "the dead node's data is never used again; its successor joins with an empty disk",
     ),
     runs(
@@ -106,7 +110,7 @@ pub const TESTS: &[Test] = &[
     runs(
         12,
         "a task is always either waiting, running or ended, whatever crashes between the steps",
-        &["queue"],
+        &["queue", "dependencies"],
         &["kill", "kill-all"],
         "kills between the durable steps themselves are in raft/tests/crash; tarn has no slots for concurrency yet",
     ),
@@ -205,8 +209,8 @@ pub const TESTS: &[Test] = &[
         32,
         "one slow node slows down, and does not stop, the others",
         &["register", "queue"],
-        &["slow"],
-        "links only; the figures tell latency, no bound is judged",
+        &["slow", "disk-slow"],
+        "the figures tell latency, no bound is judged",
     ),
     elsewhere(
         33,

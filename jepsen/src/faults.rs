@@ -37,6 +37,8 @@ pub enum Phase {
     Work,
     /// Clients still work, and no fault is left.
     Calm,
+    /// Clients are told to finish what they are at.
+    Stop,
     /// Clients have stopped; accepted work ends.
     Drain,
     /// Everything has ended.

@@ -183,7 +183,8 @@ pub fn of(history: &[Event]) -> Figures {
     let faults = faults::faults(history);
     let last = history.last().map_or(0, |event| event.time_ns);
     let from = faults::phase(history, Phase::Work).unwrap_or(0);
-    let to = faults::phase(history, Phase::Drain).unwrap_or(last).max(from);
+    // From here on fewer and fewer clients work, and what they do not do is nobody's failure.
+    let to = faults::phase(history, Phase::Stop).unwrap_or(last).max(from);
     let mut figures = Figures {
         seconds: (to - from) as f64 / 1e9,
         longest_gap: longest_gap(&operations, &faults, from, to),

@@ -224,15 +224,18 @@ fn divide(killed: SystemTime, acknowledged: SystemTime, term: u64, changes: &[Ch
     })
 }
 
+/// One part of the time of a kill.
+type Part = fn(&Kill) -> f64;
+
 impl Measured {
     fn of(kills: Vec<Kill>) -> Self {
-        let parts: [(&str, fn(&Kill) -> f64); 3] = [
+        let parts: [(&str, Part); 3] = [
             ("detection", |kill| kill.detection_ms),
             ("election", |kill| kill.election_ms),
             ("first commit", |kill| kill.first_commit_ms),
         ];
-        let spread = |part: fn(&Kill) -> f64| Spread::of(kills.iter().map(|kill| (part(kill) * 1e6) as u64).collect());
-        let sum = |part: fn(&Kill) -> f64| kills.iter().map(part).sum::<f64>();
+        let spread = |part: Part| Spread::of(kills.iter().map(|kill| (part(kill) * 1e6) as u64).collect());
+        let sum = |part: Part| kills.iter().map(part).sum::<f64>();
         let dominant = parts
             .iter()
             .max_by(|one, other| sum(one.1).total_cmp(&sum(other.1)))

@@ -63,9 +63,8 @@ pub fn draw(seed: u64, time: Duration, rhythms: &[Rhythm]) -> Schedule {
 /// Fills a lane with faults, one after the other.
 fn fill(begin: Duration, end: Duration, lane: &[usize], rhythms: &[Rhythm], rng: &mut StdRng) -> Vec<Step> {
     let mut steps = Vec::new();
-    let mut turn = lane.iter().cycle();
     let mut at = begin + Duration::from_millis(rng.random_range(200..1_000));
-    while let Some(&nemesis) = turn.next() {
+    for &nemesis in lane.iter().cycle() {
         if at + SHORTEST > end {
             break;
         }

@@ -135,32 +135,49 @@ fn nth(options: &SoakOptions, number: usize, folder: &Folder) -> RunOptions {
         .filter(|nemesis| !run::clash(&workload, nemesis))
         .cloned()
         .collect();
-    let nemeses = if nemeses.is_empty() || (round + number) % MIXED_EVERY == MIXED_EVERY - 1 {
+    // Neighbouring runs of one round differ in their nemesis too.
+    let turn = round + number % workloads;
+    let nemeses = if nemeses.is_empty() || turn % MIXED_EVERY == MIXED_EVERY - 1 {
         nemeses
     } else {
-        // Neighbouring runs of one round differ in their nemesis too.
-        vec![nemeses[(round + number % workloads) % nemeses.len()].clone()]
+        // Mixed turns are not counted, or a workload might never meet the nemeses whose turns they take.
+        vec![nemeses[(turn - turn / MIXED_EVERY) % nemeses.len()].clone()]
     };
     let base = &options.base;
     let seed = base.seed.wrapping_add(number as u64);
-    let named = if nemeses.is_empty() {
-        "none".to_owned()
-    } else {
-        nemeses.join(",")
-    };
     RunOptions {
-        command: format!(
-            "jepsen run --workload {workload} --nemesis {named} --time {}s --nodes {} --clients {} --seed {seed}",
-            base.time.as_secs(),
-            base.nodes,
-            base.clients
-        ),
+        command: command(base, &workload, &nemeses, seed),
         workload,
         nemeses,
         seed,
         out: folder.path().to_owned(),
         ..base.clone()
     }
+}
+
+/// The command that does one run again.
+fn command(base: &RunOptions, workload: &str, nemeses: &[String], seed: u64) -> String {
+    let nemeses = if nemeses.is_empty() {
+        "none".to_owned()
+    } else {
+        nemeses.join(",")
+    };
+    let mut command = format!(
+        "jepsen run --workload {workload} --nemesis {nemeses} --time {}s --nodes {} --clients {} --seed {seed}",
+        base.time.as_secs(),
+        base.nodes,
+        base.clients
+    );
+    if let Some(network) = base.network {
+        command.push_str(&format!(" --network {}", format!("{network:?}").to_lowercase()));
+    }
+    if let Some(next) = &base.tarn_next {
+        command.push_str(&format!(" --tarn-next {}", next.display()));
+    }
+    for (key, value) in &base.settings {
+        command.push_str(&format!(" --set {key}={value}"));
+    }
+    command
 }
 
 fn entry(run: &RunOptions, result: Result<Finished>) -> Result<Entry> {

@@ -101,7 +101,11 @@ impl FaultyDisk {
     /// # Errors
     /// If files are still open after some seconds, or the backing folder fails.
     pub fn lose_unsynced(&self, survival: Survival, rng: &mut StdRng) -> Result<Loss> {
-        wait_until(CLOSED_WITHIN, || self.files_open() == 0);
+        self.lose_unsynced_within(CLOSED_WITHIN, survival, rng)
+    }
+
+    pub(super) fn lose_unsynced_within(&self, within: Duration, survival: Survival, rng: &mut StdRng) -> Result<Loss> {
+        wait_until(within, || self.files_open() == 0);
         let dark = self.volume.without_power();
         let open = self.files_open();
         ensure!(

@@ -70,7 +70,7 @@ fn bands(svg: &mut Svg, picture: &Picture, top: f64, bottom: f64) {
         let class = format!("band {}", colour(picture, &fault.nemesis));
         svg.rect(&class, from, top - 6.0, (to - from).max(1.0), bottom - top + 6.0, "");
     }
-    let drain = x(picture, picture.drain_ns);
+    let drain = x(picture, picture.stop_ns);
     if drain < LEFT + ALONG - 1.0 {
         svg.rect(
             "drain",
@@ -78,7 +78,7 @@ fn bands(svg: &mut Svg, picture: &Picture, top: f64, bottom: f64) {
             top - 6.0,
             LEFT + ALONG - drain,
             bottom - top + 6.0,
-            "Clients have stopped; accepted work ends",
+            "Clients stop, and accepted work ends",
         );
         svg.text("small", drain + 4.0, top - 10.0, "start", "drain");
     }

@@ -23,10 +23,11 @@ const REASONS_LISTED: usize = 12;
 pub fn page(report: &Report, history: &[Event], logs: &[String]) -> String {
     let picture = Picture::of(history);
     let setting = &report.setting;
-    let nemeses = if setting.nemeses.is_empty() {
-        "no faults".to_owned()
-    } else {
-        setting.nemeses.join(", ")
+    // The command has them all.
+    let nemeses = match setting.nemeses.as_slice() {
+        [] => "no faults".to_owned(),
+        few if few.len() <= 4 => few.join(", "),
+        many => format!("{} kinds of faults", many.len()),
     };
     let title = format!("{} under {nemeses}: {}", setting.workload, word(report.outcome));
     let body = [

@@ -38,8 +38,8 @@ pub struct Picture {
     pub from_ns: u64,
     /// When it ends.
     pub to_ns: u64,
-    /// When clients stopped.
-    pub drain_ns: u64,
+    /// When clients were told to stop.
+    pub stop_ns: u64,
     /// Ends of operations over time.
     pub columns: Vec<Column>,
     /// How many operations ended in a column of time and a row of latency, by outcome.
@@ -67,7 +67,7 @@ impl Picture {
         let mut picture = Self {
             from_ns,
             to_ns: last.max(from_ns + 1),
-            drain_ns: faults::phase(history, Phase::Drain).unwrap_or(last),
+            stop_ns: faults::phase(history, Phase::Stop).unwrap_or(last),
             columns: vec![Column::default(); COLUMNS],
             cells: Default::default(),
             lanes: BTreeMap::new(),

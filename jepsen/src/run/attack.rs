@@ -68,6 +68,7 @@ pub async fn attack(
         began.elapsed().as_secs_f64()
     ));
     calm(scene).await?;
+    faults::begin(recorder, Phase::Stop);
     scene.stop.cancel();
     timeout(STOP_WITHIN, all_ended(&mut clients))
         .await

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
+use tarn_invariants::raft::EQUAL_DIGESTS;
 
 use crate::checker::{Check, Outcome, Verdict};
 use crate::faults::{self, Phase};
@@ -26,7 +27,7 @@ struct Went {
     error: Option<String>,
 }
 
-/// As `cluster::Agreement` is written.
+/// As `cluster::Agreement` is written. The nodes' ids are text, as JSON has them: beside a tag serde does not turn them into numbers.
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase", tag = "result")]
 enum Agreement {
@@ -37,7 +38,7 @@ enum Agreement {
     },
     Diverged {
         index: u64,
-        digests: BTreeMap<u64, String>,
+        digests: BTreeMap<String, String>,
     },
     Unknown {
         reason: String,
@@ -112,7 +113,7 @@ fn answered_again(history: &[Event]) -> Check {
     }
 }
 
-/// State-machine safety (Raft paper, section 5.4.3): equal digests at equal index.
+/// The invariant [`EQUAL_DIGESTS`], after everything has been healed.
 fn agreed(history: &[Event]) -> Check {
     let (outcome, detail) = match infos::<Agreement>(history, AGREEMENT)
         .pop()
@@ -125,10 +126,10 @@ fn agreed(history: &[Event]) -> Check {
                 format!("nodes {nodes:?} have the digest {short}… at index {index}"),
             )
         }
-        Some(Agreement::Diverged { index, digests }) => (
-            Outcome::Invalid,
-            format!("different states at index {index}: {digests:?}"),
-        ),
+        Some(Agreement::Diverged { index, digests }) => {
+            let violation = EQUAL_DIGESTS.violated(format!("at index {index} the digests are {digests:?}"));
+            (Outcome::Invalid, violation.to_string())
+        }
         Some(Agreement::Unknown { reason }) => (Outcome::Unknown, reason),
         None => (Outcome::Unknown, "the run did not get there".to_owned()),
     };

@@ -4,6 +4,7 @@
 //! setup     the cluster is started and the workload prepares it
 //! work      clients work; the faults come and go as the schedule says
 //! calm      everything is healed; clients still work, so that the return to service is part of the history
+//! stop      clients finish what they are at
 //! drain     clients have stopped; accepted work ends, the nodes' digests are compared
 //! end       the history is judged
 //! ```
@@ -225,11 +226,11 @@ fn named_nemeses(names: &[String]) -> Result<Vec<Box<dyn Nemesis>>> {
 
 /// Whether a workload cannot be judged under a nemesis, because both change the same thing.
 pub fn clash(workload: &str, nemesis: &str) -> bool {
-    workload == "membership" && nemesis == "membership"
+    workload == "membership" && nemesis == "disk-damage"
 }
 
 fn clash_reason(workload: &str, nemesis: &str) -> String {
-    format!("{nemesis}: it removes what the workload {workload} has added; take another workload for this nemesis")
+    format!("{nemesis}: it replaces what the workload {workload} has added; take another workload for this nemesis")
 }
 
 /// The nemeses that `all` stands for on this machine, and why the others are left out. For no workload in particular where the

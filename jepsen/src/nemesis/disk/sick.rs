@@ -8,6 +8,7 @@ use rand::Rng;
 use rand::rngs::StdRng;
 use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
+use tokio::time::Instant;
 
 use super::{Took, judged};
 use crate::cluster::Cluster;
@@ -17,6 +18,10 @@ use crate::nemesis::{Need, Nemesis, Rhythm};
 
 /// What a disk that becomes full has left at most: enough for some writes, so that the last of them is short.
 const LEFT_MAX: u64 = 64 << 10;
+/// How long a node that has met an error may take to be gone, if it stops.
+const GONE_WITHIN: Duration = Duration::from_secs(5);
+/// Between two looks.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 /// How a node that stops because of a full disk, or of errors, may put it.
 const FULL: &[&str] = &["disk space", "no space", "disk is full", "storage engine failed"];
 const ERRORS: &[&str] = &["input/output error", "i/o error", "io error", "storage engine failed"];
@@ -77,6 +82,23 @@ impl Sick {
         }
     }
 
+    /// Waits a while for nodes that have met an error: they may have decided to stop, and not be gone yet.
+    async fn stopping(&self, cluster: &Cluster, struck: &[(u64, u64)]) {
+        let end = Instant::now() + GONE_WITHIN;
+        let met: Vec<u64> = struck
+            .iter()
+            .filter(|(_, count)| *count > 0)
+            .map(|(node, _)| *node)
+            .collect();
+        while self.illness != Illness::Slow && Instant::now() < end {
+            let running = cluster.running();
+            if !met.iter().any(|node| running.contains(node)) {
+                break;
+            }
+            tokio::time::sleep(LOOK_AGAIN).await;
+        }
+    }
+
     fn words(&self) -> &'static [&'static str] {
         match self.illness {
             Illness::Full => FULL,
@@ -109,12 +131,17 @@ impl Nemesis for Sick {
     }
 
     async fn heal(&mut self, cluster: &Cluster) -> Result<Value> {
-        let mut took: Vec<Took> = Vec::new();
+        let mut struck: Vec<(u64, u64)> = Vec::new();
         for (node, before) in &self.ill {
             let disk = cluster.disk(*node)?;
             self.cure(&disk);
-            took.push(judged(cluster, *node, disk.struck() - before, self.words()));
+            struck.push((*node, disk.struck() - before));
         }
+        self.stopping(cluster, &struck).await;
+        let all = struck.into_iter();
+        let took: Vec<Took> = all
+            .map(|(node, struck)| judged(cluster, node, struck, self.words()))
+            .collect();
         let ids: Vec<u64> = self.ill.drain(..).map(|(node, _)| node).collect();
         let started = cluster.start_idle(&ids)?;
         Ok(json!({ "took": took, "started": started }))
