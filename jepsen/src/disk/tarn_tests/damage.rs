@@ -205,3 +205,44 @@ async fn damaged(files: &str, damage: Damage, power_cut: bool) {
         bench.cluster.log_end(1)
     );
 }
+
+/// Each node is damaged at another place: what is left may be too little to serve, but then every node that stops says why, and whatever is
+/// served is complete.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "a minute with real nodes; by name"]
+async fn damage_on_every_node_is_never_a_silent_loss() {
+    for files in ["raft/log/*.log", "raft/state/*/*.sst"] {
+        let Some(mut bench) = Bench::new(3).await else { return };
+        let load = bench.load();
+        bench.progress(1200).await;
+        let ids = bench.cluster.ids();
+        bench.cluster.kill(&ids).await.unwrap();
+        drop(load);
+        for id in &ids {
+            let disk = bench.cluster.disk(*id).unwrap();
+            let wound = disk.corrupt(files, Damage::BitFlip, &mut bench.rng).unwrap();
+            eprintln!("node {id}: {wound:?}");
+        }
+        bench.cluster.start_all().unwrap();
+        let mut stopped = Vec::new();
+        let end = Instant::now() + Duration::from_secs(20);
+        while Instant::now() < end && stopped.len() < 2 && bench.cluster.leader().await.is_none() {
+            for id in &ids {
+                if let Some(status) = bench.cluster.ended(*id).unwrap() {
+                    let log = bench.cluster.log_end(*id);
+                    assert!(matches!(status.code(), Some(1 | 70)), "node {id}: {status}\n{log}");
+                    assert!(
+                        log.to_lowercase().contains("corrupt"),
+                        "node {id} does not say why it stopped:\n{log}"
+                    );
+                    stopped.push(*id);
+                }
+            }
+        }
+        eprintln!("{files}: nodes {stopped:?} have stopped");
+        if stopped.len() < 2 {
+            // A majority serves.
+            bench.nothing_lost().await;
+        }
+    }
+}
