@@ -124,6 +124,9 @@ impl StateMachine {
         if current == 0 {
             dirs.switch(generation)?;
         }
+        // A node applies what a majority has, even before its own log has it. Killed then, it starts with a state that is ahead of the log, and
+        // openraft begins the log anew behind it: a power cut must not take the state back from now on.
+        live.engine.sync().map_err(io::Error::other)?;
         let applied = watch::Sender::new(live.position());
         Ok(Self {
             shared: Arc::new(Shared {

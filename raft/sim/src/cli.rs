@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Parser, ValueEnum};
 
+use crate::plan::Kind;
 use crate::{single, sweep};
 
 /// Runs whole clusters of tarn in one thread, under faults that one seed decides, and checks every invariant.
@@ -54,6 +55,10 @@ pub struct Args {
     #[arg(long, value_parser = duration)]
     pub faults: Option<Duration>,
 
+    /// Only these kinds of faults; without it the seed decides.
+    #[arg(long, value_name = "KIND", value_delimiter = ',')]
+    pub only: Vec<Kind>,
+
     /// Write what happened to this file. Of one seed.
     #[arg(long, value_name = "FILE", conflicts_with = "seeds")]
     pub trace: Option<PathBuf>,
@@ -94,6 +99,9 @@ impl Args {
         }
         if let Some(faults) = self.faults {
             settings.extend(["--faults".to_owned(), format!("{}ms", faults.as_millis())]);
+        }
+        for kind in self.only.iter().filter_map(ValueEnum::to_possible_value) {
+            settings.extend(["--only".to_owned(), kind.get_name().to_owned()]);
         }
         if let Some(scratch) = &self.scratch {
             settings.extend(["--scratch".to_owned(), scratch.display().to_string()]);

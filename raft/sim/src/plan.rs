@@ -5,12 +5,13 @@
 
 use std::time::Duration;
 
+use clap::ValueEnum;
 use tarn_raft::{Limits, Timings};
 
 use crate::dice::Dice;
 
 /// Kinds of faults.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug, ValueEnum)]
 #[allow(missing_docs)]
 pub enum Kind {
     Kill,
@@ -77,14 +78,17 @@ pub struct Plan {
 }
 
 impl Plan {
-    /// What a seed decides. `nodes` and `faults_ms` may be given.
-    pub fn new(seed: u64, nodes: Option<u64>, faults_ms: Option<u64>) -> Self {
+    /// What a seed decides. `nodes`, `faults_ms` and `kinds` may be given.
+    pub fn new(seed: u64, nodes: Option<u64>, faults_ms: Option<u64>, only: &[Kind]) -> Self {
         let mut dice = Dice::new(seed, "plan");
         let drawn_nodes = *dice.pick(&[3, 3, 5]).expect("three");
         let drawn_ms = dice.between(8_000, 16_000);
         let mut kinds: Vec<Kind> = Kind::ALL.into_iter().filter(|_| dice.percent(45)).collect();
         if kinds.is_empty() {
             kinds.push(Kind::PowerCut);
+        }
+        if !only.is_empty() {
+            kinds = only.to_vec();
         }
         Self {
             seed,

@@ -59,7 +59,7 @@ fn simulate(seed: u64, args: &Args) -> Value {
     let faults_ms = args
         .faults
         .map(|faults| u64::try_from(faults.as_millis()).unwrap_or(u64::MAX));
-    let plan = Plan::new(seed, nodes, faults_ms);
+    let plan = Plan::new(seed, nodes, faults_ms, &args.only);
     let trace = match Trace::new(args.trace.as_deref()) {
         Ok(trace) => trace,
         Err(error) => return json!({ "seed": seed, "verdict": "harness", "detail": format!("the trace: {error}") }),

@@ -12,6 +12,7 @@ use tarn_storage::{Batch, Durability, Engine, Keyspace, MemoryEngine, Op, Range}
 use crate::dice::hash;
 
 const ENTRIES: Keyspace = Keyspace::new("log");
+const LOG_META: Keyspace = Keyspace::new("log-meta");
 const RAFT: Keyspace = Keyspace::new("raft");
 const STATE: Keyspace = tarn_machine::STATE;
 
@@ -35,7 +36,12 @@ struct WireEntry {
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub enum Told {
     /// The log was opened and holds this, all of it durable.
-    Opened(Vec<LogEntry>),
+    Opened {
+        /// The entries, ascending.
+        entries: Vec<LogEntry>,
+        /// The last entry that was removed from the beginning; 0 if none was.
+        purged: u64,
+    },
     /// Entries were appended; durable if `synced`.
     Appended {
         /// The entries, ascending.
@@ -81,7 +87,10 @@ impl Tap {
             let (_, value) = item.ok()?;
             log_entry(&value)
         });
-        self.tell(node, Told::Opened(entries.collect()));
+        let entries = entries.collect();
+        let mark = engine.get(LOG_META, b"purged").ok().flatten();
+        let purged = mark.and_then(|mark| log_id(&mark)).map_or(0, |id| id.index);
+        self.tell(node, Told::Opened { entries, purged });
     }
 
     /// A node writes a batch.
@@ -102,7 +111,7 @@ impl Tap {
                 }
                 Op::Put { keyspace, key, value } if keyspace == RAFT && key == b"applied" => applied = log_id(value),
                 Op::Put { keyspace, key, value } if keyspace == STATE && key == digest_key => digest = value.to_vec(),
-                Op::Put { keyspace, .. } if keyspace.name() == "log-meta" => log_touched = true,
+                Op::Put { keyspace, .. } if keyspace == LOG_META => log_touched = true,
                 Op::Put { .. } | Op::Delete { .. } | Op::DeleteRange { .. } => {}
             }
         }

@@ -115,7 +115,7 @@ impl Watcher {
     /// An invariant is broken.
     pub fn told(&mut self, id: NodeId, told: Told) -> Verdict {
         match told {
-            Told::Opened(entries) => self.opened(id, &entries),
+            Told::Opened { entries, purged } => self.opened(id, &entries, purged),
             Told::Appended { entries } => entries.into_iter().try_for_each(|entry| self.appended(id, entry)),
             Told::Truncated(from) => {
                 self.trace.note(format!("node {id} log truncated from {from}"));
@@ -140,7 +140,7 @@ impl Watcher {
         }
     }
 
-    fn opened(&mut self, id: NodeId, entries: &[LogEntry]) -> Verdict {
+    fn opened(&mut self, id: NodeId, entries: &[LogEntry], purged: u64) -> Verdict {
         let last = entries.last().map(|entry| entry.id);
         let end = last.map_or_else(|| "nothing".to_owned(), shown);
         self.trace
@@ -151,6 +151,7 @@ impl Watcher {
         node.applied = None;
         node.last_event = None;
         node.life += 1;
+        node.purged = node.purged.max(purged);
         node.log.clear();
         node.durable = last.map_or(node.purged, |last| last.index);
         entries.iter().try_for_each(|entry| self.appended(id, *entry))

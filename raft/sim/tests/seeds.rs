@@ -6,6 +6,18 @@ use std::process::{Command, Output};
 /// Seeds of the suite: some tens, each about a second of one core.
 const SEEDS: u32 = 30;
 
+/// Runs that once broke an invariant, and what they found.
+const REGRESSIONS: &[(&str, &str)] = &[
+    (
+        "--seed 63 --only kill,slow-disk,power-cut",
+        "a state that was ahead of the log when the process was killed fell back with the next power cut, behind where the log had begun anew",
+    ),
+    (
+        "--seed 193 --only kill,slow-disk,power-cut",
+        "the same, on another node",
+    ),
+];
+
 fn sim(arguments: &[&str]) -> Output {
     Command::new(env!("CARGO_BIN_EXE_tarn-sim"))
         .args(arguments)
@@ -74,6 +86,18 @@ fn no_seed_of_the_budget_breaks_an_invariant() {
         unknown.filter_map(|(_, count)| count.as_u64()).sum::<u64>() > 20,
         "{report}"
     );
+}
+
+#[test]
+fn what_was_found_once_stays_mended() {
+    for (arguments, what) in REGRESSIONS {
+        let output = sim(&arguments.split(' ').collect::<Vec<_>>());
+        assert!(
+            output.status.success(),
+            "{arguments} once found: {what}\n{}",
+            text(&output)
+        );
+    }
 }
 
 fn trace(seed: u64, path: &Path) -> Vec<u8> {
