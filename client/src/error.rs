@@ -18,8 +18,9 @@ pub(crate) const COMPACTED: &str = "COMPACTED";
 /// retries. Errors are cheap enough to clone, because a [`Batcher`](crate::Batcher) hands one to several callers.
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum Error {
-    /// The cluster read the request and refused it. Nothing was changed. Repeating the same request is of no use: look at the refusal's
-    /// reason and change the request, or what it refers to.
+    /// The cluster read the request and refused it. Nothing was changed, and nothing will be. Repeating the same request is of no use: look
+    /// at the refusal's reason and change the request, or what it refers to. A refusal of a repeat, after a try whose answer was lost, is
+    /// [`Error::Unavailable`] with [`Fate::Unknown`], because that earlier try may still take effect.
     #[error("{0}")]
     Refused(Box<Refusal>),
 

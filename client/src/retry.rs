@@ -164,11 +164,11 @@ impl Tries {
         self.may_be_done |= failure.may_be_done();
         let mut pause = self.backoff.next();
         match failure {
-            Failure::Refused(refusal) => return Err(Error::Refused(refusal)),
+            Failure::Refused(refusal) => return Err(self.refused(refusal)),
             Failure::Barred(text) => {
                 self.barred += 1;
                 if self.barred >= nodes {
-                    return Err(Error::Transport(text));
+                    return Err(self.barred(text));
                 }
                 self.last = Some(Failure::Barred(text));
             }
@@ -184,18 +184,47 @@ impl Tries {
         Ok(pause)
     }
 
-    /// The error of a call that ran out of time.
-    pub(crate) fn give_up(&mut self) -> Error {
-        let fate = if self.changes && self.may_be_done {
+    /// What the tries together may have done.
+    fn fate(&self) -> Fate {
+        if self.changes && self.may_be_done {
             Fate::Unknown
         } else {
             Fate::NotDone
-        };
-        let tries = self.made;
+        }
+    }
+
+    /// The error of a call whose last try was refused. An earlier try without an answer may still be on its way to a node, as in one that is
+    /// paused, and be carried out once the state allows it: only what no state allows is refused for good then.
+    fn refused(&self, refusal: Box<Refusal>) -> Error {
+        match self.fate() {
+            Fate::Unknown if refusal.code != Code::InvalidArgument => Error::Unavailable {
+                message: format!("a repeat was refused, and an earlier try may still take effect: {refusal}"),
+                tries: self.made,
+                fate: Fate::Unknown,
+            },
+            _ => Error::Refused(refusal),
+        }
+    }
+
+    /// The error of a call that no node makes a session for.
+    fn barred(&self, text: String) -> Error {
+        match self.fate() {
+            Fate::NotDone => Error::Transport(text),
+            fate @ Fate::Unknown => Error::Unavailable {
+                message: text,
+                tries: self.made,
+                fate,
+            },
+        }
+    }
+
+    /// The error of a call that ran out of time.
+    pub(crate) fn give_up(&mut self) -> Error {
+        let (fate, tries) = (self.fate(), self.made);
         match self.last.take() {
             // An earlier try may have been carried out, and then a refusal would be no answer to the call.
             Some(Failure::Busy(_, refusal)) if fate == Fate::NotDone => Error::Refused(refusal),
-            Some(Failure::Barred(text)) => Error::Transport(text),
+            Some(Failure::Barred(text)) => self.barred(text),
             Some(Failure::NotSent(message) | Failure::Lost(message)) => Error::Unavailable { message, tries, fate },
             Some(Failure::Busy(_, refusal) | Failure::Refused(refusal)) => Error::Unavailable {
                 message: refusal.message,
@@ -235,10 +264,28 @@ mod tests {
             Status::resource_exhausted("x"),
             Status::unknown("x"),
         ] {
-            let error = tries.failed(Failure::of(&status), 3).expect_err("final");
+            let error = Tries::new(true).failed(Failure::of(&status), 3).expect_err("final");
             assert_eq!(error.refusal().map(|refusal| refusal.code), Some(status.code()));
         }
         assert!(tries.give_up().outcome_unknown());
+    }
+
+    /// As where a lock was asked for through a paused node, and a second try found it held: the first may still acquire it later.
+    #[test]
+    fn a_refusal_after_a_try_without_an_answer_leaves_the_outcome_unknown() {
+        let refused = |status: Status, changes: bool| {
+            let mut tries = Tries::new(changes);
+            assert!(tries.failed(Failure::TimedOut, 3).is_ok());
+            tries.failed(Failure::of(&status), 3).expect_err("final")
+        };
+        let held = refused(Status::failed_precondition("held by another"), true);
+        assert!(held.outcome_unknown() && held.to_string().contains("held by another"));
+        assert!(refused(Status::invalid_argument("x"), true).refusal().is_some());
+        assert!(refused(Status::not_found("x"), false).refusal().is_some());
+        let mut tries = Tries::new(true);
+        assert!(tries.failed(Failure::Lost("gone".into()), 1).is_ok());
+        let barred = tries.failed(Failure::Barred("unknown issuer".into()), 1);
+        assert!(barred.expect_err("final").outcome_unknown());
     }
 
     #[test]

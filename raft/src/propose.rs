@@ -42,6 +42,9 @@ const FORWARD_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 /// comes after that would take effect a second time.
 const REPEAT_WITHIN: Duration = Duration::from_millis(tarn_machine::limits::REQUEST_RETENTION_MS / 2);
 
+/// The gRPC status code of a request that no state allows.
+const INVALID_ARGUMENT: u32 = 3;
+
 /// Why a command has no outcome.
 #[derive(Clone, PartialEq, Eq, Debug, thiserror::Error)]
 pub enum ProposeError {
@@ -142,7 +145,7 @@ impl Proposer {
             return Err(ProposeError::TooLarge { bytes, limit });
         }
         let repeatable = is_repeatable(&command);
-        let mut maybe_applied = false;
+        let (mut maybe_applied, mut under_way) = (false, false);
         let mut leadership = self.leadership.clone();
         loop {
             let seen = leadership.borrow_and_update().clone();
@@ -159,6 +162,10 @@ impl Proposer {
                 },
             };
             match attempt {
+                // An attempt whose answer is missing may still be on its way to a leader, which carries it out if the state allows it by then.
+                Attempt::Applied(outcome) if under_way && depends_on_state(&outcome) => {
+                    return Err(ProposeError::OutcomeUnknown);
+                }
                 Attempt::Applied(outcome) => return Ok(outcome),
                 Attempt::NotProposed => {}
                 Attempt::Unknown if repeatable => {
@@ -166,6 +173,7 @@ impl Proposer {
                         deadline = deadline.min(Instant::now() + REPEAT_WITHIN);
                     }
                     maybe_applied = true;
+                    under_way |= !seen.is_this_node;
                 }
                 Attempt::Unknown => return Err(ProposeError::OutcomeUnknown),
             }
@@ -276,6 +284,14 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::CreateNamespace(_)
         | Body::DeleteNamespace(_)
         | Body::PutJoinToken(_) => false,
+    }
+}
+
+/// Whether this refuses a command that another moment's state would allow.
+fn depends_on_state(outcome: &v1::Outcome) -> bool {
+    match &outcome.body {
+        Some(v1::outcome::Body::Rejected(rejection)) => rejection.code != INVALID_ARGUMENT,
+        _ => false,
     }
 }
 
@@ -548,6 +564,57 @@ mod tests {
         let repeated_for = answering.await.unwrap() - began;
         let remembered = Duration::from_millis(tarn_machine::limits::REQUEST_RETENTION_MS);
         assert!(repeated_for > REPEAT_WITHIN / 2 && repeated_for < remembered - Duration::from_secs(60));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_refusal_is_no_answer_while_an_earlier_attempt_is_under_way() {
+        const ALREADY_EXISTS: u32 = 6;
+        for (code, known) in [(ALREADY_EXISTS, false), (INVALID_ARGUMENT, true)] {
+            let (forwarder, mut attempts) = mpsc::channel::<Pending>(1);
+            let (_leadership, leadership) = watch::channel(Leadership {
+                leader: Some(Peer {
+                    id: 2,
+                    address: String::new(),
+                }),
+                ..Leadership::default()
+            });
+            let proposer = Proposer {
+                appender: forwarder.clone(),
+                forwarder,
+                leadership,
+            };
+            let refusal = v1::Outcome {
+                body: Some(v1::outcome::Body::Rejected(v1::Rejection {
+                    code,
+                    ..v1::Rejection::default()
+                })),
+            };
+            let answers = [
+                Attempt::NotProposed,
+                Attempt::Unknown,
+                Attempt::Applied(refusal.clone()),
+            ];
+            let answering = tokio::spawn(async move {
+                for answer in answers {
+                    attempts.recv().await.unwrap().answer(answer);
+                }
+            });
+            let named = v1::CreateNamespaceRequest {
+                request_id: "r".into(),
+                ..v1::CreateNamespaceRequest::default()
+            };
+            let deadline = Instant::now() + Duration::from_secs(10);
+            let outcome = proposer.propose(command(Body::CreateNamespace(named)), deadline).await;
+            assert_eq!(
+                outcome,
+                if known {
+                    Ok(refusal)
+                } else {
+                    Err(ProposeError::OutcomeUnknown)
+                }
+            );
+            answering.await.unwrap();
+        }
     }
 
     fn pending(bytes: usize, deadline: Instant) -> (Pending, oneshot::Receiver<Attempt>) {

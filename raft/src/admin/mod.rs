@@ -61,12 +61,14 @@ impl Admin {
     /// was asked for.
     pub async fn request(&self, action: AdminAction, deadline: Instant) -> Result<u64, AdminError> {
         let mut leadership = self.leadership.clone();
+        // A node that is joining gets to know of its membership a little after the leader does.
+        let patience = Instant::now() + self.timings.election_max;
         loop {
             let seen = leadership.borrow_and_update().clone();
             let attempt = match (&seen.leader, seen.is_this_node) {
                 (_, true) => self.execute(&action, deadline).await,
                 (Some(leader), false) => self.forward(leader, &action, deadline).await,
-                (None, false) if self.peer(self.node_id).is_none() => {
+                (None, false) if self.peer(self.node_id).is_none() && Instant::now() >= patience => {
                     let text = format!("node {} is not a member of the cluster: ask another node", self.node_id);
                     Err(AdminError::Refused(text).into())
                 }
