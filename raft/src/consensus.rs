@@ -128,7 +128,7 @@ impl Consensus {
         let (log, machine) = open(&options, fatal.clone()).await?;
         let network = Network {
             transport: options.transport.clone(),
-            disk: options.disk.clone(),
+            machine: machine.clone(),
             stall: options.timings.election_max * 2,
         };
         let raft = Raft::new(

@@ -18,8 +18,9 @@ use openraft::type_config::alias::SnapshotOf;
 use openraft::{BasicNode, OptionalSend};
 
 use crate::convert;
-use crate::disk::Disk;
+use crate::disk;
 use crate::snapshot::{SnapshotDir, send};
+use crate::state_machine::StateMachine;
 use crate::transport::{Method, Peer, PeerError, ReplyStream, Transport, TransportError};
 use crate::types::{LogId, NodeId, TypeConfig, Vote};
 use crate::wire;
@@ -27,7 +28,7 @@ use crate::wire;
 /// Makes the links to the other nodes.
 pub(crate) struct Network {
     pub transport: Arc<dyn Transport>,
-    pub disk: Arc<dyn Disk>,
+    pub machine: StateMachine,
     /// A pipeline whose oldest message waits longer than this for its reply is broken.
     pub stall: Duration,
 }
@@ -35,7 +36,7 @@ pub(crate) struct Network {
 /// The way to one other node.
 pub(crate) struct Link {
     transport: Arc<dyn Transport>,
-    disk: Arc<dyn Disk>,
+    machine: StateMachine,
     peer: Peer,
     stall: Duration,
     /// Heartbeats are single calls: opening a pipeline for each would cost more than they do.
@@ -46,7 +47,7 @@ impl Network {
     fn link(&self, id: NodeId, node: &BasicNode, heartbeat: bool) -> Link {
         Link {
             transport: self.transport.clone(),
-            disk: self.disk.clone(),
+            machine: self.machine.clone(),
             peer: Peer::new(&id, node),
             stall: self.stall,
             heartbeat,
@@ -144,10 +145,24 @@ impl Link {
         );
         let reply = self
             .transport
-            .send_snapshot(&self.peer, send::frames(snapshot, vote, received, self.disk.clone()))
+            .send_snapshot(
+                &self.peer,
+                send::frames(snapshot, vote, received, self.machine.disk().clone()),
+            )
             .await?;
         let reply = wire::decode::<wire::SnapshotReply>(reply).map_err(misunderstood)?;
         convert::vote_from_wire(reply.vote).map_err(misunderstood)
+    }
+}
+
+impl Link {
+    /// A receiver did not take a snapshot. If that is because it is damaged here, it would not take it the next time either: this node stops.
+    async fn doubt(&self, snapshot: Arc<SnapshotDir>) {
+        let compared = disk::blocking(self.machine.disk().as_ref(), move || snapshot.doubt()).await;
+        if let Ok(Err(error)) = compared {
+            self.machine
+                .fail(format!("the snapshot of the state is damaged: {error}"));
+        }
     }
 }
 
@@ -239,9 +254,14 @@ impl RaftNetworkV2<TypeConfig> for Link {
     ) -> Result<SnapshotResponse<TypeConfig>, StreamingError<TypeConfig>> {
         tokio::select! {
             closed = cancel => Err(closed.into()),
-            sent = self.send_snapshot(&vote, snapshot.snapshot, &option) => match sent {
+            sent = self.send_snapshot(&vote, snapshot.snapshot.clone(), &option) => match sent {
                 Ok(vote) => Ok(SnapshotResponse::new(vote)),
-                Err(error) => Err(convert::streaming_error(&error)),
+                Err(error) => {
+                    if let TransportError::Remote(_) = error {
+                        self.doubt(snapshot.snapshot).await;
+                    }
+                    Err(convert::streaming_error(&error))
+                }
             },
         }
     }

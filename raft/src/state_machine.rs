@@ -179,6 +179,11 @@ impl StateMachine {
         self.shared.versions
     }
 
+    /// Stops the node because of what was found on its disk.
+    pub fn fail(&self, reason: impl std::fmt::Display) {
+        self.shared.fatal.raise(reason);
+    }
+
     /// Digests of recent states with their indexes, ascending.
     pub fn digests(&self) -> Vec<(u64, Bytes)> {
         let digests = self.shared.digests.lock().expect("no holder of this lock panics");

@@ -120,6 +120,11 @@ fn log_of_a_hundred(path: &Path, profile: Profile) -> PathBuf {
         .expect("there is a write-ahead log")
 }
 
+fn cut(file: &Path, len: u64) {
+    let file = fs::OpenOptions::new().write(true).open(file).unwrap();
+    file.set_len(len).unwrap();
+}
+
 fn flip_a_byte(file: &Path, at: impl FnOnce(usize) -> usize) {
     let mut content = fs::read(file).unwrap();
     let at = at(content.len());
@@ -231,13 +236,15 @@ fn a_torn_tail_costs_only_what_was_not_acknowledged() {
     for profile in PROFILES {
         let home = tempfile::tempdir().unwrap();
         let log = log_of_a_hundred(home.path(), profile);
+        let engine = open(home.path(), profile).unwrap();
+        put(&engine, 100, Durability::Buffered);
+        drop(engine);
+        let log = files(home.path(), "log").pop().unwrap_or(log);
         // The last batch's record ends where the file ends, as if its write had been cut off.
-        let file = fs::OpenOptions::new().write(true).open(&log).unwrap();
-        file.set_len(log.metadata().unwrap().len() - 7).unwrap();
-        drop(file);
+        cut(&log, log.metadata().unwrap().len() - 7);
 
         let engine = open(home.path(), profile).unwrap();
-        assert_eq!(numbers(&engine), (0..99).collect::<Vec<_>>(), "{profile:?}");
+        assert_eq!(numbers(&engine), (0..100).collect::<Vec<_>>(), "{profile:?}");
         put(&engine, 200, Durability::Synced);
         drop(engine);
         assert_eq!(
@@ -245,6 +252,26 @@ fn a_torn_tail_costs_only_what_was_not_acknowledged() {
             Some(&200),
             "{profile:?}"
         );
+    }
+}
+
+/// Between two records or within one: what is left looks like a log that never was longer.
+#[test]
+fn a_log_that_lost_its_synced_end_is_refused() {
+    for left in [0, 100, 2_000, u64::MAX] {
+        let home = tempfile::tempdir().unwrap();
+        let log = log_of_a_hundred(home.path(), Profile::Log);
+        let whole = log.metadata().unwrap().len();
+        cut(&log, left.min(whole - 7));
+        // It stays refused: opening it must not make it whole.
+        for _ in 0..2 {
+            let error = open(home.path(), Profile::Log).unwrap_err();
+            assert!(
+                matches!(error, StorageError::Corruption { .. }),
+                "{left} of {whole}: {error:?}"
+            );
+            assert!(error.must_stop_node());
+        }
     }
 }
 

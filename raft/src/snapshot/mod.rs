@@ -11,7 +11,8 @@
 //! ```
 //!
 //! A snapshot is named after the hash of its manifest, and the manifest names every file with its size and BLAKE3
-//! hash. What arrives is compared with all of it before it is installed.
+//! hash. What arrives is compared with all of it before it is installed. What lies here is compared when the node starts, but for the tables,
+//! which are most of it: those when a receiver says that it got something else.
 
 pub(crate) mod receive;
 pub(crate) mod send;
@@ -59,6 +60,8 @@ pub(crate) struct SnapshotDir {
     pub manifest_bytes: Bytes,
     meta: SnapshotMeta,
     obsolete: AtomicBool,
+    /// Somebody has doubted it and it has been compared with its manifest.
+    doubted: AtomicBool,
 }
 
 /// What a state is, beyond its bytes.
@@ -69,10 +72,12 @@ pub(crate) struct StateLabel {
 }
 
 impl SnapshotStore {
-    /// Finds the newest snapshot and removes what an interruption left.
+    /// Finds the newest snapshot and removes what an interruption left. A damaged one is removed with those before it: it is a copy of the
+    /// state, and openraft has another made where the log before it is gone.
     pub fn open(root: PathBuf) -> Result<Self, io::Error> {
         dir::create_durably(&root).map_err(storage)?;
         let mut found = Vec::new();
+        let mut damaged = false;
         for entry in fs::read_dir(&root)? {
             let path = entry?.path();
             let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
@@ -83,10 +88,21 @@ impl SnapshotStore {
                 dir::remove_durably(&path).map_err(storage)?;
                 continue;
             }
-            found.push(SnapshotDir::open(path)?);
+            match SnapshotDir::open_named(path.clone()) {
+                Ok(snapshot) => found.push(snapshot),
+                Err(error) if is_damage(&error) => {
+                    tracing::error!(path = %path.display(), %error, "a snapshot is damaged; it is removed, and made anew from the state");
+                    remove(&path).map_err(storage)?;
+                    damaged = true;
+                }
+                Err(error) => return Err(error),
+            }
         }
         found.sort_by_key(|snapshot| snapshot.meta.last_log_id);
-        let newest = found.pop();
+        let newest = match damaged {
+            true => None,
+            false => found.pop(),
+        };
         for older in found {
             older.obsolete.store(true, Ordering::Relaxed);
         }
@@ -216,7 +232,37 @@ impl SnapshotDir {
             manifest_bytes,
             meta,
             obsolete: AtomicBool::new(false),
+            doubted: AtomicBool::new(false),
         })
+    }
+
+    /// As [`SnapshotDir::open`], for one that has its name, which must fit; the files that are no tables must too.
+    fn open_named(path: PathBuf) -> Result<Self, io::Error> {
+        let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+        if !name.ends_with(&short_hash(&fs::read(path.join(MANIFEST))?)) {
+            return Err(damage("its manifest does not have the hash that it is named after"));
+        }
+        let snapshot = Self::open(path)?;
+        snapshot.compare(|file| !is_table(file))?;
+        Ok(snapshot)
+    }
+
+    /// Compares everything with the manifest, the first time that it is asked to. An error says what is damaged.
+    pub fn doubt(&self) -> Result<(), io::Error> {
+        match self.doubted.swap(true, Ordering::Relaxed) {
+            true => Ok(()),
+            false => self.compare(|_| true),
+        }
+    }
+
+    fn compare(&self, wanted: impl Fn(&str) -> bool) -> Result<(), io::Error> {
+        for file in self.manifest.files.iter().filter(|file| wanted(&file.name)) {
+            let (bytes, hash) = hash_file(&self.file(file))?;
+            if bytes != file.bytes || hash != file.blake3 {
+                return Err(damage(&format!("{} does not have the hash of its manifest", file.name)));
+            }
+        }
+        Ok(())
     }
 
     fn path(&self) -> PathBuf {
@@ -290,6 +336,15 @@ fn parse_manifest(bytes: Bytes) -> Result<Manifest, PeerError> {
         }
     }
     Ok(manifest)
+}
+
+fn damage(what: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidData, what)
+}
+
+/// Whether a snapshot's files say something else than they should, as opposed to a disk that cannot be read.
+fn is_damage(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::InvalidData | io::ErrorKind::NotFound)
 }
 
 /// Whether an engine never changes the file once it is written.
@@ -413,6 +468,37 @@ mod tests {
         assert!(
             matches!(parse_manifest(wire::encode(&newer)), Err(PeerError::Malformed(text)) if text.contains("upgrade"))
         );
+    }
+
+    #[test]
+    fn a_damaged_snapshot_is_not_used_again() {
+        for (file, at_start) in [("MANIFEST", true), ("files/CURRENT", true), ("files/000001.sst", false)] {
+            for cut in [false, true] {
+                let temp = tempfile::tempdir().unwrap();
+                let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+                let snapshot = build(&store, 10, b"ten");
+                assert!(snapshot.compare(|_| true).is_ok());
+                let path = snapshot.path().join(file);
+                let mut bytes = fs::read(&path).unwrap();
+                match cut {
+                    true => bytes.truncate(bytes.len() - 1),
+                    false => bytes[0] ^= 1,
+                }
+                fs::write(&path, bytes).unwrap();
+                drop(store);
+                let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
+                let left = fs::read_dir(temp.path()).unwrap().count();
+                assert_eq!(
+                    (store.current().is_none(), left == 0),
+                    (at_start, at_start),
+                    "{file} {cut}"
+                );
+                if !at_start {
+                    let error = store.current().unwrap().doubt().unwrap_err();
+                    assert!(error.to_string().contains("000001.sst"), "{error}");
+                }
+            }
+        }
     }
 
     #[test]

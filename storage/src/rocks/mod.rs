@@ -7,12 +7,14 @@
 //! ```text
 //!   data directory
 //!     FORMAT          this crate's version, written before anything else
+//!     SYNCED          how far the write-ahead log of a [`Profile::Log`] was synced
 //!     CURRENT, …      RocksDB's own files, directly beside it
 //! ```
 //!
 //! The directory itself is locked while it is open, before RocksDB looks at it.
 
 mod lock;
+mod mark;
 mod profile;
 mod status;
 
@@ -30,6 +32,7 @@ use rocksdb::{
 
 use crate::{Batch, Direction, Durability, Engine, Entry, Keyspace, Op, Range, Scan, StorageError, dir, format};
 use lock::DirectoryLock;
+use mark::Marker;
 pub use profile::Profile;
 use status::translate;
 
@@ -53,6 +56,8 @@ pub struct RocksOptions<'a> {
 pub struct RocksEngine {
     // Fields are dropped in order: the lock must go last, when RocksDB has let go of its files.
     db: DB,
+    /// With [`Profile::Log`].
+    marker: Option<Marker>,
     path: PathBuf,
     keyspaces: BTreeSet<&'static str>,
     synced: WriteOptions,
@@ -95,10 +100,16 @@ impl RocksEngine {
         let db =
             DB::open_cf_descriptors(&database, path, descriptors).map_err(|error| translate(&opening(path), &error))?;
 
+        let marker = match options.profile {
+            Profile::Log => Some(Marker::open(path, db.latest_sequence_number())?),
+            Profile::State => None,
+        };
+
         let mut synced = WriteOptions::default();
         synced.set_sync(true);
         Ok(Self {
             db,
+            marker,
             path: path.to_owned(),
             keyspaces: options.keyspaces.iter().map(|keyspace| keyspace.name()).collect(),
             synced,
@@ -142,12 +153,19 @@ impl RocksEngine {
     /// Refuses to write after a failed write. What a failed flush left on disk is unknown, and a later flush that
     /// succeeds would say nothing about it, so going on could acknowledge what is lost.
     fn refuse_after_failure(&self, doing: &str) -> Result<(), StorageError> {
-        match self.failed.get() {
+        let unmarked = || self.marker.as_ref().and_then(Marker::failure);
+        match self.failed.get().cloned().or_else(unmarked) {
             None => Ok(()),
             Some(first) => Err(StorageError::Engine {
                 doing: doing.to_owned(),
                 detail: format!("an earlier write failed and nothing is written since: {first}"),
             }),
+        }
+    }
+
+    fn mark(&self, reached: u64) {
+        if let Some(marker) = &self.marker {
+            marker.reached(reached);
         }
     }
 
@@ -199,16 +217,25 @@ impl Engine for RocksEngine {
             Durability::Synced => &self.synced,
             Durability::Buffered => &self.buffered,
         };
+        // Whoever writes at the same time can only make the batch's numbers higher.
+        let reached = self.db.latest_sequence_number() + converted.len() as u64;
         self.db
             .write_opt(converted, options)
-            .map_err(|error| self.note_failure(translate("writing a batch", &error)))
+            .map_err(|error| self.note_failure(translate("writing a batch", &error)))?;
+        if durability == Durability::Synced {
+            self.mark(reached);
+        }
+        Ok(())
     }
 
     fn sync(&self) -> Result<(), StorageError> {
         self.refuse_after_failure("flushing the write-ahead log")?;
+        let reached = self.db.latest_sequence_number();
         self.db
             .flush_wal(true)
-            .map_err(|error| self.note_failure(translate("flushing the write-ahead log", &error)))
+            .map_err(|error| self.note_failure(translate("flushing the write-ahead log", &error)))?;
+        self.mark(reached);
+        Ok(())
     }
 
     fn checkpoint(&self, dir: &Path) -> Result<(), StorageError> {
