@@ -107,4 +107,11 @@ commands! {
     RaiseVersion: RaiseVersion -> VersionRaised;
     PutJoinToken: PutJoinToken -> JoinTokenPut, id request_id;
     ConsumeJoinToken: ConsumeJoinToken -> JoinTokenConsumed;
+    PutRole: PutRoleRequest -> PutRoleResponse, id request_id;
+    DeleteRole: DeleteRoleRequest -> DeleteRoleResponse, id request_id;
+    PutBinding: PutBindingRequest -> PutBindingResponse, id request_id;
+    DeleteBinding: DeleteBindingRequest -> DeleteBindingResponse, id request_id;
+    PutToken: PutTokenRequest -> PutTokenResponse, id request_id;
+    RevokeToken: RevokeTokenRequest -> RevokeTokenResponse, id request_id;
+    RevokeCertificate: RevokeCertificateRequest -> RevokeCertificateResponse, id request_id;
 }

@@ -4,7 +4,7 @@ use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
 
 use crate::check;
 use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
-use crate::domain::{join_token, lease, namespace, timer, version, worker};
+use crate::domain::{access, join_token, lease, namespace, timer, version, worker};
 use crate::error::{Fatal, Refusal};
 use crate::limits;
 use crate::reject;
@@ -45,11 +45,12 @@ fn attempt(txn: &mut Txn<'_>, command: Command) -> Result<outcome::Body, Refusal
     let Some(body) = command.body else {
         return Err(reject::invalid("NO_COMMAND", "body", "the command is empty").into());
     };
+    version::require(txn, &body)?;
     let seen = requests::look_up(txn, &command.principal, &body)?;
     if let Seen::Before(answer) = seen {
         return Ok(answer);
     }
-    let answer = dispatch(txn, body)?;
+    let answer = dispatch(txn, &command.principal, body)?;
     dependency::settle(txn)?;
     if let Seen::New(fresh) = seen {
         requests::remember(txn, fresh, &answer);
@@ -58,7 +59,7 @@ fn attempt(txn: &mut Txn<'_>, command: Command) -> Result<outcome::Body, Refusal
 }
 
 /// Every command, spelled out: a new one does not compile until it stands here.
-fn dispatch(txn: &mut Txn<'_>, body: command::Body) -> Result<outcome::Body, Refusal> {
+fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<outcome::Body, Refusal> {
     use command::Body as C;
     use outcome::Body as O;
     Ok(match body {
@@ -83,6 +84,13 @@ fn dispatch(txn: &mut Txn<'_>, body: command::Body) -> Result<outcome::Body, Ref
         C::RaiseVersion(request) => O::RaiseVersion(version::raise_version(txn, request)?),
         C::PutJoinToken(request) => O::PutJoinToken(join_token::put_join_token(txn, request)?),
         C::ConsumeJoinToken(request) => O::ConsumeJoinToken(join_token::consume_join_token(txn, request)?),
+        C::PutRole(request) => O::PutRole(access::put_role(txn, request)?),
+        C::DeleteRole(request) => O::DeleteRole(access::delete_role(txn, request)?),
+        C::PutBinding(request) => O::PutBinding(access::put_binding(txn, request)?),
+        C::DeleteBinding(request) => O::DeleteBinding(access::delete_binding(txn, request)?),
+        C::PutToken(request) => O::PutToken(access::put_token(txn, principal, request)?),
+        C::RevokeToken(request) => O::RevokeToken(access::revoke_token(txn, request)?),
+        C::RevokeCertificate(request) => O::RevokeCertificate(access::revoke_certificate(txn, principal, request)?),
     })
 }
 

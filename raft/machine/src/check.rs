@@ -5,7 +5,7 @@
 
 use prost::Message;
 use tarn_proto::v1::{
-    Command, DependencyFailure, FailureKind, Priority, Rejection, RetryPolicy, ScheduleTimerRequest, TaskError,
+    Binding, Command, DependencyFailure, FailureKind, Priority, Rejection, RetryPolicy, Rule, ScheduleTimerRequest, TaskError,
     TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
 };
 
@@ -139,7 +139,93 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             hash("node_key_hash", &r.node_key_hash)?;
             range("node_id_min", r.node_id_min, (0, u64::MAX >> 1))
         }
+        command::Body::PutRole(r) => {
+            name("name", &r.name)?;
+            rules("rules", &r.rules)
+        }
+        command::Body::DeleteRole(r) => name("name", &r.name),
+        command::Body::PutBinding(r) => binding(r.binding.as_ref()),
+        command::Body::DeleteBinding(r) => binding(r.binding.as_ref()),
+        command::Body::PutToken(r) => {
+            hash("secret_hash", &r.secret_hash)?;
+            length("NAME_TOO_LONG", "name", r.name.len(), limits::LABEL_BYTES_MAX)?;
+            principal("principal", &r.principal)?;
+            rules("scopes", &r.scopes)?;
+            range_or_zero("ttl_ms", r.ttl_ms, limits::TOKEN_MS)
+        }
+        command::Body::RevokeToken(r) => id("token_id", &r.token_id),
+        command::Body::RevokeCertificate(r) => {
+            serial("serial", &r.serial)?;
+            length("REASON_TOO_LONG", "reason", r.reason.len(), limits::MESSAGE_BYTES_MAX)?;
+            range("expires_at_ms", r.expires_at_ms, (0, limits::TIME_MS_MAX))
+        }
     }
+}
+
+// --- Access ----------------------------------------------------------------------------------------------------------------------------
+
+fn rules(field: &str, rules: &[Rule]) -> Check {
+    count("TOO_MANY_RULES", field, rules.len(), limits::RULES_MAX)?;
+    for rule in rules {
+        for (part, patterns) in [("verbs", &rule.verbs), ("resources", &rule.resources)] {
+            let field = format!("{field}.{part}");
+            count("TOO_MANY_PATTERNS", &field, patterns.len(), limits::PATTERNS_MAX)?;
+            if patterns.is_empty() {
+                let message = format!("{field} is empty: the rule would allow nothing; \"*\" stands for all");
+                return Err(invalid("NO_PATTERN", &field, message));
+            }
+            patterns.iter().try_for_each(|text| pattern(&field, text))?;
+        }
+    }
+    Ok(())
+}
+
+fn binding(binding: Option<&Binding>) -> Check {
+    let Some(binding) = binding else {
+        return Err(invalid("NO_BINDING", "binding", "name a principal, a role and a namespace"));
+    };
+    principal("binding.principal", &binding.principal)?;
+    name("binding.role", &binding.role)?;
+    match binding.namespace.strip_suffix('*') {
+        Some("") => Ok(()),
+        Some(start) => name("binding.namespace", start),
+        None => name("binding.namespace", &binding.namespace),
+    }
+}
+
+/// A kind and a name: `user/ada`. Plain ASCII, so that no two principals look the same.
+fn principal(field: &str, text: &str) -> Check {
+    length("PRINCIPAL_TOO_LONG", field, text.len(), limits::PRINCIPAL_BYTES_MAX)?;
+    let parts = text.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
+    if parts.is_some_and(|(kind, _)| kind.bytes().all(|b| b.is_ascii_lowercase())) && is_plain(text) && !text.contains('*') {
+        return Ok(());
+    }
+    let message = format!("{field} must be a kind and a name, such as \"user/ada\", in printable ASCII and without \"*\"");
+    Err(invalid("INVALID_PRINCIPAL", field, message))
+}
+
+/// Text with at most one `*`, at its end.
+fn pattern(field: &str, text: &str) -> Check {
+    length("PATTERN_TOO_LONG", field, text.len(), limits::PATTERN_BYTES_MAX)?;
+    let start = text.strip_suffix('*').unwrap_or(text);
+    if !text.is_empty() && is_plain(start) && !start.contains('*') {
+        return Ok(());
+    }
+    let message = format!("{field} has {text:?}: write printable ASCII, with a \"*\" only at the end");
+    Err(invalid("INVALID_PATTERN", field, message))
+}
+
+fn is_plain(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_graphic())
+}
+
+fn serial(field: &str, text: &str) -> Check {
+    let digits = text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    if digits && (1..=limits::SERIAL_BYTES_MAX).contains(&text.len()) {
+        return Ok(());
+    }
+    let message = format!("{field} must be a serial number as `openssl x509 -serial` prints it, in small letters and without colons");
+    Err(too_large("INVALID_SERIAL", field, limits::SERIAL_BYTES_MAX as u64, message))
 }
 
 // --- Tasks -----------------------------------------------------------------------------------------------------------------------------

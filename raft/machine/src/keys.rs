@@ -29,6 +29,10 @@
 //! | `39` | time, log index | `RequestExpiryRow` | the retention window |
 //! | `40` | log index | `EventsRow` | [`EVENT_REVISIONS_KEPT`](crate::limits::EVENT_REVISIONS_KEPT) entries |
 //! | `48` | hash of a join token's key | `JoinTokenRow` | until it expires |
+//! | `50` | role's name | `RoleRow` | until deleted |
+//! | `51` | principal, role and namespace pattern, a zero byte after each of the first two | empty | until deleted |
+//! | `52` | token | `TokenRow` | until it expires or is revoked |
+//! | `53` | serial number of a revoked certificate | `RevocationRow` | until the certificate has expired |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -58,6 +62,10 @@ pub enum Key<'a> {
     RequestExpiry { at: u64, index: u64 },
     Events { index: u64 },
     JoinToken { hash: &'a [u8; 32] },
+    Role { name: &'a str },
+    Binding { parts: &'a str },
+    Token { id: u64 },
+    Revocation { serial: &'a str },
 }
 
 /// The first bytes of keys: what a scan over all keys of a kind starts from.
@@ -87,6 +95,10 @@ pub mod first {
     pub const REQUEST_EXPIRY: u8 = 0x39;
     pub const EVENTS: u8 = 0x40;
     pub const JOIN_TOKEN: u8 = 0x48;
+    pub const ROLE: u8 = 0x50;
+    pub const BINDING: u8 = 0x51;
+    pub const TOKEN: u8 = 0x52;
+    pub const REVOCATION: u8 = 0x53;
 }
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
@@ -136,6 +148,10 @@ impl Key<'_> {
             Key::RequestExpiry { at, index } => prefix(first::REQUEST_EXPIRY, &[at, index]),
             Key::Events { index } => prefix(first::EVENTS, &[index]),
             Key::JoinToken { hash } => named(first::JOIN_TOKEN, &[], hash),
+            Key::Role { name } => named(first::ROLE, &[], name.as_bytes()),
+            Key::Binding { parts } => named(first::BINDING, &[], parts.as_bytes()),
+            Key::Token { id } => prefix(first::TOKEN, &[id]),
+            Key::Revocation { serial } => named(first::REVOCATION, &[], serial.as_bytes()),
         }
     }
 
@@ -219,6 +235,10 @@ impl Key<'_> {
             },
             first::EVENTS => Key::Events { index: parts.number()? },
             first::JOIN_TOKEN => Key::JoinToken { hash: parts.hash()? },
+            first::ROLE => Key::Role { name: parts.name()? },
+            first::BINDING => Key::Binding { parts: parts.name()? },
+            first::TOKEN => Key::Token { id: parts.number()? },
+            first::REVOCATION => Key::Revocation { serial: parts.name()? },
             _ => return None,
         };
         parts.0.is_empty().then_some(key)

@@ -72,6 +72,16 @@ pub const MARK_BYTES_MAX: usize = 4 << 10;
 pub const WEIGHT_MAX: u32 = 1_000;
 /// Shortest and longest life of a join token.
 pub const JOIN_TOKEN_MS: (u64, u64) = (1_000, DAY_MS);
+/// Rules in one role or one token's scopes.
+pub const RULES_MAX: usize = 64;
+/// Verbs or resources in one rule.
+pub const PATTERNS_MAX: usize = 64;
+/// A pattern of verbs, resources or namespaces: a kind, a slash and a name.
+pub const PATTERN_BYTES_MAX: usize = 192;
+/// Shortest and longest life of a token. None lives for ever.
+pub const TOKEN_MS: (u64, u64) = (60_000, 3_650 * DAY_MS);
+/// Serial number of a certificate: 20 bytes by RFC 5280, section 4.1.2.2, as hexadecimal digits, with room for a leading zero byte.
+pub const SERIAL_BYTES_MAX: usize = 42;
 
 // --- Defaults --------------------------------------------------------------------------------------------------------------------------
 
@@ -97,6 +107,10 @@ pub const LEASE_MS_DEFAULT: u64 = 30_000;
 pub const WEIGHT_DEFAULT: u32 = 100;
 /// A join token's life.
 pub const JOIN_TOKEN_MS_DEFAULT: u64 = HOUR_MS;
+/// A token's life.
+pub const TOKEN_MS_DEFAULT: u64 = 30 * DAY_MS;
+/// How long a revocation is kept where the certificate's end is not told: as long as any root lives.
+pub const REVOCATION_MS_DEFAULT: u64 = 3_650 * DAY_MS;
 
 // --- What the state may hold -----------------------------------------------------------------------------------------------------------
 
@@ -122,6 +136,16 @@ pub const NAMED_LEASES_MAX: u64 = 100_000;
 pub const TIMERS_MAX: u64 = 100_000;
 /// Join tokens that have not expired.
 pub const JOIN_TOKENS_MAX: usize = 1_000;
+/// Roles beside the built-in ones. Each request looks at those of its principal.
+pub const ROLES_MAX: usize = 1_000;
+/// Bindings. Each costs some 100 bytes of memory on every node.
+pub const BINDINGS_MAX: usize = 100_000;
+/// Bindings of one principal: each request looks at all of them.
+pub const BINDINGS_OF_ONE_MAX: usize = 256;
+/// Tokens that have not expired. Each costs some 200 bytes of memory on every node.
+pub const TOKENS_MAX: usize = 100_000;
+/// Revoked certificates that have not expired.
+pub const REVOCATIONS_MAX: usize = 100_000;
 /// Attempts of a task that are kept, with their logs.
 pub const ATTEMPTS_KEPT: usize = 16;
 /// Values up to this size live in the row that names them; larger ones in a row of their own, so that listing does not read them.

@@ -276,6 +276,42 @@ pub struct JoinTokenRow {
     pub node_key_hash: Bytes,
 }
 
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct RoleRow {
+    #[prost(message, repeated, tag = "1")]
+    pub rules: Vec<v1::Rule>,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TokenRow {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub secret_hash: Bytes,
+    #[prost(string, tag = "2")]
+    pub name: String,
+    #[prost(string, tag = "3")]
+    pub principal: String,
+    #[prost(message, repeated, tag = "4")]
+    pub scopes: Vec<v1::Rule>,
+    #[prost(uint64, tag = "5")]
+    pub created_at_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub expires_at_ms: u64,
+    #[prost(string, tag = "7")]
+    pub created_by: String,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct RevocationRow {
+    #[prost(string, tag = "1")]
+    pub reason: String,
+    #[prost(string, tag = "2")]
+    pub revoked_by: String,
+    #[prost(uint64, tag = "3")]
+    pub revoked_at_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub expires_at_ms: u64,
+}
+
 impl TaskRow {
     /// The class; every row has one.
     pub fn class(&self) -> Class {

@@ -1,5 +1,6 @@
 //! The domains: what each command means. One function per command, which checks first and changes afterwards.
 
+pub mod access;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;

@@ -1,9 +1,37 @@
 //! The cluster's machine version: it rises by a command, once every voter supports it.
 
-use tarn_proto::v1::{EventKind, RaiseVersion, VersionRaised};
+use tarn_proto::v1::{EventKind, RaiseVersion, Rejection, VersionRaised, command};
 
 use crate::error::{Fatal, Refusal};
+use crate::reject;
 use crate::txn::Txn;
+
+/// Refuses a command that a node of the cluster may not know yet.
+pub fn require(txn: &Txn<'_>, body: &command::Body) -> Result<(), Rejection> {
+    let (needed, found) = (since(body), txn.meta.version);
+    if needed <= found {
+        return Ok(());
+    }
+    let message = format!(
+        "this needs machine version {needed}, and the cluster runs {found}: upgrade every node, then run `tarn cluster upgrade`"
+    );
+    Err(reject::precondition("CLUSTER_VERSION_TOO_LOW", "", message))
+}
+
+/// The machine version that a command came with.
+fn since(body: &command::Body) -> u32 {
+    use command::Body as C;
+    match body {
+        C::PutRole(_)
+        | C::DeleteRole(_)
+        | C::PutBinding(_)
+        | C::DeleteBinding(_)
+        | C::PutToken(_)
+        | C::RevokeToken(_)
+        | C::RevokeCertificate(_) => 2,
+        _ => 1,
+    }
+}
 
 /// The command: from here on the cluster writes this version. A build that cannot read it stops before it applies the entry; nothing
 /// changes where the version is reached already.

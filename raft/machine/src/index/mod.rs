@@ -4,6 +4,7 @@
 //! indices when a node starts ([`rebuild`]). So the indices of a node that ran for a month equal those of one that just started, to the
 //! entry, and a test compares them.
 
+pub mod access;
 mod edges;
 mod pick;
 mod ready;
@@ -15,6 +16,7 @@ use std::sync::Arc;
 
 use tarn_proto::v1::TaskState;
 
+pub use access::Access;
 pub use edges::Edges;
 pub use pick::{Pick, matches_class, serves};
 pub use ready::{Group, Rank};
@@ -42,6 +44,8 @@ pub struct Indices {
     /// Ended tasks, as (namespace, task), whose dependents are not all settled yet, and whether they succeeded.
     pub(crate) settling: BTreeMap<(u64, u64), bool>,
     pub(crate) join_tokens: BTreeMap<[u8; 32], JoinTokenRow>,
+    /// Shared with whoever judges requests, and therefore copied where it changes while somebody holds it.
+    pub(crate) access: Arc<Access>,
     pub(crate) sweeps: Sweeps,
 }
 

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tarn_storage::{Engine, Range};
 
-use super::{Facts, Indices, NamespaceIndex, QueueIndex, Wake};
+use super::{access, Facts, Indices, NamespaceIndex, QueueIndex, Wake};
 use crate::error::Fatal;
 use crate::keys::{Key, first};
 use crate::overlay::{Rows, STATE, decode};
@@ -78,6 +78,7 @@ pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
         indices.join_tokens.insert(*hash, row);
         Ok(())
     })?;
+    access::fill(engine, &mut indices)?;
     indices.sweeps.ended_tasks = first_expiry(engine, first::ENDED_EXPIRY)?;
     indices.sweeps.fired_timers = first_expiry(engine, first::FIRED_TIMER_EXPIRY)?;
     indices.sweeps.requests = first_expiry(engine, first::REQUEST_EXPIRY)?;
@@ -124,7 +125,7 @@ fn first_expiry(engine: &dyn Engine, kind: u8) -> Result<Option<u64>, Fatal> {
     }
 }
 
-fn each<R: Message + Default>(
+pub(super) fn each<R: Message + Default>(
     engine: &dyn Engine,
     kind: u8,
     mut see: impl FnMut(Key<'_>, R) -> Result<(), Fatal>,
@@ -132,7 +133,7 @@ fn each<R: Message + Default>(
     each_bytes(engine, kind, |key, value| see(key, decode(&key, value)?))
 }
 
-fn each_bytes(
+pub(super) fn each_bytes(
     engine: &dyn Engine,
     kind: u8,
     mut see: impl FnMut(Key<'_>, Bytes) -> Result<(), Fatal>,
@@ -146,6 +147,6 @@ fn each_bytes(
     Ok(())
 }
 
-fn misplaced(key: Key<'_>) -> Fatal {
+pub(super) fn misplaced(key: Key<'_>) -> Fatal {
     Fatal::assertion(format!("the row under {key:?} does not belong there"))
 }

@@ -22,4 +22,8 @@ pub enum Wake {
     IdleQueue { ns: u64, id: u64 },
     /// The join token is void.
     JoinToken { hash: Box<[u8; 32]> },
+    /// The token is void.
+    Token { id: u64 },
+    /// The revoked certificate has expired: nobody takes it anyway.
+    Revocation { serial: Arc<str> },
 }
