@@ -1,0 +1,100 @@
+//! What each request asks for, in the words of roles: verb, kind and name of the resource, namespace.
+//!
+//! | verb | of | for |
+//! | --- | --- | --- |
+//! | `read` | everything | get, list, watch, logs |
+//! | `submit` | `queue/NAME`, `timer/*` | tasks into a queue; timers |
+//! | `work` | `worker/*`, `task/ID` | workers and what they report |
+//! | `cancel`, `requeue`, `purge` | `task/ID`, `timer/ID`, `queue/NAME` | ending and reviving |
+//! | `hold` | `lease/NAME` | named leases |
+//! | `create`, `update`, `delete` | `namespace/NAME`, `artifact/*`, `role/NAME`, `binding/PRINCIPAL`, `token/PRINCIPAL`, … | what users make |
+//! | `revoke` | `token/ID`, `certificate/SERIAL` | credentials |
+//! | `update` | `cluster/members`, `cluster/leader`, `cluster/version` | the cluster itself |
+//!
+//! A command that is not listed here does not compile. Names that the kernel will refuse anyway are judged as they stand: a pattern matches
+//! bytes, and no name is ever normalised, so that none can be written in two ways.
+
+use tarn_proto::v1::command::Body;
+use tarn_proto::v1::timer_action::Action;
+
+use super::roles::Wish;
+
+/// All of what it names, or all namespaces.
+pub const ALL: &str = "*";
+
+/// Calls `ask` for each thing that a command needs. Stops at the first that is refused.
+///
+/// # Errors
+/// What `ask` returned.
+pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>) -> Result<(), E> {
+    let mut wish = |verb, kind, name, namespace| {
+        ask(Wish {
+            verb,
+            kind,
+            name,
+            namespace,
+        })
+    };
+    match body {
+        Body::Enqueue(r) => {
+            // Tasks of one batch mostly go to one queue: each queue is asked for once in a row.
+            let mut last = None;
+            for task in &r.tasks {
+                if last != Some(&task.queue) {
+                    wish("submit", "queue", &task.queue, &r.namespace)?;
+                    last = Some(&task.queue);
+                }
+            }
+            Ok(())
+        }
+        Body::CancelTask(r) => wish("cancel", "task", &r.task_id, &r.namespace),
+        Body::RequeueDead(r) => wish("requeue", "queue", &r.queue, &r.namespace),
+        Body::PurgeQueue(r) => wish("purge", "queue", &r.queue, &r.namespace),
+        Body::RegisterWorker(r) => {
+            let namespaces = r.capabilities.as_ref().map_or(&[][..], |given| &given.namespaces);
+            match namespaces {
+                [] => wish("work", "worker", ALL, ALL),
+                some => some.iter().try_for_each(|namespace| wish("work", "worker", ALL, namespace)),
+            }
+        }
+        // A worker is its maker's: the kernel asks whether the caller is. What it may lease was asked when it registered.
+        Body::LeaseTasks(_) | Body::HeartbeatTasks(_) | Body::HeartbeatWorker(_) => Ok(()),
+        Body::DrainWorker(r) => wish("update", "worker", &r.worker_id, ALL),
+        Body::CompleteTask(r) => wish("work", "task", &r.task_id, &r.namespace),
+        Body::FailTask(r) => wish("work", "task", &r.task_id, &r.namespace),
+        Body::AcquireLease(r) => wish("hold", "lease", &r.name, &r.namespace),
+        Body::RenewLease(r) => wish("hold", "lease", &r.name, &r.namespace),
+        Body::ReleaseLease(r) => wish("hold", "lease", &r.name, &r.namespace),
+        Body::ScheduleTimer(r) => {
+            wish("submit", "timer", ALL, &r.namespace)?;
+            match r.action.as_ref().and_then(|action| action.action.as_ref()) {
+                Some(Action::Enqueue(task)) => wish("submit", "queue", &task.queue, &r.namespace),
+                Some(Action::Mark(_)) | None => Ok(()),
+            }
+        }
+        Body::CancelTimer(r) => wish("cancel", "timer", &r.timer_id, &r.namespace),
+        Body::CreateNamespace(r) => wish("create", "namespace", &r.name, ALL),
+        Body::DeleteNamespace(r) => wish("delete", "namespace", &r.name, ALL),
+        Body::RaiseVersion(_) => wish("update", "cluster", "version", ALL),
+        Body::PutJoinToken(_) => wish("create", "join-token", ALL, ALL),
+        // Asked by a node for one that joins, never by a user.
+        Body::ConsumeJoinToken(_) => wish("update", "cluster", "members", ALL),
+        Body::PutRole(r) => wish("update", "role", &r.name, ALL),
+        Body::DeleteRole(r) => wish("delete", "role", &r.name, ALL),
+        Body::PutBinding(r) => binding(r.binding.as_ref(), "update", wish),
+        Body::DeleteBinding(r) => binding(r.binding.as_ref(), "delete", wish),
+        Body::PutToken(r) => wish("create", "token", &r.principal, ALL),
+        Body::RevokeToken(r) => wish("revoke", "token", &r.token_id, ALL),
+        Body::RevokeCertificate(r) => wish("revoke", "certificate", &r.serial, ALL),
+    }
+}
+
+fn binding<'a, E>(
+    binding: Option<&'a tarn_proto::v1::Binding>,
+    verb: &'static str,
+    mut wish: impl FnMut(&'static str, &'static str, &'a str, &'a str) -> Result<(), E>,
+) -> Result<(), E> {
+    // One that is missing is refused by validation, which comes later: it must not be let through to it by anybody.
+    let (principal, namespace) = binding.map_or((ALL, ALL), |binding| (&binding.principal, &binding.namespace));
+    wish(verb, "binding", principal, namespace)
+}
