@@ -6,7 +6,7 @@
 use std::fmt::Write;
 
 use super::picture::{COLUMNS, FINE, LOWEST_NS, Lane, Picture, ROWS_PER_DECADE, row};
-use super::words::escaped;
+use super::words::{escaped, words};
 
 /// The whole width, in the drawing's own units.
 pub const WIDTH: f64 = 1200.0;
@@ -131,7 +131,7 @@ fn fault_rows(svg: &mut Svg, picture: &Picture, top: f64) {
                 "{nemesis}, {} to {}: {}",
                 seconds(fault.begun_ns),
                 seconds(end),
-                fault.what
+                words(&fault.what)
             );
             let class = if fault.made_ns.is_none() {
                 format!("{class} hollow")
