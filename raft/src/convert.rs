@@ -139,15 +139,29 @@ pub(crate) fn append_to_wire(request: &AppendEntriesRequest<TypeConfig>) -> wire
     }
 }
 
+/// Refuses entries that do not follow each other and what they are said to follow: openraft takes the sender's word for it, and a log with a hole
+/// in it would be taken for one without.
 pub(crate) fn append_from_wire(request: wire::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, PeerError> {
+    let entries: Vec<Entry> = request
+        .entries
+        .into_iter()
+        .map(entry_from_wire)
+        .collect::<Result<_, _>>()?;
+    let prev_log_id = request.prev_log_id.map(log_id_from_wire);
+    let mut next = prev_log_id.as_ref().map_or(0, |id: &LogId| id.index + 1);
+    for entry in &entries {
+        let found = entry.log_id.index;
+        if found != next {
+            return Err(PeerError::Malformed(format!(
+                "log entry {found} where {next} should be"
+            )));
+        }
+        next += 1;
+    }
     Ok(AppendEntriesRequest {
         vote: vote_from_wire(request.vote)?,
-        prev_log_id: request.prev_log_id.map(log_id_from_wire),
-        entries: request
-            .entries
-            .into_iter()
-            .map(entry_from_wire)
-            .collect::<Result<_, _>>()?,
+        prev_log_id,
+        entries,
         leader_commit: request.leader_commit.map(log_id_from_wire),
     })
 }
@@ -208,4 +222,42 @@ pub(crate) fn rpc_error(error: &TransportError) -> RPCError<TypeConfig> {
 
 pub(crate) fn streaming_error(error: &TransportError) -> StreamingError<TypeConfig> {
     StreamingError::Unreachable(Unreachable::from_string(error))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn append(prev: Option<u64>, indexes: &[u64]) -> wire::AppendRequest {
+        let id = |index| LogId::new(LeaderId::new(1, 1), index);
+        let entry = |index: &u64| {
+            entry_to_wire(&Entry {
+                log_id: id(*index),
+                payload: EntryPayload::Blank,
+            })
+        };
+        wire::AppendRequest {
+            vote: Some(vote_to_wire(&Vote::new_committed(1, 1))),
+            prev_log_id: prev.map(|index| log_id_to_wire(&id(index))),
+            entries: indexes.iter().map(entry).collect(),
+            leader_commit: None,
+        }
+    }
+
+    #[test]
+    fn entries_that_do_not_follow_each_other_are_refused() {
+        for (prev, indexes) in [(None, &[0, 1][..]), (Some(4), &[5, 6, 7]), (Some(4), &[]), (None, &[])] {
+            assert!(append_from_wire(append(prev, indexes)).is_ok(), "{prev:?} {indexes:?}");
+        }
+        for (prev, indexes) in [
+            (Some(30_102), &[30_160, 30_161][..]),
+            (Some(4), &[4]),
+            (Some(4), &[5, 7]),
+            (Some(4), &[6, 5]),
+            (None, &[1]),
+        ] {
+            let refused = append_from_wire(append(prev, indexes));
+            assert!(matches!(refused, Err(PeerError::Malformed(_))), "{prev:?} {indexes:?}");
+        }
+    }
 }

@@ -275,6 +275,32 @@ fn a_log_that_lost_its_synced_end_is_refused() {
     }
 }
 
+/// A power cut may take any of the blocks of a write that was under way.
+#[test]
+fn holes_in_what_was_never_synced_cost_nothing_else() {
+    for hole in [4_096, 20_000, 60_000] {
+        let home = tempfile::tempdir().unwrap();
+        log_of_a_hundred(home.path(), Profile::Log);
+        let engine = open(home.path(), Profile::Log).unwrap();
+        put(&engine, 100, Durability::Synced);
+        let mut large = Batch::new();
+        large.put(KS, b"large", &[7; 100_000]);
+        engine.write(large, Durability::Buffered).unwrap();
+        drop(engine);
+        let log = files(home.path(), "log").pop().unwrap();
+        let mut content = fs::read(&log).unwrap();
+        let at = content.len() - 100_000 + hole;
+        content[at..at + 4_096].fill(0);
+        fs::write(&log, content).unwrap();
+        let engine = open(home.path(), Profile::Log).unwrap();
+        assert_eq!(engine.get(KS, b"large").unwrap(), None);
+        assert_eq!(numbers(&engine), (0..=100).collect::<Vec<_>>());
+        put(&engine, 200, Durability::Synced);
+        drop(engine);
+        assert_eq!(numbers(&open(home.path(), Profile::Log).unwrap()).last(), Some(&200));
+    }
+}
+
 #[test]
 fn damage_in_a_log_is_not_passed_over() {
     for place in ["front", "middle", "last record"] {
@@ -285,8 +311,13 @@ fn damage_in_a_log_is_not_passed_over() {
             "middle" => len / 2,
             _ => len - 3,
         });
+        let damaged = fs::read(&log).unwrap();
         let error = open(home.path(), Profile::Log).unwrap_err();
         assert!(matches!(error, StorageError::Corruption { .. }), "{place}: {error:?}");
+        assert!(
+            damaged == fs::read(&log).unwrap(),
+            "{place}: what is left is for whoever looks into it"
+        );
     }
 }
 

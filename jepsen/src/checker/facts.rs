@@ -267,13 +267,19 @@ fn reported<'a>(history: &'a [Event], op: &str) -> Vec<Reported<'a>> {
 /// The result of an item: a function of its name and of the results that it waited for, in their order. 64 bits of FNV-1a, in hexadecimal:
 /// anybody can compute it again, and no two inputs of a run share it by chance.
 pub fn result_of(item: &str, inputs: &[&str]) -> String {
+    let hash = hash_of(std::iter::once(item).chain(inputs.iter().copied()));
+    format!("{hash:016x}")
+}
+
+/// 64 bits of FNV-1a over these texts, each with its end.
+pub fn hash_of<'a>(texts: impl IntoIterator<Item = &'a str>) -> u64 {
     let mut hash = 0xcbf2_9ce4_8422_2325_u64;
-    for text in std::iter::once(&item).chain(inputs) {
+    for text in texts {
         for byte in text.bytes().chain([0]) {
             hash = (hash ^ u64::from(byte)).wrapping_mul(0x0100_0000_01b3);
         }
     }
-    format!("{hash:016x}")
+    hash
 }
 
 /// Whether a task in this state will change no more by itself.

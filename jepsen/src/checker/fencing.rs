@@ -8,6 +8,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tarn_invariants::leases::{self as rules, Holding, NO_OVERLAP};
 
 use super::register::{ACQUIRE, Ask, Held, RELEASE, RENEW};
 use super::{Check, Findings};
@@ -64,17 +65,15 @@ fn grant<'a>(operation: &Operation<'a>) -> Option<Grant<'a>> {
 
 /// No token is given to two holders, and whoever asks after another was answered gets a greater one.
 fn tokens_grow(grants: &[Grant<'_>]) -> Check {
-    let mut findings = Findings::new("tokens grow");
+    let mut findings = Findings::new("tokens grow").asking(&[NO_OVERLAP]);
     findings.count("grants", grants.len());
     let mut owners: BTreeMap<u64, &Grant<'_>> = BTreeMap::new();
     for grant in grants {
         let first = *owners.entry(grant.lease.token).or_insert(grant);
-        if (first.key, &first.holder) != (grant.key, &grant.holder) {
-            findings.violation(format!(
-                "token {} was given to {} in event {} and to {} in event {}",
-                grant.lease.token, first.holder, first.answered, grant.holder, grant.answered
-            ));
-        }
+        let (known, given) = ((first.key, first.holder.as_str()), (grant.key, grant.holder.as_str()));
+        findings.judge(rules::one_holder_a_token(grant.lease.token, Some(known), given), || {
+            format!("events {} and {}", grant.answered, first.answered)
+        });
     }
     // Of all grants answered before one was asked for, the newest token.
     let mut by_answer: Vec<&Grant<'_>> = grants.iter().collect();
@@ -90,14 +89,14 @@ fn tokens_grow(grants: &[Grant<'_>]) -> Check {
                 *known = earlier;
             }
         }
-        if let Some(earlier) = newest
-            .get(grant.key)
-            .filter(|earlier| earlier.lease.token >= grant.lease.token)
-        {
-            findings.violation(format!(
-                "{}: token {} was given in event {}, and the later event {} asked and got {}",
-                grant.key, earlier.lease.token, earlier.answered, grant.asked, grant.lease.token
-            ));
+        if let Some(earlier) = newest.get(grant.key) {
+            let grown = rules::tokens_grow(grant.key, earlier.lease.token, grant.lease.token);
+            findings.judge(grown, || {
+                format!(
+                    "asked for in event {}, the other given in event {}",
+                    grant.asked, earlier.answered
+                )
+            });
         }
     }
     if grants.is_empty() {
@@ -108,7 +107,7 @@ fn tokens_grow(grants: &[Grant<'_>]) -> Check {
 
 /// The store took no write with a token older than one that it had taken, and none with a token that was never given to its writer.
 fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
-    let mut findings = Findings::new("protected writes never interleave");
+    let mut findings = Findings::new("protected writes never interleave").asking(&[NO_OVERLAP]);
     let given: BTreeMap<(&str, u64), &str> = grants
         .iter()
         .map(|grant| ((grant.key, grant.lease.token), grant.holder.as_str()))
@@ -128,12 +127,9 @@ fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
             continue;
         }
         findings.count("taken", 1);
-        if write.token < token {
-            findings.violation(format!(
-                "{key}: token {} wrote in event {} after token {token} had written in event {at}",
-                write.token, event.index
-            ));
-        }
+        findings.judge(rules::writes_never_interleave(key, token, write.token), || {
+            format!("events {} and {at}", event.index)
+        });
         if given
             .get(&(key, write.token))
             .is_none_or(|holder| *holder != write.holder)
@@ -152,7 +148,7 @@ fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
 
 /// By the cluster's own time, a lease begins only after the one before it was given up or had ended; and who is told of a renewal holds it.
 fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
-    let mut findings = Findings::new("leases do not overlap");
+    let mut findings = Findings::new("leases do not overlap").asking(&[NO_OVERLAP]);
     // The latest end that anybody was told, by key and token.
     let mut ends: BTreeMap<(&str, u64), (u64, u64)> = BTreeMap::new();
     for grant in grants {
@@ -196,14 +192,25 @@ fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
         }
         findings.count("successions", 1);
         let (end, told) = ends[&(one.key, one.lease.token)];
-        if next.lease.acquired_at_ms < end {
-            findings.violation(format!(
-                "{}: event {told} says that token {} is held until {end}, and token {} of event {} begins at {}",
-                one.key, one.lease.token, next.lease.token, next.answered, next.lease.acquired_at_ms
-            ));
-        }
+        findings.judge(rules::no_overlap(holding(one, end), holding(next, u64::MAX)), || {
+            format!(
+                "event {told} tells the former's end, event {} the latter's beginning",
+                next.answered
+            )
+        });
     }
     findings.finish("no lease began before the one before it had ended")
+}
+
+/// A grant as the invariant has it, by the cluster's time.
+fn holding<'a>(grant: &'a Grant<'_>, until: u64) -> Holding<'a> {
+    Holding {
+        name: grant.key,
+        holder: &grant.holder,
+        token: grant.lease.token,
+        from: grant.lease.acquired_at_ms,
+        until,
+    }
 }
 
 #[cfg(test)]
@@ -212,7 +219,7 @@ mod tests {
 
     use super::*;
     use crate::checker::Outcome;
-    use crate::checker::testing::{Lie, Script, worst};
+    use crate::checker::testing::{Lie, Script, refute, worst};
 
     fn judge(script: &Script) -> Outcome {
         worst(excluded(script.events()))
@@ -249,29 +256,41 @@ mod tests {
 
     #[test]
     fn every_class_of_broken_exclusion_is_found() {
-        let bad: [Lie; 7] = [
-            ("a stale write is taken", |s| write(s, "b", 20, true)),
-            ("a good write is refused", |s| write(s, "c", 30, false)),
-            ("a token that was never given", |s| write(s, "d", 99, true)),
-            ("a token given twice", |s| {
+        let bad: [Lie; 8] = [
+            ("protected writes never interleave", "a stale write is taken", |s| {
+                write(s, "b", 20, true)
+            }),
+            ("protected writes never interleave", "a good write is refused", |s| {
+                write(s, "c", 30, false)
+            }),
+            (
+                "protected writes never interleave",
+                "a token that was never given",
+                |s| write(s, "d", 99, true),
+            ),
+            ("tokens grow", "a token given twice", |s| {
                 s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 30, 6_000, 9_000));
             }),
-            ("a token that does not grow", |s| {
+            ("tokens grow", "a token of another lease", |s| {
+                s.key("another lock");
+                s.ok(ACQUIRE, json!({"holder": "c"}), lease("c", 30, 6_000, 9_000));
+            }),
+            ("tokens grow", "a token that does not grow", |s| {
                 s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 25, 6_000, 9_000));
             }),
-            ("a lease that begins too early", |s| {
+            ("leases do not overlap", "a lease that begins too early", |s| {
                 s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 40, 5_999, 9_000));
             }),
-            ("a lease renewed for one who has lost it", |s| {
-                s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 40, 6_000, 9_000));
-                s.ok(RENEW, json!({"token": 30}), lease("c", 30, 4_000, 7_000));
-            }),
+            (
+                "leases do not overlap",
+                "a lease renewed for one who has lost it",
+                |s| {
+                    s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 40, 6_000, 9_000));
+                    s.ok(RENEW, json!({"token": 30}), lease("c", 30, 4_000, 7_000));
+                },
+            ),
         ];
-        for (what, spoil) in bad {
-            let mut script = good();
-            spoil(&mut script);
-            assert_eq!(judge(&script), Outcome::Invalid, "{what}");
-        }
+        refute(&good(), &bad, excluded);
     }
 
     #[test]

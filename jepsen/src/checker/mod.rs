@@ -3,12 +3,16 @@
 //! Each checker is a function from a history to a [`Check`]; it looks at nothing else, so that a stored history can be judged again, and so
 //! that the checkers themselves are tested on histories that are known to be good or bad.
 //!
+//! Where a rule is one of `tarn_invariants`, it is that function which decides, the same that the simulation and debug builds ask; a checker
+//! finds out what is certain enough to be asked, because clients do not see everything, and each [`Check`] says which invariants it asked.
+//! Rules without a counterpart there are those that only clients can see, such as linearizability.
+//!
 //! ```text
 //!   linear        is there an order of the operations in which every answer is right?       register      named leases as such an object
 //!   facts         what a history says about tasks                                            tasks         each accepted task ends exactly once
 //!   order         first in first out, and strict priorities, at the moment of assignment     dependencies  nothing runs before what it waits for
 //!   fencing       tokens that only grow, writes that never interleave                        timers        never early, once, not after a cancel
-//!   watch         no gap, no repeat, no reorder                                              members       one leader a term, equal digests, members
+//!   watch         no gap, no repeat, no reorder                                              members       leaders only advance, equal digests, members
 //!   session       a client that was cut off is served again
 //! ```
 
@@ -29,6 +33,7 @@ pub mod watch;
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
+use tarn_invariants::Invariant;
 
 /// What a check found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
@@ -45,8 +50,11 @@ pub enum Outcome {
 /// One question that was asked of a history, and its answer.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub struct Check {
-    /// The invariant, as a short name.
+    /// What was asked, as a short name.
     pub name: String,
+    /// The names of the invariants of `tarn_invariants` that were asked of the history. Empty where the rule is none of them.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub invariants: Vec<String>,
     /// What was found.
     pub outcome: Outcome,
     /// For people: what was looked at, or the evidence of a violation with the indices of its events.
@@ -84,6 +92,7 @@ const QUOTED: usize = 8;
 #[derive(Debug)]
 pub struct Findings {
     name: String,
+    invariants: Vec<String>,
     violations: Vec<String>,
     doubts: Vec<String>,
     counts: BTreeMap<String, u64>,
@@ -94,9 +103,24 @@ impl Findings {
     pub fn new(name: &str) -> Self {
         Self {
             name: name.to_owned(),
+            invariants: Vec::new(),
             violations: Vec::new(),
             doubts: Vec::new(),
             counts: BTreeMap::new(),
+        }
+    }
+
+    /// Names the invariants that the check asks.
+    pub fn asking(mut self, invariants: &[Invariant]) -> Self {
+        self.invariants
+            .extend(invariants.iter().map(|invariant| invariant.name.to_owned()));
+        self
+    }
+
+    /// Notes what an invariant says of the history, if it is broken, with the evidence.
+    pub fn judge(&mut self, verdict: tarn_invariants::Verdict, evidence: impl FnOnce() -> String) {
+        if let Err(violation) = verdict {
+            self.violation(told(&violation, &evidence()));
         }
     }
 
@@ -143,9 +167,18 @@ impl Findings {
         }
         Check {
             name: self.name,
+            invariants: self.invariants,
             outcome,
             detail,
             counts: self.counts,
         }
     }
+}
+
+/// A violation with its evidence, as one piece of a check's detail. The rule and its source stand with the check.
+pub fn told(violation: &tarn_invariants::Violation, evidence: &str) -> String {
+    format!(
+        "{} is violated: {}: {evidence}",
+        violation.invariant.name, violation.detail
+    )
 }

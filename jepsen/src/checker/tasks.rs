@@ -5,8 +5,13 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::facts::{Facts, Fate, Final, Submitted, has_ended, result_of};
-use super::{Check, Findings};
+use tarn_invariants::tasks::{
+    self as rules, COMPLETED_ONCE, Completion, Completions, EVERY_TASK_ENDS, FENCED, Grant, Grants, LEASED_ONCE,
+    NO_TASK_LOST,
+};
+
+use super::facts::{Attempt, Facts, Fate, Seen, Submitted, has_ended, hash_of, result_of};
+use super::{Check, Findings, watch};
 use crate::history::{Event, Kind};
 
 /// Reasons with which the cluster itself ends an attempt: faults may use up a task's attempts this way.
@@ -23,7 +28,7 @@ pub fn exactly_once(history: &[Event]) -> Vec<Check> {
         completed_once(&facts),
         nothing_runs_after_the_end(&facts),
         stale_tokens_are_refused(&facts),
-        tokens_are_unique(&facts),
+        tokens_are_unique(&facts, put_back(history).as_ref()),
         attempts_are_bounded(&facts),
         counts_agree(&facts),
     ]
@@ -32,7 +37,7 @@ pub fn exactly_once(history: &[Event]) -> Vec<Check> {
 /// Every acknowledged submission is a task at the end, and has ended. Lost ones are split by where they lie among those that were kept:
 /// a loss in the middle, with survivors on both sides, cannot be explained by anything that happened at either end of the run.
 pub fn accepted_tasks_end(facts: &Facts<'_>) -> Check {
-    let mut findings = Findings::new("accepted tasks end");
+    let mut findings = Findings::new("accepted tasks end").asking(&[NO_TASK_LOST, EVERY_TASK_ENDS]);
     let mut accepted: Vec<&Submitted> = facts.submitted.values().filter(|s| s.outcome == Kind::Ok).collect();
     accepted.sort_by_key(|submitted| submitted.ended);
     findings.count("accepted", accepted.len());
@@ -50,35 +55,43 @@ pub fn accepted_tasks_end(facts: &Facts<'_>) -> Check {
     for name in &facts.reused {
         findings.doubt(format!("the workload used the name {name} twice"));
     }
-    let found: Vec<Option<&Final>> = accepted.iter().map(|s| facts.finals.get(s.task.as_ref()?)).collect();
-    let first = found.iter().position(Option::is_some);
-    let last = found.iter().rposition(Option::is_some);
-    for (at, (submitted, found)) in accepted.iter().zip(&found).enumerate() {
+    let found: BTreeSet<&str> = facts.finals.keys().map(String::as_str).collect();
+    let ended = facts.finals.values().filter(|task| has_ended(&task.state));
+    let ended: BTreeSet<&str> = ended.map(|task| task.task.as_str()).collect();
+    let is_found = |submitted: &&Submitted| submitted.task.as_deref().is_some_and(|task| found.contains(task));
+    let survivors = (accepted.iter().position(is_found), accepted.iter().rposition(is_found));
+    for (at, submitted) in accepted.iter().enumerate() {
         let (name, task) = (&submitted.item.name, submitted.task.as_deref().unwrap_or("without id"));
-        match found {
-            Some(found) if has_ended(&found.state) => {
-                findings.count(&found.state, 1);
-            }
-            Some(found) => {
+        if let Err(lost) = rules::no_task_lost([task], &found) {
+            let part = part(at, survivors);
+            findings.count(&format!("lost_{part}"), 1);
+            let event = submitted.ended.unwrap_or_default();
+            findings.judge(Err(lost), || {
+                format!("lost ({part}): item {name}, acknowledged in event {event}")
+            });
+            continue;
+        }
+        let state = facts.finals.get(task).map_or("gone", |task| task.state.as_str());
+        match rules::every_task_ends([task], &ended) {
+            Ok(()) => findings.count(state, 1),
+            // Nobody knows whether it would have ended a little later: the run did not drain.
+            Err(open) => {
                 findings.count("unended", 1);
-                findings.doubt(format!("task {task} of item {name} is {} at the end", found.state));
-            }
-            None => {
-                let part = match (first, last) {
-                    (Some(first), _) if at < first => "head",
-                    (_, Some(last)) if at > last => "tail",
-                    (None, _) | (_, None) => "head",
-                    _ => "middle",
-                };
-                findings.count(&format!("lost_{part}"), 1);
-                findings.violation(format!(
-                    "lost ({part}): item {name}, acknowledged as task {task} in event {}",
-                    submitted.ended.unwrap_or_default()
-                ));
+                findings.doubt(format!("{}: item {name} is {state} at the end", open.detail));
             }
         }
     }
     findings.finish("every acknowledged task is there at the end, and has ended")
+}
+
+/// Where a lost task lies among those that were kept, of which the first and the last are known.
+fn part(at: usize, survivors: (Option<usize>, Option<usize>)) -> &'static str {
+    match survivors {
+        (Some(first), _) if at < first => "head",
+        (_, Some(last)) if at > last => "tail",
+        (None, _) | (_, None) => "head",
+        _ => "middle",
+    }
 }
 
 /// No item is more than one task, and each acknowledged one is the task that the answer named.
@@ -195,29 +208,38 @@ fn result_at_end<'a>(facts: &'a Facts<'_>, item: &str) -> &'a str {
 
 /// At most one attempt of a task is acknowledged as its success, and what was acknowledged is what the task ended with.
 pub fn completed_once(facts: &Facts<'_>) -> Check {
-    let mut findings = Findings::new("completed once");
-    let mut completed: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
+    let mut findings = Findings::new("completed once").asking(&[COMPLETED_ONCE]);
+    let mut completions = Completions::default();
     for reported in facts.completions.iter().filter(|r| r.operation.outcome() == Kind::Ok) {
         let report = &reported.report;
         let event = reported.operation.ended_by().unwrap_or_default();
         findings.count("acknowledged", 1);
-        let (token, first) = *completed.entry(&report.task).or_insert((report.token, event));
-        if token != report.token {
-            findings.violation(format!(
-                "task {} was completed with token {token} in event {first} and again with token {} in event {event}",
-                report.task, report.token
-            ));
-        }
-        let Some(task) = facts.finals.get(&report.task) else {
-            continue;
+        let at_end = facts.finals.get(&report.task);
+        let result = report.result.as_ref().or(at_end.map(|task| &task.result));
+        let completion = Completion {
+            task: &report.task,
+            token: report.token,
+            result: hash_of(result.map(String::as_str)),
         };
-        let same_result = report.result.as_ref().is_none_or(|result| *result == task.result);
-        if task.state != "succeeded" || task.last_token != report.token || !same_result {
-            findings.violation(format!(
-                "task {} was completed with token {} in event {event}, and at the end is {} with token {}",
-                report.task, report.token, task.state, task.last_token
-            ));
+        findings.judge(completions.observe(completion), || {
+            format!("the latter in event {event}")
+        });
+        let Some(task) = at_end else { continue };
+        if task.state != "succeeded" {
+            let lost = format!("{completion:?} was accepted, and the task is {} at the end", task.state);
+            findings.judge(Err(COMPLETED_ONCE.violated(lost)), || {
+                format!("accepted in event {event}")
+            });
+            continue;
         }
+        let end = Completion {
+            task: &task.task,
+            token: task.last_token,
+            result: hash_of([task.result.as_str()]),
+        };
+        findings.judge(rules::completed_once(Some(completion), end), || {
+            format!("the former in event {event}, the latter at the end")
+        });
     }
     findings.finish("no task was completed twice, and no acknowledged completion was lost")
 }
@@ -252,7 +274,7 @@ pub fn nothing_runs_after_the_end(facts: &Facts<'_>) -> Check {
 
 /// A report is not taken once another attempt has been seen under a newer token: that attempt's lease had made the older token stale.
 pub fn stale_tokens_are_refused(facts: &Facts<'_>) -> Check {
-    let mut findings = Findings::new("stale tokens are refused");
+    let mut findings = Findings::new("stale tokens are refused").asking(&[FENCED]);
     // The first event at which each token of a task was seen, by token.
     let mut tokens: BTreeMap<&str, BTreeMap<u64, u64>> = BTreeMap::new();
     for seen in &facts.attempts {
@@ -268,17 +290,16 @@ pub fn stale_tokens_are_refused(facts: &Facts<'_>) -> Check {
             continue;
         }
         findings.count("taken", 1);
-        let newer = tokens
-            .get(report.task.as_str())
-            .into_iter()
-            .flat_map(|known| known.range(report.token + 1..))
-            .find(|(_, index)| **index < reported.operation.invoke.index);
-        if let Some((token, index)) = newer {
-            findings.violation(format!(
-                "event {index} runs task {} under token {token}, and event {} reports for it under token {} and is taken",
-                report.task, reported.operation.invoke.index, report.token
-            ));
-        }
+        // The task's token may have been newer than any that was seen; it was certainly not older.
+        let asked = reported.operation.invoke.index;
+        let mut known = tokens.get(report.task.as_str()).into_iter().flatten();
+        let newest = known.rfind(|(_, index)| **index < asked);
+        let (current, seen) = newest
+            .filter(|(token, _)| **token > report.token)
+            .map_or((report.token, asked), |(token, index)| (*token, *index));
+        findings.judge(rules::fenced(&report.task, Some(current), report.token), || {
+            format!("event {seen} runs it under the newer token, and event {asked} begins the report that is taken")
+        });
     }
     findings.finish("no report with a stale token was taken")
 }
@@ -292,22 +313,40 @@ fn was_ended_by(facts: &Facts<'_>, task: &str, token: u64) -> bool {
         > 1
 }
 
-/// A token belongs to one attempt of one task, at one worker.
-pub fn tokens_are_unique(facts: &Facts<'_>) -> Check {
-    let mut findings = Findings::new("tokens are unique");
-    let mut owners: BTreeMap<u64, &super::facts::Seen> = BTreeMap::new();
+/// The tasks that were put back from the dead letters, if some watcher saw the whole log.
+fn put_back(history: &[Event]) -> Option<BTreeSet<String>> {
+    let log = watch::is_whole(history).then(|| watch::log(history))?;
+    let requeued = log.into_values().filter(|sight| sight.kind == "TASK_REQUEUED");
+    Some(requeued.map(|sight| sight.subject).collect())
+}
+
+/// A token belongs to one attempt of one task, at one worker. Of tasks that were certainly never `put_back`, which counts attempts from one
+/// again, a later attempt has a greater token.
+pub fn tokens_are_unique(facts: &Facts<'_>, put_back: Option<&BTreeSet<String>>) -> Check {
+    let mut findings = Findings::new("tokens are unique").asking(&[LEASED_ONCE]);
+    let mut owners: BTreeMap<u64, &Seen> = BTreeMap::new();
+    let mut in_order = Grants::default();
     for seen in &facts.attempts {
         let first = *owners.entry(seen.attempt.token).or_insert(seen);
-        let (one, other) = (&first.attempt, &seen.attempt);
-        if (&one.task, &one.worker, one.number) != (&other.task, &other.worker, other.number) {
-            findings.violation(format!(
-                "token {} is task {} at {} in event {} and task {} at {} in event {}",
-                other.token, one.task, one.worker, first.index, other.task, other.worker, seen.index
-            ));
+        let (known, grant) = (grant(&first.attempt), grant(&seen.attempt));
+        if let Err(violation) = rules::one_lease_a_token(Some(known), grant) {
+            findings.judge(Err(violation), || format!("events {} and {}", seen.index, first.index));
+        } else if put_back.is_some_and(|tasks| !tasks.contains(grant.task)) {
+            findings.count("in_order", 1);
+            findings.judge(in_order.observe(grant), || format!("event {}", seen.index));
         }
     }
     findings.count("tokens", owners.len());
-    findings.finish("no two attempts had the same token")
+    findings.finish("no two attempts had the same token, and a task's tokens grew")
+}
+
+fn grant(attempt: &Attempt) -> Grant<'_> {
+    Grant {
+        task: &attempt.task,
+        token: attempt.token,
+        attempt: attempt.number,
+        worker: &attempt.worker,
+    }
 }
 
 /// No attempt has a number beyond the limit that its task was submitted with.

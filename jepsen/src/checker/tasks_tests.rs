@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use super::*;
 use crate::checker::Outcome;
 use crate::checker::facts::{ATTEMPT, CLOSING, COMPLETE, ENQUEUE, FAIL, FINAL};
-use crate::checker::testing::{Lie, Script, worst};
+use crate::checker::testing::{Lie, Script, refute, worst};
 
 fn judge(script: &Script) -> Outcome {
     worst(exactly_once(script.events()))
@@ -104,54 +104,153 @@ fn a_history_in_which_everything_ends_once_is_valid() {
     assert_eq!(judge(&good()), Outcome::Valid);
 }
 
+/// Replaces the final state of a task.
+fn ends_as(script: &mut Script, item: &str, end: Value) {
+    let task = format!("task {item}");
+    lose(script, &task);
+    let mut end = end;
+    end["task"] = json!(task);
+    end["item"] = json!(item);
+    script.info(FINAL, end);
+}
+
 #[test]
 fn every_class_of_lost_or_doubled_work_is_found() {
-    let bad: [Lie; 16] = [
-        ("lost", |s| lose(s, "task a")),
-        ("all lost", |s| s.events_mut().retain(|event| event.op != FINAL)),
-        ("doubled", |s| at_end(s, "task x", "a", "succeeded", 30)),
-        ("an unknown one twice", |s| {
+    let bad: [Lie; 26] = [
+        ("accepted tasks end", "lost", |s| lose(s, "task a")),
+        ("accepted tasks end", "all lost", |s| {
+            s.events_mut().retain(|event| event.op != FINAL);
+        }),
+        ("accepted tasks end", "acknowledged without an id", |s| {
+            s.ok(ENQUEUE, json!([item("h")]), json!([]));
+        }),
+        ("accepted once", "doubled", |s| {
+            at_end(s, "task x", "a", "succeeded", 30)
+        }),
+        ("accepted once", "an unknown one twice", |s| {
             at_end(s, "task x", "g", "succeeded", 30);
             at_end(s, "task y", "g", "succeeded", 31);
         }),
-        ("from nowhere", |s| at_end(s, "task x", "x", "succeeded", 30)),
-        ("a refused one at the end", |s| {
+        ("accepted once", "from nowhere", |s| {
+            at_end(s, "task x", "x", "succeeded", 30)
+        }),
+        ("accepted once", "another task than the answer named", |s| {
+            lose(s, "task a");
+            at_end(s, "task x", "a", "succeeded", 10);
+        }),
+        ("refused are never seen", "a refused one at the end", |s| {
             at_end(s, "task e", "e", "succeeded", 30)
         }),
-        ("a refused one runs", |s| attempt(s, "e", 30, 1, "w")),
-        ("a wrong result", |s| {
-            lose(s, "task a");
-            s.info(
-                FINAL,
-                json!({"task": "task a", "item": "a", "state": "succeeded", "result": "0", "last_token": 10}),
-            );
+        ("refused are never seen", "a refused one runs", |s| {
+            attempt(s, "e", 30, 1, "w")
         }),
-        ("dead without need", |s| {
+        ("results are right", "a wrong result", |s| {
+            ends_as(s, "a", json!({"state": "succeeded", "result": "0", "last_token": 10}));
+        }),
+        ("results are right", "dead without need", |s| {
             lose(s, "task c");
             at_end(s, "task c", "c", "dead", 12);
         }),
-        ("succeeded against its fate", |s| {
+        ("results are right", "dead without a reason", |s| {
+            ends_as(s, "d", json!({"state": "dead", "last_token": 13}));
+        }),
+        ("results are right", "succeeded against its fate", |s| {
             at_end(s, "task d", "d", "succeeded", 13)
         }),
-        ("completed twice", |s| complete(s, "a", 30)),
-        ("runs after the end", |s| attempt(s, "a", 30, 2, "w")),
-        ("a token at two workers", |s| attempt(s, "c", 12, 1, "other")),
-        ("too many attempts", |s| attempt(s, "d", 13, 4, "w")),
-        ("filtered wrongly", |s| {
+        ("completed once", "completed twice", |s| complete(s, "a", 30)),
+        ("completed once", "completed with two results", |s| {
+            s.ok(
+                COMPLETE,
+                json!({"task": "task f", "token": 15, "result": "x"}),
+                Value::Null,
+            );
+        }),
+        ("completed once", "a completion is forgotten", |s| {
+            ends_as(
+                s,
+                "a",
+                json!({"state": "dead", "reason": "LEASE_EXPIRED", "last_token": 10}),
+            );
+        }),
+        ("completed once", "another attempt's completion at the end", |s| {
+            ends_as(
+                s,
+                "a",
+                json!({"state": "succeeded", "result": result_of("a", &[]), "last_token": 40}),
+            );
+        }),
+        ("completed once", "another result at the end", |s| {
+            ends_as(s, "a", json!({"state": "succeeded", "result": "x", "last_token": 10}));
+        }),
+        ("nothing runs after the end", "runs after the end", |s| {
+            attempt(s, "a", 30, 2, "w")
+        }),
+        ("tokens are unique", "a token at two workers", |s| {
+            attempt(s, "c", 12, 1, "other")
+        }),
+        ("tokens are unique", "a token of two tasks", |s| {
+            attempt(s, "b", 12, 1, "w")
+        }),
+        ("attempts are bounded", "too many attempts", |s| {
+            attempt(s, "d", 13, 4, "w")
+        }),
+        ("attempts are bounded", "an attempt without a number", |s| {
+            attempt(s, "d", 13, 0, "w")
+        }),
+        ("counts agree", "filtered wrongly", |s| {
             s.info(
                 CLOSING,
                 json!({"complete": true, "counted": {"dead": 1}, "filtered": {"succeeded": 3}}),
             );
         }),
-        ("counted wrongly", |s| {
+        ("counts agree", "counted wrongly", |s| {
             s.info(CLOSING, json!({"complete": true, "counted": {"dead": 2}}));
         }),
+        ("stale tokens are refused", "a stale report is taken", |s| {
+            attempt(s, "d", 16, 2, "w");
+            attempt(s, "d", 20, 3, "v");
+            s.ok(FAIL, json!({"task": "task d", "token": 16}), "delayed");
+        }),
     ];
-    for (what, spoil) in bad {
-        let mut script = good();
-        spoil(&mut script);
-        assert_eq!(judge(&script), Outcome::Invalid, "{what}");
-    }
+    refute(&good(), &bad, exactly_once);
+}
+
+#[test]
+fn the_invariants_are_named_with_what_breaks_them() {
+    let mut script = good();
+    lose(&mut script, "task c");
+    let check = accepted_tasks_end(&Facts::of(script.events()));
+    assert_eq!(check.invariants, ["no task lost", "every task ends"]);
+    assert!(
+        check
+            .detail
+            .starts_with("no task lost is violated: task task c was accepted and is gone"),
+        "{}",
+        check.detail
+    );
+}
+
+#[test]
+fn tokens_grow_with_the_attempts_unless_a_task_was_put_back() {
+    use crate::checker::watch::{REACHED, SIGHT, STRETCH};
+    let mut script = good();
+    script.info(STRETCH, json!({"after": 0}));
+    script.info(REACHED, json!({"revision": 99}));
+    assert_eq!(judge(&script), Outcome::Valid);
+    attempt(&mut script, "d", 30, 3, "w");
+    attempt(&mut script, "d", 40, 1, "w");
+    let tokens =
+        |script: &Script| tokens_are_unique(&Facts::of(script.events()), put_back(script.events()).as_ref()).outcome;
+    assert_eq!(tokens(&script), Outcome::Invalid);
+    let last = script.events().iter().rposition(|event| event.op == REACHED).unwrap();
+    let mut put_back_before = script.clone();
+    put_back_before.info(
+        SIGHT,
+        json!({"revision": 35, "kind": "TASK_REQUEUED", "subject": "task d"}),
+    );
+    assert_eq!(tokens(&put_back_before), Outcome::Valid, "attempts are counted anew");
+    script.events_mut().remove(last);
+    assert_eq!(tokens(&script), Outcome::Valid, "nobody knows whether it was put back");
 }
 
 #[test]
@@ -205,7 +304,7 @@ fn a_run_that_did_not_drain_is_unknown() {
 }
 
 #[test]
-fn ten_thousand_items_take_a_second() {
+fn one_lost_item_of_ten_thousand_is_found() {
     let mut script = Script::new("q");
     for n in 0..10_000u64 {
         let (name, task) = (format!("i{n:05}"), format!("task i{n:05}"));
@@ -215,9 +314,7 @@ fn ten_thousand_items_take_a_second() {
         at_end(&mut script, &task, &name, "succeeded", n + 1);
     }
     script.info(CLOSING, json!({"complete": true, "counted": {"dead": 0}}));
-    let begun = std::time::Instant::now();
     assert_eq!(judge(&script), Outcome::Valid);
-    let took = begun.elapsed();
-    assert!(took.as_secs() < 10, "{took:?}");
-    println!("10,000 items took {took:?}");
+    lose(&mut script, "task i05000");
+    assert_eq!(judge(&script), Outcome::Invalid);
 }

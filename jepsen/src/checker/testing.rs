@@ -6,8 +6,23 @@ use serde_json::{Value, json};
 use super::{Check, Outcome};
 use crate::history::{Event, Kind, Process};
 
-/// What is wrong with a history, and how to make a good one so.
-pub type Lie = (&'static str, fn(&mut Script));
+/// The check that must find it, what is wrong with a history, and how to make a good one so.
+pub type Lie = (&'static str, &'static str, fn(&mut Script));
+
+/// Puts each lie into the good history, and sees to it that the named check finds it, and names the invariants that it asked, if any.
+pub fn refute(good: &Script, lies: &[Lie], judge: impl Fn(&[Event]) -> Vec<Check>) {
+    for (name, what, spoil) in lies {
+        let mut script = good.clone();
+        spoil(&mut script);
+        let checks = judge(script.events());
+        let check = checks
+            .iter()
+            .find(|check| check.name == *name)
+            .expect("a check of this name");
+        assert_eq!(check.outcome, Outcome::Invalid, "{name}: {what}: {check:?}");
+        println!("{name}: {what}: {}", check.detail);
+    }
+}
 
 /// A history in the making: one operation after the other unless it says otherwise.
 #[derive(Clone)]

@@ -6,6 +6,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
+use tarn_invariants::watch::{self as rules, CONTINUOUS};
 
 use super::facts::Facts;
 use super::{Check, Findings};
@@ -67,11 +68,26 @@ pub struct Reached {
 /// Where an event stands in the log.
 type Place = (u64, u32);
 
+/// A place as the invariants have it.
+fn standing((revision, ordinal): Place) -> rules::Place {
+    rules::Place { revision, ordinal }
+}
+
 /// What one watcher saw.
 #[derive(Debug, Default)]
 struct Watched {
     stretches: Vec<(Stretch, Vec<(u64, Sight)>)>,
     reached: Option<u64>,
+}
+
+impl Watched {
+    /// The revision up to which a stretch has everything, by what the watcher said afterwards: where it went on, or where it arrived.
+    fn through(&self, at: usize) -> Option<u64> {
+        match self.stretches.get(at + 1) {
+            Some((next, _)) => (!next.compacted).then_some(next.after),
+            None => self.reached,
+        }
+    }
 }
 
 /// The events that any watcher saw, in the order of the log.
@@ -132,26 +148,17 @@ fn watchers(history: &[Event]) -> BTreeMap<String, Watched> {
 
 /// Within a stretch events come in the order of the log, each once, and none from before the stretch.
 fn in_order(watchers: &BTreeMap<String, Watched>) -> Check {
-    let mut findings = Findings::new("watches are in order");
+    let mut findings = Findings::new("watches are in order").asking(&[CONTINUOUS]);
     for (name, watched) in watchers {
         for (stretch, sights) in &watched.stretches {
             findings.count("events", sights.len());
-            let mut before: Option<(Place, u64)> = None;
+            // All watchers are limited to a namespace, so that places may be left out.
+            let mut before: Option<rules::Place> = None;
             for (index, sight) in sights {
-                let place = (sight.revision, sight.ordinal);
-                if sight.revision <= stretch.after {
-                    findings.violation(format!(
-                        "{name} asked for events after revision {} and got {place:?} in event {index}",
-                        stretch.after
-                    ));
-                }
-                if let Some((last, at)) = before.filter(|(last, _)| place <= *last) {
-                    let what = if place == last { "repeated" } else { "out of order" };
-                    findings.violation(format!(
-                        "{name}: {place:?} of event {index} is {what} after {last:?} of event {at}"
-                    ));
-                }
-                before = Some((place, *index));
+                let place = standing((sight.revision, sight.ordinal));
+                findings.judge(rules::after(stretch.after, place), || format!("{name}, event {index}"));
+                findings.judge(rules::ordered(before, place), || format!("{name}, event {index}"));
+                before = Some(place);
             }
         }
         findings.count("stretches", watched.stretches.len());
@@ -168,21 +175,38 @@ fn in_order(watchers: &BTreeMap<String, Watched>) -> Check {
     findings.finish("each watcher saw events in the order of the log, each once")
 }
 
-/// A watcher misses nothing that others saw between two of its own events, nor between two stretches that join.
+/// A watcher misses nothing that others saw: between two of its own events, before the place from which its next stretch goes on, and before
+/// the revision at which it arrived.
 fn without_gap(watchers: &BTreeMap<String, Watched>, log: &BTreeMap<Place, Sight>) -> Check {
-    let mut findings = Findings::new("watches have no gap");
+    let mut findings = Findings::new("watches have no gap").asking(&[CONTINUOUS]);
     for (name, watched) in watchers {
-        for (stretch, sights) in &watched.stretches {
+        for (at, (stretch, sights)) in watched.stretches.iter().enumerate() {
             let seen: BTreeSet<Place> = sights.iter().map(|(_, s)| (s.revision, s.ordinal)).collect();
-            let Some(last) = seen.last().copied().filter(|(revision, _)| *revision > stretch.after) else {
+            let last = seen
+                .last()
+                .copied()
+                .max(watched.through(at).map(|revision| (revision, u32::MAX)));
+            let Some(last) = last.filter(|(revision, _)| *revision > stretch.after) else {
                 continue;
             };
-            let wanted = log
+            let wanted: Vec<rules::Place> = log
                 .range((stretch.after + 1, 0)..=last)
-                .filter(|(_, sight)| stretch.queue.is_empty() || sight.queue == stretch.queue);
-            for (place, sight) in wanted.filter(|(place, _)| !seen.contains(*place)) {
-                findings.violation(format!("{name} missed {place:?}, {} of {}", sight.kind, sight.subject));
-            }
+                .filter(|(_, sight)| stretch.queue.is_empty() || sight.queue == stretch.queue)
+                .map(|(place, _)| standing(*place))
+                .collect();
+            let seen: Vec<rules::Place> = seen
+                .into_iter()
+                .filter(|(revision, _)| *revision > stretch.after)
+                .map(standing)
+                .collect();
+            findings.count("compared", wanted.len());
+            findings.judge(rules::complete(stretch.after, &seen, &wanted), || {
+                format!(
+                    "{name}, which saw {} of {} events of a stretch",
+                    seen.len(),
+                    wanted.len()
+                )
+            });
         }
     }
     findings.finish("no watcher missed what another saw")
@@ -259,116 +283,5 @@ fn complete(history: &[Event], watchers: &BTreeMap<String, Watched>, log: &BTree
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::json;
-
-    use super::*;
-    use crate::checker::Outcome;
-    use crate::checker::facts::{ENQUEUE, Item};
-    use crate::checker::testing::{Lie, Script, worst};
-
-    fn sight(revision: u64, ordinal: u32, subject: &str) -> Sight {
-        Sight {
-            revision,
-            ordinal,
-            at_ms: 1_000 + revision,
-            kind: "TASK_ENQUEUED".to_owned(),
-            queue: "q".to_owned(),
-            subject: subject.to_owned(),
-            ..Sight::default()
-        }
-    }
-
-    /// Two watchers of three events; the second begins anew in the middle.
-    fn good() -> Script {
-        let mut script = Script::new("a");
-        let item = |name: &str| Item {
-            name: name.to_owned(),
-            ..Item::default()
-        };
-        script.ok(ENQUEUE, [item("x"), item("y")], ["t1", "t2"]);
-        script.ok(ENQUEUE, [item("z")], ["t3"]);
-        script.info(STRETCH, Stretch::default());
-        for seen in [sight(3, 0, "t1"), sight(3, 1, "t2"), sight(5, 0, "t3")] {
-            script.info(SIGHT, seen);
-        }
-        script.info(REACHED, Reached { revision: 5 });
-        script.key("b");
-        script.info(STRETCH, json!({"after": 0, "queue": "q"}));
-        script.info(SIGHT, sight(3, 0, "t1"));
-        script.info(SIGHT, sight(3, 1, "t2"));
-        script.info(STRETCH, json!({"after": 3, "queue": "q"}));
-        script.info(SIGHT, sight(5, 0, "t3"));
-        script.info(REACHED, Reached { revision: 5 });
-        script
-    }
-
-    fn judge(script: &Script) -> Outcome {
-        worst(continuous(script.events()))
-    }
-
-    /// The place in the script of the last event that says this.
-    fn last(script: &Script, op: &str) -> usize {
-        script
-            .events()
-            .iter()
-            .rposition(|event| event.op == op)
-            .expect("there is one")
-    }
-
-    #[test]
-    fn a_continuous_history_is_valid() {
-        assert_eq!(judge(&good()), Outcome::Valid);
-    }
-
-    #[test]
-    fn every_class_of_discontinuity_is_found() {
-        let bad: [Lie; 6] = [
-            ("gap", |s| {
-                let at = s.events().iter().position(|event| event.op == SIGHT).unwrap();
-                s.events_mut().remove(at);
-            }),
-            ("repeat", |s| {
-                s.info(SIGHT, sight(5, 0, "t3"));
-            }),
-            ("reordered", |s| {
-                s.info(SIGHT, sight(4, 0, "t9"));
-            }),
-            ("another event at the same place", |s| {
-                let at = last(s, SIGHT);
-                s.events_mut()[at].value = json!(sight(5, 0, "t4"));
-            }),
-            ("before the stretch", |s| {
-                s.info(STRETCH, json!({"after": 9}));
-                s.info(SIGHT, sight(7, 0, "t9"));
-            }),
-            ("an accepted task is never seen", |s| {
-                s.ok(ENQUEUE, json!([{"name": "w"}]), ["t7"]);
-            }),
-        ];
-        for (what, spoil) in bad {
-            let mut script = good();
-            spoil(&mut script);
-            assert_eq!(judge(&script), Outcome::Invalid, "{what}");
-        }
-    }
-
-    #[test]
-    fn a_watcher_that_did_not_arrive_proves_nothing() {
-        let mut script = good();
-        let at = last(&script, REACHED);
-        script.events_mut().remove(at);
-        assert_eq!(judge(&script), Outcome::Unknown);
-    }
-
-    #[test]
-    fn compaction_that_is_said_is_no_gap() {
-        let mut script = good();
-        script.key("c");
-        script.info(STRETCH, Stretch::default());
-        script.info(STRETCH, json!({"after": 4, "compacted": true}));
-        script.info(SIGHT, sight(5, 0, "t3"));
-        script.info(REACHED, Reached { revision: 5 });
-        assert_eq!(judge(&script), Outcome::Valid);
-    }
-}
+#[path = "watch_tests.rs"]
+mod tests;

@@ -88,6 +88,13 @@ async fn a_killed_leader_is_followed_by_another_and_comes_back() {
     agree(&cluster).await;
 }
 
+/// One letter, as `ps` prints it.
+fn process_state(pid: u32) -> String {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+    let after_name = stat.rsplit_once(')').unwrap().1;
+    after_name.split_whitespace().next().unwrap().to_owned()
+}
+
 #[tokio::test]
 async fn a_paused_majority_stops_the_cluster_until_it_goes_on() {
     let dir = tempfile::tempdir().unwrap();
@@ -95,12 +102,12 @@ async fn a_paused_majority_stops_the_cluster_until_it_goes_on() {
     assert_eq!(cluster.pause(&[1, 2]).unwrap(), [1, 2]);
     assert_eq!(cluster.pause(&[2]).unwrap(), [0; 0]);
     assert_eq!(cluster.paused(), [1, 2]);
-    let state = std::fs::read_to_string(format!("/proc/{}/stat", cluster.pid(1).unwrap())).unwrap();
-    assert_eq!(
-        state.rsplit_once(')').unwrap().1.split_whitespace().next(),
-        Some("T"),
-        "it is stopped: {state}"
-    );
+    // The signal has been sent; each of its threads notices when it next runs.
+    let end = Instant::now() + LONG;
+    while process_state(cluster.pid(1).unwrap()) != "T" {
+        assert!(Instant::now() < end, "it is not stopped");
+        tokio::task::yield_now().await;
+    }
     assert!(submits(&cluster, &[3], Duration::from_secs(2)).await.is_err());
     cluster.heal().unwrap();
     assert!(cluster.paused().is_empty());

@@ -5,8 +5,8 @@
 
 use std::fmt::Write;
 
-use super::page::escaped;
 use super::picture::{COLUMNS, FINE, LOWEST_NS, Lane, Picture, ROWS_PER_DECADE, row};
+use super::words::{escaped, words};
 
 /// The whole width, in the drawing's own units.
 pub const WIDTH: f64 = 1200.0;
@@ -17,7 +17,7 @@ pub const ALONG: f64 = WIDTH - LEFT - 14.0;
 /// The classes of the three outcomes.
 const CLASSES: [&str; 3] = ["ok", "fail", "unknown"];
 /// How many colours there are for nemeses.
-const COLOURS: usize = 8;
+const COLOURS: usize = 16;
 
 const FAULT_ROW: f64 = 20.0;
 const RATE_HEIGHT: f64 = 130.0;
@@ -25,25 +25,27 @@ const LATENCY_HEIGHT: f64 = 210.0;
 /// Between two plots, with room for the lower one's title.
 const BETWEEN: f64 = 34.0;
 
-/// Draws everything.
-pub fn chart(picture: &Picture) -> String {
+/// Draws everything. `gap` is the longest time without an answer, in seconds since clients began to work: from, to. Clients have numbers below
+/// `clients`; whoever acts beside them belongs to the end of the run.
+pub fn chart(picture: &Picture, gap: (f64, f64), clients: u32) -> String {
     let mut svg = Svg::default();
     let faults = 24.0;
     let rate = faults + FAULT_ROW * picture.nemeses.len().max(1) as f64 + BETWEEN;
     let latency = rate + RATE_HEIGHT + BETWEEN;
-    let clients = latency + LATENCY_HEIGHT + BETWEEN;
+    let lanes = latency + LATENCY_HEIGHT + BETWEEN;
     let lane = lane_height(picture.lanes.len());
-    let bottom = clients + lane * picture.lanes.len() as f64;
+    let bottom = lanes + lane * picture.lanes.len() as f64;
     bands(&mut svg, picture, faults, bottom);
     time_axis(&mut svg, picture, faults, bottom);
     fault_rows(&mut svg, picture, faults);
     rates(&mut svg, picture, rate);
+    silence(&mut svg, picture, rate, gap);
     latencies(&mut svg, picture, latency);
-    client_lanes(&mut svg, picture, clients, lane);
+    client_lanes(&mut svg, picture, lanes, lane, clients);
     svg.line("hair", LEFT, faults - 6.0, LEFT, bottom);
     format!(
-        "<svg id=\"chart\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"Faults, throughput, latency and clients over \
-         time\">{body}</svg>",
+        "<div class=\"scroll\"><svg id=\"chart\" viewBox=\"0 0 {WIDTH} {height:.0}\" role=\"img\" aria-label=\"Faults, throughput, latency and clients over \
+         time\">{body}</svg></div>",
         height = bottom + 26.0,
         body = svg.0
     )
@@ -129,7 +131,7 @@ fn fault_rows(svg: &mut Svg, picture: &Picture, top: f64) {
                 "{nemesis}, {} to {}: {}",
                 seconds(fault.begun_ns),
                 seconds(end),
-                fault.what
+                words(&fault.what)
             );
             let class = if fault.made_ns.is_none() {
                 format!("{class} hollow")
@@ -174,8 +176,29 @@ fn rates(svg: &mut Svg, picture: &Picture, top: f64) {
     }
 }
 
+/// The longest time without an answer, where it is long enough to be seen: a line over the plot of rates, and how long it is.
+fn silence(svg: &mut Svg, picture: &Picture, top: f64, (from, to): (f64, f64)) {
+    let at = |seconds: f64| x(picture, picture.from_ns + (seconds * 1e9) as u64);
+    let (left, right) = (at(from), at(to));
+    if right - left < ALONG / 50.0 {
+        return;
+    }
+    let y = top + RATE_HEIGHT * 0.25;
+    svg.line("silence", left, y, right, y);
+    for end in [left, right] {
+        svg.line("silence", end, y - 4.0, end, y + 4.0);
+    }
+    // Beside the axis or the edge the text would leave the plot.
+    let middle = ((left + right) / 2.0).clamp(LEFT + 60.0, LEFT + ALONG - 60.0);
+    let text = format!("no answer for {}", clock(to - from));
+    svg.text("small", middle, y - 7.0, "middle", &text);
+}
+
 fn latencies(svg: &mut Svg, picture: &Picture, top: f64) {
-    svg.title(top, "Latency: each mark is where operations ended; lines are the median and the 99th percentile of the answered ones");
+    svg.title(
+        top,
+        "Time until an operation ended, by when it ended (each mark is some operations)",
+    );
     let rows = picture.cells.iter().flat_map(|cells| cells.keys()).map(|(_, row)| *row);
     let highest = rows.max().unwrap_or(0).max(row(1_000_000_000)) + 2;
     let tall = LATENCY_HEIGHT / highest as f64;
@@ -230,18 +253,20 @@ fn polyline(values: impl Iterator<Item = u64>, width: f64, height: impl Fn(u64) 
     path
 }
 
-fn client_lanes(svg: &mut Svg, picture: &Picture, top: f64, height: f64) {
-    svg.title(top, "Clients: when each had an operation open, by how it ended");
+fn client_lanes(svg: &mut Svg, picture: &Picture, top: f64, height: f64, clients: u32) {
+    svg.title(
+        top,
+        "Clients: when each had an operation open, by how it ended (workers of the SDK show none)",
+    );
     for (at, (client, lane)) in picture.lanes.iter().enumerate() {
         let y = top + at as f64 * height;
         if height >= 9.0 || at % 4 == 0 {
-            svg.text(
-                "small",
-                LEFT - 8.0,
-                y + height * 0.75,
-                "end",
-                &format!("client {client}"),
-            );
+            let name = if *client < clients {
+                format!("client {client}")
+            } else {
+                "at the end".to_owned()
+            };
+            svg.text("small", LEFT - 8.0, y + height * 0.75, "end", &name);
         }
         client_lane(svg, lane, y, height);
     }

@@ -1,7 +1,8 @@
 //! The page of a soak: all its runs, with links to their reports.
 
 use super::chart::clock;
-use super::page::{STYLE, escaped, table, took, word};
+use super::page::{STYLE, table, word};
+use super::words::{escaped, took};
 use crate::checker::Outcome;
 use crate::soak::Summary;
 

@@ -12,6 +12,7 @@ mod chart;
 mod index;
 mod page;
 mod picture;
+mod words;
 
 use std::fs;
 use std::path::{Path, PathBuf};

@@ -25,7 +25,7 @@
     const faults = data.faults.filter(([, from, to]) => from <= at && at <= to).map(([name]) => name);
     const lines = [
       `${at.toFixed(1)} s${faults.length ? " · " + faults.join(", ") : ""}`,
-      `answered ${Math.round(ok / width)}/s · failed ${Math.round(fail / width)}/s · unknown ${Math.round(unknown / width)}/s`,
+      `answered ${Math.round(ok / width)}/s · refused or failed ${Math.round(fail / width)}/s · unknown ${Math.round(unknown / width)}/s`,
     ];
     if (median > 0) lines.push(`median ${median} ms · 99th percentile ${p99} ms`);
     readout.textContent = lines.join("\n");

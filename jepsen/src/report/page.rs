@@ -3,10 +3,12 @@
 use std::fmt::Write;
 
 use serde_json::json;
+use tarn_invariants::Invariant;
 
 use super::Report;
 use super::chart::{ALONG, LEFT, WIDTH, chart, clock, colour};
 use super::picture::Picture;
+use super::words::{escaped, moment, spread, thousands, took, words};
 use crate::checker::{Check, Outcome};
 use crate::figures::{Spread, Tally, millis};
 use crate::history::Event;
@@ -29,13 +31,15 @@ pub fn page(report: &Report, history: &[Event], logs: &[String]) -> String {
         few if few.len() <= 4 => few.join(", "),
         many => format!("{} kinds of faults", many.len()),
     };
+    let gap = &report.figures.longest_gap;
+    let gap = (gap.from_s, gap.from_s + gap.ms / 1e3);
     let title = format!("{} under {nemeses}: {}", setting.workload, word(report.outcome));
     let body = [
         head(report, &nemeses),
         tiles(report),
         checks(report),
         legend(),
-        chart(&picture),
+        chart(&picture, gap, setting.clients),
         "<div id=\"readout\" hidden></div>".to_owned(),
         recoveries(report, &picture),
         operations(report),
@@ -54,14 +58,6 @@ pub fn page(report: &Report, history: &[Event], logs: &[String]) -> String {
     )
 }
 
-/// Text as HTML shows it.
-pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
-}
-
 /// An outcome as the classes of the style sheet name it.
 pub fn word(outcome: Outcome) -> &'static str {
     match outcome {
@@ -73,6 +69,19 @@ pub fn word(outcome: Outcome) -> &'static str {
 
 fn head(report: &Report, nemeses: &str) -> String {
     let setting = &report.setting;
+    let facts: String = [
+        format!("{} nodes", setting.nodes),
+        format!("{} clients", setting.clients),
+        format!("{} of work", clock(report.figures.seconds.round())),
+        format!("seed {}", setting.seed),
+        format!("network: {}", setting.network),
+        format!("disk: {}", setting.disk),
+        setting.tarn.clone(),
+        moment(&setting.started),
+    ]
+    .iter()
+    .map(|fact| format!("<span>{}</span> ", escaped(fact)))
+    .collect();
     let meaning = match report.outcome {
         Outcome::Valid => "Everything that clients saw is possible.",
         Outcome::Invalid => "Clients saw what no correct cluster shows.",
@@ -80,19 +89,10 @@ fn head(report: &Report, nemeses: &str) -> String {
     };
     format!(
         "<header><div class=\"badge {word}\">{word}</div><div><h1>{workload} <span>under</span> {nemeses}</h1>\
-         <p>{meaning} {nodes} nodes, {clients} clients, {time} of work, seed {seed}, network {network}, disk {disk}, {tarn}, begun {started}.</p>\
-         <p><code>{command}</code></p></div></header>",
+         <p>{meaning}</p><p class=\"facts\">{facts}</p><p><code>{command}</code></p></div></header>",
         word = word(report.outcome),
         workload = escaped(&setting.workload),
         nemeses = escaped(nemeses),
-        nodes = setting.nodes,
-        clients = setting.clients,
-        time = clock(report.figures.seconds),
-        seed = setting.seed,
-        network = escaped(&setting.network),
-        disk = escaped(&setting.disk),
-        tarn = escaped(&setting.tarn),
-        started = escaped(&setting.started),
         command = escaped(&setting.command),
     )
 }
@@ -119,7 +119,7 @@ fn tiles(report: &Report) -> String {
             "ok",
         ),
         (
-            "failed",
+            "refused or failed",
             thousands(figures.operations.fail),
             "certainly without effect".to_owned(),
             "fail",
@@ -141,20 +141,15 @@ fn tiles(report: &Report) -> String {
             "",
         ),
         (
-            "longest without an answer",
+            "longest silence",
             took(gap.ms),
-            format!("at {}, during {during}", clock(gap.from_s)),
+            format!("nobody was answered from {} on, during {during}", clock(gap.from_s)),
             "",
         ),
     ];
     if let Some((nemesis, recovery)) = slowest {
-        let what = format!("after {nemesis}; median {}", took(recovery.after_healing.median_ms));
-        tiles.push((
-            "slowest return after healing",
-            took(recovery.after_healing.max_ms),
-            what,
-            "",
-        ));
+        let what = format!("from the end of a fault ({nemesis}) to the next answer");
+        tiles.push(("slowest return", took(recovery.after_healing.max_ms), what, ""));
     }
     let mut html = String::from("<section class=\"tiles\">");
     for (name, value, note, class) in tiles {
@@ -179,11 +174,11 @@ fn checks(report: &Report) -> String {
         vec![
             format!("<span class=\"mark {0}\">{0}</span>", word(check.outcome)),
             format!("<b>{}</b>", escaped(&check.name)),
-            escaped(&check.detail),
+            format!("{}{}", escaped(&check.detail), rules(check)),
             format!("<small>{}</small>", escaped(&counts.join(", "))),
         ]
     };
-    let heads = ["", "check", "finding", "looked at"];
+    let heads = ["", "check", "finding", "counted"];
     let (valid, others): (Vec<&Check>, Vec<&Check>) =
         report.checks.iter().partition(|check| check.outcome == Outcome::Valid);
     let found = if others.is_empty() {
@@ -195,24 +190,43 @@ fn checks(report: &Report) -> String {
         .iter()
         .map(|check| format!("<span class=\"mark valid\">{}</span>", escaped(&check.name)))
         .collect();
+    let hold = format!("{} of {} checks hold", valid.len(), report.checks.len());
     format!(
-        "<section><h2>Checks</h2>{found}<details class=\"valid\"><summary><div class=\"chips\">{chips}</div></summary>{}</details></section>",
+        "<section><h2>Checks</h2>{found}<details class=\"valid\"><summary>{hold}<div class=\"chips\">{chips}</div></summary>{}</details></section>",
         table("checks", &heads, valid.into_iter().map(row))
     )
+}
+
+/// The invariants that a check asked, each with its rule and source.
+fn rules(check: &Check) -> String {
+    let asked = |invariant: &&Invariant| check.invariants.iter().any(|name| name == invariant.name);
+    tarn_invariants::ALL
+        .iter()
+        .filter(asked)
+        .map(|Invariant { name, rule, source }| {
+            let text = format!("{name}: {rule} ({source})");
+            format!("<br><small>{}</small>", escaped(&text))
+        })
+        .collect()
 }
 
 fn legend() -> String {
     let parts = [
         ("ok", "answered"),
-        ("fail", "failed: certainly without effect"),
+        ("fail", "refused or failed: certainly without effect"),
         ("unknown", "unknown: no answer"),
+        ("median", "median of the answered"),
+        ("p99", "99th percentile of the answered"),
+        ("hollow", "a fault that could not be made"),
+        ("drain", "drain: clients have stopped, accepted work ends"),
     ];
     let keys: String = parts
         .iter()
         .map(|(class, text)| format!("<span><i class=\"{class}\"></i>{text}</span>"))
         .collect();
     format!(
-        "<h2>What happened</h2><p class=\"legend\">{keys}<span>Bands: faults, by the colours of the uppermost rows</span></p>"
+        "<h2>What happened</h2><p class=\"legend\">{keys}<span>Bands are faults, in the colours of the uppermost rows; point at a bar or a \
+         moment for more.</span></p>"
     )
 }
 
@@ -239,8 +253,8 @@ fn recoveries(report: &Report, picture: &Picture) -> String {
         "healing to an answer for every client",
     ];
     format!(
-        "<section><h2>Faults and recoveries</h2><p>Median, 99th percentile and longest, over operations that were begun after the \
-         fault or its healing.</p>{}</section>",
+        "<section><h2>Faults and recoveries</h2><p>Counted are operations that were begun after the fault or its healing. – where there is none to measure, as where \
+         another fault came between.</p>{}</section>",
         table("recoveries", &heads, rows)
     )
 }
@@ -261,9 +275,9 @@ fn operations(report: &Report) -> String {
     let heads = [
         "operation",
         "answered",
-        "failed",
+        "refused or failed",
         "unknown",
-        "time to the answer: median, 99th, longest",
+        "time to the answer",
     ];
     format!(
         "<section><h2>Operations</h2>{}</section>",
@@ -295,7 +309,7 @@ fn faults(picture: &Picture) -> String {
     let rows = picture.faults.iter().take(FAULTS_LISTED).map(|fault| {
         let what = match &fault.error {
             Some(error) => format!("<span class=\"mark unknown\">not made</span> {}", escaped(error)),
-            None => format!("<code>{}</code>", escaped(&fault.what.to_string())),
+            None => escaped(&words(&fault.what)),
         };
         vec![
             format!("{:.1} s", since(fault.begun_ns)),
@@ -353,40 +367,6 @@ pub fn table(class: &str, heads: &[&str], rows: impl Iterator<Item = Vec<String>
     html + "</tbody></table></div>"
 }
 
-fn spread(spread: &Spread) -> String {
-    if spread.count == 0 {
-        return "–".to_owned();
-    }
-    format!(
-        "{} · {} · {}",
-        took(spread.median_ms),
-        took(spread.p99_ms),
-        took(spread.max_ms)
-    )
-}
-
-/// A time in milliseconds with a unit that keeps it short.
-pub fn took(ms: f64) -> String {
-    match ms {
-        ms if ms < 10.0 => format!("{ms:.1} ms"),
-        ms if ms < 1_000.0 => format!("{ms:.0} ms"),
-        ms if ms < 100_000.0 => format!("{:.1} s", ms / 1e3),
-        ms => format!("{:.0} s", ms / 1e3),
-    }
-}
-
-fn thousands(number: u64) -> String {
-    let digits = number.to_string();
-    let mut text = String::new();
-    for (at, digit) in digits.chars().enumerate() {
-        if at > 0 && (digits.len() - at).is_multiple_of(3) {
-            text.push(',');
-        }
-        text.push(digit);
-    }
-    text
-}
-
 /// What the page's script reads, to tell figures where the pointer is.
 fn data(picture: &Picture) -> String {
     let columns: Vec<_> = picture
@@ -421,15 +401,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn figures_are_readable() {
-        assert_eq!(
-            (thousands(7), thousands(1_234), thousands(1_000_000)),
-            ("7".into(), "1,234".into(), "1,000,000".into())
+    fn a_check_shows_the_rules_that_it_asked() {
+        let check = Check {
+            name: "nodes agree".to_owned(),
+            invariants: vec!["equal digests".to_owned()],
+            outcome: Outcome::Valid,
+            detail: String::new(),
+            counts: Default::default(),
+        };
+        let shown = rules(&check);
+        assert!(
+            shown.contains("equal digests: nodes that have applied") && shown.contains("provable"),
+            "{shown}"
         );
-        assert_eq!(
-            (took(0.44), took(443.0), took(1_500.0)),
-            ("0.4 ms".into(), "443 ms".into(), "1.5 s".into())
-        );
-        assert_eq!(escaped("<a b=\"c\">&"), "&lt;a b=&quot;c&quot;&gt;&amp;");
     }
 }

@@ -31,6 +31,8 @@ const READY_WITHIN: Duration = Duration::from_secs(120);
 const STOP_WITHIN: Duration = Duration::from_secs(90);
 /// How long accepted work may take to end. Retries with back-off and leases that run out lie within it.
 const DRAIN_WITHIN: Duration = Duration::from_secs(300);
+/// The same where nodes did not come back: what has ended tells more about what is broken.
+const DRAIN_BROKEN_WITHIN: Duration = Duration::from_secs(20);
 /// How long the nodes may take to be seen at one index.
 const AGREE_WITHIN: Duration = Duration::from_secs(60);
 
@@ -67,7 +69,7 @@ pub async fn attack(
         "[{:>4.0} s] healed; waiting until every node is back",
         began.elapsed().as_secs_f64()
     ));
-    calm(scene).await?;
+    let ready = calm(scene).await?;
     faults::begin(recorder, Phase::Stop);
     scene.stop.cancel();
     timeout(STOP_WITHIN, all_ended(&mut clients))
@@ -76,7 +78,9 @@ pub async fn attack(
 
     faults::begin(recorder, Phase::Drain);
     say(&format!("[{:>4.0} s] draining", began.elapsed().as_secs_f64()));
-    drain(scene, workload.as_ref()).await?;
+    // A cluster that did not come back will hardly drain, and the run cannot be valid any more.
+    let within = if ready { DRAIN_WITHIN } else { DRAIN_BROKEN_WITHIN };
+    drain(scene, workload.as_ref(), within).await?;
     faults::begin(recorder, Phase::End);
     Ok(())
 }
@@ -192,26 +196,27 @@ async fn all_ended(clients: &mut JoinSet<Result<()>>) -> Result<()> {
     Ok(())
 }
 
-/// Heals what is left and lets clients work on until every node is back.
-async fn calm(scene: &Scene) -> Result<()> {
+/// Heals what is left and lets clients work on until every node is back. False: not all came back.
+async fn calm(scene: &Scene) -> Result<bool> {
     scene.cluster.heal().context("the cluster could not be healed")?;
     let began = Instant::now();
-    let ready = match scene.cluster.wait_ready(READY_WITHIN).await {
+    let ready = scene.cluster.wait_ready(READY_WITHIN).await;
+    let told = match &ready {
         Ok(leader) => json!({ "leader": leader, "seconds": began.elapsed().as_secs_f64() }),
         Err(error) => json!({ "error": format!("{error:#}") }),
     };
-    scene.recorder.info(judge::READY, ready);
+    scene.recorder.info(judge::READY, told);
     sleep(CALM).await;
-    Ok(())
+    Ok(ready.is_ok())
 }
 
 /// Waits until accepted work has ended, and records what the nodes are like then.
-async fn drain(scene: &Scene, workload: &dyn Workload) -> Result<()> {
+async fn drain(scene: &Scene, workload: &dyn Workload, within: Duration) -> Result<()> {
     let began = Instant::now();
-    let drained = match timeout(DRAIN_WITHIN, workload.drain(scene)).await {
+    let drained = match timeout(within, workload.drain(scene)).await {
         Ok(Ok(())) => json!({ "seconds": began.elapsed().as_secs_f64() }),
         Ok(Err(error)) => json!({ "error": format!("{error:#}") }),
-        Err(_) => json!({ "error": format!("not within {DRAIN_WITHIN:?}") }),
+        Err(_) => json!({ "error": format!("not within {within:?}") }),
     };
     scene.recorder.info(judge::DRAINED, drained);
     let agreement = scene.cluster.agreement(AGREE_WITHIN).await;

@@ -3,9 +3,10 @@
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
-use tarn_invariants::raft::EQUAL_DIGESTS;
+use tarn_invariants::Violation;
+use tarn_invariants::raft::{EQUAL_DIGESTS, equal_digests};
 
-use crate::checker::{Check, Outcome, Verdict};
+use crate::checker::{self, Check, Outcome, Verdict};
 use crate::faults::{self, Phase};
 use crate::figures;
 use crate::history::{Event, Kind, infos};
@@ -127,13 +128,27 @@ fn agreed(history: &[Event]) -> Check {
             )
         }
         Some(Agreement::Diverged { index, digests }) => {
-            let violation = EQUAL_DIGESTS.violated(format!("at index {index} the digests are {digests:?}"));
-            (Outcome::Invalid, violation.to_string())
+            let evidence = format!("the digests are {digests:?}");
+            (Outcome::Invalid, checker::told(&difference(index, &digests), &evidence))
         }
         Some(Agreement::Unknown { reason }) => (Outcome::Unknown, reason),
         None => (Outcome::Unknown, "the run did not get there".to_owned()),
     };
-    check("nodes agree", outcome, detail)
+    Check {
+        invariants: vec![EQUAL_DIGESTS.name.to_owned()],
+        ..check("nodes agree", outcome, detail)
+    }
+}
+
+/// The first pair of nodes that the invariant finds to differ.
+fn difference(index: u64, digests: &BTreeMap<String, String>) -> Violation {
+    let seen: Vec<(u64, &[u8])> = digests
+        .iter()
+        .map(|(node, digest)| (node.parse().unwrap_or(0), digest.as_bytes()))
+        .collect();
+    seen.windows(2)
+        .find_map(|pair| equal_digests(index, pair[0], pair[1]).err())
+        .unwrap_or_else(|| EQUAL_DIGESTS.violated(format!("the nodes were found to differ at index {index}")))
 }
 
 /// A node ends when it is killed or asked to, and stops itself only where going on could lose data, which nothing but a damaged disk should
@@ -161,6 +176,7 @@ fn stayed_up(history: &[Event]) -> Check {
 fn check(name: &str, outcome: Outcome, detail: String) -> Check {
     Check {
         name: name.to_owned(),
+        invariants: Vec::new(),
         outcome,
         detail,
         counts: BTreeMap::new(),
@@ -206,7 +222,13 @@ mod tests {
             index: 7,
             digests: BTreeMap::from([(1, "a".to_owned()), (2, "b".to_owned())]),
         };
-        assert_eq!(agreed(&[info(AGREEMENT, json!(differ))]).outcome, Outcome::Invalid);
+        let check = agreed(&[info(AGREEMENT, json!(differ))]);
+        assert_eq!(check.outcome, Outcome::Invalid);
+        assert!(
+            check.detail.contains("equal digests") && check.detail.contains("nodes 1 and 2"),
+            "{}",
+            check.detail
+        );
         let ending = crate::cluster::Ending {
             node: 2,
             how: "exit code 70".to_owned(),

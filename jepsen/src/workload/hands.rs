@@ -22,6 +22,12 @@ use crate::history::{Process, Recorder};
 
 /// Leases are short, so that faults outlast them.
 const LEASE: Duration = Duration::from_secs(3);
+/// How long a worker that stalls does, in leases.
+const STALL: f64 = 1.4;
+/// How long some attempts after the first take, in leases: long enough that the late report of one that stalled meets them while they run.
+const LONG: f64 = 0.6;
+/// How many of the attempts after the first take that long.
+const LONG_AGAIN: f64 = 0.3;
 /// How long jobs may go on after the wish to stop.
 const GRACE: Duration = Duration::from_secs(3);
 /// The pause after a call that failed, so that an outage is no busy loop.
@@ -66,7 +72,7 @@ pub struct Hand {
     pub process: u32,
     /// What all workers know.
     pub book: Arc<Book>,
-    /// The longest time that an attempt takes, in milliseconds.
+    /// The longest time that most attempts take, in milliseconds.
     pub longest_ms: u64,
     /// How many jobs the SDK's worker runs at once.
     pub concurrency: usize,
@@ -133,7 +139,7 @@ impl Hand {
             worker: format!("sdk-{}", self.process),
         };
         self.note(ATTEMPT, &attempt);
-        self.take_time().await;
+        self.take_time(job.attempt()).await;
         let mut inputs = Vec::new();
         for position in 0..item.after.len() {
             inputs.push(text(&job.dependency_result(position).await?));
@@ -147,9 +153,10 @@ impl Hand {
         }
     }
 
-    async fn take_time(&self) {
-        let time = rand::rng().random_range(0..=self.longest_ms);
-        tokio::time::sleep(Duration::from_millis(time)).await;
+    async fn take_time(&self, attempt: u32) {
+        let time = Duration::from_millis(rand::rng().random_range(0..=self.longest_ms));
+        let long = attempt > 1 && rand::rng().random_bool(LONG_AGAIN);
+        tokio::time::sleep(if long { LEASE.mul_f64(LONG) } else { time }).await;
     }
 
     /// Works through single calls until `stop`. Misbehaves now and then if `wild`.
@@ -219,10 +226,10 @@ impl Hand {
             // It walks away: the lease ends by itself.
             return;
         }
-        self.take_time().await;
+        self.take_time(task.attempt).await;
         if wild && pace.chance(0.03) {
             // It stalls, and reports under a token that may be stale by then.
-            tokio::time::sleep(LEASE.mul_f64(1.4)).await;
+            tokio::time::sleep(LEASE.mul_f64(STALL)).await;
         } else if pace.chance(0.2) {
             self.renew(worker, &task).await;
         }

@@ -1,6 +1,7 @@
 //! Named leases: locks with a holder, an end, and a token that only grows.
 
 use std::collections::BTreeMap;
+use std::fmt;
 
 use crate::{Invariant, Verdict};
 
@@ -27,6 +28,19 @@ pub struct Holding<'a> {
     pub until: u64,
 }
 
+impl fmt::Display for Holding<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            name,
+            holder,
+            token,
+            from,
+            ..
+        } = self;
+        write!(f, "lease {name} of {holder} under token {token} from {from} on")
+    }
+}
+
 /// `next` is acquired after `previous` was held under the same name.
 ///
 /// # Errors
@@ -34,7 +48,7 @@ pub struct Holding<'a> {
 /// It begins before the other has ended, or its token is not higher ([`NO_OVERLAP`]).
 pub fn no_overlap(previous: Holding<'_>, next: Holding<'_>) -> Verdict {
     NO_OVERLAP.require(previous.until <= next.from && previous.token < next.token, || {
-        format!("{next:?} begins while {previous:?} lasts")
+        format!("{next} begins while {previous} lasts, until {}", previous.until)
     })
 }
 
@@ -55,6 +69,34 @@ pub fn no_overlaps<'a>(holdings: impl IntoIterator<Item = Holding<'a>>) -> Verdi
         }
     }
     Ok(())
+}
+
+/// A token is given to `holder` under a lease's name; `known` is who got the same token before, by name and holder, if anybody did. The same
+/// holder may be told again.
+///
+/// # Errors
+///
+/// Somebody else has the token ([`NO_OVERLAP`]).
+pub fn one_holder_a_token(token: u64, known: Option<(&str, &str)>, given: (&str, &str)) -> Verdict {
+    NO_OVERLAP.require(known.is_none_or(|known| known == given), || {
+        let (lease, holder) = known.unwrap_or_default();
+        let (new_lease, new_holder) = given;
+        format!(
+            "token {token} is given to {new_holder} for lease {new_lease} and was given to {holder} for lease {lease}"
+        )
+    })
+}
+
+/// A lease is given under `token` to one who asked for it after `last` had been given under the same name: what is certain of tokens where
+/// nobody's clock is.
+///
+/// # Errors
+///
+/// The token is not higher ([`NO_OVERLAP`]).
+pub fn tokens_grow(name: &str, last: u64, token: u64) -> Verdict {
+    NO_OVERLAP.require(token > last, || {
+        format!("lease {name} is given under token {token}, and was given under token {last} before")
+    })
 }
 
 /// A protected resource that takes writes together with the lease's token: what a correct user of a lock builds. `highest`
@@ -135,6 +177,16 @@ mod tests {
         let overlapping = [holding("a", 1, 10, 21), holding("a", 2, 20, 30)];
         assert_eq!(no_overlaps(overlapping).unwrap_err().invariant, NO_OVERLAP);
         assert!(no_overlap(holding("a", 2, 10, 20), holding("a", 2, 20, 30)).is_err());
+    }
+
+    #[test]
+    fn tokens_have_one_holder_and_grow() {
+        one_holder_a_token(5, None, ("a", "h")).unwrap();
+        one_holder_a_token(5, Some(("a", "h")), ("a", "h")).unwrap();
+        assert!(one_holder_a_token(5, Some(("a", "h")), ("a", "i")).is_err());
+        assert!(one_holder_a_token(5, Some(("a", "h")), ("b", "h")).is_err());
+        tokens_grow("a", 5, 6).unwrap();
+        assert_eq!(tokens_grow("a", 5, 5).unwrap_err().invariant, NO_OVERLAP);
     }
 
     #[test]

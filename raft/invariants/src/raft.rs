@@ -89,6 +89,24 @@ pub fn election_safety(term: u64, known: Option<u64>, leader: u64) -> Verdict {
     })
 }
 
+/// A node names a leader and its term, after it named another, `before`. A node that has accepted a leader accepts no earlier one, across all its
+/// restarts: it is what election safety rests on, and all of it that the words of single nodes can contradict, because a node may believe in a
+/// leader of the past for long. Here the term is the term alone and stands beside the leader's id: where openraft elects a second leader in
+/// a term, it is one with a higher id. (Raft paper, section 5.2, and `currentTerm` and `votedFor` in figure 2.)
+///
+/// # Errors
+///
+/// The node goes back to an earlier term, or within a term to a lower id ([`ELECTION_SAFETY`]).
+pub fn leaders_only_advance(node: u64, before: Option<(u64, u64)>, now: (u64, u64)) -> Verdict {
+    ELECTION_SAFETY.require(before.is_none_or(|before| before <= now), || {
+        let (term, leader) = before.unwrap_or_default();
+        format!(
+            "node {node} follows leader {} of term {} after leader {leader} of term {term}",
+            now.1, now.0
+        )
+    })
+}
+
 /// Compares two logs, each ascending and without a gap; they may begin at different indexes.
 ///
 /// # Errors
@@ -339,6 +357,18 @@ mod tests {
         elections.observe(1, 1).unwrap();
         assert_eq!(elections.leader(2), Some(3));
         assert_eq!(elections.observe(2, 1).unwrap_err().invariant, ELECTION_SAFETY);
+    }
+
+    #[test]
+    fn a_node_never_goes_back_to_an_earlier_leader() {
+        leaders_only_advance(1, None, (3, 2)).unwrap();
+        for now in [(3, 2), (3, 5), (4, 1)] {
+            leaders_only_advance(1, Some((3, 2)), now).unwrap();
+        }
+        for now in [(3, 1), (2, 9)] {
+            let violation = leaders_only_advance(1, Some((3, 2)), now).unwrap_err();
+            assert_eq!(violation.invariant, ELECTION_SAFETY);
+        }
     }
 
     #[test]

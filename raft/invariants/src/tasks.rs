@@ -1,6 +1,7 @@
 //! Tasks: accepted means that it ends, once, by whoever held its current token.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::{Invariant, Verdict};
 
@@ -63,6 +64,36 @@ pub struct Completion<'a> {
     pub result: u64,
 }
 
+impl fmt::Display for Grant<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self {
+            task,
+            token,
+            attempt,
+            worker,
+        } = self;
+        write!(
+            f,
+            "attempt {attempt} of task {task} at worker {worker} under token {token}"
+        )
+    }
+}
+
+impl fmt::Display for Completion<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { task, token, result } = self;
+        write!(
+            f,
+            "the completion of task {task} under token {token} with the result {result:016x}"
+        )
+    }
+}
+
+/// What was known before, in words.
+fn told(before: Option<impl fmt::Display>) -> String {
+    before.map_or("nothing".to_owned(), |before| before.to_string())
+}
+
 /// Every acknowledged task is among those that were found.
 ///
 /// # Errors
@@ -87,14 +118,14 @@ pub fn every_task_ends<'a>(accepted: impl IntoIterator<Item = &'a str>, ended: &
     })
 }
 
-/// A completion is accepted; `known` was accepted for the same task before, if any was.
+/// A completion is accepted; `before` was accepted for the same task before, if any was.
 ///
 /// # Errors
 ///
 /// Another token or another result ([`COMPLETED_ONCE`]).
-pub fn completed_once(known: Option<Completion<'_>>, completion: Completion<'_>) -> Verdict {
-    COMPLETED_ONCE.require(known.is_none_or(|known| known == completion), || {
-        format!("{completion:?} is accepted after {known:?}")
+pub fn completed_once(before: Option<Completion<'_>>, completion: Completion<'_>) -> Verdict {
+    COMPLETED_ONCE.require(before.is_none_or(|before| before == completion), || {
+        format!("{completion} is accepted after {}", told(before))
     })
 }
 
@@ -105,7 +136,18 @@ pub fn completed_once(known: Option<Completion<'_>>, completion: Completion<'_>)
 /// The token does not grow ([`LEASED_ONCE`]).
 pub fn leased_once(last_token: u64, grant: Grant<'_>) -> Verdict {
     LEASED_ONCE.require(grant.token > last_token, || {
-        format!("{grant:?} is given out after token {last_token} of the same task")
+        format!("{grant} is given out after token {last_token} of the same task")
+    })
+}
+
+/// A lease is seen; `before` is the lease on which its token was seen before, if it was. For whoever sees leases in no certain order.
+///
+/// # Errors
+///
+/// Another lease has the token ([`LEASED_ONCE`]).
+pub fn one_lease_a_token(before: Option<Grant<'_>>, grant: Grant<'_>) -> Verdict {
+    LEASED_ONCE.require(before.is_none_or(|before| before == grant), || {
+        format!("{grant} has the token of {}", told(before))
     })
 }
 
@@ -116,7 +158,8 @@ pub fn leased_once(last_token: u64, grant: Grant<'_>) -> Verdict {
 /// They differ ([`FENCED`]).
 pub fn fenced(task: &str, current: Option<u64>, token: u64) -> Verdict {
     FENCED.require(current == Some(token), || {
-        format!("a report under token {token} is accepted for task {task}, whose token is {current:?}")
+        let current = current.map_or("none".to_owned(), |current| current.to_string());
+        format!("a report under token {token} is accepted for task {task}, whose token is {current}")
     })
 }
 
@@ -166,8 +209,14 @@ impl Grants {
     /// The token was given out for something else, or a later attempt of the task has a lower token ([`LEASED_ONCE`]).
     pub fn observe(&mut self, grant: Grant<'_>) -> Verdict {
         let value = (grant.task.to_owned(), grant.attempt, grant.worker.to_owned());
-        let known = self.by_token.entry(grant.token).or_insert_with(|| value.clone());
-        LEASED_ONCE.require(*known == value, || format!("{grant:?} has the token of {known:?}"))?;
+        let known = self.by_token.get(&grant.token).map(|(task, attempt, worker)| Grant {
+            task,
+            token: grant.token,
+            attempt: *attempt,
+            worker,
+        });
+        one_lease_a_token(known, grant)?;
+        self.by_token.insert(grant.token, value);
         let task = grant.task.to_owned();
         // An attempt that was given back has not counted: its number is used again, under a higher token.
         let last = self
@@ -180,7 +229,10 @@ impl Grants {
         let later = lowest_later.filter(|((of, _), token)| *of == task && **token < grant.token);
         let earlier = highest_earlier.filter(|((of, _), token)| *of == task && **token > grant.token);
         LEASED_ONCE.require(later.is_none() && earlier.is_none(), || {
-            format!("{grant:?} is out of order: {:?}", later.or(earlier))
+            let other = later
+                .or(earlier)
+                .map(|((_, attempt), token)| format!("attempt {attempt} under token {token}"));
+            format!("{grant} is out of order with {}", told(other))
         })
     }
 }
@@ -237,6 +289,9 @@ mod tests {
             ..grant("a", 5, 1)
         };
         assert!(grants.observe(other).is_err(), "another worker");
+        one_lease_a_token(None, grant("a", 5, 1)).unwrap();
+        one_lease_a_token(Some(grant("a", 5, 1)), grant("a", 5, 1)).unwrap();
+        assert!(one_lease_a_token(Some(grant("a", 5, 1)), grant("b", 5, 1)).is_err());
         leased_once(4, grant("a", 5, 1)).unwrap();
         assert!(leased_once(5, grant("a", 5, 1)).is_err());
     }

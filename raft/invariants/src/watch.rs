@@ -1,5 +1,7 @@
 //! Events as a watcher sees them.
 
+use std::fmt;
+
 use crate::{Invariant, Verdict};
 
 /// See [`continuous`].
@@ -18,18 +20,54 @@ pub struct Place {
     pub ordinal: u32,
 }
 
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "event {} of revision {}", self.ordinal, self.revision)
+    }
+}
+
+/// A place in words, where there may be none.
+fn or_nothing(place: Option<&Place>) -> String {
+    place.map_or("nothing".to_owned(), Place::to_string)
+}
+
+/// `place` reaches a watcher that asked for events after a revision.
+///
+/// # Errors
+///
+/// It is not after it ([`CONTINUOUS`]).
+pub fn after(revision: u64, place: Place) -> Verdict {
+    CONTINUOUS.require(place.revision > revision, || {
+        format!("{place} is seen by who asked for what comes after revision {revision}")
+    })
+}
+
+/// `next` reaches a watcher after `last`. With filters, by a namespace or a queue, places may be left out.
+///
+/// # Errors
+///
+/// A repeat or a step back ([`CONTINUOUS`]).
+pub fn ordered(last: Option<Place>, next: Place) -> Verdict {
+    CONTINUOUS.require(last.is_none_or(|last| next > last), || {
+        format!("{next} is seen after {}", or_nothing(last.as_ref()))
+    })
+}
+
 /// `next` reaches a watcher after `last`. Without filters the events of a revision come with positions without a gap.
 ///
 /// # Errors
 ///
 /// A repeat, a step back, or a gap within a revision ([`CONTINUOUS`]).
 pub fn continuous(last: Option<Place>, next: Place) -> Verdict {
+    ordered(last, next)?;
     let follows = match last {
         Some(last) if last.revision == next.revision => next.ordinal == last.ordinal + 1,
         Some(last) => next.revision > last.revision && next.ordinal == 0,
         None => next.ordinal == 0,
     };
-    CONTINUOUS.require(follows, || format!("{next:?} is seen after {last:?}"))
+    CONTINUOUS.require(follows, || {
+        format!("{next} is seen after {}", or_nothing(last.as_ref()))
+    })
 }
 
 /// What one watcher saw, compared with what happened: `seen` must be all of `happened` after `after_revision`, in order.
@@ -43,12 +81,12 @@ pub fn complete(after_revision: u64, seen: &[Place], happened: &[Place]) -> Verd
     for place in expected {
         let next = seen.next();
         CONTINUOUS.require(next == Some(place), || {
-            format!("{place:?} happened next, and {next:?} was seen")
+            format!("{place} happened next, and {} was seen", or_nothing(next))
         })?;
     }
     match seen.next() {
         None => Ok(()),
-        Some(extra) => Err(CONTINUOUS.violated(format!("{extra:?} was seen and did not happen"))),
+        Some(extra) => Err(CONTINUOUS.violated(format!("{extra} was seen and did not happen"))),
     }
 }
 
@@ -67,6 +105,17 @@ mod tests {
         continuous(Some(at(5, 1)), at(9, 0)).unwrap();
         for next in [at(5, 1), at(5, 3), at(4, 0), at(9, 1)] {
             assert_eq!(continuous(Some(at(5, 1)), next).unwrap_err().invariant, CONTINUOUS);
+        }
+    }
+
+    #[test]
+    fn with_filters_places_may_be_left_out_but_not_turned_round() {
+        ordered(None, at(5, 3)).unwrap();
+        after(4, at(5, 3)).unwrap();
+        assert_eq!(after(5, at(5, 3)).unwrap_err().invariant, CONTINUOUS);
+        ordered(Some(at(5, 1)), at(5, 3)).unwrap();
+        for next in [at(5, 1), at(5, 0), at(4, 9)] {
+            assert_eq!(ordered(Some(at(5, 1)), next).unwrap_err().invariant, CONTINUOUS);
         }
     }
 

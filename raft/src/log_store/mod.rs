@@ -8,8 +8,8 @@
 //! `append` returns as soon as the entries are readable; a writer of its own makes them durable, and whatever was queued
 //! while one flush ran shares the next. Everything that must not be reordered goes through the same queue.
 //!
-//! Invariants: the log has no hole; what the cache does not hold is in the engine; the callback of an append runs after
-//! its entries would survive a power cut.
+//! Invariants: the log has no hole, and whoever reads from a certain entry on gets that one first or none; what the cache does not hold is in
+//! the engine; the callback of an append runs after its entries would survive a power cut.
 
 mod cache;
 mod records;
@@ -176,6 +176,19 @@ impl LogStore {
         Ok((entries, bytes))
     }
 
+    /// As [`LogStore::read`], for who needs the entry at `start`: an error if it has been purged.
+    fn read_from(&self, start: u64, end: u64, bytes_max: usize) -> Result<Vec<Entry>, io::Error> {
+        let entries = self.read(start, end, bytes_max)?;
+        // Looked at afterwards, because a purge may come in between.
+        match entries.first() {
+            Some(first) if first.index() != start => Err(io::Error::other(format!(
+                "the log begins at {}, and entry {start} is needed",
+                first.index()
+            ))),
+            _ => Ok(entries),
+        }
+    }
+
     /// Queues a write and waits for it.
     async fn write(&self, kind: Kind, batch: Batch) -> Result<(), io::Error> {
         let (done, written) = tokio::sync::oneshot::channel();
@@ -235,8 +248,12 @@ impl RaftLogReader<TypeConfig> for LogStore {
         Ok(self.state().vote)
     }
 
+    /// Nothing where `start` has been purged. openraft may ask for it when it purges while a stream to a follower that fell behind has not ended
+    /// yet, and sends whatever it gets as what follows the entry before `start`.
     async fn limited_get_log_entries(&mut self, start: u64, end: u64) -> Result<Vec<Entry>, io::Error> {
-        self.read(start, end, self.shared.limits.batch_bytes)
+        let entries = self.read(start, end, self.shared.limits.batch_bytes)?;
+        let begins = entries.first().is_some_and(|first| first.index() == start);
+        Ok(if begins { entries } else { Vec::new() })
     }
 
     /// In pieces, because a node that starts far behind would otherwise hold all it missed in memory.
@@ -248,7 +265,7 @@ impl RaftLogReader<TypeConfig> for LogStore {
         let log = self.clone();
         stream::try_unfold(start, move |next| {
             let piece = match next < end {
-                true => log.read(next, end, log.shared.limits.batch_bytes),
+                true => log.read_from(next, end, log.shared.limits.batch_bytes),
                 false => Ok(Vec::new()),
             };
             async move {
@@ -316,6 +333,14 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             let mut state = self.state();
             let flushed = self.shared.writer.flushed();
             for entry in entries {
+                let next = state.last.as_ref().map_or(0, |id| id.index + 1);
+                // The first entry of a log may have the index 0 or 1, as a bootstrap has it.
+                if entry.index() != next && state.last.is_some() {
+                    return Err(io::Error::other(format!(
+                        "log entry {} cannot be appended where {next} should be",
+                        entry.index()
+                    )));
+                }
                 let value = records::encode_entry(&entry);
                 batch.put(ENTRIES, records::entry_key(entry.index()), &value);
                 state.last = Some(entry.log_id());
@@ -361,3 +386,6 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         self.write(Kind::Purge, batch).await
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -11,7 +11,8 @@
 //!
 //! The mark is RocksDB's sequence number, which counts every operation, lives in the log and in the manifest, and never goes back. It
 //! follows the log by [`PACE`] and one flush, and catches up when writing pauses. What stays undetected is the loss of an end that is
-//! younger than that, which takes a power cut and damage of the very last records at once.
+//! younger than that, which takes a power cut and damage of the very last records at once. The mark also tells such damage from what a power
+//! cut leaves of a large write that was under way: see `open_log`.
 //!
 //! The file has two slots that are written in turns, so that a torn write leaves the other one. A slot is a sequence number and its
 //! complement, both with their lowest byte first, in a disk block of its own.
@@ -36,22 +37,25 @@ const SLOTS: u64 = 2;
 const SLOT_BYTES: usize = 16;
 
 /// The file with the mark.
-struct MarkFile {
+pub(super) struct MarkFile {
     file: File,
     /// The slot to write next: the older one.
     next: u64,
+    /// `None` where the file has just been made.
+    sequence: Option<u64>,
 }
 
 impl MarkFile {
-    /// Opens the file of an engine's directory, or makes it. Returns the mark too.
-    fn open(dir: &Path) -> Result<(Self, u64), StorageError> {
+    /// Opens the file of an engine's directory, or makes it.
+    pub(super) fn open(dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join(FILE);
-        if !path.exists() {
+        let failed = |error| StorageError::from_io("reading the mark", &path, error);
+        let exists = path.try_exists().map_err(failed)?;
+        if !exists {
             let mut content = vec![0; usize::try_from(SLOTS * SLOT_STEP).expect("two blocks")];
             content[..SLOT_BYTES].copy_from_slice(&encode(0));
             dir::write_atomically(&path, &content)?;
         }
-        let failed = |error| StorageError::from_io("reading the mark", &path, error);
         let file = OpenOptions::new().read(true).write(true).open(&path).map_err(failed)?;
         let mut newest = None;
         for slot in 0..SLOTS {
@@ -60,14 +64,23 @@ impl MarkFile {
         let (sequence, slot) = newest.ok_or_else(|| StorageError::Corruption {
             detail: format!("the file {} holds no mark", path.display()),
         })?;
-        let next = (slot + 1) % SLOTS;
-        Ok((Self { file, next }, sequence))
+        Ok(Self {
+            file,
+            next: (slot + 1) % SLOTS,
+            sequence: exists.then_some(sequence),
+        })
+    }
+
+    /// The mark: the log was synced up to here. `None` if that was never written down.
+    pub(super) fn sequence(&self) -> Option<u64> {
+        self.sequence
     }
 
     fn write(&mut self, sequence: u64) -> io::Result<()> {
         self.file.write_all_at(&encode(sequence), self.next * SLOT_STEP)?;
         self.file.sync_data()?;
         self.next = (self.next + 1) % SLOTS;
+        self.sequence = Some(sequence);
         Ok(())
     }
 }
@@ -93,7 +106,7 @@ fn read_slot(file: &File, slot: u64) -> io::Result<Option<u64>> {
     Ok((number(complement) == !sequence).then_some(sequence))
 }
 
-/// Refuses a log that ends before its mark, and otherwise follows it with the mark from now on.
+/// Follows a log with its mark.
 pub(super) struct Marker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
@@ -112,13 +125,13 @@ struct Progress {
 }
 
 impl Marker {
-    /// `sequence` is where the log, which has just been read, ends.
-    pub(super) fn open(dir: &Path, sequence: u64) -> Result<Self, StorageError> {
-        let (file, mark) = MarkFile::open(dir)?;
-        if sequence < mark {
+    /// Refuses a log that ends before its mark, and otherwise follows it from now on. `end` is where the log, which has just been read, ends.
+    pub(super) fn follow(dir: &Path, file: MarkFile, end: u64) -> Result<Self, StorageError> {
+        let mark = file.sequence.unwrap_or(0);
+        if end < mark {
             return Err(StorageError::Corruption {
                 detail: format!(
-                    "the log in {} has lost its end: it was synced up to change {mark}, and now ends at {sequence}",
+                    "the log in {} has lost its end: it was synced up to change {mark}, and now ends at {end}",
                     dir.display()
                 ),
             });
@@ -135,7 +148,7 @@ impl Marker {
             .name("tarn-mark".into())
             .spawn({
                 let shared = shared.clone();
-                move || follow(&shared, file, mark)
+                move || keep_up(&shared, file, mark)
             })
             .map_err(|error| StorageError::from_io("starting a thread for", dir, error))?;
         let thread = Some(thread);
@@ -177,7 +190,7 @@ impl Shared {
 }
 
 /// The marker's thread: writes the mark whenever it has moved, until the engine closes.
-fn follow(shared: &Shared, mut file: MarkFile, mut written: u64) {
+fn keep_up(shared: &Shared, mut file: MarkFile, mut written: u64) {
     loop {
         let progress = shared.progress();
         let progress = shared
@@ -207,21 +220,25 @@ mod tests {
 
     use super::*;
 
-    fn mark_of(dir: &Path) -> Result<u64, StorageError> {
-        MarkFile::open(dir).map(|(_, mark)| mark)
+    fn mark_of(dir: &Path) -> Result<Option<u64>, StorageError> {
+        MarkFile::open(dir).map(|file| file.sequence())
+    }
+
+    fn marker(dir: &Path, end: u64) -> Result<Marker, StorageError> {
+        Marker::follow(dir, MarkFile::open(dir)?, end)
     }
 
     #[test]
     fn the_mark_is_where_the_log_was_when_it_closed() {
         let home = tempfile::tempdir().unwrap();
-        let marker = Marker::open(home.path(), 5).unwrap();
+        let following = marker(home.path(), 5).unwrap();
         for sequence in [7, 6, 900, 8] {
-            marker.reached(sequence);
+            following.reached(sequence);
         }
-        drop(marker);
-        assert_eq!(mark_of(home.path()).unwrap(), 900);
-        assert!(Marker::open(home.path(), 900).is_ok());
-        let error = Marker::open(home.path(), 899).err().unwrap();
+        drop(following);
+        assert_eq!(mark_of(home.path()).unwrap(), Some(900));
+        assert!(marker(home.path(), 900).is_ok());
+        let error = marker(home.path(), 899).err().unwrap();
         assert!(matches!(error, StorageError::Corruption { .. }), "{error:?}");
         assert!(error.to_string().contains("lost its end"), "{error}");
     }
@@ -229,22 +246,22 @@ mod tests {
     #[test]
     fn a_slot_that_is_torn_leaves_the_mark_before() {
         let home = tempfile::tempdir().unwrap();
-        let (mut file, _) = MarkFile::open(home.path()).unwrap();
+        let mut file = MarkFile::open(home.path()).unwrap();
         for sequence in [10, 20, 30] {
             file.write(sequence).unwrap();
         }
-        assert_eq!(mark_of(home.path()).unwrap(), 30);
+        assert_eq!(mark_of(home.path()).unwrap(), Some(30));
         let path = home.path().join(FILE);
         let mut content = fs::read(&path).unwrap();
         let last = (0..SLOTS).find(|slot| content[usize::try_from(slot * SLOT_STEP).unwrap()] == 30);
         let at = usize::try_from(last.unwrap() * SLOT_STEP).unwrap();
         content[at + 3] ^= 1;
         fs::write(&path, &content).unwrap();
-        assert_eq!(mark_of(home.path()).unwrap(), 20);
+        assert_eq!(mark_of(home.path()).unwrap(), Some(20));
         // The next mark overwrites the damaged slot.
-        let (mut file, _) = MarkFile::open(home.path()).unwrap();
+        let mut file = MarkFile::open(home.path()).unwrap();
         file.write(40).unwrap();
-        assert_eq!(mark_of(home.path()).unwrap(), 40);
+        assert_eq!(mark_of(home.path()).unwrap(), Some(40));
         fs::write(&path, b"rubbish").unwrap();
         assert!(matches!(mark_of(home.path()), Err(StorageError::Corruption { .. })));
     }

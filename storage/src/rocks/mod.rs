@@ -26,13 +26,13 @@ use std::sync::OnceLock;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, WriteBatch,
-    WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 
 use crate::{Batch, Direction, Durability, Engine, Entry, Keyspace, Op, Range, Scan, StorageError, dir, format};
 use lock::DirectoryLock;
-use mark::Marker;
+use mark::{MarkFile, Marker};
 pub use profile::Profile;
 use status::translate;
 
@@ -93,16 +93,14 @@ impl RocksEngine {
             let existing = DB::list_cf(&database, path).map_err(|error| translate(&opening(path), &error))?;
             families.extend(existing);
         }
-        let cache = options.profile.block_cache();
-        let descriptors = families
-            .into_iter()
-            .map(|name| ColumnFamilyDescriptor::new(name, options.profile.family_options(&cache)));
-        let db =
-            DB::open_cf_descriptors(&database, path, descriptors).map_err(|error| translate(&opening(path), &error))?;
-
-        let marker = match options.profile {
-            Profile::Log => Some(Marker::open(path, db.latest_sequence_number())?),
-            Profile::State => None,
+        let (db, marker) = match options.profile {
+            Profile::State => (open_database(path, &options, &families, How::Usual)?, None),
+            Profile::Log => {
+                let mark = MarkFile::open(path)?;
+                let db = open_log(path, &options, &families, mark.sequence())?;
+                let end = db.latest_sequence_number();
+                (db, Some(Marker::follow(path, mark, end)?))
+            }
         };
 
         let mut synced = WriteOptions::default();
@@ -290,6 +288,60 @@ impl Iterator for Cursor<'_> {
             Ok(()) => None,
             Err(error) => Some(Err(translate("scanning a keyspace", &error))),
         }
+    }
+}
+
+/// How a directory is opened.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum How {
+    /// As the profile has it.
+    Usual,
+    /// The write-ahead log is read up to the first record that is not whole.
+    UpToDamage,
+    /// The same, and nothing on the disk is changed.
+    ToLook,
+}
+
+fn open_database(
+    path: &Path,
+    options: &RocksOptions<'_>,
+    families: &BTreeSet<String>,
+    how: How,
+) -> Result<DB, StorageError> {
+    let mut database = options.profile.database_options();
+    if how != How::Usual {
+        database.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
+    }
+    let cache = options.profile.block_cache();
+    let descriptors = families
+        .iter()
+        .map(|name| ColumnFamilyDescriptor::new(name, options.profile.family_options(&cache)));
+    let db = match how {
+        How::Usual | How::UpToDamage => DB::open_cf_descriptors(&database, path, descriptors),
+        How::ToLook => DB::open_cf_descriptors_read_only(&database, path, descriptors, false),
+    };
+    db.map_err(|error| translate(&opening(path), &error))
+}
+
+/// Opens a directory with [`Profile::Log`].
+///
+/// A power cut in the middle of a large write can leave a record with holes at the log's end, which looks like damage. Where everything that was
+/// synced lies before it, up to the mark, it is the remainder of a write that nobody was promised, and is dropped. The log is looked at
+/// first, because opening it so for good would also throw away what lies behind real damage.
+fn open_log(
+    path: &Path,
+    options: &RocksOptions<'_>,
+    families: &BTreeSet<String>,
+    mark: Option<u64>,
+) -> Result<DB, StorageError> {
+    let damaged = match open_database(path, options, families, How::Usual) {
+        Err(error @ StorageError::Corruption { .. }) => error,
+        opened => return opened,
+    };
+    let end = open_database(path, options, families, How::ToLook).map(|db| db.latest_sequence_number());
+    match (end, mark) {
+        (Ok(end), Some(mark)) if end >= mark => open_database(path, options, families, How::UpToDamage),
+        _ => Err(damaged),
     }
 }
 

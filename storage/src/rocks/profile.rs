@@ -16,7 +16,8 @@ pub enum Profile {
     /// What was acknowledged must be there after a restart, so the write-ahead log is read strictly: only an
     /// incomplete record at its very end is forgiven, which is what a crash in the middle of a write leaves.
     /// Damage anywhere else is [`crate::StorageError::Corruption`], and the engine does not open. Nor does it where the log
-    /// ends before what was synced, which a file beside it remembers.
+    /// ends before what was synced, which a file beside it remembers. What a power cut left of a write that was under way is dropped, even with
+    /// holes in it, where everything that was synced lies before.
     ///
     /// RocksDB could reuse old log files, which roughly halves the time of a flush, but not in this mode: there, the
     /// end of the new log and damage look alike. Not losing an acknowledged entry silently is worth more, and flushes
