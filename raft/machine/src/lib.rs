@@ -49,7 +49,8 @@ mod task;
 mod txn;
 
 pub use error::{Fatal, Refusal};
-pub use index::Indices;
+pub use domain::access::BUILT_IN_ROLES;
+pub use index::{Access, Indices};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;
 pub use read::Compacted;

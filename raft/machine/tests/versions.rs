@@ -10,6 +10,8 @@ use tarn_machine::{Fatal, Machine, STATE, Versions};
 use tarn_proto::v1::{Command, EnqueueRequest, Entry, RaiseVersion, outcome};
 use tarn_storage::{Batch, Engine, Keyspace, MemoryEngine, Range};
 
+/// A build before and one after a raise.
+const OLD: Versions = Versions { min: 1, max: 1 };
 const NEXT: Versions = Versions { min: 1, max: 2 };
 
 fn open(versions: Versions) -> (Arc<MemoryEngine>, Machine) {
@@ -44,7 +46,7 @@ fn stops(machine: &mut Machine, index: u64, entry: &[u8]) -> Fatal {
 
 #[test]
 fn a_higher_version_is_raised_only_where_it_is_understood() {
-    let (_, mut old) = open(Versions::CURRENT);
+    let (_, mut old) = open(OLD);
     let (engine, mut new) = open(NEXT);
     assert_eq!(
         (old.version(), new.version()),
@@ -87,7 +89,7 @@ fn a_higher_version_is_raised_only_where_it_is_understood() {
     assert_eq!(new.version(), 2);
 
     // The old build refuses the state, the new one goes on with it.
-    let fatal = Machine::open(engine.clone(), Versions::CURRENT)
+    let fatal = Machine::open(engine.clone(), OLD)
         .err()
         .expect("the state is of a higher version");
     assert!(matches!(fatal, Fatal::UnknownVersion { found: 2, .. }), "{fatal}");
@@ -99,7 +101,7 @@ fn going_back_works_until_the_version_is_raised() {
     let (engine, mut new) = open(NEXT);
     new.apply(1, &entry(1, vec![]), &Batch::new()).unwrap();
     drop(new);
-    let mut old = Machine::open(engine, Versions::CURRENT).expect("the old build reads what the new one wrote");
+    let mut old = Machine::open(engine, OLD).expect("the old build reads what the new one wrote");
     old.apply(2, &entry(1, vec![]), &Batch::new()).unwrap();
 }
 

@@ -1,5 +1,6 @@
 //! Reads: what the API answers from this node's state. Each reflects everything up to [`Machine::applied_index`], and nothing after.
 
+mod access;
 mod events;
 mod lists;
 mod tasks;

@@ -205,6 +205,10 @@ impl Runner {
             "get_timer" => ask!(get_timer),
             "list_timers" => ask!(list_timers),
             "list_namespaces" => ask!(list_namespaces),
+            "list_roles" => ask!(list_roles),
+            "list_bindings" => ask!(list_bindings),
+            "list_tokens" => ask!(list_tokens),
+            "list_revocations" => ask!(list_revocations),
             _ => return Err(format!("there is no read {verb}")),
         };
         let answer = match answer {
