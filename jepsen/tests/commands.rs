@@ -44,7 +44,7 @@ fn wrong_usage_is_no_verdict() {
     let out = dir.path().join("out");
     let out_text = out.to_str().unwrap();
     let own = env!("CARGO_BIN_EXE_jepsen");
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["run"], "--workload"),
         (
             &["run", "--workload", "none-such", "--tarn", own, "--out", out_text],
@@ -81,6 +81,38 @@ fn wrong_usage_is_no_verdict() {
         (
             &["run", "--workload", "queue", "--tarn", "/none/such", "--out", out_text],
             "cargo build -p tarn",
+        ),
+        (
+            &[
+                "run",
+                "--workload",
+                "queue",
+                "--nemesis",
+                "kill,partition-ring",
+                "--nodes",
+                "3",
+                "--tarn",
+                own,
+                "--out",
+                out_text,
+            ],
+            "partition-ring: it needs at least 5 nodes",
+        ),
+        (
+            &[
+                "run",
+                "--workload",
+                "queue",
+                "--nemesis",
+                "kill,disk-full",
+                "--disk",
+                "plain",
+                "--tarn",
+                own,
+                "--out",
+                out_text,
+            ],
+            "disk-full: a plain disk",
         ),
         (&["check", "/none/such"], "verdict.json"),
     ];

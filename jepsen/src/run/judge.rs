@@ -232,6 +232,8 @@ mod tests {
         let ending = crate::cluster::Ending {
             node: 2,
             how: "exit code 70".to_owned(),
+            code: Some(70),
+            signal: None,
             log: "begin\nthe log is damaged".to_owned(),
         };
         let gave_up = stayed_up(&[info(ENDINGS, json!([ending]))]);
