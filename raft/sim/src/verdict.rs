@@ -26,7 +26,7 @@ pub const SOUND: Invariant = Invariant {
 /// The cluster works once a majority does.
 pub const LIVE: Invariant = Invariant {
     name: "liveness",
-    rule: "once all nodes run and reach each other, the cluster has a leader, takes writes, and all nodes come to the same state",
+    rule: "once a majority runs and its nodes reach each other, the cluster has a leader and takes writes; once all do, all come to the same state",
     source: "anchors, test 35; Raft paper, section 5.6",
 };
 

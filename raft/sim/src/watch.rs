@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tarn_invariants::raft::{
-    AppliedEntries, Elections, EntryId, LogEntry, LogMatching, applied_in_order, durable_acknowledgement,
-    leader_completeness, monotonic_commit,
+    AppliedEntries, Elections, EntryId, Leadership, LogEntry, LogMatching, applied_in_order, durable_acknowledgement,
+    leader_completeness, log_matching, monotonic_commit,
 };
 use tarn_invariants::timers::Firings;
 use tarn_invariants::watch::{self, Place};
@@ -13,7 +13,7 @@ use tarn_proto::v1::{Event, EventKind};
 use tarn_raft::{EventBatch, NodeId, Status};
 
 use crate::dice::hash;
-use crate::tap::{NODES_MAX, Told, leadership};
+use crate::tap::{NODES_MAX, Told, number};
 use crate::trace::Trace;
 
 /// What is known of one node.
@@ -39,9 +39,9 @@ pub struct Watcher {
     logs: LogMatching,
     applied: AppliedEntries,
     contents: BTreeMap<EntryId, u64>,
-    /// By index, the highest term in which anybody led when the entry was first applied: it was committed in that term or an earlier one.
+    /// By index, the highest leadership that could have begun when the entry was first applied: it was committed under that one or an earlier one.
     committed_by: BTreeMap<u64, u64>,
-    highest_term: u64,
+    highest: u64,
     events: BTreeMap<u64, Vec<Event>>,
     /// Due times of timers, from whoever scheduled them.
     firings: Firings,
@@ -62,7 +62,7 @@ impl Watcher {
             applied: AppliedEntries::default(),
             contents: BTreeMap::new(),
             committed_by: BTreeMap::new(),
-            highest_term: 0,
+            highest: 0,
             events: BTreeMap::new(),
             firings: Firings::default(),
             due: BTreeMap::new(),
@@ -74,6 +74,14 @@ impl Watcher {
     /// From now on the members may change, and nobody can say from outside what a majority is.
     pub fn members_change(&mut self) {
         self.majority = None;
+        if let Some(vote) = self.elections.highest_vote() {
+            self.highest = self.highest.max(number(vote));
+        }
+    }
+
+    /// Whether the members may have changed.
+    pub fn members_changed(&self) -> bool {
+        self.majority.is_none()
     }
 
     /// The last entry that anybody has applied.
@@ -115,7 +123,11 @@ impl Watcher {
     /// An invariant is broken.
     pub fn told(&mut self, id: NodeId, told: Told) -> Verdict {
         match told {
-            Told::Opened { entries, purged } => self.opened(id, &entries, purged),
+            Told::Opened { entries, purged, vote } => {
+                self.elections.restarted(id, vote)?;
+                self.opened(id, &entries, purged)
+            }
+            Told::Voted { vote, grants } => self.voted(id, vote, grants),
             Told::Appended { entries } => entries.into_iter().try_for_each(|entry| self.appended(id, entry)),
             Told::Truncated(from) => {
                 self.trace.note(format!("node {id} log truncated from {from}"));
@@ -138,6 +150,20 @@ impl Watcher {
             }
             Told::Applied { id: entry, digest } => self.applied(id, entry, &digest),
         }
+    }
+
+    fn voted(&mut self, id: NodeId, vote: Leadership, grants: bool) -> Verdict {
+        let what = if grants { "grants" } else { "follows" };
+        self.trace.note(format!("node {id} {what} {vote}"));
+        self.elections.voted(id, vote, grants)?;
+        // Nobody leads, and so commits, before a majority has granted it.
+        let may_begin = self
+            .majority
+            .is_none_or(|majority| self.elections.granted(vote) >= majority);
+        if may_begin {
+            self.highest = self.highest.max(number(vote));
+        }
+        Ok(())
     }
 
     fn opened(&mut self, id: NodeId, entries: &[LogEntry], purged: u64) -> Verdict {
@@ -169,7 +195,7 @@ impl Watcher {
     fn applied(&mut self, id: NodeId, entry: EntryId, digest: &[u8]) -> Verdict {
         let first = entry.index > self.applied.last();
         if first {
-            self.committed_by.insert(entry.index, self.highest_term);
+            self.committed_by.insert(entry.index, self.highest);
         }
         self.trace
             .note(format!("node {id} applied {} {:016x}", shown(entry), hash(digest)));
@@ -216,9 +242,6 @@ impl Watcher {
     /// An invariant is broken.
     pub fn status(&mut self, status: &Status) -> Verdict {
         let id = status.node_id;
-        // Whoever leads this term.
-        let term = leadership(status.term, NODES_MAX - 1);
-        self.highest_term = self.highest_term.max(term);
         let node = self.nodes.entry(id).or_default();
         monotonic_commit(id, node.committed, status.committed_index)?;
         node.committed = status.committed_index;
@@ -229,17 +252,17 @@ impl Watcher {
         }
     }
 
-    /// A node says that it leads a term.
+    /// A node says that it leads.
     ///
     /// # Errors
     ///
     /// An invariant is broken.
-    pub fn leads(&mut self, id: NodeId, term: u64) -> Verdict {
+    pub fn leads(&mut self, leadership: Leadership) -> Verdict {
+        let Leadership { term, node: id } = leadership;
         let node = self.nodes.entry(id).or_default();
-        let number = leadership(term, id);
-        self.highest_term = self.highest_term.max(number);
-        // A leadership is one process's: another one that led under the same number would not know what the first one said.
-        self.elections.observe(number, node.life)?;
+        let number = number(leadership);
+        self.highest = self.highest.max(number);
+        self.elections.leads(leadership, node.life, self.majority)?;
         if node.leadership >= number {
             return Ok(());
         }
@@ -289,6 +312,24 @@ impl Watcher {
         self.fired.insert(event.subject.clone(), event.at_ms);
         let due = self.due.get(&event.subject).copied().unwrap_or(0);
         self.firings.fired(&event.subject, due, event.at_ms)
+    }
+
+    /// Compares what is left of all logs, as they are now.
+    ///
+    /// # Errors
+    ///
+    /// Two of them do not match.
+    pub fn logs_match(&self) -> Verdict {
+        let logs: Vec<Vec<LogEntry>> = self
+            .nodes
+            .values()
+            .map(|node| node.log.values().copied().collect())
+            .collect();
+        let pairs = logs
+            .iter()
+            .enumerate()
+            .flat_map(|(at, a)| logs[at + 1..].iter().map(move |b| (a, b)));
+        pairs.into_iter().try_for_each(|(a, b)| log_matching(a, b))
     }
 
     /// A violation that was found elsewhere goes into the trace.
