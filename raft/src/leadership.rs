@@ -6,6 +6,7 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
+use tarn_invariants::{debug_holds, raft as rules};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -48,8 +49,17 @@ pub(crate) fn watch(raft: &Raft, fatal: FatalFlag, tasks: &mut Tasks) -> watch::
     let (sender, receiver) = watch::channel(Leadership::of(&metrics.borrow_watched()));
     let raft = raft.clone();
     tasks.spawn(async move {
+        let mut followed = None;
         while metrics.changed().await.is_ok() {
-            let leadership = Leadership::of(&metrics.borrow_and_update());
+            let leadership = {
+                let metrics = metrics.borrow_and_update();
+                if let Some(leader) = metrics.current_leader {
+                    let now = (metrics.vote.leader_id.term, leader);
+                    debug_holds!(rules::leaders_only_advance(metrics.id, followed, now));
+                    followed = Some(now);
+                }
+                Leadership::of(&metrics)
+            };
             sender.send_if_modified(|current| {
                 let changed = *current != leadership;
                 if changed {
