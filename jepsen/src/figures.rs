@@ -429,7 +429,7 @@ mod tests {
             error: Some("no such library".to_owned()),
             ..nobody.clone()
         };
-        let recovery = &recoveries(&operations, &[nobody.clone()], at(400))["pause"];
+        let recovery = &recoveries(&operations, std::slice::from_ref(&nobody), at(400))["pause"];
         assert_eq!(
             (recovery.made, recovery.not_made, recovery.after_healing.count),
             (0, 1, 0)

@@ -367,20 +367,22 @@ mod tests {
             stopped: stopped.map(str::to_owned),
         };
         let (valid, unknown, invalid) = (Some(Outcome::Valid), Some(Outcome::Unknown), Some(Outcome::Invalid));
-        let cases: [(&[Option<Outcome>], Option<&str>, u8); 8] = [
+        type Case<'a> = (&'a [Option<Outcome>], Option<&'a str>, u8);
+        let interrupted = Some("it was interrupted");
+        let cases: [Case<'_>; 8] = [
             (&[valid, valid], None, 0),
             (&[valid, unknown], None, 2),
             (&[], None, 2),
             (&[valid, None, unknown], None, 3),
-            (&[valid], Some("it was interrupted"), 3),
-            (&[], Some("it was interrupted"), 3),
+            (&[valid], interrupted, 3),
+            (&[], interrupted, 3),
             (&[None, invalid, valid], None, 1),
-            (&[invalid], Some("it was interrupted"), 1),
+            (&[invalid], interrupted, 1),
         ];
         for (outcomes, stopped, code) in cases {
             assert_eq!(soaked(outcomes, stopped).code(), code, "{outcomes:?} {stopped:?}");
         }
-        let text = soaked(&[valid], Some("it was interrupted")).text();
+        let text = soaked(&[valid], interrupted).text();
         assert!(
             text.starts_with("ended before its time: it was interrupted\n1 runs"),
             "{text}"
