@@ -10,12 +10,19 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tarn_invariants::leases::{self as rules, Holding, NO_OVERLAP};
 
+use super::quiet::first_clock_fault;
 use super::register::{ACQUIRE, Ask, Held, RELEASE, RENEW};
 use super::{Check, Findings};
 use crate::history::{Event, Kind, Operation, infos, operations};
 
 /// A client wrote to the store that the lock protects: a [`Write`]. The event's key is the lock's name.
 pub const WRITE: &str = "write";
+
+/// A client read the lease that it holds: a [`Held`]. The event's key is the lock's name.
+pub const TOLD: &str = "told";
+/// By how much the clocks of client and cluster may differ over one lease, in nanoseconds: milliseconds are cut off, and no clock runs at exactly
+/// the rate of another.
+const ROUNDED_NS: u64 = 20_000_000;
 
 /// A write to the protected store. The events' order is the order in which the store saw them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +43,7 @@ pub fn excluded(history: &[Event]) -> Vec<Check> {
         tokens_grow(&grants),
         writes_never_interleave(history, &grants),
         leases_do_not_overlap(history, &grants),
+        kept_for_its_time(history, &grants),
     ]
 }
 
@@ -43,13 +51,28 @@ pub fn excluded(history: &[Event]) -> Vec<Check> {
 struct Grant<'a> {
     key: &'a str,
     asked: u64,
+    /// When the client asked, in nanoseconds since the run began.
+    asked_ns: u64,
     answered: u64,
     holder: String,
     lease: Held,
 }
 
+/// All grants. The SDK's lock does not say since when it is held; where its holder read the lease, that read tells.
 fn grants(history: &[Event]) -> Vec<Grant<'_>> {
-    operations(history, ACQUIRE).iter().filter_map(grant).collect()
+    let mut grants: Vec<Grant<'_>> = operations(history, ACQUIRE).iter().filter_map(grant).collect();
+    let mut told: BTreeMap<(&str, u64), Held> = BTreeMap::new();
+    for (event, held) in infos::<Held>(history, TOLD) {
+        let key = event.key.as_deref().unwrap_or_default();
+        told.entry((key, held.token)).or_insert(held);
+    }
+    for grant in grants.iter_mut().filter(|grant| grant.lease.acquired_at_ms == 0) {
+        if let Some(held) = told.get(&(grant.key, grant.lease.token)) {
+            grant.lease.acquired_at_ms = held.acquired_at_ms;
+            grant.lease.expires_at_ms = held.expires_at_ms;
+        }
+    }
+    grants
 }
 
 fn grant<'a>(operation: &Operation<'a>) -> Option<Grant<'a>> {
@@ -57,10 +80,42 @@ fn grant<'a>(operation: &Operation<'a>) -> Option<Grant<'a>> {
     Some(Grant {
         key: operation.invoke.key.as_deref().unwrap_or_default(),
         asked: operation.invoke.index,
+        asked_ns: operation.invoke.time_ns,
         answered: operation.ended_by()?,
         holder: ask.holder,
         lease: operation.answer()?,
     })
+}
+
+/// What a holder was told of its lease at some moment: by the answer to a renewal, or by a read.
+struct Word<'a> {
+    key: &'a str,
+    token: u64,
+    expires_at_ms: u64,
+    /// The index of the event that tells it.
+    index: u64,
+}
+
+/// Everything that holders were told after their grants, in the order in which they were.
+fn words(history: &[Event]) -> Vec<Word<'_>> {
+    let renewals = operations(history, RENEW);
+    let renewed = renewals.iter().filter_map(|renewal| {
+        Some(Word {
+            key: renewal.invoke.key.as_deref().unwrap_or_default(),
+            token: renewal.invoke.read::<Ask>()?.token,
+            expires_at_ms: renewal.answer::<Held>()?.expires_at_ms,
+            index: renewal.ended_by()?,
+        })
+    });
+    let read = infos::<Held>(history, TOLD).into_iter().map(|(event, held)| Word {
+        key: event.key.as_deref().unwrap_or_default(),
+        token: held.token,
+        expires_at_ms: held.expires_at_ms,
+        index: event.index,
+    });
+    let mut words: Vec<Word<'_>> = renewed.chain(read).collect();
+    words.sort_by_key(|word| word.index);
+    words
 }
 
 /// No token is given to two holders, and whoever asks after another was answered gets a greater one.
@@ -108,6 +163,7 @@ fn tokens_grow(grants: &[Grant<'_>]) -> Check {
 /// The store took no write with a token older than one that it had taken, and none with a token that was never given to its writer.
 fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
     let mut findings = Findings::new("protected writes never interleave").asking(&[NO_OVERLAP]);
+    findings.needs("taken");
     let given: BTreeMap<(&str, u64), &str> = grants
         .iter()
         .map(|grant| ((grant.key, grant.lease.token), grant.holder.as_str()))
@@ -149,6 +205,7 @@ fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
 /// By the cluster's own time, a lease begins only after the one before it was given up or had ended; and who is told of a renewal holds it.
 fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
     let mut findings = Findings::new("leases do not overlap").asking(&[NO_OVERLAP]);
+    findings.needs("successions");
     // The latest end that anybody was told, by key and token.
     let mut ends: BTreeMap<(&str, u64), (u64, u64)> = BTreeMap::new();
     for grant in grants {
@@ -157,15 +214,11 @@ fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
             (grant.lease.expires_at_ms, grant.answered),
         );
     }
-    for renewal in operations(history, RENEW) {
-        let (Some(ask), Some(held)) = (renewal.invoke.read::<Ask>(), renewal.answer::<Held>()) else {
-            continue;
-        };
+    for word in words(history) {
         findings.count("renewals", 1);
-        let key = renewal.invoke.key.as_deref().unwrap_or_default();
-        let end = ends.entry((key, ask.token)).or_default();
-        if held.expires_at_ms > end.0 {
-            *end = (held.expires_at_ms, renewal.ended_by().unwrap_or_default());
+        let end = ends.entry((word.key, word.token)).or_default();
+        if word.expires_at_ms > end.0 {
+            *end = (word.expires_at_ms, word.index);
         }
     }
     // A release that was not refused may have ended the lease early.
@@ -185,12 +238,19 @@ fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
         let early = released
             .get(&(one.key, one.lease.token))
             .is_some_and(|asked| *asked < next.answered);
-        // The SDK's lock does not say since when it is held.
-        let untimed = next.lease.acquired_at_ms == 0;
-        if one.key != next.key || one.lease.token == next.lease.token || early || untimed {
+        if one.key != next.key || one.lease.token == next.lease.token {
+            continue;
+        }
+        if one.lease.acquired_at_ms == 0 || next.lease.acquired_at_ms == 0 {
+            // The SDK's lock, and its holder did not get to read the lease.
+            findings.count("untimed", 1);
             continue;
         }
         findings.count("successions", 1);
+        if early {
+            findings.count("given_up", 1);
+            continue;
+        }
         let (end, told) = ends[&(one.key, one.lease.token)];
         findings.judge(rules::no_overlap(holding(one, end), holding(next, u64::MAX)), || {
             format!(
@@ -200,6 +260,61 @@ fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
         });
     }
     findings.finish("no lease began before the one before it had ended")
+}
+
+/// A lease is its holder's for as long as it was told: a write within that time, by the holder's own clock, is not refused by the store. The time
+/// is counted from before the lease was asked for, so that the cluster counts at least as long. Judged up to the first clock fault: from there on
+/// the cluster's time and the holder's are two things.
+fn kept_for_its_time(history: &[Event], grants: &[Grant<'_>]) -> Check {
+    let mut findings = Findings::new("leases are kept for their time").asking(&[NO_OVERLAP]);
+    let until = first_clock_fault(history);
+    if until.is_none() {
+        findings.needs("within");
+    }
+    let given: BTreeMap<(&str, u64), &Grant<'_>> = grants
+        .iter()
+        .filter(|grant| grant.lease.acquired_at_ms != 0)
+        .map(|grant| ((grant.key, grant.lease.token), grant))
+        .collect();
+    let mut ends: BTreeMap<(&str, u64), u64> = given
+        .iter()
+        .map(|(place, grant)| (*place, grant.lease.expires_at_ms))
+        .collect();
+    let mut words = words(history).into_iter().peekable();
+    for (event, write) in infos::<Write>(history, WRITE) {
+        while let Some(word) = words.next_if(|word| word.index < event.index) {
+            let end = ends.entry((word.key, word.token)).or_default();
+            *end = word.expires_at_ms.max(*end);
+        }
+        let place = (event.key.as_deref().unwrap_or_default(), write.token);
+        let Some(grant) = given
+            .get(&place)
+            .filter(|_| until.is_none_or(|until| event.time_ns < until))
+        else {
+            findings.count("not_judged", 1);
+            continue;
+        };
+        let lasts_ms = ends[&place].saturating_sub(grant.lease.acquired_at_ms);
+        let end_ns = grant.asked_ns + lasts_ms * 1_000_000;
+        if event.time_ns + ROUNDED_NS >= end_ns {
+            findings.count("after", 1);
+            continue;
+        }
+        findings.count("within", 1);
+        if !write.taken {
+            let told = format!(
+                "{}: the lease of {} under token {} went to another {:.3} s before its end",
+                place.0,
+                write.holder,
+                write.token,
+                (end_ns - event.time_ns) as f64 / 1e9
+            );
+            findings.judge(Err(NO_OVERLAP.violated(told)), || {
+                format!("event {} is refused by the store", event.index)
+            });
+        }
+    }
+    findings.finish("no write was refused within the time that its holder had been told")
 }
 
 /// A grant as the invariant has it, by the cluster's time.
@@ -236,12 +351,15 @@ mod tests {
     /// The first holder releases, the second lets it expire and writes too late.
     fn good() -> Script {
         let mut script = Script::new("lock");
+        script.at_ms(1_000);
         script.ok(ACQUIRE, json!({"holder": "a"}), lease("a", 10, 1_000, 3_000));
         write(&mut script, "a", 10, true);
         script.ok(RENEW, json!({"token": 10}), lease("a", 10, 1_000, 4_000));
         script.ok(RELEASE, json!({"token": 10}), Value::Null);
+        script.at_ms(2_000);
         script.ok(ACQUIRE, json!({"holder": "b"}), lease("b", 20, 2_000, 4_000));
         write(&mut script, "b", 20, true);
+        script.at_ms(4_010);
         script.ok(ACQUIRE, json!({"holder": "c"}), lease("c", 30, 4_000, 6_000));
         write(&mut script, "c", 30, true);
         write(&mut script, "b", 20, false);
@@ -291,6 +409,57 @@ mod tests {
             ),
         ];
         refute(&good(), &bad, excluded);
+    }
+
+    #[test]
+    fn a_lease_that_ends_before_its_time_is_found_by_the_holders_own_clock() {
+        // Its holder was told of three seconds, and after one another's token has been seen by the store.
+        let mut script = good();
+        script.at_ms(10_000);
+        script.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 40, 6_000, 9_000));
+        script.at_ms(10_900);
+        script.ok(ACQUIRE, json!({"holder": "e"}), lease("e", 50, 9_000, 12_000));
+        write(&mut script, "e", 50, true);
+        write(&mut script, "d", 40, false);
+        let check = |script: &Script, name: &str| {
+            let checks = excluded(script.events());
+            checks.into_iter().find(|check| check.name == name).unwrap()
+        };
+        let broken = check(&script, "leases are kept for their time");
+        assert_eq!(broken.outcome, Outcome::Invalid, "{broken:?}");
+        for other in [
+            "tokens grow",
+            "protected writes never interleave",
+            "leases do not overlap",
+        ] {
+            assert_eq!(check(&script, other).outcome, Outcome::Valid, "{other} does not see it");
+        }
+        let mut late = good();
+        late.at_ms(10_000);
+        late.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 40, 6_000, 9_000));
+        late.at_ms(13_100);
+        late.ok(ACQUIRE, json!({"holder": "e"}), lease("e", 50, 9_000, 12_000));
+        write(&mut late, "e", 50, true);
+        write(&mut late, "d", 40, false);
+        assert_eq!(judge(&late), Outcome::Valid);
+        let mut clock = Script::new("lock");
+        clock.info("fault", json!({"nemesis": "clock", "number": 1, "moment": "injecting"}));
+        clock.events_mut().append(&mut script.events().to_vec());
+        assert_eq!(judge(&clock), Outcome::Valid, "clocks were wrong");
+    }
+
+    #[test]
+    fn the_sdks_lock_is_judged_by_what_its_holder_read() {
+        let mut script = good();
+        script.ok(ACQUIRE, json!({"holder": "d"}), json!({"holder": "d", "token": 40}));
+        script.info(TOLD, lease("d", 40, 6_000, 9_000));
+        script.info(TOLD, lease("d", 40, 6_000, 11_000));
+        assert_eq!(judge(&script), Outcome::Valid);
+        script.ok(ACQUIRE, json!({"holder": "e"}), json!({"holder": "e", "token": 50}));
+        assert_eq!(judge(&script), Outcome::Valid, "nobody read since when it holds");
+        script.info(TOLD, lease("e", 50, 10_000, 12_000));
+        let overlap = leases_do_not_overlap(script.events(), &grants(script.events()));
+        assert_eq!(overlap.outcome, Outcome::Invalid, "{overlap:?}");
     }
 
     #[test]

@@ -1,12 +1,13 @@
-//! Timers: never early by the cluster's time, once, and never after a cancellation was acknowledged.
+//! Timers: never early by the cluster's time nor by that of who asked, once, and never after a cancellation was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tarn_invariants::timers::{self as rules, FIRES_ONCE, NEVER_EARLY};
 
-use super::facts::{Facts, Item};
-use super::watch::{Sight, is_whole, log};
+use super::facts::{ATTEMPT, Facts, Item};
+use super::quiet::first_clock_fault;
+use super::watch::{SIGHT, Sight, is_whole, log};
 use super::{Check, Findings};
 use crate::history::{Event, Kind, infos, operations};
 
@@ -18,6 +19,10 @@ pub const CANCEL: &str = "cancel_timer";
 pub const TIMER: &str = "timer";
 /// The reason with which a cancellation is refused because the timer has fired.
 const FIRED: &str = "TIMER_FIRED";
+/// Two clocks of machines that are set right differ in their rate by less than one part in this many.
+const RATES: u64 = 1_000;
+/// Milliseconds are cut off on both sides.
+const ROUNDED_MS: u64 = 3;
 
 /// A timer that is to be scheduled.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +75,10 @@ struct Timer {
     at_end: Vec<TimerAtEnd>,
     fired: Vec<Sight>,
     tasks: BTreeSet<String>,
+    /// When the client asked for it, by its own clock: nanoseconds since the run began.
+    asked_ns: u64,
+    /// When anybody first saw that it had fired, by the same clock, and in which event.
+    first_seen: Option<(u64, u64)>,
 }
 
 /// All checks on timers.
@@ -78,7 +87,7 @@ pub fn punctual(history: &[Event]) -> Vec<Check> {
     let timers = timers(history, &facts);
     let whole = is_whole(history);
     vec![
-        never_early(&timers),
+        never_early(&timers, first_clock_fault(history)),
         fire_once(&timers, facts.is_complete(), whole),
         cancelled_never_fire(&timers),
         refused_never_fire(&timers),
@@ -94,6 +103,7 @@ fn timers(history: &[Event], facts: &Facts<'_>) -> Vec<Timer> {
         names.insert(scheduled.id.clone(), plan.name.clone());
         let timer = timers.entry(plan.name.clone()).or_default();
         timer.accepted = Some(operation.outcome());
+        timer.asked_ns = operation.invoke.time_ns;
         (timer.plan, timer.scheduled) = (plan, scheduled);
     }
     for (_, at_end) in infos::<TimerAtEnd>(history, TIMER) {
@@ -114,6 +124,23 @@ fn timers(history: &[Event], facts: &Facts<'_>) -> Vec<Timer> {
     for sight in log(history).into_values().filter(|sight| sight.kind == FIRED) {
         if let Some(timer) = names.get(&sight.subject).and_then(|name| timers.get_mut(name)) {
             timer.fired.push(sight);
+        }
+    }
+    // Whichever comes first: the event of a watch, or the beginning of its task.
+    for event in history.iter().filter(|event| event.kind == Kind::Info) {
+        let name = match event.op.as_str() {
+            SIGHT => event
+                .read::<Sight>()
+                .filter(|sight| sight.kind == FIRED)
+                .and_then(|sight| names.get(&sight.subject)),
+            ATTEMPT => event.value["item"]
+                .as_str()
+                .and_then(|item| timers.get_key_value(item))
+                .map(|(name, _)| name),
+            _ => None,
+        };
+        if let Some(timer) = name.cloned().and_then(|name| timers.get_mut(&name)) {
+            timer.first_seen.get_or_insert((event.time_ns, event.index));
         }
     }
     for task in facts.finals.values() {
@@ -144,9 +171,33 @@ impl Timer {
     }
 }
 
-fn never_early(timers: &[Timer]) -> Check {
+/// Neither by the cluster's time, which says itself when a timer was due and when it fired, nor by the clock of the client, between asking for the
+/// timer and seeing what it did; the latter up to the first clock fault, from which on the cluster's hours are not the client's.
+fn never_early(timers: &[Timer], clocks_until: Option<u64>) -> Check {
     let mut findings = Findings::new("timers are never early").asking(&[NEVER_EARLY]);
+    findings.needs("fired");
+    if clocks_until.is_none() {
+        findings.needs("by_own_clock");
+    }
     for timer in timers {
+        if let Some((seen, event)) = timer
+            .first_seen
+            .filter(|(seen, _)| clocks_until.is_none_or(|until| *seen < until))
+        {
+            findings.count("by_own_clock", 1);
+            let (asked_ms, seen_ms) = (timer.asked_ns / 1_000_000, seen / 1_000_000);
+            let delay_ms = timer.plan.delay_ms - timer.plan.delay_ms / RATES - ROUNDED_MS.min(timer.plan.delay_ms);
+            findings.judge(
+                rules::never_early(&timer.plan.name, asked_ms + delay_ms, seen_ms),
+                || {
+                    format!(
+                        "by the client's clock: asked for in {} ms, and seen in event {event} after {} ms",
+                        timer.plan.delay_ms,
+                        seen_ms.saturating_sub(asked_ms)
+                    )
+                },
+            );
+        }
         let due = timer
             .at_end
             .first()
@@ -173,6 +224,7 @@ fn never_early(timers: &[Timer]) -> Check {
 /// Each accepted timer that was not cancelled fires, with its effect once.
 fn fire_once(timers: &[Timer], complete: bool, whole: bool) -> Check {
     let mut findings = Findings::new("timers fire once").asking(&[FIRES_ONCE]);
+    findings.needs("accepted");
     if !complete {
         findings.doubt("the final state was not read");
     }
@@ -218,6 +270,7 @@ fn fire_once(timers: &[Timer], complete: bool, whole: bool) -> Check {
 
 fn cancelled_never_fire(timers: &[Timer]) -> Check {
     let mut findings = Findings::new("cancelled timers never fire").asking(&[FIRES_ONCE]);
+    findings.needs("cancelled");
     for timer in timers {
         findings.count("cancelled", usize::from(timer.cancelled));
         findings.count("too_late", usize::from(timer.refused_as_fired));
@@ -260,7 +313,7 @@ mod tests {
 
     use super::*;
     use crate::checker::Outcome;
-    use crate::checker::facts::{CLOSING, FINAL};
+    use crate::checker::facts::{ATTEMPT, CLOSING, FINAL};
     use crate::checker::testing::{Lie, Script, refute, worst};
     use crate::checker::watch::{REACHED, SIGHT, STRETCH, Stretch};
 
@@ -357,6 +410,40 @@ mod tests {
             }),
         ];
         refute(&good(), &bad, punctual);
+    }
+
+    #[test]
+    fn a_timer_that_the_cluster_takes_for_punctual_is_early_by_the_clients_clock() {
+        let early = |script: &Script| {
+            never_early(
+                &timers(script.events(), &Facts::of(script.events())),
+                first_clock_fault(script.events()),
+            )
+        };
+        let at = |seen_ms: u64, op: &str| {
+            let mut script = good();
+            script.at_ms(1_000);
+            script.ok(
+                SCHEDULE,
+                json!({"name": "g", "delay_ms": 500, "task": true}),
+                json!({"id": "9", "due_at_ms": 2_000}),
+            );
+            script.at_ms(seen_ms);
+            match op {
+                ATTEMPT => {
+                    script.info(ATTEMPT, json!({"task": "t9", "item": "g", "token": 9, "number": 1}));
+                }
+                _ => fired(&mut script, 30, "9", 2_005),
+            }
+            script
+        };
+        assert_eq!(early(&at(1_501, SIGHT)).outcome, Outcome::Valid);
+        assert_eq!(early(&at(1_490, SIGHT)).outcome, Outcome::Invalid);
+        assert_eq!(early(&at(1_490, ATTEMPT)).outcome, Outcome::Invalid);
+        let mut clock = Script::new("watcher");
+        clock.info("fault", json!({"nemesis": "clock", "number": 1, "moment": "injecting"}));
+        clock.events_mut().append(&mut at(1_490, SIGHT).events().to_vec());
+        assert_eq!(early(&clock).outcome, Outcome::Valid, "clocks were wrong");
     }
 
     #[test]
