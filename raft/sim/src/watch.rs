@@ -343,3 +343,68 @@ fn shown(entry: EntryId) -> String {
     let EntryId { term, index } = entry;
     format!("{}-{}.{index}", term / NODES_MAX, term % NODES_MAX)
 }
+
+#[cfg(test)]
+mod tests {
+    use tarn_invariants::raft::{ELECTION_SAFETY, LEADER_COMPLETENESS};
+
+    use super::*;
+
+    fn leadership(term: u64, node: u64) -> Leadership {
+        Leadership { term, node }
+    }
+
+    fn grants(term: u64, node: u64) -> Told {
+        Told::Voted {
+            vote: leadership(term, node),
+            grants: true,
+        }
+    }
+
+    fn watcher() -> Watcher {
+        Watcher::new(3, Trace::new(None).unwrap())
+    }
+
+    #[test]
+    fn a_leader_without_a_majority_and_a_vote_that_is_lost_are_found() {
+        let mut watcher = watcher();
+        watcher.told(1, grants(1, 1)).unwrap();
+        let violation = watcher.leads(leadership(1, 1)).unwrap_err();
+        assert_eq!(violation.invariant, ELECTION_SAFETY, "one vote of three");
+        watcher.told(2, grants(1, 1)).unwrap();
+        watcher.leads(leadership(1, 1)).unwrap();
+        watcher.told(2, grants(1, 2)).unwrap();
+        assert_eq!(watcher.told(2, grants(1, 1)).unwrap_err().invariant, ELECTION_SAFETY);
+        let opened = Told::Opened {
+            entries: Vec::new(),
+            purged: 0,
+            vote: None,
+        };
+        assert_eq!(watcher.told(1, opened).unwrap_err().invariant, ELECTION_SAFETY);
+    }
+
+    #[test]
+    fn a_second_leader_of_one_term_must_have_what_the_first_one_committed() {
+        let mut watcher = watcher();
+        let id = EntryId {
+            term: number(leadership(1, 1)),
+            index: 1,
+        };
+        let entries = vec![LogEntry { id, content: 7 }];
+        for node in [1, 3] {
+            watcher.told(node, grants(1, 1)).unwrap();
+        }
+        watcher.leads(leadership(1, 1)).unwrap();
+        for node in [1, 3] {
+            let entries = entries.clone();
+            watcher.told(node, Told::Appended { entries }).unwrap();
+            watcher.told(node, Told::Synced).unwrap();
+        }
+        watcher.told(1, Told::Applied { id, digest: Vec::new() }).unwrap();
+        for node in [2, 3] {
+            watcher.told(node, grants(1, 2)).unwrap();
+        }
+        let violation = watcher.leads(leadership(1, 2)).unwrap_err();
+        assert_eq!(violation.invariant, LEADER_COMPLETENESS);
+    }
+}
