@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tarn_invariants::leases::{self as rules, Holding, NO_OVERLAP};
 
-use super::quiet::first_clock_fault;
+use super::quiet::{AGREED_MS, first_clock_fault};
 use super::register::{ACQUIRE, Ask, Held, RELEASE, RENEW};
 use super::{Check, Findings};
 use crate::history::{Event, Kind, Operation, infos, operations};
@@ -20,9 +20,8 @@ pub const WRITE: &str = "write";
 
 /// A client read the lease that it holds: a [`Held`]. The event's key is the lock's name.
 pub const TOLD: &str = "told";
-/// By how much the clocks of client and cluster may differ over one lease, in nanoseconds: milliseconds are cut off, and no clock runs at exactly
-/// the rate of another.
-const ROUNDED_NS: u64 = 20_000_000;
+/// By how much the times of client and cluster may differ over one lease, in nanoseconds.
+const ROUNDED_NS: u64 = AGREED_MS * 1_000_000;
 
 /// A write to the protected store. The events' order is the order in which the store saw them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]

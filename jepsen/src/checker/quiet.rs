@@ -5,6 +5,9 @@ use crate::history::{Event, infos};
 
 /// The nemesis that makes clocks wrong.
 const CLOCK: &str = "clock";
+/// By how much the cluster's time may move against a client's when leadership changes, in milliseconds: a leader learns the other nodes' clocks over
+/// the network, and each learns them a little differently. Nothing to do with how long an outage was.
+pub const AGREED_MS: u64 = 100;
 /// What a cluster may need after a fault was taken back: an election, connections that are made again, a watcher that is late.
 const SETTLE_NS: u64 = 5_000_000_000;
 /// The event that tells that every node is back after the last fault.

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use tarn_invariants::timers::{self as rules, FIRES_ONCE, NEVER_EARLY};
 
 use super::facts::{ATTEMPT, Facts, Item};
-use super::quiet::first_clock_fault;
+use super::quiet::{AGREED_MS, first_clock_fault};
 use super::watch::{SIGHT, Sight, is_whole, log};
 use super::{Check, Findings};
 use crate::history::{Event, Kind, infos, operations};
@@ -21,8 +21,6 @@ pub const TIMER: &str = "timer";
 const FIRED: &str = "TIMER_FIRED";
 /// Two clocks of machines that are set right differ in their rate by less than one part in this many.
 const RATES: u64 = 1_000;
-/// Milliseconds are cut off on both sides.
-const ROUNDED_MS: u64 = 3;
 
 /// A timer that is to be scheduled.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -186,7 +184,7 @@ fn never_early(timers: &[Timer], clocks_until: Option<u64>) -> Check {
         {
             findings.count("by_own_clock", 1);
             let (asked_ms, seen_ms) = (timer.asked_ns / 1_000_000, seen / 1_000_000);
-            let delay_ms = timer.plan.delay_ms - timer.plan.delay_ms / RATES - ROUNDED_MS.min(timer.plan.delay_ms);
+            let delay_ms = timer.plan.delay_ms - timer.plan.delay_ms / RATES - AGREED_MS.min(timer.plan.delay_ms);
             findings.judge(
                 rules::never_early(&timer.plan.name, asked_ms + delay_ms, seen_ms),
                 || {
@@ -438,11 +436,11 @@ mod tests {
             script
         };
         assert_eq!(early(&at(1_501, SIGHT)).outcome, Outcome::Valid);
-        assert_eq!(early(&at(1_490, SIGHT)).outcome, Outcome::Invalid);
-        assert_eq!(early(&at(1_490, ATTEMPT)).outcome, Outcome::Invalid);
+        assert_eq!(early(&at(1_390, SIGHT)).outcome, Outcome::Invalid);
+        assert_eq!(early(&at(1_390, ATTEMPT)).outcome, Outcome::Invalid);
         let mut clock = Script::new("watcher");
         clock.info("fault", json!({"nemesis": "clock", "number": 1, "moment": "injecting"}));
-        clock.events_mut().append(&mut at(1_490, SIGHT).events().to_vec());
+        clock.events_mut().append(&mut at(1_390, SIGHT).events().to_vec());
         assert_eq!(early(&clock).outcome, Outcome::Valid, "clocks were wrong");
     }
 
