@@ -102,8 +102,14 @@ impl Nemesis for Corruption {
                 self.damaged
             )));
         }
+        // Damage is for good, so it must stay with a minority of those that vote, whoever else still runs.
+        let Some(voters) = cluster.voters().await else {
+            return Ok(Injected::nothing("nobody can say who votes"));
+        };
+        let most = voters.len().saturating_sub(1) / 2;
         let mut what = Vec::new();
-        for node in drawn(Size::Minority, cluster, rng).await {
+        let hit = drawn(Size::Minority, cluster, rng).await.into_iter();
+        for node in hit.filter(|node| voters.contains(node)).take(most) {
             // As they are now, old chunks of them can come back after some more writes.
             on_disk(cluster, node, |disk| disk.remember("raft/**")).await?;
             self.damaged.insert(node);
