@@ -1,8 +1,8 @@
 //! The command line, as scripts see it: what it prints, and its exit codes.
 
 use std::path::Path;
-use std::time::Duration;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tarn_jepsen::checker::Verdict;
