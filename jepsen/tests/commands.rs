@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tarn_jepsen::checker::Verdict;
@@ -132,9 +133,10 @@ fn stored(dir: &Path, read: Result<Value, &str>, whole: bool) {
     faults::begin(&recorder, Phase::Work);
     faults::begin(&recorder, Phase::Calm);
     let client = Process::Client(0);
-    let taken = recorder.invoke(client, "acquire", Some("r0"), json!({"holder": "a"}));
+    let calls = recorder.with_deadline(Duration::from_secs(2));
+    let taken = calls.invoke(client, "acquire", Some("r0"), json!({"holder": "a"}));
     taken.ok(json!({"holder": "a", "token": 5}));
-    let got = recorder.invoke(client, "get", Some("r0"), Value::Null);
+    let got = calls.invoke(client, "get", Some("r0"), Value::Null);
     match read {
         Ok(value) => got.ok(value),
         Err(error) => got.fail(error),
