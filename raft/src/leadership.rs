@@ -95,16 +95,23 @@ pub(crate) struct LeaderTime {
     clock: Arc<dyn Clock>,
     applied: watch::Receiver<Applied>,
     current: Option<(u64, LeaderClock)>,
+    /// The last term in which a majority's clocks were heard of.
+    agreed: watch::Sender<u64>,
 }
 
 impl LeaderTime {
     pub fn new(clock: Arc<dyn Clock>, applied: watch::Receiver<Applied>) -> Self {
-        let current = None;
         Self {
             clock,
             applied,
-            current,
+            current: None,
+            agreed: watch::Sender::new(0),
         }
+    }
+
+    /// Tells in which term a majority's clocks were last heard of.
+    pub fn agreed(&self) -> watch::Receiver<u64> {
+        self.agreed.subscribe()
     }
 
     /// The time that an entry of this term carries.
@@ -118,6 +125,7 @@ impl LeaderTime {
         let clock = self.clock.clone();
         let machine_ms = self.applied.borrow().now_ms;
         self.of(term).agree(clock.as_ref(), machine_ms, majority_ms);
+        self.agreed.send_replace(term);
     }
 
     fn of(&mut self, term: u64) -> &mut LeaderClock {
