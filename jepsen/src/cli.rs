@@ -24,7 +24,9 @@ Exit codes:
   0   valid: everything that clients saw is possible
   1   invalid: clients saw what no correct cluster shows
   2   unknown: the run proves nothing, because the cluster did not drain or a search was given up
-  3   the harness failed, or the command line is wrong; nothing is known about tarn";
+  3   the harness or the machine failed, it was interrupted, or the command line is wrong; nothing is known about tarn
+A soak ends with 1 if any run was invalid, else with 3 if any has no verdict or it was interrupted, else with the worst.
+recovery ends with 0 if the median is at most 3 s, else with 1.";
 
 const EXAMPLES: &str = "\
 Examples:
@@ -68,6 +70,7 @@ enum Command {
     /// Run all workloads under all nemeses in turns, for hours
     Soak(SoakArgs),
     /// Kill leaders, and measure how soon a write is acknowledged again and what the time goes into
+    #[command(after_help = "Exit codes: 0 if the median is at most 3 s, 1 if it is longer, 3 if nothing was measured")]
     Recovery(RecoveryArgs),
 }
 
@@ -171,7 +174,7 @@ struct SoakArgs {
 #[derive(Debug, Clone, Args)]
 struct RecoveryArgs {
     /// How often the leader is killed
-    #[arg(long, default_value_t = 20)]
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u32).range(1..))]
     kills: u32,
     #[command(flatten)]
     cluster: ClusterArgs,
@@ -180,10 +183,10 @@ struct RecoveryArgs {
 /// Parses the command line, does what it says, and returns the exit code.
 pub fn main() -> ExitCode {
     let cli = Cli::try_parse().unwrap_or_else(|error| {
-        let code = if error.use_stderr() { 3 } else { 0 };
+        let code = if error.use_stderr() { NO_VERDICT } else { 0 };
         // Nothing can be done where even this cannot be printed.
         let _ = error.print();
-        std::process::exit(code)
+        std::process::exit(code.into())
     });
     tracing_subscriber::fmt()
         .with_env_filter(
@@ -198,15 +201,19 @@ pub fn main() -> ExitCode {
         .map_err(anyhow::Error::from)
         .and_then(|runtime| runtime.block_on(dispatch(cli)));
     match result {
-        Ok(outcome) => ExitCode::from(code(outcome)),
+        Ok(code) => ExitCode::from(code),
         Err(error) => {
             eprintln!("error: {error:#}");
-            ExitCode::from(3)
+            ExitCode::from(NO_VERDICT)
         }
     }
 }
 
-fn code(outcome: Outcome) -> u8 {
+/// The exit code where nothing is known about tarn.
+pub(crate) const NO_VERDICT: u8 = 3;
+
+/// The exit code of a verdict.
+pub(crate) fn code(outcome: Outcome) -> u8 {
     match outcome {
         Outcome::Valid => 0,
         Outcome::Invalid => 1,
@@ -214,31 +221,32 @@ fn code(outcome: Outcome) -> u8 {
     }
 }
 
-async fn dispatch(cli: Cli) -> Result<Outcome> {
+/// Does what the command line says, and returns the exit code.
+async fn dispatch(cli: Cli) -> Result<u8> {
     let interrupt = interrupt()?;
     match cli.command {
         Command::Run(args) => {
             let finished = run::run(&run_options(args)?, &interrupt).await?;
             print_report(&finished.report, &finished.folder, cli.output)?;
-            Ok(finished.report.outcome)
+            Ok(code(finished.report.outcome))
         }
         Command::List => {
             list(cli.output);
-            Ok(Outcome::Valid)
+            Ok(code(Outcome::Valid))
         }
         Command::Check { folder } => {
             let folder = Folder::open(&folder);
             let report = run::check(&folder)?;
             print_report(&report, &folder, cli.output)?;
-            Ok(report.outcome)
+            Ok(code(report.outcome))
         }
         Command::Soak(args) => {
-            let summary = soak::soak(&soak_options(args)?, &interrupt).await?;
+            let soaked = soak::soak(&soak_options(args)?, &interrupt).await?;
             match cli.output {
-                Format::Text => print!("{}", summary.text()),
-                Format::Json => println!("{}", serde_json::to_string_pretty(&summary)?),
+                Format::Text => print!("{}", soaked.text()),
+                Format::Json => println!("{}", serde_json::to_string_pretty(&soaked)?),
             }
-            Ok(summary.outcome())
+            Ok(soaked.code())
         }
         Command::Recovery(args) => {
             let measured = recovery::measure(&recovery_options(args)?, &interrupt).await?;
@@ -246,7 +254,7 @@ async fn dispatch(cli: Cli) -> Result<Outcome> {
                 Format::Text => print!("{}", measured.text()),
                 Format::Json => println!("{}", serde_json::to_string_pretty(&measured)?),
             }
-            Ok(Outcome::Valid)
+            Ok(u8::from(!measured.within_bar))
         }
     }
 }

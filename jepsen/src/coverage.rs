@@ -90,7 +90,7 @@ pub const TESTS: &[Test] = &[
         9,
         "a client stuck on the minority's side gets an unknown outcome or a clear error, and nothing it sends later is swallowed",
         &["session"],
-        &["partition", "partition-one-way"],
+        &["partition", "partition-one-way", "client-links"],
         "",
     ),
     runs(
@@ -202,7 +202,7 @@ pub const TESTS: &[Test] = &[
         31,
         "the client library keeps deadlines and tells unknown outcomes from failures",
         &["session", "register"],
-        &["partition", "restart"],
+        &["client-links", "partition", "restart"],
         "wrong clusters and closing while calls run are in client/tests/sdk",
     ),
     runs(

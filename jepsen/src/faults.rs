@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use crate::history::{Event, Kind, Process, Recorder};
+use crate::nemesis::Injected;
 
 /// The name of the events of faults.
 const FAULT: &str = "fault";
@@ -52,21 +53,55 @@ struct Line {
     moment: Moment,
     #[serde(default, skip_serializing_if = "Value::is_null")]
     what: Value,
+    /// Whether anything was done; true unless it says otherwise.
+    #[serde(default = "yes", skip_serializing_if = "is_yes")]
+    made: bool,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
 }
 
+fn yes() -> bool {
+    true
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks for a reference")]
+fn is_yes(made: &bool) -> bool {
+    *made
+}
+
 /// Writes down a moment of a fault. `number` tells faults apart; `what` is what the nemesis says it did, or why it could not.
 pub fn record(recorder: &Recorder, nemesis: &str, number: u64, moment: Moment, what: Result<Value, String>) {
-    let (what, error) = match what {
-        Ok(what) => (what, None),
-        Err(error) => (Value::Null, Some(error)),
+    write(
+        recorder,
+        nemesis,
+        number,
+        moment,
+        what.map(|what| Injected { made: true, what }),
+    );
+}
+
+/// Writes down that a nemesis has struck, and whether that did anything.
+pub fn injected(recorder: &Recorder, nemesis: &str, number: u64, what: Result<Injected, String>) {
+    write(recorder, nemesis, number, Moment::Injected, what);
+}
+
+fn write(recorder: &Recorder, nemesis: &str, number: u64, moment: Moment, what: Result<Injected, String>) {
+    let (Injected { made, what }, error) = match what {
+        Ok(injected) => (injected, None),
+        Err(error) => (
+            Injected {
+                made: false,
+                what: Value::Null,
+            },
+            Some(error),
+        ),
     };
     let line = Line {
         nemesis: nemesis.to_owned(),
         number,
         moment,
         what,
+        made,
         error,
     };
     recorder.info(FAULT, json!(line));
@@ -84,13 +119,13 @@ pub struct Fault {
     pub nemesis: String,
     /// When the harness began to make it.
     pub begun_ns: u64,
-    /// When it was made; `None` if it could not be.
+    /// When it was made; `None` if it could not be, or nothing was done.
     pub made_ns: Option<u64>,
     /// When the harness began to take it back.
     pub healing_ns: Option<u64>,
     /// When it was taken back.
     pub healed_ns: Option<u64>,
-    /// What was done, as the nemesis tells it.
+    /// What was done, as the nemesis tells it, or why nothing.
     pub what: Value,
     /// Why it could not be made or taken back.
     pub error: Option<String>,
@@ -100,6 +135,11 @@ impl Fault {
     /// When it was over, or this moment if it was not.
     pub fn over_ns(&self, end_ns: u64) -> u64 {
         self.healed_ns.unwrap_or(end_ns)
+    }
+
+    /// Whether it may have done anything: it was made, or perhaps in part.
+    pub fn harmed(&self) -> bool {
+        self.made_ns.is_some() || self.error.is_some()
     }
 }
 
@@ -128,7 +168,7 @@ pub fn faults(history: &[Event]) -> Vec<Fault> {
         let fault = &mut faults[at];
         match line.moment {
             Moment::Injected if line.error.is_none() => {
-                fault.made_ns = Some(event.time_ns);
+                fault.made_ns = line.made.then_some(event.time_ns);
                 fault.what = line.what;
             }
             Moment::Healing => fault.healing_ns = Some(event.time_ns),
@@ -167,7 +207,13 @@ mod tests {
         record(&recorder, "kill", 1, Moment::Injecting, Ok(Value::Null));
         record(&recorder, "clock", 2, Moment::Injecting, Ok(Value::Null));
         record(&recorder, "kill", 1, Moment::Injected, Ok(json!({"nodes": [2]})));
-        record(&recorder, "clock", 2, Moment::Injected, Err("no such library".into()));
+        injected(&recorder, "clock", 2, Err("no such library".into()));
+        record(&recorder, "pause", 3, Moment::Injecting, Ok(Value::Null));
+        let nobody = Injected {
+            made: false,
+            what: json!({"paused": []}),
+        };
+        injected(&recorder, "pause", 3, Ok(nobody));
         record(&recorder, "kill", 1, Moment::Healing, Ok(Value::Null));
         record(&recorder, "kill", 1, Moment::Healed, Ok(Value::Null));
         begin(&recorder, Phase::Drain);
@@ -175,15 +221,21 @@ mod tests {
 
         let history = history::read(&path).unwrap();
         let found = faults(&history);
-        assert_eq!(found.len(), 2);
+        assert_eq!(found.len(), 3);
         assert_eq!(found[0].what, json!({"nodes": [2]}));
         assert!(found[0].begun_ns <= found[0].made_ns.unwrap() && found[0].made_ns <= found[0].healing_ns);
-        assert_eq!(found[0].healed_ns, Some(history[6].time_ns));
+        assert_eq!(found[0].healed_ns, Some(history[8].time_ns));
         assert_eq!(
             (found[1].made_ns, found[1].error.as_deref()),
             (None, Some("no such library"))
         );
         assert_eq!(found[1].over_ns(99), 99);
+        assert_eq!((found[2].made_ns, &found[2].what), (None, &json!({"paused": []})));
+        assert_eq!(
+            found.iter().map(Fault::harmed).collect::<Vec<_>>(),
+            [true, true, false],
+            "what failed may have been done in part"
+        );
         assert_eq!(phase(&history, Phase::Work), Some(history[0].time_ns));
         assert_eq!(phase(&history, Phase::End), None);
     }

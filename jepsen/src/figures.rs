@@ -83,7 +83,7 @@ pub fn millis(ns: u64) -> f64 {
 pub struct Recovery {
     /// How many faults were made.
     pub made: u64,
-    /// How many could not be made, or only in part.
+    /// How many could not be made, or only in part, or found nobody to hit.
     pub not_made: u64,
     /// From a fault to the first answer to an operation that a client began after it.
     pub after_fault: Spread,
@@ -229,7 +229,7 @@ fn longest_gap(operations: &[Done<'_>], faults: &[Fault], from: u64, to: u64) ->
     let (begin, end) = longest;
     let mut during: Vec<String> = faults
         .iter()
-        .filter(|fault| fault.begun_ns < end && fault.over_ns(to) > begin)
+        .filter(|fault| fault.harmed() && fault.begun_ns < end && fault.over_ns(to) > begin)
         .map(|fault| fault.nemesis.clone())
         .collect();
     during.sort();
@@ -263,16 +263,19 @@ fn recoveries(operations: &[Done<'_>], faults: &[Fault], end: u64) -> BTreeMap<S
             }
             None => times.not_made += 1,
         }
+        if !fault.harmed() {
+            continue;
+        }
         let Some(healed) = fault.healed_ns else { continue };
         let next = faults
             .iter()
+            .filter(|other| other.harmed() && other.begun_ns > healed)
             .map(|other| other.begun_ns)
-            .filter(|begun| *begun > healed)
             .min()
             .unwrap_or(end);
         let others = faults
             .iter()
-            .any(|other| other != fault && other.begun_ns < healed && other.over_ns(end) > healed);
+            .any(|other| other.harmed() && other != fault && other.begun_ns < healed && other.over_ns(end) > healed);
         times
             .after_healing
             .extend(answers.after(healed).map(|answer| answer - healed));
@@ -412,6 +415,31 @@ mod tests {
         assert_eq!(alone["pause"].everyone.max_ms, 39.0);
         let next = [fault("pause", at(100), at(200)), fault("kill", at(220), at(300))];
         assert_eq!(recoveries(&operations, &next, at(400))["pause"].everyone.count, 0);
+    }
+
+    #[test]
+    fn what_hit_nobody_is_no_fault() {
+        let at = |ms: u64| ms * 1_000_000;
+        let operations: Vec<Done<'_>> = (0..10).map(|n| answered(0, at(200 + n), at(201 + n))).collect();
+        let nobody = Fault {
+            made_ns: None,
+            ..fault("pause", at(100), at(150))
+        };
+        let failed = Fault {
+            error: Some("no such library".to_owned()),
+            ..nobody.clone()
+        };
+        let recovery = &recoveries(&operations, std::slice::from_ref(&nobody), at(400))["pause"];
+        assert_eq!(
+            (recovery.made, recovery.not_made, recovery.after_healing.count),
+            (0, 1, 0)
+        );
+        let recovery = &recoveries(&operations, &[failed], at(400))["pause"];
+        assert_eq!(
+            (recovery.made, recovery.not_made, recovery.after_healing.count),
+            (0, 1, 1)
+        );
+        assert!(longest_gap(&operations, &[nobody], 0, at(400)).during.is_empty());
     }
 
     #[test]

@@ -8,12 +8,27 @@ use std::collections::HashMap;
 use std::fs::File;
 use std::io::{BufRead, BufReader, Write};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Instant;
+use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
+
+/// The name of the events that tell that the harness stood still, because the machine gave it no time: a [`Stall`].
+pub const STALL: &str = "stall";
+/// How often the harness looks whether it is awake.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// It stood still if it looks so much later than it wanted to.
+const STOOD_STILL: Duration = Duration::from_millis(500);
+
+/// How long the harness stood still, up to the event that tells it.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(default)]
+pub struct Stall {
+    /// In milliseconds.
+    pub ms: u64,
+}
 
 /// What an event says.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -71,6 +86,9 @@ pub struct Event {
     /// The node that was asked, where the client is bound to one.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub node: Option<u64>,
+    /// In an invocation: how long the call may take, in milliseconds, where the client is bound to a deadline.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub deadline_ms: Option<u64>,
 }
 
 impl Event {
@@ -154,6 +172,8 @@ pub fn infos<'a, T: serde::de::DeserializeOwned>(history: &'a [Event], op: &str)
 #[derive(Clone)]
 pub struct Recorder {
     inner: Arc<Inner>,
+    /// Written into every invocation.
+    deadline_ms: Option<u64>,
 }
 
 struct Inner {
@@ -176,7 +196,7 @@ impl Recorder {
     /// If the file cannot be created.
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("{} cannot be created", path.display()))?;
-        Ok(Self {
+        let recorder = Self {
             inner: Arc::new(Inner {
                 start: Instant::now(),
                 file: Mutex::new(Lines {
@@ -185,7 +205,21 @@ impl Recorder {
                     error: None,
                 }),
             }),
-        })
+            deadline_ms: None,
+        };
+        if let Ok(runtime) = tokio::runtime::Handle::try_current() {
+            // Detached: it ends with the last recorder.
+            let _watched = runtime.spawn(watch_for_stalls(Arc::downgrade(&recorder.inner)));
+        }
+        Ok(recorder)
+    }
+
+    /// Records into the same history for a client whose calls may take so long.
+    pub fn with_deadline(&self, deadline: Duration) -> Self {
+        Self {
+            inner: self.inner.clone(),
+            deadline_ms: u64::try_from(deadline.as_millis()).ok(),
+        }
     }
 
     /// Records that a client is about to send an operation. What it returns must be ended with how the operation ended.
@@ -202,6 +236,7 @@ impl Recorder {
             key: key.map(str::to_owned),
             value,
             node,
+            deadline_ms: self.deadline_ms,
             ..Event::default()
         };
         let of = self.write(event);
@@ -269,6 +304,24 @@ impl Recorder {
             lines.error.get_or_insert(error);
         }
         event.index
+    }
+}
+
+/// Writes down each time in which the harness stood still, so that nobody else is blamed for it.
+async fn watch_for_stalls(recorder: Weak<Inner>) {
+    loop {
+        let asleep = Instant::now();
+        tokio::time::sleep(LOOK_EVERY).await;
+        let Some(inner) = recorder.upgrade() else { return };
+        let late = asleep.elapsed().saturating_sub(LOOK_EVERY);
+        if late >= STOOD_STILL {
+            let ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
+            let recorder = Recorder {
+                inner,
+                deadline_ms: None,
+            };
+            recorder.info(STALL, serde_json::json!(Stall { ms }));
+        }
     }
 }
 

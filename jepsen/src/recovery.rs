@@ -23,10 +23,12 @@ use tokio_util::sync::CancellationToken;
 
 use crate::cluster::{Cluster, ClusterOptions, Network};
 use crate::figures::Spread;
-use crate::run::say;
+use crate::run::{network_or_best, say};
 
 /// How often a write is begun while none is acknowledged.
 const PROBE_EVERY: Duration = Duration::from_millis(20);
+/// The bar: half of all kills must be over within this time. In milliseconds.
+pub const MEDIAN_MS_MAX: f64 = 3_000.0;
 /// How long a return may take before the measurement is given up.
 const RETURN_WITHIN: Duration = Duration::from_secs(60);
 /// How long the cluster may take to be whole again.
@@ -81,6 +83,10 @@ pub struct Measured {
     pub first_commit: Spread,
     /// Which of the three parts takes the most time, all kills together.
     pub dominant: String,
+    /// How long the median of the whole times may be: [`MEDIAN_MS_MAX`].
+    pub median_ms_max: f64,
+    /// Whether it is no longer than that.
+    pub within_bar: bool,
 }
 
 /// Makes a cluster and kills its leaders.
@@ -89,7 +95,7 @@ pub struct Measured {
 /// Failures of the harness, and a cluster that does not return.
 pub async fn measure(options: &RecoveryOptions, interrupt: &CancellationToken) -> Result<Measured> {
     let dir = tempfile::tempdir()?;
-    let network = options.network.unwrap_or_else(|| Network::best().0);
+    let network = network_or_best(options.network)?;
     let cluster = Cluster::create(ClusterOptions {
         nodes: options.nodes,
         network,
@@ -240,8 +246,11 @@ impl Measured {
             .iter()
             .max_by(|one, other| sum(one.1).total_cmp(&sum(other.1)))
             .map_or_else(String::new, |(name, _)| (*name).to_owned());
+        let total = spread(|kill| kill.total_ms);
         Self {
-            total: spread(|kill| kill.total_ms),
+            total,
+            median_ms_max: MEDIAN_MS_MAX,
+            within_bar: total.median_ms <= MEDIAN_MS_MAX,
             detection: spread(parts[0].1),
             election: spread(parts[1].1),
             first_commit: spread(parts[2].1),
@@ -273,6 +282,11 @@ impl Measured {
         text.push_str(&format!(
             "what dominates: {}; {split} elections took more than one term\n",
             self.dominant
+        ));
+        let holds = if self.within_bar { "holds" } else { "DOES NOT HOLD" };
+        text.push_str(&format!(
+            "the bar {holds}: a median of {:.0} ms, and at most {:.0} ms are allowed\n",
+            self.total.median_ms, self.median_ms_max
         ));
         text
     }
@@ -314,5 +328,8 @@ mod tests {
         assert_eq!(measured.dominant, "detection");
         assert_eq!((measured.total.median_ms, measured.total.max_ms), (731.0, 911.0));
         assert!(measured.text().contains("what dominates: detection"));
+        assert!(measured.within_bar && measured.text().contains("the bar holds: a median of 731 ms"));
+        let slow = Measured::of(vec![kill(2_990.0, 20.0), kill(3_100.0, 20.0), kill(10.0, 20.0)]);
+        assert!(!slow.within_bar && slow.text().contains("the bar DOES NOT HOLD: a median of 3011 ms"));
     }
 }

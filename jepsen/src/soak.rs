@@ -1,7 +1,7 @@
 //! Runs for hours: all workloads under all nemeses in turns, each with a seed of its own.
 //!
 //! Every fourth run mixes all nemeses; the others take one each. What a run finds does not end the soak, nor does a failure of the harness,
-//! unless it fails several times in a row. The folder keeps everything of runs that were not valid, and of the valid ones the verdict and
+//! unless it fails several times in a row. Either way the exit code tells that a run came to no verdict. The folder keeps everything of runs that were not valid, and of the valid ones the verdict and
 //! the page; `index.html` in it lists them all.
 
 use std::fs::{self, OpenOptions};
@@ -9,7 +9,7 @@ use std::io::Write as _;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use time::OffsetDateTime;
 use time::macros::format_description;
@@ -17,7 +17,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::Outcome;
-use crate::cli::word;
+use crate::cli::{NO_VERDICT, code, word};
 use crate::figures::{Figures, Tally};
 use crate::report::{self, Folder};
 use crate::run::{self, Finished, RunOptions, say};
@@ -70,11 +70,21 @@ pub struct Summary {
     pub runs: Vec<Entry>,
 }
 
-/// Does runs until the time is up or an interruption.
+/// A soak that has ended.
+#[derive(Debug, Clone, Serialize)]
+pub struct Soaked {
+    /// How it went.
+    #[serde(flatten)]
+    pub summary: Summary,
+    /// Why it ended before its time, if it did: it was interrupted, or the harness failed again and again.
+    pub stopped: Option<String>,
+}
+
+/// Does runs until the time is up, an interruption, or several failures of the harness in a row.
 ///
 /// # Errors
-/// If nothing can be run, the harness fails several times in a row, or the summary cannot be written. Single failures stand in the summary.
-pub async fn soak(options: &SoakOptions, interrupt: &CancellationToken) -> Result<Summary> {
+/// If nothing can be run, or the summary cannot be written. Failures of runs stand in the summary.
+pub async fn soak(options: &SoakOptions, interrupt: &CancellationToken) -> Result<Soaked> {
     ensure!(!options.workloads.is_empty(), "there is no workload to run");
     let stamp = OffsetDateTime::now_utc().format(format_description!("[year][month][day]-[hour][minute][second]"))?;
     let folder = Folder::create(&options.base.out, &format!("{stamp}-soak-{}", options.base.seed))?;
@@ -91,15 +101,22 @@ pub async fn soak(options: &SoakOptions, interrupt: &CancellationToken) -> Resul
         runs: Vec::new(),
     };
     let mut failures = 0;
+    let mut stopped = None;
     for number in 0.. {
-        if began.elapsed() >= options.time || interrupt.is_cancelled() {
+        if interrupt.is_cancelled() {
+            stopped = Some("it was interrupted".to_owned());
+        } else if failures >= FAILURES {
+            stopped = Some(format!("the harness failed {FAILURES} times in a row"));
+        }
+        if stopped.is_some() || began.elapsed() >= options.time {
             break;
         }
         let run = nth(options, number, &folder);
         say(&format!("\nrun {}: {}", number + 1, run.command));
         let result = run::run(&run, interrupt).await;
-        if interrupt.is_cancelled() {
-            break;
+        // What ended before the interruption counts, and what it ended does not.
+        if interrupt.is_cancelled() && result.is_err() {
+            continue;
         }
         failures = if result.is_err() { failures + 1 } else { 0 };
         let entry = entry(&run, result)?;
@@ -114,14 +131,8 @@ pub async fn soak(options: &SoakOptions, interrupt: &CancellationToken) -> Resul
         summary.seconds = began.elapsed().as_secs_f64();
         fs::write(folder.path().join("summary.txt"), summary.text())?;
         fs::write(folder.path().join("index.html"), report::index(&summary))?;
-        if failures >= FAILURES {
-            bail!(
-                "the harness failed {FAILURES} times in a row; see {}",
-                folder.path().display()
-            );
-        }
     }
-    Ok(summary)
+    Ok(Soaked { summary, stopped })
 }
 
 /// The options of one run: workloads in turns, and each workload meets the nemeses in turns.
@@ -171,6 +182,7 @@ fn command(base: &RunOptions, workload: &str, nemeses: &[String], seed: u64) -> 
     if let Some(network) = base.network {
         command.push_str(&format!(" --network {}", format!("{network:?}").to_lowercase()));
     }
+    command.push_str(&format!(" --tarn {}", base.tarn.display()));
     if let Some(next) = &base.tarn_next {
         command.push_str(&format!(" --tarn-next {}", next.display()));
     }
@@ -229,6 +241,26 @@ fn append(folder: &Folder, entry: &Entry) -> Result<()> {
     Ok(())
 }
 
+impl Soaked {
+    /// The exit code: 1 if any run was invalid, else 3 if any has no verdict or the soak was stopped, else the worst verdict's.
+    pub fn code(&self) -> u8 {
+        let outcome = self.summary.outcome();
+        let failed = self.summary.runs.iter().any(|run| run.outcome.is_none());
+        match outcome {
+            Outcome::Invalid => code(outcome),
+            _ if failed || self.stopped.is_some() => NO_VERDICT,
+            _ => code(outcome),
+        }
+    }
+
+    /// The end for people.
+    pub fn text(&self) -> String {
+        let stopped = self.stopped.iter();
+        let stopped: String = stopped.map(|why| format!("ended before its time: {why}\n")).collect();
+        stopped + &self.summary.text()
+    }
+}
+
 impl Summary {
     /// The worst that any run has shown. A soak in which no run came to a verdict is unknown.
     pub fn outcome(&self) -> Outcome {
@@ -283,7 +315,7 @@ mod tests {
                 clients: 5,
                 network: None,
                 disk: None,
-                tarn: "tarn".into(),
+                tarn: "/bin/tarn".into(),
                 tarn_next: None,
                 out: "out".into(),
                 settings: Vec::new(),
@@ -309,10 +341,51 @@ mod tests {
         let run = nth(&options(), 3, &Folder::open("soak".as_ref()));
         assert_eq!(run.seed, 13);
         assert_eq!(run.out, PathBuf::from("soak"));
+        for words in ["--workload a", "--seed 13", "--tarn /bin/tarn"] {
+            assert!(run.command.contains(words), "{}", run.command);
+        }
+        assert!(!run.command.contains("--tarn-next"));
+    }
+
+    #[test]
+    fn the_exit_code_is_the_worst_and_a_run_without_a_verdict_is_never_a_success() {
+        let entry = |outcome| Entry {
+            command: String::new(),
+            outcome,
+            folder: None,
+            finding: String::new(),
+            operations: Tally::default(),
+            faults: 0,
+            longest_gap_ms: 0.0,
+        };
+        let soaked = |outcomes: &[Option<Outcome>], stopped: Option<&str>| Soaked {
+            summary: Summary {
+                folder: "soak".into(),
+                seconds: 1.0,
+                runs: outcomes.iter().map(|outcome| entry(*outcome)).collect(),
+            },
+            stopped: stopped.map(str::to_owned),
+        };
+        let (valid, unknown, invalid) = (Some(Outcome::Valid), Some(Outcome::Unknown), Some(Outcome::Invalid));
+        type Case<'a> = (&'a [Option<Outcome>], Option<&'a str>, u8);
+        let interrupted = Some("it was interrupted");
+        let cases: [Case<'_>; 8] = [
+            (&[valid, valid], None, 0),
+            (&[valid, unknown], None, 2),
+            (&[], None, 2),
+            (&[valid, None, unknown], None, 3),
+            (&[valid], interrupted, 3),
+            (&[], interrupted, 3),
+            (&[None, invalid, valid], None, 1),
+            (&[invalid], interrupted, 1),
+        ];
+        for (outcomes, stopped, code) in cases {
+            assert_eq!(soaked(outcomes, stopped).code(), code, "{outcomes:?} {stopped:?}");
+        }
+        let text = soaked(&[valid], interrupted).text();
         assert!(
-            run.command.contains("--workload a") && run.command.contains("--seed 13"),
-            "{}",
-            run.command
+            text.starts_with("ended before its time: it was interrupted\n1 runs"),
+            "{text}"
         );
     }
 }

@@ -48,8 +48,8 @@ fn attack(workload: &str, nemeses: &[&str], seconds: u32, seed: u32, out: &Path)
     assert!(made >= 3, "hardly anything was attacked: {faults:#?}");
 }
 
-/// What every change must pass: about a minute and a half of what can go wrong on any machine, and of wrong clocks and lost power where this
-/// one allows them. What it finds stays in the folder.
+/// What every change must pass: a minute of what can go wrong on any machine, a quarter of it quiet, and of wrong clocks and lost power where
+/// this one allows them. What it finds stays in the folder.
 #[test]
 fn a_short_mixed_attack_finds_nothing() {
     let dir = tempfile::Builder::new().prefix("jepsen-").tempdir().unwrap();

@@ -11,7 +11,7 @@ use std::process::{Command, Stdio};
 use serde_json::Value;
 use tarn_jepsen::disk;
 
-/// A planted bug, what is run to find it, within how many seeds, and the checks that may give it away.
+/// A planted bug, what is run to find it, within how many seeds, and the checks that may give it away, by their names in the report.
 struct Bug {
     name: &'static str,
     workload: &'static str,
@@ -27,7 +27,13 @@ const BUGS: &[Bug] = &[
         workload: "queue",
         nemesis: "power-loss-all",
         seeds: 3,
-        found_by: &["nothing is lost"],
+        found_by: &[
+            "accepted tasks end",
+            "completed once",
+            "tokens are unique",
+            "no node gave up",
+            "nodes agree",
+        ],
         needs_disk: true,
     },
     Bug {
@@ -35,7 +41,7 @@ const BUGS: &[Bug] = &[
         workload: "queue",
         nemesis: "pause",
         seeds: 5,
-        found_by: &["stale tokens are refused"],
+        found_by: &["stale tokens are refused", "completed once"],
         needs_disk: false,
     },
     Bug {
@@ -64,6 +70,10 @@ fn broken(binary: &Path, tarn: &Path, bug: &Bug, seed: u32, out: &Path) -> Vec<S
         .unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     let checks = report["checks"].as_array().unwrap();
+    let names: Vec<&str> = checks.iter().map(|check| check["name"].as_str().unwrap()).collect();
+    for name in bug.found_by {
+        assert!(names.contains(name), "there is no check {name:?}, only {names:?}");
+    }
     let broken = checks.iter().filter(|check| check["outcome"] == "invalid");
     broken.map(|check| check["name"].as_str().unwrap().to_owned()).collect()
 }

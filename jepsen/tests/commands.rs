@@ -2,6 +2,7 @@
 
 use std::path::Path;
 use std::process::{Command, Output};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 use tarn_jepsen::checker::Verdict;
@@ -44,7 +45,7 @@ fn wrong_usage_is_no_verdict() {
     let out = dir.path().join("out");
     let out_text = out.to_str().unwrap();
     let own = env!("CARGO_BIN_EXE_jepsen");
-    let cases: [(&[&str], &str); 6] = [
+    let cases: [(&[&str], &str); 8] = [
         (&["run"], "--workload"),
         (
             &["run", "--workload", "none-such", "--tarn", own, "--out", out_text],
@@ -82,6 +83,38 @@ fn wrong_usage_is_no_verdict() {
             &["run", "--workload", "queue", "--tarn", "/none/such", "--out", out_text],
             "cargo build -p tarn",
         ),
+        (
+            &[
+                "run",
+                "--workload",
+                "queue",
+                "--nemesis",
+                "kill,partition-ring",
+                "--nodes",
+                "3",
+                "--tarn",
+                own,
+                "--out",
+                out_text,
+            ],
+            "partition-ring: it needs at least 5 nodes",
+        ),
+        (
+            &[
+                "run",
+                "--workload",
+                "queue",
+                "--nemesis",
+                "kill,disk-full",
+                "--disk",
+                "plain",
+                "--tarn",
+                own,
+                "--out",
+                out_text,
+            ],
+            "disk-full: a plain disk",
+        ),
         (&["check", "/none/such"], "verdict.json"),
     ];
     for (args, said) in cases {
@@ -100,9 +133,10 @@ fn stored(dir: &Path, read: Result<Value, &str>, whole: bool) {
     faults::begin(&recorder, Phase::Work);
     faults::begin(&recorder, Phase::Calm);
     let client = Process::Client(0);
-    let taken = recorder.invoke(client, "acquire", Some("r0"), json!({"holder": "a"}));
+    let calls = recorder.with_deadline(Duration::from_secs(2));
+    let taken = calls.invoke(client, "acquire", Some("r0"), json!({"holder": "a"}));
     taken.ok(json!({"holder": "a", "token": 5}));
-    let got = recorder.invoke(client, "get", Some("r0"), Value::Null);
+    let got = calls.invoke(client, "get", Some("r0"), Value::Null);
     match read {
         Ok(value) => got.ok(value),
         Err(error) => got.fail(error),

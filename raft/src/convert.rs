@@ -148,15 +148,14 @@ pub(crate) fn append_from_wire(request: wire::AppendRequest) -> Result<AppendEnt
         .map(entry_from_wire)
         .collect::<Result<_, _>>()?;
     let prev_log_id = request.prev_log_id.map(log_id_from_wire);
-    let mut next = prev_log_id.as_ref().map_or(0, |id: &LogId| id.index + 1);
-    for entry in &entries {
+    let first = prev_log_id.as_ref().map_or(0, |id: &LogId| id.index + 1);
+    for (next, entry) in (first..).zip(&entries) {
         let found = entry.log_id.index;
         if found != next {
             return Err(PeerError::Malformed(format!(
                 "log entry {found} where {next} should be"
             )));
         }
-        next += 1;
     }
     Ok(AppendEntriesRequest {
         vote: vote_from_wire(request.vote)?,

@@ -6,6 +6,7 @@ use std::time::Duration;
 use openraft::ServerState;
 use openraft::async_runtime::watch::WatchReceiver;
 use openraft::metrics::RaftServerMetrics;
+use tarn_invariants::{debug_holds, raft as rules};
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -48,8 +49,17 @@ pub(crate) fn watch(raft: &Raft, fatal: FatalFlag, tasks: &mut Tasks) -> watch::
     let (sender, receiver) = watch::channel(Leadership::of(&metrics.borrow_watched()));
     let raft = raft.clone();
     tasks.spawn(async move {
+        let mut followed = None;
         while metrics.changed().await.is_ok() {
-            let leadership = Leadership::of(&metrics.borrow_and_update());
+            let leadership = {
+                let metrics = metrics.borrow_and_update();
+                if let Some(leader) = metrics.current_leader {
+                    let now = (metrics.vote.leader_id.term, leader);
+                    debug_holds!(rules::leaders_only_advance(metrics.id, followed, now));
+                    followed = Some(now);
+                }
+                Leadership::of(&metrics)
+            };
             sender.send_if_modified(|current| {
                 let changed = *current != leadership;
                 if changed {
@@ -85,16 +95,23 @@ pub(crate) struct LeaderTime {
     clock: Arc<dyn Clock>,
     applied: watch::Receiver<Applied>,
     current: Option<(u64, LeaderClock)>,
+    /// The last term in which a majority's clocks were heard of.
+    agreed: watch::Sender<u64>,
 }
 
 impl LeaderTime {
     pub fn new(clock: Arc<dyn Clock>, applied: watch::Receiver<Applied>) -> Self {
-        let current = None;
         Self {
             clock,
             applied,
-            current,
+            current: None,
+            agreed: watch::Sender::new(0),
         }
+    }
+
+    /// Tells in which term a majority's clocks were last heard of.
+    pub fn agreed(&self) -> watch::Receiver<u64> {
+        self.agreed.subscribe()
     }
 
     /// The time that an entry of this term carries.
@@ -108,6 +125,7 @@ impl LeaderTime {
         let clock = self.clock.clone();
         let machine_ms = self.applied.borrow().now_ms;
         self.of(term).agree(clock.as_ref(), machine_ms, majority_ms);
+        self.agreed.send_replace(term);
     }
 
     fn of(&mut self, term: u64) -> &mut LeaderClock {

@@ -38,6 +38,8 @@ const REPLY_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 
 /// The longest that a group waits for the leader's answer: less than most deadlines, so that there is time for another try.
 const FORWARD_TIMEOUT_MAX: Duration = Duration::from_secs(5);
+/// How long the first group of a leadership waits until the leader knows what time it is.
+const TIME_KNOWN_WITHIN: Duration = Duration::from_millis(500);
 /// How long a command of unknown fate is repeated, whatever its deadline: half of what its request id is remembered, because a repeat that
 /// comes after that would take effect a second time.
 const REPEAT_WITHIN: Duration = Duration::from_millis(tarn_machine::limits::REQUEST_RETENTION_MS / 2);
@@ -362,6 +364,8 @@ impl Appender {
             left_over: None,
             limits,
         };
+        let mut agreed = self.time.lock().expect("no holder of this lock panics").agreed();
+        let mut waited_in = 0;
         loop {
             // First a slot, then a group: while all slots are taken, the next group grows.
             let slot = slots
@@ -370,6 +374,7 @@ impl Appender {
                 .await
                 .expect("the semaphore is never closed");
             let Some(group) = groups.next().await else { return };
+            self.know_the_time(&mut agreed, &mut waited_in).await;
             let Some((group, entry)) = self.entry(group) else {
                 continue;
             };
@@ -390,6 +395,19 @@ impl Appender {
                 }
             });
         }
+    }
+
+    /// A leadership begins with the machine's time, which stood still since the last leader's last entry. What is due "in ten seconds" would be due
+    /// too early if it were counted from there, so the first group waits until the voters' clocks are known. Once in a term, and not for long:
+    /// the voters may be of a build that cannot tell.
+    async fn know_the_time(&self, agreed: &mut watch::Receiver<u64>, waited_in: &mut u64) {
+        let term = self.leadership.borrow().term;
+        if !self.leadership.borrow().is_this_node || *waited_in == term {
+            return;
+        }
+        *waited_in = term;
+        // In vain, or without the other side, which is going away: the time is as good as it can be.
+        let _ = tokio::time::timeout(TIME_KNOWN_WITHIN, agreed.wait_for(|known| *known >= term)).await;
     }
 
     /// Encodes a group as one entry with the leader's time. `None`, and everybody answered, if this node does not lead.

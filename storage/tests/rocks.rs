@@ -284,7 +284,7 @@ fn holes_in_what_was_never_synced_cost_nothing_else() {
         let engine = open(home.path(), Profile::Log).unwrap();
         put(&engine, 100, Durability::Synced);
         let mut large = Batch::new();
-        large.put(KS, b"large", &[7; 100_000]);
+        large.put(KS, b"large", [7; 100_000]);
         engine.write(large, Durability::Buffered).unwrap();
         drop(engine);
         let log = files(home.path(), "log").pop().unwrap();

@@ -50,6 +50,8 @@ fn never_before(facts: &Facts<'_>, pairs: &[Pair<'_>]) -> Check {
     if pairs.is_empty() {
         findings.doubt("there are no dependencies");
     }
+    findings.needs("attempts");
+    let (handled, attempts) = (facts.handled_at(), facts.attempts_by_task());
     for pair in pairs {
         let (name, input) = (&pair.item.name, pair.input);
         if pair.task.started_at_ms != 0 && pair.task.started_at_ms < pair.dependency.ended_at_ms {
@@ -58,11 +60,9 @@ fn never_before(facts: &Facts<'_>, pairs: &[Pair<'_>]) -> Check {
                 pair.task.started_at_ms, pair.dependency.ended_at_ms
             ));
         }
-        let mut handled = facts.handled.iter().filter(|seen| {
-            seen.attempt.task == pair.dependency.task && seen.attempt.token == pair.dependency.last_token
-        });
-        let through = handled.next().map(|seen| seen.index);
-        for seen in facts.attempts.iter().filter(|seen| seen.attempt.task == pair.task.task) {
+        let dependency = (pair.dependency.task.as_str(), pair.dependency.last_token);
+        let through = handled.get(&dependency).copied();
+        for seen in attempts.get(pair.task.task.as_str()).into_iter().flatten() {
             findings.count("attempts", 1);
             if seen.attempt.token < pair.dependency.last_token {
                 findings.violation(format!(
@@ -84,6 +84,8 @@ fn never_before(facts: &Facts<'_>, pairs: &[Pair<'_>]) -> Check {
 /// A task dies with its dependency, without ever having run, unless it was to run anyway; and dies of that reason only then.
 fn death_is_passed_on(facts: &Facts<'_>) -> Check {
     let mut findings = Findings::new("dead dependencies are passed on");
+    findings.needs("ran");
+    let attempts = facts.attempts_by_task();
     for submitted in facts.submitted.values().filter(|s| !s.item.after.is_empty()) {
         let item = &submitted.item;
         let Some(task) = facts.acknowledged(&item.name) else {
@@ -106,7 +108,7 @@ fn death_is_passed_on(facts: &Facts<'_>) -> Check {
             if !died_of_it {
                 findings.violation(format!("{} is {} although a dependency died", item.name, task.state));
             }
-            if let Some(seen) = facts.attempts.iter().find(|seen| seen.attempt.task == task.task) {
+            if let Some(seen) = attempts.get(task.task.as_str()).and_then(|seen| seen.first()) {
                 findings.violation(format!(
                     "event {} runs {} although a dependency died",
                     seen.index, item.name

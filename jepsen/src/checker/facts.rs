@@ -3,7 +3,7 @@
 //! An *item* is a unit of work as the workload sees it, with a name that no other item has; a *task* is what the cluster makes of it. Each
 //! task carries its item as its payload, so that an item that became two tasks, or a task that nobody submitted, cannot hide.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use serde::{Deserialize, Serialize};
 
@@ -61,6 +61,20 @@ pub struct Item {
     /// It runs even if one that it waits for dies.
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub run_anyway: bool,
+    /// How many bytes its payload carries besides it.
+    #[serde(skip_serializing_if = "is_zero")]
+    pub padding: u32,
+}
+
+impl Item {
+    /// Whether its attempts are used up before it would succeed: a worker fails at least as many of them as it has.
+    pub fn is_exhausted(&self) -> bool {
+        matches!(self.fate, Fate::Retry(times) if times >= self.max_attempts)
+    }
+}
+
+fn is_zero(number: &u32) -> bool {
+    *number == 0
 }
 
 /// An attempt at a task, as a worker sees it.
@@ -119,6 +133,9 @@ pub struct Final {
     pub started_at_ms: u64,
     /// When it ended, by the cluster's time.
     pub ended_at_ms: u64,
+    /// Its payload is not what an item's is: cut, changed or another's.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub damaged: bool,
 }
 
 /// The words in which a final read ends.
@@ -234,6 +251,38 @@ impl<'a> Facts<'a> {
             items.entry(task.item.as_str()).or_default().push(task);
         }
         items
+    }
+
+    /// The index of the event in which a worker was first through with each token of each task.
+    pub fn handled_at(&self) -> HashMap<(&str, u64), u64> {
+        let mut at = HashMap::new();
+        for seen in &self.handled {
+            at.entry((seen.attempt.task.as_str(), seen.attempt.token))
+                .or_insert(seen.index);
+        }
+        at
+    }
+
+    /// The attempts of each task, in the order in which they began.
+    pub fn attempts_by_task(&self) -> HashMap<&str, Vec<&Seen>> {
+        let mut tasks: HashMap<&str, Vec<&Seen>> = HashMap::new();
+        for seen in &self.attempts {
+            tasks.entry(&seen.attempt.task).or_default().push(seen);
+        }
+        tasks
+    }
+
+    /// What was submitted as this task, as far as the final read or an acknowledgement tells.
+    pub fn items_by_task(&self) -> HashMap<&str, &Item> {
+        let acknowledged = self.submitted.values().filter_map(|submitted| {
+            let task = submitted.task.as_deref()?;
+            Some((task, &submitted.item))
+        });
+        let read = self.finals.values().filter_map(|task| {
+            let submitted = self.submitted.get(&task.item)?;
+            Some((task.task.as_str(), &submitted.item))
+        });
+        acknowledged.chain(read).collect()
     }
 
     /// The final state of an item's task, where its submission was acknowledged.

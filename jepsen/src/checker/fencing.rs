@@ -10,12 +10,18 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 use tarn_invariants::leases::{self as rules, Holding, NO_OVERLAP};
 
+use super::quiet::{AGREED_MS, first_clock_fault};
 use super::register::{ACQUIRE, Ask, Held, RELEASE, RENEW};
 use super::{Check, Findings};
 use crate::history::{Event, Kind, Operation, infos, operations};
 
 /// A client wrote to the store that the lock protects: a [`Write`]. The event's key is the lock's name.
 pub const WRITE: &str = "write";
+
+/// A client read the lease that it holds: a [`Held`]. The event's key is the lock's name.
+pub const TOLD: &str = "told";
+/// By how much the times of client and cluster may differ over one lease, in nanoseconds.
+const ROUNDED_NS: u64 = AGREED_MS * 1_000_000;
 
 /// A write to the protected store. The events' order is the order in which the store saw them.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -36,6 +42,7 @@ pub fn excluded(history: &[Event]) -> Vec<Check> {
         tokens_grow(&grants),
         writes_never_interleave(history, &grants),
         leases_do_not_overlap(history, &grants),
+        kept_for_its_time(history, &grants),
     ]
 }
 
@@ -43,13 +50,28 @@ pub fn excluded(history: &[Event]) -> Vec<Check> {
 struct Grant<'a> {
     key: &'a str,
     asked: u64,
+    /// When the client asked, in nanoseconds since the run began.
+    asked_ns: u64,
     answered: u64,
     holder: String,
     lease: Held,
 }
 
+/// All grants. The SDK's lock does not say since when it is held; where its holder read the lease, that read tells.
 fn grants(history: &[Event]) -> Vec<Grant<'_>> {
-    operations(history, ACQUIRE).iter().filter_map(grant).collect()
+    let mut grants: Vec<Grant<'_>> = operations(history, ACQUIRE).iter().filter_map(grant).collect();
+    let mut told: BTreeMap<(&str, u64), Held> = BTreeMap::new();
+    for (event, held) in infos::<Held>(history, TOLD) {
+        let key = event.key.as_deref().unwrap_or_default();
+        told.entry((key, held.token)).or_insert(held);
+    }
+    for grant in grants.iter_mut().filter(|grant| grant.lease.acquired_at_ms == 0) {
+        if let Some(held) = told.get(&(grant.key, grant.lease.token)) {
+            grant.lease.acquired_at_ms = held.acquired_at_ms;
+            grant.lease.expires_at_ms = held.expires_at_ms;
+        }
+    }
+    grants
 }
 
 fn grant<'a>(operation: &Operation<'a>) -> Option<Grant<'a>> {
@@ -57,10 +79,42 @@ fn grant<'a>(operation: &Operation<'a>) -> Option<Grant<'a>> {
     Some(Grant {
         key: operation.invoke.key.as_deref().unwrap_or_default(),
         asked: operation.invoke.index,
+        asked_ns: operation.invoke.time_ns,
         answered: operation.ended_by()?,
         holder: ask.holder,
         lease: operation.answer()?,
     })
+}
+
+/// What a holder was told of its lease at some moment: by the answer to a renewal, or by a read.
+struct Word<'a> {
+    key: &'a str,
+    token: u64,
+    expires_at_ms: u64,
+    /// The index of the event that tells it.
+    index: u64,
+}
+
+/// Everything that holders were told after their grants, in the order in which they were.
+fn words(history: &[Event]) -> Vec<Word<'_>> {
+    let renewals = operations(history, RENEW);
+    let renewed = renewals.iter().filter_map(|renewal| {
+        Some(Word {
+            key: renewal.invoke.key.as_deref().unwrap_or_default(),
+            token: renewal.invoke.read::<Ask>()?.token,
+            expires_at_ms: renewal.answer::<Held>()?.expires_at_ms,
+            index: renewal.ended_by()?,
+        })
+    });
+    let read = infos::<Held>(history, TOLD).into_iter().map(|(event, held)| Word {
+        key: event.key.as_deref().unwrap_or_default(),
+        token: held.token,
+        expires_at_ms: held.expires_at_ms,
+        index: event.index,
+    });
+    let mut words: Vec<Word<'_>> = renewed.chain(read).collect();
+    words.sort_by_key(|word| word.index);
+    words
 }
 
 /// No token is given to two holders, and whoever asks after another was answered gets a greater one.
@@ -108,6 +162,7 @@ fn tokens_grow(grants: &[Grant<'_>]) -> Check {
 /// The store took no write with a token older than one that it had taken, and none with a token that was never given to its writer.
 fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
     let mut findings = Findings::new("protected writes never interleave").asking(&[NO_OVERLAP]);
+    findings.needs("taken");
     let given: BTreeMap<(&str, u64), &str> = grants
         .iter()
         .map(|grant| ((grant.key, grant.lease.token), grant.holder.as_str()))
@@ -149,6 +204,7 @@ fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
 /// By the cluster's own time, a lease begins only after the one before it was given up or had ended; and who is told of a renewal holds it.
 fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
     let mut findings = Findings::new("leases do not overlap").asking(&[NO_OVERLAP]);
+    findings.needs("successions");
     // The latest end that anybody was told, by key and token.
     let mut ends: BTreeMap<(&str, u64), (u64, u64)> = BTreeMap::new();
     for grant in grants {
@@ -157,15 +213,11 @@ fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
             (grant.lease.expires_at_ms, grant.answered),
         );
     }
-    for renewal in operations(history, RENEW) {
-        let (Some(ask), Some(held)) = (renewal.invoke.read::<Ask>(), renewal.answer::<Held>()) else {
-            continue;
-        };
+    for word in words(history) {
         findings.count("renewals", 1);
-        let key = renewal.invoke.key.as_deref().unwrap_or_default();
-        let end = ends.entry((key, ask.token)).or_default();
-        if held.expires_at_ms > end.0 {
-            *end = (held.expires_at_ms, renewal.ended_by().unwrap_or_default());
+        let end = ends.entry((word.key, word.token)).or_default();
+        if word.expires_at_ms > end.0 {
+            *end = (word.expires_at_ms, word.index);
         }
     }
     // A release that was not refused may have ended the lease early.
@@ -185,12 +237,19 @@ fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
         let early = released
             .get(&(one.key, one.lease.token))
             .is_some_and(|asked| *asked < next.answered);
-        // The SDK's lock does not say since when it is held.
-        let untimed = next.lease.acquired_at_ms == 0;
-        if one.key != next.key || one.lease.token == next.lease.token || early || untimed {
+        if one.key != next.key || one.lease.token == next.lease.token {
+            continue;
+        }
+        if one.lease.acquired_at_ms == 0 || next.lease.acquired_at_ms == 0 {
+            // The SDK's lock, and its holder did not get to read the lease.
+            findings.count("untimed", 1);
             continue;
         }
         findings.count("successions", 1);
+        if early {
+            findings.count("given_up", 1);
+            continue;
+        }
         let (end, told) = ends[&(one.key, one.lease.token)];
         findings.judge(rules::no_overlap(holding(one, end), holding(next, u64::MAX)), || {
             format!(
@@ -200,6 +259,61 @@ fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
         });
     }
     findings.finish("no lease began before the one before it had ended")
+}
+
+/// A lease is its holder's for as long as it was told: a write within that time, by the holder's own clock, is not refused by the store. The time
+/// is counted from before the lease was asked for, so that the cluster counts at least as long. Judged up to the first clock fault: from there on
+/// the cluster's time and the holder's are two things.
+fn kept_for_its_time(history: &[Event], grants: &[Grant<'_>]) -> Check {
+    let mut findings = Findings::new("leases are kept for their time").asking(&[NO_OVERLAP]);
+    let until = first_clock_fault(history);
+    if until.is_none() {
+        findings.needs("within");
+    }
+    let given: BTreeMap<(&str, u64), &Grant<'_>> = grants
+        .iter()
+        .filter(|grant| grant.lease.acquired_at_ms != 0)
+        .map(|grant| ((grant.key, grant.lease.token), grant))
+        .collect();
+    let mut ends: BTreeMap<(&str, u64), u64> = given
+        .iter()
+        .map(|(place, grant)| (*place, grant.lease.expires_at_ms))
+        .collect();
+    let mut words = words(history).into_iter().peekable();
+    for (event, write) in infos::<Write>(history, WRITE) {
+        while let Some(word) = words.next_if(|word| word.index < event.index) {
+            let end = ends.entry((word.key, word.token)).or_default();
+            *end = word.expires_at_ms.max(*end);
+        }
+        let place = (event.key.as_deref().unwrap_or_default(), write.token);
+        let Some(grant) = given
+            .get(&place)
+            .filter(|_| until.is_none_or(|until| event.time_ns < until))
+        else {
+            findings.count("not_judged", 1);
+            continue;
+        };
+        let lasts_ms = ends[&place].saturating_sub(grant.lease.acquired_at_ms);
+        let end_ns = grant.asked_ns + lasts_ms * 1_000_000;
+        if event.time_ns + ROUNDED_NS >= end_ns {
+            findings.count("after", 1);
+            continue;
+        }
+        findings.count("within", 1);
+        if !write.taken {
+            let told = format!(
+                "{}: the lease of {} under token {} went to another {:.3} s before its end",
+                place.0,
+                write.holder,
+                write.token,
+                (end_ns - event.time_ns) as f64 / 1e9
+            );
+            findings.judge(Err(NO_OVERLAP.violated(told)), || {
+                format!("event {} is refused by the store", event.index)
+            });
+        }
+    }
+    findings.finish("no write was refused within the time that its holder had been told")
 }
 
 /// A grant as the invariant has it, by the cluster's time.
@@ -214,87 +328,5 @@ fn holding<'a>(grant: &'a Grant<'_>, until: u64) -> Holding<'a> {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::checker::Outcome;
-    use crate::checker::testing::{Lie, Script, refute, worst};
-
-    fn judge(script: &Script) -> Outcome {
-        worst(excluded(script.events()))
-    }
-
-    fn lease(holder: &str, token: u64, from: u64, to: u64) -> Value {
-        json!({"holder": holder, "token": token, "acquired_at_ms": from, "expires_at_ms": to})
-    }
-
-    fn write(script: &mut Script, holder: &str, token: u64, taken: bool) {
-        script.info(WRITE, json!({"holder": holder, "token": token, "taken": taken}));
-    }
-
-    /// The first holder releases, the second lets it expire and writes too late.
-    fn good() -> Script {
-        let mut script = Script::new("lock");
-        script.ok(ACQUIRE, json!({"holder": "a"}), lease("a", 10, 1_000, 3_000));
-        write(&mut script, "a", 10, true);
-        script.ok(RENEW, json!({"token": 10}), lease("a", 10, 1_000, 4_000));
-        script.ok(RELEASE, json!({"token": 10}), Value::Null);
-        script.ok(ACQUIRE, json!({"holder": "b"}), lease("b", 20, 2_000, 4_000));
-        write(&mut script, "b", 20, true);
-        script.ok(ACQUIRE, json!({"holder": "c"}), lease("c", 30, 4_000, 6_000));
-        write(&mut script, "c", 30, true);
-        write(&mut script, "b", 20, false);
-        write(&mut script, "c", 30, true);
-        script
-    }
-
-    #[test]
-    fn one_holder_after_the_other_is_valid() {
-        assert_eq!(judge(&good()), Outcome::Valid);
-    }
-
-    #[test]
-    fn every_class_of_broken_exclusion_is_found() {
-        let bad: [Lie; 8] = [
-            ("protected writes never interleave", "a stale write is taken", |s| {
-                write(s, "b", 20, true)
-            }),
-            ("protected writes never interleave", "a good write is refused", |s| {
-                write(s, "c", 30, false)
-            }),
-            (
-                "protected writes never interleave",
-                "a token that was never given",
-                |s| write(s, "d", 99, true),
-            ),
-            ("tokens grow", "a token given twice", |s| {
-                s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 30, 6_000, 9_000));
-            }),
-            ("tokens grow", "a token of another lease", |s| {
-                s.key("another lock");
-                s.ok(ACQUIRE, json!({"holder": "c"}), lease("c", 30, 6_000, 9_000));
-            }),
-            ("tokens grow", "a token that does not grow", |s| {
-                s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 25, 6_000, 9_000));
-            }),
-            ("leases do not overlap", "a lease that begins too early", |s| {
-                s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 40, 5_999, 9_000));
-            }),
-            (
-                "leases do not overlap",
-                "a lease renewed for one who has lost it",
-                |s| {
-                    s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 40, 6_000, 9_000));
-                    s.ok(RENEW, json!({"token": 30}), lease("c", 30, 4_000, 7_000));
-                },
-            ),
-        ];
-        refute(&good(), &bad, excluded);
-    }
-
-    #[test]
-    fn a_lock_that_nobody_got_proves_nothing() {
-        assert_eq!(judge(&Script::new("lock")), Outcome::Unknown);
-    }
-}
+#[path = "fencing_tests.rs"]
+mod tests;

@@ -78,6 +78,7 @@ fn leaders_only_advance(views: &[(&Event, View)]) -> Check {
 /// State-machine safety (Raft paper, section 5.4.3), as far as descriptions tell: nodes that applied the same entries have the same state.
 fn equal_digests(views: &[(&Event, View)]) -> Check {
     let mut findings = Findings::new("equal digests at equal index").asking(&[EQUAL_DIGESTS]);
+    findings.needs("compared");
     let mut digests: BTreeMap<u64, (&str, u64, u64)> = BTreeMap::new();
     for (event, view) in views.iter().filter(|(_, view)| !view.digest.is_empty()) {
         let (digest, node, first) = *digests

@@ -13,15 +13,24 @@
 //!   order         first in first out, and strict priorities, at the moment of assignment     dependencies  nothing runs before what it waits for
 //!   fencing       tokens that only grow, writes that never interleave                        timers        never early, once, not after a cancel
 //!   watch         no gap, no repeat, no reorder                                              members       leaders only advance, equal digests, members
-//!   session       a client that was cut off is served again
+//!   session       a client that was cut off is served again                                   deadlines    no call takes much longer than it may
+//!   lives         the states of each task, as the log tells them                              lost         work that nobody does comes back
+//!   completion    one success, by who did it, under a current token
+//!   limits        as many attempts as a task has, and no more                                 quiet        when a run was left alone
 //! ```
 
+pub mod completion;
+pub mod deadlines;
 pub mod dependencies;
 pub mod facts;
 pub mod fencing;
+pub mod limits;
 pub mod linear;
+pub mod lives;
+pub mod lost;
 pub mod members;
 pub mod order;
+pub mod quiet;
 pub mod register;
 pub mod session;
 pub mod tasks;
@@ -95,6 +104,7 @@ pub struct Findings {
     invariants: Vec<String>,
     violations: Vec<String>,
     doubts: Vec<String>,
+    needed: Vec<String>,
     counts: BTreeMap<String, u64>,
 }
 
@@ -106,6 +116,7 @@ impl Findings {
             invariants: Vec::new(),
             violations: Vec::new(),
             doubts: Vec::new(),
+            needed: Vec::new(),
             counts: BTreeMap::new(),
         }
     }
@@ -134,6 +145,12 @@ impl Findings {
         self.doubts.push(why.into());
     }
 
+    /// Says that the check proves nothing while this figure is 0: there was nothing to look at. To be asked of figures that no run of the
+    /// workload leaves at 0.
+    pub fn needs(&mut self, what: &str) {
+        self.needed.push(what.to_owned());
+    }
+
     /// Adds to a figure.
     pub fn count(&mut self, what: &str, more: usize) {
         *self.counts.entry(what.to_owned()).or_default() += more as u64;
@@ -147,6 +164,12 @@ impl Findings {
 
     /// The check: invalid with a violation, else unknown with a doubt, else valid with this sentence.
     pub fn finish(mut self, valid: &str) -> Check {
+        let missing = self
+            .needed
+            .iter()
+            .filter(|what| self.counts.get(*what).is_none_or(|count| *count == 0));
+        self.doubts
+            .extend(missing.map(|what| format!("there was nothing to look at: {what} is 0")));
         let (outcome, texts) = if !self.violations.is_empty() {
             (Outcome::Invalid, &self.violations)
         } else if !self.doubts.is_empty() {
@@ -181,4 +204,27 @@ pub fn told(violation: &tarn_invariants::Violation, evidence: &str) -> String {
         "{} is violated: {}: {evidence}",
         violation.invariant.name, violation.detail
     )
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_check_that_looked_at_nothing_is_no_proof() {
+        let mut findings = Findings::new("vacuous");
+        findings.needs("tasks");
+        findings.count("tasks", 0);
+        let check = findings.finish("all is well");
+        assert_eq!(check.outcome, Outcome::Unknown);
+        assert!(check.detail.contains("tasks is 0"), "{}", check.detail);
+        let mut findings = Findings::new("looked");
+        findings.needs("tasks");
+        findings.count("tasks", 1);
+        assert_eq!(findings.finish("all is well").outcome, Outcome::Valid);
+        let mut findings = Findings::new("broken");
+        findings.needs("tasks");
+        findings.violation("a lie");
+        assert_eq!(findings.finish("all is well").outcome, Outcome::Invalid);
+    }
 }

@@ -21,6 +21,7 @@ pub fn first_in_first_out(history: &[Event]) -> Check {
         findings.doubt("no watcher saw the whole log");
         return findings.finish("");
     }
+    findings.needs("tasks");
     let facts = Facts::of(history);
     let mut leased: HashMap<&str, (usize, (u64, u32))> = HashMap::new();
     let log = log(history);
@@ -102,6 +103,7 @@ pub fn priorities(history: &[Event], queue: &str) -> Check {
         findings.doubt("no watcher saw the whole log");
         return findings.finish("");
     }
+    findings.needs("assignments");
     let facts = Facts::of(history);
     let mut priority: HashMap<&str, u32> = HashMap::new();
     for task in facts.finals.values() {

@@ -4,8 +4,8 @@ use serde_json::{Value, json};
 
 use super::*;
 use crate::checker::Outcome;
-use crate::checker::facts::{ATTEMPT, CLOSING, COMPLETE, ENQUEUE, FAIL, FINAL};
-use crate::checker::testing::{Lie, Script, refute, worst};
+use crate::checker::facts::{ATTEMPT, CLOSING, COMPLETE, ENQUEUE, FAIL, FINAL, HANDLED};
+use crate::checker::testing::{Lie, Script, only, refute, step, watched, worst};
 
 fn judge(script: &Script) -> Outcome {
     worst(exactly_once(script.events()))
@@ -23,7 +23,15 @@ fn attempt(script: &mut Script, item: &str, token: u64, number: u32, worker: &st
     );
 }
 
+fn handled(script: &mut Script, item: &str, token: u64) {
+    script.info(
+        HANDLED,
+        json!({"task": format!("task {item}"), "item": item, "token": token}),
+    );
+}
+
 fn complete(script: &mut Script, item: &str, token: u64) {
+    handled(script, item, token);
     let result = result_of(item, &[]);
     script.ok(
         COMPLETE,
@@ -48,7 +56,7 @@ fn at_end(script: &mut Script, task: &str, item: &str, state: &str, token: u64) 
 
 /// Three items succeed, one after a retry; one dies as it should; one was refused; one is unknown and came into being, another did not.
 fn good() -> Script {
-    let mut script = Script::new("q");
+    let mut script = watched();
     script.ok(ENQUEUE, json!([item("a"), item("b")]), ["task a", "task b"]);
     script.ok(ENQUEUE, json!([item("c")]), ["task c"]);
     script.ok(
@@ -85,11 +93,40 @@ fn good() -> Script {
     ] {
         at_end(&mut script, &format!("task {item}"), item, state, token);
     }
+    seen_by_a_watcher(&mut script);
     script.info(
         CLOSING,
         json!({"complete": true, "counted": {"dead": 1, "ready": 0, "running": 0}}),
     );
     script
+}
+
+/// What a watcher saw of the tasks of the good history.
+fn seen_by_a_watcher(script: &mut Script) {
+    for (at, task) in ["task a", "task b", "task c", "task d", "task f"]
+        .into_iter()
+        .enumerate()
+    {
+        step(script, at as u64 + 1, "ENQUEUED", task, 0, "");
+    }
+    let steps = [
+        (100, "LEASED", "task a", 1, ""),
+        (101, "SUCCEEDED", "task a", 1, ""),
+        (110, "LEASED", "task b", 1, ""),
+        (115, "RETRIED", "task b", 1, "LEASE_EXPIRED"),
+        (116, "READY", "task b", 0, ""),
+        (120, "LEASED", "task c", 1, ""),
+        (121, "SUCCEEDED", "task c", 1, ""),
+        (130, "LEASED", "task d", 1, ""),
+        (135, "DEAD", "task d", 1, "LEASE_EXPIRED"),
+        (140, "LEASED", "task b", 2, ""),
+        (141, "SUCCEEDED", "task b", 2, ""),
+        (150, "LEASED", "task f", 1, ""),
+        (151, "SUCCEEDED", "task f", 1, ""),
+    ];
+    for (revision, kind, task, attempt, detail) in steps {
+        step(script, revision, kind, task, attempt, detail);
+    }
 }
 
 /// Removes the final state of a task.
@@ -232,25 +269,24 @@ fn the_invariants_are_named_with_what_breaks_them() {
 
 #[test]
 fn tokens_grow_with_the_attempts_unless_a_task_was_put_back() {
-    use crate::checker::watch::{REACHED, SIGHT, STRETCH};
     let mut script = good();
-    script.info(STRETCH, json!({"after": 0}));
-    script.info(REACHED, json!({"revision": 99}));
-    assert_eq!(judge(&script), Outcome::Valid);
     attempt(&mut script, "d", 30, 3, "w");
     attempt(&mut script, "d", 40, 1, "w");
-    let tokens =
-        |script: &Script| tokens_are_unique(&Facts::of(script.events()), put_back(script.events()).as_ref()).outcome;
-    assert_eq!(tokens(&script), Outcome::Invalid);
-    let last = script.events().iter().rposition(|event| event.op == REACHED).unwrap();
-    let mut put_back_before = script.clone();
-    put_back_before.info(
-        SIGHT,
-        json!({"revision": 35, "kind": "TASK_REQUEUED", "subject": "task d"}),
+    let tokens = |script: &Script, lives: Option<&Lives>| tokens_are_unique(&Facts::of(script.events()), lives).outcome;
+    assert_eq!(
+        tokens(&script, None),
+        Outcome::Valid,
+        "nobody knows whether it was put back"
     );
-    assert_eq!(tokens(&put_back_before), Outcome::Valid, "attempts are counted anew");
-    script.events_mut().remove(last);
-    assert_eq!(tokens(&script), Outcome::Valid, "nobody knows whether it was put back");
+    let lives = Lives::of(script.events()).expect("it is whole");
+    assert_eq!(tokens(&script, Some(&lives)), Outcome::Invalid);
+    step(&mut script, 900, "REQUEUED", "task d", 0, "");
+    let lives = Lives::of(script.events()).expect("it is whole");
+    assert_eq!(
+        tokens(&script, Some(&lives)),
+        Outcome::Valid,
+        "attempts are counted anew"
+    );
 }
 
 #[test]
@@ -259,7 +295,7 @@ fn a_report_under_a_stale_token_must_not_be_taken() {
     script.ok(FAIL, json!({"task": "task f", "token": 15}), "delayed");
     let facts = Facts::of(script.events());
     assert_eq!(
-        stale_tokens_are_refused(&facts).outcome,
+        stale_tokens_are_refused(&facts, None).outcome,
         Outcome::Valid,
         "no newer token was seen"
     );
@@ -269,9 +305,98 @@ fn a_report_under_a_stale_token_must_not_be_taken() {
     attempt(&mut script, "a", 20, 2, "v");
     complete(&mut script, "a", 10);
     assert_eq!(
-        stale_tokens_are_refused(&Facts::of(script.events())).outcome,
+        stale_tokens_are_refused(&Facts::of(script.events()), None).outcome,
         Outcome::Invalid
     );
+}
+
+/// A worker of the SDK, whose reports are no operations: it begins, is through, and the log tells how it ended.
+fn by_sdk(script: &mut Script, item: &str, token: u64, number: u32, end: (&str, &str)) {
+    let task = format!("task {item}");
+    step(script, token * 10, "LEASED", &task, number, "");
+    attempt(script, item, token, number, "sdk");
+    handled(script, item, token);
+    step(script, token * 10 + 5, end.0, &task, number, end.1);
+}
+
+/// Two attempts at one item, both of the SDK's worker.
+fn good_of_the_sdk() -> Script {
+    let mut script = good();
+    script.ok(ENQUEUE, json!([item("s")]), ["task s"]);
+    step(&mut script, 500, "ENQUEUED", "task s", 0, "");
+    by_sdk(&mut script, "s", 60, 1, ("RETRIED", "HANDLER_FAILED"));
+    by_sdk(&mut script, "s", 70, 2, ("SUCCEEDED", ""));
+    at_end(&mut script, "task s", "s", "succeeded", 70);
+    script
+}
+
+/// Takes away the worker's note that it was through under this token.
+fn unhandled(script: &mut Script, token: u64) -> Value {
+    let is_it = |event: &crate::history::Event| event.op == HANDLED && event.value["token"] == token;
+    let at = script.events().iter().position(is_it).expect("there is one");
+    let event = script.events_mut().remove(at);
+    event.value
+}
+
+#[test]
+fn what_the_sdks_worker_reports_is_judged_by_its_notes_and_the_log() {
+    assert_eq!(judge(&good_of_the_sdk()), Outcome::Valid);
+    let bad: [Lie; 2] = [
+        ("stale tokens are refused", "another's failure ends an attempt", |s| {
+            let note = unhandled(s, 60);
+            s.info(HANDLED, note);
+        }),
+        (
+            "completed once",
+            "a success under a token that no worker was through with",
+            |s| {
+                ends_as(
+                    s,
+                    "s",
+                    json!({"state": "succeeded", "result": result_of("s", &[]), "last_token": 71}),
+                );
+            },
+        ),
+    ];
+    only(&good_of_the_sdk(), &bad, exactly_once);
+    let bad: [Lie; 5] = [
+        ("completed once", "a success before the worker was through", |s| {
+            let note = unhandled(s, 70);
+            s.info(HANDLED, note);
+        }),
+        ("completed once", "succeeded twice", |s| {
+            step(s, 706, "SUCCEEDED", "task s", 2, "");
+        }),
+        ("completed once", "a success that the log does not know", |s| {
+            s.events_mut()
+                .retain(|event| event.value["kind"] != "TASK_SUCCEEDED" || event.value["subject"] != "task s");
+        }),
+        ("completed once", "a success of a task that is dead at the end", |s| {
+            ends_as(s, "s", json!({"state": "dead", "reason": "FATE", "last_token": 70}));
+        }),
+        ("nothing runs after the end", "leased after its success", |s| {
+            step(s, 800, "LEASED", "task s", 3, "");
+        }),
+    ];
+    refute(&good_of_the_sdk(), &bad, exactly_once);
+}
+
+#[test]
+fn a_payload_that_changed_is_found() {
+    let bad: [Lie; 2] = [
+        ("results are right", "another payload", |s| {
+            ends_as(
+                s,
+                "a",
+                json!({"state": "succeeded", "result": result_of("a", &[]), "last_token": 10, "damaged": true}),
+            );
+        }),
+        ("results are right", "succeeded beyond its attempts", |s| {
+            let asked = s.events_mut().iter_mut().find(|event| event.op == ENQUEUE);
+            asked.unwrap().value[0]["fate"] = json!({"retry": 3});
+        }),
+    ];
+    only(&good(), &bad, exactly_once);
 }
 
 #[test]
@@ -305,12 +430,15 @@ fn a_run_that_did_not_drain_is_unknown() {
 
 #[test]
 fn one_lost_item_of_ten_thousand_is_found() {
-    let mut script = Script::new("q");
+    let mut script = watched();
     for n in 0..10_000u64 {
         let (name, task) = (format!("i{n:05}"), format!("task i{n:05}"));
         script.ok(ENQUEUE, json!([item(&name)]), [&task]);
+        step(&mut script, 10 * n + 1, "ENQUEUED", &task, 0, "");
+        step(&mut script, 10 * n + 2, "LEASED", &task, 1, "");
         attempt(&mut script, &name, n + 1, 1, "w");
         complete(&mut script, &name, n + 1);
+        step(&mut script, 10 * n + 3, "SUCCEEDED", &task, 1, "");
         at_end(&mut script, &task, &name, "succeeded", n + 1);
     }
     script.info(CLOSING, json!({"complete": true, "counted": {"dead": 0}}));

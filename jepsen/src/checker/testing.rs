@@ -3,6 +3,7 @@
 use serde::Serialize;
 use serde_json::{Value, json};
 
+use super::watch::{REACHED, SIGHT, STRETCH};
 use super::{Check, Outcome};
 use crate::history::{Event, Kind, Process};
 
@@ -24,11 +25,25 @@ pub fn refute(good: &Script, lies: &[Lie], judge: impl Fn(&[Event]) -> Vec<Check
     }
 }
 
+/// As [`refute`], and sees to it that no other check finds it: without the named one it would pass.
+pub fn only(good: &Script, lies: &[Lie], judge: impl Fn(&[Event]) -> Vec<Check>) {
+    refute(good, lies, &judge);
+    for (name, what, spoil) in lies {
+        let mut script = good.clone();
+        spoil(&mut script);
+        for other in judge(script.events()).iter().filter(|check| check.name != *name) {
+            assert_ne!(other.outcome, Outcome::Invalid, "{what}: {other:?} finds it too");
+        }
+    }
+}
+
 /// A history in the making: one operation after the other unless it says otherwise.
 #[derive(Clone)]
 pub struct Script {
     events: Vec<Event>,
     key: Option<String>,
+    /// When the next event is seen at the earliest.
+    time_ns: u64,
 }
 
 impl Script {
@@ -37,7 +52,13 @@ impl Script {
         Self {
             events: Vec::new(),
             key: Some(key.to_owned()),
+            time_ns: 0,
         }
+    }
+
+    /// Lets time pass until so many milliseconds after the beginning.
+    pub fn at_ms(&mut self, ms: u64) {
+        self.time_ns = ms * 1_000_000;
     }
 
     pub fn key(&mut self, key: &str) {
@@ -55,9 +76,10 @@ impl Script {
     /// Adds an event and returns its index.
     pub fn push(&mut self, process: Process, kind: Kind, op: &str, of: Option<u64>, value: impl Serialize) -> u64 {
         let index = self.events.len() as u64;
+        self.time_ns = self.time_ns.max(index * 1_000_000);
         self.events.push(Event {
             index,
-            time_ns: index * 1_000_000,
+            time_ns: self.time_ns,
             process,
             kind,
             op: op.to_owned(),
@@ -111,4 +133,27 @@ pub fn told(check: Check) -> Outcome {
 /// The worst outcome of several checks, likewise.
 pub fn worst(checks: Vec<Check>) -> Outcome {
     checks.into_iter().map(told).max().expect("there are checks")
+}
+
+/// A history in which a watcher sees the whole log, whatever else is in it.
+pub fn watched() -> Script {
+    let mut script = Script::new("watcher");
+    script.info(STRETCH, json!({"after": 0}));
+    script.info(REACHED, json!({"revision": 1_000_000}));
+    script
+}
+
+/// A watcher sees a step of a task's life.
+pub fn step(script: &mut Script, revision: u64, kind: &str, task: &str, attempt: u32, detail: &str) {
+    script.info(
+        SIGHT,
+        json!({"revision": revision, "kind": format!("TASK_{kind}"), "subject": task, "attempt": attempt, "detail": detail,
+               "at_ms": 1_000_000 + revision}),
+    );
+}
+
+/// A watcher sees a step of the life of task `t` at this moment of the run, by the harness's clock and by the cluster's.
+pub fn step_at(script: &mut Script, at_ms: u64, kind: &str, attempt: u32, detail: &str) {
+    script.at_ms(at_ms);
+    step(script, at_ms, kind, "t", attempt, detail);
 }

@@ -1,12 +1,13 @@
-//! Timers: never early by the cluster's time, once, and never after a cancellation was acknowledged.
+//! Timers: never early by the cluster's time nor by that of who asked, once, and never after a cancellation was acknowledged.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use tarn_invariants::timers::{self as rules, FIRES_ONCE, NEVER_EARLY};
 
-use super::facts::{Facts, Item};
-use super::watch::{Sight, is_whole, log};
+use super::facts::{ATTEMPT, Facts, Item};
+use super::quiet::{AGREED_MS, first_clock_fault};
+use super::watch::{SIGHT, Sight, is_whole, log};
 use super::{Check, Findings};
 use crate::history::{Event, Kind, infos, operations};
 
@@ -18,6 +19,8 @@ pub const CANCEL: &str = "cancel_timer";
 pub const TIMER: &str = "timer";
 /// The reason with which a cancellation is refused because the timer has fired.
 const FIRED: &str = "TIMER_FIRED";
+/// Two clocks of machines that are set right differ in their rate by less than one part in this many.
+const RATES: u64 = 1_000;
 
 /// A timer that is to be scheduled.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -70,6 +73,10 @@ struct Timer {
     at_end: Vec<TimerAtEnd>,
     fired: Vec<Sight>,
     tasks: BTreeSet<String>,
+    /// When the client asked for it, by its own clock: nanoseconds since the run began.
+    asked_ns: u64,
+    /// When anybody first saw that it had fired, by the same clock, and in which event.
+    first_seen: Option<(u64, u64)>,
 }
 
 /// All checks on timers.
@@ -78,7 +85,7 @@ pub fn punctual(history: &[Event]) -> Vec<Check> {
     let timers = timers(history, &facts);
     let whole = is_whole(history);
     vec![
-        never_early(&timers),
+        never_early(&timers, first_clock_fault(history)),
         fire_once(&timers, facts.is_complete(), whole),
         cancelled_never_fire(&timers),
         refused_never_fire(&timers),
@@ -94,6 +101,7 @@ fn timers(history: &[Event], facts: &Facts<'_>) -> Vec<Timer> {
         names.insert(scheduled.id.clone(), plan.name.clone());
         let timer = timers.entry(plan.name.clone()).or_default();
         timer.accepted = Some(operation.outcome());
+        timer.asked_ns = operation.invoke.time_ns;
         (timer.plan, timer.scheduled) = (plan, scheduled);
     }
     for (_, at_end) in infos::<TimerAtEnd>(history, TIMER) {
@@ -114,6 +122,23 @@ fn timers(history: &[Event], facts: &Facts<'_>) -> Vec<Timer> {
     for sight in log(history).into_values().filter(|sight| sight.kind == FIRED) {
         if let Some(timer) = names.get(&sight.subject).and_then(|name| timers.get_mut(name)) {
             timer.fired.push(sight);
+        }
+    }
+    // Whichever comes first: the event of a watch, or the beginning of its task.
+    for event in history.iter().filter(|event| event.kind == Kind::Info) {
+        let name = match event.op.as_str() {
+            SIGHT => event
+                .read::<Sight>()
+                .filter(|sight| sight.kind == FIRED)
+                .and_then(|sight| names.get(&sight.subject)),
+            ATTEMPT => event.value["item"]
+                .as_str()
+                .and_then(|item| timers.get_key_value(item))
+                .map(|(name, _)| name),
+            _ => None,
+        };
+        if let Some(timer) = name.cloned().and_then(|name| timers.get_mut(&name)) {
+            timer.first_seen.get_or_insert((event.time_ns, event.index));
         }
     }
     for task in facts.finals.values() {
@@ -144,9 +169,33 @@ impl Timer {
     }
 }
 
-fn never_early(timers: &[Timer]) -> Check {
+/// Neither by the cluster's time, which says itself when a timer was due and when it fired, nor by the clock of the client, between asking for the
+/// timer and seeing what it did; the latter up to the first clock fault, from which on the cluster's hours are not the client's.
+fn never_early(timers: &[Timer], clocks_until: Option<u64>) -> Check {
     let mut findings = Findings::new("timers are never early").asking(&[NEVER_EARLY]);
+    findings.needs("fired");
+    if clocks_until.is_none() {
+        findings.needs("by_own_clock");
+    }
     for timer in timers {
+        if let Some((seen, event)) = timer
+            .first_seen
+            .filter(|(seen, _)| clocks_until.is_none_or(|until| *seen < until))
+        {
+            findings.count("by_own_clock", 1);
+            let (asked_ms, seen_ms) = (timer.asked_ns / 1_000_000, seen / 1_000_000);
+            let delay_ms = timer.plan.delay_ms - timer.plan.delay_ms / RATES - AGREED_MS.min(timer.plan.delay_ms);
+            findings.judge(
+                rules::never_early(&timer.plan.name, asked_ms + delay_ms, seen_ms),
+                || {
+                    format!(
+                        "by the client's clock: asked for in {} ms, and seen in event {event} after {} ms",
+                        timer.plan.delay_ms,
+                        seen_ms.saturating_sub(asked_ms)
+                    )
+                },
+            );
+        }
         let due = timer
             .at_end
             .first()
@@ -173,6 +222,7 @@ fn never_early(timers: &[Timer]) -> Check {
 /// Each accepted timer that was not cancelled fires, with its effect once.
 fn fire_once(timers: &[Timer], complete: bool, whole: bool) -> Check {
     let mut findings = Findings::new("timers fire once").asking(&[FIRES_ONCE]);
+    findings.needs("accepted");
     if !complete {
         findings.doubt("the final state was not read");
     }
@@ -218,6 +268,7 @@ fn fire_once(timers: &[Timer], complete: bool, whole: bool) -> Check {
 
 fn cancelled_never_fire(timers: &[Timer]) -> Check {
     let mut findings = Findings::new("cancelled timers never fire").asking(&[FIRES_ONCE]);
+    findings.needs("cancelled");
     for timer in timers {
         findings.count("cancelled", usize::from(timer.cancelled));
         findings.count("too_late", usize::from(timer.refused_as_fired));
@@ -255,115 +306,5 @@ fn refused_never_fire(timers: &[Timer]) -> Check {
 }
 
 #[cfg(test)]
-mod tests {
-    use serde_json::{Value, json};
-
-    use super::*;
-    use crate::checker::Outcome;
-    use crate::checker::facts::{CLOSING, FINAL};
-    use crate::checker::testing::{Lie, Script, refute, worst};
-    use crate::checker::watch::{REACHED, SIGHT, STRETCH, Stretch};
-
-    fn judge(script: &Script) -> Outcome {
-        worst(punctual(script.events()))
-    }
-
-    fn fired(script: &mut Script, revision: u64, id: &str, at_ms: u64) {
-        script.info(
-            SIGHT,
-            json!({"revision": revision, "kind": "TIMER_FIRED", "subject": id, "at_ms": at_ms}),
-        );
-    }
-
-    fn at_end(script: &mut Script, id: &str, name: &str, fired_at_ms: u64, task: &str) {
-        let value = json!({"id": id, "name": name, "due_at_ms": 2_000, "fired_at_ms": fired_at_ms, "task": task});
-        script.info(TIMER, value);
-    }
-
-    /// One timer with a task, one with a mark, one that is cancelled, one whose cancellation came too late, one that was refused.
-    fn good() -> Script {
-        let mut script = Script::new("watcher");
-        script.info(STRETCH, Stretch::default());
-        let due = |id: &str| json!({"id": id, "due_at_ms": 2_000});
-        script.ok(SCHEDULE, json!({"name": "a", "task": true}), due("1"));
-        script.ok(SCHEDULE, json!({"name": "b"}), due("2"));
-        script.ok(SCHEDULE, json!({"name": "c"}), due("3"));
-        script.ok(SCHEDULE, json!({"name": "d"}), due("4"));
-        script.fail(SCHEDULE, json!({"name": "e"}), "UNAVAILABLE: nothing was done");
-        script.unknown(SCHEDULE, json!({"name": "f"}));
-        script.ok(CANCEL, "3", Value::Null);
-        for (revision, id) in [(10, "1"), (11, "2"), (12, "4")] {
-            fired(&mut script, revision, id, 2_005);
-        }
-        script.fail(CANCEL, "4", "TIMER_FIRED: too late");
-        at_end(&mut script, "1", "a", 2_005, "t");
-        at_end(&mut script, "2", "b", 2_005, "");
-        at_end(&mut script, "4", "d", 2_005, "");
-        script.info(FINAL, json!({"task": "t", "item": "a", "state": "succeeded"}));
-        script.info(CLOSING, json!({"complete": true}));
-        script.info(REACHED, json!({"revision": 20}));
-        script
-    }
-
-    #[test]
-    fn timers_that_keep_their_promise_are_valid() {
-        assert_eq!(judge(&good()), Outcome::Valid);
-    }
-
-    #[test]
-    fn every_class_of_broken_promise_is_found() {
-        let bad: [Lie; 14] = [
-            ("timers are never early", "early", |s| fired(s, 9, "1", 1_999)),
-            ("timers are never early", "early at the end", |s| {
-                at_end(s, "1", "a", 1_999, "t")
-            }),
-            ("timers are never early", "due at another time than was said", |s| {
-                s.ok(SCHEDULE, json!({"name": "g"}), json!({"id": "9", "due_at_ms": 1_000}));
-                at_end(s, "9", "g", 2_005, "");
-            }),
-            ("timers fire once", "twice", |s| fired(s, 15, "2", 2_100)),
-            ("timers fire once", "two tasks", |s| {
-                s.info(FINAL, json!({"task": "u", "item": "a", "state": "succeeded"}));
-            }),
-            ("cancelled timers never fire", "after the cancellation", |s| {
-                fired(s, 15, "3", 2_100)
-            }),
-            ("cancelled timers never fire", "cancelled and still there", |s| {
-                at_end(s, "3", "c", 0, "")
-            }),
-            ("cancelled timers never fire", "cancelled, and refused as fired", |s| {
-                s.fail(CANCEL, "3", "TIMER_FIRED: too late");
-            }),
-            ("refused timers never fire", "a refused one is there", |s| {
-                at_end(s, "9", "e", 2_005, "")
-            }),
-            ("refused timers never fire", "one that nobody asked for", |s| {
-                at_end(s, "9", "x", 2_005, "")
-            }),
-            ("timers fire once", "two of an unknown one", |s| {
-                at_end(s, "7", "f", 2_005, "");
-                at_end(s, "8", "f", 2_005, "");
-            }),
-            ("timers fire once", "its task is gone", |s| {
-                s.events_mut().retain(|event| event.op != FINAL);
-            }),
-            ("timers fire once", "never seen in the log", |s| {
-                s.events_mut()
-                    .retain(|event| !(event.op == SIGHT && event.value["subject"] == "2"));
-            }),
-            ("timers fire once", "gone", |s| {
-                s.events_mut()
-                    .retain(|event| !(event.op == TIMER && event.value["name"] == "b"))
-            }),
-        ];
-        refute(&good(), &bad, punctual);
-    }
-
-    #[test]
-    fn a_timer_that_is_still_pending_proves_nothing() {
-        let mut script = good();
-        script.ok(SCHEDULE, json!({"name": "g"}), json!({"id": "9", "due_at_ms": 2_000}));
-        at_end(&mut script, "9", "g", 0, "");
-        assert_eq!(judge(&script), Outcome::Unknown);
-    }
-}
+#[path = "timers_tests.rs"]
+mod tests;

@@ -149,6 +149,7 @@ fn watchers(history: &[Event]) -> BTreeMap<String, Watched> {
 /// Within a stretch events come in the order of the log, each once, and none from before the stretch.
 fn in_order(watchers: &BTreeMap<String, Watched>) -> Check {
     let mut findings = Findings::new("watches are in order").asking(&[CONTINUOUS]);
+    findings.needs("events");
     for (name, watched) in watchers {
         for (stretch, sights) in &watched.stretches {
             findings.count("events", sights.len());
@@ -179,6 +180,7 @@ fn in_order(watchers: &BTreeMap<String, Watched>) -> Check {
 /// the revision at which it arrived.
 fn without_gap(watchers: &BTreeMap<String, Watched>, log: &BTreeMap<Place, Sight>) -> Check {
     let mut findings = Findings::new("watches have no gap").asking(&[CONTINUOUS]);
+    findings.needs("compared");
     for (name, watched) in watchers {
         for (at, (stretch, sights)) in watched.stretches.iter().enumerate() {
             let seen: BTreeSet<Place> = sights.iter().map(|(_, s)| (s.revision, s.ordinal)).collect();
@@ -215,10 +217,12 @@ fn without_gap(watchers: &BTreeMap<String, Watched>, log: &BTreeMap<Place, Sight
 /// What stands at one place of the log is the same event to everybody, and the cluster's time does not go back along the log.
 fn alike(history: &[Event]) -> Check {
     let mut findings = Findings::new("watches agree");
+    findings.needs("compared");
     let mut first: BTreeMap<Place, (Sight, u64)> = BTreeMap::new();
     for (event, sight) in infos::<Sight>(history, SIGHT) {
         let place = (sight.revision, sight.ordinal);
-        let (known, at) = first.entry(place).or_insert_with(|| (sight.clone(), event.index));
+        let (known, at) = &*first.entry(place).or_insert_with(|| (sight.clone(), event.index));
+        findings.count("compared", usize::from(*at != event.index));
         if *known != sight {
             findings.violation(format!(
                 "{place:?} is {known:?} in event {at} and {sight:?} in event {}",
@@ -251,6 +255,7 @@ fn complete(history: &[Event], watchers: &BTreeMap<String, Watched>, log: &BTree
         findings.doubt("no watcher saw the whole log");
         return findings.finish("");
     }
+    findings.needs("tasks");
     let mut seen: BTreeMap<(&str, &str), usize> = BTreeMap::new();
     for sight in log.values() {
         *seen.entry((sight.kind.as_str(), sight.subject.as_str())).or_default() += 1;

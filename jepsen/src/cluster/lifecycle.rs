@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs::OpenOptions;
+use std::os::unix::process::ExitStatusExt as _;
 use std::process::{ExitStatus, Stdio};
 use std::sync::PoisonError;
 use std::time::Duration;
@@ -37,6 +38,10 @@ pub struct Ending {
     pub node: u64,
     /// How, in words: `exit code 70`, `signal 6`.
     pub how: String,
+    /// Its exit code, if it ended with one.
+    pub code: Option<i32>,
+    /// The signal that ended it, if one did that was not sent here.
+    pub signal: Option<i32>,
     /// The last lines of its log.
     pub log: String,
 }
@@ -204,13 +209,14 @@ impl Cluster {
             Some(mut leaving) => {
                 if let Some(status) = leaving.gone(STOP_WITHIN).await? {
                     if !status.success() {
-                        self.note(id, format!("{} after SIGTERM", described(status)));
+                        self.note(id, format!("{} after SIGTERM", described(status)), Some(status));
                     }
                     return Ok(Some(status));
                 }
                 self.note(
                     id,
                     format!("killed, because it did not end within {STOP_WITHIN:?} after SIGTERM"),
+                    None,
                 );
                 leaving.killed().await.map(Some)
             }
@@ -294,11 +300,13 @@ impl Cluster {
         self.endings.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Strikes out the unasked ends of a node: a nemesis that damages a disk expects its node to stop.
-    pub fn forgive(&self, id: u64) -> Vec<Ending> {
+    /// Strikes out those unasked ends of a node that are `excused`: a nemesis that damages a disk expects its node to stop.
+    pub fn forgive(&self, id: u64, excused: impl Fn(&Ending) -> bool) -> Vec<Ending> {
         self.reap();
         let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
-        endings.extract_if(.., |ending| ending.node == id).collect()
+        endings
+            .extract_if(.., |ending| ending.node == id && excused(ending))
+            .collect()
     }
 
     /// Takes note of processes that have ended.
@@ -310,15 +318,22 @@ impl Cluster {
                 .collect()
         };
         for (node, status) in ended {
-            self.note(node, described(status));
+            self.note(node, described(status), Some(status));
         }
     }
 
-    fn note(&self, node: u64, how: String) {
+    /// `status` is `None` where it was ended from here.
+    fn note(&self, node: u64, how: String, status: Option<ExitStatus>) {
         tracing::info!(node, how, "a node ended as nobody asked it to");
         let log = self.log_end(node);
         let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
-        endings.push(Ending { node, how, log });
+        endings.push(Ending {
+            node,
+            how,
+            code: status.and_then(|status| status.code()),
+            signal: status.and_then(|status| status.signal()),
+            log,
+        });
     }
 
     /// Takes back everything that was done to network, processes, clocks and disks, except damage, and starts what does not run.

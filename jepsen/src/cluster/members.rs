@@ -124,6 +124,7 @@ impl Cluster {
                     self.retire(id, None).await?;
                     Err(error)
                 }
+                // Nobody can say: who asks later ends what does not belong to the cluster.
                 _ => Err(error),
             },
         }

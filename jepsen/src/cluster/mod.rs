@@ -12,6 +12,7 @@
 //! - [`net`]: the network between them; [`clock`]: their clocks.
 //! - `lifecycle`: starts, kills, pauses, ends and restarts nodes; `keeper` and `process` are the processes themselves.
 //! - `setup`: keys and configuration. `members`: adds, removes and replaces nodes; `view`: what the nodes say about the cluster, and whether they agree.
+//! - `machine`: what this machine does to a cluster although no fault was meant to.
 //!
 //! Only processes that were started here are ever signalled, by their process id, and only until their end has been taken note of. Nothing
 //! outlives the [`Cluster`]: its processes ask the kernel to die with it, and what it makes on the machine (namespaces, mounts) goes when it
@@ -20,6 +21,7 @@
 pub mod clock;
 mod keeper;
 mod lifecycle;
+mod machine;
 mod members;
 pub mod net;
 mod process;

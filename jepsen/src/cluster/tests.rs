@@ -212,7 +212,8 @@ async fn an_end_that_nobody_asked_for_is_reported_and_nothing_outlives_the_clust
         (endings[0].node, endings[0].how.as_str(), endings.len()),
         (2, "signal 6", 1)
     );
-    assert_eq!(cluster.forgive(2).len(), 1);
+    assert!(cluster.forgive(2, |_| false).is_empty() && cluster.forgive(1, |_| true).is_empty());
+    assert_eq!(cluster.forgive(2, |ending| ending.signal == Some(6)).len(), 1);
     assert!(cluster.endings().is_empty());
     assert_eq!(cluster.terminate(3).await.unwrap().unwrap().code(), Some(0));
     assert!(cluster.terminate(3).await.unwrap().is_none());
@@ -227,13 +228,32 @@ async fn an_end_that_nobody_asked_for_is_reported_and_nothing_outlives_the_clust
     );
 }
 
+#[tokio::test]
+async fn a_node_that_was_killed_from_outside_is_the_machines_doing() {
+    let dir = tempfile::tempdir().unwrap();
+    let cluster = three(&dir).await;
+    cluster.kill(&[1]).await.unwrap();
+    assert_eq!(cluster.machine_failure(), None, "killed from here");
+    let pid = nix::unistd::Pid::from_raw(cluster.pid(2).unwrap().try_into().unwrap());
+    nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGKILL).unwrap();
+    let end = Instant::now() + LONG;
+    while cluster.running().contains(&2) {
+        assert!(Instant::now() < end, "node 2 does not end");
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let failure = cluster.machine_failure().unwrap();
+    assert!(failure.contains("node 2 was killed from outside"), "{failure}");
+}
+
 /// A nemesis strikes and is healed twice, with its seed; the cluster is whole afterwards.
 async fn strike(cluster: &Cluster, name: &str, seed: u64) {
     let rng = &mut StdRng::seed_from_u64(seed);
     let mut nemesis = nemesis::named(name).unwrap();
     let healed = nemesis.heal(cluster).await.unwrap();
     println!("{name}, nothing to heal: {healed}");
-    println!("{name}: {}", nemesis.inject(cluster, rng).await.unwrap());
+    let injected = nemesis.inject(cluster, rng).await.unwrap();
+    assert!(injected.made, "{name}: {}", injected.what);
+    println!("{name}: {}", injected.what);
     println!("{name}, healed: {}", nemesis.heal(cluster).await.unwrap());
     println!("{name}, healed again: {}", nemesis.heal(cluster).await.unwrap());
     assert!(cluster.net().cuts().is_empty() && cluster.net().slows().is_empty());
@@ -250,6 +270,7 @@ async fn every_nemesis_of_network_and_processes_heals_what_it_did() {
         ("kill", 2),
         ("pause", 3),
         ("slow", 4),
+        ("client-links", 7),
         ("transfer", 5),
         ("restart", 6),
     ] {
@@ -273,7 +294,9 @@ async fn a_follower_that_was_away_for_long_gets_a_snapshot() {
     let cluster = three(&dir).await;
     let mut nemesis = nemesis::named("snapshot").unwrap();
     let rng = &mut StdRng::seed_from_u64(1);
-    let killed = nemesis.inject(&cluster, rng).await.unwrap()["killed"].as_u64().unwrap();
+    let killed = nemesis.inject(&cluster, rng).await.unwrap().what["killed"]
+        .as_u64()
+        .unwrap();
     // One after the other: each is a log entry of its own.
     let client = cluster.client(&cluster.running()).unwrap();
     for _ in 0..600 {

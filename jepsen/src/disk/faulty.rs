@@ -162,6 +162,19 @@ impl FaultyDisk {
         self.volume.faults.struck()
     }
 
+    /// Why the disk cannot be believed any more, if so: the folder beneath it failed, or nothing answers the kernel. No fault was meant to do
+    /// that, so what processes made of it proves nothing.
+    pub fn machine_failure(&self) -> Option<String> {
+        let unserved = || {
+            let session = self.session.as_ref()?;
+            session
+                .guard
+                .is_finished()
+                .then(|| format!("{} is not served any more", self.point.display()))
+        };
+        self.volume.beneath.failure().or_else(unserved)
+    }
+
     /// Copies the files that fit a pattern, for [`Damage::OldChunk`]. Returns how many.
     ///
     /// # Errors

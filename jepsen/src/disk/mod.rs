@@ -30,6 +30,7 @@
 //! the next harness mounts a disk or calls [`sweep`]. The names of the files are lost with the harness; their bytes are in `.objects`.
 
 mod adopt;
+mod beneath;
 mod content;
 mod cut;
 mod damage;

@@ -24,13 +24,16 @@ const KIND: &str = "fuse.tarn-disk";
 /// A sentence for people that says what is missing.
 pub fn available() -> Result<(), String> {
     if !Path::new(DEVICE).exists() {
-        return Err(format!("{DEVICE} is missing: faults of disks are skipped"));
+        return Err(format!(
+            "{DEVICE} is missing, and without it no disk can be made to fail"
+        ));
     }
     if !nix::unistd::geteuid().is_root() {
-        return Err("mounting needs root: faults of disks are skipped".to_owned());
+        return Err("disks that can be made to fail need root, to mount them".to_owned());
     }
     // The rest depends on the kernel and on what a container may do: only a try tells.
-    try_mount().map_err(|error| format!("a file system cannot be mounted here ({error}): faults of disks are skipped"))
+    try_mount()
+        .map_err(|error| format!("no disk can be made to fail, because a file system cannot be mounted here: {error}"))
 }
 
 fn try_mount() -> io::Result<()> {

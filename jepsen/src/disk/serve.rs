@@ -80,8 +80,11 @@ impl Served {
             libc::SEEK_HOLE => Whence::SeekHole,
             _ => return Err(Errno::EINVAL),
         };
-        let backing = self.0.handle(handle)?.file()?.content().backing()?;
-        lseek64(&*backing, offset, whence).map_err(|error| Errno::from_i32(error as i32))
+        let backing = self.0.backing(handle)?;
+        let found = lseek64(&*backing, offset, whence);
+        self.0
+            .beneath
+            .answered(format_args!("looking for data"), found.map_err(Into::into))
     }
 }
 
@@ -339,9 +342,14 @@ impl Filesystem for Served {
     }
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
-        let backing = match nix::sys::statvfs::statvfs(self.0.objects()) {
+        let backing = nix::sys::statvfs::statvfs(self.0.objects()).map_err(Into::into);
+        let backing = match self
+            .0
+            .beneath
+            .answered(format_args!("asking for the room left"), backing)
+        {
             Ok(backing) => backing,
-            Err(error) => return reply.error(Errno::from_i32(error as i32)),
+            Err(error) => return reply.error(error),
         };
         let size = backing.fragment_size();
         let free = self

@@ -2,6 +2,8 @@
 
 use std::collections::HashMap;
 use std::ffi::{OsStr, OsString};
+use std::fs::File;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
@@ -10,6 +12,7 @@ use std::time::SystemTime;
 use fuser::{Errno, FileType};
 use nix::fcntl::{FallocateFlags, fallocate};
 
+use super::beneath::Beneath;
 use super::content::Content;
 use super::faults::{Faults, Operation};
 use super::names::{Body, Maker, Names, backing_file};
@@ -30,6 +33,7 @@ pub(super) struct Volume {
     /// Held by whoever opens a file or changes names, and alone by whoever cuts the power.
     power: RwLock<()>,
     pub(super) faults: Faults,
+    pub(super) beneath: Beneath,
 }
 
 /// What a process has open.
@@ -72,6 +76,7 @@ impl Volume {
             closed: AtomicBool::new(false),
             power: RwLock::default(),
             faults: Faults::default(),
+            beneath: Beneath::default(),
         }
     }
 
@@ -111,8 +116,9 @@ impl Volume {
         let _powered = self.powered();
         let names = self.names();
         let content = names.content(id)?;
-        content.open()?;
         let path = names.path(id);
+        self.beneath
+            .answered(format_args!("opening {}", path.display()), content.open())?;
         drop(names);
         Ok(self.hold(Handle::File(OpenFile {
             id,
@@ -134,7 +140,11 @@ impl Volume {
             Err(error) => return Err(error),
         }
         let path = backing_file(&self.objects, names.next_id());
-        let content = Arc::new(Content::create(path)?);
+        let created = Content::create(path);
+        let content = Arc::new(
+            self.beneath
+                .answered(format_args!("creating {}", name.display()), created)?,
+        );
         names
             .create(folder, name, Body::File(Arc::clone(&content)), maker)
             .inspect_err(|_| {
@@ -156,7 +166,14 @@ impl Volume {
         let mut names = self.names();
         let answer = change(&mut names);
         self.faults.give_room(names.take_freed());
-        answer
+        // Names are kept in memory: what fails like a disk is the removal of a backing file.
+        answer.or_else(|error| match error.code() {
+            code @ (libc::EIO | libc::EROFS | libc::ENOSPC) => {
+                let failed = Err(io::Error::from_raw_os_error(code));
+                self.beneath.answered(format_args!("removing a file"), failed)
+            }
+            _ => Err(error),
+        })
     }
 
     pub(super) fn open_folder(&self, id: u64) -> Answer<u64> {
@@ -199,7 +216,9 @@ impl Volume {
         if self.faults.fails(Operation::Read, &file.path) {
             return Err(Errno::EIO);
         }
-        Ok(file.content.read(at, len as usize)?)
+        let read = file.content.read(at, len as usize);
+        self.beneath
+            .answered(format_args!("reading {}", file.path.display()), read)
     }
 
     /// Writes as much as there is room for, and returns how much that was.
@@ -217,7 +236,9 @@ impl Volume {
         }
         let data = &data[..usize::try_from(granted - at).unwrap_or(usize::MAX).min(data.len())];
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        file.content.write(serial, at, data)?;
+        let written = file.content.write(serial, at, data);
+        self.beneath
+            .answered(format_args!("writing {}", file.path.display()), written)?;
         if file.synchronous {
             self.sync_file(file)?;
         }
@@ -264,24 +285,40 @@ impl Volume {
                 return Err(Errno::ENOSPC);
             }
             let (at, len) = (offset(at)?, offset(len)?);
-            fallocate(&*file.content.backing()?, FallocateFlags::FALLOC_FL_KEEP_SIZE, at, len)
-                .map_err(|error| Errno::from_i32(error as i32))?;
+            let reserve = |backing: Arc<File>| fallocate(&*backing, FallocateFlags::FALLOC_FL_KEEP_SIZE, at, len);
+            let reserved = file.content.backing().and_then(|backing| Ok(reserve(backing)?));
+            self.beneath
+                .answered(format_args!("reserving {}", file.path.display()), reserved)?;
             file.content.reserve(end);
-            if !keep_size && end > file.content.facts().size {
-                file.content.resize(end)?;
-            }
-            return Ok(());
+            return self.grow(file, end, keep_size);
         }
         let zeroing = FallocateFlags::FALLOC_FL_PUNCH_HOLE | FallocateFlags::FALLOC_FL_ZERO_RANGE;
         if !(mode - FallocateFlags::FALLOC_FL_KEEP_SIZE - zeroing).is_empty() {
             return Err(Errno::EOPNOTSUPP);
         }
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
-        file.content.zero(serial, at..end)?;
-        if !keep_size && end > file.content.facts().size {
-            file.content.resize(end)?;
+        let zeroed = file.content.zero(serial, at..end);
+        self.beneath
+            .answered(format_args!("writing {}", file.path.display()), zeroed)?;
+        self.grow(file, end, keep_size)
+    }
+
+    /// Makes a file as long as what was reserved in it, if it is to be and is not.
+    fn grow(&self, file: &OpenFile, end: u64, keep_size: bool) -> Answer<()> {
+        if keep_size || end <= file.content.facts().size {
+            return Ok(());
         }
-        Ok(())
+        let grown = file.content.resize(end);
+        self.beneath
+            .answered(format_args!("resizing {}", file.path.display()), grown)
+    }
+
+    /// The backing file of what is open here, to ask it where it has data.
+    pub(super) fn backing(&self, handle: u64) -> Answer<Arc<File>> {
+        let handle = self.handle(handle)?;
+        let file = handle.file()?;
+        self.beneath
+            .answered(format_args!("opening {}", file.path.display()), file.content.backing())
     }
 
     pub(super) fn change(&self, id: u64, change: &Change) -> Answer<()> {
@@ -314,7 +351,8 @@ impl Volume {
             return Err(Errno::EIO);
         }
         let before = content.facts().allocated;
-        content.resize(size)?;
+        self.beneath
+            .answered(format_args!("resizing {}", path.display()), content.resize(size))?;
         self.faults.give_room(before.saturating_sub(content.facts().allocated));
         Ok(())
     }
@@ -360,12 +398,6 @@ impl Handle {
             Self::File(file) => Ok(file),
             Self::Folder(_) => Err(Errno::EISDIR),
         }
-    }
-}
-
-impl OpenFile {
-    pub(super) fn content(&self) -> &Content {
-        &self.content
     }
 }
 

@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
 
 use super::target::{Size, drawn};
-use super::{Need, Nemesis, Rhythm};
+use super::{Injected, Need, Nemesis, Rhythm};
 use crate::cluster::{ClockFaults, Cluster};
 
 /// How clocks go wrong.
@@ -65,7 +65,7 @@ impl Nemesis for WrongClock {
         }
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let ways = [Way::Jump, Way::Strobe, Way::Drift];
         let way = self.way.or_else(|| ways.choose(rng).copied()).unwrap_or(Way::Jump);
         let size = Size::drawn(rng);
@@ -78,10 +78,16 @@ impl Nemesis for WrongClock {
                 for (id, milliseconds) in &jumps {
                     cluster.clock(*id)?.jump(*milliseconds)?;
                 }
-                Ok(json!({ "size": size, "jumped_ms": jumps }))
+                let what = json!({ "size": size, "jumped_ms": jumps });
+                Ok(Injected::when(!jumps.is_empty(), what))
             }
             Way::Strobe => {
-                let far = if forward_only { 0 } else { jump(rng, true) };
+                if forward_only {
+                    return Ok(Injected::nothing(
+                        "a clock that only goes forward does not go back and forth",
+                    ));
+                }
+                let far = jump(rng, true);
                 for nth in 0..STROBE.0 {
                     let milliseconds = if nth % 2 == 0 { far } else { -far };
                     for id in &targets {
@@ -89,7 +95,8 @@ impl Nemesis for WrongClock {
                     }
                     tokio::time::sleep(STROBE.1).await;
                 }
-                Ok(json!({ "size": size, "strobed_ms": far, "nodes": targets }))
+                let what = json!({ "size": size, "strobed_ms": far, "nodes": targets });
+                Ok(Injected::when(!targets.is_empty(), what))
             }
             Way::Drift => {
                 let least = if forward_only { 0.0 } else { -DRIFT };
@@ -100,7 +107,8 @@ impl Nemesis for WrongClock {
                 for (id, rate) in &rates {
                     cluster.clock(*id)?.rate(*rate)?;
                 }
-                Ok(json!({ "size": size, "rates": rates }))
+                let what = json!({ "size": size, "rates": rates });
+                Ok(Injected::when(!rates.is_empty(), what))
             }
         }
     }

@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use super::target::{Size, drawn};
-use super::{Nemesis, Rhythm};
+use super::{Injected, Nemesis, Rhythm};
 use crate::cluster::Cluster;
 
 /// Kills nodes with SIGKILL, and starts them again.
@@ -44,12 +44,13 @@ impl Nemesis for Kill {
         }
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let size = self.size.unwrap_or_else(|| Size::drawn(rng));
         let targets = drawn(size, cluster, rng).await;
         self.killed.extend(&targets);
         let killed = cluster.kill(&targets).await?;
-        Ok(json!({ "size": size, "killed": killed }))
+        let what = json!({ "size": size, "killed": killed });
+        Ok(Injected::when(!killed.is_empty(), what))
     }
 
     async fn heal(&mut self, cluster: &Cluster) -> Result<Value> {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::target::active;
-use super::{Need, Nemesis, Rhythm, told};
+use super::{Injected, Need, Nemesis, Rhythm, told};
 use crate::cluster::Cluster;
 
 /// The most voters that a cluster has, and the most nodes that this nemesis adds beyond those that it began with.
@@ -34,7 +34,7 @@ impl Nemesis for Membership {
         "membership"
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         self.changed = true;
         let (base, now) = (cluster.options().nodes, cluster.ids().len());
         let room = now < (base + MORE).min(VOTERS_MAX);
@@ -45,7 +45,7 @@ impl Nemesis for Membership {
             _ if room => {
                 let added = add(cluster).await;
                 let removed = remove(cluster, any(cluster, rng)).await;
-                json!({ "swap": [added, removed] })
+                Injected::steps("swap", vec![added, removed])
             }
             _ => remove(cluster, any(cluster, rng)).await,
         };
@@ -78,7 +78,7 @@ impl Nemesis for Membership {
     }
 
     fn needs(&self) -> &'static [Need] {
-        &[Need::SeveralNodes]
+        &[Need::Nodes(2)]
     }
 }
 
@@ -107,27 +107,32 @@ async fn step_back(cluster: &Cluster) -> Result<Value> {
     }
 }
 
-async fn add(cluster: &Cluster) -> Value {
-    json!({ "add": told(cluster.add().await.map(|id| json!(id))) })
+async fn add(cluster: &Cluster) -> Injected {
+    let added = cluster.add().await;
+    Injected::when(added.is_ok(), json!({ "add": told(added.map(|id| json!(id))) }))
 }
 
-async fn remove(cluster: &Cluster, id: Option<u64>) -> Value {
+async fn remove(cluster: &Cluster, id: Option<u64>) -> Injected {
     let Some(id) = id else {
-        return json!({ "skipped": "no node runs" });
+        return Injected::nothing("no node runs");
     };
-    json!({ "remove": id, "result": told(cluster.remove(id).await.map(|()| json!("removed"))) })
+    let removed = cluster.remove(id).await;
+    let what = |removed| json!({ "remove": id, "result": removed });
+    Injected::when(removed.is_ok(), what(told(removed.map(|()| json!("removed")))))
 }
 
 /// Kills a node for good, and puts another in its place.
-async fn replace(cluster: &Cluster, rng: &mut StdRng) -> Value {
+async fn replace(cluster: &Cluster, rng: &mut StdRng) -> Injected {
     let Some(id) = any(cluster, rng) else {
-        return json!({ "skipped": "no node runs" });
+        return Injected::nothing("no node runs");
     };
-    let replaced = match cluster.kill(&[id]).await {
-        Ok(_) => cluster.replace(id).await.map(|new| json!(new)),
-        Err(error) => Err(error),
+    let (made, replaced) = match cluster.kill(&[id]).await {
+        // A death is a fault, whoever comes afterwards.
+        Ok(killed) => (!killed.is_empty(), cluster.replace(id).await.map(|new| json!(new))),
+        Err(error) => (false, Err(error)),
     };
-    json!({ "replace": id, "by": told(replaced) })
+    let made = made || replaced.is_ok();
+    Injected::when(made, json!({ "replace": id, "by": told(replaced) }))
 }
 
 /// A node that runs, the leader as likely as any.

@@ -4,10 +4,11 @@
 //! killed the others leave alone, and each takes back only what it did itself. What the cluster refuses because of the other faults (a
 //! removal without a majority, say) is part of what was done, told in words, and no error; errors are failures of the harness.
 //!
-//! - [`partition`], [`slow`]: the network. - [`kill`], [`pause`], [`restart`], [`upgrade`]: processes. - [`clock`]: time.
+//! - [`partition`], [`slow`], [`client_links`]: the network. - [`kill`], [`pause`], [`restart`], [`upgrade`]: processes. - [`clock`]: time.
 //! - [`disk`]: what the nodes have written. - [`membership`], [`transfer`], [`snapshot`]: what the cluster itself does while it is attacked.
 //! - `target`: whom it hits.
 
+pub mod client_links;
 pub mod clock;
 pub mod disk;
 pub mod kill;
@@ -59,8 +60,36 @@ pub enum Need {
     Disks,
     /// A second build of tarn.
     NextBuild,
-    /// More than one node.
-    SeveralNodes,
+    /// At least so many nodes.
+    Nodes(usize),
+}
+
+/// What a nemesis did when it was asked to strike.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Injected {
+    /// Whether it did any harm: it may have found nobody to hit, or the cluster may have refused.
+    pub made: bool,
+    /// What it did, or why nothing.
+    pub what: Value,
+}
+
+impl Injected {
+    /// What was done, if anything was.
+    fn when(made: bool, what: Value) -> Self {
+        Self { made, what }
+    }
+
+    /// Nothing was done, for this reason.
+    fn nothing(reason: &str) -> Self {
+        Self::when(false, serde_json::json!({ "skipped": reason }))
+    }
+
+    /// Several steps: something was done if one of them did something.
+    fn steps(name: &str, steps: Vec<Self>) -> Self {
+        let made = steps.iter().any(|step| step.made);
+        let what: Vec<Value> = steps.into_iter().map(|step| step.what).collect();
+        Self::when(made, serde_json::json!({ name: what }))
+    }
 }
 
 /// One kind of fault.
@@ -69,11 +98,11 @@ pub trait Nemesis: Send {
     /// The name on the command line.
     fn name(&self) -> &'static str;
 
-    /// Does the harm, with targets drawn from `rng`, and says what was done.
+    /// Does the harm, with targets drawn from `rng`, and says what was done, and whether anything was.
     ///
     /// # Errors
     /// If it could not be done: a failure of the harness.
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value>;
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected>;
 
     /// Takes the harm back, and says what was done. Called after every [`Nemesis::inject`], also after one that failed; does nothing if there
     /// is nothing to take back.
@@ -106,7 +135,7 @@ const TABLE: &[(&str, &str, Make)] = &[
     }),
     (
         "partition-ring",
-        "each node sees a majority, and no two see the same one; needs five nodes to differ from nothing",
+        "each node sees a majority, and no two see the same one; needs five nodes",
         || Box::new(partition::Partition::always(partition::Shape::Ring)),
     ),
     (
@@ -161,6 +190,11 @@ const TABLE: &[(&str, &str, Make)] = &[
         "slow",
         "links are late, uneven, lossy, narrow or break now and then",
         || Box::new(slow::SlowLinks::default()),
+    ),
+    (
+        "client-links",
+        "links between clients and one node or a minority are cut one way or both ways, or slow",
+        || Box::new(client_links::ClientLinks::default()),
     ),
     (
         "membership",
@@ -227,6 +261,7 @@ const MIXED: &[&str] = &[
     "pause",
     "clock",
     "slow",
+    "client-links",
     "membership",
     "transfer",
     "snapshot",
@@ -272,8 +307,11 @@ impl Need {
             Self::NextBuild if options.tarn_next.is_none() => {
                 Some("there is no second build of tarn: name one with --tarn-next".to_owned())
             }
-            Self::SeveralNodes if options.nodes < 2 => Some("it needs more than one node".to_owned()),
-            Self::NextBuild | Self::SeveralNodes => None,
+            Self::Nodes(least) if options.nodes < least => Some(format!(
+                "it needs at least {least} nodes, and the cluster has {}: say --nodes {least}",
+                options.nodes
+            )),
+            Self::NextBuild | Self::Nodes(_) => None,
         }
     }
 }
@@ -314,5 +352,32 @@ mod tests {
         let single = ClusterOptions { nodes: 1, ..options };
         assert!(unmet(named("partition").unwrap().as_ref(), &single).is_some());
         assert_eq!(unmet(named("kill").unwrap().as_ref(), &single), None);
+        let ring = named("partition-ring").unwrap();
+        let reason = unmet(
+            ring.as_ref(),
+            &ClusterOptions {
+                nodes: 3,
+                ..single.clone()
+            },
+        )
+        .unwrap();
+        assert!(
+            reason.contains("partition-ring: ") && reason.contains("--nodes 5"),
+            "{reason}"
+        );
+        assert_eq!(unmet(ring.as_ref(), &ClusterOptions { nodes: 5, ..single }), None);
+    }
+
+    #[test]
+    fn steps_that_all_did_nothing_are_no_fault() {
+        let step = |made| Injected::when(made, serde_json::json!({ "node": 1 }));
+        assert!(Injected::steps("restarts", vec![step(false), step(true)]).made);
+        assert!(!Injected::steps("restarts", vec![step(false)]).made);
+        assert!(!Injected::steps("restarts", Vec::new()).made);
+        let nothing = Injected::nothing("no node runs");
+        assert_eq!(
+            (nothing.made, &nothing.what["skipped"]),
+            (false, &serde_json::json!("no node runs"))
+        );
     }
 }

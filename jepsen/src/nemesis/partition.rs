@@ -9,7 +9,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use super::target::halves;
-use super::{Need, Nemesis, Rhythm};
+use super::{Injected, Need, Nemesis, Rhythm};
 use crate::cluster::Cluster;
 use crate::cluster::net::{Link, between};
 
@@ -88,19 +88,25 @@ impl Nemesis for Partition {
         }
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let ids = cluster.ids();
         let shapes: Vec<Shape> = SHAPES.into_iter().filter(|shape| ids.len() >= shape.least()).collect();
         let shape = self
             .shape
             .or_else(|| shapes.choose(rng).copied())
             .unwrap_or(Shape::Halves);
+        if shape == Shape::Ring && !shapes.contains(&shape) {
+            return Ok(Injected::nothing(
+                "a ring needs five nodes, and some were removed meanwhile",
+            ));
+        }
         let leader = cluster.leader().await;
         let links = links(shape, ids, leader, rng);
         // Noted first: what is cut only in part is made whole too.
         self.cut.extend(&links);
         cluster.net().cut(&links)?;
-        Ok(json!({ "shape": shape, "leader": leader, "cut": told(&links) }))
+        let what = json!({ "shape": shape, "leader": leader, "cut": told(&links) });
+        Ok(Injected::when(!links.is_empty(), what))
     }
 
     async fn heal(&mut self, cluster: &Cluster) -> Result<Value> {
@@ -114,7 +120,10 @@ impl Nemesis for Partition {
     }
 
     fn needs(&self) -> &'static [Need] {
-        &[Need::SeveralNodes]
+        match self.shape {
+            Some(Shape::Ring) => &[Need::Nodes(5)],
+            _ => &[Need::Nodes(2)],
+        }
     }
 }
 

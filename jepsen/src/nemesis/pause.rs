@@ -6,7 +6,7 @@ use rand::rngs::StdRng;
 use serde_json::{Value, json};
 
 use super::target::{Size, drawn};
-use super::{Nemesis, Rhythm};
+use super::{Injected, Nemesis, Rhythm};
 use crate::cluster::Cluster;
 
 /// Pauses nodes with SIGSTOP, and lets them go on.
@@ -42,12 +42,13 @@ impl Nemesis for Pause {
         }
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let size = self.size.unwrap_or_else(|| Size::drawn(rng));
         let targets = drawn(size, cluster, rng).await;
         let paused = cluster.pause(&targets)?;
         self.paused.extend(&paused);
-        Ok(json!({ "size": size, "paused": paused }))
+        let what = json!({ "size": size, "paused": paused });
+        Ok(Injected::when(!paused.is_empty(), what))
     }
 
     async fn heal(&mut self, cluster: &Cluster) -> Result<Value> {

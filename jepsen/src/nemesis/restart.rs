@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::target::active;
-use super::{Nemesis, Rhythm};
+use super::{Injected, Nemesis, Rhythm};
 use crate::cluster::{Build, Cluster};
 
 /// How long the next node waits for the one before it to be back. With other faults at work it may never be.
@@ -27,7 +27,7 @@ impl Nemesis for Rolling {
         "restart"
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let mut nodes = active(cluster);
         nodes.shuffle(rng);
         let mut restarts = Vec::new();
@@ -35,7 +35,7 @@ impl Nemesis for Rolling {
             let build = cluster.build(id)?;
             restarts.push(roll(cluster, id, build).await?);
         }
-        Ok(json!({ "restarts": restarts }))
+        Ok(Injected::steps("restarts", restarts))
     }
 
     async fn heal(&mut self, _cluster: &Cluster) -> Result<Value> {
@@ -48,13 +48,13 @@ impl Nemesis for Rolling {
 }
 
 /// Restarts one node with this build if it runs and is not paused, and waits a while until it follows a leader again.
-pub(super) async fn roll(cluster: &Cluster, id: u64, build: Build) -> Result<Value> {
+pub(super) async fn roll(cluster: &Cluster, id: u64, build: Build) -> Result<Injected> {
     if !active(cluster).contains(&id) {
-        return Ok(json!({ "node": id, "skipped": "it does not run" }));
+        return Ok(untouched(id, "it does not run"));
     }
     let start = Instant::now();
     if !cluster.restart_as(id, build).await? {
-        return Ok(json!({ "node": id, "skipped": "another fault ended or started it meanwhile" }));
+        return Ok(untouched(id, "another fault ended or started it meanwhile"));
     }
     let down = start.elapsed();
     let mut back = false;
@@ -63,10 +63,15 @@ pub(super) async fn roll(cluster: &Cluster, id: u64, build: Build) -> Result<Val
         back = cluster.status(id).await.is_ok_and(|status| status.leader_id != 0);
     }
     let milliseconds = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
-    Ok(json!({
+    let what = json!({
         "node": id,
         "build": build,
         "ended_after_ms": milliseconds(down),
         "back_after_ms": back.then(|| milliseconds(start.elapsed())),
-    }))
+    });
+    Ok(Injected::when(true, what))
+}
+
+fn untouched(id: u64, reason: &str) -> Injected {
+    Injected::when(false, json!({ "node": id, "skipped": reason }))
 }

@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
 
 use super::target::{Size, drawn};
-use super::{Need, Nemesis, Rhythm};
+use super::{Injected, Need, Nemesis, Rhythm};
 use crate::cluster::Cluster;
 use crate::cluster::net::{Link, Slowness, between};
 
@@ -26,7 +26,7 @@ impl Nemesis for SlowLinks {
         "slow"
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let size = [Size::Leader, Size::One, Size::Minority, Size::All]
             .choose(rng)
             .copied()
@@ -41,7 +41,9 @@ impl Nemesis for SlowLinks {
         links.retain(|(from, _)| both_ways || targets.contains(from));
         self.slowed.extend(&links);
         cluster.net().slow(&links, slowness)?;
-        Ok(json!({ "size": size, "nodes": targets, "both_ways": both_ways, "kind": kind, "slowness": slowness }))
+        let what =
+            json!({ "size": size, "nodes": targets, "both_ways": both_ways, "kind": kind, "slowness": slowness });
+        Ok(Injected::when(!links.is_empty(), what))
     }
 
     async fn heal(&mut self, cluster: &Cluster) -> Result<Value> {
@@ -55,12 +57,12 @@ impl Nemesis for SlowLinks {
     }
 
     fn needs(&self) -> &'static [Need] {
-        &[Need::SeveralNodes]
+        &[Need::Nodes(2)]
     }
 }
 
 /// How slow: another continent, a bad radio link, a full line, a middlebox that forgets connections.
-fn slowness(rng: &mut StdRng) -> (&'static str, Slowness) {
+pub(super) fn slowness(rng: &mut StdRng) -> (&'static str, Slowness) {
     let ms = Duration::from_millis;
     let whole = Slowness::late(Duration::ZERO, Duration::ZERO);
     match rng.random_range(0..5) {

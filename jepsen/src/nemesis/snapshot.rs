@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 use tokio::time::Instant;
 
 use super::target::active;
-use super::{Need, Nemesis, Rhythm};
+use super::{Injected, Need, Nemesis, Rhythm};
 use crate::cluster::Cluster;
 
 /// How long a follower is kept dead in wait for a snapshot beyond its log. Without load there is none.
@@ -33,16 +33,17 @@ impl Nemesis for Snapshot {
         "snapshot"
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let leader = cluster.leader().await;
         let followers: Vec<u64> = active(cluster).into_iter().filter(|id| Some(*id) != leader).collect();
         let Some(id) = followers.choose(rng).copied() else {
-            return Ok(json!({ "skipped": "no follower runs" }));
+            return Ok(Injected::nothing("no follower runs"));
         };
         let log = cluster.status(id).await.map_or(0, |status| status.last_log_index);
         self.away = Some((id, log));
-        cluster.kill(&[id]).await?;
-        Ok(json!({ "killed": id, "last_log_index": log }))
+        let killed = cluster.kill(&[id]).await?;
+        let what = json!({ "killed": id, "last_log_index": log });
+        Ok(Injected::when(!killed.is_empty(), what))
     }
 
     async fn heal(&mut self, cluster: &Cluster) -> Result<Value> {
@@ -66,7 +67,7 @@ impl Nemesis for Snapshot {
     }
 
     fn needs(&self) -> &'static [Need] {
-        &[Need::SeveralNodes]
+        &[Need::Nodes(2)]
     }
 }
 

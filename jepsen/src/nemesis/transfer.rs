@@ -10,7 +10,7 @@ use rand::seq::IndexedRandom as _;
 use serde_json::{Value, json};
 
 use super::target::active;
-use super::{Need, Nemesis, Rhythm};
+use super::{Injected, Need, Nemesis, Rhythm};
 use crate::cluster::Cluster;
 
 /// Limit on one transfer.
@@ -25,7 +25,7 @@ impl Nemesis for Transfer {
         "transfer"
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let mut transfers = Vec::new();
         for _ in 0..rng.random_range(1..=3) {
             let nodes = active(cluster);
@@ -44,10 +44,11 @@ impl Nemesis for Transfer {
                     .await
                     .map_err(Into::into),
             };
+            let made = asked.is_ok();
             let result = super::told(asked.map(|leader| json!(leader)));
-            transfers.push(json!({ "to": target, "leader": result }));
+            transfers.push(Injected::when(made, json!({ "to": target, "leader": result })));
         }
-        Ok(json!({ "transfers": transfers }))
+        Ok(Injected::steps("transfers", transfers))
     }
 
     async fn heal(&mut self, _cluster: &Cluster) -> Result<Value> {
@@ -59,6 +60,6 @@ impl Nemesis for Transfer {
     }
 
     fn needs(&self) -> &'static [Need] {
-        &[Need::SeveralNodes]
+        &[Need::Nodes(2)]
     }
 }

@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::restart::roll;
 use super::target::active;
-use super::{Need, Nemesis, Rhythm};
+use super::{Injected, Need, Nemesis, Rhythm};
 use crate::cluster::{Build, Cluster};
 
 /// Starts nodes with the second build one after the other, all of them or some, and later with the first one again. The machine version is not
@@ -25,7 +25,7 @@ impl Nemesis for Upgrade {
         "upgrade"
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let mut nodes = active(cluster);
         nodes.shuffle(rng);
         // Half the time it stops midway: old and new nodes have to live together.
@@ -37,7 +37,7 @@ impl Nemesis for Upgrade {
             self.upgraded.push(id);
             upgrades.push(roll(cluster, id, Build::Next).await?);
         }
-        Ok(json!({ "upgrades": upgrades }))
+        Ok(Injected::steps("upgrades", upgrades))
     }
 
     async fn heal(&mut self, cluster: &Cluster) -> Result<Value> {
@@ -46,7 +46,9 @@ impl Nemesis for Upgrade {
             // One that does not run now has to start with the first build when it starts.
             match cluster.build(id)? {
                 Build::Current => {}
-                Build::Next if active(cluster).contains(&id) => back.push(roll(cluster, id, Build::Current).await?),
+                Build::Next if active(cluster).contains(&id) => {
+                    back.push(roll(cluster, id, Build::Current).await?.what);
+                }
                 Build::Next => cluster.set_build(id, Build::Current)?,
             }
         }

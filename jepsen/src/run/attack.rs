@@ -14,8 +14,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{RunOptions, judge, say};
 use crate::faults::{self, Moment, Phase};
-use crate::history::Recorder;
-use crate::nemesis::{Nemesis, Rhythm};
+use crate::nemesis::{Injected, Nemesis, Rhythm};
 use crate::schedule::{self, Step};
 use crate::workload::{Scene, Workload};
 
@@ -145,13 +144,21 @@ impl Haunt<'_> {
         let Haunt { scene, began, .. } = *self;
         let (cluster, recorder, name) = (&scene.cluster, &scene.recorder, nemesis.name());
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
-        let note = |moment, what: &Result<serde_json::Value>| record(recorder, name, number, moment, what);
+        let note = |moment, what: &Result<serde_json::Value>| {
+            let what = what.as_ref().map_err(|error| format!("{error:#}"));
+            faults::record(recorder, name, number, moment, what.cloned());
+        };
 
         note(Moment::Injecting, &Ok(json!(null)));
         let made = within(name, nemesis.inject(cluster, &mut self.rng)).await;
-        note(Moment::Injected, &made);
-        if let Ok(what) = &made {
-            say(&format!("[{:>4.0} s] {name}: {what}", began.elapsed().as_secs_f64()));
+        let told = made.as_ref().map_err(|error| format!("{error:#}"));
+        faults::injected(recorder, name, number, told.cloned());
+        if let Ok(Injected { made, what }) = &made {
+            let nothing = if *made { "" } else { "nothing done: " };
+            say(&format!(
+                "[{:>4.0} s] {name}: {nothing}{what}",
+                began.elapsed().as_secs_f64()
+            ));
             sleep_until(end).await;
         }
         note(Moment::Healing, &Ok(json!(null)));
@@ -165,13 +172,8 @@ impl Haunt<'_> {
                 began.elapsed().as_secs_f64()
             ));
         }
-        made.and(healed).map(drop).with_context(|| format!("nemesis {name}"))
+        made.and(healed.map(drop)).with_context(|| format!("nemesis {name}"))
     }
-}
-
-fn record(recorder: &Recorder, name: &str, number: u64, moment: Moment, what: &Result<serde_json::Value>) {
-    let what = what.as_ref().map_err(|error| format!("{error:#}"));
-    faults::record(recorder, name, number, moment, what.cloned());
 }
 
 async fn within<T>(name: &str, what: impl Future<Output = Result<T>>) -> Result<T> {

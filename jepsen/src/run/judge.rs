@@ -6,7 +6,7 @@ use serde::Deserialize;
 use tarn_invariants::Violation;
 use tarn_invariants::raft::{EQUAL_DIGESTS, equal_digests};
 
-use crate::checker::{self, Check, Outcome, Verdict};
+use crate::checker::{self, Check, Outcome, Verdict, deadlines};
 use crate::faults::{self, Phase};
 use crate::figures;
 use crate::history::{Event, Kind, infos};
@@ -59,6 +59,7 @@ pub fn judge(history: &[Event], workload: &dyn Workload) -> Verdict {
     checks.extend([
         came_back(history),
         answered_again(history),
+        deadlines::kept(history),
         drained(history),
         agreed(history),
         stayed_up(history),
@@ -88,7 +89,13 @@ fn went(history: &[Event], op: &str, name: &str, fine: impl Fn(f64) -> String) -
     check(name, outcome, detail)
 }
 
-/// Liveness: after the last fault an operation is answered.
+/// How long the healed cluster must have answered nothing before that is a violation: an election and a full replay of the log are far shorter.
+const SILENT_NS: u64 = 30_000_000_000;
+/// Reasons of failures that are no answers.
+const NO_ANSWER: [&str; 3] = ["UNAVAILABLE", "DEADLINE_EXCEEDED", "TRANSPORT"];
+
+/// Liveness: after the last fault an operation is answered. It is a violation if none was, in a long calm, although every node is up and nothing is
+/// cut; a node that ended by itself is another check's matter.
 fn answered_again(history: &[Event]) -> Check {
     let name = "answered after the last fault";
     let Some(calm) = faults::phase(history, Phase::Calm) else {
@@ -106,11 +113,30 @@ fn answered_again(history: &[Event]) -> Check {
                 ..check(name, Outcome::Valid, detail)
             }
         }
-        None => check(
-            name,
-            Outcome::Unknown,
-            "no operation that was begun then was answered".to_owned(),
-        ),
+        None => {
+            let told = "no operation that was begun then was answered".to_owned();
+            check(name, silence(history, &operations, calm), told)
+        }
+    }
+}
+
+/// What it means that no operation succeeded after everything was healed.
+fn silence(history: &[Event], operations: &[figures::Done<'_>], calm: u64) -> Outcome {
+    let all_up = infos::<Vec<Ending>>(history, ENDINGS)
+        .pop()
+        .is_some_and(|(_, endings)| endings.is_empty());
+    let last = history.last().map_or(0, |event| event.time_ns);
+    // Clients work until they are told to stop; what is asked later is not theirs.
+    let stop = faults::phase(history, Phase::Stop).unwrap_or(last);
+    let mut asked = operations
+        .iter()
+        .filter(|operation| operation.begun_ns >= calm && operation.begun_ns < stop)
+        .peekable();
+    let silent = asked.peek().is_some()
+        && asked.all(|operation| operation.kind == Kind::Unknown || NO_ANSWER.contains(&operation.reason));
+    match all_up && silent && stop.saturating_sub(calm) >= SILENT_NS {
+        true => Outcome::Invalid,
+        false => Outcome::Unknown,
     }
 }
 
@@ -232,11 +258,59 @@ mod tests {
         let ending = crate::cluster::Ending {
             node: 2,
             how: "exit code 70".to_owned(),
+            code: Some(70),
+            signal: None,
             log: "begin\nthe log is damaged".to_owned(),
         };
         let gave_up = stayed_up(&[info(ENDINGS, json!([ending]))]);
         assert_eq!(gave_up.outcome, Outcome::Invalid);
         assert!(gave_up.detail.contains("exit code 70") && gave_up.detail.contains("the log is damaged"));
+    }
+
+    #[test]
+    fn a_healed_cluster_that_answers_nothing_is_a_violation() {
+        let at = |seconds: u64, event: Event| Event {
+            time_ns: seconds * 1_000_000_000,
+            ..event
+        };
+        let asked = |kind: Kind, error: &str| {
+            let call = |index: u64, kind: Kind, of: Option<u64>, error: Option<&str>| Event {
+                index,
+                of,
+                kind,
+                op: "get".to_owned(),
+                process: Process::Client(1),
+                error: error.map(str::to_owned),
+                ..Event::default()
+            };
+            [call(7, Kind::Invoke, None, None), call(8, kind, Some(7), Some(error))]
+        };
+        let run = |calm_s: u64, answer: [Event; 2], endings: Value| {
+            let [invoke, end] = answer;
+            let history = [
+                at(10, info("phase", json!("calm"))),
+                at(11, invoke),
+                at(15, end),
+                at(10 + calm_s, info("phase", json!("stop"))),
+                at(90, info(ENDINGS, endings)),
+            ];
+            answered_again(&history).outcome
+        };
+        let late = || asked(Kind::Unknown, "DEADLINE_EXCEEDED: late");
+        assert_eq!(run(60, late(), json!([])), Outcome::Invalid);
+        assert_eq!(
+            run(60, asked(Kind::Fail, "UNAVAILABLE: nobody"), json!([])),
+            Outcome::Invalid
+        );
+        assert_eq!(run(5, late(), json!([])), Outcome::Unknown, "too short");
+        let ended = json!([{"node": 1, "how": "exit code 70", "log": ""}]);
+        assert_eq!(run(60, late(), ended), Outcome::Unknown, "a node ended");
+        assert_eq!(
+            run(60, asked(Kind::Fail, "LEASE_HELD: by b"), json!([])),
+            Outcome::Unknown,
+            "a refusal is an answer"
+        );
+        assert_eq!(run(60, asked(Kind::Ok, ""), json!([])), Outcome::Valid);
     }
 
     #[test]

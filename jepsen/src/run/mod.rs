@@ -40,6 +40,8 @@ pub use judge::judge;
 const READY_WITHIN: Duration = Duration::from_secs(60);
 /// How long whatever still uses a cluster may take to let go of it.
 const RELEASED_WITHIN: Duration = Duration::from_secs(20);
+/// Between two looks at whether the machine itself is still sound.
+const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// What every node is told: snapshots and purged logs are met within seconds, and no node does the workers' work. A run's own settings win.
 const SETTINGS: [(&str, &str); 3] = [
     ("raft.snapshot_entries", "500"),
@@ -97,26 +99,21 @@ pub struct Finished {
 pub async fn run(options: &RunOptions, interrupt: &CancellationToken) -> Result<Finished> {
     let workload: Arc<dyn Workload> = named_workload(&options.workload)?.into();
     let nemeses = named_nemeses(&options.nemeses)?;
-    for nemesis in &options.nemeses {
-        ensure!(
-            !clash(&options.workload, nemesis),
-            "{}",
-            clash_reason(&options.workload, nemesis)
-        );
+    // What is missing is said before anything is made.
+    if let Some(reason) = nemeses.iter().find_map(|nemesis| unmet(options, nemesis.as_ref())) {
+        bail!("{reason}");
     }
+    let network = network_or_best(options.network)?;
+    let disk = disk(options, &nemeses)?;
+    let tarn = version(options)?;
     let folder = Folder::create(&options.out, &folder_name(options)?)?;
-    let cluster_options = cluster_options(options, &nemeses, &folder);
-    for nemesis in &nemeses {
-        if let Some(reason) = nemesis::unmet(nemesis.as_ref(), &cluster_options) {
-            bail!("{reason}");
-        }
-    }
+    let cluster_options = cluster_options(options, &nemeses, network, disk, &folder);
     say(&format!(
         "seed {}; everything goes to {}",
         options.seed,
         folder.path().display()
     ));
-    let setting = setting(options, &cluster_options)?;
+    let setting = setting(options, &cluster_options, tarn)?;
     let result = attacked(options, cluster_options, workload.clone(), nemeses, &folder, interrupt).await;
     let logs = folder.collect_logs();
     if let Err(error) = result {
@@ -180,10 +177,27 @@ async fn attacked(
     };
     let result = tokio::select! {
         result = all => result,
+        failure = machine_failure(&cluster) => Err(anyhow!(failure)),
         () = interrupt.cancelled() => Err(anyhow!("interrupted")),
     };
+    // Once more: what happened at the very end makes the run as worthless as what happened before.
+    let late = cluster.machine_failure();
     released(cluster).await?;
-    result
+    result?;
+    match late {
+        Some(failure) => bail!(failure),
+        None => Ok(()),
+    }
+}
+
+/// Ends when the machine does something to the cluster that no nemesis ordered and tarn cannot answer for.
+async fn machine_failure(cluster: &Cluster) -> String {
+    loop {
+        tokio::time::sleep(LOOK_AGAIN).await;
+        if let Some(failure) = cluster.machine_failure() {
+            return failure;
+        }
+    }
 }
 
 /// Waits until nobody uses the cluster any more, and ends it.
@@ -238,15 +252,8 @@ fn clash_reason(workload: &str, nemesis: &str) -> String {
 pub fn all_nemeses(options: &RunOptions) -> (Vec<String>, Vec<String>) {
     let mut usable = Vec::new();
     let mut left_out = Vec::new();
-    let probe = ClusterOptions {
-        tarn_next: options.tarn_next.clone(),
-        nodes: options.nodes,
-        ..ClusterOptions::new(&options.tarn, &options.out)
-    };
     for nemesis in nemesis::mixed().iter().filter_map(|name| nemesis::named(name)) {
-        let name = nemesis.name();
-        let clash = clash(&options.workload, name).then(|| clash_reason(&options.workload, name));
-        match clash.or_else(|| nemesis::unmet(nemesis.as_ref(), &probe)) {
+        match unmet(options, nemesis.as_ref()) {
             None => usable.push(nemesis.name().to_owned()),
             Some(reason) => left_out.push(reason),
         }
@@ -254,18 +261,58 @@ pub fn all_nemeses(options: &RunOptions) -> (Vec<String>, Vec<String>) {
     (usable, left_out)
 }
 
-fn cluster_options(options: &RunOptions, nemeses: &[Box<dyn Nemesis>], folder: &Folder) -> ClusterOptions {
-    let network = options.network.unwrap_or_else(|| {
-        let (network, reason) = Network::best();
-        if let Some(reason) = reason {
-            say(&format!("network on loopback: {reason}"));
+/// Why a nemesis cannot be part of such a run on this machine; `None` if it can.
+fn unmet(options: &RunOptions, nemesis: &dyn Nemesis) -> Option<String> {
+    let name = nemesis.name();
+    if clash(&options.workload, name) {
+        return Some(clash_reason(&options.workload, name));
+    }
+    if options.disk == Some(Disk::Plain) && nemesis.needs().contains(&Need::Disks) {
+        return Some(format!("{name}: a plain disk (--disk plain) cannot be made to fail"));
+    }
+    let probe = ClusterOptions {
+        tarn_next: options.tarn_next.clone(),
+        nodes: options.nodes,
+        ..ClusterOptions::new(&options.tarn, &options.out)
+    };
+    nemesis::unmet(nemesis, &probe)
+}
+
+/// The network that was asked for, or the best that the machine allows.
+pub(crate) fn network_or_best(wanted: Option<Network>) -> Result<Network> {
+    match wanted {
+        Some(Network::Namespaces) => {
+            crate::cluster::net::namespaces_available().map_err(|reason| anyhow!("--network namespaces: {reason}"))?;
+            Ok(Network::Namespaces)
         }
-        network
-    });
+        Some(Network::Loopback) => Ok(Network::Loopback),
+        None => {
+            let (network, reason) = Network::best();
+            if let Some(reason) = reason {
+                say(&format!("network on loopback: {reason}"));
+            }
+            Ok(network)
+        }
+    }
+}
+
+/// What the nodes' data is on: what was asked for, or the failing file system where a nemesis needs it.
+fn disk(options: &RunOptions, nemeses: &[Box<dyn Nemesis>]) -> Result<Disk> {
+    if options.disk == Some(Disk::Fuse) {
+        crate::disk::available().map_err(|reason| anyhow!("--disk fuse: {reason}"))?;
+    }
+    let needed = nemeses.iter().any(|nemesis| nemesis.needs().contains(&Need::Disks));
+    Ok(options.disk.unwrap_or(if needed { Disk::Fuse } else { Disk::Plain }))
+}
+
+fn cluster_options(
+    options: &RunOptions,
+    nemeses: &[Box<dyn Nemesis>],
+    network: Network,
+    disk: Disk,
+    folder: &Folder,
+) -> ClusterOptions {
     let needed = |need| nemeses.iter().any(|nemesis| nemesis.needs().contains(&need));
-    let disk = options
-        .disk
-        .unwrap_or(if needed(Need::Disks) { Disk::Fuse } else { Disk::Plain });
     let own = SETTINGS
         .iter()
         .filter(|(key, _)| !options.settings.iter().any(|(given, _)| given == key))
@@ -286,7 +333,8 @@ fn cluster_options(options: &RunOptions, nemeses: &[Box<dyn Nemesis>], folder: &
     }
 }
 
-fn setting(options: &RunOptions, cluster: &ClusterOptions) -> Result<Setting> {
+/// What the binary says that it is.
+fn version(options: &RunOptions) -> Result<String> {
     let version = std::process::Command::new(&options.tarn)
         .arg("--version")
         .output()
@@ -296,6 +344,10 @@ fn setting(options: &RunOptions, cluster: &ClusterOptions) -> Result<Setting> {
                 options.tarn.display()
             )
         })?;
+    Ok(String::from_utf8_lossy(&version.stdout).trim().to_owned())
+}
+
+fn setting(options: &RunOptions, cluster: &ClusterOptions, tarn: String) -> Result<Setting> {
     Ok(Setting {
         workload: options.workload.clone(),
         nemeses: options.nemeses.clone(),
@@ -306,7 +358,7 @@ fn setting(options: &RunOptions, cluster: &ClusterOptions) -> Result<Setting> {
         network: format!("{:?}", cluster.network).to_lowercase(),
         disk: format!("{:?}", cluster.disk).to_lowercase(),
         settings: cluster.settings.clone(),
-        tarn: String::from_utf8_lossy(&version.stdout).trim().to_owned(),
+        tarn,
         started: OffsetDateTime::now_utc().replace_nanosecond(0)?.format(&Rfc3339)?,
         command: options.command.clone(),
     })

@@ -122,7 +122,9 @@ async fn tasks(client: &Client) -> Result<Vec<Final>, Error> {
 fn final_of(task: proto::Task) -> Final {
     let state = state_name(task.state());
     let spec = task.spec.unwrap_or_default();
-    let item = item_of(&spec.payload).map_or_else(|| name_of(&spec), |item| item.name);
+    let read = item_of(&spec.payload);
+    let damaged = read.is_none();
+    let item = read.map_or_else(|| name_of(&spec), |item| item.name);
     Final {
         task: task.task_id,
         item,
@@ -133,5 +135,6 @@ fn final_of(task: proto::Task) -> Final {
         last_token: task.attempts.last().map_or(0, |attempt| attempt.token),
         started_at_ms: task.attempts.first().map_or(0, |attempt| attempt.started_at_ms),
         ended_at_ms: task.ended_at_ms,
+        damaged,
     }
 }

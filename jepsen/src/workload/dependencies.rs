@@ -2,15 +2,17 @@
 
 use std::sync::Arc;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use async_trait::async_trait;
 use rand::Rng;
 use tarn_client::Task;
+use tokio::sync::Mutex;
 
 use super::hands::Book;
 use super::pace::{Pace, deadline};
-use super::queue::{drain_tasks, hand};
+use super::queue::{begin_watching, drain_tasks, finish_watching, hand, keep_watching};
 use super::submit::{Submitter, plain_item, task_of};
+use super::watcher::Recording;
 use super::{Scene, Workload};
 use crate::checker::facts::{Fate, Item};
 use crate::checker::{Verdict, dependencies, tasks};
@@ -25,6 +27,7 @@ const FAN_MAX: usize = 5;
 #[derive(Default)]
 pub struct Dependencies {
     book: Arc<Book>,
+    watcher: Mutex<Option<Recording>>,
 }
 
 #[async_trait]
@@ -34,16 +37,14 @@ impl Workload for Dependencies {
     }
 
     async fn setup(&self, scene: &Scene) -> Result<()> {
-        scene
-            .clients
-            .all()?
-            .cluster()
-            .await
-            .context("the cluster does not answer")
-            .map(drop)
+        begin_watching(scene, &self.watcher).await
     }
 
     async fn work(&self, process: u32, scene: &Scene) -> Result<()> {
+        if process == 0 {
+            let (produced, ()) = tokio::join!(produce(process, scene), keep_watching(scene, &self.watcher));
+            return produced;
+        }
         let hand = hand(scene, process, &self.book)?;
         match process % 4 {
             1 => hand.run_sdk(&scene.stop).await,
@@ -56,7 +57,8 @@ impl Workload for Dependencies {
     }
 
     async fn drain(&self, scene: &Scene) -> Result<()> {
-        drain_tasks(scene, &self.book).await
+        drain_tasks(scene, &self.book).await?;
+        finish_watching(scene, &self.watcher).await
     }
 
     fn check(&self, history: &[Event]) -> Verdict {

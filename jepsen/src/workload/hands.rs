@@ -84,8 +84,8 @@ impl Hand {
     /// A worker with this client that is as quick as most.
     pub fn new(client: Client, recorder: Recorder, process: u32, book: Arc<Book>) -> Self {
         Self {
+            recorder: recorder.with_deadline(client.deadline()),
             client,
-            recorder,
             process,
             book,
             longest_ms: 40,
@@ -142,7 +142,14 @@ impl Hand {
         self.take_time(job.attempt()).await;
         let mut inputs = Vec::new();
         for position in 0..item.after.len() {
-            inputs.push(text(&job.dependency_result(position).await?));
+            match job.dependency_result(position).await {
+                Ok(input) => inputs.push(text(&input)),
+                Err(error) => {
+                    // It will be reported as a failure, and so the handler is through.
+                    self.note(HANDLED, &attempt);
+                    return Err(error.into());
+                }
+            }
         }
         let judged = self.book.judge(&item, job.attempt());
         self.note(HANDLED, &attempt);

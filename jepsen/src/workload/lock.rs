@@ -19,7 +19,7 @@ use super::pace::{Pace, deadline};
 use super::register::{asked, shown};
 use super::{Scene, Workload};
 use crate::checker::Verdict;
-use crate::checker::fencing::{WRITE, Write, excluded};
+use crate::checker::fencing::{TOLD, WRITE, Write, excluded};
 use crate::checker::register::{ACQUIRE, Ask, Held, RELEASE, RENEW};
 use crate::history::{Event, Process, Recorder};
 
@@ -31,6 +31,12 @@ const TTL: Duration = Duration::from_secs(2);
 const RATE: f64 = 3.0;
 /// How long the locks may stay unavailable after healing.
 const DRAIN_WITHIN: Duration = Duration::from_secs(60);
+/// How long each call may take then.
+const DRAIN_DEADLINE: Duration = Duration::from_secs(10);
+/// How long the SDK's lock waits for another's to end.
+const WAIT: Duration = Duration::from_secs(2);
+/// How many holders with single calls walk away without releasing.
+const WALKS_AWAY: f64 = 0.1;
 
 /// The workload.
 #[derive(Default)]
@@ -81,7 +87,7 @@ impl Workload for Locks {
         let (client, node) = scene.clients.client(process)?;
         let holder = Holder {
             client: client.with_deadline(deadline(process)),
-            recorder: scene.recorder.clone(),
+            recorder: scene.recorder.with_deadline(deadline(process)),
             store: self.store.clone(),
             process,
             node,
@@ -102,8 +108,8 @@ impl Workload for Locks {
 
     async fn drain(&self, scene: &Scene) -> Result<()> {
         let holder = Holder {
-            client: scene.clients.all()?.with_deadline(Duration::from_secs(10)),
-            recorder: scene.recorder.clone(),
+            client: scene.clients.all()?.with_deadline(DRAIN_DEADLINE),
+            recorder: scene.recorder.with_deadline(DRAIN_DEADLINE),
             store: self.store.clone(),
             process: u32::MAX,
             node: None,
@@ -194,20 +200,28 @@ impl Holder {
                 break;
             }
         }
-        self.release(lock, held.token).await;
+        if !pace.chance(WALKS_AWAY) {
+            self.release(lock, held.token).await;
+        }
+    }
+
+    /// Reads the lease and notes what it says, if it is still this holder's.
+    async fn look_up(&self, lock: &str, token: u64) {
+        let Ok(lease) = self.client.get_lease(lock).await else {
+            return;
+        };
+        if lease.token == token {
+            let process = Process::Client(self.process);
+            self.recorder.info_by(process, TOLD, Some(lock), shown(&lease));
+        }
     }
 
     /// One turn with the SDK's lock, which renews itself and says when it is lost.
     async fn by_lock(&self, lock: &str, name: &str, pace: &mut Pace) {
-        let pending = self.invoke(ACQUIRE, lock, ask_as(name));
-        let result = self
-            .client
-            .lock(lock)
-            .holder(name)
-            .ttl(TTL)
-            .wait(Duration::from_secs(2))
-            .acquire()
-            .await;
+        let patient = self.recorder.with_deadline(self.client.deadline() + WAIT);
+        let process = Process::Client(self.process);
+        let pending = patient.invoke_at(process, ACQUIRE, Some(lock), ask_as(name), self.node);
+        let result = self.client.lock(lock).holder(name).ttl(TTL).wait(WAIT).acquire().await;
         settle(pending, &result, |taken| {
             json!(Held {
                 holder: name.to_owned(),
@@ -222,6 +236,8 @@ impl Holder {
             ..Held::default()
         };
         for _ in 0..pace.rng.random_range(1..5) {
+            // Since when it is held, and for how long, which the SDK keeps to itself.
+            self.look_up(lock, held.token).await;
             if taken.is_lost() {
                 break;
             }

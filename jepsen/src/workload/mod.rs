@@ -172,7 +172,7 @@ pub fn names() -> &'static [(&'static str, &'static str)] {
         ("watch", "watches events at all nodes: no gap, no repeat, no reorder"),
         (
             "membership",
-            "nodes join and leave: one leader a term, equal digests, acknowledged members",
+            "nodes join and leave: no node goes back to an earlier leader, equal digests, acknowledged members",
         ),
     ]
 }

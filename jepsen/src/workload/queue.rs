@@ -16,14 +16,19 @@ use super::pace::{Pace, deadline};
 use super::submit::{QUEUE, Submitter, plain_item, task_of};
 use super::watcher::{Recording, present};
 use super::{Scene, Workload};
-use crate::checker::facts::{Fate, Item};
-use crate::checker::{Verdict, order, tasks};
+use crate::checker::facts::{Facts, Fate, Item};
+use crate::checker::lives::Lives;
+use crate::checker::{Verdict, limits, order, tasks};
 use crate::history::Event;
 
 /// Submissions a second of each producer.
 const RATE: f64 = 4.0;
 /// The most items of one submission.
 const BATCH_MAX: u64 = 3;
+/// How many of the items are large, so that writes of several blocks of a disk are under way when power is lost.
+const LARGE: f64 = 0.02;
+/// The smallest and the largest payload of those, in bytes.
+const LARGE_BYTES: (f64, f64) = (16.0 * 1024.0, 200.0 * 1024.0);
 /// How long the queue may take to drain, and reading it.
 const DRAIN_WITHIN: Duration = Duration::from_secs(120);
 /// The number under which the drain works.
@@ -72,6 +77,10 @@ impl Workload for Queue {
 
     fn check(&self, history: &[Event]) -> Verdict {
         let mut checks = tasks::exactly_once(history);
+        checks.push(limits::dead_at_the_limit(
+            &Facts::of(history),
+            Lives::of(history).as_ref(),
+        ));
         checks.push(order::first_in_first_out(history));
         Verdict::of(checks)
     }
@@ -98,19 +107,31 @@ impl Queue {
     }
 }
 
-/// An item of a random priority and fate.
+/// An item of a random priority, fate and size.
 fn fated_item(pace: &mut Pace, process: u32, place: u64) -> Item {
-    let fate = match pace.rng.random_range(0..100) {
-        0..80 => Fate::Succeed,
-        80..92 => Fate::Retry(pace.rng.random_range(1..4)),
-        92..96 => Fate::Final,
-        _ => Fate::FinalOnce,
+    let plain = plain_item(process, place);
+    let (fate, max_attempts) = match pace.rng.random_range(0..100) {
+        0..80 => (Fate::Succeed, plain.max_attempts),
+        80..89 => (Fate::Retry(pace.rng.random_range(1..4)), plain.max_attempts),
+        // More failures than it has attempts.
+        89..92 => (Fate::Retry(9), pace.rng.random_range(2..4)),
+        92..96 => (Fate::Final, plain.max_attempts),
+        _ => (Fate::FinalOnce, plain.max_attempts),
     };
+    let large = pace.chance(LARGE);
     Item {
         fate,
+        max_attempts,
         priority: pace.rng.random_range(2..5),
-        ..plain_item(process, place)
+        padding: if large { large_size(pace) } else { 0 },
+        ..plain
     }
+}
+
+/// As many between the smallest and twice that as between half of the largest and the largest.
+fn large_size(pace: &mut Pace) -> u32 {
+    let (least, most) = LARGE_BYTES;
+    (least * (most / least).powf(pace.rng.random_range(0.0..1.0))) as u32
 }
 
 /// A worker for this process.

@@ -13,9 +13,9 @@ use tokio::time::Instant;
 use super::outcome::{settle, settle_read};
 use super::pace::{Pace, deadline};
 use super::{Scene, Workload};
+use crate::checker::Verdict;
 use crate::checker::linear::Limits;
 use crate::checker::register::{ACQUIRE, Ask, GET, Held, RELEASE, RENEW, linearizable};
-use crate::checker::{Verdict, members};
 use crate::history::{Event, Process, Recorder};
 
 /// Few, so that clients meet at each.
@@ -85,11 +85,7 @@ impl Workload for Registers {
     }
 
     fn check(&self, history: &[Event]) -> Verdict {
-        let mut checks = vec![linearizable(history, Limits::default())];
-        if history.iter().any(|event| event.op == members::VIEW) {
-            checks.extend(members::consistent(history));
-        }
-        Verdict::of(checks)
+        Verdict::of(vec![linearizable(history, Limits::default())])
     }
 }
 
@@ -107,8 +103,8 @@ pub(super) struct User {
 impl User {
     pub(super) fn new(client: Client, recorder: Recorder, process: u32, node: Option<u64>) -> Self {
         Self {
+            recorder: recorder.with_deadline(client.deadline()),
             client,
-            recorder,
             process,
             node,
             seen: HashMap::new(),

@@ -19,8 +19,9 @@ use tokio_util::sync::CancellationToken;
 use super::hands::{Book, Hand};
 use super::outcome::settle;
 use super::pace::Pace;
-use super::queue::drain_tasks;
+use super::queue::{begin_watching, drain_tasks, finish_watching, keep_watching};
 use super::submit::{Submitter, plain_item, task_of};
+use super::watcher::Recording;
 use super::{Scene, Workload};
 use crate::checker::facts::Item;
 use crate::checker::session::{TRIED, Tried, served_again};
@@ -42,6 +43,7 @@ pub struct Sessions {
     book: Arc<Book>,
     clients: Mutex<BTreeMap<u32, Session>>,
     workers: Mutex<BTreeMap<u64, Running>>,
+    watcher: Mutex<Option<Recording>>,
 }
 
 /// A worker that runs, and what ends it.
@@ -118,6 +120,7 @@ impl Workload for Sessions {
     }
 
     async fn setup(&self, scene: &Scene) -> Result<()> {
+        begin_watching(scene, &self.watcher).await?;
         let mut workers = self.workers.lock().await;
         for node in scene.cluster.ids() {
             let stop = CancellationToken::new();
@@ -142,8 +145,14 @@ impl Workload for Sessions {
         let batched = (process as usize / ids.len()) % 2 == 1;
         let mut session = Session::new(scene.cluster.client(&[node])?, &scene.recorder, process, node, batched);
         let mut pace = Pace::new(scene, process, RATE);
-        while pace.next().await {
-            session.send().await;
+        let send = async {
+            while pace.next().await {
+                session.send().await;
+            }
+        };
+        match process {
+            0 => tokio::join!(send, keep_watching(scene, &self.watcher)).0,
+            _ => send.await,
         }
         self.clients.lock().await.insert(process, session);
         Ok(())
@@ -156,7 +165,8 @@ impl Workload for Sessions {
             stop.cancel();
             worker.await.context("a worker panicked")??;
         }
-        drain_tasks(scene, &self.book).await
+        drain_tasks(scene, &self.book).await?;
+        finish_watching(scene, &self.watcher).await
     }
 
     fn check(&self, history: &[Event]) -> Verdict {

@@ -2,11 +2,13 @@
 
 use std::time::Duration;
 
+use rand::rngs::StdRng;
+use rand::{RngCore, SeedableRng};
 use serde_json::json;
 use tarn_client::{Client, Error, Priority, Task, proto};
 
 use super::outcome::settle;
-use crate::checker::facts::{ENQUEUE, Item};
+use crate::checker::facts::{ENQUEUE, Item, hash_of};
 use crate::history::{Process, Recorder};
 
 /// The queue of all workloads with tasks.
@@ -32,8 +34,8 @@ impl Submitter {
     /// Submits for this process with this client, which is bound to `node` if that is given.
     pub fn new(client: Client, recorder: Recorder, process: u32, node: Option<u64>) -> Self {
         Self {
+            recorder: recorder.with_deadline(client.deadline()),
             client,
-            recorder,
             process,
             node,
         }
@@ -60,19 +62,35 @@ impl Submitter {
 
 /// The task of an item, without its dependencies.
 pub fn task_of(item: &Item) -> Task {
-    let payload = serde_json::to_vec(item).expect("an item is plain data");
     Task::new(QUEUE)
         .handler(HANDLER)
-        .payload(payload)
+        .payload(payload_of(item))
         .priority(priority_of(item.priority))
         .max_attempts(item.max_attempts)
         .backoff(BACKOFF.0, BACKOFF.1)
         .annotation("name", item.name.clone())
 }
 
-/// The item in a task's payload, if there is one.
+/// An item as a payload: itself, and its padding behind it, which is a function of the item's name, so that anybody can tell whether a byte of it
+/// was lost.
+fn payload_of(item: &Item) -> Vec<u8> {
+    let mut payload = serde_json::to_vec(item).expect("an item is plain data");
+    payload.extend(padding_of(item));
+    payload
+}
+
+/// Bytes that no compression makes small.
+fn padding_of(item: &Item) -> Vec<u8> {
+    let mut padding = vec![0; item.padding as usize];
+    StdRng::seed_from_u64(hash_of([item.name.as_str()])).fill_bytes(&mut padding);
+    padding
+}
+
+/// The item in a task's payload, if there is one, and it is whole.
 pub fn item_of(payload: &[u8]) -> Option<Item> {
-    serde_json::from_slice(payload).ok()
+    let mut parts = serde_json::Deserializer::from_slice(payload).into_iter();
+    let item: Item = parts.next()?.ok()?;
+    (payload[parts.byte_offset()..] == padding_of(&item)).then_some(item)
 }
 
 /// The name of the item that a specification carries beside its payload.
@@ -101,5 +119,29 @@ pub fn plain_item(producer: u32, place: u64) -> Item {
         priority: 3,
         max_attempts: ATTEMPTS,
         ..Item::default()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_payload_is_its_item_only_as_long_as_it_is_whole() {
+        let small = plain_item(1, 2);
+        assert_eq!(item_of(&payload_of(&small)), Some(small.clone()));
+        let large = Item {
+            padding: 20_000,
+            ..small
+        };
+        let payload = payload_of(&large);
+        assert!(payload.len() > 20_000);
+        assert_eq!(item_of(&payload), Some(large));
+        assert_eq!(item_of(&payload[..payload.len() - 1]), None, "cut");
+        let mut changed = payload.clone();
+        changed[10_000] ^= 1;
+        assert_eq!(item_of(&changed), None, "changed");
+        assert_eq!(item_of(&[payload, vec![0]].concat()), None, "longer");
+        assert_eq!(item_of(b"no item"), None);
     }
 }

@@ -72,9 +72,7 @@ impl Workload for Timers {
 
     fn check(&self, history: &[Event]) -> Verdict {
         let mut checks = punctual(history);
-        let facts = crate::checker::facts::Facts::of(history);
-        checks.push(tasks::completed_once(&facts));
-        checks.push(tasks::nothing_runs_after_the_end(&facts));
+        checks.extend(tasks::ended_once(history));
         Verdict::of(checks)
     }
 }
@@ -83,7 +81,7 @@ async fn schedule(process: u32, scene: &Scene) -> Result<()> {
     let (client, node) = scene.clients.client(process)?;
     let scheduler = Scheduler {
         client: client.with_deadline(deadline(process)),
-        recorder: scene.recorder.clone(),
+        recorder: scene.recorder.with_deadline(deadline(process)),
         process: Process::Client(process),
         node,
     };

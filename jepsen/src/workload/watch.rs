@@ -17,7 +17,7 @@ use super::register::User;
 use super::submit::{QUEUE, Submitter, plain_item, task_of};
 use super::watcher::{Recording, present};
 use super::{Scene, Workload};
-use crate::checker::{Verdict, watch};
+use crate::checker::{Verdict, tasks, watch};
 use crate::history::Event;
 
 /// Changes a second of each writer.
@@ -72,7 +72,9 @@ impl Workload for Watches {
     }
 
     fn check(&self, history: &[Event]) -> Verdict {
-        Verdict::of(watch::continuous(history))
+        let mut checks = watch::continuous(history);
+        checks.extend(tasks::ended_once(history));
+        Verdict::of(checks)
     }
 }
 

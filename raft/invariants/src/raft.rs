@@ -3,15 +3,22 @@
 //! "The Raft paper" is Diego Ongaro and John Ousterhout, *In Search of an Understandable Consensus Algorithm (Extended
 //! Version)*, 2014; "the dissertation" is Diego Ongaro, *Consensus: Bridging Theory and Practice*, 2014.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 
 use crate::{Invariant, Verdict};
 
-/// See [`election_safety`].
+/// What the Raft paper calls a term is a pair here, because openraft's leader ids (`leader_id_adv`, its default) are ordered by term *and* node: a
+/// node that has voted in a term may vote in it once more, for a candidate with a higher id, and so several nodes may lead one term, one after
+/// another. "One leader in a term" would be false of a sound cluster. What holds is what the paper's proof needs: leaderships are in one order, each
+/// belongs to one process, a majority has granted it, and nobody grants one that is not above all that he granted before. Of two leaderships
+/// the later one has then heard from a node that the earlier one can no longer commit anything with.
+///
+/// See [`election_safety`], [`votes_only_grow`], [`granted_by_majority`] and [`leaders_only_advance`].
 pub const ELECTION_SAFETY: Invariant = Invariant {
     name: "election safety",
-    rule: "at most one leader can be elected in a given term",
-    source: "Raft paper, figure 3 and section 5.2",
+    rule: "a leadership, which is a term and a node, ordered by both, belongs to one process and was granted by a majority, and a node's vote only grows",
+    source: "Raft paper, figure 3 and section 5.2, with openraft's leader ids (leader_id_adv) in the place of terms",
 };
 
 /// See [`log_matching`].
@@ -77,15 +84,55 @@ pub struct LogEntry {
     pub content: u64,
 }
 
-/// A node was elected for `term`; `known` led that term before, if anybody did.
+/// A vote, or the leadership that it is for: openraft's leader id. Ordered by term, then by node.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Debug)]
+pub struct Leadership {
+    /// The Raft term.
+    pub term: u64,
+    /// Who leads, or wants to.
+    pub node: u64,
+}
+
+impl fmt::Display for Leadership {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "node {} in term {}", self.node, self.term)
+    }
+}
+
+/// A process leads; `known` is the process that led under the same leadership before, if any did. A node that was started anew is another process:
+/// it does not know what the first one said under that leadership.
 ///
 /// # Errors
 ///
-/// Two different leaders of one term ([`ELECTION_SAFETY`]).
-pub fn election_safety(term: u64, known: Option<u64>, leader: u64) -> Verdict {
-    let other = known.filter(|known| *known != leader);
+/// Two different processes ([`ELECTION_SAFETY`]).
+pub fn election_safety(leadership: Leadership, known: Option<u64>, process: u64) -> Verdict {
+    let other = known.filter(|known| *known != process);
     ELECTION_SAFETY.require(other.is_none(), || {
-        format!("nodes {} and {leader} both lead term {term}", other.unwrap_or_default())
+        let other = other.unwrap_or_default();
+        format!("{leadership} leads as process {process}, and led as process {other} before")
+    })
+}
+
+/// A node grants or accepts a leadership, after it granted or accepted another, `before`, in this life or an earlier one.
+///
+/// # Errors
+///
+/// The new one is lower: the node has voted twice, or forgotten its vote ([`ELECTION_SAFETY`]).
+pub fn votes_only_grow(node: u64, before: Option<Leadership>, vote: Leadership) -> Verdict {
+    ELECTION_SAFETY.require(before.is_none_or(|before| before <= vote), || {
+        let before = before.unwrap_or(vote);
+        format!("node {node} has the vote for {vote} after one for {before}")
+    })
+}
+
+/// A leadership begins; so many nodes have written down that they grant it, and a majority is so many.
+///
+/// # Errors
+///
+/// Too few ([`ELECTION_SAFETY`]).
+pub fn granted_by_majority(leadership: Leadership, granted: usize, majority: usize) -> Verdict {
+    ELECTION_SAFETY.require(granted >= majority, || {
+        format!("{leadership} leads, {granted} have granted it, and a majority is {majority}")
     })
 }
 
@@ -105,6 +152,16 @@ pub fn leaders_only_advance(node: u64, before: Option<(u64, u64)>, now: (u64, u6
             now.1, now.0
         )
     })
+}
+
+/// An entry is appended to a node's log; `last` is the log's last entry, if it has one.
+///
+/// # Errors
+///
+/// It leaves a gap, overwrites what is there, or comes from an earlier leadership ([`LOG_MATCHING`]).
+pub fn log_continues(last: Option<EntryId>, next: EntryId) -> Verdict {
+    let continues = last.is_none_or(|last| next.index == last.index + 1 && next.term >= last.term);
+    LOG_MATCHING.require(continues, || format!("{next:?} is appended after {last:?}"))
 }
 
 /// Compares two logs, each ascending and without a gap; they may begin at different indexes.
@@ -230,27 +287,65 @@ pub fn equal_digests(index: u64, a: (u64, &[u8]), b: (u64, &[u8])) -> Verdict {
     })
 }
 
-/// Monitor of [`election_safety`]: who led which term.
+/// Monitor of [`ELECTION_SAFETY`]: who voted for whom, and who led.
 #[derive(Clone, Default, Debug)]
 pub struct Elections {
-    leaders: BTreeMap<u64, u64>,
+    votes: BTreeMap<u64, Leadership>,
+    granted: BTreeMap<Leadership, BTreeSet<u64>>,
+    processes: BTreeMap<Leadership, u64>,
 }
 
 impl Elections {
-    /// A node says that it leads a term. May be said again.
+    /// A node has written a vote down. `grants`: before the leadership began, so that it counts; else it only follows who leads already.
     ///
     /// # Errors
     ///
-    /// As [`election_safety`].
-    pub fn observe(&mut self, term: u64, leader: u64) -> Verdict {
-        election_safety(term, self.leaders.get(&term).copied(), leader)?;
-        self.leaders.insert(term, leader);
-        Ok(())
+    /// As [`votes_only_grow`].
+    pub fn voted(&mut self, node: u64, vote: Leadership, grants: bool) -> Verdict {
+        let before = self.votes.insert(node, vote);
+        if grants {
+            self.granted.entry(vote).or_default().insert(node);
+        }
+        votes_only_grow(node, before, vote)
     }
 
-    /// The leader of a term, if one was seen.
-    pub fn leader(&self, term: u64) -> Option<u64> {
-        self.leaders.get(&term).copied()
+    /// A node starts with the vote that it finds on its disk; `None` if there is none.
+    ///
+    /// # Errors
+    ///
+    /// It wrote another one down, and has lost it ([`ELECTION_SAFETY`]).
+    pub fn restarted(&mut self, node: u64, vote: Option<Leadership>) -> Verdict {
+        let before = self.votes.get(&node).copied();
+        let Some(vote) = vote else {
+            return ELECTION_SAFETY.require(before.is_none(), || format!("node {node} has lost its vote"));
+        };
+        self.votes.insert(node, vote);
+        votes_only_grow(node, before, vote)
+    }
+
+    /// How many nodes have granted a leadership.
+    pub fn granted(&self, leadership: Leadership) -> usize {
+        self.granted.get(&leadership).map_or(0, BTreeSet::len)
+    }
+
+    /// The highest leadership that anybody has voted for.
+    pub fn highest_vote(&self) -> Option<Leadership> {
+        self.votes.values().copied().max()
+    }
+
+    /// A process says that it leads. May be said again. `majority` is how many must have granted it, where that is known.
+    ///
+    /// # Errors
+    ///
+    /// As [`election_safety`] and [`granted_by_majority`].
+    pub fn leads(&mut self, leadership: Leadership, process: u64, majority: Option<usize>) -> Verdict {
+        let known = self.processes.get(&leadership).copied();
+        election_safety(leadership, known, process)?;
+        if let Some(majority) = majority.filter(|_| known.is_none()) {
+            granted_by_majority(leadership, self.granted(leadership), majority)?;
+        }
+        self.processes.insert(leadership, process);
+        Ok(())
     }
 }
 
@@ -285,11 +380,6 @@ impl LogMatching {
             (Some(_), None) => {}
         }
         Ok(())
-    }
-
-    /// Forgets what lies at or below an index: no log holds it any more.
-    pub fn forget(&mut self, index: u64) {
-        self.entries.retain(|id, _| id.index > index);
     }
 }
 
@@ -349,14 +439,60 @@ mod tests {
         }
     }
 
+    fn leadership(term: u64, node: u64) -> Leadership {
+        Leadership { term, node }
+    }
+
     #[test]
-    fn a_term_has_one_leader() {
+    fn a_leadership_has_one_process_that_a_majority_granted() {
         let mut elections = Elections::default();
-        elections.observe(1, 1).unwrap();
-        elections.observe(2, 3).unwrap();
-        elections.observe(1, 1).unwrap();
-        assert_eq!(elections.leader(2), Some(3));
-        assert_eq!(elections.observe(2, 1).unwrap_err().invariant, ELECTION_SAFETY);
+        elections.voted(1, leadership(1, 1), true).unwrap();
+        assert_eq!(
+            elections.leads(leadership(1, 1), 7, Some(2)).unwrap_err().invariant,
+            ELECTION_SAFETY,
+            "one vote of three"
+        );
+        // Who learns of a leader from the leader has not elected it.
+        elections.voted(3, leadership(1, 1), false).unwrap();
+        assert!(elections.leads(leadership(1, 1), 7, Some(2)).is_err());
+        elections.voted(2, leadership(1, 1), true).unwrap();
+        elections.leads(leadership(1, 1), 7, Some(2)).unwrap();
+        elections.leads(leadership(1, 1), 7, Some(2)).unwrap();
+        assert!(
+            elections.leads(leadership(1, 1), 8, Some(2)).is_err(),
+            "started anew under the same leadership"
+        );
+        elections.leads(leadership(1, 2), 7, None).unwrap();
+        assert_eq!(elections.granted(leadership(1, 1)), 2);
+        assert_eq!(elections.granted(leadership(1, 2)), 0);
+    }
+
+    #[test]
+    fn a_vote_is_neither_taken_back_nor_given_twice_nor_lost() {
+        let mut elections = Elections::default();
+        elections.restarted(1, None).unwrap();
+        elections.voted(1, leadership(2, 2), true).unwrap();
+        elections.voted(1, leadership(2, 2), false).unwrap();
+        elections.restarted(1, Some(leadership(2, 2))).unwrap();
+        // In the same term, for a higher id: openraft allows it.
+        elections.voted(1, leadership(2, 3), true).unwrap();
+        assert_eq!(elections.highest_vote(), Some(leadership(2, 3)));
+        for lower in [leadership(2, 2), leadership(1, 9)] {
+            let mut other = elections.clone();
+            assert_eq!(other.voted(1, lower, true).unwrap_err().invariant, ELECTION_SAFETY);
+            assert!(elections.clone().restarted(1, Some(lower)).is_err());
+        }
+        assert_eq!(elections.restarted(1, None).unwrap_err().invariant, ELECTION_SAFETY);
+    }
+
+    #[test]
+    fn a_log_goes_on_where_it_ends() {
+        let id = |term, index| EntryId { term, index };
+        log_continues(None, id(1, 5)).unwrap();
+        log_continues(Some(id(1, 5)), id(2, 6)).unwrap();
+        for next in [id(1, 5), id(1, 7), id(0, 6)] {
+            assert_eq!(log_continues(Some(id(1, 5)), next).unwrap_err().invariant, LOG_MATCHING);
+        }
     }
 
     #[test]
@@ -395,8 +531,6 @@ mod tests {
             logs.observe(3, id(2, 1), entry(1, 2, 20)).is_err(),
             "another predecessor"
         );
-        logs.forget(2);
-        logs.observe(3, None, entry(1, 2, 21)).unwrap();
     }
 
     #[test]

@@ -39,6 +39,10 @@ pub struct Args {
     #[arg(long, value_parser = duration, requires = "seeds")]
     pub time: Option<Duration>,
 
+    /// Kill a run that takes longer than this, in real time, and count it as failed. Of many seeds.
+    #[arg(long, value_parser = duration, default_value = "120s", value_name = "TIME")]
+    pub limit: Duration,
+
     /// Processes at a time. Of many seeds.
     #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u64).range(1..=256))]
     pub jobs: u64,

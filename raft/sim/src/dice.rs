@@ -15,6 +15,11 @@ impl Dice {
         Self { state }
     }
 
+    /// Dice of their own that follow from these, without a draw from these.
+    pub fn apart(&self, part: &str) -> Self {
+        Self::new(self.state, part)
+    }
+
     /// Any number.
     pub fn draw(&mut self) -> u64 {
         self.state = self.state.wrapping_add(0x9e37_79b9_7f4a_7c15);
@@ -90,6 +95,9 @@ mod tests {
         assert_eq!(draw(1, "net"), draw(1, "net"));
         assert_ne!(draw(1, "net"), draw(2, "net"));
         assert_ne!(draw(1, "net"), draw(1, "disk"));
+        let mut dice = Dice::new(1, "net");
+        assert_ne!(dice.apart("a").draw(), dice.apart("b").draw());
+        assert_eq!(dice.draw(), draw(1, "net")[0], "nothing was drawn from it");
     }
 
     #[test]

@@ -1,16 +1,19 @@
 //! What goes wrong, and when: drawn from the seed, one fault after another, each with its end.
 
 use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use futures::FutureExt;
 use tarn_raft::{Instant, NodeId};
 use tarn_storage::Fault;
 
+use crate::aftermath;
 use crate::clock::{BEGIN_MS, TRUE_RATE};
+use crate::cuts::UserCuts;
 use crate::dice::Dice;
 use crate::net::{FIRST_CLIENT, Quality};
-use crate::plan::{Kind, Plan};
+use crate::plan::{Kind, Left, Plan};
 use crate::world::{Failure, World, address};
 
 /// How long a change of the cluster may take.
@@ -32,6 +35,18 @@ enum Cure {
     RightClock(NodeId),
 }
 
+/// What was really done, by kind: what found nobody to strike is not counted, what an operator asked for counts when a node has done it, and what
+/// the disk does at a later step counts when it does it. Clones share it.
+#[derive(Clone, Default)]
+struct Counts(Arc<Mutex<BTreeMap<String, u64>>>);
+
+impl Counts {
+    fn add(&self, what: impl std::fmt::Debug) {
+        let mut counts = self.0.lock().expect("no holder of this lock panics");
+        *counts.entry(format!("{what:?}")).or_default() += 1;
+    }
+}
+
 /// The faults of one run.
 pub struct Faults {
     dice: Dice,
@@ -39,7 +54,8 @@ pub struct Faults {
     every_ms: u64,
     next_ms: u64,
     cures: BTreeMap<u64, Vec<Cure>>,
-    counts: BTreeMap<String, u64>,
+    counts: Counts,
+    users: UserCuts,
     next_node: NodeId,
     last_node: NodeId,
 }
@@ -53,15 +69,25 @@ impl Faults {
             every_ms: plan.fault_every_ms,
             next_ms: 0,
             cures: BTreeMap::new(),
-            counts: BTreeMap::new(),
+            counts: Counts::default(),
+            users: UserCuts::new(plan),
             next_node: plan.nodes + 1,
             last_node: plan.nodes + NEW_NODES_MAX,
         }
     }
 
-    /// How often each kind happened.
-    pub fn counts(&self) -> BTreeMap<String, u64> {
-        self.counts.clone()
+    /// How often each kind really happened; a node that was left behind counts under `Left…`.
+    pub fn counts(&self, world: &World) -> BTreeMap<String, u64> {
+        let mut counts = self.counts.0.lock().expect("no holder of this lock panics").clone();
+        for host in world.hosts.values() {
+            let (strikes, cuts_inside) = host.disk.strikes();
+            for (kind, count) in [(Kind::DiskFault, strikes), (Kind::PowerCutInside, cuts_inside)] {
+                if count > 0 {
+                    *counts.entry(format!("{kind:?}")).or_default() += count;
+                }
+            }
+        }
+        counts
     }
 
     /// What is due in this millisecond happens.
@@ -75,6 +101,9 @@ impl Faults {
             cure_one(world, cure)?;
         }
         self.restart_the_dead(world);
+        if self.users.happen(world) {
+            self.counts.add(Kind::UsersCut);
+        }
         if world.now_ms < self.next_ms {
             return Ok(());
         }
@@ -83,11 +112,13 @@ impl Faults {
             return Ok(());
         };
         world.trace.note(format!("fault {kind:?}"));
-        *self.counts.entry(format!("{kind:?}")).or_default() += 1;
-        self.strike(world, kind)
+        if self.strike(world, kind)? {
+            self.counts.add(kind);
+        }
+        Ok(())
     }
 
-    /// Everything is put right.
+    /// Everything is put right, but for a minority on some seeds: see [`aftermath`].
     ///
     /// # Errors
     ///
@@ -96,18 +127,39 @@ impl Faults {
         self.cures.clear();
         cure_one(world, Cure::GoodLinks)?;
         cure_one(world, Cure::Heal)?;
+        let chosen = aftermath::choose(world);
         let ids: Vec<NodeId> = world.hosts.keys().copied().collect();
         for id in ids {
             world.hosts[&id].disk.keep_power();
-            for cure in [
-                Cure::MendDisk(id),
-                Cure::FastDisk(id),
-                Cure::RightClock(id),
-                Cure::Resume(id),
-                Cure::Start(id),
-            ] {
+            for cure in [Cure::MendDisk(id), Cure::FastDisk(id), Cure::RightClock(id)] {
                 cure_one(world, cure)?;
             }
+            let dead = |(how, left): (Left, &Vec<NodeId>)| how == Left::Dead && left.contains(&id);
+            if !chosen.as_ref().is_some_and(|(how, left, _)| dead((*how, left))) {
+                cure_one(world, Cure::Resume(id))?;
+                cure_one(world, Cure::Start(id))?;
+            }
+        }
+        if let Some((how, left, mut dice)) = chosen {
+            for id in &left {
+                aftermath::leave(world, *id, how, &mut dice)?;
+                self.counts.add(format_args!("Left{how:?}"));
+            }
+            world.left_behind = left;
+        }
+        Ok(())
+    }
+
+    /// Whoever was left behind comes back.
+    ///
+    /// # Errors
+    ///
+    /// The real disk fails.
+    pub fn end_the_rest(&mut self, world: &mut World) -> Result<(), Failure> {
+        cure_one(world, Cure::Heal)?;
+        for id in std::mem::take(&mut world.left_behind) {
+            cure_one(world, Cure::Resume(id))?;
+            cure_one(world, Cure::Start(id))?;
         }
         Ok(())
     }
@@ -151,28 +203,35 @@ impl Faults {
         ids
     }
 
-    fn strike(&mut self, world: &mut World, kind: Kind) -> Result<(), Failure> {
-        match kind {
+    /// True: it was done, and now. What is asked of an operator or of the disk counts by itself when it happens.
+    fn strike(&mut self, world: &mut World, kind: Kind) -> Result<bool, Failure> {
+        Ok(match kind {
             Kind::Kill => {
+                let mut killed = false;
                 for id in self.victims(world) {
-                    host(world, id).kill();
+                    killed |= host(world, id).kill();
                 }
+                killed
             }
             Kind::PowerCut => {
+                let mut cut = false;
                 for id in self.victims(world) {
-                    host(world, id).cut_power()?;
+                    cut |= host(world, id).cut_power()?;
                 }
+                cut
             }
             Kind::PowerCutInside => {
                 for id in self.victims(world) {
                     let steps = self.dice.between(0, 40);
                     host(world, id).disk.cut_power_after(steps);
                 }
+                false
             }
             Kind::Pause => {
                 let id = self.victim(world);
-                host(world, id).pause();
+                let paused = host(world, id).pause();
                 self.later(world, (50, 5_000), Cure::Resume(id));
+                paused
             }
             Kind::Partition => self.partition(world),
             Kind::OneWay => self.one_way(world),
@@ -182,6 +241,7 @@ impl Faults {
                 let id = self.victim(world);
                 let rate = self.dice.between(TRUE_RATE * 7 / 10, TRUE_RATE * 13 / 10);
                 host(world, id).set_rate(rate);
+                true
             }
             Kind::DiskFault => {
                 let id = self.victim(world);
@@ -189,57 +249,66 @@ impl Faults {
                 let after = self.dice.between(0, 20);
                 host(world, id).disk.fail(fault, after);
                 self.later(world, (50, 2_000), Cure::MendDisk(id));
+                false
             }
             Kind::SlowDisk => {
                 let id = self.victim(world);
                 let longest = self.dice.between(5, 200);
                 host(world, id).disk.set_pace(1, longest);
                 self.later(world, (200, 3_000), Cure::FastDisk(id));
+                true
             }
             Kind::Transfer => self.transfer(world),
             Kind::Membership => self.membership(world)?,
             Kind::Snapshot => self.snapshot(world),
             Kind::ShutDown => {
                 let id = self.victim(world);
-                host(world, id).shut_down();
+                host(world, id).shut_down()
             }
-        }
-        Ok(())
+            // They come in their own time: see [`UserCuts`].
+            Kind::UsersCut => false,
+        })
     }
 
-    fn partition(&mut self, world: &mut World) {
+    fn partition(&mut self, world: &mut World) -> bool {
         let mut ids: Vec<NodeId> = world.hosts.keys().copied().collect();
         self.dice.shuffle(&mut ids);
         let size = self.dice.between(1, ids.len().saturating_sub(1).max(1) as u64);
         let (one, other) = ids.split_at(usize::try_from(size).expect("a length").min(ids.len()));
         // A bridge is a node that both sides still reach.
         let bridge = self.dice.percent(20).then(|| one[0]);
+        let mut any = false;
         for a in one.iter().filter(|id| Some(**id) != bridge) {
             for b in other {
                 cut(world, *a, *b);
                 cut(world, *b, *a);
+                any = true;
             }
         }
         self.later(world, (100, 4_000), Cure::Heal);
+        any
     }
 
-    fn one_way(&mut self, world: &mut World) {
+    fn one_way(&mut self, world: &mut World) -> bool {
         let id = self.victim(world);
         let others: Vec<NodeId> = world.hosts.keys().copied().filter(|other| *other != id).collect();
         let outward = self.dice.percent(50);
         let all = self.dice.percent(50);
+        let mut any = false;
         for other in others {
             if all || self.dice.percent(50) {
                 match outward {
                     true => cut(world, id, other),
                     false => cut(world, other, id),
                 }
+                any = true;
             }
         }
         self.later(world, (100, 4_000), Cure::Heal);
+        any
     }
 
-    fn bad_links(&mut self, world: &mut World) {
+    fn bad_links(&mut self, world: &mut World) -> bool {
         let longest = *self.dice.pick(&[5, 20, 100, 400]).expect("four");
         world.net.set_usual(Quality {
             cut: false,
@@ -248,82 +317,122 @@ impl Faults {
             duplicates: *self.dice.pick(&[0, 10_000, 200_000]).expect("three"),
         });
         self.later(world, (300, 5_000), Cure::GoodLinks);
+        true
     }
 
-    fn clock_jump(&mut self, world: &mut World) {
+    fn clock_jump(&mut self, world: &mut World) -> bool {
         let id = self.victim(world);
         let size = *self.dice.pick(&[50, 900, 5_000, 60_000, 3_600_000]).expect("five");
         let by = i64::try_from(self.dice.between(1, size)).unwrap_or(i64::MAX);
         let by = if self.dice.percent(50) { by } else { -by };
         world.trace.note(format!("node {id} clock jumps by {by} ms"));
         host(world, id).clock.jump(by);
+        true
     }
 
-    fn transfer(&mut self, world: &mut World) {
+    fn transfer(&mut self, world: &mut World) -> bool {
         let (at, to) = (self.victim(world), self.victim(world));
         let to = self.dice.percent(70).then_some(to);
+        let counts = self.counts.clone();
         drop(world.net.request(OPERATOR, at, "transfer", move |door| {
-            async move { drop(door.consensus.transfer_leader(to, Instant::now() + ADMIN).await) }.boxed()
+            async move {
+                let leader = door
+                    .consensus
+                    .leadership()
+                    .borrow()
+                    .leader
+                    .clone()
+                    .map(|leader| leader.id);
+                let led_to = door.consensus.transfer_leader(to, Instant::now() + ADMIN).await;
+                if led_to.is_ok_and(|now| Some(now) != leader) {
+                    counts.add(Kind::Transfer);
+                }
+            }
+            .boxed()
         }));
+        false
     }
 
-    fn snapshot(&mut self, world: &mut World) {
+    fn snapshot(&mut self, world: &mut World) -> bool {
         let at = self.victim(world);
+        let counts = self.counts.clone();
         drop(world.net.request(OPERATOR, at, "snapshot", move |door| {
-            async move { door.consensus.trigger_snapshot().await }.boxed()
+            async move {
+                door.consensus.trigger_snapshot().await;
+                counts.add(Kind::Snapshot);
+            }
+            .boxed()
         }));
+        false
     }
 
-    fn membership(&mut self, world: &mut World) -> Result<(), Failure> {
+    fn membership(&mut self, world: &mut World) -> Result<bool, Failure> {
         world.watcher.members_change();
         let at = self.victim(world);
         let grow = self.next_node <= self.last_node && self.dice.percent(60);
-        if grow {
-            let id = self.next_node;
-            self.next_node += 1;
-            world.add_host(id)?;
-            let promote = self.dice.percent(70);
-            let replace = self
-                .dice
-                .percent(30)
-                .then(|| self.victim(world))
-                .filter(|dead| *dead != id);
-            if let Some(dead) = replace {
-                world.retired.push(dead);
-                world.tell_users();
-            }
-            drop(world.net.request(OPERATOR, at, "add node", move |door| {
-                async move {
-                    let deadline = Instant::now() + ADMIN;
-                    match replace {
-                        Some(dead) => drop(door.consensus.replace(dead, id, address(id), deadline).await),
-                        None => {
-                            let added = door.consensus.add_learner(id, address(id), deadline).await;
-                            if promote && added.is_ok() {
-                                drop(door.consensus.promote(id, deadline).await);
-                            }
-                        }
+        match grow {
+            true => self.grow(world, at)?,
+            false => self.shrink(world, at),
+        }
+        Ok(false)
+    }
+
+    fn grow(&mut self, world: &mut World, at: NodeId) -> Result<(), Failure> {
+        let id = self.next_node;
+        self.next_node += 1;
+        world.add_host(id)?;
+        let promote = self.dice.percent(70);
+        let replace = self
+            .dice
+            .percent(30)
+            .then(|| self.victim(world))
+            .filter(|dead| *dead != id);
+        if let Some(dead) = replace {
+            world.retired.push(dead);
+            world.tell_users();
+        }
+        let counts = self.counts.clone();
+        drop(world.net.request(OPERATOR, at, "add node", move |door| {
+            async move {
+                let deadline = Instant::now() + ADMIN;
+                let done = match replace {
+                    Some(dead) => door.consensus.replace(dead, id, address(id), deadline).await,
+                    None => door.consensus.add_learner(id, address(id), deadline).await,
+                };
+                if done.is_ok() {
+                    counts.add(Kind::Membership);
+                    if promote && replace.is_none() {
+                        drop(door.consensus.promote(id, deadline).await);
                     }
                 }
-                .boxed()
-            }));
-            return Ok(());
-        }
+            }
+            .boxed()
+        }));
+        Ok(())
+    }
+
+    fn shrink(&mut self, world: &mut World, at: NodeId) {
         let running: Vec<NodeId> = world
             .hosts
             .keys()
             .copied()
             .filter(|id| !world.retired.contains(id))
             .collect();
-        if running.len() > 3 {
-            let id = *self.dice.pick(&running).expect("more than three");
-            world.retired.push(id);
-            world.tell_users();
-            drop(world.net.request(OPERATOR, at, "remove node", move |door| {
-                async move { drop(door.consensus.remove(id, Instant::now() + ADMIN).await) }.boxed()
-            }));
+        if running.len() <= 3 {
+            return;
         }
-        Ok(())
+        let id = *self.dice.pick(&running).expect("more than three");
+        world.retired.push(id);
+        world.tell_users();
+        let counts = self.counts.clone();
+        drop(world.net.request(OPERATOR, at, "remove node", move |door| {
+            async move {
+                if door.consensus.remove(id, Instant::now() + ADMIN).await.is_ok() {
+                    counts.add(Kind::Membership);
+                }
+            }
+            .boxed()
+        }));
     }
 }
 

@@ -149,23 +149,27 @@ impl Host {
         Ok(())
     }
 
-    /// The process is gone at once; what it had written stays.
-    pub fn kill(&mut self) {
-        if self.process.is_some() {
+    /// The process is gone at once; what it had written stays. False: there was none.
+    pub fn kill(&mut self) -> bool {
+        let was_up = self.process.is_some();
+        if was_up {
             self.common.trace.note(format!("node {} is killed", self.id));
         }
         self.drop_process();
+        was_up
     }
 
-    /// The process is gone, and with it what was not flushed.
+    /// The process is gone, and with it what was not flushed, also by processes before. False: the power had gone already.
     ///
     /// # Errors
     ///
     /// The real disk fails.
-    pub fn cut_power(&mut self) -> std::io::Result<()> {
+    pub fn cut_power(&mut self) -> std::io::Result<bool> {
+        let had_power = !self.disk.is_dead();
         self.common.trace.note(format!("node {} loses its power", self.id));
         self.drop_process();
-        self.disk.cut_power()
+        self.disk.cut_power()?;
+        Ok(had_power)
     }
 
     fn drop_process(&mut self) {
@@ -180,10 +184,10 @@ impl Host {
         disk::set_current(None);
     }
 
-    /// Asks the process to stop in good order.
-    pub fn shut_down(&mut self) {
-        let Some(process) = &mut self.process else { return };
-        let Some(door) = &process.door else { return };
+    /// Asks the process to stop in good order. False: there is none that could.
+    pub fn shut_down(&mut self) -> bool {
+        let Some(process) = &mut self.process else { return false };
+        let Some(door) = &process.door else { return false };
         let (sender, stopping) = oneshot::channel();
         let consensus = door.consensus.clone();
         process.runtime.spawn(async move {
@@ -192,14 +196,17 @@ impl Host {
         });
         process.stopping = Some(stopping);
         self.common.trace.note(format!("node {} shuts down", self.id));
+        true
     }
 
-    /// The process stands still, as after SIGSTOP.
-    pub fn pause(&mut self) {
-        if self.process.is_some() {
+    /// The process stands still, as after SIGSTOP. False: there is none, or it does already.
+    pub fn pause(&mut self) -> bool {
+        let moved = self.process.is_some() && !self.paused;
+        if moved {
             self.common.trace.note(format!("node {} is paused", self.id));
             self.paused = true;
         }
+        moved
     }
 
     /// The process goes on.
@@ -224,6 +231,11 @@ impl Host {
 
     /// The speed of its timers and of its clock, in millionths of the true time's.
     pub fn set_rate(&mut self, rate: u64) {
+        if rate != self.rate {
+            self.common
+                .trace
+                .note(format!("node {} clock runs at {rate} millionths", self.id));
+        }
         self.rate = rate;
         self.clock.set_rate(rate);
     }

@@ -33,15 +33,31 @@
 //!
 //! All of `tarn_invariants`, in every millisecond ([`watch`]), in every answer that a client gets ([`work::ledger`]), and in the state at
 //! the end ([`verdict`]). The run has two phases: faults, under which nothing may ever be wrong; then healing, after which everything must
-//! come right in time.
+//! come right in time. On most seeds only a majority is healed at first, and must do without the rest ([`aftermath`]).
+//!
+//! # What can go wrong, exactly
+//!
+//! * The **network** ([`net`]) delays, loses, and cuts every message in each direction by itself, between nodes and between users and nodes
+//!   ([`cuts`]). Calls overtake each other, and those that their sender would send again arrive twice. Streams do neither: the real one is a TCP
+//!   connection, which breaks and does nothing worse.
+//! * A **power cut** ([`disk`]) takes any number of the last batches of an engine that were not synced, each as a whole, and tears the ends of
+//!   files that were not flushed anywhere. The batch that is being written when the power goes is there or not, as a whole.
+//! * A **disk** fails at the writes, syncs and checkpoints of an engine and at the flushes of files, or takes long for a log's writes. A failed write
+//!   may be there later.
+//! * A **clock** ([`clock`]) is off, jumps, and runs up to a third too fast or too slow, and the process's timers with it.
+//! * A **process** ([`host`]) is killed, stopped in good order, or stands still.
+//! * An **operator** moves the leadership, adds, replaces and removes nodes, and asks for snapshots.
 //!
 //! # Beyond reach
 //!
-//! RocksDB, gRPC and TLS are not in it: `jepsen/` has them. A write to a file that is not flushed may be torn, a batch of an engine may not:
-//! atomic batches are what an engine promises.
+//! RocksDB, gRPC and TLS are not in it: `jepsen/` has them. A batch of an engine is never torn, and no byte on a disk ever changes by itself: that
+//! a batch is atomic is what an engine promises, and what RocksDB makes of a real power cut and of damaged bytes, `jepsen/` and `storage`'s own tests
+//! ask.
 
+pub mod aftermath;
 pub mod cli;
 pub mod clock;
+pub mod cuts;
 pub mod dice;
 pub mod disk;
 pub mod entropy;

@@ -1,10 +1,11 @@
 //! Many seeds: one process for each, because a process has one stream of randomness.
 
 use std::collections::BTreeMap;
-use std::process::{Command, ExitCode, Stdio};
+use std::io::{self, Read};
+use std::process::{Child, Command, ExitCode, ExitStatus, Stdio};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, MutexGuard};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -79,14 +80,68 @@ fn run(args: &Args, seed: u64) -> Value {
         .args(["--seed", &seed.to_string(), "--output", "json"])
         .args(args.settings())
         .stdin(Stdio::null())
-        .output();
-    match child {
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn();
+    match child.and_then(|child| attend(child, args.limit)) {
         Err(error) => harness(error.to_string()),
-        Ok(output) => serde_json::from_slice(&output.stdout).unwrap_or_else(|_| {
-            let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-            harness(format!("the process ended with {}: {errors}", output.status))
+        Ok(Ended { killed: true, .. }) => harness(format!(
+            "the process had not ended after {:?} and was killed: perhaps it goes round without waiting for anything",
+            args.limit
+        )),
+        Ok(ended) => serde_json::from_slice(&ended.output).unwrap_or_else(|_| {
+            let errors = String::from_utf8_lossy(&ended.errors).into_owned();
+            harness(format!("the process ended with {}: {errors}", ended.status))
         }),
     }
+}
+
+struct Ended {
+    status: ExitStatus,
+    output: Vec<u8>,
+    errors: Vec<u8>,
+    killed: bool,
+}
+
+/// How often a process is looked after.
+const LOOK: Duration = Duration::from_millis(10);
+
+/// Waits for a process to end, and kills it when its time is up: what spins in one thread never sees a deadline of its own.
+fn attend(mut child: Child, limit: Duration) -> io::Result<Ended> {
+    let begun = Instant::now();
+    let (output, errors) = (child.stdout.take(), child.stderr.take());
+    std::thread::scope(|scope| {
+        // Both are read while it runs: a full pipe would stop it.
+        let output = scope.spawn(move || drain(output));
+        let errors = scope.spawn(move || drain(errors));
+        let mut killed = false;
+        let status = loop {
+            if let Some(status) = child.try_wait()? {
+                break status;
+            }
+            if begun.elapsed() >= limit && !killed {
+                killed = true;
+                child.kill()?;
+            }
+            std::thread::sleep(LOOK);
+        };
+        let joined = |reader: std::thread::ScopedJoinHandle<'_, Vec<u8>>| reader.join().unwrap_or_default();
+        Ok(Ended {
+            status,
+            output: joined(output),
+            errors: joined(errors),
+            killed,
+        })
+    })
+}
+
+fn drain(pipe: Option<impl Read>) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    if let Some(mut pipe) = pipe {
+        // What could not be read is missed where it is read as a report.
+        let _ = pipe.read_to_end(&mut bytes);
+    }
+    bytes
 }
 
 fn tell(args: &Args, report: &Value) {

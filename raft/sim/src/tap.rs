@@ -5,7 +5,7 @@
 use std::sync::{Arc, Mutex};
 
 use prost::Message;
-use tarn_invariants::raft::{EntryId, LogEntry};
+use tarn_invariants::raft::{EntryId, Leadership, LogEntry};
 use tarn_machine::keys::Key;
 use tarn_storage::{Batch, Durability, Engine, Keyspace, MemoryEngine, Op, Range};
 
@@ -26,6 +26,16 @@ struct WireLogId {
     index: u64,
 }
 
+#[derive(Clone, Copy, PartialEq, Eq, Message)]
+struct WireVote {
+    #[prost(uint64, tag = "1")]
+    term: u64,
+    #[prost(uint64, tag = "2")]
+    node: u64,
+    #[prost(bool, tag = "3")]
+    committed: bool,
+}
+
 #[derive(Clone, PartialEq, Message)]
 struct WireEntry {
     #[prost(message, optional, tag = "2")]
@@ -41,6 +51,15 @@ pub enum Told {
         entries: Vec<LogEntry>,
         /// The last entry that was removed from the beginning; 0 if none was.
         purged: u64,
+        /// The vote.
+        vote: Option<Leadership>,
+    },
+    /// A vote was saved.
+    Voted {
+        /// For whom.
+        vote: Leadership,
+        /// Whether it grants a leadership; else it follows one that began before.
+        grants: bool,
     },
     /// Entries were appended; durable if `synced`.
     Appended {
@@ -90,7 +109,9 @@ impl Tap {
         let entries = entries.collect();
         let mark = engine.get(LOG_META, b"purged").ok().flatten();
         let purged = mark.and_then(|mark| log_id(&mark)).map_or(0, |id| id.index);
-        self.tell(node, Told::Opened { entries, purged });
+        let vote = engine.get(LOG_META, b"vote").ok().flatten();
+        let vote = vote.and_then(|vote| read_vote(&vote)).map(|(vote, _)| vote);
+        self.tell(node, Told::Opened { entries, purged, vote });
     }
 
     /// A node writes a batch.
@@ -111,7 +132,13 @@ impl Tap {
                 }
                 Op::Put { keyspace, key, value } if keyspace == RAFT && key == b"applied" => applied = log_id(value),
                 Op::Put { keyspace, key, value } if keyspace == STATE && key == digest_key => digest = value.to_vec(),
-                Op::Put { keyspace, .. } if keyspace == LOG_META => log_touched = true,
+                Op::Put { keyspace, key, value } if keyspace == LOG_META => {
+                    log_touched = true;
+                    if let Some((vote, follows)) = read_vote(value).filter(|_| key == b"vote") {
+                        let grants = !follows;
+                        self.tell(node, Told::Voted { vote, grants });
+                    }
+                }
                 Op::Put { .. } | Op::Delete { .. } | Op::DeleteRange { .. } => {}
             }
         }
@@ -131,15 +158,24 @@ impl Tap {
 /// The nodes that a term's number leaves room for.
 pub const NODES_MAX: u64 = 1 << 20;
 
-/// The number by which the invariants know a leadership. openraft lets several nodes lead one Raft term, one after another by their ids, and
-/// tells their entries apart by both: what the Raft paper calls a term is this pair.
-pub fn leadership(term: u64, node: u64) -> u64 {
-    term * NODES_MAX + node
+/// The number by which the invariants know a leadership where the Raft paper speaks of a term: entries are told apart by term and node, which are ordered
+/// as this number is. (That two nodes never have the same number is so by the way it is made; what election safety asks is in `Elections`.)
+pub fn number(leadership: Leadership) -> u64 {
+    leadership.term * NODES_MAX + leadership.node
+}
+
+/// A vote, and whether it follows a leadership that a majority has granted.
+fn read_vote(value: &[u8]) -> Option<(Leadership, bool)> {
+    let WireVote { term, node, committed } = WireVote::decode(value).ok()?;
+    Some((Leadership { term, node }, committed))
 }
 
 fn entry_id(id: WireLogId) -> EntryId {
     EntryId {
-        term: leadership(id.term, id.node),
+        term: number(Leadership {
+            term: id.term,
+            node: id.node,
+        }),
         index: id.index,
     }
 }

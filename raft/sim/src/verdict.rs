@@ -26,7 +26,7 @@ pub const SOUND: Invariant = Invariant {
 /// The cluster works once a majority does.
 pub const LIVE: Invariant = Invariant {
     name: "liveness",
-    rule: "once all nodes run and reach each other, the cluster has a leader, takes writes, and all nodes come to the same state",
+    rule: "once a majority runs and its nodes reach each other, the cluster has a leader and takes writes; once all do, all come to the same state",
     source: "anchors, test 35; Raft paper, section 5.6",
 };
 
@@ -194,7 +194,7 @@ pub fn judge(world: &mut World) -> Result<(), Failure> {
 /// No two holders of one name at a time, by the cluster's time.
 fn named_leases(world: &World) -> Result<(), Failure> {
     let ledger = world.ledger.lock();
-    let until = |held: &Held| match held.released {
+    let until = |held: &Held| match held.may_have_ended {
         false => held.until_ms,
         true => ended_at(world, held).unwrap_or(held.until_ms),
     };
@@ -209,7 +209,7 @@ fn named_leases(world: &World) -> Result<(), Failure> {
     Ok(())
 }
 
-/// When the lease that was acquired so came to its end: by the release, or by its time if the release never arrived. The token says at which
+/// When the lease that was acquired so came to its end: by a release, or by its time as the last renewal gave it. The token says at which
 /// entry it was acquired.
 fn ended_at(world: &World, held: &Held) -> Option<u64> {
     let acquired_at = Id(held.token).index();

@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tarn_invariants::raft::{
-    AppliedEntries, Elections, EntryId, LogEntry, LogMatching, applied_in_order, durable_acknowledgement,
-    leader_completeness, monotonic_commit,
+    AppliedEntries, Elections, EntryId, Leadership, LogEntry, LogMatching, applied_in_order, durable_acknowledgement,
+    leader_completeness, log_matching, monotonic_commit,
 };
 use tarn_invariants::timers::Firings;
 use tarn_invariants::watch::{self, Place};
@@ -13,7 +13,7 @@ use tarn_proto::v1::{Event, EventKind};
 use tarn_raft::{EventBatch, NodeId, Status};
 
 use crate::dice::hash;
-use crate::tap::{NODES_MAX, Told, leadership};
+use crate::tap::{NODES_MAX, Told, number};
 use crate::trace::Trace;
 
 /// What is known of one node.
@@ -39,9 +39,9 @@ pub struct Watcher {
     logs: LogMatching,
     applied: AppliedEntries,
     contents: BTreeMap<EntryId, u64>,
-    /// By index, the highest term in which anybody led when the entry was first applied: it was committed in that term or an earlier one.
+    /// By index, the highest leadership that could have begun when the entry was first applied: it was committed under that one or an earlier one.
     committed_by: BTreeMap<u64, u64>,
-    highest_term: u64,
+    highest: u64,
     events: BTreeMap<u64, Vec<Event>>,
     /// Due times of timers, from whoever scheduled them.
     firings: Firings,
@@ -62,7 +62,7 @@ impl Watcher {
             applied: AppliedEntries::default(),
             contents: BTreeMap::new(),
             committed_by: BTreeMap::new(),
-            highest_term: 0,
+            highest: 0,
             events: BTreeMap::new(),
             firings: Firings::default(),
             due: BTreeMap::new(),
@@ -74,6 +74,14 @@ impl Watcher {
     /// From now on the members may change, and nobody can say from outside what a majority is.
     pub fn members_change(&mut self) {
         self.majority = None;
+        if let Some(vote) = self.elections.highest_vote() {
+            self.highest = self.highest.max(number(vote));
+        }
+    }
+
+    /// Whether the members may have changed.
+    pub fn members_changed(&self) -> bool {
+        self.majority.is_none()
     }
 
     /// The last entry that anybody has applied.
@@ -115,7 +123,11 @@ impl Watcher {
     /// An invariant is broken.
     pub fn told(&mut self, id: NodeId, told: Told) -> Verdict {
         match told {
-            Told::Opened { entries, purged } => self.opened(id, &entries, purged),
+            Told::Opened { entries, purged, vote } => {
+                self.elections.restarted(id, vote)?;
+                self.opened(id, &entries, purged)
+            }
+            Told::Voted { vote, grants } => self.voted(id, vote, grants),
             Told::Appended { entries } => entries.into_iter().try_for_each(|entry| self.appended(id, entry)),
             Told::Truncated(from) => {
                 self.trace.note(format!("node {id} log truncated from {from}"));
@@ -138,6 +150,20 @@ impl Watcher {
             }
             Told::Applied { id: entry, digest } => self.applied(id, entry, &digest),
         }
+    }
+
+    fn voted(&mut self, id: NodeId, vote: Leadership, grants: bool) -> Verdict {
+        let what = if grants { "grants" } else { "follows" };
+        self.trace.note(format!("node {id} {what} {vote}"));
+        self.elections.voted(id, vote, grants)?;
+        // Nobody leads, and so commits, before a majority has granted it.
+        let may_begin = self
+            .majority
+            .is_none_or(|majority| self.elections.granted(vote) >= majority);
+        if may_begin {
+            self.highest = self.highest.max(number(vote));
+        }
+        Ok(())
     }
 
     fn opened(&mut self, id: NodeId, entries: &[LogEntry], purged: u64) -> Verdict {
@@ -169,7 +195,7 @@ impl Watcher {
     fn applied(&mut self, id: NodeId, entry: EntryId, digest: &[u8]) -> Verdict {
         let first = entry.index > self.applied.last();
         if first {
-            self.committed_by.insert(entry.index, self.highest_term);
+            self.committed_by.insert(entry.index, self.highest);
         }
         self.trace
             .note(format!("node {id} applied {} {:016x}", shown(entry), hash(digest)));
@@ -216,9 +242,6 @@ impl Watcher {
     /// An invariant is broken.
     pub fn status(&mut self, status: &Status) -> Verdict {
         let id = status.node_id;
-        // Whoever leads this term.
-        let term = leadership(status.term, NODES_MAX - 1);
-        self.highest_term = self.highest_term.max(term);
         let node = self.nodes.entry(id).or_default();
         monotonic_commit(id, node.committed, status.committed_index)?;
         node.committed = status.committed_index;
@@ -229,17 +252,17 @@ impl Watcher {
         }
     }
 
-    /// A node says that it leads a term.
+    /// A node says that it leads.
     ///
     /// # Errors
     ///
     /// An invariant is broken.
-    pub fn leads(&mut self, id: NodeId, term: u64) -> Verdict {
+    pub fn leads(&mut self, leadership: Leadership) -> Verdict {
+        let Leadership { term, node: id } = leadership;
         let node = self.nodes.entry(id).or_default();
-        let number = leadership(term, id);
-        self.highest_term = self.highest_term.max(number);
-        // A leadership is one process's: another one that led under the same number would not know what the first one said.
-        self.elections.observe(number, node.life)?;
+        let number = number(leadership);
+        self.highest = self.highest.max(number);
+        self.elections.leads(leadership, node.life, self.majority)?;
         if node.leadership >= number {
             return Ok(());
         }
@@ -291,6 +314,24 @@ impl Watcher {
         self.firings.fired(&event.subject, due, event.at_ms)
     }
 
+    /// Compares what is left of all logs, as they are now.
+    ///
+    /// # Errors
+    ///
+    /// Two of them do not match.
+    pub fn logs_match(&self) -> Verdict {
+        let logs: Vec<Vec<LogEntry>> = self
+            .nodes
+            .values()
+            .map(|node| node.log.values().copied().collect())
+            .collect();
+        let pairs = logs
+            .iter()
+            .enumerate()
+            .flat_map(|(at, a)| logs[at + 1..].iter().map(move |b| (a, b)));
+        pairs.into_iter().try_for_each(|(a, b)| log_matching(a, b))
+    }
+
     /// A violation that was found elsewhere goes into the trace.
     pub fn note(&self, violation: &Violation) {
         self.trace.note(format!("VIOLATION {violation}"));
@@ -301,4 +342,69 @@ impl Watcher {
 fn shown(entry: EntryId) -> String {
     let EntryId { term, index } = entry;
     format!("{}-{}.{index}", term / NODES_MAX, term % NODES_MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use tarn_invariants::raft::{ELECTION_SAFETY, LEADER_COMPLETENESS};
+
+    use super::*;
+
+    fn leadership(term: u64, node: u64) -> Leadership {
+        Leadership { term, node }
+    }
+
+    fn grants(term: u64, node: u64) -> Told {
+        Told::Voted {
+            vote: leadership(term, node),
+            grants: true,
+        }
+    }
+
+    fn watcher() -> Watcher {
+        Watcher::new(3, Trace::new(None).unwrap())
+    }
+
+    #[test]
+    fn a_leader_without_a_majority_and_a_vote_that_is_lost_are_found() {
+        let mut watcher = watcher();
+        watcher.told(1, grants(1, 1)).unwrap();
+        let violation = watcher.leads(leadership(1, 1)).unwrap_err();
+        assert_eq!(violation.invariant, ELECTION_SAFETY, "one vote of three");
+        watcher.told(2, grants(1, 1)).unwrap();
+        watcher.leads(leadership(1, 1)).unwrap();
+        watcher.told(2, grants(1, 2)).unwrap();
+        assert_eq!(watcher.told(2, grants(1, 1)).unwrap_err().invariant, ELECTION_SAFETY);
+        let opened = Told::Opened {
+            entries: Vec::new(),
+            purged: 0,
+            vote: None,
+        };
+        assert_eq!(watcher.told(1, opened).unwrap_err().invariant, ELECTION_SAFETY);
+    }
+
+    #[test]
+    fn a_second_leader_of_one_term_must_have_what_the_first_one_committed() {
+        let mut watcher = watcher();
+        let id = EntryId {
+            term: number(leadership(1, 1)),
+            index: 1,
+        };
+        let entries = vec![LogEntry { id, content: 7 }];
+        for node in [1, 3] {
+            watcher.told(node, grants(1, 1)).unwrap();
+        }
+        watcher.leads(leadership(1, 1)).unwrap();
+        for node in [1, 3] {
+            let entries = entries.clone();
+            watcher.told(node, Told::Appended { entries }).unwrap();
+            watcher.told(node, Told::Synced).unwrap();
+        }
+        watcher.told(1, Told::Applied { id, digest: Vec::new() }).unwrap();
+        for node in [2, 3] {
+            watcher.told(node, grants(1, 2)).unwrap();
+        }
+        let violation = watcher.leads(leadership(1, 2)).unwrap_err();
+        assert_eq!(violation.invariant, LEADER_COMPLETENESS);
+    }
 }

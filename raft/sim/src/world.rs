@@ -1,7 +1,8 @@
 //! One run: a cluster, its users, its faults, and a clock that moves by one millisecond at a time.
 //!
 //! ```text
-//!   found ──► work under faults (safety) ──► heal ──► drain: everything accepted ends, writes succeed (liveness) ──► rest: all states equal
+//!   found ──► work under faults (safety) ──► a majority is healed ──► drain: writes succeed, everything accepted ends (liveness)
+//!         ──► the minority comes back, if one was missing: writes succeed ──► rest: all states equal
 //! ```
 //!
 //! In every millisecond the faults that are due happen, then what the network delivers arrives, then every node and the users run until they
@@ -12,6 +13,7 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 use tarn_invariants::Violation;
+use tarn_invariants::raft::Leadership;
 use tarn_raft::NodeId;
 use tokio::runtime::Runtime;
 
@@ -35,6 +37,8 @@ use crate::work::{Doing, Phase};
 
 /// How long a founded cluster may take until it has a leader, and a healed one until it takes writes, in milliseconds.
 const LEADER_MS: u64 = 15_000;
+/// The same where a minority is missing: users still ask it, and wait in vain for some seconds each time.
+const MAJORITY_MS: u64 = 30_000;
 /// How long everything accepted may take to end after the healing.
 const DRAIN_MS: u64 = 120_000;
 /// How long the nodes may take to agree once nobody does anything any more.
@@ -58,6 +62,8 @@ pub struct World {
     pub now_ms: u64,
     /// Nodes that were removed from the cluster, or may have been.
     pub retired: Vec<NodeId>,
+    /// Nodes that are to stay away although the faults have ended: see [`crate::aftermath`].
+    pub left_behind: Vec<NodeId>,
     common: Common,
     tap: Tap,
     dir: tempfile::TempDir,
@@ -139,6 +145,7 @@ impl World {
             ledger: Ledger::default(),
             now_ms: 0,
             retired: Vec::new(),
+            left_behind: Vec::new(),
             common,
             tap: Tap::default(),
             dir,
@@ -170,14 +177,20 @@ impl World {
         faults.end(&mut self)?;
         self.calm = true;
         let recovery_ms = self.drain()?;
+        if !self.left_behind.is_empty() {
+            self.trace.note("the minority comes back");
+            faults.end_the_rest(&mut self)?;
+            self.writes_succeed(LEADER_MS)?;
+        }
         self.rest()?;
+        self.watcher.logs_match()?;
         verdict::judge(&mut self)?;
         let operations = self.ledger.lock().outcomes.clone();
         Ok(Outcome {
             simulated_ms: self.now_ms,
             entries: self.watcher.last_applied(),
             messages: self.net.counts(),
-            faults: faults.counts(),
+            faults: faults.counts(&self),
             operations,
             recovery_ms,
         })
@@ -284,7 +297,7 @@ impl World {
         for id in order {
             let stepped = self.hosts.get_mut(&id).expect("it is one of them").step();
             self.stepped(id, stepped)?;
-            if self.calm && !self.hosts[&id].is_up() {
+            if self.calm && !self.hosts[&id].is_up() && !self.left_behind.contains(&id) {
                 self.hosts.get_mut(&id).expect("it is one of them").start()?;
             }
         }
@@ -328,7 +341,7 @@ impl World {
                 leadership.is_this_node.then_some(leadership.term)
             });
             if let Some(Some(term)) = leads {
-                self.watcher.leads(host.id, term)?;
+                self.watcher.leads(Leadership { term, node: host.id })?;
             }
             if self.now_ms.is_multiple_of(8)
                 && let Some(Ok(status)) = host.look(tarn_raft::Consensus::status)
@@ -368,7 +381,11 @@ impl World {
         let end_ms = self.now_ms + patience_ms;
         while !so(self) {
             if self.now_ms >= end_ms {
-                let detail = format!("after {patience_ms} ms without faults it is not so that {what}");
+                let without = match self.left_behind.is_empty() {
+                    true => "faults".to_owned(),
+                    false => format!("faults, but for nodes {:?}, a minority,", self.left_behind),
+                };
+                let detail = format!("after {patience_ms} ms without {without} it is not so that {what}");
                 return Err(verdict::LIVE.violated(detail).into());
             }
             self.tick()?;
@@ -376,14 +393,14 @@ impl World {
         Ok(())
     }
 
-    /// Everything works again: what was accepted must end.
+    /// A majority works again, or everybody: what was accepted must end.
     fn drain(&mut self) -> Result<(u64, u64), Failure> {
         let begin_ms = self.now_ms;
         self.phase.set(Doing::Drain);
-        // Probes that are answered now may have been sent before.
-        let before = self.ledger.lock().probes;
-        self.until(LEADER_MS, "writes succeed", |world| {
-            world.ledger.lock().probes > before + world.plan.clients
+        self.writes_succeed(if self.left_behind.is_empty() {
+            LEADER_MS
+        } else {
+            MAJORITY_MS
         })?;
         let writes_ms = self.now_ms - begin_ms;
         let end_ms = self.now_ms + DRAIN_MS;
@@ -396,6 +413,14 @@ impl World {
             }
         }
         Ok((writes_ms, self.now_ms - begin_ms))
+    }
+
+    fn writes_succeed(&mut self, patience_ms: u64) -> Result<(), Failure> {
+        // Probes that are answered now may have been sent before.
+        let before = self.ledger.lock().probes;
+        self.until(patience_ms, "writes succeed", |world| {
+            world.ledger.lock().probes > before + world.plan.clients
+        })
     }
 
     /// Nobody does anything any more: all nodes must come to the same state.

@@ -6,7 +6,8 @@ use std::process::Command;
 
 /// Each bug, the seeds within which it must be found, and what gives it away.
 const BUGS: &[(&str, u64, &[&str])] = &[
-    ("ack-before-fsync", 5, &["durable acknowledgement"]),
+    // Votes are lost with the entries: whichever of the two is looked at first.
+    ("ack-before-fsync", 5, &["durable acknowledgement", "election safety"]),
     ("ignore-token", 20, &["fenced", "completed once"]),
     ("index-apart", 5, &["sound recovery"]),
 ];

@@ -10,10 +10,11 @@ mod upgrade;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::future::join_all;
+use futures::StreamExt;
+use futures::stream::FuturesUnordered;
 use openraft::async_runtime::watch::WatchReceiver;
 use tokio::sync::watch;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout_at};
 
 pub use self::error::{AdminError, LaggingNode};
 use crate::clock::Clock;
@@ -155,17 +156,30 @@ impl Admin {
         self.ask(peer, Method::NodeInfo).await
     }
 
-    /// The voters' wall clocks, in milliseconds since the Unix epoch; `None` for one that does not answer.
+    /// The voters' wall clocks, in milliseconds since the Unix epoch; `None` for one that does not answer. Once a majority has, the others
+    /// get a heartbeat's time: one that cannot be reached must not keep a new leader from knowing the time.
     pub async fn wall_clocks(&self, own: &dyn Clock) -> Vec<Option<u64>> {
         let voters = self.voters();
-        join_all(voters.iter().map(|voter| async move {
-            if voter.id == self.node_id {
-                return Some(own.wall_ms());
+        let mut answers: FuturesUnordered<_> = voters
+            .iter()
+            .map(|voter| async move {
+                if voter.id == self.node_id {
+                    return Some(own.wall_ms());
+                }
+                let answer: wire::WallClock = self.ask(voter, Method::WallClock).await?;
+                Some(answer.wall_ms)
+            })
+            .collect();
+        let mut clocks = Vec::with_capacity(voters.len());
+        let mut until = Instant::now() + self.timings.election_max;
+        while let Ok(Some(answer)) = timeout_at(until, answers.next()).await {
+            clocks.push(answer);
+            if clocks.iter().flatten().count() == voters.len() / 2 + 1 {
+                until = until.min(Instant::now() + self.timings.heartbeat);
             }
-            let answer: wire::WallClock = self.ask(voter, Method::WallClock).await?;
-            Some(answer.wall_ms)
-        }))
-        .await
+        }
+        clocks.resize(voters.len(), None);
+        clocks
     }
 
     /// A question without words, and its answer if there is one in time.

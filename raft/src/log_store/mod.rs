@@ -55,6 +55,7 @@ struct Shared {
     state: Mutex<State>,
     writer: Writer,
     limits: LogLimits,
+    node_id: NodeId,
 }
 
 /// The log's edges, as openraft sees them: the engine may be a moment behind.
@@ -95,10 +96,11 @@ impl LogStore {
         };
         Ok(Self {
             shared: Arc::new(Shared {
-                writer: Writer::spawn(engine.clone(), disk, fatal),
+                writer: Writer::spawn(engine.clone(), node_id, disk, fatal),
                 engine: RwLock::new(Some(engine)),
                 state: Mutex::new(state),
                 limits,
+                node_id,
             }),
         })
     }
@@ -208,6 +210,14 @@ fn closed() -> io::Error {
     io::Error::other("the log is closed")
 }
 
+/// Whom a vote is for, as the invariants name it.
+fn leadership(vote: &Vote) -> raft::Leadership {
+    raft::Leadership {
+        term: vote.leader_id.term,
+        node: vote.leader_id.node_id,
+    }
+}
+
 fn storage(error: StorageError) -> io::Error {
     io::Error::other(error)
 }
@@ -294,6 +304,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
+        debug_holds!(raft::votes_only_grow(
+            self.shared.node_id,
+            self.state().vote.as_ref().map(leadership),
+            leadership(vote)
+        ));
         let mut batch = Batch::new();
         batch.put(META, records::VOTE, records::encode_vote(vote));
         self.write(Kind::Vote, batch).await?;
@@ -304,6 +319,11 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     /// Without a flush of its own: it only shortens recovery, and is never ahead of what it speaks about.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let Some(committed) = committed else { return Ok(()) };
+        debug_holds!(raft::monotonic_commit(
+            self.shared.node_id,
+            self.state().committed.as_ref().map_or(0, |id| id.index),
+            committed.index
+        ));
         let mut batch = Batch::new();
         batch.put(META, records::COMMITTED, records::encode_log_id(&committed));
         self.state().committed = Some(committed);
@@ -341,6 +361,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                         entry.index()
                     )));
                 }
+                debug_holds!(raft::log_continues(
+                    state.last.as_ref().map(convert::entry_id),
+                    convert::entry_id(&entry.log_id())
+                ));
                 let value = records::encode_entry(&entry);
                 batch.put(ENTRIES, records::entry_key(entry.index()), &value);
                 state.last = Some(entry.log_id());

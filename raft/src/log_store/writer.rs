@@ -9,13 +9,14 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 
 use openraft::storage::IOFlushed;
+use tarn_invariants::{debug_holds, raft};
 use tarn_storage::{Batch, Durability, Engine};
 use tokio::sync::{mpsc, oneshot};
 
 use super::closed;
 use crate::crash;
 use crate::disk::Disk;
-use crate::types::{FatalFlag, TypeConfig};
+use crate::types::{FatalFlag, NodeId, TypeConfig};
 
 /// Writes that may wait for the writer. When full, openraft waits in `append`, which is the back-pressure wanted: a disk
 /// that cannot keep up slows the leader down. Large enough that one flush never starves the next of company.
@@ -58,13 +59,15 @@ pub(super) struct Writer {
 }
 
 impl Writer {
-    pub fn spawn(engine: Arc<dyn Engine>, disk: &Arc<dyn Disk>, fatal: FatalFlag) -> Self {
+    pub fn spawn(engine: Arc<dyn Engine>, node_id: NodeId, disk: &Arc<dyn Disk>, fatal: FatalFlag) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
         let flushed = Arc::new(AtomicU64::new(0));
         let pen = Pen {
             engine,
             flushed: flushed.clone(),
             fatal,
+            node_id,
+            synced: 0,
         };
         let thread = match disk.simulated_delay() {
             None => Some(
@@ -118,10 +121,13 @@ struct Pen {
     engine: Arc<dyn Engine>,
     flushed: Arc<AtomicU64>,
     fatal: FatalFlag,
+    node_id: NodeId,
+    /// The last append that a power cut would leave, by what the engine was told and has confirmed.
+    synced: u64,
 }
 
 impl Pen {
-    fn run(self, mut jobs: mpsc::Receiver<Job>) {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         while let Some(first) = jobs.blocking_recv() {
             if !self.write_group(first, &mut jobs) {
                 return;
@@ -131,7 +137,7 @@ impl Pen {
     }
 
     /// The same on the one thread of a simulation, where a flush takes simulated time.
-    async fn run_simulated(self, mut jobs: mpsc::Receiver<Job>, disk: Arc<dyn Disk>) {
+    async fn run_simulated(mut self, mut jobs: mpsc::Receiver<Job>, disk: Arc<dyn Disk>) {
         while let Some(first) = jobs.recv().await {
             if let Some(delay) = disk.simulated_delay() {
                 delay.await;
@@ -144,23 +150,35 @@ impl Pen {
     }
 
     /// Writes a job with those that are queued behind it. False: the disk failed.
-    fn write_group(&self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> bool {
+    fn write_group(&mut self, first: Job, jobs: &mut mpsc::Receiver<Job>) -> bool {
         let mut group = gather(first, jobs);
         let result = write(self.engine.as_ref(), &mut group);
         if let Err(error) = &result {
             self.fatal.raise(format!("the log cannot be written: {error}"));
         }
+        if let Ok(Durability::Synced) = result {
+            self.synced = group.last_append().unwrap_or(self.synced);
+        }
         for (kind, done) in group.waiting {
-            if let (Kind::Append { sequence }, Ok(())) = (kind, &result) {
-                self.flushed.store(sequence, Ordering::Release);
+            if let (Kind::Append { sequence }, Ok(_)) = (kind, &result) {
+                self.confirm(sequence);
             }
             done.complete(match &result {
-                Ok(()) => Ok(()),
+                Ok(_) => Ok(()),
                 Err(error) => Err(io::Error::other(error.to_string())),
             });
         }
         // Nobody can say what the disk holds after a failed flush: nothing more is written.
         result.is_ok()
+    }
+
+    /// An append is about to be answered as durable.
+    fn confirm(&self, sequence: u64) {
+        // The planted bug is for the simulation to find, from outside.
+        if !unsafe_answers() {
+            debug_holds!(raft::durable_acknowledgement(self.node_id, sequence, self.synced));
+        }
+        self.flushed.store(sequence, Ordering::Release);
     }
 
     fn finish(&self) {
@@ -173,6 +191,17 @@ impl Pen {
 struct Group {
     batch: Batch,
     waiting: Vec<(Kind, Done)>,
+}
+
+impl Group {
+    /// The number of the last append in it.
+    fn last_append(&self) -> Option<u64> {
+        let append = |(kind, _): &(Kind, Done)| match kind {
+            Kind::Append { sequence } => Some(*sequence),
+            Kind::Vote | Kind::Truncate | Kind::Purge | Kind::Committed => None,
+        };
+        self.waiting.iter().rev().find_map(append)
+    }
 }
 
 fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Group {
@@ -189,7 +218,12 @@ fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Group {
     group
 }
 
-fn write(engine: &dyn Engine, group: &mut Group) -> Result<(), tarn_storage::StorageError> {
+fn unsafe_answers() -> bool {
+    tarn_storage::canary::planted("ack-before-fsync")
+}
+
+/// Writes a group, and says how durable it is.
+fn write(engine: &dyn Engine, group: &mut Group) -> Result<Durability, tarn_storage::StorageError> {
     let has = |wanted: fn(&Kind) -> bool| group.waiting.iter().any(|(kind, _)| wanted(kind));
     let points = [
         (
@@ -208,8 +242,7 @@ fn write(engine: &dyn Engine, group: &mut Group) -> Result<(), tarn_storage::Sto
             crash::LOG_PURGE_AFTER,
         ),
     ];
-    let unsafe_answer = tarn_storage::canary::planted("ack-before-fsync");
-    let durability = match !unsafe_answer && has(|kind| *kind != Kind::Committed && *kind != Kind::Purge) {
+    let durability = match !unsafe_answers() && has(|kind| *kind != Kind::Committed && *kind != Kind::Purge) {
         true => Durability::Synced,
         // A lost purge is repeated, and a lost mark of what is committed is learnt again.
         false => Durability::Buffered,
@@ -223,7 +256,7 @@ fn write(engine: &dyn Engine, group: &mut Group) -> Result<(), tarn_storage::Sto
         .iter()
         .filter(|(visited, ..)| *visited)
         .for_each(|(_, _, after)| crash::point(after));
-    Ok(())
+    Ok(durability)
 }
 
 impl Done {

@@ -1,6 +1,7 @@
 //! The network between the nodes, which can be cut and slowed link by link.
 //!
-//! A *link* is one direction between two nodes. Cutting it holds up everything that goes that way, as a network that drops every packet
+//! A *link* is one direction between two nodes, or between a node and everything outside ([`OUTSIDE`]): clients, and the harness's own
+//! questions. Cutting it holds up everything that goes that way, as a network that drops every packet
 //! would: nothing is answered, no connection is refused. Two networks offer the same:
 //!
 //! ```text
@@ -35,7 +36,7 @@ use namespaces::Namespaces;
 
 use super::Network;
 
-/// One direction between two nodes: from, to.
+/// One direction between two nodes, or a node and [`OUTSIDE`]: from, to.
 pub type Link = (u64, u64);
 
 /// How slow and lossy a link is.
@@ -271,7 +272,10 @@ impl Net {
         }
         self.proxy.set(&wanted);
         if let Kind::Namespaces(namespaces) = &self.kind {
-            let address = |id: u64| self.proxy.address_of(id);
+            let address = |id| match id {
+                OUTSIDE => Some(namespaces.harness()),
+                node => self.proxy.address_of(node),
+            };
             namespaces
                 .filter(&wanted, address)
                 .context("the packet filter did not take the links")?;

@@ -189,6 +189,11 @@ impl Namespaces {
         })
     }
 
+    /// Where clients and the harness itself speak from.
+    pub(super) fn harness(&self) -> IpAddr {
+        self.address(253).into()
+    }
+
     /// The hub's namespace, to enter it.
     pub(super) fn hub_file(&self) -> Result<File> {
         let path = Path::new(NAMESPACES).join(self.hub());
@@ -209,7 +214,7 @@ impl Namespaces {
         proxy.listen(everywhere, Arc::new(meant)).map(drop)
     }
 
-    /// Has the filter do this and no other harm.
+    /// Has the filter do this and no other harm. Whoever dials a node that is gone is not held up on the way to its heir, only on the way back.
     pub(super) fn filter(&self, harms: &Harms, address: impl Fn(u64) -> Option<IpAddr>) -> Result<()> {
         let cut = harms.iter().filter(|(_, harm)| harm.cut).map(|(link, _)| *link);
         let slow = harms.iter().filter(|(_, harm)| harm.slow.is_some());

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CloneFlags, setns};
 
-use super::super::{Net, Slowness};
+use super::super::{Net, OUTSIDE, Slowness};
 use super::*;
 use crate::cluster::Network;
 
@@ -101,6 +101,44 @@ fn the_harness_reaches_a_node_that_no_node_reaches() {
     let (mut node, _) = listener.accept().unwrap();
     says(&mut harness, &mut node);
     says(&mut node, &mut harness);
+}
+
+#[test]
+fn clients_are_cut_off_each_way_alone_and_slowed_while_nodes_reach_each_other() {
+    let Some((net, places)) = two_nodes() else { return };
+    let [one, two] = &places;
+    let listener = inside(two, || TcpListener::bind(two.bind).unwrap());
+    let meet = |mut harness: Stream| {
+        let mut node = listener.accept().unwrap().0;
+        for stream in [&harness, &node] {
+            stream.set_read_timeout(Some(LONG)).unwrap();
+            stream.set_nodelay(true).unwrap();
+        }
+        says(&mut harness, &mut node);
+        says(&mut node, &mut harness);
+        (harness, node)
+    };
+    let dial = || Stream::connect_timeout(&two.advertise, LONG).unwrap();
+    let (mut harness, mut node) = meet(dial());
+    net.cut(&[(OUTSIDE, 2)]).unwrap();
+    harness.write_all(b"x").unwrap();
+    is_silent(&mut node);
+    meet(inside(one, dial));
+    net.heal().unwrap();
+    node.read_exact(&mut [0]).unwrap();
+    net.cut(&[(2, OUTSIDE)]).unwrap();
+    node.write_all(b"x").unwrap();
+    is_silent(&mut harness);
+    net.heal().unwrap();
+    harness.read_exact(&mut [0]).unwrap();
+
+    let delay = Duration::from_millis(300);
+    net.slow(&[(2, OUTSIDE)], Slowness::late(delay, Duration::ZERO))
+        .unwrap();
+    drop((harness, node));
+    let start = Instant::now();
+    meet(dial());
+    assert!(start.elapsed() >= delay, "{:?}", start.elapsed());
 }
 
 #[test]

@@ -122,6 +122,26 @@ async fn nobody_connects_over_a_cut_link_and_clients_still_do() {
 }
 
 #[tokio::test]
+async fn answers_to_clients_are_held_alone_while_nodes_hear_each_other() {
+    let scene = Scene::new().await;
+    let mut client = scene.dial("127.0.0.1").await;
+    let mut node = tokio::time::timeout(LONG, scene.node.accept())
+        .await
+        .unwrap()
+        .unwrap()
+        .0;
+    says(&mut client, &mut node, "hello").await;
+    scene.harm(&[(2, OUTSIDE)], CUT);
+    says(&mut client, &mut node, "still heard").await;
+    node.write_all(b"held").await.unwrap();
+    is_silent(&mut client).await;
+    let (mut one, mut two) = scene.connected().await;
+    says(&mut two, &mut one, "among nodes").await;
+    scene.harm(&[], CUT);
+    hears(&mut client, "held").await;
+}
+
+#[tokio::test]
 async fn the_end_of_a_process_does_not_cross_a_cut_link() {
     let scene = Scene::new().await;
     let (one, mut two) = scene.connected().await;

@@ -35,6 +35,21 @@ fn a_full_disk_takes_nothing_new() {
 }
 
 #[test]
+fn what_fails_beneath_is_the_machines_failure_and_no_fault() {
+    let Some(bench) = Bench::new() else { return };
+    bench.durable("a", "0123456789");
+    bench.disk.fill(true);
+    assert!(append(&bench.at("a"), b"x").is_err());
+    assert_eq!(bench.disk.machine_failure(), None, "a fault that was ordered");
+    for object in fs::read_dir(bench.folder.path().join("backing/.objects")).unwrap() {
+        fs::remove_file(object.unwrap().path()).unwrap();
+    }
+    assert!(File::open(bench.at("a")).is_err());
+    let failure = bench.disk.machine_failure().unwrap();
+    assert!(failure.contains("opening a"), "{failure}");
+}
+
+#[test]
 fn a_write_across_the_limit_is_short() {
     let Some(bench) = Bench::new() else { return };
     bench.durable("a", "0123456789");

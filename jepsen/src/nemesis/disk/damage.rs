@@ -20,7 +20,7 @@ use super::{judged, on_disk};
 use crate::cluster::Cluster;
 use crate::disk::{Damage, FaultyDisk, Survival, Wound};
 use crate::nemesis::target::{Size, drawn};
-use crate::nemesis::{Need, Nemesis, Rhythm, told};
+use crate::nemesis::{Injected, Need, Nemesis, Rhythm, told};
 
 /// What can be damaged: one of these parts, in any of its files. Files that only people read are none of them.
 const PARTS: [&[&str]; 4] = [
@@ -60,11 +60,12 @@ const TRY_AGAIN: Duration = Duration::from_millis(500);
 /// What is damaged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Aim {
-    /// Anything that a checksum can find.
+    /// Anything that is found for certain.
     Anywhere,
-    /// The end of the log that was synced last is missing. No checksum can tell this from a crash in the middle of a write: the node votes as if it
-    /// had never had what it acknowledged, and a second failure at the wrong moment loses it. By name only: no mixed run could be told from
-    /// one that found something new.
+    /// The end of the log that was synced last is missing. No checksum tells this from a crash in the middle of a write, so the log has a mark
+    /// beside it that says how far it was synced, and a node whose log ends before its mark refuses to start. The mark follows the log by some
+    /// milliseconds: a node that lost no more than that votes as if it had never had what it acknowledged, and a second failure at the wrong
+    /// moment loses it. By name only, because a mixed run that met this could not be told from one that found something new.
     LogEnd,
 }
 
@@ -94,12 +95,21 @@ impl Nemesis for Corruption {
         }
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         if !self.damaged.is_empty() {
-            return Ok(json!({ "skipped": format!("nodes {:?} wait to be replaced", self.damaged) }));
+            return Ok(Injected::nothing(&format!(
+                "nodes {:?} wait to be replaced",
+                self.damaged
+            )));
         }
+        // Damage is for good, so it must stay with a minority of those that vote, whoever else still runs.
+        let Some(voters) = cluster.voters().await else {
+            return Ok(Injected::nothing("nobody can say who votes"));
+        };
+        let most = voters.len().saturating_sub(1) / 2;
         let mut what = Vec::new();
-        for node in drawn(Size::Minority, cluster, rng).await {
+        let hit = drawn(Size::Minority, cluster, rng).await.into_iter();
+        for node in hit.filter(|node| voters.contains(node)).take(most) {
             // As they are now, old chunks of them can come back after some more writes.
             on_disk(cluster, node, |disk| disk.remember("raft/**")).await?;
             self.damaged.insert(node);
@@ -112,16 +122,18 @@ impl Nemesis for Corruption {
             let (aim, mut luck) = (self.aim, StdRng::seed_from_u64(rng.random()));
             let hurt = on_disk(cluster, *node, move |disk| hurt(disk, aim, &mut luck)).await;
             what.push(match hurt {
-                Ok(hurt) => json!({ "node": node, "hurt": hurt }),
+                Ok(hurt) => Injected::when(hurt.made, json!({ "node": node, "hurt": hurt.what })),
                 // Another fault's healing has started it already: then it was only killed.
                 Err(error) if cluster.running().contains(node) => {
-                    json!({ "node": node, "skipped": format!("{error:#}") })
+                    Injected::when(false, json!({ "node": node, "skipped": format!("{error:#}") }))
                 }
                 Err(error) => return Err(error),
             });
         }
         let started = cluster.start_idle(&killed)?;
-        Ok(json!({ "damaged": what, "started": started }))
+        let mut done = Injected::steps("damaged", what);
+        done.what["started"] = json!(started);
+        Ok(done)
     }
 
     async fn heal(&mut self, cluster: &Cluster) -> Result<Value> {
@@ -154,12 +166,12 @@ impl Nemesis for Corruption {
     }
 
     fn needs(&self) -> &'static [Need] {
-        &[Need::Disks, Need::SeveralNodes]
+        &[Need::Disks, Need::Nodes(2)]
     }
 }
 
 /// Damages one disk, with or without a power cut before, that takes from the state what could make up for the log.
-fn hurt(disk: &FaultyDisk, aim: Aim, rng: &mut StdRng) -> Result<Value> {
+fn hurt(disk: &FaultyDisk, aim: Aim, rng: &mut StdRng) -> Result<Injected> {
     let lost = match aim == Aim::LogEnd || rng.random() {
         true => Some(disk.lose_unsynced(Survival::Nothing, rng)?),
         false => None,
@@ -169,7 +181,10 @@ fn hurt(disk: &FaultyDisk, aim: Aim, rng: &mut StdRng) -> Result<Value> {
         Aim::LogEnd => disk.corrupt(LOG, Damage::Truncation, rng)?.into_iter().collect(),
     };
     disk.forget();
-    Ok(json!({ "lost": lost, "wounds": wounds }))
+    Ok(Injected::when(
+        !wounds.is_empty(),
+        json!({ "lost": lost, "wounds": wounds }),
+    ))
 }
 
 /// Damages some places of one part.
@@ -205,7 +220,7 @@ fn wounds(disk: &FaultyDisk, rng: &mut StdRng) -> Result<Vec<Wound>> {
     Ok(wounds)
 }
 
-/// Whether a checksum can find it; see [`Aim::LogEnd`].
+/// Whether it is found for certain, whatever else fails; see [`Aim::LogEnd`].
 fn findable(files: &str, damage: Damage) -> bool {
     damage != Damage::Truncation || (files != LOG && files != LOG_TABLES)
 }

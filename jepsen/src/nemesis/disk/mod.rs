@@ -18,8 +18,8 @@ use crate::cluster::{Cluster, Ending};
 use crate::disk::FaultyDisk;
 
 /// The exit codes of a node that stopped itself, and of one that refused to start.
-const STOPPED: &str = "exit code 70";
-const REFUSED: &str = "exit code 1";
+const STOPPED: i32 = 70;
+const REFUSED: i32 = 1;
 /// How the last line begins that a process writes which ends because of an error.
 const LAST_WORDS: &str = "error: ";
 
@@ -53,24 +53,22 @@ async fn on_disk<T: Send + 'static>(
     tokio::task::spawn_blocking(move || what(&disk)).await?
 }
 
-/// Says how a node took its fault, and excuses its ends if all of them are as they should be.
+/// Says how a node took its fault, and excuses those of its ends that are as they should be. Others stay: another nemesis may have brought
+/// them about and excuse them when it heals.
 fn judged(cluster: &Cluster, node: u64, struck: u64, words: &[&str]) -> Took {
-    let ends: Vec<Ending> = cluster.endings().into_iter().filter(|end| end.node == node).collect();
-    let said: Vec<Option<String>> = ends.iter().map(|end| reason(end, words)).collect();
-    if said.iter().all(Option::is_some) {
-        cluster.forgive(node);
-    }
+    let last = cluster.endings().into_iter().rfind(|end| end.node == node);
+    let excused = cluster.forgive(node, |end| reason(end, words).is_some());
     Took {
         node,
         struck,
-        ended: ends.last().map(|end| end.how.clone()),
-        said: said.into_iter().flatten().next_back(),
+        ended: last.map(|end| end.how),
+        said: excused.last().and_then(|end| reason(end, words)),
     }
 }
 
 /// The line that says why, if a node ended as it should.
 fn reason(end: &Ending, words: &[&str]) -> Option<String> {
-    if end.how != STOPPED && end.how != REFUSED {
+    if !matches!(end.code, Some(STOPPED | REFUSED)) {
         return None;
     }
     let lines: Vec<&str> = end.log.lines().collect();
@@ -97,23 +95,30 @@ mod tests {
 
     #[test]
     fn only_a_stop_that_says_why_is_excused() {
-        let end = |how: &str, log: &str| Ending {
+        let end = |code: i32, log: &str| Ending {
             node: 1,
-            how: how.to_owned(),
+            how: format!("exit code {code} after SIGTERM"),
+            code: Some(code),
+            signal: None,
             log: log.to_owned(),
         };
         let log = "INFO started\nERROR No space left on device\nINFO ends";
         assert_eq!(
-            reason(&end("exit code 70", log), &["no space"]).as_deref(),
+            reason(&end(70, log), &["no space"]).as_deref(),
             Some("ERROR No space left on device")
         );
-        assert!(reason(&end("exit code 1", log), &["no space"]).is_some());
-        assert_eq!(reason(&end("exit code 101", log), &["no space"]), None, "a panic");
-        assert_eq!(reason(&end("signal 6", log), &["no space"]), None, "an abort");
-        assert_eq!(reason(&end("exit code 70", "something is wrong"), &["no space"]), None);
+        assert!(reason(&end(1, log), &["no space"]).is_some());
+        assert_eq!(reason(&end(101, log), &["no space"]), None, "a panic");
+        let aborted = Ending {
+            code: None,
+            signal: Some(6),
+            ..end(0, log)
+        };
+        assert_eq!(reason(&aborted, &["no space"]), None, "an abort");
+        assert_eq!(reason(&end(70, "something is wrong"), &["no space"]), None);
         let earlier = format!("{log}\nerror: stopped\nINFO started\nERROR a digest differs\nerror: stopped");
         assert_eq!(
-            reason(&end("exit code 70", &earlier), &["no space"]),
+            reason(&end(70, &earlier), &["no space"]),
             None,
             "an earlier life's words"
         );

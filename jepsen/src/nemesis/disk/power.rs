@@ -11,7 +11,7 @@ use super::on_disk;
 use crate::cluster::Cluster;
 use crate::disk::Survival;
 use crate::nemesis::target::{Size, drawn};
-use crate::nemesis::{Need, Nemesis, Rhythm};
+use crate::nemesis::{Injected, Need, Nemesis, Rhythm};
 
 /// Kills nodes with SIGKILL, takes from their disks what they had not synced, and starts them again.
 pub struct PowerLoss {
@@ -46,7 +46,7 @@ impl Nemesis for PowerLoss {
         }
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let size = self.size.unwrap_or_else(|| Size::drawn(rng));
         let targets = drawn(size, cluster, rng).await;
         self.out.extend(&targets);
@@ -59,15 +59,21 @@ impl Nemesis for PowerLoss {
             let mut luck = StdRng::seed_from_u64(rng.random());
             let loss = on_disk(cluster, node, move |disk| disk.lose_unsynced(survival, &mut luck)).await;
             lost.push(match loss {
-                Ok(loss) => json!({ "node": node, "survival": format!("{survival:?}").to_lowercase(), "lost": loss }),
+                Ok(loss) => {
+                    let survival = format!("{survival:?}").to_lowercase();
+                    let what = json!({ "node": node, "survival": survival, "lost": loss });
+                    Injected::when(true, what)
+                }
                 // Another fault's healing has started it already: then only its process was lost.
                 Err(error) if cluster.running().contains(&node) => {
-                    json!({ "node": node, "skipped": format!("{error:#}") })
+                    Injected::when(false, json!({ "node": node, "skipped": format!("{error:#}") }))
                 }
                 Err(error) => return Err(error),
             });
         }
-        Ok(json!({ "size": size, "power": lost }))
+        let mut done = Injected::steps("power", lost);
+        done.what["size"] = json!(size);
+        Ok(done)
     }
 
     async fn heal(&mut self, cluster: &Cluster) -> Result<Value> {

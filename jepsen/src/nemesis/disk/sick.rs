@@ -14,7 +14,7 @@ use super::{Took, judged};
 use crate::cluster::Cluster;
 use crate::disk::{FaultyDisk, How, IoErrors, Operation, Slowness};
 use crate::nemesis::target::{Size, drawn};
-use crate::nemesis::{Need, Nemesis, Rhythm};
+use crate::nemesis::{Injected, Need, Nemesis, Rhythm};
 
 /// What a disk that becomes full has left at most: enough for some writes, so that the last of them is short.
 const LEFT_MAX: u64 = 64 << 10;
@@ -119,7 +119,7 @@ impl Nemesis for Sick {
         }
     }
 
-    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Value> {
+    async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let size = Size::drawn(rng);
         let mut what = Vec::new();
         for node in drawn(size, cluster, rng).await {
@@ -127,7 +127,7 @@ impl Nemesis for Sick {
             self.ill.push((node, disk.struck()));
             what.push(json!({ "node": node, "disk": self.infect(&disk, rng) }));
         }
-        Ok(json!({ "size": size, "ill": what }))
+        Ok(Injected::when(!what.is_empty(), json!({ "size": size, "ill": what })))
     }
 
     async fn heal(&mut self, cluster: &Cluster) -> Result<Value> {

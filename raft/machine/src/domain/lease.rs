@@ -43,6 +43,7 @@ pub fn acquire_lease(txn: &mut Txn<'_>, request: AcquireLeaseRequest) -> Result<
         expires_at_ms: txn.now + or_default(request.ttl_ms, limits::LEASE_MS_DEFAULT),
     };
     if let Some(previous) = &previous {
+        // The time was asked above; that the token is higher is for the numbering of commands to keep.
         debug_holds!(leases::no_overlap(
             holding(&request.name, previous),
             holding(&request.name, &row)

@@ -27,7 +27,7 @@ static DURABLE: Mutex<BTreeMap<u64, Durable>> = Mutex::new(BTreeMap::new());
 /// A file or directory is flushed by the code under test. `None` outside a simulation; an error number where the simulated disk fails.
 pub fn flushed(file: c_int) -> Option<Result<(), c_int>> {
     let disk = current()?;
-    Some(match disk.durable_step("a flush") {
+    Some(match disk.durable_step("a flush", || {}) {
         Ok(()) => remember(format!("/proc/self/fd/{file}")).map_err(|error| error.raw_os_error().unwrap_or(libc::EIO)),
         Err(_) => Err(libc::EIO),
     })

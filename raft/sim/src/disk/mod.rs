@@ -1,8 +1,17 @@
 //! A node's disk: engines in memory, files in a temporary directory, and what goes wrong with both.
 //!
-//! Everything that must survive is a **durable step**: a write to an engine, a flush of a file. The disk counts them, and can fail at one, or
-//! lose its power just before one: what is left is taken at that moment, and whatever the process does until the world notices that it is dead
-//! reaches nothing any more.
+//! Everything that must survive is a **durable step**: a write to an engine, a sync or a checkpoint of one, a flush of a file. The disk counts them, and
+//! can fail at one, or lose its power at one: what is left is taken at that moment, and whatever the process does until the world notices that
+//! it is dead reaches nothing any more.
+//!
+//! What a power cut takes, and what it leaves:
+//!
+//! * Of an **engine** the last batches that were not synced, any number of them, in the order of the writes: a batch is there as a whole or not at all,
+//!   and never without those before it. That is what RocksDB's write-ahead log gives. The write during which the power goes may be there too.
+//! * Of a **file** anything behind what was flushed: its end is torn off anywhere ([`files`]).
+//!
+//! A disk that fails does so at durable steps. A write to a file that is not a flush never fails here: it only reaches the page cache, of which the
+//! code under test may not believe anything before it has flushed.
 
 mod engine;
 pub mod files;
@@ -57,6 +66,8 @@ pub struct NodeDisk {
 
 struct State {
     dice: Dice,
+    /// Whether a write during which the power goes reaches the disk.
+    tears: Dice,
     /// The directory in use is the one of this life.
     life: u64,
     engines: BTreeMap<u64, MemoryEngine>,
@@ -72,6 +83,11 @@ struct State {
     remains: Option<Remains>,
     /// Whether a fault has struck in this life: then the process may stop by itself.
     struck: bool,
+    /// Faults that have struck in the whole run, and whether the present one has.
+    strikes: u64,
+    counted: bool,
+    /// Power cuts at a step in the whole run.
+    cuts_inside: u64,
 }
 
 struct Remains {
@@ -89,6 +105,7 @@ impl NodeDisk {
             tap,
             net,
             state: Mutex::new(State {
+                tears: dice.apart("tears"),
                 dice,
                 life: 0,
                 engines: BTreeMap::new(),
@@ -99,6 +116,9 @@ impl NodeDisk {
                 cut_after: None,
                 remains: None,
                 struck: false,
+                strikes: 0,
+                counted: false,
+                cuts_inside: 0,
             }),
         })
     }
@@ -122,6 +142,7 @@ impl NodeDisk {
         let mut state = self.lock();
         state.fault = Some(fault);
         state.fault_after = after;
+        state.counted = false;
     }
 
     /// The disk works again.
@@ -129,7 +150,7 @@ impl NodeDisk {
         self.lock().fault = None;
     }
 
-    /// The power goes just before the step that follows so many others.
+    /// The power goes at the step that follows so many others.
     pub fn cut_power_after(&self, steps: u64) {
         self.lock().cut_after = Some(steps);
     }
@@ -147,6 +168,12 @@ impl NodeDisk {
     /// Whether a fault has struck since the process started.
     pub fn has_struck(&self) -> bool {
         self.lock().struck
+    }
+
+    /// How many faults have met a step, and how many steps the power has gone at, in the whole run.
+    pub fn strikes(&self) -> (u64, u64) {
+        let state = self.lock();
+        (state.strikes, state.cuts_inside)
     }
 
     /// The power goes now, unless it went before. The process must be gone, or be dropped next.
@@ -203,31 +230,39 @@ impl NodeDisk {
         Ok(())
     }
 
-    /// Counts a durable step, and does what is due at it.
+    /// Counts a durable step, and does what is due at it. `in_flight` does the step without making it durable: the power may go when a write is on its
+    /// way, and then nobody can know whether it arrived.
     ///
     /// # Errors
     ///
     /// The disk fails at this step.
-    fn durable_step(&self, doing: &str) -> Result<(), StorageError> {
+    fn durable_step(&self, doing: &str, in_flight: impl FnOnce()) -> Result<(), StorageError> {
         let cut = {
-            let mut state = self.lock();
+            let state = &mut *self.lock();
             if state.remains.is_some() {
                 return Ok(());
             }
             match &mut state.cut_after {
-                Some(0) => true,
+                Some(0) => {
+                    state.cuts_inside += 1;
+                    Some(state.tears.percent(50))
+                }
                 Some(left) => {
                     *left -= 1;
-                    false
+                    None
                 }
-                None => false,
+                None => None,
             }
         };
-        if cut {
+        if let Some(may_arrive) = cut {
             // The process does not know it yet, and goes on until it waits for time to pass.
             self.net.set_mute(self.node, true);
+            let when = if may_arrive { "during" } else { "before" };
             self.trace
-                .note(format!("node {} loses its power before {doing}", self.node));
+                .note(format!("node {} loses its power {when} {doing}", self.node));
+            if may_arrive {
+                in_flight();
+            }
             return self.cut_power().map_err(|error| StorageError::Io {
                 doing: "simulating a power cut".into(),
                 detail: error.to_string(),
@@ -241,6 +276,10 @@ impl NodeDisk {
             return Ok(());
         }
         state.struck = true;
+        if !state.counted {
+            state.counted = true;
+            state.strikes += 1;
+        }
         drop(state);
         self.trace
             .note(format!("node {} disk fails: {fault:?} at {doing}", self.node));

@@ -37,6 +37,9 @@ impl Link {
 }
 
 /// Whether a second arrival is something that the sender must reckon with anyway, because it sends the same again by itself.
+///
+/// What goes through a stream never arrives twice or out of order, here as there: the real transport's streams lie in one TCP connection each, which
+/// loses, repeats and reorders nothing; it breaks, and then the sender opens another and sends again from where it must.
 fn may_arrive_twice(method: Method) -> bool {
     match method {
         Method::Append

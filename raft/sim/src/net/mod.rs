@@ -141,6 +141,11 @@ impl Net {
         change(state.links.entry((from, to)).or_insert(usual));
     }
 
+    /// One direction is as usual again.
+    pub fn restore(&self, from: Party, to: Party) {
+        self.lock().links.remove(&(from, to));
+    }
+
     /// Every link is as usual again.
     pub fn heal(&self) {
         self.lock().links.clear();

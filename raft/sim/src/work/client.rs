@@ -271,7 +271,7 @@ impl Client {
                 token: lease.token,
                 from_ms: lease.acquired_at_ms,
                 until_ms: lease.expires_at_ms,
-                released: false,
+                may_have_ended: false,
             };
             self.session.ledger.lock().held.push(held.clone());
             self.held = Some(held);
@@ -292,6 +292,9 @@ impl Client {
         {
             self.amend(held.token, |held| held.until_ms = lease.expires_at_ms);
         }
+        if matches!(said, Said::Unknown) {
+            self.amend(held.token, |held| held.may_have_ended = true);
+        }
         if !matches!(said, Said::Refused(_)) {
             self.held = Some(held);
         }
@@ -307,7 +310,7 @@ impl Client {
         let said = self.propose(Body::ReleaseLease(request)).await;
         // A release of unknown fate may have ended the lease.
         if !matches!(said, Said::Refused(_) | Said::NotDone) {
-            self.amend(held.token, |held| held.released = true);
+            self.amend(held.token, |held| held.may_have_ended = true);
         }
     }
 

@@ -22,8 +22,9 @@ pub struct Held {
     pub from_ms: u64,
     /// When it ends, by the last renewal that was confirmed.
     pub until_ms: u64,
-    /// Whether it was given up, as far as its holder knows: then it may have ended before.
-    pub released: bool,
+    /// Whether it may have ended before: it was given up, or the fate of a renewal is unknown, which may have given it less time than it had. Then
+    /// the cluster's events tell when it did.
+    pub may_have_ended: bool,
 }
 
 /// The ledger of one run. Clones share it.

@@ -4,6 +4,7 @@
 
 use bytes::Bytes;
 use prost::Message;
+use tarn_invariants::{debug_holds, tasks};
 use tarn_proto::v1::{
     CompleteTaskRequest, CompleteTaskResponse, EventKind, FailTaskRequest, FailTaskResponse, FailureKind, TaskState,
 };
@@ -11,9 +12,11 @@ use tarn_proto::v1::{
 use super::lease::holds;
 use crate::domain::parse_id;
 use crate::error::{Fatal, Refusal};
+use crate::ids::Id;
 use crate::keys::Key;
 use crate::limits;
 use crate::reject;
+use crate::rows::AttemptRow;
 use crate::task::{Task, end};
 use crate::txn::Txn;
 
@@ -27,6 +30,11 @@ pub fn complete_task(txn: &mut Txn<'_>, request: CompleteTaskRequest) -> Result<
             Some(_) => Ok(CompleteTaskResponse {}),
             None => Err(reject::stale_token("this task").into()),
         };
+    }
+    // The planted bug is for the simulation to find, from outside.
+    if !any_token {
+        assert_current(&task, request.token);
+        assert_first_completion(&task, request.token, &report);
     }
     keep_log(txn, &mut task, request.logs);
     if request.result.len() > limits::INLINE_BYTES_MAX {
@@ -68,6 +76,7 @@ pub fn fail_task(txn: &mut Txn<'_>, request: FailTaskRequest) -> Result<FailTask
         let state = became.ok_or_else(|| reject::stale_token("this task"))?;
         return Ok(FailTaskResponse { state: state.into() });
     }
+    assert_current(&task, request.token);
     if kind == FailureKind::Cancelled && !task.row.cancel_requested {
         let message = "nobody asked to cancel this task: report a failure that is retryable or final";
         return Err(reject::precondition("CANCEL_NOT_REQUESTED", "kind", message).into());
@@ -120,6 +129,41 @@ fn repeats(task: &Task, token: u64, report: &[u8]) -> Option<TaskState> {
         .iter()
         .find(|attempt| attempt.token == token && attempt.report == report);
     same.map(|attempt| attempt.became())
+}
+
+/// In a debug build: the report is by the attempt that the task's history has as the last one and as open. It was let in by the task's token, which is
+/// another record of the same.
+fn assert_current(task: &Task, token: u64) {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let open = task.row.attempts.last().filter(|attempt| attempt.ended_at_ms == 0);
+    debug_holds!(tasks::fenced(
+        &Id(task.id).to_string(),
+        open.map(|attempt| attempt.token),
+        token
+    ));
+}
+
+/// In a debug build: no attempt in the task's history has succeeded before.
+fn assert_first_completion(task: &Task, token: u64, report: &[u8]) {
+    if !cfg!(debug_assertions) {
+        return;
+    }
+    let name = Id(task.id).to_string();
+    let completion = |token, report: &[u8]| tasks::Completion {
+        task: &name,
+        token,
+        result: report
+            .iter()
+            .fold(0, |hash: u64, byte| hash.rotate_left(8) ^ u64::from(*byte)),
+    };
+    let succeeded = |attempt: &&AttemptRow| attempt.became() == TaskState::Succeeded;
+    let before = task.row.attempts.iter().find(succeeded);
+    debug_holds!(tasks::completed_once(
+        before.map(|attempt| completion(attempt.token, &attempt.report)),
+        completion(token, report)
+    ));
 }
 
 /// Recognises a report; half of a hash is enough among the reports of one attempt.
