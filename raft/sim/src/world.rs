@@ -403,6 +403,10 @@ impl World {
             MAJORITY_MS
         })?;
         let writes_ms = self.now_ms - begin_ms;
+        // What was asked for under faults may be accepted late, and must end like everything else.
+        self.until(DRAIN_MS, "clients hear what became of what they asked", |world| {
+            world.ledger.lock().at_work == 0
+        })?;
         let end_ms = self.now_ms + DRAIN_MS;
         while !verdict::drained(self) {
             if self.now_ms >= end_ms {

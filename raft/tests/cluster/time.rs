@@ -81,3 +81,27 @@ cluster_test! {
         status(cluster.node(leader), |status| status.applied.now_ms < real_ms + 9 * HOUR_MS).await;
     }
 }
+
+cluster_test! {
+    async fn a_new_leader_knows_the_time_although_one_voter_is_silent() {
+        let clocks: Vec<Arc<Ahead>> = (0..3).map(|_| Arc::default()).collect();
+        let mut cluster = Cluster::empty();
+        for (id, clock) in (1..).zip(&clocks) {
+            start(&mut cluster, id, clock).await;
+        }
+        cluster.found(3).await;
+        enqueued(cluster.node(1), "before").await;
+        cluster.converged().await;
+        let before = cluster.leader().await;
+        cluster.net.isolate(before);
+        for clock in &clocks {
+            clock.set(HOUR_MS);
+        }
+        let leader = cluster.leader_other_than(before).await;
+        let asked_ms = clocks[0].wall_ms();
+        enqueued(cluster.node(leader), "after").await;
+        // What comes first in the term is counted from now already, and not from the last entry of the leader before.
+        let applied = status(cluster.node(leader), |status| status.applied.now_ms > 0).await.applied;
+        assert!(applied.now_ms >= asked_ms, "{} is before {asked_ms}", applied.now_ms);
+    }
+}

@@ -90,6 +90,11 @@ impl Transport for Link {
         timeout: Duration,
     ) -> Result<Bytes, TransportError> {
         let (from, to) = (self.from, target.id);
+        if self.net.is_cut(from, to) {
+            // Nobody says that a link is cut: the caller hears nothing.
+            tokio::time::sleep(timeout).await;
+            return Err(TransportError::Timeout);
+        }
         let node = self.net.node(from, to)?;
         // In a task of its own: a caller that gives up does not stop what it asked for.
         let handled = tokio::spawn(async move { node.handle_call(from, method.number(), body).await });

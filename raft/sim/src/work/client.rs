@@ -52,7 +52,11 @@ impl Client {
     pub async fn run(mut self, now_ms: impl Fn() -> u64) {
         loop {
             match self.session.phase.get() {
-                Doing::Work => self.operation(now_ms()).await,
+                Doing::Work => {
+                    self.session.ledger.lock().at_work += 1;
+                    self.operation(now_ms()).await;
+                    self.session.ledger.lock().at_work -= 1;
+                }
                 Doing::Drain => self.probe().await,
                 Doing::Rest => return,
             }

@@ -58,6 +58,8 @@ pub struct Inner {
     pub no_longer_due: BTreeSet<String>,
     /// Operations by what became of them.
     pub outcomes: BTreeMap<String, u64>,
+    /// Clients that have not heard yet what became of their last operation under faults: it may still be accepted.
+    pub at_work: u64,
     /// Writes that were confirmed during the drain.
     pub probes: u64,
     violations: Vec<Violation>,
