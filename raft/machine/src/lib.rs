@@ -53,5 +53,5 @@ pub use domain::access::BUILT_IN_ROLES;
 pub use index::{Access, Indices};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;
-pub use read::Compacted;
+pub use read::{Compacted, Tenant};
 pub use rows::Class;

@@ -1,10 +1,12 @@
 //! The domains: what each command means. One function per command, which checks first and changes afterwards.
 
 pub mod access;
+pub mod drain;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;
 pub mod queue;
+pub mod quota;
 pub mod timer;
 pub mod version;
 pub mod worker;

@@ -4,10 +4,12 @@ mod access;
 mod events;
 mod lists;
 mod tasks;
+mod tenancy;
 
 use tarn_proto::v1::{Rejection, WorkerCapabilities};
 
 pub use events::Compacted;
+pub use tenancy::Tenant;
 
 use crate::Machine;
 use crate::domain::parse_id;

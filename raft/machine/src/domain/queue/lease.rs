@@ -54,7 +54,7 @@ pub fn lease_tasks(txn: &mut Txn<'_>, request: LeaseTasksRequest) -> Result<Leas
                 break;
             }
             begin_attempt(txn, &mut task, worker, expires)?;
-            charge(txn, ns)?;
+            charge(txn, ns, pick.pass())?;
             tasks.push(leased(txn, &task)?);
         }
         pick.advance(txn.ix);
@@ -95,11 +95,10 @@ fn begin_attempt(txn: &mut Txn<'_>, task: &mut Task, worker: u64, expires: u64) 
     task.event(txn, EventKind::TaskLeased, "")
 }
 
-/// A namespace was served: it moves back by its stride.
-fn charge(txn: &mut Txn<'_>, ns: u64) -> Result<(), Fatal> {
-    let namespace = txn.ix.namespace(ns)?;
-    let pass = namespace.pass.saturating_add(namespace.stride());
-    set_pass(txn, ns, pass)
+/// A namespace was served from where its lane stands: it moves back by its stride.
+fn charge(txn: &mut Txn<'_>, ns: u64, pass: u64) -> Result<(), Fatal> {
+    let stride = txn.ix.namespace(ns)?.stride();
+    set_pass(txn, ns, pass.saturating_add(stride))
 }
 
 fn set_pass(txn: &mut Txn<'_>, ns: u64, pass: u64) -> Result<(), Fatal> {
