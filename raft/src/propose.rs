@@ -274,7 +274,10 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::CancelTask(_)
         | Body::DrainWorker(_)
         | Body::RaiseVersion(_)
-        | Body::ConsumeJoinToken(_) => true,
+        | Body::ConsumeJoinToken(_)
+        | Body::PutRole(_)
+        | Body::PutBinding(_)
+        | Body::RevokeCertificate(_) => true,
         Body::Enqueue(_)
         | Body::RequeueDead(_)
         | Body::PurgeQueue(_)
@@ -285,7 +288,11 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::CancelTimer(_)
         | Body::CreateNamespace(_)
         | Body::DeleteNamespace(_)
-        | Body::PutJoinToken(_) => false,
+        | Body::PutJoinToken(_)
+        | Body::DeleteRole(_)
+        | Body::DeleteBinding(_)
+        | Body::PutToken(_)
+        | Body::RevokeToken(_) => false,
     }
 }
 
