@@ -208,7 +208,14 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::DeleteNamespace(_)
         | Body::RaiseVersion(_)
         | Body::PutJoinToken(_)
-        | Body::ConsumeJoinToken(_) => return,
+        | Body::ConsumeJoinToken(_)
+        | Body::PutRole(_)
+        | Body::DeleteRole(_)
+        | Body::PutBinding(_)
+        | Body::DeleteBinding(_)
+        | Body::PutToken(_)
+        | Body::RevokeToken(_)
+        | Body::RevokeCertificate(_) => return,
     };
     namespace_or_default(namespace);
 }
