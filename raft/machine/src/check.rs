@@ -5,8 +5,8 @@
 
 use prost::Message;
 use tarn_proto::v1::{
-    Binding, Command, DependencyFailure, FailureKind, Isolation, Priority, Rejection, RetryPolicy, Rule, ScheduleTimerRequest, TaskError,
-    TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
+    Binding, Command, DependencyFailure, FailureKind, Isolation, Priority, Rejection, RetryPolicy, Rule,
+    ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
 };
 
 use crate::ids::Id;
@@ -135,9 +135,17 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         }
         command::Body::UpdateNamespace(r) => {
             name("name", &r.name)?;
-            r.weight.map_or(Ok(()), |weight| range("weight", weight.into(), (1, limits::WEIGHT_MAX.into())))?;
-            known("isolation", r.isolation.is_none_or(|isolation| Isolation::try_from(isolation).is_ok()))?;
-            r.environment.as_ref().map_or(Ok(()), |environment| name("environment", environment))
+            r.weight.map_or(Ok(()), |weight| {
+                range("weight", weight.into(), (1, limits::WEIGHT_MAX.into()))
+            })?;
+            known(
+                "isolation",
+                r.isolation
+                    .is_none_or(|isolation| Isolation::try_from(isolation).is_ok()),
+            )?;
+            r.environment
+                .as_ref()
+                .map_or(Ok(()), |environment| name("environment", environment))
         }
         command::Body::DeleteNamespace(r) if r.cancel && !r.drain => {
             let message = "cancel says how to drain: set drain too";

@@ -65,7 +65,8 @@ pub fn create(txn: &mut Txn<'_>, name: &str, row: NamespaceRow) {
         .unwrap_or(0);
     txn.rows.put(Key::Namespace { name }, &row);
     txn.rows.put(Key::Pass { ns: row.id }, &PassRow { pass });
-    txn.ix.insert_namespace(row.id, NamespaceIndex::new(name.into(), row, pass));
+    txn.ix
+        .insert_namespace(row.id, NamespaceIndex::new(name.into(), row, pass));
 }
 
 /// The command: changes what the request names. What is in the namespace stays, also where a quota is now below it.
@@ -206,7 +207,11 @@ fn named(txn: &Txn<'_>, name: &str) -> Result<u64, Refusal> {
 }
 
 fn set_environment(row: &mut NamespaceRow, name: String) {
-    row.environment = if name == limits::ENVIRONMENT_DEFAULT { String::new() } else { name };
+    row.environment = if name == limits::ENVIRONMENT_DEFAULT {
+        String::new()
+    } else {
+        name
+    };
 }
 
 fn set_quotas(row: &mut NamespaceRow, quotas: Option<&Quotas>) {

@@ -90,14 +90,16 @@ pub fn fire(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
     debug_holds!(timers::never_early(&Id(id).to_string(), row.due_at_ms, txn.now));
     let namespace = txn.namespace_name(ns)?;
     match row.action.clone().and_then(|action| action.action) {
-        Some(timer_action::Action::Enqueue(spec)) => match admit::admit(txn, ns, vec![spec], Dangling::Fail, row.stored_bytes) {
-            Ok(ids) => {
-                row.task = ids.first().copied().unwrap_or(0);
-                tell(txn, EventKind::TimerFired, &namespace, id, &Id(row.task).to_string());
+        Some(timer_action::Action::Enqueue(spec)) => {
+            match admit::admit(txn, ns, vec![spec], Dangling::Fail, row.stored_bytes) {
+                Ok(ids) => {
+                    row.task = ids.first().copied().unwrap_or(0);
+                    tell(txn, EventKind::TimerFired, &namespace, id, &Id(row.task).to_string());
+                }
+                Err(Refusal::Rejected(_)) => return postpone(txn, ns, id, row),
+                Err(Refusal::Fatal(fatal)) => return Err(fatal),
             }
-            Err(Refusal::Rejected(_)) => return postpone(txn, ns, id, row),
-            Err(Refusal::Fatal(fatal)) => return Err(fatal),
-        },
+        }
         Some(timer_action::Action::Mark(text)) => tell(txn, EventKind::TimerFired, &namespace, id, &text),
         None => tell(txn, EventKind::TimerFired, &namespace, id, ""),
     }

@@ -105,7 +105,9 @@ impl Pick {
 
     /// Goes on after the task that [`Pick::peek`] gave has left the ready list.
     pub fn advance(&mut self, indices: &Indices) {
-        let Some((mut pass, lane)) = self.order.pop_first() else { return };
+        let Some((mut pass, lane)) = self.order.pop_first() else {
+            return;
+        };
         let Some(heads) = self.heads.get_mut(&lane) else { return };
         if let Some(Reverse((_, number))) = heads.pop() {
             let (ns, queue, class) = &self.groups[number];
@@ -118,7 +120,12 @@ impl Pick {
             }
         }
         // Whoever has as many running as it may has nothing to offer any more.
-        let full = |number: usize| indices.namespaces.get(&self.groups[number].0).is_none_or(NamespaceIndex::is_full);
+        let full = |number: usize| {
+            indices
+                .namespaces
+                .get(&self.groups[number].0)
+                .is_none_or(NamespaceIndex::is_full)
+        };
         while heads.peek().is_some_and(|Reverse((_, number))| full(*number)) {
             heads.pop();
         }

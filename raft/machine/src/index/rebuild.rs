@@ -10,7 +10,9 @@ use super::{Facts, Indices, NamespaceIndex, QueueIndex, Wake, access};
 use crate::error::Fatal;
 use crate::keys::{Key, first};
 use crate::overlay::{Rows, STATE, decode};
-use crate::rows::{JoinTokenRow, NamedLeaseRow, NamespaceRow, PassRow, QueueRow, TaskRow, TimerRow, UsageRow, WorkerRow};
+use crate::rows::{
+    JoinTokenRow, NamedLeaseRow, NamespaceRow, PassRow, QueueRow, TaskRow, TimerRow, UsageRow, WorkerRow,
+};
 
 /// The indices of this state.
 pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {

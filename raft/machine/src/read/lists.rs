@@ -3,8 +3,8 @@
 use tarn_proto::v1::{
     GetLeaseRequest, GetLeaseResponse, GetQueueRequest, GetQueueResponse, GetTimerRequest, GetTimerResponse,
     ListLeasesRequest, ListLeasesResponse, ListNamespacesRequest, ListNamespacesResponse, ListQueuesRequest,
-    ListQueuesResponse, ListTimersRequest, ListTimersResponse, ListWorkersRequest, ListWorkersResponse,
-    QueueStats, Worker,
+    ListQueuesResponse, ListTimersRequest, ListTimersResponse, ListWorkersRequest, ListWorkersResponse, QueueStats,
+    Worker,
 };
 use tarn_storage::Range;
 

@@ -48,12 +48,14 @@ impl Machine {
     /// What every namespace uses, and its quotas, by name. Cheap: for metrics.
     pub fn usage(&self) -> BTreeMap<Arc<str>, (NamespaceUsage, Vec<QuotaUse>)> {
         let all = self.ix.namespaces.values();
-        all.map(|index| (index.name.clone(), (usage(index), quotas(index)))).collect()
+        all.map(|index| (index.name.clone(), (usage(index), quotas(index))))
+            .collect()
     }
 }
 
 fn usage(index: &NamespaceIndex) -> NamespaceUsage {
-    let waiting = |count: fn(&crate::index::QueueIndex) -> usize| index.queues.values().map(count).sum::<usize>() as u64;
+    let waiting =
+        |count: fn(&crate::index::QueueIndex) -> usize| index.queues.values().map(count).sum::<usize>() as u64;
     NamespaceUsage {
         blocked: waiting(|queue| queue.blocked.len()),
         delayed: waiting(|queue| queue.delayed.len()),

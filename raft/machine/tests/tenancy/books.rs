@@ -2,6 +2,7 @@
 //! exceeded by what it can refuse, and each refusal was due.
 
 use proptest::prelude::*;
+use proptest::test_runner::RngSeed;
 use tarn_proto::v1::*;
 
 use crate::support::{Rig, spec};
@@ -11,19 +12,57 @@ const SPACES: [&str; 2] = ["a", "b"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Enqueue { space: usize, sizes: Vec<usize>, chained: bool, retention_ms: u64, deadline_ms: u64 },
-    Lease { max: u32 },
-    Complete { pick: usize, result: usize, logs: usize },
-    Fail { pick: usize, kind: i32, logs: usize },
-    Cancel { pick: usize, force: bool },
-    Requeue { space: usize },
-    Purge { space: usize, state: i32 },
-    Timer { space: usize, size: usize, delay_ms: u64 },
-    CancelTimer { pick: usize },
-    Pass { ms: u64 },
-    Update { space: usize, quotas: Quotas },
+    Enqueue {
+        space: usize,
+        sizes: Vec<usize>,
+        chained: bool,
+        retention_ms: u64,
+        deadline_ms: u64,
+    },
+    Lease {
+        max: u32,
+    },
+    Complete {
+        pick: usize,
+        result: usize,
+        logs: usize,
+    },
+    Fail {
+        pick: usize,
+        kind: i32,
+        logs: usize,
+    },
+    Cancel {
+        pick: usize,
+        force: bool,
+    },
+    Requeue {
+        space: usize,
+    },
+    Purge {
+        space: usize,
+        state: i32,
+    },
+    Timer {
+        space: usize,
+        size: usize,
+        delay_ms: u64,
+    },
+    CancelTimer {
+        pick: usize,
+    },
+    Pass {
+        ms: u64,
+    },
+    Update {
+        space: usize,
+        quotas: Quotas,
+    },
     Restart,
-    Drain { space: usize, cancel: bool },
+    Drain {
+        space: usize,
+        cancel: bool,
+    },
 }
 
 fn size() -> impl Strategy<Value = usize> {
@@ -107,7 +146,12 @@ fn count(rig: &Rig, namespace: &str) -> Count {
             ..Default::default()
         });
         let whole = whole.expect("it was listed").task.expect("an answer has a task");
-        let logs = logs.expect("it was listed").logs.iter().map(|log| log.text.len()).sum::<usize>();
+        let logs = logs
+            .expect("it was listed")
+            .logs
+            .iter()
+            .map(|log| log.text.len())
+            .sum::<usize>();
         let spec = whole.spec.map_or(0, |spec| prost::Message::encoded_len(&spec));
         count.stored_bytes += (spec + whole.result.len() + logs) as u64;
     }
@@ -176,9 +220,16 @@ impl History {
     }
 
     fn limits(&self, name: &str) -> (u64, u64, u64) {
-        let quotas = crate::get(&self.rig, name).namespace.and_then(|namespace| namespace.quotas).unwrap_or_default();
+        let quotas = crate::get(&self.rig, name)
+            .namespace
+            .and_then(|namespace| namespace.quotas)
+            .unwrap_or_default();
         let limit = |quota: Option<u64>| quota.filter(|limit| *limit != 0).unwrap_or(u64::MAX);
-        (limit(quotas.max_running), limit(quotas.max_queued), limit(quotas.max_stored_bytes))
+        (
+            limit(quotas.max_running),
+            limit(quotas.max_queued),
+            limit(quotas.max_stored_bytes),
+        )
     }
 
     fn is_draining(&self, name: &str) -> bool {
@@ -191,14 +242,17 @@ impl History {
         let (_, queued, stored) = self.limits(name);
         let due = if self.is_draining(name) {
             Some("NAMESPACE_DRAINING")
-        } else if before.unended + tasks > queued {
+        } else if tasks > 0 && before.unended + tasks > queued {
             Some("QUOTA_QUEUED")
         } else if before.stored_bytes + bytes > stored {
             Some("QUOTA_STORED_BYTES")
         } else {
             None
         };
-        assert_eq!(reason, due, "{name}: {tasks} tasks of {bytes} bytes more than {before:?}");
+        assert_eq!(
+            reason, due,
+            "{name}: {tasks} tasks of {bytes} bytes more than {before:?}"
+        );
     }
 
     fn step(&mut self, step: Step) {
@@ -206,14 +260,24 @@ impl History {
         // Results and logs are taken above the quota, and time may move them only down.
         let free = matches!(step, Step::Complete { .. } | Step::Fail { .. });
         match step {
-            Step::Enqueue { space, sizes, chained, retention_ms, deadline_ms } => {
+            Step::Enqueue {
+                space,
+                sizes,
+                chained,
+                retention_ms,
+                deadline_ms,
+            } => {
                 let tasks: Vec<_> = sizes
                     .iter()
                     .enumerate()
                     .map(|(place, size)| TaskSpec {
                         payload: vec![3; *size].into(),
                         retention_ms,
-                        deadline_at_ms: if deadline_ms == 0 { 0 } else { self.rig.now_ms + deadline_ms },
+                        deadline_at_ms: if deadline_ms == 0 {
+                            0
+                        } else {
+                            self.rig.now_ms + deadline_ms
+                        },
                         after_in_batch: (place as u32).checked_sub(1).filter(|_| chained).into_iter().collect(),
                         retry: Some(RetryPolicy {
                             max_attempts: 20,
@@ -238,7 +302,8 @@ impl History {
                 let answer = self.rig.tell(request).0;
                 let reason = answer.as_ref().err().map(|rejection| rejection.reason.as_str());
                 self.expect_refusal(SPACES[space], reason, count, bytes, &present);
-                self.tasks.extend(answer.unwrap_or_default().task_ids.into_iter().map(|id| (space, id)));
+                self.tasks
+                    .extend(answer.unwrap_or_default().task_ids.into_iter().map(|id| (space, id)));
             }
             Step::Timer { space, size, delay_ms } => {
                 let task = TaskSpec {
@@ -258,7 +323,13 @@ impl History {
                 self.create_missing();
                 let present = told(&self.rig, SPACES[space]);
                 let answer = self.rig.tell(request).0;
-                self.expect_refusal(SPACES[space], answer.err().map(|r| r.reason).as_deref(), 0, bytes, &present);
+                self.expect_refusal(
+                    SPACES[space],
+                    answer.err().map(|r| r.reason).as_deref(),
+                    0,
+                    bytes,
+                    &present,
+                );
             }
             Step::Lease { max } => {
                 let request = lease(&self.worker, max);
@@ -340,10 +411,17 @@ impl History {
                 let _ = self.rig.tell(request);
             }
         }
-        self.rig.tell(HeartbeatWorkerRequest {
+        let _ = self.rig.tell(HeartbeatWorkerRequest {
             worker_id: self.worker.clone(),
         });
-        if self.rig.machine.list_workers(&ListWorkersRequest {}).expect("it lists").workers.is_empty() {
+        if self
+            .rig
+            .machine
+            .list_workers(&ListWorkersRequest {})
+            .expect("it lists")
+            .workers
+            .is_empty()
+        {
             self.worker = worker(&mut self.rig, &[]);
         }
         self.create_missing();
@@ -360,14 +438,23 @@ impl History {
         let now = told(&self.rig, name);
         assert_eq!(now, count(&self.rig, name), "{name}: what is told, and what is there");
         let (running, queued, stored) = self.limits(name);
-        assert!(now.running <= running.max(before.running), "{name}: {now:?} after {before:?}");
-        assert!(now.unended <= queued.max(before.unended), "{name}: {now:?} after {before:?}");
-        assert!(free || now.stored_bytes <= stored.max(before.stored_bytes), "{name}: {now:?} after {before:?}");
+        assert!(
+            now.running <= running.max(before.running),
+            "{name}: {now:?} after {before:?}"
+        );
+        assert!(
+            now.unended <= queued.max(before.unended),
+            "{name}: {now:?} after {before:?}"
+        );
+        assert!(
+            free || now.stored_bytes <= stored.max(before.stored_bytes),
+            "{name}: {now:?} after {before:?}"
+        );
     }
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 96, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 128, rng_seed: RngSeed::Fixed(4), failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn the_books_are_right_after_every_step(steps in prop::collection::vec(step(), 1..60)) {

@@ -4,7 +4,7 @@ use tarn_machine::STATE;
 use tarn_proto::v1::*;
 use tarn_storage::{Engine, Range};
 
-use crate::support::{Rig, spec};
+use crate::support::{Rig, command, spec};
 use crate::{complete, create, get, lease, rig, tasks, usage, worker};
 
 fn delete(drain: bool, cancel: bool) -> DeleteNamespaceRequest {
@@ -57,8 +57,12 @@ fn begin(rig: &mut Rig) -> u64 {
 /// Keys that have this number in them.
 fn rows(rig: &Rig, number: u64) -> Vec<Vec<u8>> {
     let bytes = number.to_be_bytes();
-    let keys = rig.engine.scan(STATE, Range::all()).map(|entry| entry.expect("memory does not fail").0);
-    keys.filter(|key| key.windows(8).any(|window| window == bytes)).collect()
+    let keys = rig
+        .engine
+        .scan(STATE, Range::all())
+        .map(|entry| entry.expect("memory does not fail").0);
+    keys.filter(|key| key.windows(8).any(|window| window == bytes))
+        .collect()
 }
 
 fn exists(rig: &Rig) -> bool {
@@ -117,7 +121,10 @@ fn a_draining_namespace_takes_nothing_new_and_finishes_what_it_has() {
     let running = furnish(&mut rig);
     assert_eq!(rig.refused(delete(false, false)), "NAMESPACE_NOT_EMPTY");
     assert!(rig.ok(delete(true, false)).draining);
-    assert_eq!(get(&rig, "a").namespace.expect("it is there").state(), NamespaceState::Draining);
+    assert_eq!(
+        get(&rig, "a").namespace.expect("it is there").state(),
+        NamespaceState::Draining
+    );
     rig.restart();
     assert_eq!(rig.refused(tasks("a", 1)), "NAMESPACE_DRAINING");
     assert_eq!(rig.refused(timer("a", 1)), "NAMESPACE_DRAINING");
@@ -128,7 +135,13 @@ fn a_draining_namespace_takes_nothing_new_and_finishes_what_it_has() {
         ..Default::default()
     };
     assert_eq!(rig.refused(requeue), "NAMESPACE_DRAINING");
-    assert_eq!(rig.refused(CreateNamespaceRequest { name: "a".into(), ..Default::default() }), "NAMESPACE_EXISTS");
+    assert_eq!(
+        rig.refused(CreateNamespaceRequest {
+            name: "a".into(),
+            ..Default::default()
+        }),
+        "NAMESPACE_EXISTS"
+    );
     // Its work goes on.
     for task in &running {
         rig.ok(complete(task, 10));
@@ -146,7 +159,11 @@ fn a_draining_namespace_takes_nothing_new_and_finishes_what_it_has() {
     assert!(usage(&rig, "a").dead > 0, "dead letters do not hold it up");
     let events = rig.pass_to(rig.now_ms);
     assert!(!exists(&rig), "and then it goes by itself");
-    assert!(events.iter().any(|event| event.kind() == EventKind::NamespaceDeleted && event.subject == "a"));
+    assert!(
+        events
+            .iter()
+            .any(|event| event.kind() == EventKind::NamespaceDeleted && event.subject == "a")
+    );
     assert_nothing_left(&mut rig, number);
 }
 
@@ -159,12 +176,19 @@ fn cancelled_it_goes_at_once() {
     rig.pass_to(rig.now_ms + 1_000);
     assert!(exists(&rig));
     // It can be asked for later, and not taken back.
-    rig.ok(delete(true, true));
-    rig.ok(delete(true, false));
-    assert_eq!(get(&rig, "a").namespace.expect("it is there").state(), NamespaceState::Cancelling);
+    let both = vec![command(delete(true, true)), command(delete(true, false))];
+    rig.apply(both);
+    assert_eq!(
+        get(&rig, "a").namespace.expect("it is there").state(),
+        NamespaceState::Cancelling
+    );
     let events = rig.pass_to(rig.now_ms);
     assert!(!exists(&rig));
-    for kind in [EventKind::TaskCancelled, EventKind::TimerCancelled, EventKind::LeaseExpired] {
+    for kind in [
+        EventKind::TaskCancelled,
+        EventKind::TimerCancelled,
+        EventKind::LeaseExpired,
+    ] {
         assert!(events.iter().any(|event| event.kind() == kind), "{kind:?}");
     }
     assert_eq!(rig.refused(complete(&running[0], 1)), "NAMESPACE_NOT_FOUND");
@@ -176,8 +200,15 @@ fn assert_nothing_left(rig: &mut Rig, number: u64) {
     let reminder = |key: &Vec<u8>| [0x19, 0x2a].contains(&key[0]);
     let left = rows(rig, number);
     assert!(left.iter().all(reminder), "{left:02x?}");
-    let bindings = rig.machine.list_bindings(&ListBindingsRequest::default()).expect("they can be listed");
-    let named: Vec<_> = bindings.bindings.iter().map(|binding| binding.namespace.as_str()).collect();
+    let bindings = rig
+        .machine
+        .list_bindings(&ListBindingsRequest::default())
+        .expect("they can be listed");
+    let named: Vec<_> = bindings
+        .bindings
+        .iter()
+        .map(|binding| binding.namespace.as_str())
+        .collect();
     assert_eq!(named, ["a*"], "a binding to the name alone goes with it");
     create(rig, "a", Quotas::default());
     assert_eq!(usage(rig, "a"), NamespaceUsage::default());
@@ -197,7 +228,7 @@ fn much_of_everything_goes_in_bounded_steps() {
     }
     for _ in 0..4 {
         for task in rig.ok(lease(&worker, 256)).tasks {
-            rig.apply_unchecked(vec![crate::support::command(complete(&task, 0))]);
+            rig.apply_unchecked(vec![command(complete(&task, 0))]);
         }
     }
     let chain: Vec<_> = (0..500u32)
@@ -216,7 +247,11 @@ fn much_of_everything_goes_in_bounded_steps() {
     let mut entries = 0;
     while exists(&rig) {
         let applied = rig.apply(Vec::new());
-        let cancelled = applied.events.iter().filter(|event| event.kind() == EventKind::TaskCancelled).count();
+        let cancelled = applied
+            .events
+            .iter()
+            .filter(|event| event.kind() == EventKind::TaskCancelled)
+            .count();
         assert!(cancelled <= 2 * tarn_machine::limits::SWEEPS_PER_ENTRY_MAX);
         entries += 1;
         assert!(entries < 100 && (rig.machine.next_wake_ms() == Some(0) || !exists(&rig)));
@@ -239,7 +274,13 @@ fn an_empty_namespace_goes_without_draining_and_its_bindings_with_it() {
     });
     assert!(!rig.ok(delete(false, false)).draining);
     assert!(!exists(&rig));
-    assert!(rig.machine.list_bindings(&ListBindingsRequest::default()).expect("it lists").bindings.is_empty());
+    assert!(
+        rig.machine
+            .list_bindings(&ListBindingsRequest::default())
+            .expect("it lists")
+            .bindings
+            .is_empty()
+    );
     rig.pass_to(rig.now_ms + 31 * 24 * 3_600_000);
     assert_eq!(rows(&rig, number), Vec::<Vec<u8>>::new());
     let protected = DeleteNamespaceRequest {

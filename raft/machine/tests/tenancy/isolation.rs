@@ -38,13 +38,21 @@ fn a_strict_namespace_is_served_by_its_own_workers_alone() {
         worker(&mut rig, &["vault"]),
     );
     let applied = rig.apply(vec![command(tasks("vault", 2)), command(tasks("other", 2))]);
-    let group = applied.ready.iter().find(|group| &*group.namespace == "vault").expect("its tasks are ready");
+    let group = applied
+        .ready
+        .iter()
+        .find(|group| &*group.namespace == "vault")
+        .expect("its tasks are ready");
     let serving = |names: &[&str]| WorkerCapabilities {
         namespaces: names.iter().map(|name| name.to_string()).collect(),
         ..Default::default()
     };
     assert!(group.suits(&serving(&["vault"])) && group.suits(&serving(&["vault", "vault"])));
-    assert!(!group.suits(&serving(&[])) && !group.suits(&serving(&["vault", "other"])) && !group.suits(&serving(&["other"])));
+    assert!(
+        !group.suits(&serving(&[]))
+            && !group.suits(&serving(&["vault", "other"]))
+            && !group.suits(&serving(&["other"]))
+    );
     for stranger in [&any, &both] {
         let leased = rig.ok(lease(stranger, 1)).tasks;
         assert_eq!(leased[0].namespace, "other");
@@ -76,7 +84,10 @@ fn what_runs_already_may_finish_when_a_namespace_becomes_strict() {
         isolation: Some(Isolation::Shared.into()),
         ..Default::default()
     })]);
-    assert!(applied.ready.iter().any(|group| &*group.namespace == "a"), "waiting workers are told");
+    assert!(
+        applied.ready.iter().any(|group| &*group.namespace == "a"),
+        "waiting workers are told"
+    );
     assert_eq!(rig.ok(lease(&any, 1)).tasks.len(), 1);
 }
 

@@ -33,7 +33,10 @@ fn a_refusal_names_the_quota_the_limit_the_use_and_when_to_try_again() {
     rig.ok(tasks("a", 4));
     let refused = rejection(&mut rig, tasks("a", 2));
     assert_eq!((refused.code, refused.reason.as_str()), (8, "QUOTA_QUEUED"));
-    assert_eq!((refused.field.as_str(), refused.limit, refused.retry_after_ms), ("max_queued", 5, 1_000));
+    assert_eq!(
+        (refused.field.as_str(), refused.limit, refused.retry_after_ms),
+        ("max_queued", 5, 1_000)
+    );
     assert!(refused.message.contains("has 4 tasks"), "{}", refused.message);
     assert_eq!(usage(&rig, "a").ready, 4, "a batch is all or nothing");
     rig.ok(tasks("a", 1));
@@ -88,7 +91,11 @@ fn dead_letters_need_room_to_come_back() {
         task_ids: ids.to_vec(),
         ..Default::default()
     };
-    assert_eq!(rig.refused(requeue(&ids)), "QUOTA_QUEUED", "those that are named all come, or none");
+    assert_eq!(
+        rig.refused(requeue(&ids)),
+        "QUOTA_QUEUED",
+        "those that are named all come, or none"
+    );
     let answer = rig.ok(requeue(&[]));
     assert_eq!((answer.requeued, answer.remaining), (2, 1), "of all, as many as fit");
     assert_eq!(rig.refused(requeue(&[])), "QUOTA_QUEUED");
@@ -139,7 +146,10 @@ fn what_is_stored_counts_until_it_is_deleted() {
     rig.ok(one.clone());
     assert_eq!(usage(&rig, "a").stored_bytes, 2 * size);
     let refused = rejection(&mut rig, one.clone());
-    assert_eq!((refused.reason.as_str(), refused.field.as_str()), ("QUOTA_STORED_BYTES", "max_stored_bytes"));
+    assert_eq!(
+        (refused.reason.as_str(), refused.field.as_str()),
+        ("QUOTA_STORED_BYTES", "max_stored_bytes")
+    );
     assert_eq!((refused.limit, refused.retry_after_ms), (2 * size, 60_000));
     // A result is taken although there is no room: the work is done.
     let leased = rig.ok(lease(&worker, 1)).tasks;
@@ -199,7 +209,11 @@ fn no_more_attempts_run_than_may_and_others_get_the_workers() {
     // Whoever waits for work is told that there is some again.
     let done = leased.iter().find(|task| task.namespace == "a").expect("three are");
     let applied = rig.apply(vec![command(complete(done, 0))]);
-    assert!(applied.ready.iter().any(|group| &*group.namespace == "a"), "{:?}", applied.ready);
+    assert!(
+        applied.ready.iter().any(|group| &*group.namespace == "a"),
+        "{:?}",
+        applied.ready
+    );
     assert_eq!(rig.ok(lease(&worker, 20)).tasks.len(), 1);
     // A higher quota has effect at once, and a lower one takes nothing away.
     let update = |limit| UpdateNamespaceRequest {
@@ -256,9 +270,20 @@ fn an_update_changes_what_it_names_alone() {
     assert_eq!((namespace.weight, namespace.environment.as_str()), (7, "prod"));
     assert_eq!(namespace.isolation(), Isolation::Strict);
     let quotas = namespace.quotas.expect("version 2 tells them");
-    let limits = [quotas.max_running, quotas.max_queued, quotas.max_stored_bytes, quotas.requests_per_minute];
+    let limits = [
+        quotas.max_running,
+        quotas.max_queued,
+        quotas.max_stored_bytes,
+        quotas.requests_per_minute,
+    ];
     assert_eq!(limits, [Some(1), Some(0), Some(3), Some(4)]);
-    assert_eq!(rig.refused(UpdateNamespaceRequest { name: "none".into(), ..Default::default() }), "NAMESPACE_NOT_FOUND");
+    assert_eq!(
+        rig.refused(UpdateNamespaceRequest {
+            name: "none".into(),
+            ..Default::default()
+        }),
+        "NAMESPACE_NOT_FOUND"
+    );
     let tenant = rig.machine.tenant("a").expect("it is there");
     assert_eq!((&*tenant.environment, tenant.requests_per_minute), ("prod", 4));
     assert_eq!(rig.machine.tenant("none"), None);
@@ -275,7 +300,10 @@ fn what_can_never_be_is_refused() {
         change(&mut request);
         request
     };
-    assert_eq!(rig.refused(create(|r| r.environment = "../prod".into())), "INVALID_NAME");
+    assert_eq!(
+        rig.refused(create(|r| r.environment = "../prod".into())),
+        "INVALID_NAME"
+    );
     assert_eq!(rig.refused(create(|r| r.environment = "x".repeat(65))), "INVALID_NAME");
     assert_eq!(rig.refused(create(|r| r.isolation = 9)), "UNKNOWN_VALUE");
     let update = |change: fn(&mut UpdateNamespaceRequest)| {
@@ -289,8 +317,15 @@ fn what_can_never_be_is_refused() {
     assert_eq!(rig.refused(update(|r| r.weight = Some(0))), "OUT_OF_RANGE");
     assert_eq!(rig.refused(update(|r| r.weight = Some(1_001))), "OUT_OF_RANGE");
     assert_eq!(rig.refused(update(|r| r.isolation = Some(-1))), "UNKNOWN_VALUE");
-    assert_eq!(rig.refused(update(|r| r.environment = Some(String::new()))), "INVALID_NAME");
-    assert_eq!(rig.refused(update(|r| r.name = "dеfault".into())), "INVALID_NAME", "a Cyrillic letter is another");
+    assert_eq!(
+        rig.refused(update(|r| r.environment = Some(String::new()))),
+        "INVALID_NAME"
+    );
+    assert_eq!(
+        rig.refused(update(|r| r.name = "dеfault".into())),
+        "INVALID_NAME",
+        "a Cyrillic letter is another"
+    );
     // Quotas have no bounds of their own: the largest number does not overflow anything.
     rig.ok(update(|r| {
         let most = Some(u64::MAX);

@@ -89,7 +89,10 @@ fn what_was_there_before_counts_from_its_next_change() {
         ..Default::default()
     };
     rig.ok(limited);
-    assert_eq!((usage(&rig, "default").stored_bytes, usage(&rig, "default").ended), (0, 0));
+    assert_eq!(
+        (usage(&rig, "default").stored_bytes, usage(&rig, "default").ended),
+        (0, 0)
+    );
     // The next attempt of each is its next change: specification and logs count from there on.
     rig.pass_to(rig.now_ms + 10_000);
     let leased = rig.ok(lease(&worker, 5)).tasks;
@@ -98,8 +101,14 @@ fn what_was_there_before_counts_from_its_next_change() {
     for task in &leased {
         rig.ok(complete(task, 2_000));
     }
-    assert_eq!((usage(&rig, "default").stored_bytes, usage(&rig, "default").ended), (2 * size + 4_700, 2));
+    assert_eq!(
+        (usage(&rig, "default").stored_bytes, usage(&rig, "default").ended),
+        (2 * size + 4_700, 2)
+    );
     rig.pass_to(rig.now_ms + 2 * 24 * 3_600_000);
-    assert_eq!((usage(&rig, "default").stored_bytes, usage(&rig, "default").ended), (0, 0));
+    assert_eq!(
+        (usage(&rig, "default").stored_bytes, usage(&rig, "default").ended),
+        (0, 0)
+    );
     assert_eq!(get(&rig, "default").quotas.len(), 4);
 }
