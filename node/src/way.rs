@@ -206,6 +206,7 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::DrainWorker(_)
         | Body::CreateNamespace(_)
         | Body::DeleteNamespace(_)
+        | Body::UpdateNamespace(_)
         | Body::RaiseVersion(_)
         | Body::PutJoinToken(_)
         | Body::ConsumeJoinToken(_)

@@ -75,6 +75,8 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::CancelTimer(r) => wish("cancel", "timer", &r.timer_id, &r.namespace),
         Body::CreateNamespace(r) => wish("create", "namespace", &r.name, ALL),
         Body::DeleteNamespace(r) => wish("delete", "namespace", &r.name, ALL),
+        // How much a namespace may have is not for those who use it to say: it is asked for as its creation is.
+        Body::UpdateNamespace(r) => wish("update", "namespace", &r.name, ALL),
         Body::RaiseVersion(_) => wish("update", "cluster", "version", ALL),
         Body::PutJoinToken(_) => wish("create", "join-token", ALL, ALL),
         // Asked by a node for one that joins, never by a user.
