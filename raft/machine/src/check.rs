@@ -3,6 +3,8 @@
 //! The gate calls [`validate`] before a command reaches the log, so that what can never succeed costs nothing; `apply` calls it again,
 //! because it trusts nobody.
 
+mod policy;
+
 use prost::Message;
 use tarn_proto::v1::{
     Binding, Command, DependencyFailure, FailureKind, Priority, Rejection, RetryPolicy, Rule, ScheduleTimerRequest, TaskError,
@@ -159,6 +161,16 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             length("REASON_TOO_LONG", "reason", r.reason.len(), limits::MESSAGE_BYTES_MAX)?;
             range("expires_at_ms", r.expires_at_ms, (0, limits::TIME_MS_MAX))
         }
+        command::Body::PutBundle(r) => policy::put_bundle(r),
+        command::Body::ActivateBundle(r) => policy::activate_bundle(r),
+        command::Body::RollbackBundle(r) => policy::rollback_bundle(r),
+        command::Body::DeactivateBundle(r) => policy::deactivate_bundle(r),
+        command::Body::DeleteBundle(r) => policy::delete_bundle(r),
+        command::Body::PutPolicyHandler(r) => policy::put_handler(r),
+        command::Body::DeletePolicyHandler(r) => name("name", &r.name),
+        command::Body::PutPolicySettings(r) => policy::settings(r.settings.as_ref()),
+        command::Body::RecordViolations(r) => policy::violations(r),
+        command::Body::AcknowledgeEscalations(r) => policy::acknowledge(r),
     }
 }
 

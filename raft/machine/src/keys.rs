@@ -33,6 +33,10 @@
 //! | `51` | principal, role and namespace pattern, a zero byte after each of the first two | empty | until deleted |
 //! | `52` | token | `TokenRow` | until it expires or is revoked |
 //! | `53` | serial number of a revoked certificate | `RevocationRow` | until the certificate has expired |
+//! | `58` | environment, bundle's name, version, with zero bytes between | `BundleRow` | until deleted |
+//! | `59` | policies | `PolicySettingsRow` | for ever |
+//! | `5a` | handler's name | `HandlerRow` | until deleted |
+//! | `5b` | violation | `ViolationRow` | [`VIOLATION_KEPT_MS`](crate::limits::VIOLATION_KEPT_MS), or until there is no room |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +70,10 @@ pub enum Key<'a> {
     Binding { parts: &'a str },
     Token { id: u64 },
     Revocation { serial: &'a str },
+    Bundle { parts: &'a str },
+    PolicySettings,
+    PolicyHandler { name: &'a str },
+    Violation { id: u64 },
 }
 
 /// The first bytes of keys: what a scan over all keys of a kind starts from.
@@ -99,6 +107,10 @@ pub mod first {
     pub const BINDING: u8 = 0x51;
     pub const TOKEN: u8 = 0x52;
     pub const REVOCATION: u8 = 0x53;
+    pub const BUNDLE: u8 = 0x58;
+    pub const POLICY_SETTINGS: u8 = 0x59;
+    pub const POLICY_HANDLER: u8 = 0x5a;
+    pub const VIOLATION: u8 = 0x5b;
 }
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
@@ -152,6 +164,10 @@ impl Key<'_> {
             Key::Binding { parts } => named(first::BINDING, &[], parts.as_bytes()),
             Key::Token { id } => prefix(first::TOKEN, &[id]),
             Key::Revocation { serial } => named(first::REVOCATION, &[], serial.as_bytes()),
+            Key::Bundle { parts } => named(first::BUNDLE, &[], parts.as_bytes()),
+            Key::PolicySettings => prefix(first::POLICY_SETTINGS, &[]),
+            Key::PolicyHandler { name } => named(first::POLICY_HANDLER, &[], name.as_bytes()),
+            Key::Violation { id } => prefix(first::VIOLATION, &[id]),
         }
     }
 
@@ -239,6 +255,10 @@ impl Key<'_> {
             first::BINDING => Key::Binding { parts: parts.name()? },
             first::TOKEN => Key::Token { id: parts.number()? },
             first::REVOCATION => Key::Revocation { serial: parts.name()? },
+            first::BUNDLE => Key::Bundle { parts: parts.name()? },
+            first::POLICY_SETTINGS => Key::PolicySettings,
+            first::POLICY_HANDLER => Key::PolicyHandler { name: parts.name()? },
+            first::VIOLATION => Key::Violation { id: parts.number()? },
             _ => return None,
         };
         parts.0.is_empty().then_some(key)

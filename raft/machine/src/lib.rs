@@ -50,8 +50,8 @@ mod txn;
 
 pub use error::{Fatal, Refusal};
 pub use domain::access::BUILT_IN_ROLES;
-pub use index::{Access, Indices};
+pub use index::{Access, ActiveBundle, Indices, Policies};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;
-pub use read::Compacted;
+pub use read::{Compacted, Escalations};
 pub use rows::Class;

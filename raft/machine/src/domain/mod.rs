@@ -4,6 +4,7 @@ pub mod access;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;
+pub mod policy;
 pub mod queue;
 pub mod timer;
 pub mod version;

@@ -28,7 +28,17 @@ fn since(body: &command::Body) -> u32 {
         | C::DeleteBinding(_)
         | C::PutToken(_)
         | C::RevokeToken(_)
-        | C::RevokeCertificate(_) => 2,
+        | C::RevokeCertificate(_)
+        | C::PutBundle(_)
+        | C::ActivateBundle(_)
+        | C::RollbackBundle(_)
+        | C::DeactivateBundle(_)
+        | C::DeleteBundle(_)
+        | C::PutPolicyHandler(_)
+        | C::DeletePolicyHandler(_)
+        | C::PutPolicySettings(_)
+        | C::RecordViolations(_)
+        | C::AcknowledgeEscalations(_) => 2,
         _ => 1,
     }
 }

@@ -3,11 +3,13 @@
 mod access;
 mod events;
 mod lists;
+mod policy;
 mod tasks;
 
 use tarn_proto::v1::{Rejection, WorkerCapabilities};
 
 pub use events::Compacted;
+pub use policy::Escalations;
 
 use crate::Machine;
 use crate::domain::parse_id;

@@ -209,6 +209,11 @@ impl Runner {
             "list_bindings" => ask!(list_bindings),
             "list_tokens" => ask!(list_tokens),
             "list_revocations" => ask!(list_revocations),
+            "list_bundles" => ask!(list_bundles),
+            "get_bundle" => ask!(get_bundle),
+            "list_violations" => ask!(list_violations),
+            "list_policy_handlers" => ask!(list_policy_handlers),
+            "get_policy_settings" => ask!(get_policy_settings),
             _ => return Err(format!("there is no read {verb}")),
         };
         let answer = match answer {
@@ -236,7 +241,7 @@ impl Runner {
         if !words.is_empty() {
             return Err(format!("too many closing braces before {words:?}"));
         }
-        let all = descriptor.name().starts_with("ListQueues");
+        let all = ["ListQueuesRequest", "ListViolationsRequest"].contains(&descriptor.name());
         if descriptor.get_field_by_name("namespace").is_some() && !message.has_field_by_name("namespace") && !all {
             message.set_field_by_name("namespace", Value::String("default".to_owned()));
         }
