@@ -208,7 +208,24 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::DeleteNamespace(_)
         | Body::RaiseVersion(_)
         | Body::PutJoinToken(_)
-        | Body::ConsumeJoinToken(_) => return,
+        | Body::ConsumeJoinToken(_)
+        | Body::PutRole(_)
+        | Body::DeleteRole(_)
+        | Body::PutBinding(_)
+        | Body::DeleteBinding(_)
+        | Body::PutToken(_)
+        | Body::RevokeToken(_)
+        | Body::RevokeCertificate(_)
+        | Body::PutBundle(_)
+        | Body::ActivateBundle(_)
+        | Body::RollbackBundle(_)
+        | Body::DeactivateBundle(_)
+        | Body::DeleteBundle(_)
+        | Body::PutPolicyHandler(_)
+        | Body::DeletePolicyHandler(_)
+        | Body::PutPolicySettings(_)
+        | Body::RecordViolations(_)
+        | Body::AcknowledgeEscalations(_) => return,
     };
     namespace_or_default(namespace);
 }

@@ -274,7 +274,9 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::CancelTask(_)
         | Body::DrainWorker(_)
         | Body::RaiseVersion(_)
-        | Body::ConsumeJoinToken(_) => true,
+        | Body::ConsumeJoinToken(_)
+        | Body::RevokeCertificate(_)
+        | Body::AcknowledgeEscalations(_) => true,
         Body::Enqueue(_)
         | Body::RequeueDead(_)
         | Body::PurgeQueue(_)
@@ -285,7 +287,23 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::CancelTimer(_)
         | Body::CreateNamespace(_)
         | Body::DeleteNamespace(_)
-        | Body::PutJoinToken(_) => false,
+        | Body::PutJoinToken(_)
+        // What somebody else did in between would be undone, or be the answer.
+        | Body::PutRole(_)
+        | Body::DeleteRole(_)
+        | Body::PutBinding(_)
+        | Body::DeleteBinding(_)
+        | Body::PutToken(_)
+        | Body::RevokeToken(_)
+        | Body::PutBundle(_)
+        | Body::ActivateBundle(_)
+        | Body::RollbackBundle(_)
+        | Body::DeactivateBundle(_)
+        | Body::DeleteBundle(_)
+        | Body::PutPolicyHandler(_)
+        | Body::DeletePolicyHandler(_)
+        | Body::PutPolicySettings(_)
+        | Body::RecordViolations(_) => false,
     }
 }
 

@@ -53,7 +53,10 @@ impl Policies {
                 digest: row.digest.clone(),
                 content,
             };
-            self.active.entry(environment.into()).or_default().insert(name.into(), bundle);
+            self.active
+                .entry(environment.into())
+                .or_default()
+                .insert(name.into(), bundle);
         }
         self.bundles.insert(parts.into(), row);
     }
@@ -95,7 +98,9 @@ pub fn versions_of<'a>(
     name: &str,
 ) -> impl Iterator<Item = (&'a str, &'a BundleRow)> {
     let start = bundle_parts(environment, name, "");
-    let from = policies.bundles.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
+    let from = policies
+        .bundles
+        .range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
     from.map_while(move |(parts, row)| Some((parts.strip_prefix(start.as_str())?, row)))
 }
 

@@ -51,7 +51,12 @@ impl Machine {
             .collect();
         bundles.sort_by_cached_key(|bundle| {
             let version = precedence(&bundle.version);
-            (bundle.environment.clone(), bundle.name.clone(), version, bundle.version.clone())
+            (
+                bundle.environment.clone(),
+                bundle.name.clone(),
+                version,
+                bundle.version.clone(),
+            )
         });
         Ok(ListBundlesResponse {
             bundles,

@@ -1,8 +1,8 @@
 //! Which version of a bundle judges. At most one of each bundle does; those before it are remembered in the order in which they were left.
 
 use tarn_proto::v1::{
-    ActivateBundleRequest, ActivateBundleResponse, Bundle, DeactivateBundleRequest, DeactivateBundleResponse, Rejection,
-    RollbackBundleRequest, RollbackBundleResponse,
+    ActivateBundleRequest, ActivateBundleResponse, Bundle, DeactivateBundleRequest, DeactivateBundleResponse,
+    Rejection, RollbackBundleRequest, RollbackBundleResponse,
 };
 
 use super::bundle::{message, not_found, read, require_trusted, subject};
@@ -22,7 +22,14 @@ pub fn activate(
     request: ActivateBundleRequest,
 ) -> Result<ActivateBundleResponse, Refusal> {
     let previous = current(txn, &request.environment, &request.name, request.expected.as_deref())?;
-    let bundle = enter(txn, by, &request.environment, &request.name, &previous, &request.version)?;
+    let bundle = enter(
+        txn,
+        by,
+        &request.environment,
+        &request.name,
+        &previous,
+        &request.version,
+    )?;
     Ok(ActivateBundleResponse {
         bundle: Some(bundle),
         previous,
@@ -62,7 +69,11 @@ pub fn deactivate(txn: &mut Txn<'_>, request: DeactivateBundleRequest) -> Result
         return Err(reject::precondition("BUNDLE_NOT_ACTIVE", "name", message).into());
     }
     leave(txn, &bundle_parts(&request.environment, &request.name, &previous))?;
-    changed(txn, subject(&request.environment, &request.name), format!("{previous} deactivated"));
+    changed(
+        txn,
+        subject(&request.environment, &request.name),
+        format!("{previous} deactivated"),
+    );
     write_settings(txn);
     Ok(DeactivateBundleResponse { previous })
 }
@@ -102,7 +113,8 @@ fn enter(
     if previous.is_empty() {
         let here = known.active.get(environment).map_or(0, |here| here.len());
         if here >= limits::ACTIVE_BUNDLES_MAX {
-            let message = format!("the environment {environment:?} has too many active bundles: join some, or deactivate some");
+            let message =
+                format!("the environment {environment:?} has too many active bundles: join some, or deactivate some");
             let limit = limits::ACTIVE_BUNDLES_MAX as u64;
             return Err(reject::full("TOO_MANY_ACTIVE_BUNDLES", "environment", limit, message).into());
         }
