@@ -25,9 +25,10 @@ pub(super) fn put_bundle(r: &PutBundleRequest) -> Check {
     }
     exactly("signature", r.signature.len(), limits::SIGNATURE_BYTES)?;
     exactly("signer", r.signer.len(), 32)?;
-    if r.signature.is_empty() != r.signer.is_empty() {
-        let message = "a signature and its signer go together: leave both out, or let the node fill in the signer";
-        return Err(invalid("NO_SIGNER", "signer", message));
+    if r.signature.is_empty() && !r.signer.is_empty() {
+        let message =
+            "there is a signer and no signature: leave the signer out, the node that verifies a signature fills it in";
+        return Err(invalid("NO_SIGNATURE", "signature", message));
     }
     Ok(())
 }
