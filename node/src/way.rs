@@ -97,6 +97,7 @@ impl Way {
         let name = body.name();
         let command = v1::Command {
             principal: caller.principal.to_string(),
+            gate: None,
             body: Some(body),
         };
         self.gate.admit(&Ask {

@@ -530,6 +530,7 @@ mod tests {
     fn command(body: Body) -> v1::Command {
         v1::Command {
             principal: String::new(),
+            gate: None,
             body: Some(body),
         }
     }

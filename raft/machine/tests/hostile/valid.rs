@@ -206,6 +206,7 @@ pub fn populated() -> (Target, String, String) {
 pub fn entry(bodies: &[command::Body]) -> Vec<u8> {
     let command = |body: &command::Body| Command {
         principal: "p".to_owned(),
+        gate: None,
         body: Some(body.clone()),
     };
     Entry {

@@ -167,6 +167,7 @@ impl Generator {
         let principal = self.dice.pick(&["ann", "bob"]).to_owned();
         let mut command = Command {
             principal,
+            gate: None,
             body: Some(self.body(kind, model)),
         };
         if self.dice.chance(4) {
