@@ -79,7 +79,9 @@ impl Task {
 /// What is to be recorded of a command once its outcome is known. None of what workers do all the time, unless the gate has something to
 /// say about it; but whoever comes too late is recorded anyway.
 pub fn draft(txn: &Txn<'_>, command: &Command) -> Option<DecisionRow> {
-    let body = command.body.as_ref().filter(|_| txn.meta.version >= SINCE)?;
+    // The raise itself is the first record.
+    let begins = |body: &&command::Body| matches!(body, command::Body::RaiseVersion(_));
+    let body = command.body.as_ref().filter(|body| txn.meta.version >= SINCE || begins(body))?;
     let mut record = DecisionRow {
         principal: command.principal.clone(),
         action: body.name().to_owned(),
@@ -160,7 +162,8 @@ fn is_traffic(body: &outcome::Body) -> bool {
 
 /// Records that a command was carried out, before the records of what it did, which begin at `place`.
 pub fn admitted(txn: &mut Txn<'_>, draft: Option<DecisionRow>, place: usize, answer: &outcome::Body) {
-    let Some(mut record) = draft.filter(|draft| draft.gate.is_some() || !is_traffic(answer)) else {
+    let recorded = |draft: &DecisionRow| txn.meta.version >= SINCE && (draft.gate.is_some() || !is_traffic(answer));
+    let Some(mut record) = draft.filter(recorded) else {
         return;
     };
     record.set_kind(DecisionKind::Admitted);
@@ -334,6 +337,11 @@ fn drop_old(txn: &mut Txn<'_>, chain: &mut ChainRow) -> Result<(), Fatal> {
         txn.rows.delete(key);
     }
     Ok(())
+}
+
+/// The records of a row; `None` if it is damaged.
+pub fn records(row: &[u8]) -> Option<DecisionsRow> {
+    DecisionsRow::decode(row.get(HASH_BYTES..)?).ok()
 }
 
 /// What a row begins with; `None` if it is damaged.
