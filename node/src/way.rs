@@ -97,6 +97,7 @@ impl Way {
         let name = body.name();
         let command = v1::Command {
             principal: caller.principal.to_string(),
+            gate: None,
             body: Some(body),
         };
         self.gate.admit(&Ask {
@@ -225,7 +226,9 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::DeletePolicyHandler(_)
         | Body::PutPolicySettings(_)
         | Body::RecordViolations(_)
-        | Body::AcknowledgeEscalations(_) => return,
+        | Body::AcknowledgeEscalations(_)
+        | Body::RecordDecisions(_)
+        | Body::PutAuditSettings(_) => return,
     };
     namespace_or_default(namespace);
 }

@@ -303,7 +303,9 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::PutPolicyHandler(_)
         | Body::DeletePolicyHandler(_)
         | Body::PutPolicySettings(_)
-        | Body::RecordViolations(_) => false,
+        | Body::RecordViolations(_)
+        | Body::RecordDecisions(_)
+        | Body::PutAuditSettings(_) => false,
     }
 }
 
@@ -548,6 +550,7 @@ mod tests {
     fn command(body: Body) -> v1::Command {
         v1::Command {
             principal: String::new(),
+            gate: None,
             body: Some(body),
         }
     }

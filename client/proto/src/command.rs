@@ -124,4 +124,6 @@ commands! {
     PutPolicySettings: PutPolicySettingsRequest -> PutPolicySettingsResponse, id request_id;
     RecordViolations: RecordViolations -> ViolationsRecorded, id request_id;
     AcknowledgeEscalations: AcknowledgeEscalations -> EscalationsAcknowledged;
+    RecordDecisions: RecordDecisions -> DecisionsRecorded, id request_id;
+    PutAuditSettings: PutAuditSettingsRequest -> PutAuditSettingsResponse, id request_id;
 }

@@ -97,6 +97,9 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::PutPolicySettings(_) => wish("update", "policy-settings", ALL, ALL),
         // Told by nodes of their own gates, never by users.
         Body::RecordViolations(_) | Body::AcknowledgeEscalations(_) => wish("update", "cluster", "violations", ALL),
+        // Sent by nodes alone: the kernel takes it from nobody else.
+        Body::RecordDecisions(_) => wish("update", "audit", "records", ALL),
+        Body::PutAuditSettings(_) => wish("update", "audit", "settings", ALL),
     }
 }
 

@@ -37,6 +37,9 @@
 //! | `59` | policies | `PolicySettingsRow` | for ever |
 //! | `5a` | handler's name | `HandlerRow` | until deleted |
 //! | `5b` | violation | `ViolationRow` | [`VIOLATION_KEPT_MS`](crate::limits::VIOLATION_KEPT_MS), or until there is no room |
+//! | `60` | log index | the hash of the row before, then `DecisionsRow` | as [`AuditSettings`](tarn_proto::v1::AuditSettings) say |
+//! | `61` | decisions | `ChainRow` | for ever |
+//! | `62` | decisions' settings | `AuditSettings` | for ever |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -74,6 +77,9 @@ pub enum Key<'a> {
     PolicySettings,
     PolicyHandler { name: &'a str },
     Violation { id: u64 },
+    Decisions { index: u64 },
+    Chain,
+    AuditSettings,
 }
 
 /// The first bytes of keys: what a scan over all keys of a kind starts from.
@@ -111,6 +117,9 @@ pub mod first {
     pub const POLICY_SETTINGS: u8 = 0x59;
     pub const POLICY_HANDLER: u8 = 0x5a;
     pub const VIOLATION: u8 = 0x5b;
+    pub const DECISIONS: u8 = 0x60;
+    pub const CHAIN: u8 = 0x61;
+    pub const AUDIT_SETTINGS: u8 = 0x62;
 }
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
@@ -168,6 +177,9 @@ impl Key<'_> {
             Key::PolicySettings => prefix(first::POLICY_SETTINGS, &[]),
             Key::PolicyHandler { name } => named(first::POLICY_HANDLER, &[], name.as_bytes()),
             Key::Violation { id } => prefix(first::VIOLATION, &[id]),
+            Key::Decisions { index } => prefix(first::DECISIONS, &[index]),
+            Key::Chain => prefix(first::CHAIN, &[]),
+            Key::AuditSettings => prefix(first::AUDIT_SETTINGS, &[]),
         }
     }
 
@@ -259,6 +271,9 @@ impl Key<'_> {
             first::POLICY_SETTINGS => Key::PolicySettings,
             first::POLICY_HANDLER => Key::PolicyHandler { name: parts.name()? },
             first::VIOLATION => Key::Violation { id: parts.number()? },
+            first::DECISIONS => Key::Decisions { index: parts.number()? },
+            first::CHAIN => Key::Chain,
+            first::AUDIT_SETTINGS => Key::AuditSettings,
             _ => return None,
         };
         parts.0.is_empty().then_some(key)
@@ -326,6 +341,9 @@ mod tests {
             Key::RequestExpiry { at: a, index: b },
             Key::Events { index: a },
             Key::JoinToken { hash },
+            Key::Decisions { index: a },
+            Key::Chain,
+            Key::AuditSettings,
         ]
     }
 
@@ -364,7 +382,7 @@ mod tests {
             bytes,
             [
                 0x01, 0x02, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x20, 0x28,
-                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48
+                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x60, 0x61, 0x62
             ]
         );
     }
