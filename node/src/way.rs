@@ -97,6 +97,7 @@ impl Way {
         let name = body.name();
         let command = v1::Command {
             principal: caller.principal.to_string(),
+            gate: None,
             body: Some(body),
         };
         self.gate.admit(&Ask {
@@ -208,7 +209,16 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::DeleteNamespace(_)
         | Body::RaiseVersion(_)
         | Body::PutJoinToken(_)
-        | Body::ConsumeJoinToken(_) => return,
+        | Body::ConsumeJoinToken(_)
+        | Body::PutRole(_)
+        | Body::DeleteRole(_)
+        | Body::PutBinding(_)
+        | Body::DeleteBinding(_)
+        | Body::PutToken(_)
+        | Body::RevokeToken(_)
+        | Body::RevokeCertificate(_)
+        | Body::RecordDecisions(_)
+        | Body::PutAuditSettings(_) => return,
     };
     namespace_or_default(namespace);
 }

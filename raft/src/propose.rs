@@ -274,7 +274,8 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::CancelTask(_)
         | Body::DrainWorker(_)
         | Body::RaiseVersion(_)
-        | Body::ConsumeJoinToken(_) => true,
+        | Body::ConsumeJoinToken(_)
+        | Body::RevokeCertificate(_) => true,
         Body::Enqueue(_)
         | Body::RequeueDead(_)
         | Body::PurgeQueue(_)
@@ -285,7 +286,16 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::CancelTimer(_)
         | Body::CreateNamespace(_)
         | Body::DeleteNamespace(_)
-        | Body::PutJoinToken(_) => false,
+        | Body::PutJoinToken(_)
+        // What somebody else did in between would be undone, or be the answer.
+        | Body::PutRole(_)
+        | Body::DeleteRole(_)
+        | Body::PutBinding(_)
+        | Body::DeleteBinding(_)
+        | Body::PutToken(_)
+        | Body::RevokeToken(_)
+        | Body::RecordDecisions(_)
+        | Body::PutAuditSettings(_) => false,
     }
 }
 
@@ -530,6 +540,7 @@ mod tests {
     fn command(body: Body) -> v1::Command {
         v1::Command {
             principal: String::new(),
+            gate: None,
             body: Some(body),
         }
     }

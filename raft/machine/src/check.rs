@@ -5,8 +5,8 @@
 
 use prost::Message;
 use tarn_proto::v1::{
-    Binding, Command, DependencyFailure, FailureKind, Priority, Rejection, RetryPolicy, Rule, ScheduleTimerRequest, TaskError,
-    TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
+    Binding, Command, Decision, DependencyFailure, FailureKind, GateFacts, Priority, Rejection, RetryPolicy, Rule,
+    ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
 };
 
 use crate::ids::Id;
@@ -42,6 +42,7 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         body.request_id().len(),
         limits::REQUEST_ID_BYTES_MAX,
     )?;
+    command.gate.as_ref().map_or(Ok(()), gate)?;
     match body {
         command::Body::Enqueue(r) => {
             name("namespace", &r.namespace)?;
@@ -159,7 +160,49 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             length("REASON_TOO_LONG", "reason", r.reason.len(), limits::MESSAGE_BYTES_MAX)?;
             range("expires_at_ms", r.expires_at_ms, (0, limits::TIME_MS_MAX))
         }
+        command::Body::RecordDecisions(r) => {
+            if r.refusals.is_empty() && r.dropped == 0 {
+                return Err(invalid("NO_REFUSALS", "refusals", "there is nothing to record"));
+            }
+            count("TOO_MANY_REFUSALS", "refusals", r.refusals.len(), limits::REFUSALS_MAX)?;
+            r.refusals.iter().try_for_each(refusal)
+        }
+        command::Body::PutAuditSettings(r) => {
+            let Some(settings) = &r.settings else {
+                return Err(invalid("NO_SETTINGS", "settings", "name the settings: 0 in a field means its default"));
+            };
+            range_or_zero("settings.retention_ms", settings.retention_ms, limits::AUDIT_RETENTION_MS)?;
+            range_or_zero("settings.records_max", settings.records_max, limits::AUDIT_RECORDS)?;
+            range_or_zero("settings.bytes_max", settings.bytes_max, limits::AUDIT_BYTES)
+        }
     }
+}
+
+// --- Decisions -------------------------------------------------------------------------------------------------------------------------
+
+/// What the gate says about a command: the policies' input, and all the rest of it.
+fn gate(gate: &GateFacts) -> Check {
+    length("FACTS_TOO_LARGE", "gate.facts", gate.facts.len(), limits::FACTS_BYTES_MAX)?;
+    let rest = gate.encoded_len().saturating_sub(gate.facts.len());
+    length("GATE_TOO_LARGE", "gate", rest, limits::GATE_BYTES_MAX)
+}
+
+fn refusal(refusal: &Decision) -> Check {
+    refusal.gate.as_ref().map_or(Ok(()), gate)?;
+    for (field, text) in [
+        ("refusals.principal", &refusal.principal),
+        ("refusals.action", &refusal.action),
+        ("refusals.resource", &refusal.resource),
+        ("refusals.namespace", &refusal.namespace),
+        ("refusals.reason", &refusal.reason),
+        ("refusals.step", &refusal.step),
+        ("refusals.request_id", &refusal.request_id),
+        ("refusals.task_id", &refusal.task_id),
+        ("refusals.detail", &refusal.detail),
+    ] {
+        length("TEXT_TOO_LONG", field, text.len(), limits::RECORD_TEXT_BYTES_MAX)?;
+    }
+    Ok(())
 }
 
 // --- Access ----------------------------------------------------------------------------------------------------------------------------
@@ -182,7 +225,11 @@ fn rules(field: &str, rules: &[Rule]) -> Check {
 
 fn binding(binding: Option<&Binding>) -> Check {
     let Some(binding) = binding else {
-        return Err(invalid("NO_BINDING", "binding", "name a principal, a role and a namespace"));
+        return Err(invalid(
+            "NO_BINDING",
+            "binding",
+            "name a principal, a role and a namespace",
+        ));
     };
     principal("binding.principal", &binding.principal)?;
     name("binding.role", &binding.role)?;
@@ -196,11 +243,17 @@ fn binding(binding: Option<&Binding>) -> Check {
 /// A kind and a name: `user/ada`. Plain ASCII, so that no two principals look the same.
 fn principal(field: &str, text: &str) -> Check {
     length("PRINCIPAL_TOO_LONG", field, text.len(), limits::PRINCIPAL_BYTES_MAX)?;
-    let parts = text.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
-    if parts.is_some_and(|(kind, _)| kind.bytes().all(|b| b.is_ascii_lowercase())) && is_plain(text) && !text.contains('*') {
+    let parts = text
+        .split_once('/')
+        .filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
+    if parts.is_some_and(|(kind, _)| kind.bytes().all(|b| b.is_ascii_lowercase()))
+        && is_plain(text)
+        && !text.contains('*')
+    {
         return Ok(());
     }
-    let message = format!("{field} must be a kind and a name, such as \"user/ada\", in printable ASCII and without \"*\"");
+    let message =
+        format!("{field} must be a kind and a name, such as \"user/ada\", in printable ASCII and without \"*\"");
     Err(invalid("INVALID_PRINCIPAL", field, message))
 }
 
@@ -211,7 +264,12 @@ fn pattern(field: &str, text: &str) -> Check {
     if !text.is_empty() && is_plain(start) && !start.contains('*') {
         return Ok(());
     }
-    let message = format!("{field} has {text:?}: write printable ASCII, with a \"*\" only at the end");
+    // What is not plain is not said again: it might not look like what it is.
+    let found = match is_plain(text) && !text.is_empty() {
+        true => format!("{text:?}"),
+        false => "a pattern that is empty or not plain".to_owned(),
+    };
+    let message = format!("{field} has {found}: write printable ASCII, with a \"*\" only at the end");
     Err(invalid("INVALID_PATTERN", field, message))
 }
 
@@ -224,8 +282,15 @@ fn serial(field: &str, text: &str) -> Check {
     if digits && (1..=limits::SERIAL_BYTES_MAX).contains(&text.len()) {
         return Ok(());
     }
-    let message = format!("{field} must be a serial number as `openssl x509 -serial` prints it, in small letters and without colons");
-    Err(too_large("INVALID_SERIAL", field, limits::SERIAL_BYTES_MAX as u64, message))
+    let message = format!(
+        "{field} must be a serial number as `openssl x509 -serial` prints it, in small letters and without colons"
+    );
+    Err(too_large(
+        "INVALID_SERIAL",
+        field,
+        limits::SERIAL_BYTES_MAX as u64,
+        message,
+    ))
 }
 
 // --- Tasks -----------------------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind};
+use tarn_machine::Versions;
 use tarn_proto::v1::*;
 
 use crate::target::Target;
@@ -172,15 +173,114 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
         }),
         B::ConsumeJoinToken(ConsumeJoinToken {
             key_hash: hash.clone(),
-            node_key_hash: hash,
+            node_key_hash: hash.clone(),
             node_id_min: 3,
+        }),
+        B::PutRole(PutRoleRequest {
+            name: "mailer".to_owned(),
+            rules: rules(),
+            ..Default::default()
+        }),
+        B::DeleteRole(DeleteRoleRequest {
+            name: "pilot".to_owned(),
+            ..Default::default()
+        }),
+        B::PutBinding(PutBindingRequest {
+            binding: binding("mailer"),
+            ..Default::default()
+        }),
+        B::DeleteBinding(DeleteBindingRequest {
+            binding: binding("viewer"),
+            ..Default::default()
+        }),
+        B::PutToken(PutTokenRequest {
+            secret_hash: hash,
+            name: "ci".to_owned(),
+            principal: "user/robot".to_owned(),
+            scopes: rules(),
+            ttl_ms: 60_000,
+            ..Default::default()
+        }),
+        B::RevokeToken(RevokeTokenRequest {
+            token_id: task.to_owned(),
+            ..Default::default()
+        }),
+        B::RevokeCertificate(RevokeCertificateRequest {
+            serial: "0a1b".to_owned(),
+            reason: "lost".to_owned(),
+            expires_at_ms: 1 << 40,
+            ..Default::default()
+        }),
+        B::RecordDecisions(RecordDecisions {
+            refusals: vec![refusal(task)],
+            dropped: 7,
+            ..Default::default()
+        }),
+        B::PutAuditSettings(PutAuditSettingsRequest {
+            settings: Some(AuditSettings {
+                retention_ms: 7_200_000,
+                records_max: 2_000,
+                bytes_max: 2 << 20,
+            }),
+            ..Default::default()
         }),
     ]
 }
 
-/// A machine with a worker and a task, and their ids.
+/// What a gate says about a command.
+pub fn gate() -> GateFacts {
+    GateFacts {
+        trace: "5f".to_owned(),
+        method: "certificate".to_owned(),
+        node: 2,
+        environment: "prod".to_owned(),
+        policies: vec![PolicyVersion {
+            name: "limits".to_owned(),
+            version: "1.2.3".to_owned(),
+        }],
+        rule: "data.tarn.deny".to_owned(),
+        input_digest: vec![7; 32].into(),
+        facts: r#"{"verb":"submit"}"#.into(),
+        warnings: vec!["a large payload".to_owned()],
+    }
+}
+
+fn refusal(task: &str) -> Decision {
+    Decision {
+        kind: DecisionKind::Refused.into(),
+        principal: "user/eve".to_owned(),
+        action: "CancelTask".to_owned(),
+        namespace: "default".to_owned(),
+        task_id: task.to_owned(),
+        reason: "PERMISSION_DENIED".to_owned(),
+        step: "role".to_owned(),
+        gate: Some(gate()),
+        count: 3,
+        ..Decision::default()
+    }
+}
+
+fn rules() -> Vec<Rule> {
+    vec![Rule {
+        verbs: vec!["submit".to_owned(), "read".to_owned()],
+        resources: vec!["queue/mail-*".to_owned()],
+    }]
+}
+
+fn binding(role: &str) -> Option<Binding> {
+    Some(Binding {
+        principal: "user/ada".to_owned(),
+        role: role.to_owned(),
+        namespace: "team-*".to_owned(),
+    })
+}
+
+/// A machine that takes every command, with a worker and a task, and their ids.
 pub fn populated() -> (Target, String, String) {
     let mut target = Target::new();
+    target.tell(command::Body::RaiseVersion(RaiseVersion {
+        version: Versions::CURRENT.max,
+    }));
     let register = RegisterWorkerRequest {
         ttl_ms: 3_600_000,
         ..RegisterWorkerRequest::default()
@@ -205,7 +305,8 @@ pub fn populated() -> (Target, String, String) {
 
 pub fn entry(bodies: &[command::Body]) -> Vec<u8> {
     let command = |body: &command::Body| Command {
-        principal: "p".to_owned(),
+        principal: "node/1".to_owned(),
+        gate: Some(gate()),
         body: Some(body.clone()),
     };
     Entry {
@@ -224,6 +325,6 @@ pub fn commands() -> Vec<FieldDescriptor> {
         .expect("the contract has commands");
     command
         .fields()
-        .filter(|field| matches!(field.kind(), Kind::Message(_)))
+        .filter(|field| field.containing_oneof().is_some() && matches!(field.kind(), Kind::Message(_)))
         .collect()
 }

@@ -111,6 +111,7 @@ impl Session {
         let repeatable = !body.request_id().is_empty();
         let command = Command {
             principal: PRINCIPAL.into(),
+            gate: None,
             body: Some(body),
         };
         self.trace.note(format!(
@@ -234,10 +235,6 @@ fn kind(body: &command::Body) -> &'static str {
         B::ReleaseLease(_) => "release lease",
         B::ScheduleTimer(_) => "schedule timer",
         B::CancelTimer(_) => "cancel timer",
-        B::CreateNamespace(_)
-        | B::DeleteNamespace(_)
-        | B::RaiseVersion(_)
-        | B::PutJoinToken(_)
-        | B::ConsumeJoinToken(_) => "other",
+        _ => "other",
     }
 }
