@@ -16,7 +16,7 @@ use crate::keys::Key;
 use crate::limits;
 use crate::overlay::Overlay;
 use crate::reject;
-use crate::rows::{Class, MetaRow, UsageRow};
+use crate::rows::{Class, DecisionRow, MetaRow, UsageRow};
 
 /// One entry being applied.
 pub struct Txn<'a> {
@@ -29,6 +29,8 @@ pub struct Txn<'a> {
     /// The machine's time.
     pub now: u64,
     pub events: Vec<Event>,
+    /// What was decided and why.
+    pub decisions: Vec<DecisionRow>,
     /// Queues, as (namespace, queue, class), in which a task became ready.
     pub became_ready: BTreeSet<(u64, u64, Arc<Class>)>,
     /// Namespaces that may be given more tasks than before, though none became ready.
@@ -53,6 +55,7 @@ impl<'a> Txn<'a> {
             index,
             now: meta.now_ms,
             events: Vec::new(),
+            decisions: Vec::new(),
             became_ready: BTreeSet::new(),
             freed: BTreeSet::new(),
             used: BTreeSet::new(),

@@ -1,10 +1,12 @@
 //! The domains: what each command means. One function per command, which checks first and changes afterwards.
 
 pub mod access;
+pub mod audit;
 pub mod drain;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;
+pub mod policy;
 pub mod queue;
 pub mod quota;
 pub mod timer;

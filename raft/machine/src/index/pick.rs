@@ -103,6 +103,11 @@ impl Pick {
         self.order.first().map_or(0, |(pass, _)| *pass)
     }
 
+    /// How many lanes, which mostly are namespaces, have a task for this worker.
+    pub fn namespaces(&self) -> usize {
+        self.order.len()
+    }
+
     /// Goes on after the task that [`Pick::peek`] gave has left the ready list.
     pub fn advance(&mut self, indices: &Indices) {
         let Some((mut pass, lane)) = self.order.pop_first() else {

@@ -1,14 +1,20 @@
 //! Reads: what the API answers from this node's state. Each reflects everything up to [`Machine::applied_index`], and nothing after.
 
 mod access;
+mod audit;
+mod chain;
 mod events;
 mod lists;
+mod policy;
+mod story;
 mod tasks;
 mod tenancy;
 
 use tarn_proto::v1::{Rejection, WorkerCapabilities};
 
+pub use chain::ChainWalk;
 pub use events::Compacted;
+pub use policy::Escalations;
 pub use tenancy::Tenant;
 
 use crate::Machine;
