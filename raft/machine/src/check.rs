@@ -7,8 +7,8 @@ mod policy;
 
 use prost::Message;
 use tarn_proto::v1::{
-    Binding, Command, Decision, DependencyFailure, FailureKind, GateFacts, Isolation, Priority, Rejection, RetryPolicy, Rule,
-    ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
+    Binding, Command, Decision, DependencyFailure, FailureKind, GateFacts, Isolation, Priority, Rejection, RetryPolicy,
+    Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
 };
 
 use crate::ids::Id;
