@@ -6,6 +6,9 @@ use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
 
+/// The machine version that brought roles, and workers that belong to who registered them.
+pub const ACCESS: u32 = 2;
+
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(txn: &Txn<'_>, body: &command::Body) -> Result<(), Rejection> {
     let (needed, found) = (since(body), txn.meta.version);
@@ -28,7 +31,7 @@ fn since(body: &command::Body) -> u32 {
         | C::DeleteBinding(_)
         | C::PutToken(_)
         | C::RevokeToken(_)
-        | C::RevokeCertificate(_) => 2,
+        | C::RevokeCertificate(_) => ACCESS,
         _ => 1,
     }
 }
