@@ -16,7 +16,7 @@ use std::sync::Arc;
 
 use tarn_proto::v1::TaskState;
 
-pub use access::Access;
+pub use access::{Access, RoleIn};
 pub use edges::Edges;
 pub use pick::{Pick, matches_class, serves};
 pub use ready::{Group, Rank};
