@@ -1,7 +1,8 @@
 //! The cluster's machine version: it rises by a command, once every voter supports it.
 
-use tarn_proto::v1::{EventKind, RaiseVersion, Rejection, VersionRaised, command};
+use tarn_proto::v1::{Command, EventKind, RaiseVersion, Rejection, VersionRaised, command};
 
+use super::audit;
 use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
@@ -10,8 +11,9 @@ use crate::txn::Txn;
 pub const ACCESS: u32 = 2;
 
 /// Refuses a command that a node of the cluster may not know yet.
-pub fn require(txn: &Txn<'_>, body: &command::Body) -> Result<(), Rejection> {
-    let (needed, found) = (since(body), txn.meta.version);
+pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
+    let gate = if command.gate.is_some() { audit::SINCE } else { 1 };
+    let (needed, found) = (command.body.as_ref().map_or(1, since).max(gate), txn.meta.version);
     if needed <= found {
         return Ok(());
     }
@@ -31,7 +33,9 @@ fn since(body: &command::Body) -> u32 {
         | C::DeleteBinding(_)
         | C::PutToken(_)
         | C::RevokeToken(_)
-        | C::RevokeCertificate(_) => ACCESS,
+        | C::RevokeCertificate(_)
+        | C::RecordDecisions(_)
+        | C::PutAuditSettings(_) => 2,
         _ => 1,
     }
 }
