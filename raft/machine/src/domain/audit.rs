@@ -140,8 +140,21 @@ fn describe(record: &mut DecisionRow, body: &command::Body) {
         C::PutToken(r) => about(record, "", "token", &r.principal),
         C::RevokeToken(r) => about(record, "", "token", &r.token_id),
         C::RevokeCertificate(r) => about(record, "", "certificate", &r.serial),
+        C::PutBundle(r) => policy(record, &r.environment, &r.name, &r.version),
+        C::ActivateBundle(r) => policy(record, &r.environment, &r.name, &r.version),
+        C::RollbackBundle(r) => policy(record, &r.environment, &r.name, ""),
+        C::DeactivateBundle(r) => policy(record, &r.environment, &r.name, ""),
+        C::DeleteBundle(r) => policy(record, &r.environment, &r.name, &r.version),
+        C::PutPolicyHandler(r) => about(record, "", "policy-handler", &r.name),
+        C::DeletePolicyHandler(r) => about(record, "", "policy-handler", &r.name),
+        C::PutPolicySettings(_) => about(record, "", "policy-settings", ""),
         _ => {}
     }
+}
+
+fn policy(record: &mut DecisionRow, environment: &str, name: &str, version: &str) {
+    record.resource = format!("policy/{name}");
+    record.detail = format!("{version} in {environment}").trim_start().to_owned();
 }
 
 fn bound(record: &mut DecisionRow, binding: Option<&tarn_proto::v1::Binding>) {
@@ -165,6 +178,8 @@ fn is_traffic(body: &outcome::Body) -> bool {
             | O::RenewLease(_)
             | O::ReleaseLease(_)
             | O::RecordDecisions(_)
+            | O::RecordViolations(_)
+            | O::AcknowledgeEscalations(_)
     )
 }
 

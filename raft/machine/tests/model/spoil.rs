@@ -230,6 +230,16 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
             "OUT_OF_RANGE": r.settings = Some(AuditSettings { records_max: limits::AUDIT_RECORDS.1 + 1, ..AuditSettings::default() }),
             "OUT_OF_RANGE": r.settings = Some(AuditSettings { bytes_max: 1, ..AuditSettings::default() }),
         ),
+        B::PutBundle(_)
+        | B::ActivateBundle(_)
+        | B::RollbackBundle(_)
+        | B::DeactivateBundle(_)
+        | B::DeleteBundle(_)
+        | B::PutPolicyHandler(_)
+        | B::DeletePolicyHandler(_)
+        | B::PutPolicySettings(_)
+        | B::RecordViolations(_)
+        | B::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
     }
 }
 

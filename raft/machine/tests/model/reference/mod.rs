@@ -311,6 +311,16 @@ impl Model {
             C::RecordDecisions(_) if !principal.starts_with("node/") => return Err("NODES_ONLY"),
             C::RecordDecisions(_) => O::RecordDecisions(DecisionsRecorded {}),
             C::PutAuditSettings(r) => O::PutAuditSettings(audit_settings(r)),
+            C::PutBundle(_)
+            | C::ActivateBundle(_)
+            | C::RollbackBundle(_)
+            | C::DeactivateBundle(_)
+            | C::DeleteBundle(_)
+            | C::PutPolicyHandler(_)
+            | C::DeletePolicyHandler(_)
+            | C::PutPolicySettings(_)
+            | C::RecordViolations(_)
+            | C::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
         })
     }
 
