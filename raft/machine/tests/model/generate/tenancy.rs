@@ -38,7 +38,7 @@ impl Generator {
         let mut limit = |of: &[u64]| self.dice.chance(60).then(|| self.dice.pick(of));
         Quotas {
             max_running: limit(&[0, 0, 1, 2, 5]),
-            max_queued: limit(&[0, 0, 3, 10, 25]),
+            max_queued: limit(&[0, 0, 0, 8, 90]),
             max_stored_bytes: None,
             requests_per_minute: limit(&[0, 600]),
         }
