@@ -12,6 +12,7 @@ use tarn_raft::{BootstrapError, Consensus, Instant, Limits, Options, Timings};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
+use super::keys::watch_key_files;
 use super::{Addresses, Running, StartError, Stops};
 use crate::api::{self, Api, ClusterApi, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
 use crate::artifacts::{ArtifactApi, Artifacts};
@@ -19,6 +20,7 @@ use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
 use crate::gate::{Caller, Gate};
 use crate::host::{Host, HostOptions};
+use crate::identity::bearer::Authenticator;
 use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Refusals, listen};
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
 use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, become_member};
@@ -41,6 +43,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let credentials = IdentityStore::new(&data_dir).load()?;
     let node_id = certified_id(&config, &credentials)?;
     let authority = authority(&config)?;
+    let leeway = Duration::from_secs(config.auth.jwt_leeway_s);
+    let authenticator = Arc::new(Authenticator::new(&config.auth.jwt.0, leeway)?);
     let seeds = Seeds::load(&data_dir)?;
 
     let api_socket = bind(config.listen.bind).await?;
@@ -160,6 +164,12 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
             stops.clone(),
         ));
     }
+    tokio::spawn(watch_key_files(
+        authenticator,
+        Duration::from_millis(config.auth.jwks_poll_ms),
+        metrics.clone(),
+        stops.closed.clone(),
+    ));
     tokio::spawn(artifacts.clone().reconcile(stops.leaving.clone()));
     let host = executor.map(|executor| {
         let options = HostOptions {
