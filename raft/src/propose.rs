@@ -275,8 +275,6 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::DrainWorker(_)
         | Body::RaiseVersion(_)
         | Body::ConsumeJoinToken(_)
-        | Body::PutRole(_)
-        | Body::PutBinding(_)
         | Body::RevokeCertificate(_) => true,
         Body::Enqueue(_)
         | Body::RequeueDead(_)
@@ -289,7 +287,10 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::CreateNamespace(_)
         | Body::DeleteNamespace(_)
         | Body::PutJoinToken(_)
+        // What somebody else did in between would be undone, or be the answer.
+        | Body::PutRole(_)
         | Body::DeleteRole(_)
+        | Body::PutBinding(_)
         | Body::DeleteBinding(_)
         | Body::PutToken(_)
         | Body::RevokeToken(_) => false,

@@ -5,8 +5,8 @@
 
 use prost::Message;
 use tarn_proto::v1::{
-    Binding, Command, DependencyFailure, FailureKind, Priority, Rejection, RetryPolicy, Rule, ScheduleTimerRequest, TaskError,
-    TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
+    Binding, Command, DependencyFailure, FailureKind, Priority, Rejection, RetryPolicy, Rule, ScheduleTimerRequest,
+    TaskError, TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
 };
 
 use crate::ids::Id;
@@ -182,7 +182,11 @@ fn rules(field: &str, rules: &[Rule]) -> Check {
 
 fn binding(binding: Option<&Binding>) -> Check {
     let Some(binding) = binding else {
-        return Err(invalid("NO_BINDING", "binding", "name a principal, a role and a namespace"));
+        return Err(invalid(
+            "NO_BINDING",
+            "binding",
+            "name a principal, a role and a namespace",
+        ));
     };
     principal("binding.principal", &binding.principal)?;
     name("binding.role", &binding.role)?;
@@ -196,11 +200,17 @@ fn binding(binding: Option<&Binding>) -> Check {
 /// A kind and a name: `user/ada`. Plain ASCII, so that no two principals look the same.
 fn principal(field: &str, text: &str) -> Check {
     length("PRINCIPAL_TOO_LONG", field, text.len(), limits::PRINCIPAL_BYTES_MAX)?;
-    let parts = text.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
-    if parts.is_some_and(|(kind, _)| kind.bytes().all(|b| b.is_ascii_lowercase())) && is_plain(text) && !text.contains('*') {
+    let parts = text
+        .split_once('/')
+        .filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
+    if parts.is_some_and(|(kind, _)| kind.bytes().all(|b| b.is_ascii_lowercase()))
+        && is_plain(text)
+        && !text.contains('*')
+    {
         return Ok(());
     }
-    let message = format!("{field} must be a kind and a name, such as \"user/ada\", in printable ASCII and without \"*\"");
+    let message =
+        format!("{field} must be a kind and a name, such as \"user/ada\", in printable ASCII and without \"*\"");
     Err(invalid("INVALID_PRINCIPAL", field, message))
 }
 
@@ -211,7 +221,12 @@ fn pattern(field: &str, text: &str) -> Check {
     if !text.is_empty() && is_plain(start) && !start.contains('*') {
         return Ok(());
     }
-    let message = format!("{field} has {text:?}: write printable ASCII, with a \"*\" only at the end");
+    // What is not plain is not said again: it might not look like what it is.
+    let found = match is_plain(text) && !text.is_empty() {
+        true => format!("{text:?}"),
+        false => "a pattern that is empty or not plain".to_owned(),
+    };
+    let message = format!("{field} has {found}: write printable ASCII, with a \"*\" only at the end");
     Err(invalid("INVALID_PATTERN", field, message))
 }
 
@@ -224,8 +239,15 @@ fn serial(field: &str, text: &str) -> Check {
     if digits && (1..=limits::SERIAL_BYTES_MAX).contains(&text.len()) {
         return Ok(());
     }
-    let message = format!("{field} must be a serial number as `openssl x509 -serial` prints it, in small letters and without colons");
-    Err(too_large("INVALID_SERIAL", field, limits::SERIAL_BYTES_MAX as u64, message))
+    let message = format!(
+        "{field} must be a serial number as `openssl x509 -serial` prints it, in small letters and without colons"
+    );
+    Err(too_large(
+        "INVALID_SERIAL",
+        field,
+        limits::SERIAL_BYTES_MAX as u64,
+        message,
+    ))
 }
 
 // --- Tasks -----------------------------------------------------------------------------------------------------------------------------

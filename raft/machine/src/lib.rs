@@ -48,8 +48,8 @@ mod rows;
 mod task;
 mod txn;
 
-pub use error::{Fatal, Refusal};
 pub use domain::access::BUILT_IN_ROLES;
+pub use error::{Fatal, Refusal};
 pub use index::{Access, Indices};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;

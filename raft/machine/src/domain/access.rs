@@ -103,15 +103,24 @@ pub fn delete_binding(txn: &mut Txn<'_>, request: DeleteBindingRequest) -> Resul
     }
     let parts = binding_parts(&principal, &role, &namespace);
     txn.rows.delete(Key::Binding { parts: &parts });
-    changed(txn, format!("binding/{principal}"), &format!("no {role} in {namespace}"));
+    changed(
+        txn,
+        format!("binding/{principal}"),
+        &format!("no {role} in {namespace}"),
+    );
     access(txn).unbind(&principal, &role, &namespace);
     Ok(DeleteBindingResponse {})
 }
 
 /// The command: makes a token known.
 pub fn put_token(txn: &mut Txn<'_>, maker: &str, request: PutTokenRequest) -> Result<PutTokenResponse, Refusal> {
-    let hash = <[u8; 32]>::try_from(request.secret_hash.as_ref())
-        .map_err(|_| reject::invalid("INVALID_HASH", "secret_hash", "secret_hash is a BLAKE3 hash of 32 bytes"))?;
+    let hash = <[u8; 32]>::try_from(request.secret_hash.as_ref()).map_err(|_| {
+        reject::invalid(
+            "INVALID_HASH",
+            "secret_hash",
+            "secret_hash is a BLAKE3 hash of 32 bytes",
+        )
+    })?;
     if txn.ix.access.secrets.contains_key(&hash) {
         let message = "there is a token with this secret already: make another secret";
         return Err(reject::exists("TOKEN_EXISTS", "secret_hash", message).into());
@@ -141,7 +150,10 @@ pub fn put_token(txn: &mut Txn<'_>, maker: &str, request: PutTokenRequest) -> Re
 pub fn revoke_token(txn: &mut Txn<'_>, request: RevokeTokenRequest) -> Result<RevokeTokenResponse, Refusal> {
     let id = parse_id(&request.token_id, "token_id")?;
     if !txn.ix.access.tokens.contains_key(&id) {
-        let message = format!("there is no token {}: it has expired or was revoked, or check the id", Id(id));
+        let message = format!(
+            "there is no token {}: it has expired or was revoked, or check the id",
+            Id(id)
+        );
         return Err(reject::not_found("TOKEN_NOT_FOUND", "token_id", message).into());
     }
     changed(txn, format!("token/{}", Id(id)), "revoked");

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tarn_storage::{Engine, Range};
 
-use super::{access, Facts, Indices, NamespaceIndex, QueueIndex, Wake};
+use super::{Facts, Indices, NamespaceIndex, QueueIndex, Wake, access};
 use crate::error::Fatal;
 use crate::keys::{Key, first};
 use crate::overlay::{Rows, STATE, decode};

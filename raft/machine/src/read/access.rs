@@ -41,7 +41,12 @@ impl Machine {
     /// None today.
     pub fn list_bindings(&self, request: &ListBindingsRequest) -> Result<ListBindingsResponse, Refusal> {
         let wanted = |principal: &str| request.principal.is_empty() || request.principal == principal;
-        let of_wanted = self.ix.access.bindings.iter().filter(|(principal, _)| wanted(principal));
+        let of_wanted = self
+            .ix
+            .access
+            .bindings
+            .iter()
+            .filter(|(principal, _)| wanted(principal));
         let bindings = of_wanted.flat_map(|(principal, of_one)| {
             of_one.iter().map(|(role, namespace)| Binding {
                 principal: principal.to_string(),

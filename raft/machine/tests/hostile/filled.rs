@@ -64,6 +64,13 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("raise_version", "OUT_OF_RANGE version"),
         ("put_join_token", "INVALID_HASH key_hash"),
         ("consume_join_token", "INVALID_HASH key_hash"),
+        ("put_role", "INVALID_NAME name"),
+        ("delete_role", "INVALID_NAME name"),
+        ("put_binding", "NO_BINDING binding"),
+        ("delete_binding", "NO_BINDING binding"),
+        ("put_token", "INVALID_HASH secret_hash"),
+        ("revoke_token", "INVALID_ID token_id"),
+        ("revoke_certificate", "INVALID_SERIAL serial"),
     ];
     assert_eq!(
         reasons,
@@ -119,6 +126,9 @@ fn commands_filled_at_random_get_an_outcome() {
             if let Some(outcome::Body::RegisterWorker(answer)) = &outcome.body {
                 filler.learn(&answer.worker_id);
             }
+            if let Some(outcome::Body::PutToken(PutTokenResponse { token: Some(token) })) = &outcome.body {
+                filler.learn(&token.token_id);
+            }
         }
         if round % 20 == 0 {
             read_at_random(&target.machine, &mut filler);
@@ -126,7 +136,7 @@ fn commands_filled_at_random_get_an_outcome() {
     }
     println!("accepted: {accepted:?}");
     assert!(
-        accepted.len() >= 15,
+        accepted.len() >= 22,
         "most commands are accepted now and then: {accepted:?}"
     );
     target.check();
@@ -179,6 +189,8 @@ fn read_at_random(machine: &Machine, filler: &mut Filler) {
         namespace: "namespace",
         page_token: "page_token"
     }));
+    read!(list_bindings(ListBindingsRequest { principal: "principal" }));
+    read!(list_tokens(ListTokensRequest { principal: "principal" }));
     refusals.extend(
         machine
             .events_after(filler.number(), filler.dice.below(3) as usize)
@@ -223,6 +235,14 @@ impl Filler {
                     | "action"
                     | "timer_id"
                     | "states"
+                    | "binding"
+                    | "principal"
+                    | "role"
+                    | "secret_hash"
+                    | "verbs"
+                    | "resources"
+                    | "serial"
+                    | "token_id"
             );
             if !self.dice.chance(if needed { 97 } else { 20 }) {
                 continue;
@@ -251,7 +271,7 @@ impl Filler {
             Kind::Bytes => {
                 let fill = self.dice.below(3) as u8;
                 let length = match field.name() {
-                    "key_hash" | "node_key_hash" if self.dice.chance(90) => 32,
+                    "key_hash" | "node_key_hash" | "secret_hash" if self.dice.chance(90) => 32,
                     _ => self.dice.pick(&[0, 1, 1_025, limits::LOGS_BYTES_MAX + 1]),
                 };
                 Value::Bytes(vec![fill; length].into())
@@ -300,11 +320,14 @@ impl Filler {
         }
         match field {
             "namespace" | "namespaces" => self.dice.pick(&["default", "default", "team"]).to_owned(),
-            "name" | "queue" | "queues" => self.dice.pick(&["team", "q", "r"]).to_owned(),
+            "name" | "role" | "queue" | "queues" => self.dice.pick(&["team", "q", "r"]).to_owned(),
             "runtime" | "artifact" => self.dice.pick(&["", "wasm"]).to_owned(),
-            "task_id" | "task_ids" | "after" | "worker_id" | "timer_id" | "page_token" => {
+            "task_id" | "task_ids" | "after" | "worker_id" | "timer_id" | "token_id" | "page_token" => {
                 self.dice.pick(&self.words.clone())
             }
+            "principal" => self.dice.pick(&["user/ada", "node/1", "tester"]).to_owned(),
+            "verbs" | "resources" => self.dice.pick(&["*", "read", "queue/q*"]).to_owned(),
+            "serial" => self.dice.pick(&["a", "0b", "ff"]).to_owned(),
             "reason" => "REASON".to_owned(),
             "request_id" => self.dice.pick(&["", "r1", "r2"]).to_owned(),
             _ => self.dice.pick(&["", "a", "b"]).to_owned(),

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use prost::Message;
 use prost_reflect::{DescriptorPool, FieldDescriptor, Kind};
+use tarn_machine::Versions;
 use tarn_proto::v1::*;
 
 use crate::target::Target;
@@ -172,15 +173,68 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
         }),
         B::ConsumeJoinToken(ConsumeJoinToken {
             key_hash: hash.clone(),
-            node_key_hash: hash,
+            node_key_hash: hash.clone(),
             node_id_min: 3,
+        }),
+        B::PutRole(PutRoleRequest {
+            name: "mailer".to_owned(),
+            rules: rules(),
+            ..Default::default()
+        }),
+        B::DeleteRole(DeleteRoleRequest {
+            name: "pilot".to_owned(),
+            ..Default::default()
+        }),
+        B::PutBinding(PutBindingRequest {
+            binding: binding("mailer"),
+            ..Default::default()
+        }),
+        B::DeleteBinding(DeleteBindingRequest {
+            binding: binding("viewer"),
+            ..Default::default()
+        }),
+        B::PutToken(PutTokenRequest {
+            secret_hash: hash,
+            name: "ci".to_owned(),
+            principal: "user/robot".to_owned(),
+            scopes: rules(),
+            ttl_ms: 60_000,
+            ..Default::default()
+        }),
+        B::RevokeToken(RevokeTokenRequest {
+            token_id: task.to_owned(),
+            ..Default::default()
+        }),
+        B::RevokeCertificate(RevokeCertificateRequest {
+            serial: "0a1b".to_owned(),
+            reason: "lost".to_owned(),
+            expires_at_ms: 1 << 40,
+            ..Default::default()
         }),
     ]
 }
 
-/// A machine with a worker and a task, and their ids.
+fn rules() -> Vec<Rule> {
+    vec![Rule {
+        verbs: vec!["submit".to_owned(), "read".to_owned()],
+        resources: vec!["queue/mail-*".to_owned()],
+    }]
+}
+
+fn binding(role: &str) -> Option<Binding> {
+    Some(Binding {
+        principal: "user/ada".to_owned(),
+        role: role.to_owned(),
+        namespace: "team-*".to_owned(),
+    })
+}
+
+/// A machine that takes every command, with a worker and a task, and their ids.
 pub fn populated() -> (Target, String, String) {
     let mut target = Target::new();
+    target.tell(command::Body::RaiseVersion(RaiseVersion {
+        version: Versions::CURRENT.max,
+    }));
     let register = RegisterWorkerRequest {
         ttl_ms: 3_600_000,
         ..RegisterWorkerRequest::default()

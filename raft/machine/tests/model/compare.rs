@@ -157,6 +157,45 @@ pub fn everything(model: &Model, machine: &Machine) -> Check {
             &machine.join_token_outstanding(hash),
         )?;
     }
+    access(model, machine)
+}
+
+/// Who may do what: as it is listed, and as the gate asks for it.
+fn access(model: &Model, machine: &Machine) -> Check {
+    same("the version", &model.version, &machine.version())?;
+    let roles = machine.list_roles(&ListRolesRequest {}).map_err(refusal)?.roles;
+    same("the roles", &model.view_roles(), &roles)?;
+    let revocations = machine.list_revocations(&ListRevocationsRequest {}).map_err(refusal)?;
+    same("the revocations", &model.view_revocations(), &revocations.revocations)?;
+    let of_tokens = model.tokens.values().map(|token| token.shown.principal.as_str());
+    let of_bindings = model.bindings.iter().map(|(principal, _, _)| principal.as_str());
+    // Everybody's at once, each one's alone, and those of somebody who has none.
+    let mut principals: BTreeSet<&str> = of_tokens.chain(of_bindings).collect();
+    principals.extend(["", "user/nobody"]);
+    for principal in principals {
+        let principal = principal.to_owned();
+        let bindings = ListBindingsRequest {
+            principal: principal.clone(),
+        };
+        let bindings = machine.list_bindings(&bindings).map_err(refusal)?.bindings;
+        same("the bindings", &model.view_bindings(&principal), &bindings)?;
+        let tokens = ListTokensRequest {
+            principal: principal.clone(),
+        };
+        let tokens = machine.list_tokens(&tokens).map_err(refusal)?.tokens;
+        same("the tokens", &model.view_tokens(&principal), &tokens)?;
+    }
+    let access = machine.access();
+    same("the number of secrets", &model.tokens.len(), &access.secrets.len())?;
+    for (id, token) in &model.tokens {
+        let hash = token.secret_hash.as_slice().try_into().expect("a hash has 32 bytes");
+        let found = access.token(hash).map(|(id, row)| (id, row.principal.as_str()));
+        same(
+            "the token of a secret",
+            &Some((*id, token.shown.principal.as_str())),
+            &found,
+        )?;
+    }
     Ok(())
 }
 

@@ -4,6 +4,7 @@
 //! made up. What a command refers to is drawn from the model's state, and the result is written down as it is, so that a failing script can
 //! be run and shortened without the generator.
 
+mod access;
 mod tasks;
 mod words;
 
@@ -32,7 +33,7 @@ pub enum Step {
 }
 
 /// How often each command is drawn, in the order of [`Generator::body`].
-type Weights = [u64; 21];
+type Weights = [u64; 28];
 
 /// What a run is about.
 #[derive(Clone, Copy, Debug)]
@@ -47,40 +48,59 @@ pub struct Theme {
 }
 
 impl Theme {
-    pub const ALL: [Theme; 5] = [
+    pub const ALL: [Theme; 6] = [
         Theme {
             name: "of everything a little",
-            weights: [20, 5, 4, 3, 22, 6, 14, 12, 6, 6, 2, 5, 4, 4, 5, 2, 3, 3, 1, 2, 3],
+            weights: [
+                20, 5, 4, 3, 22, 6, 14, 12, 6, 6, 2, 5, 4, 4, 5, 2, 3, 3, 1, 2, 3, 2, 1, 3, 1, 2, 1, 1,
+            ],
             depends: 25,
             still: 35,
             stubborn: false,
         },
         Theme {
             name: "attempts that fail",
-            weights: [2, 1, 8, 0, 28, 5, 6, 30, 5, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0],
+            weights: [
+                2, 1, 8, 0, 28, 5, 6, 30, 5, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            ],
             depends: 5,
             still: 20,
             stubborn: true,
         },
         Theme {
             name: "tasks that wait for tasks",
-            weights: [26, 9, 9, 5, 22, 1, 20, 8, 4, 4, 0, 0, 0, 0, 4, 1, 1, 0, 0, 0, 0],
+            weights: [
+                26, 9, 9, 5, 22, 1, 20, 8, 4, 4, 0, 0, 0, 0, 4, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            ],
             depends: 75,
             still: 45,
             stubborn: false,
         },
         Theme {
             name: "locks, timers and tokens",
-            weights: [4, 1, 1, 1, 4, 1, 2, 1, 3, 2, 1, 20, 14, 12, 18, 8, 4, 5, 1, 4, 6],
+            weights: [
+                4, 1, 1, 1, 4, 1, 2, 1, 3, 2, 1, 20, 14, 12, 18, 8, 4, 5, 1, 4, 6, 0, 0, 0, 0, 0, 0, 0,
+            ],
             depends: 20,
             still: 30,
             stubborn: false,
         },
         Theme {
             name: "tenants that share workers",
-            weights: [26, 2, 2, 2, 40, 4, 14, 6, 5, 8, 1, 0, 0, 0, 1, 0, 6, 3, 0, 0, 0],
+            weights: [
+                26, 2, 2, 2, 40, 4, 14, 6, 5, 8, 1, 0, 0, 0, 1, 0, 6, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+            ],
             depends: 5,
             still: 55,
+            stubborn: false,
+        },
+        Theme {
+            name: "who may do what",
+            weights: [
+                3, 1, 0, 0, 3, 0, 2, 1, 1, 1, 0, 1, 0, 1, 2, 0, 1, 1, 4, 1, 1, 14, 9, 20, 12, 14, 7, 10,
+            ],
+            depends: 5,
+            still: 40,
             stubborn: false,
         },
     ];
@@ -259,17 +279,26 @@ impl Generator {
                 request_id: self.request_id(),
                 name: self.namespace(model),
             }),
-            18 => B::RaiseVersion(RaiseVersion { version: 1 }),
+            18 => B::RaiseVersion(RaiseVersion {
+                version: self.dice.pick(&[1, 2]),
+            }),
             19 => B::PutJoinToken(PutJoinToken {
                 request_id: self.request_id(),
                 key_hash: self.hash(),
                 ttl_ms: self.ttl(),
             }),
-            _ => B::ConsumeJoinToken(ConsumeJoinToken {
+            20 => B::ConsumeJoinToken(ConsumeJoinToken {
                 key_hash: self.hash(),
                 node_key_hash: self.hash(),
                 node_id_min: self.dice.below(5),
             }),
+            21 => B::PutRole(self.put_role()),
+            22 => B::DeleteRole(self.delete_role()),
+            23 => B::PutBinding(self.put_binding()),
+            24 => B::DeleteBinding(self.delete_binding(model)),
+            25 => B::PutToken(self.put_token()),
+            26 => B::RevokeToken(self.revoke_token(model)),
+            _ => B::RevokeCertificate(self.revoke_certificate(model)),
         }
     }
 

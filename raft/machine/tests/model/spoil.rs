@@ -167,7 +167,99 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
             "INVALID_HASH": r.node_key_hash = vec![0; 33].into(),
             "OUT_OF_RANGE": r.node_id_min = u64::MAX,
         ),
+        B::PutRole(r) => match dice.below(3) {
+            0 => one_of!(dice,
+                "INVALID_NAME": r.name = bad_name(),
+                "REQUEST_ID_TOO_LONG": r.request_id = long(limits::REQUEST_ID_BYTES_MAX),
+            ),
+            _ => spoil_rules(dice, &mut r.rules),
+        },
+        B::DeleteRole(r) => one_of!(dice, "INVALID_NAME": r.name = bad_name(), "INVALID_NAME": r.name = String::new()),
+        B::PutBinding(r) => spoil_binding(dice, &mut r.binding),
+        B::DeleteBinding(r) => spoil_binding(dice, &mut r.binding),
+        B::PutToken(r) => match dice.below(3) {
+            0 => spoil_rules(dice, &mut r.scopes),
+            _ => one_of!(dice,
+                "INVALID_HASH": r.secret_hash = Bytes::new(),
+                "INVALID_HASH": r.secret_hash = vec![0; 33].into(),
+                "NAME_TOO_LONG": r.name = long(limits::LABEL_BYTES_MAX),
+                "INVALID_PRINCIPAL": r.principal = String::new(),
+                "INVALID_PRINCIPAL": r.principal = "user/*".to_owned(),
+                "PRINCIPAL_TOO_LONG": r.principal = format!("user/{}", long(limits::PRINCIPAL_BYTES_MAX)),
+                "OUT_OF_RANGE": r.ttl_ms = limits::TOKEN_MS.0 - 1,
+                "OUT_OF_RANGE": r.ttl_ms = limits::TOKEN_MS.1 + 1,
+            ),
+        },
+        B::RevokeToken(r) => {
+            one_of!(dice, "INVALID_ID": r.token_id = bad_id(), "INVALID_ID": r.token_id = String::new())
+        }
+        B::RevokeCertificate(r) => one_of!(dice,
+            "INVALID_SERIAL": r.serial = String::new(),
+            "INVALID_SERIAL": r.serial = "0A".to_owned(),
+            "INVALID_SERIAL": r.serial = "a:b".to_owned(),
+            "INVALID_SERIAL": r.serial = "a".repeat(limits::SERIAL_BYTES_MAX + 1),
+            "REASON_TOO_LONG": r.reason = long(limits::MESSAGE_BYTES_MAX),
+            "OUT_OF_RANGE": r.expires_at_ms = limits::TIME_MS_MAX + 1,
+        ),
     }
+}
+
+fn spoil_rules(dice: &mut Dice, rules: &mut Vec<Rule>) -> &'static str {
+    let mut rule = Rule {
+        verbs: vec!["read".to_owned()],
+        resources: vec!["*".to_owned()],
+    };
+    let reason = spoil_rule(dice, &mut rule);
+    match dice.chance(10) {
+        true => {
+            *rules = vec![rule; limits::RULES_MAX + 1];
+            "TOO_MANY_RULES"
+        }
+        false => {
+            *rules = vec![rule];
+            reason
+        }
+    }
+}
+
+fn spoil_rule(dice: &mut Dice, rule: &mut Rule) -> &'static str {
+    let patterns = if dice.chance(50) {
+        &mut rule.verbs
+    } else {
+        &mut rule.resources
+    };
+    one_of!(dice,
+        "NO_PATTERN": patterns.clear(),
+        "TOO_MANY_PATTERNS": *patterns = vec!["read".to_owned(); limits::PATTERNS_MAX + 1],
+        "PATTERN_TOO_LONG": patterns.push("x".repeat(limits::PATTERN_BYTES_MAX + 1)),
+        "INVALID_PATTERN": patterns.push(String::new()),
+        "INVALID_PATTERN": patterns.push("queue/*/x".to_owned()),
+        "INVALID_PATTERN": patterns.push("**".to_owned()),
+        "INVALID_PATTERN": patterns.push("two words".to_owned()),
+        "INVALID_PATTERN": patterns.push("queue/m\u{430}il".to_owned()),
+    )
+}
+
+fn spoil_binding(dice: &mut Dice, binding: &mut Option<Binding>) -> &'static str {
+    if dice.chance(10) {
+        *binding = None;
+        return "NO_BINDING";
+    }
+    let binding = binding.as_mut().expect("the generator fills a binding in");
+    one_of!(dice,
+        "INVALID_PRINCIPAL": binding.principal = "ada".to_owned(),
+        "INVALID_PRINCIPAL": binding.principal = "user/".to_owned(),
+        "INVALID_PRINCIPAL": binding.principal = "User/ada".to_owned(),
+        "INVALID_PRINCIPAL": binding.principal = "user/a\u{200b}da".to_owned(),
+        "INVALID_PRINCIPAL": binding.principal = "user/a\0da".to_owned(),
+        "PRINCIPAL_TOO_LONG": binding.principal = "p".repeat(limits::PRINCIPAL_BYTES_MAX + 1),
+        "INVALID_NAME": binding.role = String::new(),
+        "INVALID_NAME": binding.role = "Viewer".to_owned(),
+        "INVALID_NAME": binding.namespace = String::new(),
+        "INVALID_NAME": binding.namespace = "../blue".to_owned(),
+        "INVALID_NAME": binding.namespace = "b*e".to_owned(),
+        "INVALID_NAME": binding.namespace = "**".to_owned(),
+    )
 }
 
 fn plain() -> TaskSpec {

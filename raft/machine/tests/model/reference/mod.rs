@@ -7,6 +7,7 @@
 //! Two things it does not decide: what can be refused without the state (the generator knows, because it spoils commands on purpose and says
 //! how), and limits too high for a random run to reach.
 
+mod access;
 mod leasing;
 mod moves;
 mod objects;
@@ -18,8 +19,11 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
-use tarn_proto::v1::{Command, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse, command, outcome};
+use tarn_proto::v1::{
+    Command, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse, Revocation, Rule, command, outcome,
+};
 
+pub use access::ApiToken;
 pub use leasing::matches;
 pub use objects::{JoinToken, NamedLease, Namespace, Queue, Timer, Worker};
 pub use tasks::Task;
@@ -72,10 +76,20 @@ pub enum Flaw {
     TimersLate,
     /// Draining workers get tasks.
     DrainIgnored,
+    /// A role goes although somebody has it.
+    HeldRolesGo,
+    /// Taking a role from somebody takes it in all namespaces.
+    NamespaceOfBindingIgnored,
+    /// A token counts until it is revoked.
+    TokensNeverExpire,
+    /// A revoked certificate is remembered for ever.
+    RevocationsKeptForever,
+    /// What needs a higher version is carried out all the same.
+    VersionIgnored,
 }
 
 impl Flaw {
-    pub const ALL: [Flaw; 12] = [
+    pub const ALL: [Flaw; 17] = [
         Flaw::TokensIgnored,
         Flaw::LeasesNeverExpire,
         Flaw::NothingAges,
@@ -88,6 +102,11 @@ impl Flaw {
         Flaw::VanishedWorkersKeepTasks,
         Flaw::TimersLate,
         Flaw::DrainIgnored,
+        Flaw::HeldRolesGo,
+        Flaw::NamespaceOfBindingIgnored,
+        Flaw::TokensNeverExpire,
+        Flaw::RevocationsKeptForever,
+        Flaw::VersionIgnored,
     ];
 }
 
@@ -101,6 +120,8 @@ struct Remembered {
 /// The model's whole state.
 pub struct Model {
     flaw: Option<Flaw>,
+    /// The machine version.
+    pub version: u32,
     pub index: u64,
     pub now: u64,
     next_ordinal: u64,
@@ -112,6 +133,11 @@ pub struct Model {
     pub named_leases: BTreeMap<(u64, String), NamedLease>,
     pub timers: BTreeMap<u64, Timer>,
     pub join_tokens: BTreeMap<Vec<u8>, JoinToken>,
+    pub roles: BTreeMap<String, Vec<Rule>>,
+    /// Principal, role, pattern of namespaces.
+    pub bindings: BTreeSet<(String, String, String)>,
+    pub tokens: BTreeMap<u64, ApiToken>,
+    pub revocations: BTreeMap<String, Revocation>,
     /// By principal and request id.
     requests: BTreeMap<(String, String), Remembered>,
     /// Ended tasks, as (namespace, task), whose dependents may not all know yet, and whether they succeeded.
@@ -132,6 +158,7 @@ impl Model {
         };
         Model {
             flaw,
+            version: 1,
             index: 0,
             now: 0,
             next_ordinal: 1,
@@ -143,6 +170,10 @@ impl Model {
             named_leases: BTreeMap::new(),
             timers: BTreeMap::new(),
             join_tokens: BTreeMap::new(),
+            roles: BTreeMap::new(),
+            bindings: BTreeSet::new(),
+            tokens: BTreeMap::new(),
+            revocations: BTreeMap::new(),
             requests: BTreeMap::new(),
             settling: BTreeMap::new(),
             settles_left: 0,
@@ -196,6 +227,9 @@ impl Model {
             return Err(reason);
         }
         let body = line.command.body.clone().ok_or("NO_COMMAND")?;
+        if since(&body) > self.version && !self.has(Flaw::VersionIgnored) {
+            return Err("CLUSTER_VERSION_TOO_LOW");
+        }
         let key = (line.command.principal.clone(), body.request_id().to_owned());
         let has_id = !key.1.is_empty() && !self.has(Flaw::RequestIdsForgotten);
         if has_id && let Some(before) = self.requests.get(&key) {
@@ -204,7 +238,7 @@ impl Model {
             }
             return Ok(self.answer_again(&before.answer));
         }
-        let answer = self.carry_out(body.clone())?;
+        let answer = self.carry_out(&line.command.principal, body.clone())?;
         self.settle();
         let nothing_leased = matches!(&answer, outcome::Body::LeaseTasks(answer) if answer.tasks.is_empty());
         if has_id && !nothing_leased {
@@ -237,7 +271,7 @@ impl Model {
         })
     }
 
-    fn carry_out(&mut self, body: command::Body) -> Answer {
+    fn carry_out(&mut self, principal: &str, body: command::Body) -> Answer {
         use command::Body as C;
         use outcome::Body as O;
         Ok(match body {
@@ -262,6 +296,13 @@ impl Model {
             C::RaiseVersion(r) => O::RaiseVersion(self.raise_version(r)),
             C::PutJoinToken(r) => O::PutJoinToken(self.put_join_token(r)?),
             C::ConsumeJoinToken(r) => O::ConsumeJoinToken(self.consume_join_token(r)?),
+            C::PutRole(r) => O::PutRole(self.put_role(r)?),
+            C::DeleteRole(r) => O::DeleteRole(self.delete_role(r)?),
+            C::PutBinding(r) => O::PutBinding(self.put_binding(r)?),
+            C::DeleteBinding(r) => O::DeleteBinding(self.delete_binding(r)?),
+            C::PutToken(r) => O::PutToken(self.put_token(principal, r)?),
+            C::RevokeToken(r) => O::RevokeToken(self.revoke_token(r)?),
+            C::RevokeCertificate(r) => O::RevokeCertificate(self.revoke_certificate(principal, r)),
         })
     }
 
@@ -288,6 +329,16 @@ impl Model {
             .iter()
             .find(|(_, queue)| queue.ns == ns && queue.name == name)
             .map(|(id, _)| *id)
+    }
+}
+
+/// The machine version with which a command came.
+fn since(body: &command::Body) -> u32 {
+    use command::Body as C;
+    match body {
+        C::PutRole(_) | C::DeleteRole(_) | C::PutBinding(_) | C::DeleteBinding(_) => 2,
+        C::PutToken(_) | C::RevokeToken(_) | C::RevokeCertificate(_) => 2,
+        _ => 1,
     }
 }
 

@@ -416,9 +416,17 @@ impl Model {
 
     // --- The cluster --------------------------------------------------------------------------------------------------------------------
 
-    /// Only the present version is ever proposed here: a higher one stops the machine.
-    pub(super) fn raise_version(&mut self, _request: RaiseVersion) -> VersionRaised {
-        VersionRaised { version: 1 }
+    /// Only versions that the build knows are ever proposed here: a higher one stops the machine.
+    pub(super) fn raise_version(&mut self, request: RaiseVersion) -> VersionRaised {
+        if request.version > self.version {
+            self.version = request.version;
+            let event = Event {
+                detail: self.version.to_string(),
+                ..Event::default()
+            };
+            self.tell(EventKind::VersionRaised, event);
+        }
+        VersionRaised { version: self.version }
     }
 
     pub(super) fn put_join_token(&mut self, request: PutJoinToken) -> Result<JoinTokenPut, &'static str> {

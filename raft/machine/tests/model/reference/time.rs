@@ -19,6 +19,8 @@ enum Due {
     Timer(u64, u64),
     IdleQueue(u64, u64),
     JoinToken(Vec<u8>),
+    Token(u64),
+    Revocation(String),
 }
 
 impl Model {
@@ -91,16 +93,25 @@ impl Model {
         let queues = self.queues.iter();
         let queues =
             queues.map(|(id, queue)| (queue.used_at_ms + limits::QUEUE_IDLE_MS, Due::IdleQueue(queue.ns, *id)));
-        let tokens = self
+        let join_tokens = self
             .join_tokens
             .iter()
             .map(|(hash, token)| (token.expires_at_ms, Due::JoinToken(hash.clone())));
+        let tokens = self.tokens.iter().filter(|_| !self.has(Flaw::TokensNeverExpire));
+        let tokens = tokens.map(|(id, token)| (token.shown.expires_at_ms, Due::Token(*id)));
+        let revocations = self
+            .revocations
+            .iter()
+            .filter(|_| !self.has(Flaw::RevocationsKeptForever))
+            .map(|(serial, revocation)| (revocation.expires_at_ms, Due::Revocation(serial.clone())));
         tasks
             .chain(workers)
             .chain(leases)
             .chain(timers)
             .chain(queues)
+            .chain(join_tokens)
             .chain(tokens)
+            .chain(revocations)
     }
 
     fn happen(&mut self, due: Due) {
@@ -113,6 +124,8 @@ impl Model {
             Due::Timer(_, id) => self.fire_timer(id),
             Due::IdleQueue(_, id) => self.queue_idle(id),
             Due::JoinToken(hash) => drop(self.join_tokens.remove(&hash)),
+            Due::Token(id) => self.token_over(id),
+            Due::Revocation(serial) => drop(self.revocations.remove(&serial)),
         }
     }
 
