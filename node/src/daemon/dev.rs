@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use tarn_client::tls::PrincipalKind;
 
-use crate::config::{BootstrapMember, Config};
+use crate::config::{Bind, BootstrapMember, Config};
 use crate::identity::{
     AuthorityError, CertificateAuthority, IdentityStore, IssueOptions, StoreError, random_cluster_id, write_identity,
 };
@@ -41,7 +41,7 @@ pub struct Dev {
 ///
 /// # Errors
 /// [`DevError`].
-pub fn prepare_dev(dir: &Path, bind: SocketAddr, ops_bind: SocketAddr) -> Result<Dev, DevError> {
+pub fn prepare_dev(dir: &Path, bind: SocketAddr, https_bind: Bind, ops_bind: SocketAddr) -> Result<Dev, DevError> {
     let ca_dir = dir.join("ca");
     let authority = match ca_dir.join("ca.pem").exists() {
         true => CertificateAuthority::load(&ca_dir)?,
@@ -69,6 +69,7 @@ pub fn prepare_dev(dir: &Path, bind: SocketAddr, ops_bind: SocketAddr) -> Result
     config.node.data_dir = dir.to_owned();
     config.identity.ca_dir = ca_dir;
     config.listen.bind = bind;
+    config.listen.https_bind = https_bind;
     config.listen.ops_bind = ops_bind;
     config.cluster.bootstrap = vec![BootstrapMember::Itself];
     // Nobody else votes: there is nothing to wait for before an election.

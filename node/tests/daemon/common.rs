@@ -86,6 +86,7 @@ pub async fn cluster(size: u64) -> Vec<Node> {
         config.identity.ca_dir = dir.path().join("ca");
         config.listen.bind = "127.0.0.1:0".parse().unwrap();
         config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
+        config.listen.https_bind = "127.0.0.1:0".parse().unwrap();
         config.executors.wasm = false;
         started.push((daemon::start(config).await.unwrap(), dir));
     }
