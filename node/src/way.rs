@@ -97,6 +97,7 @@ impl Way {
         let name = body.name();
         let command = v1::Command {
             principal: caller.principal.to_string(),
+            gate: None,
             body: Some(body),
         };
         self.gate.admit(&Ask {
@@ -215,7 +216,9 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::DeleteBinding(_)
         | Body::PutToken(_)
         | Body::RevokeToken(_)
-        | Body::RevokeCertificate(_) => return,
+        | Body::RevokeCertificate(_)
+        | Body::RecordDecisions(_)
+        | Body::PutAuditSettings(_) => return,
     };
     namespace_or_default(namespace);
 }

@@ -293,7 +293,9 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::PutBinding(_)
         | Body::DeleteBinding(_)
         | Body::PutToken(_)
-        | Body::RevokeToken(_) => false,
+        | Body::RevokeToken(_)
+        | Body::RecordDecisions(_)
+        | Body::PutAuditSettings(_) => false,
     }
 }
 
@@ -538,6 +540,7 @@ mod tests {
     fn command(body: Body) -> v1::Command {
         v1::Command {
             principal: String::new(),
+            gate: None,
             body: Some(body),
         }
     }

@@ -114,4 +114,6 @@ commands! {
     PutToken: PutTokenRequest -> PutTokenResponse, id request_id;
     RevokeToken: RevokeTokenRequest -> RevokeTokenResponse, id request_id;
     RevokeCertificate: RevokeCertificateRequest -> RevokeCertificateResponse, id request_id;
+    RecordDecisions: RecordDecisions -> DecisionsRecorded, id request_id;
+    PutAuditSettings: PutAuditSettingsRequest -> PutAuditSettingsResponse, id request_id;
 }

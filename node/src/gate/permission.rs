@@ -86,6 +86,9 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::PutToken(r) => wish("create", "token", &r.principal, ALL),
         Body::RevokeToken(r) => wish("revoke", "token", &r.token_id, ALL),
         Body::RevokeCertificate(r) => wish("revoke", "certificate", &r.serial, ALL),
+        // Sent by nodes alone: the kernel takes it from nobody else.
+        Body::RecordDecisions(_) => wish("update", "audit", "records", ALL),
+        Body::PutAuditSettings(_) => wish("update", "audit", "settings", ALL),
     }
 }
 

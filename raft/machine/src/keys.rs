@@ -33,6 +33,9 @@
 //! | `51` | principal, role and namespace pattern, a zero byte after each of the first two | empty | until deleted |
 //! | `52` | token | `TokenRow` | until it expires or is revoked |
 //! | `53` | serial number of a revoked certificate | `RevocationRow` | until the certificate has expired |
+//! | `60` | log index | the hash of the row before, then `DecisionsRow` | as [`AuditSettings`](tarn_proto::v1::AuditSettings) say |
+//! | `61` | decisions | `ChainRow` | for ever |
+//! | `62` | decisions' settings | `AuditSettings` | for ever |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -66,6 +69,9 @@ pub enum Key<'a> {
     Binding { parts: &'a str },
     Token { id: u64 },
     Revocation { serial: &'a str },
+    Decisions { index: u64 },
+    Chain,
+    AuditSettings,
 }
 
 /// The first bytes of keys: what a scan over all keys of a kind starts from.
@@ -99,6 +105,9 @@ pub mod first {
     pub const BINDING: u8 = 0x51;
     pub const TOKEN: u8 = 0x52;
     pub const REVOCATION: u8 = 0x53;
+    pub const DECISIONS: u8 = 0x60;
+    pub const CHAIN: u8 = 0x61;
+    pub const AUDIT_SETTINGS: u8 = 0x62;
 }
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
@@ -152,6 +161,9 @@ impl Key<'_> {
             Key::Binding { parts } => named(first::BINDING, &[], parts.as_bytes()),
             Key::Token { id } => prefix(first::TOKEN, &[id]),
             Key::Revocation { serial } => named(first::REVOCATION, &[], serial.as_bytes()),
+            Key::Decisions { index } => prefix(first::DECISIONS, &[index]),
+            Key::Chain => prefix(first::CHAIN, &[]),
+            Key::AuditSettings => prefix(first::AUDIT_SETTINGS, &[]),
         }
     }
 
@@ -239,6 +251,9 @@ impl Key<'_> {
             first::BINDING => Key::Binding { parts: parts.name()? },
             first::TOKEN => Key::Token { id: parts.number()? },
             first::REVOCATION => Key::Revocation { serial: parts.name()? },
+            first::DECISIONS => Key::Decisions { index: parts.number()? },
+            first::CHAIN => Key::Chain,
+            first::AUDIT_SETTINGS => Key::AuditSettings,
             _ => return None,
         };
         parts.0.is_empty().then_some(key)
@@ -306,6 +321,9 @@ mod tests {
             Key::RequestExpiry { at: a, index: b },
             Key::Events { index: a },
             Key::JoinToken { hash },
+            Key::Decisions { index: a },
+            Key::Chain,
+            Key::AuditSettings,
         ]
     }
 
@@ -344,7 +362,7 @@ mod tests {
             bytes,
             [
                 0x01, 0x02, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x20, 0x28,
-                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48
+                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x60, 0x61, 0x62
             ]
         );
     }

@@ -53,5 +53,5 @@ pub use error::{Fatal, Refusal};
 pub use index::{Access, Indices};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;
-pub use read::Compacted;
+pub use read::{ChainWalk, Compacted};
 pub use rows::Class;

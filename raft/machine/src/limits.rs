@@ -82,6 +82,20 @@ pub const PATTERN_BYTES_MAX: usize = 192;
 pub const TOKEN_MS: (u64, u64) = (60_000, 3_650 * DAY_MS);
 /// Serial number of a certificate: 20 bytes by RFC 5280, section 4.1.2.2, as hexadecimal digits, with room for a leading zero byte.
 pub const SERIAL_BYTES_MAX: usize = 42;
+/// The policies' input that a command's record keeps. Larger ones are left out, and only their digest is kept.
+pub const FACTS_BYTES_MAX: usize = 16 << 10;
+/// Everything else that the gate says about a command.
+pub const GATE_BYTES_MAX: usize = 8 << 10;
+/// Refusals of the gate in one command.
+pub const REFUSALS_MAX: usize = 256;
+/// Any one text of a refusal's record.
+pub const RECORD_TEXT_BYTES_MAX: usize = 512;
+/// How long decisions are kept: from an hour to ten years.
+pub const AUDIT_RETENTION_MS: (u64, u64) = (HOUR_MS, 3_650 * DAY_MS);
+/// How many decisions are kept.
+pub const AUDIT_RECORDS: (u64, u64) = (1_000, 1_000_000_000);
+/// Bytes of all decisions that are kept.
+pub const AUDIT_BYTES: (u64, u64) = (1 << 20, 1 << 40);
 
 // --- Defaults --------------------------------------------------------------------------------------------------------------------------
 
@@ -111,6 +125,12 @@ pub const JOIN_TOKEN_MS_DEFAULT: u64 = HOUR_MS;
 pub const TOKEN_MS_DEFAULT: u64 = 30 * DAY_MS;
 /// How long a revocation is kept where the certificate's end is not told: as long as any root lives.
 pub const REVOCATION_MS_DEFAULT: u64 = 3_650 * DAY_MS;
+/// How long decisions are kept.
+pub const AUDIT_RETENTION_MS_DEFAULT: u64 = 30 * DAY_MS;
+/// How many decisions are kept.
+pub const AUDIT_RECORDS_DEFAULT: u64 = 10_000_000;
+/// Bytes of all decisions that are kept: they travel with every snapshot.
+pub const AUDIT_BYTES_DEFAULT: u64 = 4 << 30;
 
 // --- What the state may hold -----------------------------------------------------------------------------------------------------------
 
@@ -146,6 +166,8 @@ pub const BINDINGS_OF_ONE_MAX: usize = 256;
 pub const TOKENS_MAX: usize = 100_000;
 /// Revoked certificates that have not expired.
 pub const REVOCATIONS_MAX: usize = 100_000;
+/// Entries with decisions about one task that its row remembers, beside those that its id and its attempts name.
+pub const RECORDS_OF_TASK_KEPT: usize = 16;
 /// Attempts of a task that are kept, with their logs.
 pub const ATTEMPTS_KEPT: usize = 16;
 /// Values up to this size live in the row that names them; larger ones in a row of their own, so that listing does not read them.
@@ -183,6 +205,8 @@ pub const SWEEP_POSTPONE_MS: u64 = HOUR_MS;
 pub const WAKES_PER_ENTRY_MAX: usize = 1_024;
 /// Expired rows removed by one entry, per kind.
 pub const SWEEPS_PER_ENTRY_MAX: usize = 1_024;
+/// Rows of decisions dropped by one entry: several times what it writes.
+pub const DECISION_ROWS_DROPPED_MAX: usize = 16;
 /// Dependencies settled by one entry.
 pub const SETTLES_PER_ENTRY_MAX: usize = 4_096;
 /// Ids that one entry can give out: they are counted in this many low bits.

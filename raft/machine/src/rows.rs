@@ -167,6 +167,10 @@ pub struct TaskRow {
     /// Attempts of which a log may be kept are those above this number minus [`crate::limits::ATTEMPTS_KEPT`]; 0 if none left one.
     #[prost(uint32, tag = "27")]
     pub last_log: u32,
+    /// Log indices of the last [`crate::limits::RECORDS_OF_TASK_KEPT`] entries that recorded a decision about it. Those that the ids of the
+    /// task and of its attempts name are left out.
+    #[prost(uint64, repeated, tag = "40")]
+    pub decided_at: Vec<u64>,
 }
 
 /// The part of a task that never changes.
@@ -310,6 +314,96 @@ pub struct RevocationRow {
     pub revoked_at_ms: u64,
     #[prost(uint64, tag = "4")]
     pub expires_at_ms: u64,
+}
+
+/// The records of one entry. Its row begins with the hash of the row before.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DecisionsRow {
+    /// Rows up to this one.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    /// How many records there are, for whoever does not read them.
+    #[prost(uint64, tag = "3")]
+    pub count: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub records: Vec<DecisionRow>,
+}
+
+/// What a [`DecisionsRow`] begins with.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct DecisionsHead {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub count: u64,
+}
+
+/// A [`v1::Decision`], as small as it can be: most are of leases.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DecisionRow {
+    #[prost(enumeration = "v1::DecisionKind", tag = "1")]
+    pub kind: i32,
+    #[prost(string, tag = "2")]
+    pub namespace: String,
+    #[prost(uint64, tag = "3")]
+    pub task: u64,
+    #[prost(uint64, tag = "4")]
+    pub worker: u64,
+    #[prost(uint32, tag = "5")]
+    pub attempt: u32,
+    #[prost(message, optional, tag = "6")]
+    pub scores: Option<v1::Scores>,
+    #[prost(string, tag = "7")]
+    pub principal: String,
+    #[prost(string, tag = "8")]
+    pub action: String,
+    #[prost(string, tag = "9")]
+    pub resource: String,
+    #[prost(string, tag = "10")]
+    pub reason: String,
+    #[prost(string, tag = "11")]
+    pub step: String,
+    #[prost(string, tag = "12")]
+    pub request_id: String,
+    #[prost(message, optional, tag = "13")]
+    pub gate: Option<v1::GateFacts>,
+    #[prost(uint64, tag = "14")]
+    pub delay_ms: u64,
+    #[prost(uint32, tag = "15")]
+    pub count: u32,
+    #[prost(string, tag = "16")]
+    pub detail: String,
+}
+
+/// Where the chain of decisions begins and ends.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ChainRow {
+    /// The last row: its log index, its hash, and how many there were with it.
+    #[prost(uint64, tag = "1")]
+    pub head_index: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub head_hash: Bytes,
+    #[prost(uint64, tag = "3")]
+    pub head_rows: u64,
+    /// The last row that was dropped, likewise.
+    #[prost(uint64, tag = "4")]
+    pub start_index: u64,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub start_hash: Bytes,
+    #[prost(uint64, tag = "6")]
+    pub start_rows: u64,
+    /// Records and bytes of the rows that are kept.
+    #[prost(uint64, tag = "7")]
+    pub records: u64,
+    #[prost(uint64, tag = "8")]
+    pub bytes: u64,
+    /// When the oldest row that is kept was written.
+    #[prost(uint64, tag = "9")]
+    pub oldest_ms: u64,
 }
 
 impl TaskRow {

@@ -26,6 +26,7 @@ impl Admin {
         let body = command::Body::RaiseVersion(v1::RaiseVersion { version });
         let command = v1::Command {
             principal: "cluster".into(),
+            gate: None,
             body: Some(body),
         };
         match self.proposer.propose(command, deadline).await {

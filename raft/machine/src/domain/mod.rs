@@ -1,6 +1,7 @@
 //! The domains: what each command means. One function per command, which checks first and changes afterwards.
 
 pub mod access;
+pub mod audit;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;

@@ -1,14 +1,16 @@
 //! The cluster's machine version: it rises by a command, once every voter supports it.
 
-use tarn_proto::v1::{EventKind, RaiseVersion, Rejection, VersionRaised, command};
+use tarn_proto::v1::{Command, EventKind, RaiseVersion, Rejection, VersionRaised, command};
 
+use super::audit;
 use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
 
 /// Refuses a command that a node of the cluster may not know yet.
-pub fn require(txn: &Txn<'_>, body: &command::Body) -> Result<(), Rejection> {
-    let (needed, found) = (since(body), txn.meta.version);
+pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
+    let gate = if command.gate.is_some() { audit::SINCE } else { 1 };
+    let (needed, found) = (command.body.as_ref().map_or(1, since).max(gate), txn.meta.version);
     if needed <= found {
         return Ok(());
     }
@@ -28,7 +30,9 @@ fn since(body: &command::Body) -> u32 {
         | C::DeleteBinding(_)
         | C::PutToken(_)
         | C::RevokeToken(_)
-        | C::RevokeCertificate(_) => 2,
+        | C::RevokeCertificate(_)
+        | C::RecordDecisions(_)
+        | C::PutAuditSettings(_) => 2,
         _ => 1,
     }
 }

@@ -14,17 +14,17 @@ mod wakes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tarn_proto::v1::TaskState;
+use tarn_proto::v1::{AuditSettings, TaskState};
 
 pub use access::Access;
 pub use edges::Edges;
 pub use pick::{Pick, matches_class, serves};
-pub use ready::{Group, Rank};
+pub use ready::{Group, Rank, effective_level};
 pub use rebuild::rebuild;
 pub use wakes::Wake;
 
 use crate::error::Fatal;
-use crate::rows::{Class, JoinTokenRow, TaskRow, WorkerRow};
+use crate::rows::{ChainRow, Class, JoinTokenRow, TaskRow, WorkerRow};
 
 /// One share of a lease: what a namespace's pass grows by when it is served, times its weight. With weight 1 and 100,000 leases a second,
 /// 64 bits last for five years; with any weight above, longer.
@@ -47,6 +47,9 @@ pub struct Indices {
     /// Shared with whoever judges requests, and therefore copied where it changes while somebody holds it.
     pub(crate) access: Arc<Access>,
     pub(crate) sweeps: Sweeps,
+    /// Where the chain of decisions begins and ends, and how much of it is kept.
+    pub(crate) chain: ChainRow,
+    pub(crate) audit_settings: AuditSettings,
 }
 
 /// The earliest time at which a row of each kind that only the disk lists can be removed.

@@ -44,6 +44,7 @@ fn what_is_too_large_is_refused_by_its_size_alone() {
             now_ms: 1_000,
             commands: vec![Command {
                 principal: huge(),
+                gate: None,
                 body: Some(body),
             }],
         };

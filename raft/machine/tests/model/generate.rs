@@ -5,6 +5,7 @@
 //! be run and shortened without the generator.
 
 mod access;
+mod audit;
 mod tasks;
 mod words;
 
@@ -61,7 +62,7 @@ impl Theme {
         Theme {
             name: "attempts that fail",
             weights: [
-                2, 1, 8, 0, 28, 5, 6, 30, 5, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                2, 1, 8, 0, 30, 4, 4, 36, 4, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
             ],
             depends: 5,
             still: 20,
@@ -183,11 +184,16 @@ impl Generator {
                 refused_as: None,
             };
         }
-        let kind = self.dice.weighted(&self.theme.weights);
-        let principal = self.dice.pick(&["ann", "bob"]).to_owned();
-        let mut command = Command {
-            principal,
-            body: Some(self.body(kind, model)),
+        let mut command = match self.dice.chance(2) {
+            true => self.audit(model),
+            false => {
+                let kind = self.dice.weighted(&self.theme.weights);
+                Command {
+                    principal: self.dice.pick(&["ann", "bob"]).to_owned(),
+                    gate: self.gate(model),
+                    body: Some(self.body(kind, model)),
+                }
+            }
         };
         if self.dice.chance(4) {
             let refused_as = spoil(&mut self.dice, &mut command);
