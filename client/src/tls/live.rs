@@ -55,7 +55,11 @@ impl LiveConnections {
         };
         table.standing.insert(id, entry);
         drop(table);
-        if self.revocations.as_ref().is_some_and(|revocations| revocations.is_revoked(serial)) {
+        if self
+            .revocations
+            .as_ref()
+            .is_some_and(|revocations| revocations.is_revoked(serial))
+        {
             cut.cancel();
         }
         LiveConnection {

@@ -60,7 +60,9 @@ impl Doorkeeper {
     }
 
     fn judge_headers(&self, metadata: &MetadataMap) -> Result<(), Refusal> {
-        let bearer = bearer_of(metadata).map_err(|error| refusal(&error))?.ok_or_else(missing)?;
+        let bearer = bearer_of(metadata)
+            .map_err(|error| refusal(&error))?
+            .ok_or_else(missing)?;
         let (access, now_ms) = self
             .consensus
             .read(|machine| (machine.access(), machine.now_ms()))

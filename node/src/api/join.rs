@@ -55,19 +55,9 @@ impl JoinApi {
     /// The door of the cluster whose root certificate is `ca`. `signer` has the CA's key, if this node holds it; other
     /// nodes pass joiners on to one that does.
     #[must_use]
-    pub fn new(
-        way: Way,
-        links: Arc<Links>,
-        ca: Arc<CaCertificate>,
-        signer: Option<Arc<Signer>>,
-    ) -> Self {
+    pub fn new(way: Way, links: Arc<Links>, ca: Arc<CaCertificate>, signer: Option<Arc<Signer>>) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                way,
-                links,
-                ca,
-                signer,
-            }),
+            shared: Arc::new(Shared { way, links, ca, signer }),
         }
     }
 }

@@ -36,8 +36,8 @@ mod worker;
 
 pub use artifact::ArtifactApi;
 pub use cluster::ClusterApi;
-pub use join::{JoinApi, TokenGate};
 pub use doorkeeper::Doorkeeper;
+pub use join::{JoinApi, TokenGate};
 pub use server::{Faces, Health, Services, routes, serve, serve_web};
 pub use status::status;
 pub use trace::{TRACE_HEADER, TraceLayer};

@@ -161,7 +161,8 @@ pub fn dev(args: DevArgs, printer: Printer) -> Result<(), Failure> {
         Some(dir) => std::path::absolute(dir)?,
         None => default_dev_dir()?,
     };
-    let dev = daemon::prepare_dev(&dir, args.bind, args.https_bind, args.ops_bind).map_err(anyhow::Error::from)?;
+    let mut dev = daemon::prepare_dev(&dir, args.bind, args.ops_bind).map_err(anyhow::Error::from)?;
+    dev.config.listen.https_bind = args.https_bind;
     if args.bind.port() != 0 {
         let context = Context {
             addresses: vec![args.bind.to_string()],

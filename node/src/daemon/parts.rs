@@ -24,7 +24,9 @@ use crate::gate::{Caller, Gate};
 use crate::host::{Host, HostOptions};
 use crate::identity::bearer::Authenticator;
 use crate::identity::web::{Web, WebAuthority, WebCertificate, WebStore, web_config};
-use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Members, Refusals, Revoked, listen_through};
+use crate::identity::{
+    CertificateAuthority, IdentityStore, ListenerOptions, Members, Refusals, Revoked, listen_through,
+};
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
 use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, become_member};
 use crate::renewal::{Renewal, Signer};
@@ -80,11 +82,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let store = ArtifactStore::open(data_dir.join("artifacts"))?;
     let executor = config.executors.wasm.then(|| wasm_executor(&config)).transpose()?;
     let revoked = Revoked::default();
-    let links = Links::guarded(
-        config.network.source_address.0,
-        credentials.clone(),
-        revoked.clone(),
-    );
+    let links = Links::guarded(config.network.source_address.0, credentials.clone(), revoked.clone());
     let metrics = Arc::new(Metrics::new());
     let consensus = Consensus::start(options(&config, node_id, &links, &metrics)).await?;
     let founded = found(&config, &consensus, node_id, &addresses).await;
@@ -128,12 +126,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         Duration::from_millis(config.limits.default_deadline_ms),
         stops.leaving.clone(),
     );
-    let join = JoinApi::new(
-        way.clone(),
-        links.clone(),
-        credentials.ca().clone(),
-        signer.clone(),
-    );
+    let join = JoinApi::new(way.clone(), links.clone(), credentials.ca().clone(), signer.clone());
     let services = Services {
         cluster: ClusterApi::new(
             services_api.clone(),

@@ -47,7 +47,10 @@ pub(super) fn web_renewal(
 
 /// The host that others dial, the loopback names, and what the operator adds.
 fn names(config: &Config, advertise: &str) -> Vec<String> {
-    let host = advertise.parse().ok().map(|address: tarn_client::tls::Address| address.host().to_owned());
+    let host = advertise
+        .parse()
+        .ok()
+        .map(|address: tarn_client::tls::Address| address.host().to_owned());
     let all = host
         .into_iter()
         .chain(LOOPBACK_NAMES.map(str::to_owned))

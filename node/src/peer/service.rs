@@ -9,7 +9,8 @@ use tarn_client::tls::PrincipalKind;
 use tarn_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
 use tarn_proto::v1::{
     JoinResponse, PeerAdmission, PeerArtifactChunk, PeerArtifactHeld, PeerArtifactList, PeerArtifactStored,
-    PeerArtifactWanted, PeerFrame, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed, PeerRequest, PeerResponse,
+    PeerArtifactWanted, PeerFrame, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed, PeerRequest,
+    PeerResponse,
 };
 use tarn_raft::{NodeId, PeerError, TransportError};
 use tokio_util::sync::CancellationToken;

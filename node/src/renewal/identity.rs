@@ -30,7 +30,10 @@ impl Renewal {
         self.check(&identity)?;
         self.store.replace(&identity)?;
         self.put_in_force(identity)?;
-        tracing::info!(serial = self.credentials.info().serial, "the node's certificate is renewed");
+        tracing::info!(
+            serial = self.credentials.info().serial,
+            "the node's certificate is renewed"
+        );
         Ok(())
     }
 

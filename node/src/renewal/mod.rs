@@ -102,7 +102,11 @@ impl Renewal {
         loop {
             self.look().await;
             let missing = self.web.as_ref().is_some_and(WebRenewal::is_missing);
-            let pause = if missing { self.every.min(MISSING_PAUSE) } else { self.every };
+            let pause = if missing {
+                self.every.min(MISSING_PAUSE)
+            } else {
+                self.every
+            };
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
@@ -131,7 +135,9 @@ impl Renewal {
             true => {
                 tracing::warn!(certificate = which, left_s = left.as_secs(), %error, "a certificate ends soon and is not renewed");
             }
-            false => tracing::info!(certificate = which, left_s = left.as_secs(), %error, "a certificate is not renewed yet"),
+            false => {
+                tracing::info!(certificate = which, left_s = left.as_secs(), %error, "a certificate is not renewed yet")
+            }
         }
     }
 
@@ -206,7 +212,12 @@ pub fn renew_for(
     request: &PeerRenewal,
 ) -> Result<PeerRenewed, Refusal> {
     let host = host_of(consensus, node_id);
-    let host = host.ok_or_else(|| signer::refused("NOT_A_MEMBER", format!("node {node_id} is no member of this cluster: add it first")))?;
+    let host = host.ok_or_else(|| {
+        signer::refused(
+            "NOT_A_MEMBER",
+            format!("node {node_id} is no member of this cluster: add it first"),
+        )
+    })?;
     let renewed = signer.sign(node_id, Some(&host), request, SystemTime::now())?;
     tracing::info!(node = node_id, "renewed a node's certificates");
     Ok(renewed)

@@ -93,7 +93,10 @@ impl Renewal {
             tracing::warn!(%error, "the stored certificate of the HTTPS listener is replaced");
         }
         let certificate = web.certificate.clone();
-        if certificate.info().is_some_and(|info| !is_due(info.not_before, info.not_after, RENEW_PART)) {
+        if certificate
+            .info()
+            .is_some_and(|info| !is_due(info.not_before, info.not_after, RENEW_PART))
+        {
             return Ok(());
         }
         let (key, request) = WebStore::request(web.names.clone());

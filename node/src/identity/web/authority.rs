@@ -271,7 +271,10 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(pems.windows(2).all(|pair| pair[0] == pair[1]));
-        assert_eq!(std::fs::read_to_string(dir.path().join(CERTIFICATE_FILE)).unwrap(), pems[0]);
+        assert_eq!(
+            std::fs::read_to_string(dir.path().join(CERTIFICATE_FILE)).unwrap(),
+            pems[0]
+        );
     }
 
     #[test]
