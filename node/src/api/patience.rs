@@ -93,3 +93,56 @@ impl HttpBody for Timed {
         self.body.size_hint()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::convert::Infallible;
+    use std::future::poll_fn;
+
+    /// A body of one byte a second, for as long as somebody reads it.
+    struct Dribble(Pin<Box<Sleep>>);
+
+    impl Dribble {
+        fn pause() -> Pin<Box<Sleep>> {
+            Box::pin(tokio::time::sleep(Duration::from_secs(1)))
+        }
+    }
+
+    impl HttpBody for Dribble {
+        type Data = Bytes;
+        type Error = Infallible;
+
+        fn poll_frame(
+            mut self: Pin<&mut Self>,
+            cx: &mut Context<'_>,
+        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+            std::task::ready!(self.0.as_mut().poll(cx));
+            self.0 = Self::pause();
+            Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_request_that_dribbles_is_given_up() {
+        let mut body = Timed::new(Body::new(Dribble(Dribble::pause())));
+        let started = tokio::time::Instant::now();
+        let mut bytes = 0;
+        let error = loop {
+            match poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await {
+                Some(Ok(frame)) => bytes += frame.into_data().unwrap().len(),
+                Some(Err(status)) => break status,
+                None => panic!("it has no end"),
+            }
+        };
+        assert_eq!(error.code(), tonic::Code::DeadlineExceeded);
+        assert_eq!(started.elapsed().as_secs(), ARRIVAL_TIMEOUT.as_secs());
+        assert!(bytes < 31);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_arrives_in_time_is_passed_on() {
+        let mut body = Timed::new(Body::empty());
+        assert!(poll_fn(|cx| Pin::new(&mut body).poll_frame(cx)).await.is_none());
+    }
+}
