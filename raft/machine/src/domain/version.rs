@@ -7,6 +7,9 @@ use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
 
+/// The machine version that brought roles, and workers that belong to who registered them.
+pub const ACCESS: u32 = 2;
+
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
     let gate = if command.gate.is_some() { audit::SINCE } else { 1 };
@@ -31,6 +34,16 @@ fn since(body: &command::Body) -> u32 {
         | C::PutToken(_)
         | C::RevokeToken(_)
         | C::RevokeCertificate(_)
+        | C::PutBundle(_)
+        | C::ActivateBundle(_)
+        | C::RollbackBundle(_)
+        | C::DeactivateBundle(_)
+        | C::DeleteBundle(_)
+        | C::PutPolicyHandler(_)
+        | C::DeletePolicyHandler(_)
+        | C::PutPolicySettings(_)
+        | C::RecordViolations(_)
+        | C::AcknowledgeEscalations(_)
         | C::RecordDecisions(_)
         | C::PutAuditSettings(_) => 2,
         _ => 1,
