@@ -63,7 +63,7 @@ impl LocalCluster {
             "--ca",
             &text(&ca),
             "--user",
-            "local",
+            "admin",
             "--out",
             &text(&dir.join("user")),
         ])?;

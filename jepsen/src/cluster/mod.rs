@@ -170,7 +170,7 @@ impl Cluster {
         let ca = text(&cluster.ca_dir());
         cluster.tarn(&["ca", "init", "--dir", &ca])?;
         let user = text(&cluster.dir().join("user"));
-        cluster.tarn(&["ca", "issue", "--ca", &ca, "--user", "jepsen", "--out", &user])?;
+        cluster.tarn(&["ca", "issue", "--ca", &ca, "--user", "admin", "--out", &user])?;
         cluster.found()?;
         Ok(cluster)
     }

@@ -12,6 +12,7 @@ use tarn_raft::{BootstrapError, Consensus, Instant, Limits, Options, Timings};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
+use super::founding::found_version;
 use super::{Addresses, Running, StartError, Stops};
 use crate::api::{self, Api, ClusterApi, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
 use crate::artifacts::{ArtifactApi, Artifacts};
@@ -74,7 +75,9 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let tasks = TaskTracker::new();
     let refusals = Arc::new(Refusals::new());
     let counted = metrics.clone();
-    let gate = Gate::new(move |step, reason| {
+    tokio::spawn(found_version(consensus.clone(), stops.leaving.clone()));
+    let bearers = None;
+    let gate = Gate::new(bearers, move |step, reason| {
         counted
             .gate_refusals
             .get_or_create(&Refused {
