@@ -256,7 +256,7 @@ impl Cluster {
     /// Where the CA certificate, the user's certificate and the user's key are.
     pub fn credential_files(&self) -> [PathBuf; 3] {
         let user = self.dir().join("user");
-        [user.join("ca.pem"), user.join("jepsen.pem"), user.join("jepsen.key")]
+        [user.join("ca.pem"), user.join("admin.pem"), user.join("admin.key")]
     }
 
     /// The directory of everything that belongs to this cluster.

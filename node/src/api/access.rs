@@ -157,7 +157,11 @@ impl Api {
     }
 
     /// Everybody may list their own tokens.
-    async fn list_tokens(&self, call: &Call, question: v1::ListTokensRequest) -> Result<v1::ListTokensResponse, Refusal> {
+    async fn list_tokens(
+        &self,
+        call: &Call,
+        question: v1::ListTokensRequest,
+    ) -> Result<v1::ListTokensResponse, Refusal> {
         match *question.principal == *call.caller.principal {
             true => self.way.recognise(&call.caller)?,
             false => self.way.admit(&call.caller, question.wish())?,

@@ -119,7 +119,9 @@ impl Api {
         question.complete();
         let answer = self
             .way
-            .read(&call.caller, question.wish(), call.deadline, |machine| read(machine, &question))
+            .read(&call.caller, question.wish(), call.deadline, |machine| {
+                read(machine, &question)
+            })
             .await;
         self.respond(&call, answer)
     }

@@ -31,7 +31,7 @@ impl LeaseService for Api {
 
     async fn get_lease(&self, request: Request<v1::GetLeaseRequest>) -> Result<Response<v1::GetLeaseResponse>, Status> {
         self.read(request, |machine, question| machine.get_lease(question))
-        .await
+            .await
     }
 
     async fn list_leases(
@@ -39,6 +39,6 @@ impl LeaseService for Api {
         request: Request<v1::ListLeasesRequest>,
     ) -> Result<Response<v1::ListLeasesResponse>, Status> {
         self.read(request, |machine, question| machine.list_leases(question))
-        .await
+            .await
     }
 }

@@ -18,7 +18,7 @@ impl QueueService for Api {
 
     async fn get_queue(&self, request: Request<v1::GetQueueRequest>) -> Result<Response<v1::GetQueueResponse>, Status> {
         self.read(request, |machine, question| machine.get_queue(question))
-        .await
+            .await
     }
 
     async fn requeue_dead(

@@ -31,7 +31,9 @@ impl TaskService for Api {
         let mut ended = self.waits.wait(&question.task_id);
         let first = self
             .way
-            .read(&call.caller, question.wish(), call.deadline, |machine| machine.get_task(&question))
+            .read(&call.caller, question.wish(), call.deadline, |machine| {
+                machine.get_task(&question)
+            })
             .await;
         let mut answer = first.map_err(|refusal| call.status(refusal))?;
         // A wait that cannot end before the deadline ends with it, and with an answer.
@@ -52,7 +54,7 @@ impl TaskService for Api {
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
         self.read(request, |machine, question| machine.list_tasks(question))
-        .await
+            .await
     }
 
     async fn cancel_task(
@@ -67,7 +69,7 @@ impl TaskService for Api {
         request: Request<v1::GetTaskLogsRequest>,
     ) -> Result<Response<v1::GetTaskLogsResponse>, Status> {
         self.read(request, |machine, question| machine.task_logs(question))
-        .await
+            .await
     }
 }
 

@@ -24,7 +24,7 @@ impl TimerService for Api {
 
     async fn get_timer(&self, request: Request<v1::GetTimerRequest>) -> Result<Response<v1::GetTimerResponse>, Status> {
         self.read(request, |machine, question| machine.get_timer(question))
-        .await
+            .await
     }
 
     async fn list_timers(
@@ -32,6 +32,6 @@ impl TimerService for Api {
         request: Request<v1::ListTimersRequest>,
     ) -> Result<Response<v1::ListTimersResponse>, Status> {
         self.read(request, |machine, question| machine.list_timers(question))
-        .await
+            .await
     }
 }

@@ -13,6 +13,7 @@ use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
 use super::founding::found_version;
+use super::keys::watch_key_files;
 use super::{Addresses, Running, StartError, Stops};
 use crate::api::{self, Api, ClusterApi, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
 use crate::artifacts::{ArtifactApi, Artifacts};
@@ -20,6 +21,7 @@ use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
 use crate::gate::{Caller, Gate};
 use crate::host::{Host, HostOptions};
+use crate::identity::bearer::Authenticator;
 use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Refusals, listen};
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
 use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, become_member};
@@ -42,6 +44,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let credentials = IdentityStore::new(&data_dir).load()?;
     let node_id = certified_id(&config, &credentials)?;
     let authority = authority(&config)?;
+    let leeway = Duration::from_secs(config.auth.jwt_leeway_s);
+    let authenticator = Arc::new(Authenticator::new(&config.auth.jwt.0, leeway)?);
     let seeds = Seeds::load(&data_dir)?;
 
     let api_socket = bind(config.listen.bind).await?;
@@ -76,8 +80,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let refusals = Arc::new(Refusals::new());
     let counted = metrics.clone();
     tokio::spawn(found_version(consensus.clone(), stops.leaving.clone()));
-    let bearers = None;
-    let gate = Gate::new(bearers, move |step, reason| {
+    let gate = Gate::new(authenticator.clone(), move |step, reason| {
         counted
             .gate_refusals
             .get_or_create(&Refused {
@@ -163,6 +166,12 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
             stops.clone(),
         ));
     }
+    tokio::spawn(watch_key_files(
+        authenticator,
+        Duration::from_millis(config.auth.jwks_poll_ms),
+        metrics.clone(),
+        stops.closed.clone(),
+    ));
     tokio::spawn(artifacts.clone().reconcile(stops.leaving.clone()));
     let host = executor.map(|executor| {
         let options = HostOptions {

@@ -10,8 +10,7 @@ use tonic::Code;
 use tonic::metadata::MetadataMap;
 
 use super::{Ask, Caller, Proof, Snapshot, Step};
-pub use crate::identity::bearer::Authenticator;
-use crate::identity::bearer::{BearerError, Method, bearer_of};
+use crate::identity::bearer::{Authenticator, BearerError, Method, bearer_of};
 use crate::identity::{Denied, PeerIdentity};
 
 /// The step's name.
@@ -19,16 +18,16 @@ pub(super) const STEP: &str = "identity";
 
 /// The user behind a request.
 pub(super) fn caller(
-    bearers: Option<&Authenticator>,
+    bearers: &Authenticator,
     extensions: &tonic::Extensions,
     metadata: &MetadataMap,
     state: &Snapshot,
     trace: Arc<str>,
 ) -> Result<Caller, v1::Rejection> {
     let bearer = bearer_of(metadata).map_err(|error| unauthenticated(&error))?;
-    let (principal, proof) = match (bearer, bearers) {
-        (Some(bearer), Some(bearers)) => by_bearer(bearers, bearer, state)?,
-        (Some(_), None) | (None, _) => by_certificate(extensions)?,
+    let (principal, proof) = match bearer {
+        Some(bearer) => by_bearer(bearers, bearer, state)?,
+        None => by_certificate(extensions)?,
     };
     Ok(Caller {
         principal,

@@ -28,6 +28,8 @@ use std::sync::Arc;
 use tarn_proto::v1;
 use tonic::metadata::MetadataMap;
 
+use crate::identity::bearer::Authenticator;
+
 pub use caller::{Caller, Proof};
 pub use question::Question;
 pub use refusal::{Reason, Refusal};
@@ -66,7 +68,7 @@ trait Step: Send + Sync {
 /// The steps in order. Clones share them.
 #[derive(Clone)]
 pub struct Gate {
-    bearers: Option<Arc<identity::Authenticator>>,
+    bearers: Arc<Authenticator>,
     steps: Arc<[Box<dyn Step>]>,
     refused: Listener,
 }
@@ -75,13 +77,10 @@ pub struct Gate {
 type Listener = Arc<dyn Fn(&'static str, &str) + Send + Sync>;
 
 impl Gate {
-    /// The gate of a node. `bearers` tells who brings a token; without it there are only certificates. `refused` hears of every refusal:
+    /// The gate of a node. `bearers` tells who brings a token. `refused` hears of every refusal:
     /// the step and the reason.
     #[must_use]
-    pub fn new(
-        bearers: Option<Arc<identity::Authenticator>>,
-        refused: impl Fn(&'static str, &str) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(bearers: Arc<Authenticator>, refused: impl Fn(&'static str, &str) + Send + Sync + 'static) -> Self {
         Self {
             bearers,
             steps: [
@@ -106,7 +105,7 @@ impl Gate {
         state: &Snapshot,
         trace: Arc<str>,
     ) -> Result<Caller, Refusal> {
-        identity::caller(self.bearers.as_deref(), extensions, metadata, state, trace)
+        identity::caller(&self.bearers, extensions, metadata, state, trace)
             .map_err(|rejection| self.refuse(identity::STEP, rejection))
     }
 

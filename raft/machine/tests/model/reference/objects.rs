@@ -4,12 +4,13 @@ use bytes::Bytes;
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    self, AcquireLeaseRequest, AcquireLeaseResponse, CancelTimerRequest, CancelTimerResponse, ConsumeJoinToken,
-    CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse,
+    self, AcquireLeaseRequest, AcquireLeaseResponse, Binding, CancelTimerRequest, CancelTimerResponse,
+    ConsumeJoinToken, CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse,
     DrainWorkerRequest, DrainWorkerResponse, Event, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse,
-    Binding, JoinTokenConsumed, JoinTokenPut, PutBindingRequest, PutJoinToken, RaiseVersion, RegisterWorkerRequest, RegisterWorkerResponse,
-    ReleaseLeaseRequest, ReleaseLeaseResponse, RenewLeaseRequest, RenewLeaseResponse, ScheduleTimerRequest,
-    ScheduleTimerResponse, TimerAction, VersionRaised, WorkerCapabilities, WorkerState, timer_action,
+    JoinTokenConsumed, JoinTokenPut, PutBindingRequest, PutJoinToken, RaiseVersion, RegisterWorkerRequest,
+    RegisterWorkerResponse, ReleaseLeaseRequest, ReleaseLeaseResponse, RenewLeaseRequest, RenewLeaseResponse,
+    ScheduleTimerRequest, ScheduleTimerResponse, TimerAction, VersionRaised, WorkerCapabilities, WorkerState,
+    timer_action,
 };
 
 use super::tasks::{Task, failure};
@@ -436,7 +437,8 @@ impl Model {
                     binding,
                     ..PutBindingRequest::default()
                 };
-                self.put_binding(everybody).expect("nobody has a role before there are roles");
+                self.put_binding(everybody)
+                    .expect("nobody has a role before there are roles");
             }
         }
         VersionRaised { version: self.version }
