@@ -306,6 +306,10 @@ mod tests {
             Key::RequestExpiry { at: a, index: b },
             Key::Events { index: a },
             Key::JoinToken { hash },
+            Key::Role { name },
+            Key::Binding { parts: name },
+            Key::Token { id: a },
+            Key::Revocation { serial: name },
         ]
     }
 
@@ -344,7 +348,7 @@ mod tests {
             bytes,
             [
                 0x01, 0x02, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x20, 0x28,
-                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48
+                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x50, 0x51, 0x52, 0x53
             ]
         );
     }

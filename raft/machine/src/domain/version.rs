@@ -2,9 +2,13 @@
 
 use tarn_proto::v1::{EventKind, RaiseVersion, Rejection, VersionRaised, command};
 
+use super::access;
 use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
+
+/// The machine version that brought roles, and workers that belong to who registered them.
+pub const ACCESS: u32 = 2;
 
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(txn: &Txn<'_>, body: &command::Body) -> Result<(), Rejection> {
@@ -28,7 +32,7 @@ fn since(body: &command::Body) -> u32 {
         | C::DeleteBinding(_)
         | C::PutToken(_)
         | C::RevokeToken(_)
-        | C::RevokeCertificate(_) => 2,
+        | C::RevokeCertificate(_) => ACCESS,
         _ => 1,
     }
 }
