@@ -84,6 +84,7 @@ impl Pipeline {
             timeout_ms: millis(limit),
             command: Some(proto::Command {
                 principal: String::new(),
+                gate: None,
                 body: Some(command),
             }),
         };

@@ -131,6 +131,7 @@ impl Way {
         let name = body.name();
         let command = v1::Command {
             principal: caller.principal.to_string(),
+            gate: None,
             body: Some(body),
         };
         self.founded(caller, deadline).await?;
@@ -269,7 +270,19 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::DeleteBinding(_)
         | Body::PutToken(_)
         | Body::RevokeToken(_)
-        | Body::RevokeCertificate(_) => return,
+        | Body::RevokeCertificate(_)
+        | Body::PutBundle(_)
+        | Body::ActivateBundle(_)
+        | Body::RollbackBundle(_)
+        | Body::DeactivateBundle(_)
+        | Body::DeleteBundle(_)
+        | Body::PutPolicyHandler(_)
+        | Body::DeletePolicyHandler(_)
+        | Body::PutPolicySettings(_)
+        | Body::RecordViolations(_)
+        | Body::AcknowledgeEscalations(_)
+        | Body::RecordDecisions(_)
+        | Body::PutAuditSettings(_) => return,
     };
     namespace_or_default(namespace);
 }

@@ -275,7 +275,8 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::DrainWorker(_)
         | Body::RaiseVersion(_)
         | Body::ConsumeJoinToken(_)
-        | Body::RevokeCertificate(_) => true,
+        | Body::RevokeCertificate(_)
+        | Body::AcknowledgeEscalations(_) => true,
         Body::Enqueue(_)
         | Body::RequeueDead(_)
         | Body::PurgeQueue(_)
@@ -293,7 +294,18 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::PutBinding(_)
         | Body::DeleteBinding(_)
         | Body::PutToken(_)
-        | Body::RevokeToken(_) => false,
+        | Body::RevokeToken(_)
+        | Body::PutBundle(_)
+        | Body::ActivateBundle(_)
+        | Body::RollbackBundle(_)
+        | Body::DeactivateBundle(_)
+        | Body::DeleteBundle(_)
+        | Body::PutPolicyHandler(_)
+        | Body::DeletePolicyHandler(_)
+        | Body::PutPolicySettings(_)
+        | Body::RecordViolations(_)
+        | Body::RecordDecisions(_)
+        | Body::PutAuditSettings(_) => false,
     }
 }
 
@@ -538,6 +550,7 @@ mod tests {
     fn command(body: Body) -> v1::Command {
         v1::Command {
             principal: String::new(),
+            gate: None,
             body: Some(body),
         }
     }

@@ -60,10 +60,14 @@ impl Api {
 
 /// The command, if it is one that a client may send here.
 fn accepted(command: Option<v1::Command>) -> Result<Body, Refusal> {
-    let v1::Command { principal, body } = command.unwrap_or_default();
+    let v1::Command { principal, gate, body } = command.unwrap_or_default();
     if !principal.is_empty() {
         let refusal = Reason::InvalidArgument.refusal("leave the principal empty: the connection says who asks");
         return Err(refusal.field("command.principal"));
+    }
+    if gate.is_some() {
+        let refusal = Reason::InvalidArgument.refusal("leave the gate's part empty: the node fills it in");
+        return Err(refusal.field("command.gate"));
     }
     match body {
         None => Err(Reason::InvalidArgument
@@ -72,9 +76,11 @@ fn accepted(command: Option<v1::Command>) -> Result<Body, Refusal> {
         Some(Body::LeaseTasks(_)) => Err(Reason::InvalidArgument
             .refusal("lease tasks with WorkerService: LeaseTasks, or Work")
             .field("command.body")),
-        Some(Body::RaiseVersion(_) | Body::PutJoinToken(_) | Body::ConsumeJoinToken(_)) => Err(Reason::InvalidArgument
-            .refusal("this is the cluster's own command: use ClusterService or JoinService")
-            .field("command.body")),
+        Some(Body::RaiseVersion(_) | Body::PutJoinToken(_) | Body::ConsumeJoinToken(_) | Body::RecordDecisions(_)) => {
+            Err(Reason::InvalidArgument
+                .refusal("this is the cluster's own command: use ClusterService or JoinService")
+                .field("command.body"))
+        }
         Some(body) => Ok(body),
     }
 }

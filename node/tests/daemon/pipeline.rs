@@ -31,6 +31,7 @@ impl Pipeline {
     async fn say(&self, correlation: u64, body: Option<Body>) {
         let command = v1::Command {
             principal: String::new(),
+            gate: None,
             body,
         };
         self.say_raw(correlation, Some(command)).await;
@@ -129,10 +130,18 @@ async fn what_a_client_may_not_send_is_refused_and_the_stream_goes_on() {
     assert_eq!(pipeline.rejection().await.field, "command.body");
     let forged = v1::Command {
         principal: "somebody else".into(),
+        gate: None,
         body: enqueue("", "q"),
     };
     pipeline.say_raw(0, Some(forged)).await;
     assert_eq!(pipeline.rejection().await.field, "command.principal");
+    let judged = v1::Command {
+        principal: String::new(),
+        gate: Some(v1::GateFacts::default()),
+        body: enqueue("", "q"),
+    };
+    pipeline.say_raw(0, Some(judged)).await;
+    assert_eq!(pipeline.rejection().await.field, "command.gate");
 
     pipeline.say(7, enqueue("", "q")).await;
     assert!(matches!(pipeline.outcome().await, outcome::Body::Enqueue(_)));

@@ -4,25 +4,31 @@ use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
 
 use crate::check;
 use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
-use crate::domain::{access, join_token, lease, namespace, timer, version, worker};
+use crate::domain::{access, audit, join_token, lease, namespace, policy, timer, version, worker};
 use crate::error::{Fatal, Refusal};
 use crate::limits;
 use crate::reject;
 use crate::requests::{self, Seen};
+use crate::rows::DecisionRow;
 use crate::txn::Txn;
 
 /// Applies a command. It either succeeds or is refused and leaves no trace; an error means that the node must stop.
 pub fn command(txn: &mut Txn<'_>, command: Command) -> Result<Outcome, Fatal> {
-    let (touched, events) = (txn.rows.touched(), txn.events.len());
-    match attempt(txn, command) {
-        Ok(body) => Ok(Outcome { body: Some(body) }),
+    let before = (txn.rows.touched(), txn.events.len(), txn.decisions.len());
+    let mut draft = None;
+    match attempt(txn, command, &mut draft) {
+        Ok(body) => {
+            audit::admitted(txn, draft, before.2, &body);
+            Ok(Outcome { body: Some(body) })
+        }
         Err(Refusal::Rejected(rejection)) => {
-            if (txn.rows.touched(), txn.events.len()) != (touched, events) {
+            if (txn.rows.touched(), txn.events.len(), txn.decisions.len()) != before {
                 return Err(Fatal::assertion(format!(
                     "a command changed the state and was refused: {}",
                     rejection.reason
                 )));
             }
+            audit::refused(txn, draft, &rejection);
             Ok(rejected(*rejection))
         }
         Err(Refusal::Fatal(fatal)) => Err(fatal),
@@ -36,18 +42,21 @@ pub fn rejected(rejection: Rejection) -> Outcome {
     }
 }
 
-fn attempt(txn: &mut Txn<'_>, command: Command) -> Result<outcome::Body, Refusal> {
+/// Carries a command out. `draft` is what is to be recorded of it: nothing of a repeat, nor of what can never succeed.
+fn attempt(txn: &mut Txn<'_>, command: Command, draft: &mut Option<DecisionRow>) -> Result<outcome::Body, Refusal> {
     if !txn.has_ids() {
         let message = "too much is going on at once: try again";
         return Err(reject::full("ENTRY_FULL", "", limits::COMMAND_ORDINALS_MAX, message).into());
     }
     check::validate(&command)?;
+    version::require(txn, &command)?;
+    *draft = audit::draft(txn, &command);
     let Some(body) = command.body else {
         return Err(reject::invalid("NO_COMMAND", "body", "the command is empty").into());
     };
-    version::require(txn, &body)?;
     let seen = requests::look_up(txn, &command.principal, &body)?;
     if let Seen::Before(answer) = seen {
+        *draft = None;
         return Ok(answer);
     }
     let answer = dispatch(txn, &command.principal, body)?;
@@ -91,6 +100,18 @@ fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<o
         C::PutToken(request) => O::PutToken(access::put_token(txn, principal, request)?),
         C::RevokeToken(request) => O::RevokeToken(access::revoke_token(txn, request)?),
         C::RevokeCertificate(request) => O::RevokeCertificate(access::revoke_certificate(txn, principal, request)?),
+        C::PutBundle(request) => O::PutBundle(policy::put(txn, principal, request)?),
+        C::ActivateBundle(request) => O::ActivateBundle(policy::activate(txn, principal, request)?),
+        C::RollbackBundle(request) => O::RollbackBundle(policy::rollback(txn, principal, request)?),
+        C::DeactivateBundle(request) => O::DeactivateBundle(policy::deactivate(txn, request)?),
+        C::DeleteBundle(request) => O::DeleteBundle(policy::delete(txn, request)?),
+        C::PutPolicyHandler(request) => O::PutPolicyHandler(policy::put_handler(txn, principal, request)?),
+        C::DeletePolicyHandler(request) => O::DeletePolicyHandler(policy::delete_handler(txn, request)?),
+        C::PutPolicySettings(request) => O::PutPolicySettings(policy::put_settings(txn, request)?),
+        C::RecordViolations(request) => O::RecordViolations(policy::record(txn, request)?),
+        C::AcknowledgeEscalations(request) => O::AcknowledgeEscalations(policy::acknowledge(txn, request)?),
+        C::RecordDecisions(request) => O::RecordDecisions(audit::record_decisions(txn, principal, request)?),
+        C::PutAuditSettings(request) => O::PutAuditSettings(audit::put_settings(txn, request)?),
     })
 }
 
@@ -126,6 +147,7 @@ mod tests {
             &mut txn,
             Command {
                 principal: String::new(),
+                gate: None,
                 body,
             },
         )

@@ -88,6 +88,36 @@ pub const TOKEN_MS: (u64, u64) = (60_000, 3_650 * DAY_MS);
 pub const REVOCATION_REASON_BYTES_MAX: usize = 256;
 /// Serial number of a certificate: 20 bytes by RFC 5280, section 4.1.2.2, as hexadecimal digits, with room for a leading zero byte.
 pub const SERIAL_BYTES_MAX: usize = 42;
+/// One bundle of policies. A few hundred rules are tens of kilobytes; this leaves room for tables of data.
+pub const BUNDLE_BYTES_MAX: usize = 1 << 20;
+/// A signature of ML-DSA-65 (FIPS 204, table 2).
+pub const SIGNATURE_BYTES: usize = 3_309;
+/// A public key of ML-DSA-65 (FIPS 204, table 2).
+pub const PUBLIC_KEY_BYTES: usize = 1_952;
+/// Keys that may sign bundles. A signature is tried with each.
+pub const POLICY_SIGNERS_MAX: usize = 16;
+/// Where violations are sent.
+pub const URL_BYTES_MAX: usize = 2_048;
+/// Violations in one command: what a busy node's gate gathers in a moment.
+pub const BATCH_VIOLATIONS_MAX: usize = 256;
+/// What a policy says about a violation. With the largest batch it still fits into one message of events.
+pub const VIOLATION_MESSAGE_BYTES_MAX: usize = 1 << 10;
+/// A kind, a slash and a name: the longest name is a principal.
+pub const RESOURCE_BYTES_MAX: usize = 320;
+/// The policies' input that a command's record keeps. Larger ones are left out, and only their digest is kept.
+pub const FACTS_BYTES_MAX: usize = 16 << 10;
+/// Everything else that the gate says about a command.
+pub const GATE_BYTES_MAX: usize = 8 << 10;
+/// Refusals of the gate in one command.
+pub const REFUSALS_MAX: usize = 256;
+/// Any one text of a refusal's record.
+pub const RECORD_TEXT_BYTES_MAX: usize = 512;
+/// How long decisions are kept: from an hour to ten years.
+pub const AUDIT_RETENTION_MS: (u64, u64) = (HOUR_MS, 3_650 * DAY_MS);
+/// How many decisions are kept.
+pub const AUDIT_RECORDS: (u64, u64) = (1_000, 1_000_000_000);
+/// Bytes of all decisions that are kept.
+pub const AUDIT_BYTES: (u64, u64) = (1 << 20, 1 << 40);
 
 // --- Defaults --------------------------------------------------------------------------------------------------------------------------
 
@@ -117,6 +147,12 @@ pub const JOIN_TOKEN_MS_DEFAULT: u64 = HOUR_MS;
 pub const TOKEN_MS_DEFAULT: u64 = 30 * DAY_MS;
 /// How long a revocation is kept where the certificate's end is not told: as long as any root lives.
 pub const REVOCATION_MS_DEFAULT: u64 = 3_650 * DAY_MS;
+/// How long decisions are kept.
+pub const AUDIT_RETENTION_MS_DEFAULT: u64 = 30 * DAY_MS;
+/// How many decisions are kept.
+pub const AUDIT_RECORDS_DEFAULT: u64 = 10_000_000;
+/// Bytes of all decisions that are kept: they travel with every snapshot.
+pub const AUDIT_BYTES_DEFAULT: u64 = 4 << 30;
 
 // --- What the state may hold -----------------------------------------------------------------------------------------------------------
 
@@ -152,6 +188,20 @@ pub const BINDINGS_OF_ONE_MAX: usize = 256;
 pub const TOKENS_MAX: usize = 100_000;
 /// Revoked certificates that have not expired.
 pub const REVOCATIONS_MAX: usize = 100_000;
+/// Versions of one bundle.
+pub const BUNDLE_VERSIONS_MAX: usize = 64;
+/// Versions of all bundles.
+pub const BUNDLES_MAX: usize = 512;
+/// Bytes of all bundles together. They are read when a node starts, and the active ones stay in memory.
+pub const BUNDLES_BYTES_MAX: u64 = 64 << 20;
+/// Active bundles of one environment: each judges every command there.
+pub const ACTIVE_BUNDLES_MAX: usize = 32;
+/// Handlers of violations: each violation is compared with all of them.
+pub const POLICY_HANDLERS_MAX: usize = 64;
+/// Violations that are kept: the oldest go where there are more. Each costs some 50 bytes of memory on every node.
+pub const VIOLATIONS_MAX: usize = 10_000;
+/// Entries with decisions about one task that its row remembers, beside those that its id and its attempts name.
+pub const RECORDS_OF_TASK_KEPT: usize = 16;
 /// Attempts of a task that are kept, with their logs.
 pub const ATTEMPTS_KEPT: usize = 16;
 /// Values up to this size live in the row that names them; larger ones in a row of their own, so that listing does not read them.
@@ -172,6 +222,8 @@ pub const REQUEST_RETENTION_MS: u64 = 600_000;
 pub const AGE_STEP_MS: u64 = 60_000;
 /// How long a fired timer is kept.
 pub const FIRED_TIMER_KEPT_MS: u64 = DAY_MS;
+/// How long a violation is kept.
+pub const VIOLATION_KEPT_MS: u64 = 30 * DAY_MS;
 /// A queue without tasks disappears when it was not used for this long, so that queues named after jobs do not pile up.
 pub const QUEUE_IDLE_MS: u64 = DAY_MS;
 /// How stale a queue's record of its last use may get: writing it on every enqueue would cost more than it is worth.
@@ -189,6 +241,8 @@ pub const SWEEP_POSTPONE_MS: u64 = HOUR_MS;
 pub const WAKES_PER_ENTRY_MAX: usize = 1_024;
 /// Expired rows removed by one entry, per kind.
 pub const SWEEPS_PER_ENTRY_MAX: usize = 1_024;
+/// Rows of decisions dropped by one entry: several times what it writes.
+pub const DECISION_ROWS_DROPPED_MAX: usize = 16;
 /// Dependencies settled by one entry.
 pub const SETTLES_PER_ENTRY_MAX: usize = 4_096;
 /// Ids that one entry can give out: they are counted in this many low bits.

@@ -9,7 +9,7 @@ use tarn_storage::{Batch, Durability, Engine};
 
 use crate::advance::advance;
 use crate::apply;
-use crate::domain::namespace;
+use crate::domain::{audit, namespace};
 use crate::error::Fatal;
 use crate::index::{Indices, matches_class, rebuild, serves};
 use crate::keys::Key;
@@ -168,6 +168,7 @@ impl Machine {
             outcomes.push(apply::command(&mut txn, command)?);
         }
         requests::seal(&mut txn);
+        audit::seal(&mut txn)?;
         let ready = ready_groups(&txn);
         let events = keep_events(&mut txn);
         let (batch, meta) = txn.finish();

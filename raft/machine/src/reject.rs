@@ -13,6 +13,7 @@ mod code {
     pub const RESOURCE_EXHAUSTED: u32 = 8;
     pub const FAILED_PRECONDITION: u32 = 9;
     pub const OUT_OF_RANGE: u32 = 11;
+    pub const DATA_LOSS: u32 = 15;
 }
 
 fn rejection(code: u32, reason: &str, field: &str, limit: u64, message: String) -> Rejection {
@@ -63,6 +64,11 @@ pub fn precondition(reason: &str, field: &str, message: impl Into<String>) -> Re
 /// What is asked for lies outside of what is kept.
 pub fn out_of_range(reason: &str, field: &str, limit: u64, message: impl Into<String>) -> Rejection {
     rejection(code::OUT_OF_RANGE, reason, field, limit, message.into())
+}
+
+/// What is asked for is damaged on this node.
+pub fn data_loss(reason: &str, message: impl Into<String>) -> Rejection {
+    rejection(code::DATA_LOSS, reason, "", 0, message.into())
 }
 
 pub fn namespace_not_found(name: &str) -> Rejection {

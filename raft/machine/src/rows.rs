@@ -167,6 +167,10 @@ pub struct TaskRow {
     /// Attempts of which a log may be kept are those above this number minus [`crate::limits::ATTEMPTS_KEPT`]; 0 if none left one.
     #[prost(uint32, tag = "27")]
     pub last_log: u32,
+    /// Log indices of the last [`crate::limits::RECORDS_OF_TASK_KEPT`] entries that recorded a decision about it. Those that the ids of the
+    /// task and of its attempts name are left out.
+    #[prost(uint64, repeated, tag = "40")]
+    pub decided_at: Vec<u64>,
 }
 
 /// The part of a task that never changes.
@@ -313,6 +317,169 @@ pub struct RevocationRow {
     pub revoked_at_ms: u64,
     #[prost(uint64, tag = "4")]
     pub expires_at_ms: u64,
+}
+
+/// A version of a bundle of policies.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct BundleRow {
+    /// BLAKE3 of `content`.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub digest: Bytes,
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub signature: Bytes,
+    /// BLAKE3 of the public key that signed it; empty if nobody did.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub signer: Bytes,
+    #[prost(uint64, tag = "5")]
+    pub put_at_ms: u64,
+    #[prost(string, tag = "6")]
+    pub put_by: String,
+    #[prost(bool, tag = "7")]
+    pub active: bool,
+    #[prost(uint64, tag = "8")]
+    pub activated_at_ms: u64,
+    #[prost(string, tag = "9")]
+    pub activated_by: String,
+    /// Grows with each version that is left for another: where a rollback leads. 0 if it leads not here.
+    #[prost(uint64, tag = "10")]
+    pub left: u64,
+    /// Empty in indices.
+    #[prost(bytes = "bytes", tag = "11")]
+    pub content: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PolicySettingsRow {
+    /// The log index at which these settings, or what is active, last changed.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(message, optional, tag = "2")]
+    pub settings: Option<v1::PolicySettings>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct HandlerRow {
+    /// Empty: all.
+    #[prost(string, tag = "1")]
+    pub environment: String,
+    /// Empty: all.
+    #[prost(string, tag = "2")]
+    pub policy: String,
+    #[prost(string, tag = "3")]
+    pub url: String,
+    #[prost(enumeration = "v1::PolicySeverity", tag = "4")]
+    pub min_severity: i32,
+    /// The name of a key, never the key.
+    #[prost(string, tag = "5")]
+    pub secret: String,
+    #[prost(uint64, tag = "6")]
+    pub put_at_ms: u64,
+    #[prost(string, tag = "7")]
+    pub put_by: String,
+    /// Violations up to this id have been sent.
+    #[prost(uint64, tag = "8")]
+    pub sent_up_to: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ViolationRow {
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    /// Without id and time.
+    #[prost(message, optional, tag = "2")]
+    pub violation: Option<v1::Violation>,
+}
+
+/// The records of one entry. Its row begins with the hash of the row before.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DecisionsRow {
+    /// Rows up to this one.
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    /// How many records there are, for whoever does not read them.
+    #[prost(uint64, tag = "3")]
+    pub count: u64,
+    #[prost(message, repeated, tag = "4")]
+    pub records: Vec<DecisionRow>,
+}
+
+/// What a [`DecisionsRow`] begins with.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct DecisionsHead {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+    #[prost(uint64, tag = "3")]
+    pub count: u64,
+}
+
+/// A [`v1::Decision`], as small as it can be: most are of leases.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DecisionRow {
+    #[prost(enumeration = "v1::DecisionKind", tag = "1")]
+    pub kind: i32,
+    #[prost(string, tag = "2")]
+    pub namespace: String,
+    #[prost(uint64, tag = "3")]
+    pub task: u64,
+    #[prost(uint64, tag = "4")]
+    pub worker: u64,
+    #[prost(uint32, tag = "5")]
+    pub attempt: u32,
+    #[prost(message, optional, tag = "6")]
+    pub scores: Option<v1::Scores>,
+    #[prost(string, tag = "7")]
+    pub principal: String,
+    #[prost(string, tag = "8")]
+    pub action: String,
+    #[prost(string, tag = "9")]
+    pub resource: String,
+    #[prost(string, tag = "10")]
+    pub reason: String,
+    #[prost(string, tag = "11")]
+    pub step: String,
+    #[prost(string, tag = "12")]
+    pub request_id: String,
+    #[prost(message, optional, tag = "13")]
+    pub gate: Option<v1::GateFacts>,
+    #[prost(uint64, tag = "14")]
+    pub delay_ms: u64,
+    #[prost(uint32, tag = "15")]
+    pub count: u32,
+    #[prost(string, tag = "16")]
+    pub detail: String,
+}
+
+/// Where the chain of decisions begins and ends.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct ChainRow {
+    /// The last row: its log index, its hash, and how many there were with it.
+    #[prost(uint64, tag = "1")]
+    pub head_index: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub head_hash: Bytes,
+    #[prost(uint64, tag = "3")]
+    pub head_rows: u64,
+    /// The last row that was dropped, likewise.
+    #[prost(uint64, tag = "4")]
+    pub start_index: u64,
+    #[prost(bytes = "bytes", tag = "5")]
+    pub start_hash: Bytes,
+    #[prost(uint64, tag = "6")]
+    pub start_rows: u64,
+    /// Records and bytes of the rows that are kept.
+    #[prost(uint64, tag = "7")]
+    pub records: u64,
+    #[prost(uint64, tag = "8")]
+    pub bytes: u64,
+    /// When the oldest row that is kept was written.
+    #[prost(uint64, tag = "9")]
+    pub oldest_ms: u64,
 }
 
 impl TaskRow {

@@ -16,7 +16,7 @@ use crate::keys::Key;
 use crate::limits;
 use crate::overlay::Overlay;
 use crate::reject;
-use crate::rows::{Class, MetaRow};
+use crate::rows::{Class, DecisionRow, MetaRow};
 
 /// One entry being applied.
 pub struct Txn<'a> {
@@ -29,6 +29,8 @@ pub struct Txn<'a> {
     /// The machine's time.
     pub now: u64,
     pub events: Vec<Event>,
+    /// What was decided and why.
+    pub decisions: Vec<DecisionRow>,
     /// Queues, as (namespace, queue, class), in which a task became ready.
     pub became_ready: BTreeSet<(u64, u64, Arc<Class>)>,
     /// Dependencies that this entry may still settle.
@@ -49,6 +51,7 @@ impl<'a> Txn<'a> {
             index,
             now: meta.now_ms,
             events: Vec::new(),
+            decisions: Vec::new(),
             became_ready: BTreeSet::new(),
             settles_left: limits::SETTLES_PER_ENTRY_MAX,
             request_hashes: Vec::new(),

@@ -465,6 +465,7 @@ fn queues_classes_and_batches_have_limits() {
     assert_eq!(rig.refused(request), "TOO_MANY_TASKS");
     let command = Command {
         principal: "x".repeat(257),
+        gate: None,
         body: Some(command::Body::DeleteNamespace(Default::default())),
     };
     assert_eq!(

@@ -30,6 +30,7 @@ impl Admin {
         });
         let command = v1::Command {
             principal: "cluster".into(),
+            gate: None,
             body: Some(body),
         };
         match self.proposer.propose(command, deadline).await {

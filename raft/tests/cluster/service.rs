@@ -120,7 +120,7 @@ cluster_test! {
             ..Default::default()
         };
         let mut events = cluster.node(1).events();
-        let command = v1::Command { principal: "test".into(), body: Some(Body::ScheduleTimer(schedule)) };
+        let command = v1::Command { principal: "test".into(), gate: None, body: Some(Body::ScheduleTimer(schedule)) };
         cluster.node(2).propose(command, soon()).await.unwrap();
         let fired = async {
             loop {

@@ -316,6 +316,7 @@ pub fn enqueue(request_id: &str) -> v1::Command {
     };
     v1::Command {
         principal: "test".into(),
+        gate: None,
         body: Some(command::Body::Enqueue(v1::EnqueueRequest {
             request_id: request_id.into(),
             namespace: "default".into(),

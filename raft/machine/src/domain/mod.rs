@@ -1,9 +1,11 @@
 //! The domains: what each command means. One function per command, which checks first and changes afterwards.
 
 pub mod access;
+pub mod audit;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;
+pub mod policy;
 pub mod queue;
 pub mod timer;
 pub mod version;

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use tarn_invariants::{debug_holds, timers};
 use tarn_proto::v1::{
-    CancelTimerRequest, CancelTimerResponse, EventKind, ScheduleTimerRequest, ScheduleTimerResponse, Timer, TimerState,
-    timer_action,
+    CancelTimerRequest, CancelTimerResponse, DecisionKind, EventKind, ScheduleTimerRequest, ScheduleTimerResponse,
+    Timer, TimerState, timer_action,
 };
 
 use super::parse_id;
@@ -16,7 +16,7 @@ use crate::keys::Key;
 use crate::limits;
 use crate::overlay::Rows;
 use crate::reject;
-use crate::rows::TimerRow;
+use crate::rows::{DecisionRow, TimerRow};
 use crate::txn::Txn;
 
 /// The command: schedules a timer. One whose time has passed fires with the next entry.
@@ -82,6 +82,14 @@ pub fn fire(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
             Ok(ids) => {
                 row.task = ids.first().copied().unwrap_or(0);
                 tell(txn, EventKind::TimerFired, &namespace, id, &Id(row.task).to_string());
+                txn.decide(DecisionRow {
+                    kind: DecisionKind::Admitted.into(),
+                    namespace: namespace.clone(),
+                    action: "FireTimer".to_owned(),
+                    resource: format!("timer/{}", Id(id)),
+                    task: row.task,
+                    ..DecisionRow::default()
+                });
             }
             Err(Refusal::Rejected(_)) => return postpone(txn, ns, id, row),
             Err(Refusal::Fatal(fatal)) => return Err(fatal),

@@ -1,8 +1,8 @@
 //! The cluster's machine version: it rises by a command, once every voter supports it.
 
-use tarn_proto::v1::{EventKind, RaiseVersion, Rejection, VersionRaised, command};
+use tarn_proto::v1::{Command, EventKind, RaiseVersion, Rejection, VersionRaised, command};
 
-use super::access;
+use super::{access, audit};
 use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
@@ -11,8 +11,9 @@ use crate::txn::Txn;
 pub const ACCESS: u32 = 2;
 
 /// Refuses a command that a node of the cluster may not know yet.
-pub fn require(txn: &Txn<'_>, body: &command::Body) -> Result<(), Rejection> {
-    let (needed, found) = (since(body), txn.meta.version);
+pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
+    let gate = if command.gate.is_some() { audit::SINCE } else { 1 };
+    let (needed, found) = (command.body.as_ref().map_or(1, since).max(gate), txn.meta.version);
     if needed <= found {
         return Ok(());
     }
@@ -32,7 +33,19 @@ fn since(body: &command::Body) -> u32 {
         | C::DeleteBinding(_)
         | C::PutToken(_)
         | C::RevokeToken(_)
-        | C::RevokeCertificate(_) => ACCESS,
+        | C::RevokeCertificate(_)
+        | C::PutBundle(_)
+        | C::ActivateBundle(_)
+        | C::RollbackBundle(_)
+        | C::DeactivateBundle(_)
+        | C::DeleteBundle(_)
+        | C::PutPolicyHandler(_)
+        | C::DeletePolicyHandler(_)
+        | C::PutPolicySettings(_)
+        | C::RecordViolations(_)
+        | C::AcknowledgeEscalations(_)
+        | C::RecordDecisions(_)
+        | C::PutAuditSettings(_) => 2,
         _ => 1,
     }
 }

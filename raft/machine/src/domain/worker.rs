@@ -4,7 +4,7 @@
 //! for its leases or report in its name. Two may besides: the root principal, and nodes, which give back what a worker that vanished was sent.
 
 use tarn_proto::v1::{
-    DrainWorkerRequest, DrainWorkerResponse, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse,
+    DecisionKind, DrainWorkerRequest, DrainWorkerResponse, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse,
     RegisterWorkerRequest, RegisterWorkerResponse, Rejection, TaskState, WorkerState,
 };
 
@@ -15,7 +15,7 @@ use crate::index::Wake;
 use crate::keys::Key;
 use crate::limits;
 use crate::reject;
-use crate::rows::WorkerRow;
+use crate::rows::{DecisionRow, WorkerRow};
 use crate::task::spec::or_default;
 use crate::task::{Task, end, error};
 use crate::txn::Txn;
@@ -96,6 +96,13 @@ pub fn expire(txn: &mut Txn<'_>, id: u64) -> Result<(), Fatal> {
     txn.ix.wakes.remove(&(row.expires_at_ms, Wake::Worker { id }));
     txn.rows.delete(Key::Worker { id });
     tell(txn, EventKind::WorkerGone, id, &row.name);
+    txn.decide(DecisionRow {
+        kind: DecisionKind::Worker.into(),
+        worker: id,
+        reason: "WORKER_EXPIRED".to_owned(),
+        detail: row.name.clone(),
+        ..DecisionRow::default()
+    });
     let held = txn.ix.held.get(&id).cloned().unwrap_or_default();
     for (ns, task) in held {
         let mut task = Task::indexed(txn, ns, task, TaskState::Running)?;

@@ -88,6 +88,11 @@ impl Pick {
         Some((*ns, rank.id))
     }
 
+    /// How many namespaces have a task for this worker.
+    pub fn namespaces(&self) -> usize {
+        self.order.len()
+    }
+
     /// Goes on after the task that [`Pick::peek`] gave has left the ready list.
     pub fn advance(&mut self, indices: &Indices) {
         let Some((_, ns)) = self.order.pop_first() else { return };

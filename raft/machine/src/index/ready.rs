@@ -55,6 +55,19 @@ impl Group {
         heads.min()
     }
 
+    /// Ready tasks that are leased before one of this rank.
+    pub fn before(&self, rank: Rank, now: u64) -> impl Iterator<Item = Rank> {
+        self.levels.iter().zip(1..).flat_map(move |(level, priority)| {
+            let ranks = level.iter().map(move |(eligible_at_ms, id)| Rank {
+                level: effective_level(priority, *eligible_at_ms, now),
+                eligible_at_ms: *eligible_at_ms,
+                id: *id,
+            });
+            // Within a list, ranks only grow: the oldest has aged the most.
+            ranks.take_while(move |other| *other < rank)
+        })
+    }
+
     /// Since when the oldest ready task is ready.
     pub fn oldest_ms(&self) -> Option<u64> {
         self.levels

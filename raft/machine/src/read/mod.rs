@@ -1,13 +1,19 @@
 //! Reads: what the API answers from this node's state. Each reflects everything up to [`Machine::applied_index`], and nothing after.
 
 mod access;
+mod audit;
+mod chain;
 mod events;
 mod lists;
+mod policy;
+mod story;
 mod tasks;
 
 use tarn_proto::v1::{Rejection, WorkerCapabilities};
 
+pub use chain::ChainWalk;
 pub use events::Compacted;
+pub use policy::Escalations;
 
 use crate::Machine;
 use crate::domain::{parse_id, worker};

@@ -1,7 +1,7 @@
 //! How tasks end, and how attempts end without success.
 
 use bytes::Bytes;
-use tarn_proto::v1::{EventKind, TaskError, TaskState};
+use tarn_proto::v1::{DecisionKind, EventKind, TaskError, TaskState};
 
 use super::{Task, backoff, error};
 use crate::domain::queue::dependency;
@@ -63,6 +63,7 @@ pub fn fail_attempt(txn: &mut Txn<'_>, task: &mut Task, ending: Ending, last: bo
             TaskState::Delayed
         };
         task.event(txn, EventKind::TaskRetried, ending.reason())?;
+        task.decide(txn, DecisionKind::Retried, ending.reason(), delay)?;
         close_attempt(task, txn.now, ending, state);
         task.row.eligible_at_ms = txn.now + delay;
         task.row.set_state(state);
@@ -84,12 +85,15 @@ fn close_attempt(task: &mut Task, now: u64, ending: Ending, became: TaskState) {
 
 fn end(txn: &mut Txn<'_>, task: &mut Task, state: TaskState, ending: Ending) -> Result<(), Fatal> {
     let (ns, id, now) = (task.ns, task.id, txn.now);
-    let kind = match state {
-        TaskState::Succeeded => EventKind::TaskSucceeded,
-        TaskState::Dead => EventKind::TaskDead,
-        _ => EventKind::TaskCancelled,
+    let (kind, decision) = match state {
+        TaskState::Succeeded => (EventKind::TaskSucceeded, None),
+        TaskState::Dead => (EventKind::TaskDead, Some(DecisionKind::Dead)),
+        _ => (EventKind::TaskCancelled, Some(DecisionKind::Cancelled)),
     };
     task.event(txn, kind, ending.reason())?;
+    if let Some(decision) = decision {
+        task.decide(txn, decision, ending.reason(), 0)?;
+    }
     task.row.error = ending.error.clone();
     task.row.ended_at_ms = now;
     close_attempt(task, now, ending, state);

@@ -79,6 +79,7 @@ fn a_field_from_the_future_stops_the_machine_wherever_it_stands() {
         for body in every_body(&worker, &task) {
             let bytes = Command {
                 principal: "p".to_owned(),
+                gate: None,
                 body: Some(body.clone()),
             }
             .encode_to_vec();

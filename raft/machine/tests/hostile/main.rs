@@ -8,6 +8,7 @@ mod damaged;
 #[path = "../model/dice.rs"]
 mod dice;
 mod filled;
+mod policies;
 mod target;
 mod valid;
 
@@ -91,6 +92,7 @@ fn what_is_too_large_is_refused_by_its_size_alone() {
             now_ms: 1_000,
             commands: vec![Command {
                 principal: huge(),
+                gate: None,
                 body: Some(body),
             }],
         };

@@ -58,6 +58,7 @@ impl Target {
     pub fn tell(&mut self, body: command::Body) -> outcome::Body {
         let command = Command {
             principal: "tester".to_owned(),
+            gate: None,
             body: Some(body),
         };
         let entry = Entry {

@@ -60,7 +60,7 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
         message: "no".to_owned(),
     });
     let hash = bytes::Bytes::from_static(&[7; 32]);
-    vec![
+    let mut bodies = vec![
         B::Enqueue(EnqueueRequest {
             request_id: "r".to_owned(),
             namespace: ns(),
@@ -214,7 +214,55 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
             expires_at_ms: 1 << 40,
             ..Default::default()
         }),
-    ]
+        B::RecordDecisions(RecordDecisions {
+            refusals: vec![refusal(task)],
+            dropped: 7,
+            ..Default::default()
+        }),
+        B::PutAuditSettings(PutAuditSettingsRequest {
+            settings: Some(AuditSettings {
+                retention_ms: 7_200_000,
+                records_max: 2_000,
+                bytes_max: 2 << 20,
+            }),
+            ..Default::default()
+        }),
+    ];
+    bodies.extend(crate::policies::bodies());
+    bodies
+}
+
+/// What a gate says about a command.
+pub fn gate() -> GateFacts {
+    GateFacts {
+        trace: "5f".to_owned(),
+        method: "certificate".to_owned(),
+        node: 2,
+        environment: "prod".to_owned(),
+        policies: vec![PolicyVersion {
+            name: "limits".to_owned(),
+            version: "1.2.3".to_owned(),
+        }],
+        rule: "data.tarn.deny".to_owned(),
+        input_digest: vec![7; 32].into(),
+        facts: r#"{"verb":"submit"}"#.into(),
+        warnings: vec!["a large payload".to_owned()],
+    }
+}
+
+fn refusal(task: &str) -> Decision {
+    Decision {
+        kind: DecisionKind::Refused.into(),
+        principal: "user/eve".to_owned(),
+        action: "CancelTask".to_owned(),
+        namespace: "default".to_owned(),
+        task_id: task.to_owned(),
+        reason: "PERMISSION_DENIED".to_owned(),
+        step: "role".to_owned(),
+        gate: Some(gate()),
+        count: 3,
+        ..Decision::default()
+    }
 }
 
 fn rules() -> Vec<Rule> {
@@ -263,7 +311,8 @@ pub fn populated() -> (Target, String, String) {
 
 pub fn entry(bodies: &[command::Body]) -> Vec<u8> {
     let command = |body: &command::Body| Command {
-        principal: "p".to_owned(),
+        principal: "node/1".to_owned(),
+        gate: Some(gate()),
         body: Some(body.clone()),
     };
     Entry {
@@ -282,6 +331,6 @@ pub fn commands() -> Vec<FieldDescriptor> {
         .expect("the contract has commands");
     command
         .fields()
-        .filter(|field| matches!(field.kind(), Kind::Message(_)))
+        .filter(|field| field.containing_oneof().is_some() && matches!(field.kind(), Kind::Message(_)))
         .collect()
 }

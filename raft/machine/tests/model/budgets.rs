@@ -15,6 +15,7 @@ fn entry(now_ms: u64, bodies: Vec<command::Body>) -> Step {
     let line = |body| Line {
         command: Command {
             principal: String::new(),
+            gate: None,
             body: Some(body),
         },
         refused_as: None,

@@ -5,6 +5,7 @@
 //! be run and shortened without the generator.
 
 mod access;
+mod audit;
 mod tasks;
 mod words;
 
@@ -61,7 +62,7 @@ impl Theme {
         Theme {
             name: "attempts that fail",
             weights: [
-                2, 1, 8, 0, 28, 5, 6, 30, 5, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                2, 1, 8, 0, 30, 4, 4, 36, 4, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
             ],
             depends: 5,
             still: 20,
@@ -191,11 +192,17 @@ impl Generator {
                 refused_as: None,
             };
         }
-        let kind = self.dice.weighted(&self.theme.weights);
-        let body = self.body(kind, model);
-        let mut command = Command {
-            principal: self.principal(model, &body),
-            body: Some(body),
+        let mut command = match self.dice.chance(2) {
+            true => self.audit(model),
+            false => {
+                let kind = self.dice.weighted(&self.theme.weights);
+                let body = self.body(kind, model);
+                Command {
+                    principal: self.principal(model, &body),
+                    gate: self.gate(model),
+                    body: Some(body),
+                }
+            }
         };
         if self.dice.chance(4) {
             let refused_as = spoil(&mut self.dice, &mut command);
@@ -416,6 +423,7 @@ fn raise(version: u32) -> Step {
     let command = Command {
         principal: "user/admin".to_owned(),
         body: Some(command::Body::RaiseVersion(RaiseVersion { version })),
+        ..Command::default()
     };
     Step::Entry {
         now_ms: 1_000_000,

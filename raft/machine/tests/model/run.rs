@@ -13,6 +13,7 @@ use tarn_proto::v1::{Entry, EventKind, command, outcome};
 use tarn_storage::{Batch, Engine, Keyspace, MemoryEngine};
 
 use crate::compare;
+use crate::decisions;
 use crate::generate::Step;
 use crate::history::History;
 use crate::invariants;
@@ -181,6 +182,9 @@ impl Run {
         }
         invariants::replicas_agree("the twin", &self.machine, &self.twin)?;
         self.history.entry(index, lines, &applied)?;
+        for told in decisions::of_entry_tell_what_happened(&self.engine, &self.machine, &self.model, lines, &applied)? {
+            self.seen.note(told);
+        }
         invariants::nobody_who_waited_long_is_passed_over(&self.model, &applied)?;
         invariants::events_can_be_read_again(&self.machine, index, &applied.events)?;
         for event in &applied.events {
@@ -219,6 +223,7 @@ impl Run {
     fn whole(&mut self) -> Result<(), String> {
         invariants::indices_are_what_the_rows_say(&self.machine)?;
         invariants::rows_belong_together(&self.engine)?;
+        decisions::chain_is_whole(&self.engine, &self.machine)?;
         if self
             .model
             .tasks

@@ -142,14 +142,18 @@ fn command(pool: &DescriptorPool, line: &Line) -> String {
     let bytes = line.command.encode_to_vec();
     let message = DynamicMessage::decode(descriptor, bytes.as_slice()).expect("a command can be decoded");
     let body = message.fields().find_map(|(field, value)| match value {
-        Value::Message(body) => Some(format!("{} {}", field.name(), fields(body))),
+        Value::Message(body) if field.name() != "gate" => Some(format!("{} {}", field.name(), fields(body))),
         _ => None,
     });
+    let gate = message
+        .get_field_by_name("gate")
+        .filter(|_| line.command.gate.is_some());
+    let gate = gate.map_or_else(String::new, |gate| format!(" {}", one("gate", &gate)));
     let spoilt = line
         .refused_as
         .map_or_else(String::new, |reason| format!(" (spoilt: {reason})"));
     format!(
-        "{} by={}{spoilt}",
+        "{}{gate} by={}{spoilt}",
         body.unwrap_or_default().trim_end(),
         line.command.principal
     )

@@ -29,6 +29,22 @@ pub fn spoil(dice: &mut Dice, command: &mut Command) -> &'static str {
             command.body = None;
             return "NO_COMMAND";
         }
+        2 => {
+            let facts = Bytes::from(vec![b'x'; limits::FACTS_BYTES_MAX + 1]);
+            command.gate = Some(GateFacts {
+                facts,
+                ..GateFacts::default()
+            });
+            return "FACTS_TOO_LARGE";
+        }
+        3 => {
+            let rule = "x".repeat(limits::GATE_BYTES_MAX);
+            command.gate = Some(GateFacts {
+                rule,
+                ..GateFacts::default()
+            });
+            return "GATE_TOO_LARGE";
+        }
         1 => {
             command.principal = "p".repeat(limits::PRINCIPAL_BYTES_MAX + 1);
             return "PRINCIPAL_TOO_LONG";
@@ -202,6 +218,28 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
             "REASON_TOO_LONG": r.reason = long(limits::REVOCATION_REASON_BYTES_MAX),
             "OUT_OF_RANGE": r.expires_at_ms = limits::TIME_MS_MAX + 1,
         ),
+        B::RecordDecisions(r) => one_of!(dice,
+            "NO_REFUSALS": (r.refusals, r.dropped) = (Vec::new(), 0),
+            "TOO_MANY_REFUSALS": r.refusals = vec![Decision::default(); limits::REFUSALS_MAX + 1],
+            "TEXT_TOO_LONG": r.refusals.push(Decision { resource: long(limits::RECORD_TEXT_BYTES_MAX), ..Decision::default() }),
+            "FACTS_TOO_LARGE": r.refusals.push(Decision { gate: Some(GateFacts { facts: long(limits::FACTS_BYTES_MAX).into(), ..GateFacts::default() }), ..Decision::default() }),
+        ),
+        B::PutAuditSettings(r) => one_of!(dice,
+            "NO_SETTINGS": r.settings = None,
+            "OUT_OF_RANGE": r.settings = Some(AuditSettings { retention_ms: limits::AUDIT_RETENTION_MS.0 - 1, ..AuditSettings::default() }),
+            "OUT_OF_RANGE": r.settings = Some(AuditSettings { records_max: limits::AUDIT_RECORDS.1 + 1, ..AuditSettings::default() }),
+            "OUT_OF_RANGE": r.settings = Some(AuditSettings { bytes_max: 1, ..AuditSettings::default() }),
+        ),
+        B::PutBundle(_)
+        | B::ActivateBundle(_)
+        | B::RollbackBundle(_)
+        | B::DeactivateBundle(_)
+        | B::DeleteBundle(_)
+        | B::PutPolicyHandler(_)
+        | B::DeletePolicyHandler(_)
+        | B::PutPolicySettings(_)
+        | B::RecordViolations(_)
+        | B::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
     }
 }
 

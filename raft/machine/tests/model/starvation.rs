@@ -33,6 +33,7 @@ impl Flood {
             .into_iter()
             .map(|body| Command {
                 principal: String::new(),
+                gate: None,
                 body: Some(body),
             })
             .collect();

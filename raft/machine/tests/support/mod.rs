@@ -105,6 +105,7 @@ impl Rig {
 pub fn command<R: CommandBody>(request: R) -> Command {
     Command {
         principal: "tester".to_owned(),
+        gate: None,
         body: Some(request.into_body()),
     }
 }

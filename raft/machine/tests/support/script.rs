@@ -163,6 +163,12 @@ impl Runner {
             return Err(format!("{verb} is no command"));
         };
         let mut message = DynamicMessage::new(command.clone());
+        if let Some(place) = outermost(&words, "gate{") {
+            let mut rest: Vec<String> = words.split_off(place).into_iter().skip(1).rev().collect();
+            let gate = self.fields(&self.descriptor("GateFacts")?, &mut rest)?;
+            message.set_field_by_name("gate", Value::Message(gate));
+            words.extend(rest.into_iter().rev());
+        }
         let mut principal = "tester".to_owned();
         words.retain(|word| match word.strip_prefix("by=") {
             Some(who) => {
@@ -209,6 +215,13 @@ impl Runner {
             "list_bindings" => ask!(list_bindings),
             "list_tokens" => ask!(list_tokens),
             "list_revocations" => ask!(list_revocations),
+            "list_bundles" => ask!(list_bundles),
+            "get_bundle" => ask!(get_bundle),
+            "list_violations" => ask!(list_violations),
+            "list_policy_handlers" => ask!(list_policy_handlers),
+            "get_policy_settings" => ask!(get_policy_settings),
+            "list_decisions" => ask!(list_decisions),
+            "get_audit_settings" => ask!(get_audit_settings),
             _ => return Err(format!("there is no read {verb}")),
         };
         let answer = match answer {
@@ -236,7 +249,7 @@ impl Runner {
         if !words.is_empty() {
             return Err(format!("too many closing braces before {words:?}"));
         }
-        let all = descriptor.name().starts_with("ListQueues");
+        let all = ["ListQueuesRequest", "ListDecisionsRequest", "ListViolationsRequest"].contains(&descriptor.name());
         if descriptor.get_field_by_name("namespace").is_some() && !message.has_field_by_name("namespace") && !all {
             message.set_field_by_name("namespace", Value::String("default".to_owned()));
         }
@@ -454,6 +467,16 @@ fn words(text: &str) -> Text<Vec<String>> {
         words.push(word);
     }
     Ok(words)
+}
+
+/// Where a word stands outside of all braces.
+fn outermost(words: &[String], wanted: &str) -> Option<usize> {
+    let mut depth = 0;
+    words.iter().position(|word| {
+        let here = depth == 0 && word == wanted;
+        depth += i32::from(word.ends_with('{')) - i32::from(word == "}");
+        here
+    })
 }
 
 /// `x*5` stands for `xxxxx`, so that scripts can say what is too long.

@@ -111,6 +111,7 @@ impl Session {
         let repeatable = !body.request_id().is_empty();
         let command = Command {
             principal: PRINCIPAL.into(),
+            gate: None,
             body: Some(body),
         };
         self.trace.note(format!(

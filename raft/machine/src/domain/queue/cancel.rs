@@ -19,6 +19,7 @@ pub fn cancel_task(txn: &mut Txn<'_>, request: CancelTaskRequest) -> Result<Canc
         TaskState::Running if !request.force => {
             if !task.row.cancel_requested {
                 task.row.cancel_requested = true;
+                task.decided(txn);
                 task.save(txn)?;
                 task.event(txn, EventKind::TaskCancelRequested, "")?;
             }

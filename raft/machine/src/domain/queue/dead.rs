@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use tarn_proto::v1::{
-    EventKind, PurgeQueueRequest, PurgeQueueResponse, RequeueDeadRequest, RequeueDeadResponse, TaskState,
+    DecisionKind, EventKind, PurgeQueueRequest, PurgeQueueResponse, RequeueDeadRequest, RequeueDeadResponse, TaskState,
 };
 
 use super::admit::past_deadline;
@@ -90,6 +90,7 @@ fn requeue(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
         true => task.row.set_state(TaskState::Blocked),
         false => task.release(txn.now),
     }
+    task.decide(txn, DecisionKind::Requeued, "", 0)?;
     task.save(txn)?;
     task.event(txn, EventKind::TaskRequeued, "")?;
     if failed {

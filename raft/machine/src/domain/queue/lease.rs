@@ -2,20 +2,20 @@
 
 use tarn_invariants::{debug_holds, tasks};
 use tarn_proto::v1::{
-    EventKind, HeartbeatTasksRequest, HeartbeatTasksResponse, LeaseReport, LeaseStatus, LeaseTasksRequest,
-    LeaseTasksResponse, LeasedTask, TaskState,
+    DecisionKind, EventKind, HeartbeatTasksRequest, HeartbeatTasksResponse, LeaseReport, LeaseStatus,
+    LeaseTasksRequest, LeaseTasksResponse, LeasedTask, Scores, TaskState,
 };
 
 use super::admit::past_deadline;
-use crate::domain::parse_id;
 use crate::domain::worker::require_maker;
+use crate::domain::{audit, parse_id};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
-use crate::index::Pick;
+use crate::index::{Pick, effective_level};
 use crate::keys::Key;
 use crate::limits;
 use crate::reject;
-use crate::rows::{AttemptRow, LeaseRef, PassRow};
+use crate::rows::{AttemptRow, DecisionRow, LeaseRef, PassRow};
 use crate::task::spec::or_default;
 use crate::task::{Task, end, error, specification};
 use crate::txn::Txn;
@@ -59,7 +59,9 @@ pub fn lease_tasks(
             if bytes > limits::LEASE_BYTES_MAX && !tasks.is_empty() {
                 break;
             }
+            let waited_ms = txn.now.saturating_sub(task.row.eligible_at_ms);
             begin_attempt(txn, &mut task, worker, expires)?;
+            record(txn, &task, waited_ms, pick.namespaces())?;
             charge(txn, ns)?;
             tasks.push(leased(txn, &task)?);
         }
@@ -99,6 +101,33 @@ fn begin_attempt(txn: &mut Txn<'_>, task: &mut Task, worker: u64, expires: u64) 
     });
     task.save(txn)?;
     task.event(txn, EventKind::TaskLeased, "")
+}
+
+/// Records why this task was the next for its worker. The attempt's token says where.
+fn record(txn: &mut Txn<'_>, task: &Task, waited_ms: u64, namespaces: usize) -> Result<(), Fatal> {
+    if txn.meta.version < audit::SINCE {
+        return Ok(());
+    }
+    let namespace = txn.ix.namespace(task.ns)?;
+    let scores = Scores {
+        priority: task.row.priority,
+        level: effective_level(task.row.priority, txn.now - waited_ms, txn.now),
+        waited_ms,
+        pass: namespace.pass,
+        weight: namespace.weight,
+        namespaces: namespaces as u32,
+    };
+    let record = DecisionRow {
+        kind: DecisionKind::Leased.into(),
+        namespace: namespace.name.to_string(),
+        task: task.id,
+        worker: task.row.worker,
+        attempt: task.row.attempts_begun,
+        scores: Some(scores),
+        ..DecisionRow::default()
+    };
+    txn.decide(record);
+    Ok(())
 }
 
 /// A namespace was served: it moves back by its stride.

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use prost::Message;
 use tarn_invariants::{debug_holds, tasks};
 use tarn_proto::v1::{
-    CompleteTaskRequest, CompleteTaskResponse, EventKind, FailTaskRequest, FailTaskResponse, FailureKind, TaskState,
+    CompleteTaskRequest, CompleteTaskResponse, DecisionKind, EventKind, FailTaskRequest, FailTaskResponse, FailureKind,
+    TaskState,
 };
 
 use super::lease::holds;
@@ -114,6 +115,7 @@ pub fn fail_task(txn: &mut Txn<'_>, principal: &str, request: FailTaskRequest) -
 /// The attempt never began: the task is where it was before, and its turn is as early.
 fn give_back(txn: &mut Txn<'_>, task: &mut Task) -> Result<TaskState, Fatal> {
     task.event(txn, EventKind::TaskReturned, "")?;
+    task.decide(txn, DecisionKind::Returned, "", 0)?;
     task.row.returned_token = task.stop_running();
     task.row.attempts.pop();
     task.row.attempts_begun -= 1;

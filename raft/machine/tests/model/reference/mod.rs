@@ -20,7 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    Command, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse, Revocation, Rule, command, outcome,
+    AuditSettings, Command, DecisionsRecorded, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse,
+    PutAuditSettingsRequest, PutAuditSettingsResponse, Revocation, Rule, command, outcome,
 };
 
 pub use access::ApiToken;
@@ -230,7 +231,8 @@ impl Model {
             return Err(reason);
         }
         let body = line.command.body.clone().ok_or("NO_COMMAND")?;
-        if since(&body) > self.version && !self.has(Flaw::VersionIgnored) {
+        let gate = if line.command.gate.is_some() { 2 } else { 1 };
+        if since(&body).max(gate) > self.version && !self.has(Flaw::VersionIgnored) {
             return Err("CLUSTER_VERSION_TOO_LOW");
         }
         let key = (line.command.principal.clone(), body.request_id().to_owned());
@@ -306,6 +308,19 @@ impl Model {
             C::PutToken(r) => O::PutToken(self.put_token(principal, r)?),
             C::RevokeToken(r) => O::RevokeToken(self.revoke_token(r)?),
             C::RevokeCertificate(r) => O::RevokeCertificate(self.revoke_certificate(principal, r)),
+            C::RecordDecisions(_) if !principal.starts_with("node/") => return Err("NODES_ONLY"),
+            C::RecordDecisions(_) => O::RecordDecisions(DecisionsRecorded {}),
+            C::PutAuditSettings(r) => O::PutAuditSettings(audit_settings(r)),
+            C::PutBundle(_)
+            | C::ActivateBundle(_)
+            | C::RollbackBundle(_)
+            | C::DeactivateBundle(_)
+            | C::DeleteBundle(_)
+            | C::PutPolicyHandler(_)
+            | C::DeletePolicyHandler(_)
+            | C::PutPolicySettings(_)
+            | C::RecordViolations(_)
+            | C::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
         })
     }
 
@@ -341,7 +356,22 @@ fn since(body: &command::Body) -> u32 {
     match body {
         C::PutRole(_) | C::DeleteRole(_) | C::PutBinding(_) | C::DeleteBinding(_) => 2,
         C::PutToken(_) | C::RevokeToken(_) | C::RevokeCertificate(_) => 2,
+        C::RecordDecisions(_) | C::PutAuditSettings(_) => 2,
         _ => 1,
+    }
+}
+
+/// How long decisions are kept from here on. They answer no other question that the model knows.
+fn audit_settings(request: PutAuditSettingsRequest) -> PutAuditSettingsResponse {
+    let asked = request.settings.unwrap_or_default();
+    let or = |value, default| if value == 0 { default } else { value };
+    let settings = AuditSettings {
+        retention_ms: or(asked.retention_ms, 30 * 24 * 3_600_000),
+        records_max: or(asked.records_max, 10_000_000),
+        bytes_max: or(asked.bytes_max, 4 << 30),
+    };
+    PutAuditSettingsResponse {
+        settings: Some(settings),
     }
 }
 
