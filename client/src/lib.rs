@@ -31,6 +31,7 @@
 //!
 //! Invariants: no server code lives here; every wait has a bound, and every queue in memory has one too, as a named constant.
 
+mod access;
 mod artifact;
 mod batch;
 mod client;

@@ -7,6 +7,7 @@
 
 mod addresses;
 mod dev;
+mod founding;
 mod keys;
 mod parts;
 mod revocations;

@@ -14,7 +14,7 @@ use crate::identity::{
 const HTTPS_PORT: u16 = 7611;
 
 /// The user's name.
-const USER: &str = "dev";
+const USER: &str = "admin";
 
 /// Why a folder cannot be made ready.
 #[derive(Debug, thiserror::Error)]

@@ -12,6 +12,7 @@ use tarn_raft::{BootstrapError, Consensus, Instant, Limits, Options, Timings};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
+use super::founding::found_version;
 use super::keys::watch_key_files;
 use super::revocations::{tell, watch_revocations};
 use super::web::{bind_web, key_exchange, web_renewal};
@@ -20,7 +21,7 @@ use crate::api::{self, Api, ClusterApi, Doorkeeper, Faces, JoinApi, Services, Ta
 use crate::artifacts::{ArtifactApi, Artifacts};
 use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
-use crate::gate::{Caller, Gate};
+use crate::gate::{Caller, Gate, Snapshot};
 use crate::host::{Host, HostOptions};
 use crate::identity::bearer::Authenticator;
 use crate::identity::web::{Web, WebAuthority, WebCertificate, WebStore, web_config};
@@ -98,7 +99,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let tasks = TaskTracker::new();
     let refusals = Arc::new(Refusals::new());
     let counted = metrics.clone();
-    let gate = Gate::new(move |step, reason| {
+    tokio::spawn(found_version(consensus.clone(), stops.leaving.clone()));
+    let gate = Gate::new(authenticator.clone(), move |step, reason| {
         counted
             .gate_refusals
             .get_or_create(&Refused {
@@ -452,6 +454,13 @@ fn readiness(consensus: &Consensus, stops: &Stops) -> Readiness {
     readiness.add("leader", move || match leadership.borrow().leader.is_some() {
         true => Ok(()),
         false => Err("no leader is known: a majority of the voters must be up".into()),
+    });
+    let founded = consensus.applied();
+    readiness.add("founded", move || {
+        match Snapshot::is_before_roles(founded.borrow().version, founded.borrow().now_ms) {
+            false => Ok(()),
+            true => Err("the cluster's first leader has not made its version known yet".into()),
+        }
     });
     let consensus = consensus.clone();
     readiness.add("caught-up", move || match consensus.status() {

@@ -76,7 +76,7 @@ pub async fn cluster(size: u64) -> Vec<Node> {
 /// The same, of an authority that the test has.
 pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node> {
     logs();
-    let user = issue(authority, PrincipalKind::User { name: "ada".into() });
+    let user = issue(authority, PrincipalKind::User { name: "admin".into() });
     let mut started = Vec::new();
     for id in 1..=size {
         let dir = tempfile::tempdir().unwrap();
@@ -129,6 +129,14 @@ impl Node {
     pub async fn dial_as(&self, kind: PrincipalKind) -> Channel {
         let authority = CertificateAuthority::load(&self.dir.path().join("ca")).unwrap();
         dial(&self.running, &issue(&authority, kind)).await
+    }
+
+    /// The same, with the serial number of the certificate.
+    pub async fn dial_with_serial(&self, kind: PrincipalKind) -> (Channel, String) {
+        let authority = CertificateAuthority::load(&self.dir.path().join("ca")).unwrap();
+        let credentials = issue(&authority, kind);
+        let serial = credentials.info().serial.clone();
+        (dial(&self.running, &credentials).await, serial)
     }
 
     pub fn tasks(&self) -> TaskServiceClient<Channel> {

@@ -46,19 +46,8 @@ async fn a_token_submits_a_task_and_reads_its_result() {
     let id = submit(channel.clone()).await.unwrap();
 
     let worker = node.register().await;
-    let leased = node
-        .workers()
-        .lease_tasks(v1::LeaseTasksRequest {
-            worker_id: worker,
-            queues: vec!["mail".into()],
-            max_tasks: 1,
-            wait_ms: 20_000,
-            ..v1::LeaseTasksRequest::default()
-        })
-        .await
-        .unwrap()
-        .into_inner();
-    node.complete(&leased.tasks[0], b"world").await;
+    let leased = node.lease(&worker, 1).await;
+    node.complete(&leased[0], b"world").await;
     let request = v1::GetTaskRequest {
         task_id: id,
         wait_ms: 20_000,
@@ -67,7 +56,7 @@ async fn a_token_submits_a_task_and_reads_its_result() {
     let task = TaskServiceClient::new(channel.clone()).get_task(request).await.unwrap();
     assert_eq!(task.into_inner().task.unwrap().result.as_ref(), b"world");
 
-    // A large answer and a second request on the same connection.
+    // A second request on the same connection.
     assert!(submit(channel).await.is_ok());
     node.running.shutdown().await;
 }
