@@ -26,7 +26,7 @@ impl NamespaceService for Api {
         &self,
         request: Request<v1::GetNamespaceRequest>,
     ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
-        self.read(request, |machine, question| machine.get_namespace(&question))
+        self.read(request, |machine, question| machine.get_namespace(question))
             .await
     }
 
@@ -34,7 +34,7 @@ impl NamespaceService for Api {
         &self,
         request: Request<v1::ListNamespacesRequest>,
     ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
-        self.read(request, |machine, question| machine.list_namespaces(&question))
+        self.read(request, |machine, question| machine.list_namespaces(question))
             .await
     }
 

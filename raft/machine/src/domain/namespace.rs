@@ -101,6 +101,7 @@ pub fn update_namespace(
 pub fn save(txn: &mut Txn<'_>, ns: u64) -> Result<(), Fatal> {
     let namespace = txn.ix.namespace(ns)?;
     txn.rows.put(Key::Namespace { name: &namespace.name }, &namespace.row);
+    txn.ix.tell_tenant(ns);
     Ok(())
 }
 

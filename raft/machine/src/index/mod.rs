@@ -37,6 +37,8 @@ pub const STRIDE: u64 = 1 << 20;
 pub struct Indices {
     pub(crate) namespaces: BTreeMap<u64, NamespaceIndex>,
     pub(crate) namespace_ids: BTreeMap<Arc<str>, u64>,
+    /// What the gate needs to know of each namespace. Shared with it, and therefore copied where it changes while somebody holds it.
+    pub(crate) tenants: Arc<Tenants>,
     /// Namespaces that take nothing new and go when they can.
     pub(crate) draining: BTreeSet<u64>,
     pub(crate) workers: BTreeMap<u64, WorkerRow>,
@@ -60,6 +62,18 @@ pub struct Indices {
     /// Where the chain of decisions begins and ends, and how much of it is kept.
     pub(crate) chain: ChainRow,
     pub(crate) audit_settings: AuditSettings,
+}
+
+/// What the gate needs to know of every namespace, by name.
+pub type Tenants = BTreeMap<Arc<str>, Tenant>;
+
+/// What the gate needs to know of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Which policies judge what is asked of it.
+    pub environment: Arc<str>,
+    /// Requests that name it, in the whole cluster. 0: no limit.
+    pub requests_per_minute: u64,
 }
 
 /// The earliest time at which a row of each kind that only the disk lists can be removed.
@@ -253,6 +267,20 @@ impl Indices {
             self.draining.insert(ns);
         }
         self.namespaces.insert(ns, index);
+        self.tell_tenant(ns);
+    }
+
+    /// Notes what the gate is to know of a namespace.
+    pub fn tell_tenant(&mut self, ns: u64) {
+        if let Some(index) = self.namespaces.get(&ns) {
+            let tenant = Tenant {
+                environment: index.row.environment_name().into(),
+                requests_per_minute: index.row.requests_per_minute,
+            };
+            if self.tenants.get(&index.name) != Some(&tenant) {
+                Arc::make_mut(&mut self.tenants).insert(index.name.clone(), tenant);
+            }
+        }
     }
 
     /// Takes a namespace out, with its queues.
@@ -260,6 +288,7 @@ impl Indices {
         if let Some(index) = self.namespaces.remove(&ns) {
             self.namespace_ids.remove(&index.name);
             self.draining.remove(&ns);
+            Arc::make_mut(&mut self.tenants).remove(&index.name);
             for (id, queue) in &index.queues {
                 self.wakes.remove(&queue_wake(ns, *id, queue.used_at_ms));
             }

@@ -15,7 +15,6 @@ use tarn_proto::v1::{Rejection, WorkerCapabilities};
 pub use chain::ChainWalk;
 pub use events::Compacted;
 pub use policy::Escalations;
-pub use tenancy::Tenant;
 
 use crate::Machine;
 use crate::domain::{parse_id, worker};
@@ -42,6 +41,11 @@ impl Machine {
     /// Whether the worker is registered and not draining. Every other one is refused a lease.
     pub fn may_lease(&self, worker_id: &str) -> bool {
         self.leasing(worker_id).is_some()
+    }
+
+    /// Whether nothing with a time was ever applied: a cluster that has just been founded.
+    pub fn is_fresh(&self) -> bool {
+        self.meta.version == crate::Versions::FIRST && self.meta.now_ms == 0
     }
 
     /// Whether this principal may lease, heartbeat and report as the worker: it registered it, or may do so for anybody. True of a worker that

@@ -8,16 +8,7 @@ use tarn_proto::v1::{GetNamespaceRequest, GetNamespaceResponse, NamespaceUsage, 
 use crate::Machine;
 use crate::domain::namespace;
 use crate::error::Refusal;
-use crate::index::NamespaceIndex;
-
-/// What the gate needs to know of a namespace.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Tenant {
-    /// Which policies judge what is asked of it.
-    pub environment: Arc<str>,
-    /// Requests that name it, in the whole cluster. 0: no limit.
-    pub requests_per_minute: u64,
-}
+use crate::index::{NamespaceIndex, Tenants};
 
 impl Machine {
     /// One namespace, and what it uses.
@@ -36,13 +27,9 @@ impl Machine {
         })
     }
 
-    /// What the gate needs to know of this namespace; `None` if there is none of the name. Cheap: for every request.
-    pub fn tenant(&self, name: &str) -> Option<Tenant> {
-        let index = self.ix.namespaces.get(self.ix.namespace_ids.get(name)?)?;
-        Some(Tenant {
-            environment: index.row.environment_name().into(),
-            requests_per_minute: index.row.requests_per_minute,
-        })
+    /// What the gate needs to know of each namespace, as it is now. Holding it does not hold up anything: what changes is copied.
+    pub fn tenants(&self) -> Arc<Tenants> {
+        self.ix.tenants.clone()
     }
 
     /// What every namespace uses, and its quotas, by name. Cheap: for metrics.

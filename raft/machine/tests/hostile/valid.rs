@@ -176,7 +176,10 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
             environment: Some("dev".to_owned()),
             ..Default::default()
         }),
-        B::RaiseVersion(RaiseVersion { version: 1 }),
+        B::RaiseVersion(RaiseVersion {
+            version: 1,
+            ..Default::default()
+        }),
         B::PutJoinToken(PutJoinToken {
             key_hash: hash.clone(),
             ttl_ms: 5_000,
@@ -292,6 +295,7 @@ fn binding(role: &str) -> Option<Binding> {
 pub fn populated() -> (Target, String, String) {
     let mut target = Target::new();
     target.tell(command::Body::RaiseVersion(RaiseVersion {
+        keep_access: false,
         version: Versions::CURRENT.max,
     }));
     let register = RegisterWorkerRequest {

@@ -315,6 +315,7 @@ impl Generator {
             }),
             18 => B::RaiseVersion(RaiseVersion {
                 version: self.dice.pick(&[1, 2]),
+                keep_access: self.dice.pick(&[true, false]),
             }),
             19 => B::PutJoinToken(PutJoinToken {
                 request_id: self.request_id(),
@@ -420,7 +421,10 @@ impl Generator {
 fn raise(version: u32) -> Step {
     let command = Command {
         principal: "user/admin".to_owned(),
-        body: Some(command::Body::RaiseVersion(RaiseVersion { version })),
+        body: Some(command::Body::RaiseVersion(RaiseVersion {
+            version,
+            keep_access: false,
+        })),
         ..Command::default()
     };
     Step::Entry {

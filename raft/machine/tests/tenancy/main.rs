@@ -15,7 +15,10 @@ use tarn_proto::v1::*;
 /// A cluster of machine version 2.
 fn rig() -> Rig {
     let mut rig = Rig::new();
-    rig.ok(RaiseVersion { version: 2 });
+    rig.ok(RaiseVersion {
+        version: 2,
+        ..Default::default()
+    });
     rig
 }
 

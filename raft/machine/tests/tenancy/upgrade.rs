@@ -78,7 +78,10 @@ fn what_was_there_before_counts_from_its_next_change() {
     rig.ok(fail);
     let done = rig.ok(lease(&worker, 1)).tasks.remove(0);
     rig.ok(complete(&done, 2_000));
-    rig.ok(RaiseVersion { version: 2 });
+    rig.ok(RaiseVersion {
+        version: 2,
+        ..Default::default()
+    });
     rig.restart();
     let limited = UpdateNamespaceRequest {
         name: "default".into(),
