@@ -63,7 +63,7 @@ impl LocalCluster {
             "--ca",
             &text(&ca),
             "--user",
-            "local",
+            "admin",
             "--out",
             &text(&dir.join("user")),
         ])?;
@@ -159,6 +159,7 @@ impl LocalCluster {
             format!("node.data_dir = {:?}", text(&self.data_dir(id))),
             format!("listen.bind = {:?}", node.address),
             format!("listen.ops_bind = {:?}", node.ops_address),
+            "listen.https_bind = \"127.0.0.1:0\"".to_owned(),
         ];
         lines.extend(bootstrap.map(str::to_owned));
         lines.extend(self.settings.iter().cloned());
@@ -307,7 +308,7 @@ impl LocalCluster {
     /// Where the CA certificate, the user's certificate and the user's key are.
     pub fn credential_files(&self) -> [PathBuf; 3] {
         let user = self.dir.join("user");
-        [user.join("ca.pem"), user.join("local.pem"), user.join("local.key")]
+        [user.join("ca.pem"), user.join("admin.pem"), user.join("admin.key")]
     }
 
     /// The nodes' ids, from 1.

@@ -15,7 +15,9 @@ use tarn_raft::{AdminError, Consensus, MemberInfo, Status as ClusterState};
 use tonic::{Code, Request, Response, Status};
 
 use super::call::{Api, Call};
-use crate::gate::{Ask, Reason, Refusal};
+use crate::gate::permission::ALL;
+use crate::gate::{Question, Reason, Refusal, Wish};
+use crate::identity::web::WebStore;
 use crate::peer::VOTERS_MAX;
 
 /// How long members may take to say what they are. A healthy one needs a millisecond; who waits for the answer is a person.
@@ -26,15 +28,17 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct ClusterApi {
     api: Api,
     cluster_id: String,
+    web: WebStore,
 }
 
 impl ClusterApi {
-    /// The service of the cluster with this id.
+    /// The service of the cluster with this id. `web` is where this node keeps the web authority's certificate.
     #[must_use]
-    pub fn new(api: Api, cluster_id: impl Into<String>) -> Self {
+    pub fn new(api: Api, cluster_id: impl Into<String>, web: WebStore) -> Self {
         Self {
             api,
             cluster_id: cluster_id.into(),
+            web,
         }
     }
 
@@ -42,19 +46,15 @@ impl ClusterApi {
         self.api.way.consensus()
     }
 
-    /// Lets the caller in and through the gate.
-    fn enter<T>(&self, request: &Request<T>) -> Result<Call, Status> {
-        let call = self.api.enter(request)?;
-        let ask = Ask {
-            caller: &call.caller,
-            command: None,
+    /// Lets the caller in and through the gate, for a change of the cluster.
+    fn enter_to_update<T>(&self, request: &Request<T>, what: &'static str) -> Result<Call, Status> {
+        let wish = Wish {
+            verb: "update",
+            kind: "cluster",
+            name: what,
+            namespace: Some(ALL),
         };
-        self.api
-            .way
-            .gate()
-            .admit(&ask)
-            .map_err(|refusal| call.status(refusal))?;
-        Ok(call)
+        self.api.enter_for(request, wish)
     }
 
     fn state(&self) -> Result<ClusterState, Refusal> {
@@ -65,7 +65,10 @@ impl ClusterApi {
 
     async fn describe(&self) -> Result<GetClusterResponse, Refusal> {
         let infos = self.consensus().member_infos(ASK_TIMEOUT).await;
-        Ok(description(&self.cluster_id, self.state()?, &infos))
+        Ok(GetClusterResponse {
+            web_ca_certificate: self.web.authority().unwrap_or_default(),
+            ..description(&self.cluster_id, self.state()?, &infos)
+        })
     }
 
     async fn add(&self, request: AddMemberRequest, call: &Call) -> Result<(), Refusal> {
@@ -104,7 +107,7 @@ impl ClusterApi {
 #[tonic::async_trait]
 impl ClusterService for ClusterApi {
     async fn get_cluster(&self, request: Request<GetClusterRequest>) -> Result<Response<GetClusterResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.api.enter_for(&request, request.get_ref().wish())?;
         self.describe()
             .await
             .map(Response::new)
@@ -112,7 +115,7 @@ impl ClusterService for ClusterApi {
     }
 
     async fn add_member(&self, request: Request<AddMemberRequest>) -> Result<Response<AddMemberResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.enter_to_update(&request, "members")?;
         self.add(request.into_inner(), &call)
             .await
             .map_err(|refusal| call.status(refusal))?;
@@ -123,7 +126,7 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<RemoveMemberRequest>,
     ) -> Result<Response<RemoveMemberResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.enter_to_update(&request, "members")?;
         // A leader that is to go hands over first; consensus sees to that.
         let done = self
             .consensus()
@@ -137,7 +140,7 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<TransferLeaderRequest>,
     ) -> Result<Response<TransferLeaderResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.enter_to_update(&request, "leader")?;
         let to = Some(request.into_inner().node_id).filter(|id| *id != 0);
         let done = self.consensus().transfer_leader(to, call.deadline).await;
         let leader_id = done.map_err(|error| call.status(administration_refused(error)))?;
@@ -148,7 +151,7 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<UpgradeClusterRequest>,
     ) -> Result<Response<UpgradeClusterResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.enter_to_update(&request, "version")?;
         let done = self
             .consensus()
             .raise_version(request.into_inner().machine_version, call.deadline)
@@ -161,7 +164,7 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.api.enter(&request)?;
         let CreateJoinTokenRequest {
             request_id,
             ttl_ms,
@@ -210,6 +213,7 @@ fn description(cluster_id: &str, state: ClusterState, infos: &[MemberInfo]) -> G
         digest: data_encoding::HEXLOWER.encode(&state.digest),
         now_ms: state.applied.now_ms,
         members: members.collect(),
+        ..GetClusterResponse::default()
     }
 }
 

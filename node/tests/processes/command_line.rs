@@ -27,7 +27,16 @@ impl Dev {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("dev");
         let process = command(dir.path())
-            .args(["dev", "--bind", "127.0.0.1:0", "--ops-bind", "127.0.0.1:0", "--dir"])
+            .args([
+                "dev",
+                "--bind",
+                "127.0.0.1:0",
+                "--https-bind",
+                "127.0.0.1:0",
+                "--ops-bind",
+                "127.0.0.1:0",
+                "--dir",
+            ])
             .arg(&home)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(dir.path().join("log")).unwrap())
@@ -59,8 +68,8 @@ impl Dev {
         command
             .env("TARN_ADDRESS", &self.address)
             .env("TARN_CACERT", user.join("ca.pem"))
-            .env("TARN_CERT", user.join("dev.pem"))
-            .env("TARN_KEY", user.join("dev.key"));
+            .env("TARN_CERT", user.join("admin.pem"))
+            .env("TARN_KEY", user.join("admin.key"));
         command
     }
 
@@ -139,7 +148,7 @@ fn a_module_runs_and_exit_codes_tell_what_became_of_it() {
 fn a_key_that_others_may_read_is_refused() {
     let dev = Dev::start();
     let wide = dev.dir.path().join("wide.key");
-    std::fs::copy(dev.dir.path().join("dev/user/dev.key"), &wide).unwrap();
+    std::fs::copy(dev.dir.path().join("dev/user/admin.key"), &wide).unwrap();
     std::fs::set_permissions(&wide, PermissionsExt::from_mode(0o644)).unwrap();
     let refused = dev
         .command()

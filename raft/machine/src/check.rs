@@ -3,6 +3,8 @@
 //! The gate calls [`validate`] before a command reaches the log, so that what can never succeed costs nothing; `apply` calls it again,
 //! because it trusts nobody.
 
+mod policy;
+
 use prost::Message;
 use tarn_proto::v1::{
     Binding, Command, Decision, DependencyFailure, FailureKind, GateFacts, Priority, Rejection, RetryPolicy, Rule,
@@ -142,7 +144,7 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         }
         command::Body::PutRole(r) => {
             name("name", &r.name)?;
-            rules("rules", &r.rules)
+            rules("rules", &r.rules, limits::ROLE_BYTES_MAX)
         }
         command::Body::DeleteRole(r) => name("name", &r.name),
         command::Body::PutBinding(r) => binding(r.binding.as_ref()),
@@ -150,16 +152,31 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         command::Body::PutToken(r) => {
             hash("secret_hash", &r.secret_hash)?;
             length("NAME_TOO_LONG", "name", r.name.len(), limits::LABEL_BYTES_MAX)?;
-            principal("principal", &r.principal)?;
-            rules("scopes", &r.scopes)?;
+            tokens_principal(&r.principal)?;
+            rules("scopes", &r.scopes, limits::SCOPES_BYTES_MAX)?;
             range_or_zero("ttl_ms", r.ttl_ms, limits::TOKEN_MS)
         }
         command::Body::RevokeToken(r) => id("token_id", &r.token_id),
         command::Body::RevokeCertificate(r) => {
             serial("serial", &r.serial)?;
-            length("REASON_TOO_LONG", "reason", r.reason.len(), limits::MESSAGE_BYTES_MAX)?;
+            length(
+                "REASON_TOO_LONG",
+                "reason",
+                r.reason.len(),
+                limits::REVOCATION_REASON_BYTES_MAX,
+            )?;
             range("expires_at_ms", r.expires_at_ms, (0, limits::TIME_MS_MAX))
         }
+        command::Body::PutBundle(r) => policy::put_bundle(r),
+        command::Body::ActivateBundle(r) => policy::activate_bundle(r),
+        command::Body::RollbackBundle(r) => policy::rollback_bundle(r),
+        command::Body::DeactivateBundle(r) => policy::deactivate_bundle(r),
+        command::Body::DeleteBundle(r) => policy::delete_bundle(r),
+        command::Body::PutPolicyHandler(r) => policy::put_handler(r),
+        command::Body::DeletePolicyHandler(r) => name("name", &r.name),
+        command::Body::PutPolicySettings(r) => policy::settings(r.settings.as_ref()),
+        command::Body::RecordViolations(r) => policy::violations(r),
+        command::Body::AcknowledgeEscalations(r) => policy::acknowledge(r),
         command::Body::RecordDecisions(r) => {
             if r.refusals.is_empty() && r.dropped == 0 {
                 return Err(invalid("NO_REFUSALS", "refusals", "there is nothing to record"));
@@ -169,9 +186,17 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         }
         command::Body::PutAuditSettings(r) => {
             let Some(settings) = &r.settings else {
-                return Err(invalid("NO_SETTINGS", "settings", "name the settings: 0 in a field means its default"));
+                return Err(invalid(
+                    "NO_SETTINGS",
+                    "settings",
+                    "name the settings: 0 in a field means its default",
+                ));
             };
-            range_or_zero("settings.retention_ms", settings.retention_ms, limits::AUDIT_RETENTION_MS)?;
+            range_or_zero(
+                "settings.retention_ms",
+                settings.retention_ms,
+                limits::AUDIT_RETENTION_MS,
+            )?;
             range_or_zero("settings.records_max", settings.records_max, limits::AUDIT_RECORDS)?;
             range_or_zero("settings.bytes_max", settings.bytes_max, limits::AUDIT_BYTES)
         }
@@ -182,7 +207,12 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
 
 /// What the gate says about a command: the policies' input, and all the rest of it.
 fn gate(gate: &GateFacts) -> Check {
-    length("FACTS_TOO_LARGE", "gate.facts", gate.facts.len(), limits::FACTS_BYTES_MAX)?;
+    length(
+        "FACTS_TOO_LARGE",
+        "gate.facts",
+        gate.facts.len(),
+        limits::FACTS_BYTES_MAX,
+    )?;
     let rest = gate.encoded_len().saturating_sub(gate.facts.len());
     length("GATE_TOO_LARGE", "gate", rest, limits::GATE_BYTES_MAX)
 }
@@ -207,7 +237,7 @@ fn refusal(refusal: &Decision) -> Check {
 
 // --- Access ----------------------------------------------------------------------------------------------------------------------------
 
-fn rules(field: &str, rules: &[Rule]) -> Check {
+fn rules(field: &str, rules: &[Rule], bytes_max: usize) -> Check {
     count("TOO_MANY_RULES", field, rules.len(), limits::RULES_MAX)?;
     for rule in rules {
         for (part, patterns) in [("verbs", &rule.verbs), ("resources", &rule.resources)] {
@@ -220,7 +250,21 @@ fn rules(field: &str, rules: &[Rule]) -> Check {
             patterns.iter().try_for_each(|text| pattern(&field, text))?;
         }
     }
-    Ok(())
+    let bytes = rules.iter().map(Message::encoded_len).sum();
+    length("RULES_TOO_LARGE", field, bytes, bytes_max)
+}
+
+/// As whom a token lets its bearer act. Nodes are trusted with more than any user, and prove who they are by their certificates alone.
+fn tokens_principal(text: &str) -> Check {
+    principal("principal", text)?;
+    match text.starts_with("node/") {
+        false => Ok(()),
+        true => Err(invalid(
+            "INVALID_PRINCIPAL",
+            "principal",
+            "a token cannot stand for a node: make it for a user or a service",
+        )),
+    }
 }
 
 fn binding(binding: Option<&Binding>) -> Check {
@@ -231,7 +275,11 @@ fn binding(binding: Option<&Binding>) -> Check {
             "name a principal, a role and a namespace",
         ));
     };
-    principal("binding.principal", &binding.principal)?;
+    match binding.principal.strip_suffix("/*") {
+        // Everybody of a kind.
+        Some(kind) => principal("binding.principal", &format!("{kind}/all"))?,
+        None => principal("binding.principal", &binding.principal)?,
+    }
     name("binding.role", &binding.role)?;
     match binding.namespace.strip_suffix('*') {
         Some("") => Ok(()),

@@ -2,10 +2,13 @@
 
 use tarn_proto::v1::{Command, EventKind, RaiseVersion, Rejection, VersionRaised, command};
 
-use super::audit;
+use super::{access, audit};
 use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
+
+/// The machine version that brought roles, and workers that belong to who registered them.
+pub const ACCESS: u32 = 2;
 
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
@@ -31,6 +34,16 @@ fn since(body: &command::Body) -> u32 {
         | C::PutToken(_)
         | C::RevokeToken(_)
         | C::RevokeCertificate(_)
+        | C::PutBundle(_)
+        | C::ActivateBundle(_)
+        | C::RollbackBundle(_)
+        | C::DeactivateBundle(_)
+        | C::DeleteBundle(_)
+        | C::PutPolicyHandler(_)
+        | C::DeletePolicyHandler(_)
+        | C::PutPolicySettings(_)
+        | C::RecordViolations(_)
+        | C::AcknowledgeEscalations(_)
         | C::RecordDecisions(_)
         | C::PutAuditSettings(_) => 2,
         _ => 1,
@@ -49,9 +62,13 @@ pub fn raise_version(txn: &mut Txn<'_>, request: RaiseVersion) -> Result<Version
         }
         .into());
     }
-    if request.version > txn.meta.version {
+    let found = txn.meta.version;
+    if request.version > found {
         txn.meta.version = request.version;
         txn.event(EventKind::VersionRaised, "").detail = request.version.to_string();
+        if request.keep_access && found < ACCESS && request.version >= ACCESS {
+            access::put_binding(txn, access::everybody())?;
+        }
     }
     Ok(VersionRaised {
         version: txn.meta.version,

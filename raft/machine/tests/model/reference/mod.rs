@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    AuditSettings, Command, DecisionsRecorded, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse, PutAuditSettingsRequest, PutAuditSettingsResponse, Revocation, Rule,
-    command, outcome,
+    AuditSettings, Command, DecisionsRecorded, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse,
+    PutAuditSettingsRequest, PutAuditSettingsResponse, Revocation, Rule, command, outcome,
 };
 
 pub use access::ApiToken;
@@ -87,10 +87,12 @@ pub enum Flaw {
     RevocationsKeptForever,
     /// What needs a higher version is carried out all the same.
     VersionIgnored,
+    /// Anybody may work as any worker.
+    MakersIgnored,
 }
 
 impl Flaw {
-    pub const ALL: [Flaw; 17] = [
+    pub const ALL: [Flaw; 18] = [
         Flaw::TokensIgnored,
         Flaw::LeasesNeverExpire,
         Flaw::NothingAges,
@@ -108,6 +110,7 @@ impl Flaw {
         Flaw::TokensNeverExpire,
         Flaw::RevocationsKeptForever,
         Flaw::VersionIgnored,
+        Flaw::MakersIgnored,
     ];
 }
 
@@ -281,12 +284,12 @@ impl Model {
             C::CancelTask(r) => O::CancelTask(self.cancel_task(r)?),
             C::RequeueDead(r) => O::RequeueDead(self.requeue_dead(r)?),
             C::PurgeQueue(r) => O::PurgeQueue(self.purge_queue(r)?),
-            C::LeaseTasks(r) => O::LeaseTasks(self.lease_tasks(r)?),
-            C::HeartbeatTasks(r) => O::HeartbeatTasks(self.heartbeat_tasks(r)?),
-            C::CompleteTask(r) => O::CompleteTask(self.complete_task(r)?),
-            C::FailTask(r) => O::FailTask(self.fail_task(r)?),
-            C::RegisterWorker(r) => O::RegisterWorker(self.register_worker(r)),
-            C::HeartbeatWorker(r) => O::HeartbeatWorker(self.heartbeat_worker(r)?),
+            C::LeaseTasks(r) => O::LeaseTasks(self.lease_tasks(principal, r)?),
+            C::HeartbeatTasks(r) => O::HeartbeatTasks(self.heartbeat_tasks(principal, r)?),
+            C::CompleteTask(r) => O::CompleteTask(self.complete_task(principal, r)?),
+            C::FailTask(r) => O::FailTask(self.fail_task(principal, r)?),
+            C::RegisterWorker(r) => O::RegisterWorker(self.register_worker(principal, r)),
+            C::HeartbeatWorker(r) => O::HeartbeatWorker(self.heartbeat_worker(principal, r)?),
             C::DrainWorker(r) => O::DrainWorker(self.drain_worker(r)?),
             C::AcquireLease(r) => O::AcquireLease(self.acquire_lease(r)?),
             C::RenewLease(r) => O::RenewLease(self.renew_lease(r)?),
@@ -308,6 +311,16 @@ impl Model {
             C::RecordDecisions(_) if !principal.starts_with("node/") => return Err("NODES_ONLY"),
             C::RecordDecisions(_) => O::RecordDecisions(DecisionsRecorded {}),
             C::PutAuditSettings(r) => O::PutAuditSettings(audit_settings(r)),
+            C::PutBundle(_)
+            | C::ActivateBundle(_)
+            | C::RollbackBundle(_)
+            | C::DeactivateBundle(_)
+            | C::DeleteBundle(_)
+            | C::PutPolicyHandler(_)
+            | C::DeletePolicyHandler(_)
+            | C::PutPolicySettings(_)
+            | C::RecordViolations(_)
+            | C::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
         })
     }
 

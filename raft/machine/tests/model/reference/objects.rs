@@ -4,12 +4,13 @@ use bytes::Bytes;
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    self, AcquireLeaseRequest, AcquireLeaseResponse, CancelTimerRequest, CancelTimerResponse, ConsumeJoinToken,
-    CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse,
+    self, AcquireLeaseRequest, AcquireLeaseResponse, Binding, CancelTimerRequest, CancelTimerResponse,
+    ConsumeJoinToken, CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse,
     DrainWorkerRequest, DrainWorkerResponse, Event, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse,
-    JoinTokenConsumed, JoinTokenPut, PutJoinToken, RaiseVersion, RegisterWorkerRequest, RegisterWorkerResponse,
-    ReleaseLeaseRequest, ReleaseLeaseResponse, RenewLeaseRequest, RenewLeaseResponse, ScheduleTimerRequest,
-    ScheduleTimerResponse, TimerAction, VersionRaised, WorkerCapabilities, WorkerState, timer_action,
+    JoinTokenConsumed, JoinTokenPut, PutBindingRequest, PutJoinToken, RaiseVersion, RegisterWorkerRequest,
+    RegisterWorkerResponse, ReleaseLeaseRequest, ReleaseLeaseResponse, RenewLeaseRequest, RenewLeaseResponse,
+    ScheduleTimerRequest, ScheduleTimerResponse, TimerAction, VersionRaised, WorkerCapabilities, WorkerState,
+    timer_action,
 };
 
 use super::tasks::{Task, failure};
@@ -48,6 +49,8 @@ pub struct Worker {
     pub heartbeat_at_ms: u64,
     pub expires_at_ms: u64,
     pub ttl_ms: u64,
+    /// Who registered it, if that was written down at the time.
+    pub maker: Option<String>,
 }
 
 impl Worker {
@@ -90,7 +93,7 @@ pub struct JoinToken {
 impl Model {
     // --- Workers ------------------------------------------------------------------------------------------------------------------------
 
-    pub(super) fn register_worker(&mut self, request: RegisterWorkerRequest) -> RegisterWorkerResponse {
+    pub(super) fn register_worker(&mut self, who: &str, request: RegisterWorkerRequest) -> RegisterWorkerResponse {
         let (id, now) = (self.next_id(), self.now);
         let ttl_ms = or_default(request.ttl_ms, limits::LEASE_MS_DEFAULT);
         let worker = Worker {
@@ -101,6 +104,7 @@ impl Model {
             heartbeat_at_ms: now,
             expires_at_ms: now + ttl_ms,
             ttl_ms,
+            maker: (self.version >= 2).then(|| who.to_owned()),
         };
         self.workers.insert(id, worker);
         self.tell_worker(id, EventKind::WorkerRegistered);
@@ -112,8 +116,10 @@ impl Model {
 
     pub(super) fn heartbeat_worker(
         &mut self,
+        who: &str,
         request: HeartbeatWorkerRequest,
     ) -> Result<HeartbeatWorkerResponse, &'static str> {
+        self.as_worker(who, number(&request.worker_id))?;
         let worker = self
             .workers
             .get_mut(&number(&request.worker_id))
@@ -124,6 +130,17 @@ impl Model {
             expires_at_ms: worker.expires_at_ms,
             state: worker.state().into(),
         })
+    }
+
+    /// Whether there is this worker, and who asks may speak for it.
+    pub(super) fn as_worker(&self, who: &str, id: u64) -> Result<&Worker, &'static str> {
+        let worker = self.workers.get(&id).ok_or("WORKER_NOT_FOUND")?;
+        let maker = worker.maker.as_deref().unwrap_or(who);
+        let anybodys = who == "user/admin" || who.starts_with("node/") || self.has(Flaw::MakersIgnored);
+        match maker == who || anybodys {
+            true => Ok(worker),
+            false => Err("WORKER_NOT_YOURS"),
+        }
     }
 
     pub(super) fn drain_worker(&mut self, request: DrainWorkerRequest) -> Result<DrainWorkerResponse, &'static str> {
@@ -418,13 +435,27 @@ impl Model {
 
     /// Only versions that the build knows are ever proposed here: a higher one stops the machine.
     pub(super) fn raise_version(&mut self, request: RaiseVersion) -> VersionRaised {
-        if request.version > self.version {
+        let before = self.version;
+        if request.version > before {
             self.version = request.version;
             let event = Event {
                 detail: self.version.to_string(),
                 ..Event::default()
             };
             self.tell(EventKind::VersionRaised, event);
+            if request.keep_access && before < 2 {
+                let binding = Some(Binding {
+                    principal: "user/*".to_owned(),
+                    role: "admin".to_owned(),
+                    namespace: "*".to_owned(),
+                });
+                let everybody = PutBindingRequest {
+                    binding,
+                    ..PutBindingRequest::default()
+                };
+                self.put_binding(everybody)
+                    .expect("nobody has a role before there are roles");
+            }
         }
         VersionRaised { version: self.version }
     }
