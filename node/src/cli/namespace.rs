@@ -197,7 +197,9 @@ pub async fn run(command: NamespaceCommand, client: Client, printer: Printer) ->
                     until_gone(&client, printer, &name).await?;
                 }
             }
-            printer.message(&proto::DeleteNamespaceResponse::default(), |_| format!("deleted {name}"))
+            printer.message(&proto::DeleteNamespaceResponse::default(), |_| {
+                format!("deleted {name}")
+            })
         }
     }
 }
@@ -205,7 +207,9 @@ pub async fn run(command: NamespaceCommand, client: Client, printer: Printer) ->
 fn question(name: &str, drain: bool, cancel: bool) -> String {
     match (drain, cancel) {
         (_, true) => format!("Delete namespace {name}, and end everything in it now?"),
-        (true, false) => format!("Delete namespace {name} when its tasks have ended, with its results and dead letters?"),
+        (true, false) => {
+            format!("Delete namespace {name} when its tasks have ended, with its results and dead letters?")
+        }
         (false, false) => format!("Delete namespace {name}?"),
     }
 }
@@ -330,13 +334,17 @@ mod tests {
                 ready: 7,
                 ..Default::default()
             }),
-            quotas: [("max_queued", 10, 7), ("max_running", 0, 3), ("requests_per_minute", 60, 0)]
-                .map(|(quota, limit, used)| proto::QuotaUse {
-                    quota: quota.into(),
-                    limit,
-                    used,
-                })
-                .into(),
+            quotas: [
+                ("max_queued", 10, 7),
+                ("max_running", 0, 3),
+                ("requests_per_minute", 60, 0),
+            ]
+            .map(|(quota, limit, used)| proto::QuotaUse {
+                quota: quota.into(),
+                limit,
+                used,
+            })
+            .into(),
             ..Default::default()
         };
         let text = used(&found);
@@ -354,6 +362,10 @@ mod tests {
             ..Default::default()
         };
         assert_eq!(row(&namespace), ["team", "-", "5", "-", "-", "-"]);
-        assert!(settings(&namespace).contains("max queued           none\n"), "{}", settings(&namespace));
+        assert!(
+            settings(&namespace).contains("max queued           none\n"),
+            "{}",
+            settings(&namespace)
+        );
     }
 }
