@@ -90,6 +90,7 @@ fn the_rules_say_something() {
             "a-gpu",
             "limit 8",
             "nested",
+            "steep",
             "{\"create\", \"delete\"}"
         ]
     );
