@@ -11,6 +11,7 @@ mod refusals;
 mod renewal;
 mod revocation;
 mod streams;
+mod tenancy;
 mod web;
 mod web_attacks;
 mod web_client;
