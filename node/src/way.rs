@@ -11,7 +11,7 @@ use tarn_proto::{CommandBody, v1};
 use tarn_raft::{Consensus, ReadError};
 use tokio::time::Instant;
 
-use crate::gate::{Ask, Caller, Gate, Reason, Refusal};
+use crate::gate::{Ask, Caller, Gate, Reason, Refusal, Snapshot, Snapshots, What, Wish};
 use crate::ops::Metrics;
 
 /// The namespace of requests that name none.
@@ -22,6 +22,7 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub struct Way {
     consensus: Consensus,
     gate: Gate,
+    snapshots: Snapshots,
     metrics: Arc<Metrics>,
 }
 
@@ -30,6 +31,7 @@ impl Way {
     #[must_use]
     pub fn new(consensus: Consensus, gate: Gate, metrics: Arc<Metrics>) -> Self {
         Self {
+            snapshots: Snapshots::new(consensus.clone()),
             consensus,
             gate,
             metrics,
@@ -51,10 +53,48 @@ impl Way {
         leader.map(|leader| leader.address.clone())
     }
 
-    /// The gate in front of it.
+    /// What the gate judges by, as this node has it now.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub fn snapshot(&self) -> Result<Snapshot, Refusal> {
+        self.snapshots.now()
+    }
+
+    /// Who makes a request: the gate's first step.
+    ///
+    /// # Errors
+    /// Nothing that the request brings proves a user of this cluster.
+    pub fn identify<T>(&self, request: &tonic::Request<T>, trace: Arc<str>) -> Result<Caller, Refusal> {
+        let state = self.snapshot()?;
+        self.gate
+            .identify(request.extensions(), request.metadata(), &state, trace)
+    }
+
+    /// Lets in whoever the caller is, for what everybody may ask about themselves: only that the credential is still good is judged.
+    ///
+    /// # Errors
+    /// It is not: it was revoked, or has expired.
+    pub fn recognise(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.gate.recognise(caller, &self.snapshot()?)
+    }
+
+    /// Takes what is no command through the gate.
+    ///
+    /// # Errors
+    /// A step refused.
+    pub fn admit(&self, caller: &Caller, wish: Wish<'_>) -> Result<(), Refusal> {
+        self.gate.admit(&Ask {
+            caller,
+            what: What::Act(wish),
+            state: &self.snapshot()?,
+        })
+    }
+
+    /// Whether the caller may, for answers that say more to who may see more. Asking is no request, and leaves no record.
     #[must_use]
-    pub fn gate(&self) -> &Gate {
-        &self.gate
+    pub fn may(&self, caller: &Caller, wish: Wish<'_>) -> bool {
+        self.snapshot().is_ok_and(|state| self.gate.may(caller, wish, &state))
     }
 
     /// The node's metrics.
@@ -95,15 +135,19 @@ impl Way {
         body.ensure_request_id(fresh_id);
         name_namespace(&mut body);
         let name = body.name();
-        let command = v1::Command {
+        let mut command = v1::Command {
             principal: caller.principal.to_string(),
             gate: None,
             body: Some(body),
         };
-        self.gate.admit(&Ask {
+        let state = self.snapshot()?;
+        let ask = Ask {
             caller,
-            command: Some(&command),
-        })?;
+            what: What::Command(&command),
+            state: &state,
+        };
+        self.gate.admit(&ask)?;
+        command.gate = self.gate.facts(&ask);
 
         let started = Clock::now();
         let outcome = self.consensus.propose(command, deadline).await;
@@ -125,10 +169,11 @@ impl Way {
     pub async fn read<T>(
         &self,
         caller: &Caller,
+        wish: Wish<'_>,
         deadline: Instant,
         read: impl FnOnce(&Machine) -> Result<T, tarn_machine::Refusal>,
     ) -> Result<T, Refusal> {
-        self.gate.admit(&Ask { caller, command: None })?;
+        self.admit(caller, wish)?;
         self.barrier(deadline).await?;
         self.look(read)
     }

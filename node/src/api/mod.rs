@@ -11,7 +11,9 @@
 //! Invariants: no service proposes or reads but through `Way`; no message of this node's own making (paths, states, causes) reaches a
 //! caller.
 
+mod access;
 mod artifact;
+mod audit;
 mod call;
 mod cluster;
 mod command;
@@ -29,6 +31,7 @@ mod waits;
 mod worker;
 
 pub use artifact::ArtifactApi;
+pub use audit::AuditApi;
 pub use cluster::ClusterApi;
 pub use join::{JoinApi, TokenGate};
 pub use server::{Health, Services, routes, serve};

@@ -5,7 +5,9 @@ use std::time::Duration;
 
 use tarn_client::tls::PrincipalKind;
 use tarn_proto::DESCRIPTORS;
+use tarn_proto::v1::access_service_server::AccessServiceServer;
 use tarn_proto::v1::artifact_service_server::ArtifactServiceServer;
+use tarn_proto::v1::audit_service_server::AuditServiceServer;
 use tarn_proto::v1::cluster_service_server::ClusterServiceServer;
 use tarn_proto::v1::command_service_server::CommandServiceServer;
 use tarn_proto::v1::event_service_server::EventServiceServer;
@@ -28,7 +30,7 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tonic_reflection::server::Builder as Reflection;
 
-use super::{Api, ClusterApi, JoinApi, TraceLayer};
+use super::{Api, AuditApi, ClusterApi, JoinApi, TraceLayer};
 use crate::artifacts::ArtifactApi;
 use crate::identity::{Denied, Incoming, PeerIdentity, users_only};
 use crate::peer::PeerApi;
@@ -55,6 +57,8 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Services {
     /// The services over the generic path.
     pub api: Api,
+    /// What was decided and why.
+    pub audit: AuditApi,
     /// The cluster, for its operators.
     pub cluster: ClusterApi,
     /// Artifacts, for users.
@@ -93,6 +97,7 @@ impl Health {
 pub async fn routes(services: Services) -> Result<(Routes, Health), tonic_reflection::server::Error> {
     let Services {
         api,
+        audit,
         cluster,
         artifacts,
         join,
@@ -120,6 +125,8 @@ pub async fn routes(services: Services) -> Result<(Routes, Health), tonic_reflec
         LeaseServiceServer(api.clone());
         TimerServiceServer(api.clone());
         NamespaceServiceServer(api.clone());
+        AccessServiceServer(api.clone());
+        AuditServiceServer(audit);
         CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);

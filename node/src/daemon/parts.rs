@@ -12,13 +12,16 @@ use tarn_raft::{BootstrapError, Consensus, Instant, Limits, Options, Timings};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
+use super::founding::found_version;
+use super::keys::watch_key_files;
 use super::{Addresses, Running, StartError, Stops};
-use crate::api::{self, Api, ClusterApi, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
+use crate::api::{self, Api, AuditApi, ClusterApi, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
 use crate::artifacts::{ArtifactApi, Artifacts};
 use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
-use crate::gate::{Caller, Gate};
+use crate::gate::{Caller, Gate, Ledger};
 use crate::host::{Host, HostOptions};
+use crate::identity::bearer::Authenticator;
 use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Refusals, listen};
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
 use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, become_member};
@@ -41,6 +44,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let credentials = IdentityStore::new(&data_dir).load()?;
     let node_id = certified_id(&config, &credentials)?;
     let authority = authority(&config)?;
+    let leeway = Duration::from_secs(config.auth.jwt_leeway_s);
+    let authenticator = Arc::new(Authenticator::new(&config.auth.jwt.0, leeway)?);
     let seeds = Seeds::load(&data_dir)?;
 
     let api_socket = bind(config.listen.bind).await?;
@@ -74,7 +79,10 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let tasks = TaskTracker::new();
     let refusals = Arc::new(Refusals::new());
     let counted = metrics.clone();
-    let gate = Gate::new(move |step, reason| {
+    tokio::spawn(found_version(consensus.clone(), stops.leaving.clone()));
+    let ledger = Ledger::new(node_id, metrics.refusals_unrecorded.clone());
+    tokio::spawn(ledger.clone().run(consensus.clone(), stops.closing.clone()));
+    let gate = Gate::new(authenticator.clone(), ledger, move |step, reason| {
         counted
             .gate_refusals
             .get_or_create(&Refused {
@@ -109,6 +117,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         authority.map(Arc::new),
     );
     let services = Services {
+        audit: AuditApi::new(services_api.clone(), node_id),
         cluster: ClusterApi::new(services_api.clone(), credentials.ca().cluster()),
         artifacts: ArtifactApi::new(services_api.clone(), artifacts.clone()),
         peers: PeerApi::server(
@@ -160,6 +169,12 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
             stops.clone(),
         ));
     }
+    tokio::spawn(watch_key_files(
+        authenticator,
+        Duration::from_millis(config.auth.jwks_poll_ms),
+        metrics.clone(),
+        stops.closed.clone(),
+    ));
     tokio::spawn(artifacts.clone().reconcile(stops.leaving.clone()));
     let host = executor.map(|executor| {
         let options = HostOptions {

@@ -29,6 +29,8 @@ labels! {
     Run { runtime: &'static str, result: String }
     QueueState { namespace: String, queue: String, state: &'static str }
     Role { role: &'static str }
+    KeyFile { issuer: String }
+    KeyFileRead { issuer: String, result: &'static str }
 }
 
 /// From a tenth of a millisecond to about a minute and a half, doubling.
@@ -42,6 +44,7 @@ pub struct Metrics {
     pub(crate) rpcs: Family<RpcResult, Counter>,
     pub(crate) rpc_seconds: Family<Rpc, Histogram, fn() -> Histogram>,
     pub(crate) gate_refusals: Family<Refused, Counter>,
+    pub(crate) refusals_unrecorded: Counter,
     pub(crate) proposals: Family<Proposed, Counter>,
     pub(crate) proposal_seconds: Histogram,
     pub(crate) reads_seconds: Histogram,
@@ -54,6 +57,8 @@ pub struct Metrics {
     pub(crate) work_streams: Gauge,
     pub(crate) watch_streams: Gauge,
     pub(crate) handshakes_refused: Family<ByReason, Counter>,
+    pub(crate) jwks_keys: Family<KeyFile, Level>,
+    pub(crate) jwks_reads: Family<KeyFileRead, Counter>,
     pub(crate) executor_runs: Family<Run, Counter>,
     pub(crate) executor_seconds: Histogram,
     pub(crate) executor_running: Gauge,
@@ -92,6 +97,11 @@ impl Metrics {
             rpcs: add(r, "rpc_requests", "Requests answered, by method and status code"),
             rpc_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             gate_refusals: add(r, "gate_refusals", "Requests that the gate refused, by step and reason"),
+            refusals_unrecorded: add(
+                r,
+                "refusals_unrecorded",
+                "Refusals of the gate that are in no record, for there were too many",
+            ),
             proposals: add(
                 r,
                 "proposals",
@@ -116,6 +126,12 @@ impl Metrics {
                 r,
                 "handshakes_refused",
                 "Connections refused before a request, by reason",
+            ),
+            jwks_keys: add(r, "jwks_keys", "Keys in force, by issuer of JWTs"),
+            jwks_reads: add(
+                r,
+                "jwks_changes",
+                "Key files of JWT issuers that had changed, by issuer and whether they were taken",
             ),
             executor_runs: add(r, "executor_runs", "Attempts run by this node's executors, by result"),
             executor_seconds: seconds(),

@@ -71,7 +71,7 @@ pub async fn unfounded_node() -> Node {
 pub async fn cluster(size: u64) -> Vec<Node> {
     logs();
     let authority = CertificateAuthority::ephemeral("test").unwrap();
-    let user = issue(&authority, PrincipalKind::User { name: "ada".into() });
+    let user = issue(&authority, PrincipalKind::User { name: "admin".into() });
     let mut started = Vec::new();
     for id in 1..=size {
         let dir = tempfile::tempdir().unwrap();

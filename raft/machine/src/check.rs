@@ -189,6 +189,10 @@ fn gate(gate: &GateFacts) -> Check {
 
 fn refusal(refusal: &Decision) -> Check {
     refusal.gate.as_ref().map_or(Ok(()), gate)?;
+    count("TOO_MANY_TRACES", "refusals.traces", refusal.traces.len(), limits::TRACES_MAX)?;
+    for text in &refusal.traces {
+        length("TEXT_TOO_LONG", "refusals.traces", text.len(), limits::RECORD_TEXT_BYTES_MAX)?;
+    }
     for (field, text) in [
         ("refusals.principal", &refusal.principal),
         ("refusals.action", &refusal.action),
@@ -231,7 +235,11 @@ fn binding(binding: Option<&Binding>) -> Check {
             "name a principal, a role and a namespace",
         ));
     };
-    principal("binding.principal", &binding.principal)?;
+    match binding.principal.strip_suffix("/*") {
+        // Everybody of a kind.
+        Some(kind) => principal("binding.principal", &format!("{kind}/all"))?,
+        None => principal("binding.principal", &binding.principal)?,
+    }
     name("binding.role", &binding.role)?;
     match binding.namespace.strip_suffix('*') {
         Some("") => Ok(()),

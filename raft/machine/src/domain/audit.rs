@@ -231,6 +231,7 @@ fn refusal_row(refusal: Decision) -> DecisionRow {
         gate: refusal.gate,
         count: refusal.count,
         detail: refusal.detail,
+        traces: refusal.traces,
         ..DecisionRow::default()
     }
 }

@@ -40,6 +40,18 @@ impl Machine {
         self.leasing(worker_id).is_some()
     }
 
+    /// The principal that registered a worker; `None` if there is no such worker, or if it was registered before that was written down.
+    pub fn worker_maker(&self, worker_id: &str) -> Option<&str> {
+        let id = parse_id(worker_id, "worker_id").ok()?;
+        let maker = self.ix.workers.get(&id)?.registered_by.as_str();
+        Some(maker).filter(|maker| !maker.is_empty())
+    }
+
+    /// Whether nothing with a time was ever applied: a cluster that has just been founded.
+    pub fn is_fresh(&self) -> bool {
+        self.meta.version == crate::Versions::FIRST && self.meta.now_ms == 0
+    }
+
     fn leasing(&self, worker_id: &str) -> Option<(u64, &WorkerRow)> {
         let id = parse_id(worker_id, "worker_id").ok()?;
         let worker = self.ix.workers.get(&id).filter(|worker| !worker.draining)?;
