@@ -11,7 +11,7 @@ use tarn_proto::{CommandBody, v1};
 use tarn_raft::{Consensus, ReadError};
 use tokio::time::Instant;
 
-use crate::gate::{Ask, Caller, Gate, Reason, Refusal, Snapshot, Snapshots, What, Wish};
+use crate::gate::{Ask, Caller, Gate, Proof, Reason, Refusal, Snapshot, Snapshots, What, Wish};
 use crate::ops::Metrics;
 
 /// The namespace of requests that name none.
@@ -140,6 +140,7 @@ impl Way {
             gate: None,
             body: Some(body),
         };
+        self.founded(caller, deadline).await?;
         let state = self.snapshot()?;
         let ask = Ask {
             caller,
@@ -160,6 +161,23 @@ impl Way {
         };
         self.metrics.proposed(name, answer.as_ref().err());
         answer
+    }
+
+    /// Waits until the first leader of a new cluster has made its version known, and with it that roles are judged: no user's command comes
+    /// before that.
+    async fn founded(&self, caller: &Caller, deadline: Instant) -> Result<(), Refusal> {
+        if caller.proof == Proof::Own || !self.snapshot()?.is_fresh() {
+            return Ok(());
+        }
+        let mut applied = self.consensus.applied();
+        let founded = applied.wait_for(|applied| !Snapshot::is_before_roles(applied.version, applied.now_ms));
+        match tokio::time::timeout_at(deadline, founded).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(stopping()),
+            Err(_) => Err(Reason::NoLeader.refusal(
+                "the cluster has no leader yet, or was not founded: nothing was done; try again when it has one",
+            )),
+        }
     }
 
     /// Reads the state, certain to see everything that was acknowledged before the call.

@@ -19,7 +19,7 @@ use crate::api::{self, Api, AuditApi, ClusterApi, JoinApi, Services, TaskWaits, 
 use crate::artifacts::{ArtifactApi, Artifacts};
 use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
-use crate::gate::{Caller, Gate, Ledger};
+use crate::gate::{Caller, Gate, Ledger, Snapshot};
 use crate::host::{Host, HostOptions};
 use crate::identity::bearer::Authenticator;
 use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Refusals, listen};
@@ -374,6 +374,13 @@ fn readiness(consensus: &Consensus, stops: &Stops) -> Readiness {
     readiness.add("leader", move || match leadership.borrow().leader.is_some() {
         true => Ok(()),
         false => Err("no leader is known: a majority of the voters must be up".into()),
+    });
+    let founded = consensus.applied();
+    readiness.add("founded", move || {
+        match Snapshot::is_before_roles(founded.borrow().version, founded.borrow().now_ms) {
+            false => Ok(()),
+            true => Err("the cluster's first leader has not made its version known yet".into()),
+        }
     });
     let consensus = consensus.clone();
     readiness.add("caught-up", move || match consensus.status() {

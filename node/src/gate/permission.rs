@@ -41,6 +41,9 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
     match body {
         Body::Enqueue(r) => {
             // Tasks of one batch mostly go to one queue: each queue is asked for once in a row.
+            if r.tasks.is_empty() {
+                return wish("submit", "queue", ALL, Some(&r.namespace));
+            }
             let mut last = None;
             for task in &r.tasks {
                 if last != Some(&task.queue) {

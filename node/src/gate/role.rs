@@ -9,7 +9,7 @@ use tarn_proto::v1::command::Body;
 use tarn_proto::v1::{self, Rule};
 use tonic::Code;
 
-use super::permission::{self, ALL};
+use super::permission::{self, ALL, ANYWHERE};
 use super::roles::{self, Ground, ROOT, Wish};
 use super::{Ask, Caller, Proof, Step, What, Workers};
 
@@ -23,9 +23,6 @@ impl Step for Role {
     fn admit(&self, ask: &Ask<'_>) -> Result<(), v1::Rejection> {
         if ask.caller.proof == Proof::Own {
             return Ok(());
-        }
-        if ask.state.is_fresh() && matches!(ask.what, What::Command(_)) {
-            return Err(starting());
         }
         if !ask.state.has_roles() {
             return Ok(());
@@ -131,10 +128,15 @@ impl Judge<'_> {
         Ok(())
     }
 
+    /// Whoever may work may also drain their own workers.
     fn owns_worker(&self, id: &str) -> bool {
-        self.workers
-            .owner(id)
-            .is_some_and(|owner| *owner == *self.caller.principal)
+        let work = Wish {
+            verb: "work",
+            kind: "worker",
+            name: id,
+            namespace: ANYWHERE,
+        };
+        self.ground(&work).is_some() && self.workers.may_work_as(id, &self.caller.principal)
     }
 
     fn owns_token(&self, id: &str) -> bool {
@@ -167,12 +169,6 @@ impl Judge<'_> {
 fn beyond(what: &str) -> v1::Rejection {
     let message = format!("nobody can give away more than they may do themselves, and this would allow to {what}");
     rejection(Code::PermissionDenied, "GRANT_BEYOND_OWN", message)
-}
-
-fn starting() -> v1::Rejection {
-    let message =
-        "the cluster has only just been founded, and its first leader is making itself known: try again in a moment";
-    rejection(Code::Unavailable, "CLUSTER_STARTING", message.to_owned())
 }
 
 fn rejection(code: Code, reason: &str, message: String) -> v1::Rejection {

@@ -25,12 +25,14 @@ pub struct Snapshot {
 pub struct Workers(Option<Consensus>);
 
 impl Workers {
-    /// The principal that registered a worker; `None` if there is no such worker, or if nobody wrote it down.
+    /// Whether this principal may work as this worker: it registered it.
     #[must_use]
-    pub fn owner(&self, worker_id: &str) -> Option<String> {
-        let consensus = self.0.as_ref()?;
-        let owner = consensus.read(|machine| machine.worker_maker(worker_id).map(str::to_owned));
-        owner.ok().flatten()
+    pub fn may_work_as(&self, worker_id: &str, principal: &str) -> bool {
+        let consensus = self.0.as_ref();
+        consensus.is_some_and(|consensus| {
+            let may = consensus.read(|machine| machine.may_work_as(worker_id, principal));
+            may.unwrap_or(false)
+        })
     }
 }
 
@@ -56,7 +58,13 @@ impl Snapshot {
     /// Whether nothing was ever applied: the first leader has not made the cluster's version known yet.
     #[must_use]
     pub fn is_fresh(&self) -> bool {
-        !self.has_roles() && self.now_ms == 0
+        Self::is_before_roles(self.version, self.now_ms)
+    }
+
+    /// The same, of a state at this version and time.
+    #[must_use]
+    pub fn is_before_roles(version: u32, now_ms: u64) -> bool {
+        version < ROLES_SINCE && now_ms == 0
     }
 }
 

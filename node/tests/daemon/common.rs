@@ -125,6 +125,14 @@ impl Node {
         dial(&self.running, &issue(&authority, kind)).await
     }
 
+    /// The same, with the serial number of the certificate.
+    pub async fn dial_with_serial(&self, kind: PrincipalKind) -> (Channel, String) {
+        let authority = CertificateAuthority::load(&self.dir.path().join("ca")).unwrap();
+        let credentials = issue(&authority, kind);
+        let serial = credentials.info().serial.clone();
+        (dial(&self.running, &credentials).await, serial)
+    }
+
     pub fn tasks(&self) -> TaskServiceClient<Channel> {
         TaskServiceClient::new(self.channel.clone())
             .max_decoding_message_size(64 << 20)

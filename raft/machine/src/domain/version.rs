@@ -2,10 +2,13 @@
 
 use tarn_proto::v1::{Command, EventKind, RaiseVersion, Rejection, VersionRaised, command};
 
-use super::audit;
+use super::{access, audit};
 use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
+
+/// The machine version that brought roles, and workers that belong to who registered them.
+pub const ACCESS: u32 = 2;
 
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
@@ -30,9 +33,8 @@ fn since(body: &command::Body) -> u32 {
         | C::DeleteBinding(_)
         | C::PutToken(_)
         | C::RevokeToken(_)
-        | C::RevokeCertificate(_)
-        | C::RecordDecisions(_)
-        | C::PutAuditSettings(_) => 2,
+        | C::RevokeCertificate(_) => ACCESS,
+        C::RecordDecisions(_) | C::PutAuditSettings(_) => audit::SINCE,
         _ => 1,
     }
 }

@@ -14,7 +14,7 @@ pub use chain::ChainWalk;
 pub use events::Compacted;
 
 use crate::Machine;
-use crate::domain::parse_id;
+use crate::domain::{parse_id, worker};
 use crate::reject;
 use crate::rows::WorkerRow;
 
@@ -40,16 +40,17 @@ impl Machine {
         self.leasing(worker_id).is_some()
     }
 
-    /// The principal that registered a worker; `None` if there is no such worker, or if it was registered before that was written down.
-    pub fn worker_maker(&self, worker_id: &str) -> Option<&str> {
-        let id = parse_id(worker_id, "worker_id").ok()?;
-        let maker = self.ix.workers.get(&id)?.registered_by.as_str();
-        Some(maker).filter(|maker| !maker.is_empty())
-    }
-
     /// Whether nothing with a time was ever applied: a cluster that has just been founded.
     pub fn is_fresh(&self) -> bool {
         self.meta.version == crate::Versions::FIRST && self.meta.now_ms == 0
+    }
+
+    /// Whether this principal may lease, heartbeat and report as the worker: it registered it, or may do so for anybody. True of a worker that
+    /// is not registered, which is refused for that.
+    pub fn may_work_as(&self, worker_id: &str, principal: &str) -> bool {
+        let id = parse_id(worker_id, "worker_id");
+        let worker = id.ok().and_then(|id| self.ix.workers.get(&id));
+        worker.is_none_or(|row| worker::may_work_as(row, principal))
     }
 
     fn leasing(&self, worker_id: &str) -> Option<(u64, &WorkerRow)> {

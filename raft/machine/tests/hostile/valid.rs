@@ -282,6 +282,7 @@ fn binding(role: &str) -> Option<Binding> {
 pub fn populated() -> (Target, String, String) {
     let mut target = Target::new();
     target.tell(command::Body::RaiseVersion(RaiseVersion {
+        keep_access: false,
         version: Versions::CURRENT.max,
     }));
     let register = RegisterWorkerRequest {
