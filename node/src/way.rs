@@ -280,6 +280,16 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::PutToken(_)
         | Body::RevokeToken(_)
         | Body::RevokeCertificate(_)
+        | Body::PutBundle(_)
+        | Body::ActivateBundle(_)
+        | Body::RollbackBundle(_)
+        | Body::DeactivateBundle(_)
+        | Body::DeleteBundle(_)
+        | Body::PutPolicyHandler(_)
+        | Body::DeletePolicyHandler(_)
+        | Body::PutPolicySettings(_)
+        | Body::RecordViolations(_)
+        | Body::AcknowledgeEscalations(_)
         | Body::RecordDecisions(_)
         | Body::PutAuditSettings(_) => return,
     };

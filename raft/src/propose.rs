@@ -275,7 +275,8 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::DrainWorker(_)
         | Body::RaiseVersion(_)
         | Body::ConsumeJoinToken(_)
-        | Body::RevokeCertificate(_) => true,
+        | Body::RevokeCertificate(_)
+        | Body::AcknowledgeEscalations(_) => true,
         Body::Enqueue(_)
         | Body::RequeueDead(_)
         | Body::PurgeQueue(_)
@@ -294,6 +295,15 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::DeleteBinding(_)
         | Body::PutToken(_)
         | Body::RevokeToken(_)
+        | Body::PutBundle(_)
+        | Body::ActivateBundle(_)
+        | Body::RollbackBundle(_)
+        | Body::DeactivateBundle(_)
+        | Body::DeleteBundle(_)
+        | Body::PutPolicyHandler(_)
+        | Body::DeletePolicyHandler(_)
+        | Body::PutPolicySettings(_)
+        | Body::RecordViolations(_)
         | Body::RecordDecisions(_)
         | Body::PutAuditSettings(_) => false,
     }

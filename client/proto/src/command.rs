@@ -114,6 +114,16 @@ commands! {
     PutToken: PutTokenRequest -> PutTokenResponse, id request_id;
     RevokeToken: RevokeTokenRequest -> RevokeTokenResponse, id request_id;
     RevokeCertificate: RevokeCertificateRequest -> RevokeCertificateResponse, id request_id;
+    PutBundle: PutBundleRequest -> PutBundleResponse, id request_id;
+    ActivateBundle: ActivateBundleRequest -> ActivateBundleResponse, id request_id;
+    RollbackBundle: RollbackBundleRequest -> RollbackBundleResponse, id request_id;
+    DeactivateBundle: DeactivateBundleRequest -> DeactivateBundleResponse, id request_id;
+    DeleteBundle: DeleteBundleRequest -> DeleteBundleResponse, id request_id;
+    PutPolicyHandler: PutPolicyHandlerRequest -> PutPolicyHandlerResponse, id request_id;
+    DeletePolicyHandler: DeletePolicyHandlerRequest -> DeletePolicyHandlerResponse, id request_id;
+    PutPolicySettings: PutPolicySettingsRequest -> PutPolicySettingsResponse, id request_id;
+    RecordViolations: RecordViolations -> ViolationsRecorded, id request_id;
+    AcknowledgeEscalations: AcknowledgeEscalations -> EscalationsAcknowledged;
     RecordDecisions: RecordDecisions -> DecisionsRecorded, id request_id;
     PutAuditSettings: PutAuditSettingsRequest -> PutAuditSettingsResponse, id request_id;
 }

@@ -8,6 +8,7 @@
 //! | `cancel`, `requeue`, `purge` | `task/ID`, `timer/ID`, `queue/NAME` | ending and reviving |
 //! | `hold` | `lease/NAME` | named leases |
 //! | `create`, `update`, `delete` | `namespace/NAME`, `artifact/*`, `role/NAME`, `binding/PRINCIPAL`, `token/PRINCIPAL`, … | what users make |
+//! | `activate` | `policy/NAME` | which version of a policy judges |
 //! | `revoke` | `token/ID`, `certificate/SERIAL` | credentials |
 //! | `update` | `cluster/members`, `cluster/leader`, `cluster/version` | the cluster itself |
 //!
@@ -96,6 +97,16 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::PutToken(r) => wish("create", "token", &r.principal, Some(ALL)),
         Body::RevokeToken(r) => wish("revoke", "token", &r.token_id, Some(ALL)),
         Body::RevokeCertificate(r) => wish("revoke", "certificate", &r.serial, Some(ALL)),
+        Body::PutBundle(r) => wish("update", "policy", &r.name, Some(ALL)),
+        Body::ActivateBundle(r) => wish("activate", "policy", &r.name, Some(ALL)),
+        Body::RollbackBundle(r) => wish("activate", "policy", &r.name, Some(ALL)),
+        Body::DeactivateBundle(r) => wish("activate", "policy", &r.name, Some(ALL)),
+        Body::DeleteBundle(r) => wish("delete", "policy", &r.name, Some(ALL)),
+        Body::PutPolicyHandler(r) => wish("update", "policy-handler", &r.name, Some(ALL)),
+        Body::DeletePolicyHandler(r) => wish("delete", "policy-handler", &r.name, Some(ALL)),
+        Body::PutPolicySettings(_) => wish("update", "policy-settings", ALL, Some(ALL)),
+        // Told by nodes of their own gates, never by users.
+        Body::RecordViolations(_) | Body::AcknowledgeEscalations(_) => wish("update", "cluster", "violations", Some(ALL)),
         // Sent by nodes alone: the kernel takes it from nobody else.
         Body::RecordDecisions(_) => wish("update", "audit", "records", Some(ALL)),
         Body::PutAuditSettings(_) => wish("update", "audit", "settings", Some(ALL)),

@@ -5,7 +5,7 @@
 use tarn_storage::Range;
 
 use crate::domain::queue::{admit, dead, dependency, lease as task_lease};
-use crate::domain::{access, join_token, lease, timer, worker};
+use crate::domain::{access, join_token, lease, policy, timer, worker};
 use crate::error::Fatal;
 use crate::index::Wake;
 use crate::keys::{Key, first, prefix};
@@ -50,6 +50,7 @@ fn wake(txn: &mut Txn<'_>, wake: &Wake) -> Result<(), Fatal> {
         Wake::JoinToken { hash } => join_token::expire(txn, hash),
         Wake::Token { id } => access::expire_token(txn, *id),
         Wake::Revocation { serial } => access::expire_revocation(txn, serial),
+        Wake::Violation { id } => policy::expire_violation(txn, *id),
     }
 }
 

@@ -4,7 +4,7 @@ use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
 
 use crate::check;
 use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
-use crate::domain::{access, audit, join_token, lease, namespace, timer, version, worker};
+use crate::domain::{access, audit, join_token, lease, namespace, policy, timer, version, worker};
 use crate::error::{Fatal, Refusal};
 use crate::limits;
 use crate::reject;
@@ -43,11 +43,7 @@ pub fn rejected(rejection: Rejection) -> Outcome {
 }
 
 /// Carries a command out. `draft` is what is to be recorded of it: nothing of a repeat, nor of what can never succeed.
-fn attempt(
-    txn: &mut Txn<'_>,
-    command: Command,
-    draft: &mut Option<DecisionRow>,
-) -> Result<outcome::Body, Refusal> {
+fn attempt(txn: &mut Txn<'_>, command: Command, draft: &mut Option<DecisionRow>) -> Result<outcome::Body, Refusal> {
     if !txn.has_ids() {
         let message = "too much is going on at once: try again";
         return Err(reject::full("ENTRY_FULL", "", limits::COMMAND_ORDINALS_MAX, message).into());
@@ -104,6 +100,16 @@ fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<o
         C::PutToken(request) => O::PutToken(access::put_token(txn, principal, request)?),
         C::RevokeToken(request) => O::RevokeToken(access::revoke_token(txn, request)?),
         C::RevokeCertificate(request) => O::RevokeCertificate(access::revoke_certificate(txn, principal, request)?),
+        C::PutBundle(request) => O::PutBundle(policy::put(txn, principal, request)?),
+        C::ActivateBundle(request) => O::ActivateBundle(policy::activate(txn, principal, request)?),
+        C::RollbackBundle(request) => O::RollbackBundle(policy::rollback(txn, principal, request)?),
+        C::DeactivateBundle(request) => O::DeactivateBundle(policy::deactivate(txn, request)?),
+        C::DeleteBundle(request) => O::DeleteBundle(policy::delete(txn, request)?),
+        C::PutPolicyHandler(request) => O::PutPolicyHandler(policy::put_handler(txn, principal, request)?),
+        C::DeletePolicyHandler(request) => O::DeletePolicyHandler(policy::delete_handler(txn, request)?),
+        C::PutPolicySettings(request) => O::PutPolicySettings(policy::put_settings(txn, request)?),
+        C::RecordViolations(request) => O::RecordViolations(policy::record(txn, request)?),
+        C::AcknowledgeEscalations(request) => O::AcknowledgeEscalations(policy::acknowledge(txn, request)?),
         C::RecordDecisions(request) => O::RecordDecisions(audit::record_decisions(txn, principal, request)?),
         C::PutAuditSettings(request) => O::PutAuditSettings(audit::put_settings(txn, request)?),
     })

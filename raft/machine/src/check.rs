@@ -3,6 +3,8 @@
 //! The gate calls [`validate`] before a command reaches the log, so that what can never succeed costs nothing; `apply` calls it again,
 //! because it trusts nobody.
 
+mod policy;
+
 use prost::Message;
 use tarn_proto::v1::{
     Binding, Command, Decision, DependencyFailure, FailureKind, GateFacts, Priority, Rejection, RetryPolicy, Rule,
@@ -165,6 +167,16 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             )?;
             range("expires_at_ms", r.expires_at_ms, (0, limits::TIME_MS_MAX))
         }
+        command::Body::PutBundle(r) => policy::put_bundle(r),
+        command::Body::ActivateBundle(r) => policy::activate_bundle(r),
+        command::Body::RollbackBundle(r) => policy::rollback_bundle(r),
+        command::Body::DeactivateBundle(r) => policy::deactivate_bundle(r),
+        command::Body::DeleteBundle(r) => policy::delete_bundle(r),
+        command::Body::PutPolicyHandler(r) => policy::put_handler(r),
+        command::Body::DeletePolicyHandler(r) => name("name", &r.name),
+        command::Body::PutPolicySettings(r) => policy::settings(r.settings.as_ref()),
+        command::Body::RecordViolations(r) => policy::violations(r),
+        command::Body::AcknowledgeEscalations(r) => policy::acknowledge(r),
         command::Body::RecordDecisions(r) => {
             if r.refusals.is_empty() && r.dropped == 0 {
                 return Err(invalid("NO_REFUSALS", "refusals", "there is nothing to record"));
@@ -174,9 +186,17 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         }
         command::Body::PutAuditSettings(r) => {
             let Some(settings) = &r.settings else {
-                return Err(invalid("NO_SETTINGS", "settings", "name the settings: 0 in a field means its default"));
+                return Err(invalid(
+                    "NO_SETTINGS",
+                    "settings",
+                    "name the settings: 0 in a field means its default",
+                ));
             };
-            range_or_zero("settings.retention_ms", settings.retention_ms, limits::AUDIT_RETENTION_MS)?;
+            range_or_zero(
+                "settings.retention_ms",
+                settings.retention_ms,
+                limits::AUDIT_RETENTION_MS,
+            )?;
             range_or_zero("settings.records_max", settings.records_max, limits::AUDIT_RECORDS)?;
             range_or_zero("settings.bytes_max", settings.bytes_max, limits::AUDIT_BYTES)
         }
@@ -187,7 +207,12 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
 
 /// What the gate says about a command: the policies' input, and all the rest of it.
 fn gate(gate: &GateFacts) -> Check {
-    length("FACTS_TOO_LARGE", "gate.facts", gate.facts.len(), limits::FACTS_BYTES_MAX)?;
+    length(
+        "FACTS_TOO_LARGE",
+        "gate.facts",
+        gate.facts.len(),
+        limits::FACTS_BYTES_MAX,
+    )?;
     let rest = gate.encoded_len().saturating_sub(gate.facts.len());
     length("GATE_TOO_LARGE", "gate", rest, limits::GATE_BYTES_MAX)
 }

@@ -33,6 +33,10 @@
 //! | `51` | principal, role and namespace pattern, a zero byte after each of the first two | empty | until deleted |
 //! | `52` | token | `TokenRow` | until it expires or is revoked |
 //! | `53` | serial number of a revoked certificate | `RevocationRow` | until the certificate has expired |
+//! | `58` | environment, bundle's name, version, with zero bytes between | `BundleRow` | until deleted |
+//! | `59` | policies | `PolicySettingsRow` | for ever |
+//! | `5a` | handler's name | `HandlerRow` | until deleted |
+//! | `5b` | violation | `ViolationRow` | [`VIOLATION_KEPT_MS`](crate::limits::VIOLATION_KEPT_MS), or until there is no room |
 //! | `60` | log index | the hash of the row before, then `DecisionsRow` | as [`AuditSettings`](tarn_proto::v1::AuditSettings) say |
 //! | `61` | decisions | `ChainRow` | for ever |
 //! | `62` | decisions' settings | `AuditSettings` | for ever |
@@ -69,6 +73,10 @@ pub enum Key<'a> {
     Binding { parts: &'a str },
     Token { id: u64 },
     Revocation { serial: &'a str },
+    Bundle { parts: &'a str },
+    PolicySettings,
+    PolicyHandler { name: &'a str },
+    Violation { id: u64 },
     Decisions { index: u64 },
     Chain,
     AuditSettings,
@@ -105,6 +113,10 @@ pub mod first {
     pub const BINDING: u8 = 0x51;
     pub const TOKEN: u8 = 0x52;
     pub const REVOCATION: u8 = 0x53;
+    pub const BUNDLE: u8 = 0x58;
+    pub const POLICY_SETTINGS: u8 = 0x59;
+    pub const POLICY_HANDLER: u8 = 0x5a;
+    pub const VIOLATION: u8 = 0x5b;
     pub const DECISIONS: u8 = 0x60;
     pub const CHAIN: u8 = 0x61;
     pub const AUDIT_SETTINGS: u8 = 0x62;
@@ -161,6 +173,10 @@ impl Key<'_> {
             Key::Binding { parts } => named(first::BINDING, &[], parts.as_bytes()),
             Key::Token { id } => prefix(first::TOKEN, &[id]),
             Key::Revocation { serial } => named(first::REVOCATION, &[], serial.as_bytes()),
+            Key::Bundle { parts } => named(first::BUNDLE, &[], parts.as_bytes()),
+            Key::PolicySettings => prefix(first::POLICY_SETTINGS, &[]),
+            Key::PolicyHandler { name } => named(first::POLICY_HANDLER, &[], name.as_bytes()),
+            Key::Violation { id } => prefix(first::VIOLATION, &[id]),
             Key::Decisions { index } => prefix(first::DECISIONS, &[index]),
             Key::Chain => prefix(first::CHAIN, &[]),
             Key::AuditSettings => prefix(first::AUDIT_SETTINGS, &[]),
@@ -251,6 +267,10 @@ impl Key<'_> {
             first::BINDING => Key::Binding { parts: parts.name()? },
             first::TOKEN => Key::Token { id: parts.number()? },
             first::REVOCATION => Key::Revocation { serial: parts.name()? },
+            first::BUNDLE => Key::Bundle { parts: parts.name()? },
+            first::POLICY_SETTINGS => Key::PolicySettings,
+            first::POLICY_HANDLER => Key::PolicyHandler { name: parts.name()? },
+            first::VIOLATION => Key::Violation { id: parts.number()? },
             first::DECISIONS => Key::Decisions { index: parts.number()? },
             first::CHAIN => Key::Chain,
             first::AUDIT_SETTINGS => Key::AuditSettings,

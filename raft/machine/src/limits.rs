@@ -88,6 +88,22 @@ pub const TOKEN_MS: (u64, u64) = (60_000, 3_650 * DAY_MS);
 pub const REVOCATION_REASON_BYTES_MAX: usize = 256;
 /// Serial number of a certificate: 20 bytes by RFC 5280, section 4.1.2.2, as hexadecimal digits, with room for a leading zero byte.
 pub const SERIAL_BYTES_MAX: usize = 42;
+/// One bundle of policies. A few hundred rules are tens of kilobytes; this leaves room for tables of data.
+pub const BUNDLE_BYTES_MAX: usize = 1 << 20;
+/// A signature of ML-DSA-65 (FIPS 204, table 2).
+pub const SIGNATURE_BYTES: usize = 3_309;
+/// A public key of ML-DSA-65 (FIPS 204, table 2).
+pub const PUBLIC_KEY_BYTES: usize = 1_952;
+/// Keys that may sign bundles. A signature is tried with each.
+pub const POLICY_SIGNERS_MAX: usize = 16;
+/// Where violations are sent.
+pub const URL_BYTES_MAX: usize = 2_048;
+/// Violations in one command: what a busy node's gate gathers in a moment.
+pub const BATCH_VIOLATIONS_MAX: usize = 256;
+/// What a policy says about a violation. With the largest batch it still fits into one message of events.
+pub const VIOLATION_MESSAGE_BYTES_MAX: usize = 1 << 10;
+/// A kind, a slash and a name: the longest name is a principal.
+pub const RESOURCE_BYTES_MAX: usize = 320;
 /// The policies' input that a command's record keeps. Larger ones are left out, and only their digest is kept.
 pub const FACTS_BYTES_MAX: usize = 16 << 10;
 /// Everything else that the gate says about a command.
@@ -174,6 +190,18 @@ pub const BINDINGS_OF_ONE_MAX: usize = 256;
 pub const TOKENS_MAX: usize = 100_000;
 /// Revoked certificates that have not expired.
 pub const REVOCATIONS_MAX: usize = 100_000;
+/// Versions of one bundle.
+pub const BUNDLE_VERSIONS_MAX: usize = 64;
+/// Versions of all bundles.
+pub const BUNDLES_MAX: usize = 512;
+/// Bytes of all bundles together. They are read when a node starts, and the active ones stay in memory.
+pub const BUNDLES_BYTES_MAX: u64 = 64 << 20;
+/// Active bundles of one environment: each judges every command there.
+pub const ACTIVE_BUNDLES_MAX: usize = 32;
+/// Handlers of violations: each violation is compared with all of them.
+pub const POLICY_HANDLERS_MAX: usize = 64;
+/// Violations that are kept: the oldest go where there are more. Each costs some 50 bytes of memory on every node.
+pub const VIOLATIONS_MAX: usize = 10_000;
 /// Entries with decisions about one task that its row remembers, beside those that its id and its attempts name.
 pub const RECORDS_OF_TASK_KEPT: usize = 16;
 /// Attempts of a task that are kept, with their logs.
@@ -196,6 +224,8 @@ pub const REQUEST_RETENTION_MS: u64 = 600_000;
 pub const AGE_STEP_MS: u64 = 60_000;
 /// How long a fired timer is kept.
 pub const FIRED_TIMER_KEPT_MS: u64 = DAY_MS;
+/// How long a violation is kept.
+pub const VIOLATION_KEPT_MS: u64 = 30 * DAY_MS;
 /// A queue without tasks disappears when it was not used for this long, so that queues named after jobs do not pile up.
 pub const QUEUE_IDLE_MS: u64 = DAY_MS;
 /// How stale a queue's record of its last use may get: writing it on every enqueue would cost more than it is worth.

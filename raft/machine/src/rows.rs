@@ -319,6 +319,79 @@ pub struct RevocationRow {
     pub expires_at_ms: u64,
 }
 
+/// A version of a bundle of policies.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct BundleRow {
+    /// BLAKE3 of `content`.
+    #[prost(bytes = "bytes", tag = "1")]
+    pub digest: Bytes,
+    #[prost(uint64, tag = "2")]
+    pub size: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub signature: Bytes,
+    /// BLAKE3 of the public key that signed it; empty if nobody did.
+    #[prost(bytes = "bytes", tag = "4")]
+    pub signer: Bytes,
+    #[prost(uint64, tag = "5")]
+    pub put_at_ms: u64,
+    #[prost(string, tag = "6")]
+    pub put_by: String,
+    #[prost(bool, tag = "7")]
+    pub active: bool,
+    #[prost(uint64, tag = "8")]
+    pub activated_at_ms: u64,
+    #[prost(string, tag = "9")]
+    pub activated_by: String,
+    /// Grows with each version that is left for another: where a rollback leads. 0 if it leads not here.
+    #[prost(uint64, tag = "10")]
+    pub left: u64,
+    /// Empty in indices.
+    #[prost(bytes = "bytes", tag = "11")]
+    pub content: Bytes,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct PolicySettingsRow {
+    /// The log index at which these settings, or what is active, last changed.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    #[prost(message, optional, tag = "2")]
+    pub settings: Option<v1::PolicySettings>,
+}
+
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct HandlerRow {
+    /// Empty: all.
+    #[prost(string, tag = "1")]
+    pub environment: String,
+    /// Empty: all.
+    #[prost(string, tag = "2")]
+    pub policy: String,
+    #[prost(string, tag = "3")]
+    pub url: String,
+    #[prost(enumeration = "v1::PolicySeverity", tag = "4")]
+    pub min_severity: i32,
+    /// The name of a key, never the key.
+    #[prost(string, tag = "5")]
+    pub secret: String,
+    #[prost(uint64, tag = "6")]
+    pub put_at_ms: u64,
+    #[prost(string, tag = "7")]
+    pub put_by: String,
+    /// Violations up to this id have been sent.
+    #[prost(uint64, tag = "8")]
+    pub sent_up_to: u64,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ViolationRow {
+    #[prost(uint64, tag = "1")]
+    pub at_ms: u64,
+    /// Without id and time.
+    #[prost(message, optional, tag = "2")]
+    pub violation: Option<v1::Violation>,
+}
+
 /// The records of one entry. Its row begins with the hash of the row before.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DecisionsRow {

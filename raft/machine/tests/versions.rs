@@ -350,6 +350,7 @@ fn workers_of_the_first_version_stay_anybodys_when_the_version_rises() {
     let by = |principal: &str, body: command::Body| Command {
         principal: principal.to_owned(),
         body: Some(body),
+        ..Command::default()
     };
     let register = || command::Body::RegisterWorker(RegisterWorkerRequest::default());
     let heartbeat = |worker_id: &str| {

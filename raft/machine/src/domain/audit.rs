@@ -81,7 +81,10 @@ impl Task {
 pub fn draft(txn: &Txn<'_>, command: &Command) -> Option<DecisionRow> {
     // The raise itself is the first record.
     let begins = |body: &&command::Body| matches!(body, command::Body::RaiseVersion(_));
-    let body = command.body.as_ref().filter(|body| txn.meta.version >= SINCE || begins(body))?;
+    let body = command
+        .body
+        .as_ref()
+        .filter(|body| txn.meta.version >= SINCE || begins(body))?;
     let mut record = DecisionRow {
         principal: command.principal.clone(),
         action: body.name().to_owned(),
@@ -106,7 +109,12 @@ fn describe(record: &mut DecisionRow, body: &command::Body) {
     };
     match body {
         C::Enqueue(r) => {
-            about(record, &r.namespace, "queue", r.tasks.first().map_or("", |task| &task.queue));
+            about(
+                record,
+                &r.namespace,
+                "queue",
+                r.tasks.first().map_or("", |task| &task.queue),
+            );
             record.count = r.tasks.len() as u32;
         }
         C::CancelTask(r) => task(record, &r.namespace, &r.task_id),
@@ -132,8 +140,21 @@ fn describe(record: &mut DecisionRow, body: &command::Body) {
         C::PutToken(r) => about(record, "", "token", &r.principal),
         C::RevokeToken(r) => about(record, "", "token", &r.token_id),
         C::RevokeCertificate(r) => about(record, "", "certificate", &r.serial),
+        C::PutBundle(r) => policy(record, &r.environment, &r.name, &r.version),
+        C::ActivateBundle(r) => policy(record, &r.environment, &r.name, &r.version),
+        C::RollbackBundle(r) => policy(record, &r.environment, &r.name, ""),
+        C::DeactivateBundle(r) => policy(record, &r.environment, &r.name, ""),
+        C::DeleteBundle(r) => policy(record, &r.environment, &r.name, &r.version),
+        C::PutPolicyHandler(r) => about(record, "", "policy-handler", &r.name),
+        C::DeletePolicyHandler(r) => about(record, "", "policy-handler", &r.name),
+        C::PutPolicySettings(_) => about(record, "", "policy-settings", ""),
         _ => {}
     }
+}
+
+fn policy(record: &mut DecisionRow, environment: &str, name: &str, version: &str) {
+    record.resource = format!("policy/{name}");
+    record.detail = format!("{version} in {environment}").trim_start().to_owned();
 }
 
 fn bound(record: &mut DecisionRow, binding: Option<&tarn_proto::v1::Binding>) {
@@ -157,6 +178,8 @@ fn is_traffic(body: &outcome::Body) -> bool {
             | O::RenewLease(_)
             | O::ReleaseLease(_)
             | O::RecordDecisions(_)
+            | O::RecordViolations(_)
+            | O::AcknowledgeEscalations(_)
     )
 }
 
@@ -169,7 +192,11 @@ pub fn admitted(txn: &mut Txn<'_>, draft: Option<DecisionRow>, place: usize, ans
     record.set_kind(DecisionKind::Admitted);
     match answer {
         outcome::Body::Enqueue(answer) => {
-            record.task = answer.task_ids.first().and_then(|id| parse_id(id, "").ok()).unwrap_or_default();
+            record.task = answer
+                .task_ids
+                .first()
+                .and_then(|id| parse_id(id, "").ok())
+                .unwrap_or_default();
         }
         outcome::Body::RegisterWorker(answer) => record.worker = parse_id(&answer.worker_id, "").unwrap_or_default(),
         _ => {}
@@ -192,11 +219,7 @@ pub fn refused(txn: &mut Txn<'_>, draft: Option<DecisionRow>, rejection: &Reject
 }
 
 /// The command: records what a node's gate refused.
-pub fn record_decisions(
-    txn: &mut Txn<'_>,
-    node: &str,
-    request: RecordDecisions,
-) -> Result<DecisionsRecorded, Refusal> {
+pub fn record_decisions(txn: &mut Txn<'_>, node: &str, request: RecordDecisions) -> Result<DecisionsRecorded, Refusal> {
     if !node.starts_with("node/") {
         let message = "only the nodes of the cluster record what their gates refused";
         return Err(reject::denied("NODES_ONLY", "", message).into());
@@ -316,9 +339,14 @@ fn drop_old(txn: &mut Txn<'_>, chain: &mut ChainRow) -> Result<(), Fatal> {
         return Ok(());
     }
     // From the place on where the last one went: an engine would have to step over the traces of all that went before.
-    let (start, end) = (prefix(first::DECISIONS, &[chain.start_index + 1]), [first::DECISIONS + 1]);
+    let (start, end) = (
+        prefix(first::DECISIONS, &[chain.start_index + 1]),
+        [first::DECISIONS + 1],
+    );
     let engine = txn.rows.engine();
-    let rows = engine.scan(STATE, Range::between(&start, &end)).take(limits::DECISION_ROWS_DROPPED_MAX + 1);
+    let rows = engine
+        .scan(STATE, Range::between(&start, &end))
+        .take(limits::DECISION_ROWS_DROPPED_MAX + 1);
     for (dropped, entry) in rows.enumerate() {
         let (key, bytes) = entry?;
         let Some(key @ Key::Decisions { index }) = Key::decode(&key) else {

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;
+pub mod policy;
 pub mod queue;
 pub mod timer;
 pub mod version;

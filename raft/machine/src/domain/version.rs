@@ -34,6 +34,16 @@ fn since(body: &command::Body) -> u32 {
         | C::PutToken(_)
         | C::RevokeToken(_)
         | C::RevokeCertificate(_) => ACCESS,
+        C::PutBundle(_)
+        | C::ActivateBundle(_)
+        | C::RollbackBundle(_)
+        | C::DeactivateBundle(_)
+        | C::DeleteBundle(_)
+        | C::PutPolicyHandler(_)
+        | C::DeletePolicyHandler(_)
+        | C::PutPolicySettings(_)
+        | C::RecordViolations(_)
+        | C::AcknowledgeEscalations(_) => 2,
         C::RecordDecisions(_) | C::PutAuditSettings(_) => audit::SINCE,
         _ => 1,
     }

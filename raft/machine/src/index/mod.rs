@@ -7,6 +7,7 @@
 pub mod access;
 mod edges;
 mod pick;
+pub mod policy;
 mod ready;
 mod rebuild;
 mod wakes;
@@ -16,15 +17,16 @@ use std::sync::Arc;
 
 use tarn_proto::v1::{AuditSettings, TaskState};
 
-pub use access::Access;
+pub use access::{Access, RoleIn};
 pub use edges::Edges;
 pub use pick::{Pick, matches_class, serves};
+pub use policy::{ActiveBundle, Policies};
 pub use ready::{Group, Rank, effective_level};
 pub use rebuild::rebuild;
 pub use wakes::Wake;
 
 use crate::error::Fatal;
-use crate::rows::{ChainRow, Class, JoinTokenRow, TaskRow, WorkerRow};
+use crate::rows::{ChainRow, Class, HandlerRow, JoinTokenRow, TaskRow, WorkerRow};
 
 /// One share of a lease: what a namespace's pass grows by when it is served, times its weight. With weight 1 and 100,000 leases a second,
 /// 64 bits last for five years; with any weight above, longer.
@@ -46,6 +48,12 @@ pub struct Indices {
     pub(crate) join_tokens: BTreeMap<[u8; 32], JoinTokenRow>,
     /// Shared with whoever judges requests, and therefore copied where it changes while somebody holds it.
     pub(crate) access: Arc<Access>,
+    /// Shared in the same way.
+    pub(crate) policies: Arc<Policies>,
+    /// Where violations are sent, by name.
+    pub(crate) handlers: BTreeMap<Arc<str>, HandlerRow>,
+    /// When each violation is forgotten.
+    pub(crate) violations: BTreeMap<u64, u64>,
     pub(crate) sweeps: Sweeps,
     /// Where the chain of decisions begins and ends, and how much of it is kept.
     pub(crate) chain: ChainRow,

@@ -26,4 +26,6 @@ pub enum Wake {
     Token { id: u64 },
     /// The revoked certificate has expired: nobody takes it anyway.
     Revocation { serial: Arc<str> },
+    /// The violation is old enough to be forgotten.
+    Violation { id: u64 },
 }

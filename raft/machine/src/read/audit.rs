@@ -28,7 +28,10 @@ impl Machine {
         };
         // Behind those that were dropped, whose traces an engine would have to step over.
         let after = after.max(self.ix.chain.start_index);
-        let (start, end) = (prefix(first::DECISIONS, &[after.saturating_add(1)]), [first::DECISIONS + 1]);
+        let (start, end) = (
+            prefix(first::DECISIONS, &[after.saturating_add(1)]),
+            [first::DECISIONS + 1],
+        );
         let size = page_size(request.page_size);
         let (mut entries, mut answer) = (0, ListDecisionsResponse::default());
         answer.revision = self.applied_index();
@@ -103,7 +106,8 @@ fn index_of(key: &[u8]) -> Result<u64, Fatal> {
 fn decode_row(key: &[u8], bytes: &[u8]) -> Result<(u64, DecisionsRow), Refusal> {
     let index = index_of(key)?;
     let row = audit::records(bytes).ok_or_else(|| {
-        let message = format!("the records of entry {index} cannot be read: run `tarn audit verify`, and replace this node");
+        let message =
+            format!("the records of entry {index} cannot be read: run `tarn audit verify`, and replace this node");
         reject::data_loss("RECORDS_DAMAGED", message)
     })?;
     Ok((index, row))
@@ -139,7 +143,10 @@ impl<'a> Filter<'a> {
             &request.policy,
         ];
         let contains = |text: &&String| row.windows(text.len()).any(|part| part == text.as_bytes());
-        texts.into_iter().filter(|text| !text.is_empty()).all(|text| contains(&text))
+        texts
+            .into_iter()
+            .filter(|text| !text.is_empty())
+            .all(|text| contains(&text))
     }
 
     fn matching(&self, index: u64, row: DecisionsRow) -> impl Iterator<Item = Decision> {
@@ -171,7 +178,13 @@ pub(super) fn concerns(first: u64, count: u32, task: u64) -> bool {
 }
 
 fn decision(index: u64, ordinal: u32, at_ms: u64, row: DecisionRow) -> Decision {
-    let id = |number: u64| if number == 0 { String::new() } else { Id(number).to_string() };
+    let id = |number: u64| {
+        if number == 0 {
+            String::new()
+        } else {
+            Id(number).to_string()
+        }
+    };
     Decision {
         index,
         ordinal,

@@ -113,7 +113,12 @@ impl Machine {
             prefix(first::DECISIONS, &[index + 1]),
             prefix(first::DECISIONS, &[through.saturating_add(1)]),
         );
-        Ok(self.engine.scan(STATE, Range::between(&start, &end)).next().transpose()?.is_some())
+        Ok(self
+            .engine
+            .scan(STATE, Range::between(&start, &end))
+            .next()
+            .transpose()?
+            .is_some())
     }
 }
 
@@ -206,8 +211,14 @@ impl Fault {
         let index = self.index();
         let (reason, message) = match self {
             Fault::Changed(_) => ("ROW_CHANGED", format!("the records of log entry {index} were changed")),
-            Fault::Missing(_) => ("ROW_MISSING", format!("records that followed those of log entry {index} are gone")),
-            Fault::Unreadable(_) => ("ROW_UNREADABLE", format!("the records of log entry {index} cannot be read")),
+            Fault::Missing(_) => (
+                "ROW_MISSING",
+                format!("records that followed those of log entry {index} are gone"),
+            ),
+            Fault::Unreadable(_) => (
+                "ROW_UNREADABLE",
+                format!("the records of log entry {index} cannot be read"),
+            ),
             Fault::Head(_) => (
                 "HEAD_CHANGED",
                 format!("the last records, of log entry {index}, or the chain's head were changed"),

@@ -5,6 +5,7 @@ mod audit;
 mod chain;
 mod events;
 mod lists;
+mod policy;
 mod story;
 mod tasks;
 
@@ -12,6 +13,7 @@ use tarn_proto::v1::{Rejection, WorkerCapabilities};
 
 pub use chain::ChainWalk;
 pub use events::Compacted;
+pub use policy::Escalations;
 
 use crate::Machine;
 use crate::domain::{parse_id, worker};

@@ -73,6 +73,16 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("revoke_certificate", "INVALID_SERIAL serial"),
         ("record_decisions", "NO_REFUSALS refusals"),
         ("put_audit_settings", "NO_SETTINGS settings"),
+        ("put_bundle", "INVALID_NAME environment"),
+        ("activate_bundle", "INVALID_NAME environment"),
+        ("rollback_bundle", "INVALID_NAME environment"),
+        ("deactivate_bundle", "INVALID_NAME environment"),
+        ("delete_bundle", "INVALID_NAME environment"),
+        ("put_policy_handler", "INVALID_NAME name"),
+        ("delete_policy_handler", "INVALID_NAME name"),
+        ("put_policy_settings", "NO_SETTINGS settings"),
+        ("record_violations", "NO_VIOLATIONS violations"),
+        ("acknowledge_escalations", "INVALID_NAME handler"),
     ];
     assert_eq!(
         reasons,
@@ -138,7 +148,7 @@ fn commands_filled_at_random_get_an_outcome() {
     }
     println!("accepted: {accepted:?}");
     assert!(
-        accepted.len() >= 22,
+        accepted.len() >= 31,
         "most commands are accepted now and then: {accepted:?}"
     );
     target.check();
@@ -193,6 +203,18 @@ fn read_at_random(machine: &Machine, filler: &mut Filler) {
     }));
     read!(list_bindings(ListBindingsRequest { principal: "principal" }));
     read!(list_tokens(ListTokensRequest { principal: "principal" }));
+    read!(get_bundle(GetBundleRequest {
+        environment: "environment",
+        name: "name",
+        version: "version"
+    }));
+    read!(list_bundles(ListBundlesRequest { name: "name" }));
+    read!(list_violations(ListViolationsRequest {
+        namespace: "namespace",
+        page_token: "page_token"
+    }));
+    let escalations = machine.escalations(&filler.text("handler"), filler.number(), filler.dice.below(3) as usize);
+    refusals.extend(escalations.err());
     refusals.extend(
         machine
             .events_after(filler.number(), filler.dice.below(3) as usize)
@@ -245,6 +267,19 @@ impl Filler {
                     | "resources"
                     | "serial"
                     | "token_id"
+                    | "environment"
+                    | "version"
+                    | "content"
+                    | "url"
+                    | "min_severity"
+                    | "severity"
+                    | "secret"
+                    | "violations"
+                    | "policy"
+                    | "count"
+                    | "handler"
+                    | "up_to"
+                    | "settings"
             );
             if !self.dice.chance(if needed { 97 } else { 20 }) {
                 continue;
@@ -274,11 +309,13 @@ impl Filler {
                 let fill = self.dice.below(3) as u8;
                 let length = match field.name() {
                     "key_hash" | "node_key_hash" | "secret_hash" if self.dice.chance(90) => 32,
+                    "content" if self.dice.chance(90) => 3,
                     _ => self.dice.pick(&[0, 1, 1_025, limits::LOGS_BYTES_MAX + 1]),
                 };
                 Value::Bytes(vec![fill; length].into())
             }
             Kind::Bool => Value::Bool(self.dice.chance(50)),
+            Kind::Uint32 if field.name() == "count" => Value::U32(self.dice.between(1, 9) as u32),
             Kind::Uint32 if self.dice.chance(70) => Value::U32(self.dice.below(4) as u32),
             Kind::Uint32 => Value::U32(self.number() as u32),
             Kind::Uint64 => Value::U64(self.number()),
@@ -322,13 +359,18 @@ impl Filler {
         }
         match field {
             "namespace" | "namespaces" => self.dice.pick(&["default", "default", "team"]).to_owned(),
-            "name" | "role" | "queue" | "queues" => self.dice.pick(&["team", "q", "r"]).to_owned(),
+            "name" | "role" | "handler" | "secret" | "policy" | "queue" | "queues" => {
+                self.dice.pick(&["team", "q", "r"]).to_owned()
+            }
             "runtime" | "artifact" => self.dice.pick(&["", "wasm"]).to_owned(),
-            "task_id" | "task_ids" | "after" | "worker_id" | "timer_id" | "token_id" | "page_token" => {
+            "task_id" | "task_ids" | "after" | "worker_id" | "timer_id" | "token_id" | "page_token" | "up_to" => {
                 self.dice.pick(&self.words.clone())
             }
             "principal" => self.dice.pick(&["user/ada", "node/1", "tester"]).to_owned(),
             "verbs" | "resources" => self.dice.pick(&["*", "read", "queue/q*"]).to_owned(),
+            "environment" => self.dice.pick(&["prod", "dev"]).to_owned(),
+            "version" | "expected" => self.dice.pick(&["1.0.0", "2.0.0", "2.0.0-rc.1"]).to_owned(),
+            "url" => self.dice.pick(&["https://a/b", "http://a"]).to_owned(),
             "serial" => self.dice.pick(&["a", "0b", "ff"]).to_owned(),
             "reason" => "REASON".to_owned(),
             "request_id" => self.dice.pick(&["", "r1", "r2"]).to_owned(),

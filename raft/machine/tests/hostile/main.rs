@@ -8,6 +8,7 @@ mod damaged;
 #[path = "../model/dice.rs"]
 mod dice;
 mod filled;
+mod policies;
 mod target;
 mod valid;
 

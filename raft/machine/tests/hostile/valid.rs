@@ -60,7 +60,7 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
         message: "no".to_owned(),
     });
     let hash = bytes::Bytes::from_static(&[7; 32]);
-    vec![
+    let mut bodies = vec![
         B::Enqueue(EnqueueRequest {
             request_id: "r".to_owned(),
             namespace: ns(),
@@ -227,7 +227,9 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
             }),
             ..Default::default()
         }),
-    ]
+    ];
+    bodies.extend(crate::policies::bodies());
+    bodies
 }
 
 /// What a gate says about a command.

@@ -423,6 +423,7 @@ fn raise(version: u32) -> Step {
     let command = Command {
         principal: "user/admin".to_owned(),
         body: Some(command::Body::RaiseVersion(RaiseVersion { version })),
+        ..Command::default()
     };
     Step::Entry {
         now_ms: 1_000_000,

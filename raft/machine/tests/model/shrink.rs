@@ -145,7 +145,9 @@ fn command(pool: &DescriptorPool, line: &Line) -> String {
         Value::Message(body) if field.name() != "gate" => Some(format!("{} {}", field.name(), fields(body))),
         _ => None,
     });
-    let gate = message.get_field_by_name("gate").filter(|_| line.command.gate.is_some());
+    let gate = message
+        .get_field_by_name("gate")
+        .filter(|_| line.command.gate.is_some());
     let gate = gate.map_or_else(String::new, |gate| format!(" {}", one("gate", &gate)));
     let spoilt = line
         .refused_as

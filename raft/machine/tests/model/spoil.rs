@@ -31,12 +31,18 @@ pub fn spoil(dice: &mut Dice, command: &mut Command) -> &'static str {
         }
         2 => {
             let facts = Bytes::from(vec![b'x'; limits::FACTS_BYTES_MAX + 1]);
-            command.gate = Some(GateFacts { facts, ..GateFacts::default() });
+            command.gate = Some(GateFacts {
+                facts,
+                ..GateFacts::default()
+            });
             return "FACTS_TOO_LARGE";
         }
         3 => {
             let rule = "x".repeat(limits::GATE_BYTES_MAX);
-            command.gate = Some(GateFacts { rule, ..GateFacts::default() });
+            command.gate = Some(GateFacts {
+                rule,
+                ..GateFacts::default()
+            });
             return "GATE_TOO_LARGE";
         }
         1 => {
@@ -224,6 +230,16 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
             "OUT_OF_RANGE": r.settings = Some(AuditSettings { records_max: limits::AUDIT_RECORDS.1 + 1, ..AuditSettings::default() }),
             "OUT_OF_RANGE": r.settings = Some(AuditSettings { bytes_max: 1, ..AuditSettings::default() }),
         ),
+        B::PutBundle(_)
+        | B::ActivateBundle(_)
+        | B::RollbackBundle(_)
+        | B::DeactivateBundle(_)
+        | B::DeleteBundle(_)
+        | B::PutPolicyHandler(_)
+        | B::DeletePolicyHandler(_)
+        | B::PutPolicySettings(_)
+        | B::RecordViolations(_)
+        | B::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
     }
 }
 

@@ -215,6 +215,11 @@ impl Runner {
             "list_bindings" => ask!(list_bindings),
             "list_tokens" => ask!(list_tokens),
             "list_revocations" => ask!(list_revocations),
+            "list_bundles" => ask!(list_bundles),
+            "get_bundle" => ask!(get_bundle),
+            "list_violations" => ask!(list_violations),
+            "list_policy_handlers" => ask!(list_policy_handlers),
+            "get_policy_settings" => ask!(get_policy_settings),
             "list_decisions" => ask!(list_decisions),
             "get_audit_settings" => ask!(get_audit_settings),
             _ => return Err(format!("there is no read {verb}")),
@@ -244,7 +249,7 @@ impl Runner {
         if !words.is_empty() {
             return Err(format!("too many closing braces before {words:?}"));
         }
-        let all = ["ListQueuesRequest", "ListDecisionsRequest"].contains(&descriptor.name());
+        let all = ["ListQueuesRequest", "ListDecisionsRequest", "ListViolationsRequest"].contains(&descriptor.name());
         if descriptor.get_field_by_name("namespace").is_some() && !message.has_field_by_name("namespace") && !all {
             message.set_field_by_name("namespace", Value::String("default".to_owned()));
         }

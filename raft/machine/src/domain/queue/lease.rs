@@ -2,8 +2,8 @@
 
 use tarn_invariants::{debug_holds, tasks};
 use tarn_proto::v1::{
-    DecisionKind, EventKind, HeartbeatTasksRequest, HeartbeatTasksResponse, LeaseReport, LeaseStatus, LeaseTasksRequest,
-    LeaseTasksResponse, LeasedTask, Scores, TaskState,
+    DecisionKind, EventKind, HeartbeatTasksRequest, HeartbeatTasksResponse, LeaseReport, LeaseStatus,
+    LeaseTasksRequest, LeaseTasksResponse, LeasedTask, Scores, TaskState,
 };
 
 use super::admit::past_deadline;

@@ -6,7 +6,8 @@ use bytes::Bytes;
 use prost::Message;
 use tarn_invariants::{debug_holds, tasks};
 use tarn_proto::v1::{
-    CompleteTaskRequest, CompleteTaskResponse, DecisionKind, EventKind, FailTaskRequest, FailTaskResponse, FailureKind, TaskState,
+    CompleteTaskRequest, CompleteTaskResponse, DecisionKind, EventKind, FailTaskRequest, FailTaskResponse, FailureKind,
+    TaskState,
 };
 
 use super::lease::holds;

@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    AuditSettings, Command, DecisionsRecorded, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse, PutAuditSettingsRequest, PutAuditSettingsResponse, Revocation, Rule,
-    command, outcome,
+    AuditSettings, Command, DecisionsRecorded, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse,
+    PutAuditSettingsRequest, PutAuditSettingsResponse, Revocation, Rule, command, outcome,
 };
 
 pub use access::ApiToken;
@@ -311,6 +311,16 @@ impl Model {
             C::RecordDecisions(_) if !principal.starts_with("node/") => return Err("NODES_ONLY"),
             C::RecordDecisions(_) => O::RecordDecisions(DecisionsRecorded {}),
             C::PutAuditSettings(r) => O::PutAuditSettings(audit_settings(r)),
+            C::PutBundle(_)
+            | C::ActivateBundle(_)
+            | C::RollbackBundle(_)
+            | C::DeactivateBundle(_)
+            | C::DeleteBundle(_)
+            | C::PutPolicyHandler(_)
+            | C::DeletePolicyHandler(_)
+            | C::PutPolicySettings(_)
+            | C::RecordViolations(_)
+            | C::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
         })
     }
 

@@ -1,0 +1,15 @@
+//! Everything that knows the Rego interpreter: analysis before it runs, guards while it runs, and the threads that it runs on.
+
+mod analysis;
+mod calls;
+mod functions;
+mod guard;
+mod message;
+mod program;
+mod threads;
+mod weight;
+
+pub(crate) use analysis::{Analysis, Definition, RuleId};
+pub(crate) use program::{Program, rule_texts};
+pub(crate) use threads::{Outcome, run};
+pub(crate) use weight::weight_of;

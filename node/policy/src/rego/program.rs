@@ -1,0 +1,181 @@
+//! Modules, compiled.
+
+use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+
+use anyhow::Result;
+use regorus::{Engine, LimitError, Value, utils::limits::ExecutionTimerConfig};
+
+use super::{
+    Analysis,
+    analysis::is_test_module,
+    guard,
+    message::{problem, source_line},
+};
+use crate::{Bundle, Failure, FailureKind, Problem, limits::MESSAGE_BYTES_MAX};
+
+/// The package whose rules decide.
+const PACKAGE: &str = "tarn";
+/// The rules that decide, of those that there are.
+pub(crate) const DECIDING: [&str; 3] = ["deny", "warn", "allow"];
+/// A module of our own that gathers what the deciding rules say, so that they share what they have in common.
+const ENTRY_FILE: &str = "__entry.rego";
+const ENTRY_RULE: &str = "data.__tarn.answers";
+/// Steps of the interpreter between two looks at the clock: some microseconds.
+const STEPS_PER_LOOK: NonZeroU32 = NonZeroU32::new(128).expect("not zero");
+
+/// A bundle's modules, ready to be evaluated any number of times, from any thread.
+pub(crate) struct Program {
+    prototype: Engine,
+    pub(crate) analysis: Analysis,
+    /// Whether there is a rule `allow`, which then has to be true.
+    pub(crate) must_allow: bool,
+}
+
+impl Program {
+    /// Compiles the modules, with or without the tests. Needs a large stack.
+    ///
+    /// # Errors
+    /// Every mistake that is found in one go. A bundle that decides nothing is a mistake as well.
+    pub(crate) fn compile(bundle: &Bundle, with_tests: bool) -> Result<Self, Vec<Problem>> {
+        let mut engine = engine(bundle).map_err(|error| vec![problem(bundle, "data.json", &error.to_string())])?;
+        let mut problems = Vec::new();
+        for (path, text) in bundle.modules() {
+            if let Err(error) = engine.add_policy(path.into(), text.into()) {
+                problems.push(problem(bundle, path, &error.to_string()));
+            }
+        }
+        if !problems.is_empty() {
+            return Err(problems);
+        }
+        let mut analysis = Analysis::of(bundle, engine.get_modules());
+        if !analysis.problems.is_empty() {
+            return Err(analysis.problems);
+        }
+        if !with_tests {
+            // Tests may replace what rules say, and take time to be gathered: what judges does not hold them.
+            engine = without_tests(bundle, &analysis)
+                .map_err(|error| vec![problem(bundle, "bundle", &error.to_string())])?;
+            analysis.rules.retain(|_, rule| !rule.is_test);
+        }
+        let deciding: Vec<_> = DECIDING.into_iter().filter(|name| decides(&analysis, name)).collect();
+        if deciding.is_empty() {
+            return Err(vec![decides_nothing(bundle)]);
+        }
+        let prepared = engine
+            .add_policy(ENTRY_FILE.into(), entry(&deciding))
+            .and_then(|_| engine.compile_with_entrypoint(&ENTRY_RULE.into()));
+        match prepared {
+            Ok(_) => Ok(Self {
+                prototype: engine,
+                analysis,
+                must_allow: deciding.contains(&"allow"),
+            }),
+            Err(error) => Err(vec![problem(bundle, "bundle", &error.to_string())]),
+        }
+    }
+
+    /// What the deciding rules say, as an object with a field for each that is defined. Needs a large stack.
+    pub(crate) fn answers(&self, input: Value, budget: Duration) -> Result<Value, Failure> {
+        self.evaluate(ENTRY_RULE, input, budget)
+    }
+
+    /// The value of one rule, named from `data`; [`Value::Undefined`] if it has none. Needs a large stack.
+    pub(crate) fn evaluate(&self, rule: &str, input: Value, budget: Duration) -> Result<Value, Failure> {
+        let mut engine = self.prototype.clone();
+        engine.set_execution_timer_config(ExecutionTimerConfig {
+            limit: budget,
+            check_interval: STEPS_PER_LOOK,
+        });
+        engine.set_input(input);
+        engine.eval_rule(rule.into()).map_err(|error| failure(&error, budget))
+    }
+}
+
+fn engine(bundle: &Bundle) -> Result<Engine> {
+    let mut engine = Engine::new();
+    // What a function cannot take is an error. Otherwise a rule that should refuse would silently not.
+    engine.set_strict_builtin_errors(true);
+    guard::install(&mut engine)?;
+    engine.add_data(Value::from_json_str(bundle.data())?)?;
+    Ok(engine)
+}
+
+fn without_tests(bundle: &Bundle, analysis: &Analysis) -> Result<Engine> {
+    let mut engine = engine(bundle)?;
+    for (path, text) in bundle.modules() {
+        if !is_test_module(path, &analysis.packages[path]) {
+            engine.add_policy(path.into(), text.into())?;
+        }
+    }
+    Ok(engine)
+}
+
+fn decides(analysis: &Analysis, name: &str) -> bool {
+    let rule = analysis.rules.get(&vec![PACKAGE.to_owned(), name.to_owned()]);
+    rule.is_some_and(|rule| !rule.is_test && !rule.is_function)
+}
+
+fn decides_nothing(bundle: &Bundle) -> Problem {
+    let (file, _) = bundle.modules().next().expect("a bundle has modules");
+    let message = "the bundle decides nothing: it needs a rule deny, warn or allow in package tarn";
+    Problem {
+        file: file.into(),
+        line: 1,
+        column: 1,
+        source: source_line(bundle, file, 1),
+        message: message.into(),
+    }
+}
+
+/// Rules that have no value leave no field.
+fn entry(deciding: &[&str]) -> String {
+    let mut text = String::from("package __tarn\n");
+    for name in deciding {
+        let rule = format!("answers[key] := value if {{\n\tkey := \"{name}\"\n\tvalue := data.{PACKAGE}.{name}\n}}\n");
+        text.push_str(&rule);
+    }
+    text
+}
+
+/// The interpreter wraps errors of functions as text, so the text is all there is to tell them by.
+fn failure(error: &anyhow::Error, budget: Duration) -> Failure {
+    let text = error.to_string();
+    if matches!(error.downcast_ref(), Some(LimitError::TimeLimitExceeded { .. })) || text.contains("time limit") {
+        return over_budget(budget);
+    }
+    let kind = if text.contains(guard::TOO_LARGE) {
+        FailureKind::PolicyTooLarge
+    } else {
+        FailureKind::PolicyFailed
+    };
+    let place = super::message::place(&text);
+    let mut message = format!("{place}{}", super::message::sentence(&text));
+    crate::cut(&mut message, MESSAGE_BYTES_MAX);
+    Failure { kind, message }
+}
+
+/// The failure of an evaluation that took too long.
+pub(crate) fn over_budget(budget: Duration) -> Failure {
+    Failure {
+        kind: FailureKind::PolicyOverBudget,
+        message: format!("it took longer than the {} ms that it may take", budget.as_millis()),
+    }
+}
+
+/// The texts of every rule by its name, of the modules that parse. Needs a large stack.
+pub(crate) fn rule_texts(bundle: &Bundle) -> BTreeMap<String, Vec<String>> {
+    let mut engine = Engine::new();
+    for (path, text) in bundle.modules() {
+        // What does not parse has no rules to compare; its text is compared as a whole.
+        let _ = engine.add_policy(path.into(), text.into());
+    }
+    let rules = Analysis::of(bundle, engine.get_modules()).rules;
+    let sorted = |mut texts: Vec<String>| {
+        texts.sort();
+        texts
+    };
+    rules
+        .into_iter()
+        .map(|(id, rule)| (id.join("."), sorted(rule.texts)))
+        .collect()
+}
