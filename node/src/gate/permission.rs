@@ -106,7 +106,9 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::DeletePolicyHandler(r) => wish("delete", "policy-handler", &r.name, Some(ALL)),
         Body::PutPolicySettings(_) => wish("update", "policy-settings", ALL, Some(ALL)),
         // Told by nodes of their own gates, never by users.
-        Body::RecordViolations(_) | Body::AcknowledgeEscalations(_) => wish("update", "cluster", "violations", Some(ALL)),
+        Body::RecordViolations(_) | Body::AcknowledgeEscalations(_) => {
+            wish("update", "cluster", "violations", Some(ALL))
+        }
         // Sent by nodes alone: the kernel takes it from nobody else.
         Body::RecordDecisions(_) => wish("update", "audit", "records", Some(ALL)),
         Body::PutAuditSettings(_) => wish("update", "audit", "settings", Some(ALL)),

@@ -72,6 +72,14 @@ impl Judge<'_> {
 
     /// Judges a command.
     fn command(&self, body: &Body) -> Result<(), v1::Rejection> {
+        if is_of_nodes(body) {
+            let message = "nodes propose this by themselves, and take it from nobody";
+            return Err(rejection(
+                Code::PermissionDenied,
+                "PERMISSION_DENIED",
+                message.to_owned(),
+            ));
+        }
         match body {
             Body::PutToken(request) => return self.token(request),
             Body::RevokeToken(request) if self.owns_token(&request.token_id) => return Ok(()),
@@ -164,6 +172,18 @@ impl Judge<'_> {
         };
         rejection(Code::PermissionDenied, "PERMISSION_DENIED", message)
     }
+}
+
+/// What only nodes propose, for what they did or saw themselves.
+fn is_of_nodes(body: &Body) -> bool {
+    matches!(
+        body,
+        Body::RaiseVersion(_)
+            | Body::ConsumeJoinToken(_)
+            | Body::RecordViolations(_)
+            | Body::AcknowledgeEscalations(_)
+            | Body::RecordDecisions(_)
+    )
 }
 
 fn beyond(what: &str) -> v1::Rejection {

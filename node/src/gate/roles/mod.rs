@@ -153,6 +153,14 @@ pub fn rules_of<'a>(access: &'a Access, role: &str) -> &'a [Rule] {
 mod tests {
     use super::*;
 
+    fn beyond_rules(access: &Access, giver: &str, rules: &[Rule], namespace: &str) -> Option<String> {
+        first_beyond(rules, Some(namespace), |wish| judge(access, giver, wish).is_some())
+    }
+
+    fn beyond(access: &Access, giver: &str, role: &str, namespace: &str) -> Option<String> {
+        beyond_rules(access, giver, rules_of(access, role), namespace)
+    }
+
     fn rule(verbs: &[&str], resources: &[&str]) -> Rule {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
         Rule {
