@@ -114,6 +114,7 @@ impl Gate {
         trace: Arc<str>,
     ) -> Result<Caller, Refusal> {
         identity::caller(&self.bearers, extensions, metadata, state, trace.clone()).map_err(|rejection| {
+            tracing::info!(%trace, step = identity::STEP, reason = rejection.reason, "the gate refused: {}", rejection.message);
             self.ledger.unknown(identity::STEP, &rejection, &trace);
             self.refuse(identity::STEP, rejection)
         })
@@ -126,7 +127,19 @@ impl Gate {
     pub fn admit(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
         self.steps.iter().try_for_each(|step| {
             step.admit(ask).map_err(|rejection| {
-                self.ledger.refused(self.ledger.draft(ask, step.name(), &rejection));
+                let draft = self.ledger.draft(ask, step.name(), &rejection);
+                tracing::info!(
+                    trace = %ask.caller.trace,
+                    principal = %ask.caller.principal,
+                    step = step.name(),
+                    action = draft.action,
+                    resource = draft.resource,
+                    namespace = draft.namespace,
+                    reason = rejection.reason,
+                    "the gate refused: {}",
+                    rejection.message
+                );
+                self.ledger.refused(draft);
                 self.refuse(step.name(), rejection)
             })
         })

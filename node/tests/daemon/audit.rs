@@ -314,7 +314,7 @@ async fn a_byte_that_was_changed_while_the_node_was_down_is_found_where_it_is() 
     running.shutdown().await;
 
     for place in [0, 31, 33, 40, 60] {
-        let flip = |config: &Config| {
+        let flip = move |config: &Config| {
             let engine = open_state(config);
             let key = Key::Decisions { index }.encode();
             let mut row = engine.get(tarn_machine::STATE, &key).unwrap().expect("the row is there");

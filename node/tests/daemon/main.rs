@@ -8,5 +8,6 @@ mod executor;
 mod gate;
 mod ops;
 mod pipeline;
+mod redaction;
 mod refusals;
 mod streams;

@@ -140,13 +140,6 @@ fn describe(record: &mut DecisionRow, body: &command::Body) {
         C::PutToken(r) => about(record, "", "token", &r.principal),
         C::RevokeToken(r) => about(record, "", "token", &r.token_id),
         C::RevokeCertificate(r) => about(record, "", "certificate", &r.serial),
-        C::PutBundle(r) => about(record, "", "policy", &r.name),
-        C::ActivateBundle(r) => about(record, "", "policy", &r.name),
-        C::RollbackBundle(r) => about(record, "", "policy", &r.name),
-        C::DeactivateBundle(r) => about(record, "", "policy", &r.name),
-        C::DeleteBundle(r) => about(record, "", "policy", &r.name),
-        C::PutPolicyHandler(r) => about(record, "", "policy-handler", &r.name),
-        C::DeletePolicyHandler(r) => about(record, "", "policy-handler", &r.name),
         C::PutBundle(r) => policy(record, &r.environment, &r.name, &r.version),
         C::ActivateBundle(r) => policy(record, &r.environment, &r.name, &r.version),
         C::RollbackBundle(r) => policy(record, &r.environment, &r.name, ""),
@@ -185,8 +178,6 @@ fn is_traffic(body: &outcome::Body) -> bool {
             | O::RenewLease(_)
             | O::ReleaseLease(_)
             | O::RecordDecisions(_)
-            | O::RecordViolations(_)
-            | O::AcknowledgeEscalations(_)
             | O::RecordViolations(_)
             | O::AcknowledgeEscalations(_)
     )
