@@ -91,6 +91,12 @@ impl Way {
         })
     }
 
+    /// Whether the caller may, for answers that say more to who may see more. Asking is no request, and leaves no record.
+    #[must_use]
+    pub fn may(&self, caller: &Caller, wish: Wish<'_>) -> bool {
+        self.snapshot().is_ok_and(|state| self.gate.may(caller, wish, &state))
+    }
+
     /// The node's metrics.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
@@ -129,17 +135,20 @@ impl Way {
         body.ensure_request_id(fresh_id);
         name_namespace(&mut body);
         let name = body.name();
-        let command = v1::Command {
+        let mut command = v1::Command {
             principal: caller.principal.to_string(),
             gate: None,
             body: Some(body),
         };
         self.founded(caller, deadline).await?;
-        self.gate.admit(&Ask {
+        let state = self.snapshot()?;
+        let ask = Ask {
             caller,
             what: What::Command(&command),
-            state: &self.snapshot()?,
-        })?;
+            state: &state,
+        };
+        self.gate.admit(&ask)?;
+        command.gate = self.gate.facts(&ask);
 
         let started = Clock::now();
         let outcome = self.consensus.propose(command, deadline).await;

@@ -5,6 +5,7 @@
 
 mod access;
 mod artifact;
+mod audit;
 mod bench;
 mod cluster;
 mod connect;
@@ -85,6 +86,12 @@ enum Command {
     /// End certificates before their time
     #[command(subcommand)]
     Certificate(access::CertificateCommand),
+    /// See what was decided, and prove that the records are whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Say in plain sentences why something is as it is
+    #[command(subcommand)]
+    Explain(audit::ExplainCommand),
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
@@ -163,6 +170,8 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Role(command) => access::role(command, &connect, connect.client()?, printer).await,
         Command::Token(command) => access::token(command, connect.client()?, printer).await,
         Command::Certificate(command) => access::certificate(command, connect.client()?, printer).await,
+        Command::Audit(command) => audit::audit(command, &connect, printer).await,
+        Command::Explain(command) => audit::explain(command, connect.client()?, printer).await,
         Command::Artifact(command) => artifact::run(command, connect.client()?, printer).await,
         Command::Cluster(command) => cluster::run(command, connect.client()?, printer).await,
         Command::Node(command) => keys::node(command, &connect, printer).await,
@@ -227,6 +236,12 @@ mod tests {
             "tarn auth can-i submit queue/mail --as user/bob",
             "tarn role bind user/ada developer --in team-*",
             "tarn token create --name ci --scope submit:queue/build",
+            "tarn audit list --kind refused,leased --since 1h -A",
+            "tarn audit export --follow --after 5 --until 2026-01-31T12:00:00Z",
+            "tarn audit settings --retention 90d --bytes 8Gi",
+            "tarn audit verify",
+            "tarn explain task x --level audit",
+            "tarn explain request y -o json",
             "tarn lease acquire n --holder me --ttl 5m",
             "tarn timer schedule +5m --mark hello",
             "tarn ca issue --ca ca --user ann --out ann",
@@ -239,6 +254,8 @@ mod tests {
             "tarn timer schedule +5m",
             "tarn ca issue --ca ca --out x",
             "tarn task list --state lost",
+            "tarn audit list --kind lost",
+            "tarn explain task",
             "tarn task submit --queue q --wasm m.wat --handler h",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -15,6 +15,7 @@
 
 mod caller;
 mod identity;
+mod ledger;
 pub mod permission;
 mod question;
 mod refusal;
@@ -31,6 +32,7 @@ use tonic::metadata::MetadataMap;
 use crate::identity::bearer::Authenticator;
 
 pub use caller::{Caller, Proof};
+pub use ledger::Ledger;
 pub use question::Question;
 pub use refusal::{Reason, Refusal};
 pub use role::Judge;
@@ -71,16 +73,21 @@ pub struct Gate {
     bearers: Arc<Authenticator>,
     steps: Arc<[Box<dyn Step>]>,
     refused: Listener,
+    ledger: Ledger,
 }
 
 /// Hears of refusals: the step and the reason.
 type Listener = Arc<dyn Fn(&'static str, &str) + Send + Sync>;
 
 impl Gate {
-    /// The gate of a node. `bearers` tells who brings a token. `refused` hears of every refusal:
-    /// the step and the reason.
+    /// The gate of a node. `bearers` tells who brings a token. `refused` hears of every refusal: the step and the reason; and `ledger`
+    /// records them.
     #[must_use]
-    pub fn new(bearers: Arc<Authenticator>, refused: impl Fn(&'static str, &str) + Send + Sync + 'static) -> Self {
+    pub fn new(
+        bearers: Arc<Authenticator>,
+        ledger: Ledger,
+        refused: impl Fn(&'static str, &str) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             bearers,
             steps: [
@@ -90,6 +97,7 @@ impl Gate {
             ]
             .into(),
             refused: Arc::new(refused),
+            ledger,
         }
     }
 
@@ -105,8 +113,11 @@ impl Gate {
         state: &Snapshot,
         trace: Arc<str>,
     ) -> Result<Caller, Refusal> {
-        identity::caller(&self.bearers, extensions, metadata, state, trace)
-            .map_err(|rejection| self.refuse(identity::STEP, rejection))
+        identity::caller(&self.bearers, extensions, metadata, state, trace.clone()).map_err(|rejection| {
+            tracing::info!(%trace, step = identity::STEP, reason = rejection.reason, "the gate refused: {}", rejection.message);
+            self.ledger.unknown(identity::STEP, &rejection, &trace);
+            self.refuse(identity::STEP, rejection)
+        })
     }
 
     /// The other steps.
@@ -114,9 +125,43 @@ impl Gate {
     /// # Errors
     /// The refusal of the first step that refuses.
     pub fn admit(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
-        self.steps
-            .iter()
-            .try_for_each(|step| step.admit(ask).map_err(|rejection| self.refuse(step.name(), rejection)))
+        self.steps.iter().try_for_each(|step| {
+            step.admit(ask).map_err(|rejection| {
+                let draft = self.ledger.draft(ask, step.name(), &rejection);
+                tracing::info!(
+                    trace = %ask.caller.trace,
+                    principal = %ask.caller.principal,
+                    step = step.name(),
+                    action = draft.action,
+                    resource = draft.resource,
+                    namespace = draft.namespace,
+                    reason = rejection.reason,
+                    "the gate refused: {}",
+                    rejection.message
+                );
+                self.ledger.refused(draft);
+                self.refuse(step.name(), rejection)
+            })
+        })
+    }
+
+    /// Whether all steps would let the caller through.
+    #[must_use]
+    pub fn may(&self, caller: &Caller, wish: Wish<'_>, state: &Snapshot) -> bool {
+        let ask = Ask {
+            caller,
+            what: What::Act(wish),
+            state,
+        };
+        self.steps.iter().all(|step| step.admit(&ask).is_ok())
+    }
+
+    /// What is to be recorded with a command that was let through; `None` where nothing is: in a cluster that keeps no records yet, and of
+    /// what nodes and workers do all the time.
+    #[must_use]
+    pub fn facts(&self, ask: &Ask<'_>) -> Option<v1::GateFacts> {
+        let recorded = ask.state.version >= ledger::SINCE && ask.caller.proof != Proof::Own && ledger::is_recorded(ask);
+        recorded.then(|| self.ledger.facts(ask))
     }
 
     /// The steps that look at nothing but the caller.
