@@ -89,8 +89,9 @@ impl Dispatcher {
         deadline: Instant,
     ) -> Result<Vec<Granted>, Refusal> {
         // Whoever does not wait gets the cluster's answer, not this node's guess. The same goes for a repeat: its first answer may be
-        // recorded.
-        if wait.is_zero() || !request.request_id.is_empty() {
+        // recorded. And for whoever asks for somebody else's worker: in line it would hold up those who may.
+        let at_once = wait.is_zero() || !request.request_id.is_empty();
+        if at_once || !self.may_work_as(caller, &request.worker_id) {
             let granted = self.grant(caller, request.clone(), deadline).await?;
             if wait.is_zero() || !granted.is_empty() {
                 return Ok(granted);
@@ -107,6 +108,12 @@ impl Dispatcher {
             // Time is up; or the pump ended with the node.
             Ok(Err(_)) | Err(_) => Ok(Vec::new()),
         }
+    }
+
+    fn may_work_as(&self, caller: &Caller, worker: &str) -> bool {
+        let consensus = self.shared.way.consensus();
+        let read = consensus.read(|machine| machine.may_work_as(worker, &caller.principal));
+        read.unwrap_or(true)
     }
 
     fn may_lease(&self, worker: &str) -> bool {

@@ -144,7 +144,7 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         }
         command::Body::PutRole(r) => {
             name("name", &r.name)?;
-            rules("rules", &r.rules)
+            rules("rules", &r.rules, limits::ROLE_BYTES_MAX)
         }
         command::Body::DeleteRole(r) => name("name", &r.name),
         command::Body::PutBinding(r) => binding(r.binding.as_ref()),
@@ -152,14 +152,19 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         command::Body::PutToken(r) => {
             hash("secret_hash", &r.secret_hash)?;
             length("NAME_TOO_LONG", "name", r.name.len(), limits::LABEL_BYTES_MAX)?;
-            principal("principal", &r.principal)?;
-            rules("scopes", &r.scopes)?;
+            tokens_principal(&r.principal)?;
+            rules("scopes", &r.scopes, limits::SCOPES_BYTES_MAX)?;
             range_or_zero("ttl_ms", r.ttl_ms, limits::TOKEN_MS)
         }
         command::Body::RevokeToken(r) => id("token_id", &r.token_id),
         command::Body::RevokeCertificate(r) => {
             serial("serial", &r.serial)?;
-            length("REASON_TOO_LONG", "reason", r.reason.len(), limits::MESSAGE_BYTES_MAX)?;
+            length(
+                "REASON_TOO_LONG",
+                "reason",
+                r.reason.len(),
+                limits::REVOCATION_REASON_BYTES_MAX,
+            )?;
             range("expires_at_ms", r.expires_at_ms, (0, limits::TIME_MS_MAX))
         }
         command::Body::PutBundle(r) => policy::put_bundle(r),
@@ -232,7 +237,7 @@ fn refusal(refusal: &Decision) -> Check {
 
 // --- Access ----------------------------------------------------------------------------------------------------------------------------
 
-fn rules(field: &str, rules: &[Rule]) -> Check {
+fn rules(field: &str, rules: &[Rule], bytes_max: usize) -> Check {
     count("TOO_MANY_RULES", field, rules.len(), limits::RULES_MAX)?;
     for rule in rules {
         for (part, patterns) in [("verbs", &rule.verbs), ("resources", &rule.resources)] {
@@ -245,7 +250,21 @@ fn rules(field: &str, rules: &[Rule]) -> Check {
             patterns.iter().try_for_each(|text| pattern(&field, text))?;
         }
     }
-    Ok(())
+    let bytes = rules.iter().map(Message::encoded_len).sum();
+    length("RULES_TOO_LARGE", field, bytes, bytes_max)
+}
+
+/// As whom a token lets its bearer act. Nodes are trusted with more than any user, and prove who they are by their certificates alone.
+fn tokens_principal(text: &str) -> Check {
+    principal("principal", text)?;
+    match text.starts_with("node/") {
+        false => Ok(()),
+        true => Err(invalid(
+            "INVALID_PRINCIPAL",
+            "principal",
+            "a token cannot stand for a node: make it for a user or a service",
+        )),
+    }
 }
 
 fn binding(binding: Option<&Binding>) -> Check {

@@ -78,8 +78,14 @@ pub const RULES_MAX: usize = 64;
 pub const PATTERNS_MAX: usize = 64;
 /// A pattern of verbs, resources or namespaces: a kind, a slash and a name.
 pub const PATTERN_BYTES_MAX: usize = 192;
+/// All rules of a role, encoded: with as many roles as there may be, 16 MiB of memory on every node.
+pub const ROLE_BYTES_MAX: usize = 16 << 10;
+/// All scopes of a token, encoded. Of tokens there may be many: whoever needs more than this makes a role of it.
+pub const SCOPES_BYTES_MAX: usize = 1 << 10;
 /// Shortest and longest life of a token. None lives for ever.
 pub const TOKEN_MS: (u64, u64) = (60_000, 3_650 * DAY_MS);
+/// Why a certificate was revoked.
+pub const REVOCATION_REASON_BYTES_MAX: usize = 256;
 /// Serial number of a certificate: 20 bytes by RFC 5280, section 4.1.2.2, as hexadecimal digits, with room for a leading zero byte.
 pub const SERIAL_BYTES_MAX: usize = 42;
 /// One bundle of policies. A few hundred rules are tens of kilobytes; this leaves room for tables of data.

@@ -230,6 +230,9 @@ pub struct WorkerRow {
     pub expires_at_ms: u64,
     #[prost(uint64, tag = "7")]
     pub ttl_ms: u64,
+    /// Empty if it was registered before machine version 2.
+    #[prost(string, tag = "8")]
+    pub registered_by: String,
 }
 
 /// What a request id was used for.

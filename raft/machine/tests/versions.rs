@@ -6,8 +6,9 @@ use std::sync::Arc;
 
 use prost::Message;
 use support::{Rig, command, spec};
-use tarn_machine::{Fatal, Machine, STATE, Versions};
-use tarn_proto::v1::{Command, EnqueueRequest, Entry, RaiseVersion, outcome};
+use tarn_machine::ids::Id;
+use tarn_machine::{Fatal, Machine, STATE, Versions, limits};
+use tarn_proto::v1::*;
 use tarn_storage::{Batch, Engine, Keyspace, MemoryEngine, Range};
 
 /// A build before and one after a raise.
@@ -94,6 +95,284 @@ fn a_higher_version_is_raised_only_where_it_is_understood() {
         .expect("the state is of a higher version");
     assert!(matches!(fatal, Fatal::UnknownVersion { found: 2, .. }), "{fatal}");
     assert_eq!(Machine::open(engine, NEXT).unwrap().version(), 2);
+}
+
+/// Entries with every command of version 1, so that most of them do something, with a clock that goes on.
+fn first_version() -> Vec<Vec<u8>> {
+    let task_id = |index: u64, ordinal: u64| Id(index << limits::ORDINAL_BITS | ordinal).to_string();
+    let namespace = || "default".to_owned();
+    let hash = || bytes::Bytes::from_static(&[7; 32]);
+    let retry = RetryPolicy {
+        max_attempts: 2,
+        ..Default::default()
+    };
+    let short = TaskSpec {
+        deadline_at_ms: 40_000,
+        retry: Some(retry),
+        ..spec("q")
+    };
+    let waits = TaskSpec {
+        after_in_batch: vec![0],
+        ..spec("r")
+    };
+    let tasks = vec![short, waits, spec("q"), spec("q"), spec("q")];
+    let worker_id = task_id(2, 1);
+    let capabilities = WorkerCapabilities {
+        labels: vec!["gpu".to_owned()],
+        ..Default::default()
+    };
+    let (first, third, fourth) = (task_id(1, 1), task_id(1, 3), task_id(1, 4));
+    let [first_token, third_token, fourth_token] = [1, 2, 3].map(|ordinal| 3 << limits::ORDINAL_BITS | ordinal);
+    let door = |token| (namespace(), "door".to_owned(), token);
+    let timer = |mark: &str, delay_ms| {
+        command(ScheduleTimerRequest {
+            namespace: namespace(),
+            delay_ms,
+            action: Some(TimerAction {
+                action: Some(timer_action::Action::Mark(mark.to_owned())),
+            }),
+            ..Default::default()
+        })
+    };
+    let named = |name: &str| CreateNamespaceRequest {
+        name: name.to_owned(),
+        ..Default::default()
+    };
+    let steps: Vec<(u64, Vec<Command>)> = vec![
+        (
+            1_000,
+            vec![command(EnqueueRequest {
+                request_id: "r1".to_owned(),
+                namespace: namespace(),
+                tasks,
+            })],
+        ),
+        (
+            1_500,
+            vec![command(RegisterWorkerRequest {
+                name: "w".to_owned(),
+                capabilities: Some(capabilities),
+                ..Default::default()
+            })],
+        ),
+        (
+            2_000,
+            vec![command(LeaseTasksRequest {
+                worker_id: worker_id.clone(),
+                max_tasks: 3,
+                ..Default::default()
+            })],
+        ),
+        (
+            2_500,
+            vec![
+                command(HeartbeatWorkerRequest {
+                    worker_id: worker_id.clone(),
+                }),
+                command(HeartbeatTasksRequest {
+                    worker_id: worker_id.clone(),
+                    leases: vec![TaskLease {
+                        namespace: namespace(),
+                        task_id: first.clone(),
+                        token: first_token,
+                    }],
+                    lease_ms: 5_000,
+                }),
+                command(FailTaskRequest {
+                    namespace: namespace(),
+                    task_id: first,
+                    token: first_token,
+                    logs: "log".into(),
+                    ..Default::default()
+                }),
+                command(CompleteTaskRequest {
+                    request_id: "r2".to_owned(),
+                    namespace: namespace(),
+                    task_id: third,
+                    token: third_token,
+                    result: "result".into(),
+                    ..Default::default()
+                }),
+                command(CancelTaskRequest {
+                    namespace: namespace(),
+                    task_id: fourth.clone(),
+                    ..Default::default()
+                }),
+                command(FailTaskRequest {
+                    namespace: namespace(),
+                    task_id: fourth,
+                    token: fourth_token,
+                    kind: FailureKind::Cancelled.into(),
+                    ..Default::default()
+                }),
+                command(DrainWorkerRequest {
+                    worker_id,
+                    ..Default::default()
+                }),
+            ],
+        ),
+        (
+            3_000,
+            vec![
+                command(AcquireLeaseRequest {
+                    namespace: namespace(),
+                    name: "door".to_owned(),
+                    holder: "ann".to_owned(),
+                    ..Default::default()
+                }),
+                timer("tea", 5_000),
+                timer("cake", 5_000),
+                command(named("team")),
+                command(named("red")),
+                command(PutJoinToken {
+                    key_hash: hash(),
+                    ..Default::default()
+                }),
+            ],
+        ),
+        (
+            3_500,
+            vec![
+                {
+                    let (namespace, name, token) = door(5 << limits::ORDINAL_BITS | 1);
+                    command(RenewLeaseRequest {
+                        namespace,
+                        name,
+                        token,
+                        ..Default::default()
+                    })
+                },
+                {
+                    let (namespace, name, token) = door(5 << limits::ORDINAL_BITS | 1);
+                    command(ReleaseLeaseRequest {
+                        namespace,
+                        name,
+                        token,
+                        ..Default::default()
+                    })
+                },
+                command(CancelTimerRequest {
+                    namespace: namespace(),
+                    timer_id: task_id(5, 3),
+                    ..Default::default()
+                }),
+                command(DeleteNamespaceRequest {
+                    name: "red".to_owned(),
+                    ..Default::default()
+                }),
+                command(ConsumeJoinToken {
+                    key_hash: hash(),
+                    node_key_hash: hash(),
+                    node_id_min: 3,
+                }),
+                command(RaiseVersion { version: 1 }),
+            ],
+        ),
+        (100_000, vec![]),
+        (100_000, vec![]),
+        (
+            100_500,
+            vec![
+                command(RequeueDeadRequest {
+                    namespace: namespace(),
+                    queue: "q".to_owned(),
+                    ..Default::default()
+                }),
+                command(PurgeQueueRequest {
+                    namespace: namespace(),
+                    queue: "q".to_owned(),
+                    states: vec![TaskState::Ready.into()],
+                    ..Default::default()
+                }),
+            ],
+        ),
+        (5_000_000, vec![]),
+        (200_000_000, vec![]),
+    ];
+    let encode = |(now_ms, commands)| {
+        Entry {
+            version: 1,
+            now_ms,
+            commands,
+        }
+        .encode_to_vec()
+    };
+    steps.into_iter().map(encode).collect()
+}
+
+/// What a build of the first release says to [`first_version`]. It never changes: a cluster that stays at version 1 may have nodes of that
+/// build, and they compare digests.
+const FIRST_DIGEST: &str = "5630d360309f2198dcbac06e476667080a4ef4ad04999f277e72b9b83bb337c7";
+
+#[test]
+fn a_cluster_that_stays_at_version_1_is_what_it_was_to_the_byte() {
+    for versions in [OLD, NEXT, Versions::CURRENT] {
+        let (_, mut machine) = open(versions);
+        let (mut accepted, mut refused) = (0, Vec::new());
+        for (place, entry) in first_version().iter().enumerate() {
+            let applied = machine.apply(place as u64 + 1, entry, &Batch::new()).unwrap();
+            for outcome in applied.outcomes {
+                match outcome.body {
+                    Some(outcome::Body::Rejected(rejection)) => refused.push(rejection.reason),
+                    _ => accepted += 1,
+                }
+            }
+        }
+        assert!(refused.is_empty(), "every command does what it says: {refused:?}");
+        assert_eq!(accepted, 24);
+        let digest: String = machine.digest().iter().map(|byte| format!("{byte:02x}")).collect();
+        assert_eq!(digest, FIRST_DIGEST, "with {versions:?}");
+    }
+}
+
+#[test]
+fn workers_of_the_first_version_stay_anybodys_when_the_version_rises() {
+    let mut rig = Rig::new();
+    let by = |principal: &str, body: command::Body| Command {
+        principal: principal.to_owned(),
+        body: Some(body),
+        ..Command::default()
+    };
+    let register = || command::Body::RegisterWorker(RegisterWorkerRequest::default());
+    let heartbeat = |worker_id: &str| {
+        command::Body::HeartbeatWorker(HeartbeatWorkerRequest {
+            worker_id: worker_id.to_owned(),
+        })
+    };
+    let registered = |rig: &mut Rig| {
+        let applied = rig.apply(vec![by("user/ada", register())]);
+        match &applied.outcomes[0].body {
+            Some(outcome::Body::RegisterWorker(answer)) => answer.worker_id.clone(),
+            other => panic!("{other:?}"),
+        }
+    };
+    let beat = |rig: &mut Rig, principal: &str, worker: &str| {
+        let applied = rig.apply(vec![by(principal, heartbeat(worker))]);
+        match &applied.outcomes[0].body {
+            Some(outcome::Body::Rejected(rejection)) => rejection.reason.clone(),
+            _ => String::new(),
+        }
+    };
+    let before = registered(&mut rig);
+    assert_eq!(beat(&mut rig, "user/bob", &before), "");
+    rig.ok(RaiseVersion { version: 2 });
+    let after = registered(&mut rig);
+    rig.restart();
+    for (principal, worker, expected) in [
+        ("user/bob", &before, ""),
+        ("user/bob", &after, "WORKER_NOT_YOURS"),
+        ("user/ada", &after, ""),
+        ("user/ad", &after, "WORKER_NOT_YOURS"),
+        ("user/ada ", &after, "WORKER_NOT_YOURS"),
+        ("", &after, "WORKER_NOT_YOURS"),
+        ("user/admin", &after, ""),
+        ("jwt/admin", &after, "WORKER_NOT_YOURS"),
+        ("node/2", &after, ""),
+        ("user/node/2", &after, "WORKER_NOT_YOURS"),
+    ] {
+        assert_eq!(beat(&mut rig, principal, worker), expected, "{principal}");
+        assert_eq!(rig.machine.may_work_as(worker, principal), expected.is_empty());
+    }
 }
 
 #[test]
@@ -192,6 +471,11 @@ fn a_damaged_state_is_refused_with_a_reason() {
         (vec![0x10, 1], vec![]),
         (vec![0x77], vec![]),
         (vec![0x30, 0, 0, 0, 0, 0, 0, 0, 9], vec![0xff]),
+        // A role's rules that are none, a binding of two parts, a token without a hash, a revocation under a name that is no text.
+        (b"\x50mailer".to_vec(), vec![0xff]),
+        (b"\x51user/ada\0viewer".to_vec(), vec![]),
+        (vec![0x52, 0, 0, 0, 0, 0, 0, 0, 9], vec![]),
+        (vec![0x53, 0xff], vec![]),
     ] {
         let (engine, machine) = open(Versions::CURRENT);
         drop(machine);

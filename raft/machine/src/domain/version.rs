@@ -7,6 +7,9 @@ use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
 
+/// The machine version that brought roles, and workers that belong to who registered them.
+pub const ACCESS: u32 = 2;
+
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
     let gate = if command.gate.is_some() { audit::SINCE } else { 1 };

@@ -1,11 +1,14 @@
 //! Workers: who they are, what they can do, and that they are still there.
+//!
+//! A worker belongs to the principal that registered it: what it may lease was asked when it registered, so nobody else may lease as it, speak
+//! for its leases or report in its name. Two may besides: the root principal, and nodes, which give back what a worker that vanished was sent.
 
 use tarn_proto::v1::{
     DecisionKind, DrainWorkerRequest, DrainWorkerResponse, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse,
-    RegisterWorkerRequest, RegisterWorkerResponse, TaskState, WorkerState,
+    RegisterWorkerRequest, RegisterWorkerResponse, Rejection, TaskState, WorkerState,
 };
 
-use super::parse_id;
+use super::{parse_id, version};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::index::Wake;
@@ -18,7 +21,11 @@ use crate::task::{Task, end, error};
 use crate::txn::Txn;
 
 /// The command: registers a worker under a new id.
-pub fn register_worker(txn: &mut Txn<'_>, request: RegisterWorkerRequest) -> Result<RegisterWorkerResponse, Refusal> {
+pub fn register_worker(
+    txn: &mut Txn<'_>,
+    principal: &str,
+    request: RegisterWorkerRequest,
+) -> Result<RegisterWorkerResponse, Refusal> {
     if txn.ix.workers.len() >= limits::WORKERS_MAX {
         let message = "too many workers are registered: stop some, or wait until some expire";
         return Err(reject::full("TOO_MANY_WORKERS", "", limits::WORKERS_MAX as u64, message).into());
@@ -33,6 +40,10 @@ pub fn register_worker(txn: &mut Txn<'_>, request: RegisterWorkerRequest) -> Res
         heartbeat_at_ms: txn.now,
         expires_at_ms: txn.now + ttl_ms,
         ttl_ms,
+        registered_by: match txn.meta.version < version::ACCESS {
+            true => String::new(),
+            false => principal.to_owned(),
+        },
     };
     let expires_at_ms = row.expires_at_ms;
     tell(txn, EventKind::WorkerRegistered, id, &row.name);
@@ -46,9 +57,11 @@ pub fn register_worker(txn: &mut Txn<'_>, request: RegisterWorkerRequest) -> Res
 /// The command: the worker is still there.
 pub fn heartbeat_worker(
     txn: &mut Txn<'_>,
+    principal: &str,
     request: HeartbeatWorkerRequest,
 ) -> Result<HeartbeatWorkerResponse, Refusal> {
     let (id, mut row) = load(txn, &request.worker_id)?;
+    require_maker(&row, id, principal)?;
     row.heartbeat_at_ms = txn.now;
     row.expires_at_ms = txn.now + row.ttl_ms;
     let answer = HeartbeatWorkerResponse {
@@ -109,6 +122,27 @@ pub fn state(row: &WorkerRow) -> WorkerState {
     } else {
         WorkerState::Active
     }
+}
+
+/// The principal that may do everything.
+const ROOT: &str = "user/admin";
+
+/// Refuses whoever may not work as this worker.
+pub fn require_maker(row: &WorkerRow, id: u64, principal: &str) -> Result<(), Rejection> {
+    if may_work_as(row, principal) {
+        return Ok(());
+    }
+    let message = format!(
+        "worker {} was registered by somebody else: register one of your own",
+        Id(id)
+    );
+    Err(reject::denied("WORKER_NOT_YOURS", "worker_id", message))
+}
+
+/// Whether this principal may work as this worker. As one that was registered before that was written down, everybody may.
+pub fn may_work_as(row: &WorkerRow, principal: &str) -> bool {
+    let maker = row.registered_by.is_empty() || row.registered_by == principal;
+    maker || principal == ROOT || principal.starts_with("node/")
 }
 
 fn load(txn: &Txn<'_>, text: &str) -> Result<(u64, WorkerRow), Refusal> {

@@ -12,13 +12,16 @@ use crate::error::Fatal;
 use crate::keys::{Key, first};
 use crate::rows::{RevocationRow, RoleRow, TokenRow};
 
+/// A role, and the pattern of the namespaces in which it holds.
+pub type RoleIn = (Arc<str>, Arc<str>);
+
 /// Who may do what, as the log has it. The rules of built-in roles are the gate's.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub struct Access {
     /// The rules of each role that is not built in.
     pub roles: BTreeMap<Arc<str>, Vec<Rule>>,
-    /// By principal: a role, and the pattern of the namespaces in which it holds.
-    pub bindings: BTreeMap<Arc<str>, BTreeSet<(Arc<str>, Arc<str>)>>,
+    /// What each principal has.
+    pub bindings: BTreeMap<Arc<str>, BTreeSet<RoleIn>>,
     /// Tokens that have not expired.
     pub tokens: BTreeMap<u64, TokenRow>,
     /// The token with this hash of its secret.

@@ -17,7 +17,7 @@ use std::sync::Arc;
 
 use tarn_proto::v1::{AuditSettings, TaskState};
 
-pub use access::Access;
+pub use access::{Access, RoleIn};
 pub use edges::Edges;
 pub use pick::{Pick, matches_class, serves};
 pub use policy::{ActiveBundle, Policies};

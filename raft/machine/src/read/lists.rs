@@ -87,6 +87,7 @@ impl Machine {
             heartbeat_at_ms: row.heartbeat_at_ms,
             expires_at_ms: row.expires_at_ms,
             running: self.ix.held_by(*id) as u32,
+            registered_by: row.registered_by.clone(),
         });
         Ok(ListWorkersResponse {
             workers: workers.collect(),

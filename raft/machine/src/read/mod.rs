@@ -16,7 +16,7 @@ pub use events::Compacted;
 pub use policy::Escalations;
 
 use crate::Machine;
-use crate::domain::parse_id;
+use crate::domain::{parse_id, worker};
 use crate::reject;
 use crate::rows::WorkerRow;
 
@@ -40,6 +40,14 @@ impl Machine {
     /// Whether the worker is registered and not draining. Every other one is refused a lease.
     pub fn may_lease(&self, worker_id: &str) -> bool {
         self.leasing(worker_id).is_some()
+    }
+
+    /// Whether this principal may lease, heartbeat and report as the worker: it registered it, or may do so for anybody. True of a worker that
+    /// is not registered, which is refused for that.
+    pub fn may_work_as(&self, worker_id: &str, principal: &str) -> bool {
+        let id = parse_id(worker_id, "worker_id");
+        let worker = id.ok().and_then(|id| self.ix.workers.get(&id));
+        worker.is_none_or(|row| worker::may_work_as(row, principal))
     }
 
     fn leasing(&self, worker_id: &str) -> Option<(u64, &WorkerRow)> {

@@ -13,6 +13,7 @@ mod target;
 mod valid;
 
 use prost::Message;
+use target::Target;
 use tarn_machine::limits;
 use tarn_proto::v1::*;
 use valid::{commands, entry, every_body, populated};
@@ -32,6 +33,52 @@ fn commands_of_every_kind_are_well_formed_before_they_are_spoilt() {
         })
         .collect();
     assert!(bad.is_empty(), "none is refused as invalid: {bad:?}");
+    target.check();
+}
+
+/// The commands of machine version 1. This list never changes.
+const FIRST: [&str; 21] = [
+    "Enqueue",
+    "CancelTask",
+    "RequeueDead",
+    "PurgeQueue",
+    "LeaseTasks",
+    "HeartbeatTasks",
+    "CompleteTask",
+    "FailTask",
+    "RegisterWorker",
+    "HeartbeatWorker",
+    "DrainWorker",
+    "AcquireLease",
+    "RenewLease",
+    "ReleaseLease",
+    "ScheduleTimer",
+    "CancelTimer",
+    "CreateNamespace",
+    "DeleteNamespace",
+    "RaiseVersion",
+    "PutJoinToken",
+    "ConsumeJoinToken",
+];
+
+#[test]
+fn what_an_older_node_does_not_know_is_refused_until_the_version_is_raised() {
+    let mut target = Target::new();
+    let id = "0000000000001";
+    for body in every_body(id, id) {
+        let name = body.name();
+        let said = target.tell(body);
+        let refused = match &said {
+            outcome::Body::Rejected(rejection) if rejection.reason == "CLUSTER_VERSION_TOO_LOW" => {
+                assert!(rejection.message.contains("tarn cluster upgrade"), "{rejection:?}");
+                assert_eq!(rejection.code, 9, "a failed precondition: it may be allowed later");
+                true
+            }
+            _ => false,
+        };
+        assert_eq!(refused, !FIRST.contains(&name), "{name}: {said:?}");
+    }
+    assert_eq!(target.machine.version(), 1);
     target.check();
 }
 

@@ -11,7 +11,7 @@ mod words;
 
 use bytes::Bytes;
 use tarn_machine::ids::Id;
-use tarn_machine::limits;
+use tarn_machine::{Versions, limits};
 use tarn_proto::v1::*;
 
 use crate::dice::Dice;
@@ -113,6 +113,9 @@ pub struct Generator {
     pub theme: Theme,
     /// Commands of late, to be sent again.
     recent: Vec<Command>,
+    /// Whether the first step raises the cluster to what this build can do. Otherwise it stays at the first version, unless a command says
+    /// otherwise.
+    raises: bool,
 }
 
 const NAMESPACES: [&str; 4] = ["default", "blue", "red", "green"];
@@ -130,15 +133,20 @@ impl Generator {
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let theme = dice.pick(&Theme::ALL);
+        let raises = dice.chance(60);
         Generator {
             dice,
             theme,
             recent: Vec::new(),
+            raises,
         }
     }
 
     /// The next step, for a cluster in this state.
     pub fn step(&mut self, model: &Model) -> Step {
+        if std::mem::take(&mut self.raises) {
+            return raise(Versions::CURRENT.max);
+        }
         match self.dice.below(200) {
             0..4 => Step::Restart,
             4..7 => Step::Crash(self.dice.next()),
@@ -188,10 +196,11 @@ impl Generator {
             true => self.audit(model),
             false => {
                 let kind = self.dice.weighted(&self.theme.weights);
+                let body = self.body(kind, model);
                 Command {
-                    principal: self.dice.pick(&["ann", "bob"]).to_owned(),
+                    principal: self.principal(model, &body),
                     gate: self.gate(model),
-                    body: Some(self.body(kind, model)),
+                    body: Some(body),
                 }
             }
         };
@@ -209,6 +218,27 @@ impl Generator {
         Line {
             command,
             refused_as: None,
+        }
+    }
+
+    /// Who asks: as a worker mostly whoever registered it.
+    fn principal(&mut self, model: &Model, body: &command::Body) -> String {
+        use command::Body as B;
+        let number = |text: &str| text.parse::<Id>().map_or(0, |id| id.0);
+        let holder = |task: &str| model.tasks.get(&number(task)).map_or(0, |task| task.worker);
+        let worker = match body {
+            B::LeaseTasks(r) => number(&r.worker_id),
+            B::HeartbeatTasks(r) => number(&r.worker_id),
+            B::HeartbeatWorker(r) => number(&r.worker_id),
+            B::CompleteTask(r) => holder(&r.task_id),
+            B::FailTask(r) => holder(&r.task_id),
+            _ => 0,
+        };
+        let maker = model.workers.get(&worker).and_then(|worker| worker.maker.clone());
+        match maker {
+            Some(maker) if self.dice.chance(90) => maker,
+            Some(_) => self.dice.pick(&["ann", "bob", "user/admin", "node/2"]).to_owned(),
+            None => self.dice.pick(&["ann", "bob"]).to_owned(),
         }
     }
 
@@ -384,6 +414,22 @@ impl Generator {
             }
             _ => (self.namespace(model), "door".to_owned(), self.dice.between(1, 1 << 24)),
         }
+    }
+}
+
+/// An entry with which the cluster's version rises.
+fn raise(version: u32) -> Step {
+    let command = Command {
+        principal: "user/admin".to_owned(),
+        body: Some(command::Body::RaiseVersion(RaiseVersion { version })),
+        ..Command::default()
+    };
+    Step::Entry {
+        now_ms: 1_000_000,
+        lines: vec![Line {
+            command,
+            refused_as: None,
+        }],
     }
 }
 

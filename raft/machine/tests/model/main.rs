@@ -40,7 +40,7 @@ const STEPS: u64 = 160;
 const CASES_FOR_A_FLAW: u64 = 180;
 
 /// What the scripts of one run of the suite must come across: refusals that depend on the state, and how tasks fare.
-const EXPECTED: [&str; 71] = [
+const EXPECTED: [&str; 72] = [
     "BINDING_NOT_FOUND",
     "CANCEL_NOT_REQUESTED",
     "CLUSTER_VERSION_TOO_LOW",
@@ -70,6 +70,7 @@ const EXPECTED: [&str; 71] = [
     "TOO_MANY_CLASSES",
     "WORKER_DRAINING",
     "WORKER_NOT_FOUND",
+    "WORKER_NOT_YOURS",
     "EVENT_KIND_LEASE_ACQUIRED",
     "EVENT_KIND_LEASE_EXPIRED",
     "EVENT_KIND_LEASE_RELEASED",

@@ -201,6 +201,7 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
                 "NAME_TOO_LONG": r.name = long(limits::LABEL_BYTES_MAX),
                 "INVALID_PRINCIPAL": r.principal = String::new(),
                 "INVALID_PRINCIPAL": r.principal = "user/*".to_owned(),
+                "INVALID_PRINCIPAL": r.principal = "node/2".to_owned(),
                 "PRINCIPAL_TOO_LONG": r.principal = format!("user/{}", long(limits::PRINCIPAL_BYTES_MAX)),
                 "OUT_OF_RANGE": r.ttl_ms = limits::TOKEN_MS.0 - 1,
                 "OUT_OF_RANGE": r.ttl_ms = limits::TOKEN_MS.1 + 1,
@@ -214,7 +215,7 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
             "INVALID_SERIAL": r.serial = "0A".to_owned(),
             "INVALID_SERIAL": r.serial = "a:b".to_owned(),
             "INVALID_SERIAL": r.serial = "a".repeat(limits::SERIAL_BYTES_MAX + 1),
-            "REASON_TOO_LONG": r.reason = long(limits::MESSAGE_BYTES_MAX),
+            "REASON_TOO_LONG": r.reason = long(limits::REVOCATION_REASON_BYTES_MAX),
             "OUT_OF_RANGE": r.expires_at_ms = limits::TIME_MS_MAX + 1,
         ),
         B::RecordDecisions(r) => one_of!(dice,
@@ -247,13 +248,18 @@ fn spoil_rules(dice: &mut Dice, rules: &mut Vec<Rule>) -> &'static str {
         verbs: vec!["read".to_owned()],
         resources: vec!["*".to_owned()],
     };
+    if dice.chance(10) {
+        rule.verbs = vec!["v".repeat(limits::PATTERN_BYTES_MAX); limits::PATTERNS_MAX];
+        *rules = vec![rule; 2];
+        return "RULES_TOO_LARGE";
+    }
     let reason = spoil_rule(dice, &mut rule);
-    match dice.chance(10) {
-        true => {
+    match dice.below(10) {
+        0 => {
             *rules = vec![rule; limits::RULES_MAX + 1];
             "TOO_MANY_RULES"
         }
-        false => {
+        _ => {
             *rules = vec![rule];
             reason
         }

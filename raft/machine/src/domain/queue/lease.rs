@@ -7,6 +7,7 @@ use tarn_proto::v1::{
 };
 
 use super::admit::past_deadline;
+use crate::domain::worker::require_maker;
 use crate::domain::{audit, parse_id};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
@@ -20,11 +21,16 @@ use crate::task::{Task, end, error, specification};
 use crate::txn::Txn;
 
 /// The command: leases up to `max_tasks` tasks to a worker. None is an answer too.
-pub fn lease_tasks(txn: &mut Txn<'_>, request: LeaseTasksRequest) -> Result<LeaseTasksResponse, Refusal> {
+pub fn lease_tasks(
+    txn: &mut Txn<'_>,
+    principal: &str,
+    request: LeaseTasksRequest,
+) -> Result<LeaseTasksResponse, Refusal> {
     let worker = parse_id(&request.worker_id, "worker_id")?;
     let Some(row) = txn.ix.workers.get(&worker) else {
         return Err(reject::worker_not_found(&request.worker_id).into());
     };
+    require_maker(row, worker, principal)?;
     if row.draining {
         let message = "this worker is draining and gets no more tasks: finish what it holds, then stop";
         return Err(reject::precondition("WORKER_DRAINING", "worker_id", message).into());
@@ -185,11 +191,16 @@ pub fn holds(task: &Task, token: u64) -> bool {
 }
 
 /// The command: extends a worker's leases, and says which are lost or to be cancelled.
-pub fn heartbeat_tasks(txn: &mut Txn<'_>, request: HeartbeatTasksRequest) -> Result<HeartbeatTasksResponse, Refusal> {
+pub fn heartbeat_tasks(
+    txn: &mut Txn<'_>,
+    principal: &str,
+    request: HeartbeatTasksRequest,
+) -> Result<HeartbeatTasksResponse, Refusal> {
     let worker = parse_id(&request.worker_id, "worker_id")?;
-    if !txn.ix.workers.contains_key(&worker) {
+    let Some(row) = txn.ix.workers.get(&worker) else {
         return Err(reject::worker_not_found(&request.worker_id).into());
-    }
+    };
+    require_maker(row, worker, principal)?;
     let expires = txn.now + or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
     let mut reports = Vec::with_capacity(request.leases.len());
     for lease in request.leases {

@@ -12,6 +12,7 @@ use tarn_proto::v1::{
 
 use super::lease::holds;
 use crate::domain::parse_id;
+use crate::domain::worker::require_maker;
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::keys::Key;
@@ -22,7 +23,11 @@ use crate::task::{Task, end};
 use crate::txn::Txn;
 
 /// The command: the task succeeded.
-pub fn complete_task(txn: &mut Txn<'_>, request: CompleteTaskRequest) -> Result<CompleteTaskResponse, Refusal> {
+pub fn complete_task(
+    txn: &mut Txn<'_>,
+    principal: &str,
+    request: CompleteTaskRequest,
+) -> Result<CompleteTaskResponse, Refusal> {
     let mut task = named(txn, &request.namespace, &request.task_id)?;
     let report = digest(b"complete", &[&request.result]);
     let any_token = tarn_storage::canary::planted("ignore-token") && task.row.state() == TaskState::Running;
@@ -32,6 +37,7 @@ pub fn complete_task(txn: &mut Txn<'_>, request: CompleteTaskRequest) -> Result<
             None => Err(reject::stale_token("this task").into()),
         };
     }
+    require_holder(txn, &task, principal)?;
     // The planted bug is for the simulation to find, from outside.
     if !any_token {
         assert_current(&task, request.token);
@@ -56,7 +62,7 @@ pub fn complete_task(txn: &mut Txn<'_>, request: CompleteTaskRequest) -> Result<
 }
 
 /// The command: the attempt failed, or was given back.
-pub fn fail_task(txn: &mut Txn<'_>, request: FailTaskRequest) -> Result<FailTaskResponse, Refusal> {
+pub fn fail_task(txn: &mut Txn<'_>, principal: &str, request: FailTaskRequest) -> Result<FailTaskResponse, Refusal> {
     let mut task = named(txn, &request.namespace, &request.task_id)?;
     let kind = request.kind();
     let mut error = request.error.unwrap_or_default();
@@ -77,6 +83,7 @@ pub fn fail_task(txn: &mut Txn<'_>, request: FailTaskRequest) -> Result<FailTask
         let state = became.ok_or_else(|| reject::stale_token("this task"))?;
         return Ok(FailTaskResponse { state: state.into() });
     }
+    require_holder(txn, &task, principal)?;
     assert_current(&task, request.token);
     if kind == FailureKind::Cancelled && !task.row.cancel_requested {
         let message = "nobody asked to cancel this task: report a failure that is retryable or final";
@@ -121,6 +128,14 @@ fn named(txn: &Txn<'_>, namespace: &str, task_id: &str) -> Result<Task, Refusal>
     let ns = txn.namespace(namespace)?;
     let id = parse_id(task_id, "task_id")?;
     Ok(Task::load(txn, ns, id)?.ok_or_else(|| reject::task_not_found(task_id))?)
+}
+
+/// Refuses whoever may not report for the worker that runs the task, though it knows the token.
+fn require_holder(txn: &Txn<'_>, task: &Task, principal: &str) -> Result<(), Refusal> {
+    let id = task.row.worker;
+    let worker = txn.ix.workers.get(&id);
+    let worker = worker.ok_or_else(|| Fatal::assertion(format!("a task runs at worker {}, which is gone", Id(id))))?;
+    Ok(require_maker(worker, id, principal)?)
 }
 
 /// What the task became when the same report came for the first time.

@@ -9,7 +9,7 @@ use crate::reference::Model;
 
 const ROLES: [&str; 3] = ["mailer", "pilot", "baker"];
 const BUILT_IN: [&str; 3] = ["admin", "viewer", "worker"];
-const PRINCIPALS: [&str; 4] = ["user/ada", "user/bob", "node/2", "jwt/robot"];
+const PRINCIPALS: [&str; 4] = ["user/ada", "user/bob", "service/mail", "jwt/robot"];
 const WHERE: [&str; 4] = ["*", "default", "blue", "b*"];
 const SERIALS: [&str; 4] = ["0a", "0b", "ff00", "1"];
 

@@ -29,9 +29,13 @@ pub fn matches(able: &WorkerCapabilities, namespace: &str, task: &Task) -> bool 
 }
 
 impl Model {
-    pub(super) fn lease_tasks(&mut self, request: LeaseTasksRequest) -> Result<LeaseTasksResponse, &'static str> {
+    pub(super) fn lease_tasks(
+        &mut self,
+        who: &str,
+        request: LeaseTasksRequest,
+    ) -> Result<LeaseTasksResponse, &'static str> {
         let id = number(&request.worker_id);
-        let worker = self.workers.get(&id).ok_or("WORKER_NOT_FOUND")?;
+        let worker = self.as_worker(who, id)?;
         if worker.draining && !self.has(Flaw::DrainIgnored) {
             return Err("WORKER_DRAINING");
         }
@@ -164,12 +168,11 @@ impl Model {
 
     pub(super) fn heartbeat_tasks(
         &mut self,
+        who: &str,
         request: HeartbeatTasksRequest,
     ) -> Result<HeartbeatTasksResponse, &'static str> {
         let worker = number(&request.worker_id);
-        if !self.workers.contains_key(&worker) {
-            return Err("WORKER_NOT_FOUND");
-        }
+        self.as_worker(who, worker)?;
         let expires = self.now + or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
         let mut leases = Vec::new();
         for lease in request.leases {
@@ -194,7 +197,11 @@ impl Model {
         Ok(HeartbeatTasksResponse { leases })
     }
 
-    pub(super) fn complete_task(&mut self, request: CompleteTaskRequest) -> Result<CompleteTaskResponse, &'static str> {
+    pub(super) fn complete_task(
+        &mut self,
+        who: &str,
+        request: CompleteTaskRequest,
+    ) -> Result<CompleteTaskResponse, &'static str> {
         let id = self.named_task(&request.namespace, &request.task_id)?;
         let report = Report::Completed(request.result.clone());
         if !self.holds(&self.tasks[&id], request.token) {
@@ -202,13 +209,14 @@ impl Model {
                 .said_before(id, request.token, &report)
                 .map(|_| CompleteTaskResponse {});
         }
+        self.as_worker(who, self.tasks[&id].worker)?;
         self.keep_log(id, request.logs);
         self.tasks.get_mut(&id).expect("the task was just found").result = request.result;
         self.end(id, TaskState::Succeeded, None, Some(report));
         Ok(CompleteTaskResponse {})
     }
 
-    pub(super) fn fail_task(&mut self, request: FailTaskRequest) -> Result<FailTaskResponse, &'static str> {
+    pub(super) fn fail_task(&mut self, who: &str, request: FailTaskRequest) -> Result<FailTaskResponse, &'static str> {
         let id = self.named_task(&request.namespace, &request.task_id)?;
         let kind = request.kind();
         let mut error = request.error.unwrap_or_default();
@@ -227,6 +235,8 @@ impl Model {
                 true => TaskState::Ready,
                 false => self.said_before(id, request.token, &report)?,
             }
+        } else if let Err(reason) = self.as_worker(who, task.worker) {
+            return Err(reason);
         } else if kind == FailureKind::Cancelled && !task.cancel_requested {
             return Err("CANCEL_NOT_REQUESTED");
         } else if kind == FailureKind::Returned && !task.cancel_requested {

@@ -87,10 +87,12 @@ pub enum Flaw {
     RevocationsKeptForever,
     /// What needs a higher version is carried out all the same.
     VersionIgnored,
+    /// Anybody may work as any worker.
+    MakersIgnored,
 }
 
 impl Flaw {
-    pub const ALL: [Flaw; 17] = [
+    pub const ALL: [Flaw; 18] = [
         Flaw::TokensIgnored,
         Flaw::LeasesNeverExpire,
         Flaw::NothingAges,
@@ -108,6 +110,7 @@ impl Flaw {
         Flaw::TokensNeverExpire,
         Flaw::RevocationsKeptForever,
         Flaw::VersionIgnored,
+        Flaw::MakersIgnored,
     ];
 }
 
@@ -281,12 +284,12 @@ impl Model {
             C::CancelTask(r) => O::CancelTask(self.cancel_task(r)?),
             C::RequeueDead(r) => O::RequeueDead(self.requeue_dead(r)?),
             C::PurgeQueue(r) => O::PurgeQueue(self.purge_queue(r)?),
-            C::LeaseTasks(r) => O::LeaseTasks(self.lease_tasks(r)?),
-            C::HeartbeatTasks(r) => O::HeartbeatTasks(self.heartbeat_tasks(r)?),
-            C::CompleteTask(r) => O::CompleteTask(self.complete_task(r)?),
-            C::FailTask(r) => O::FailTask(self.fail_task(r)?),
-            C::RegisterWorker(r) => O::RegisterWorker(self.register_worker(r)),
-            C::HeartbeatWorker(r) => O::HeartbeatWorker(self.heartbeat_worker(r)?),
+            C::LeaseTasks(r) => O::LeaseTasks(self.lease_tasks(principal, r)?),
+            C::HeartbeatTasks(r) => O::HeartbeatTasks(self.heartbeat_tasks(principal, r)?),
+            C::CompleteTask(r) => O::CompleteTask(self.complete_task(principal, r)?),
+            C::FailTask(r) => O::FailTask(self.fail_task(principal, r)?),
+            C::RegisterWorker(r) => O::RegisterWorker(self.register_worker(principal, r)),
+            C::HeartbeatWorker(r) => O::HeartbeatWorker(self.heartbeat_worker(principal, r)?),
             C::DrainWorker(r) => O::DrainWorker(self.drain_worker(r)?),
             C::AcquireLease(r) => O::AcquireLease(self.acquire_lease(r)?),
             C::RenewLease(r) => O::RenewLease(self.renew_lease(r)?),

@@ -48,6 +48,8 @@ pub struct Worker {
     pub heartbeat_at_ms: u64,
     pub expires_at_ms: u64,
     pub ttl_ms: u64,
+    /// Who registered it, if that was written down at the time.
+    pub maker: Option<String>,
 }
 
 impl Worker {
@@ -90,7 +92,7 @@ pub struct JoinToken {
 impl Model {
     // --- Workers ------------------------------------------------------------------------------------------------------------------------
 
-    pub(super) fn register_worker(&mut self, request: RegisterWorkerRequest) -> RegisterWorkerResponse {
+    pub(super) fn register_worker(&mut self, who: &str, request: RegisterWorkerRequest) -> RegisterWorkerResponse {
         let (id, now) = (self.next_id(), self.now);
         let ttl_ms = or_default(request.ttl_ms, limits::LEASE_MS_DEFAULT);
         let worker = Worker {
@@ -101,6 +103,7 @@ impl Model {
             heartbeat_at_ms: now,
             expires_at_ms: now + ttl_ms,
             ttl_ms,
+            maker: (self.version >= 2).then(|| who.to_owned()),
         };
         self.workers.insert(id, worker);
         self.tell_worker(id, EventKind::WorkerRegistered);
@@ -112,8 +115,10 @@ impl Model {
 
     pub(super) fn heartbeat_worker(
         &mut self,
+        who: &str,
         request: HeartbeatWorkerRequest,
     ) -> Result<HeartbeatWorkerResponse, &'static str> {
+        self.as_worker(who, number(&request.worker_id))?;
         let worker = self
             .workers
             .get_mut(&number(&request.worker_id))
@@ -124,6 +129,17 @@ impl Model {
             expires_at_ms: worker.expires_at_ms,
             state: worker.state().into(),
         })
+    }
+
+    /// Whether there is this worker, and who asks may speak for it.
+    pub(super) fn as_worker(&self, who: &str, id: u64) -> Result<&Worker, &'static str> {
+        let worker = self.workers.get(&id).ok_or("WORKER_NOT_FOUND")?;
+        let maker = worker.maker.as_deref().unwrap_or(who);
+        let anybodys = who == "user/admin" || who.starts_with("node/") || self.has(Flaw::MakersIgnored);
+        match maker == who || anybodys {
+            true => Ok(worker),
+            false => Err("WORKER_NOT_YOURS"),
+        }
     }
 
     pub(super) fn drain_worker(&mut self, request: DrainWorkerRequest) -> Result<DrainWorkerResponse, &'static str> {

@@ -104,6 +104,7 @@ impl Model {
             heartbeat_at_ms: worker.heartbeat_at_ms,
             expires_at_ms: worker.expires_at_ms,
             running: self.held_by(*id).len() as u32,
+            registered_by: worker.maker.clone().unwrap_or_default(),
         };
         self.workers.iter().map(view).collect()
     }
