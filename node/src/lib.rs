@@ -18,6 +18,7 @@
 //! - `identity`: who may connect, and as whom. `gate`: the steps that may refuse a request, in order.
 //! - `way`: the one path of every command and every read. `api`: the services over it.
 //! - `dispatch`: who waits for work, and who gets it. `host`: this node's own worker.
+//! - `escalation`: violations of policies on their way to those who asked to be told.
 //! - `peer`, `artifacts`: between the nodes.
 //! - `ops`: health, metrics, logs, for people and their tools.
 //! - `daemon`: starts the rooms in order and stops them in the other order. `cli`: the command line.
@@ -31,6 +32,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dispatch;
+pub mod escalation;
 pub mod gate;
 pub mod host;
 pub mod identity;

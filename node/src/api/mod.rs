@@ -20,6 +20,7 @@ mod event;
 mod join;
 mod lease;
 mod namespace;
+mod policy;
 mod queue;
 mod server;
 mod status;

@@ -14,6 +14,7 @@ use tarn_proto::v1::join_service_server::JoinServiceServer;
 use tarn_proto::v1::lease_service_server::LeaseServiceServer;
 use tarn_proto::v1::namespace_service_server::NamespaceServiceServer;
 use tarn_proto::v1::peer_service_server::PeerServiceServer;
+use tarn_proto::v1::policy_service_server::PolicyServiceServer;
 use tarn_proto::v1::queue_service_server::QueueServiceServer;
 use tarn_proto::v1::task_service_server::TaskServiceServer;
 use tarn_proto::v1::timer_service_server::TimerServiceServer;
@@ -122,6 +123,7 @@ pub async fn routes(services: Services) -> Result<(Routes, Health), tonic_reflec
         TimerServiceServer(api.clone());
         NamespaceServiceServer(api.clone());
         AccessServiceServer(api.clone());
+        PolicyServiceServer(api.clone());
         CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);

@@ -14,6 +14,7 @@ mod event;
 mod exit;
 mod keys;
 mod output;
+mod policy;
 mod queue;
 mod server;
 mod task;
@@ -85,6 +86,9 @@ enum Command {
     /// End certificates before their time
     #[command(subcommand)]
     Certificate(access::CertificateCommand),
+    /// Test, put and activate policies, and see what they found
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
@@ -146,6 +150,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "tarn", &mut std::io::stdout());
             Ok(())
         }
+        Command::Policy(command) => match policy::local(command, printer)? {
+            Some(command) => block_on(policy::run(command, &connect, printer)),
+            None => Ok(()),
+        },
         command => block_on(call(command, connect, printer)),
     }
 }
@@ -168,6 +176,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Node(command) => keys::node(command, &connect, printer).await,
         Command::Bench(args) => bench::run(args, &connect, printer).await,
         Command::Server(_)
+        | Command::Policy(_)
         | Command::Dev(_)
         | Command::Config(_)
         | Command::Ca(_)
@@ -227,6 +236,11 @@ mod tests {
             "tarn auth can-i submit queue/mail --as user/bob",
             "tarn role bind user/ada developer --in team-*",
             "tarn token create --name ci --scope submit:queue/build",
+            "tarn policy put night --activate",
+            "tarn policy activate night 1.4.0 -e stage --expect none",
+            "tarn policy replay --bundle night --since 7d",
+            "tarn policy handler put pager --url https://x/ --secret pager --severity high",
+            "tarn policy violations -A --severity critical --since 1d -o jsonl",
             "tarn lease acquire n --holder me --ttl 5m",
             "tarn timer schedule +5m --mark hello",
             "tarn ca issue --ca ca --user ann --out ann",
@@ -239,6 +253,8 @@ mod tests {
             "tarn timer schedule +5m",
             "tarn ca issue --ca ca --out x",
             "tarn task list --state lost",
+            "tarn policy eval --input x",
+            "tarn policy violations --severity bad",
             "tarn task submit --queue q --wasm m.wat --handler h",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

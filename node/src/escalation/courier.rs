@@ -12,6 +12,8 @@ use super::{Escalation, SendError};
 
 /// Violations read at once.
 const PAGE: usize = 32;
+/// After something was applied, this long passes before violations are looked for.
+const GATHERED_FOR: Duration = Duration::from_millis(200);
 /// Delays between tries: doubling, with up to as much again by chance, so that receivers that come back are not overrun.
 const DELAY: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(60));
 /// Limit on one try to acknowledge.
@@ -50,8 +52,12 @@ impl Courier {
                 }
             }
             self.looked_up_to = found.looked_up_to;
-            if idle && applied.changed().await.is_err() {
-                return;
+            if idle {
+                if applied.changed().await.is_err() {
+                    return;
+                }
+                // A busy cluster applies thousands of entries in a second, and few of them are about violations.
+                tokio::time::sleep(GATHERED_FOR).await;
             }
         }
     }

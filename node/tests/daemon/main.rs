@@ -7,5 +7,6 @@ mod executor;
 mod gate;
 mod ops;
 mod pipeline;
+mod policy;
 mod refusals;
 mod streams;

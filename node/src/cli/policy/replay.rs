@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use futures::TryStreamExt as _;
 use tarn_client::Client;
 use tarn_policy::{Compiled, Policies, StoredDecision, StoredOutcome, Summary};
 use tarn_proto::v1::{Decision, DecisionKind, ListDecisionsRequest};
@@ -53,26 +54,21 @@ async fn fetch(
     since_ms: u64,
     decisions: &mpsc::Sender<StoredDecision>,
 ) -> Result<(), Failure> {
-    let mut request = ListDecisionsRequest {
+    let filter = ListDecisionsRequest {
         kinds: vec![DecisionKind::Admitted.into(), DecisionKind::Refused.into()],
         since_ms,
         page_size: PAGE,
         ..ListDecisionsRequest::default()
     };
-    loop {
-        let page = client.list_decisions(request.clone()).await?;
-        for decision in &page.decisions {
-            for stored in stored(decision, environment) {
-                if decisions.send(stored).await.is_err() {
-                    return Ok(());
-                }
+    let mut records = std::pin::pin!(client.list_decisions(filter));
+    while let Some(decision) = records.try_next().await? {
+        for stored in stored(&decision, environment) {
+            if decisions.send(stored).await.is_err() {
+                return Ok(());
             }
         }
-        request.page_token = page.next_page_token;
-        if request.page_token.is_empty() {
-            return Ok(());
-        }
     }
+    Ok(())
 }
 
 /// A record as what was judged: of a batch each of its tasks. None if policies had no part in it.

@@ -19,6 +19,12 @@ pub(super) fn documents(ask: &Ask<'_>) -> Vec<Document> {
 }
 
 fn of_command(ask: &Ask<'_>, body: &Body) -> Vec<Document> {
+    if matches!(
+        body,
+        Body::LeaseTasks(_) | Body::HeartbeatTasks(_) | Body::HeartbeatWorker(_)
+    ) {
+        return Vec::new();
+    }
     if let Body::Enqueue(request) = body {
         return request.tasks.iter().map(|spec| of_task(ask, &request.namespace, spec)).collect();
     }

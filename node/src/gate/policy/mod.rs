@@ -28,15 +28,12 @@ use tokio_util::sync::CancellationToken;
 use tonic::Code;
 
 use super::roles::ROOT;
-use super::{Ask, Proof, What};
+use super::{Ask, Proof, Step, What};
 use facts::Facts;
 use shelf::{Broken, Shelf};
 use violations::Recorder;
 
 pub use prepare::{Prepared, prepare};
-
-/// The step's name.
-pub(super) const STEP: &str = "policy";
 
 /// A batch may take this many times the budget of one evaluation, all its tasks together.
 const BATCH_BUDGETS: u32 = 20;
@@ -67,19 +64,7 @@ impl PolicyGate {
         tokio::join!(compiling, self.recorder.tell(consensus, node_id, stop));
     }
 
-    /// Judges a request. What it rested on comes back in both cases; `None` where no policy was asked.
-    pub(super) fn judge(&self, ask: &Ask<'_>) -> (Option<v1::GateFacts>, Result<(), v1::Rejection>) {
-        let state = &ask.state.policies;
-        if state.active.is_empty() || ask.caller.proof == Proof::Own || is_recovery(ask) {
-            return (None, Ok(()));
-        }
-        let ready = self.shelf.ready(state);
-        let set = ready.unwrap_or_else(|| blocking(|| self.shelf.compiled(state)));
-        let mut facts = Facts::default();
-        let result = self.ask_all(ask, &set, &mut facts);
-        (facts.finish(), result)
-    }
-
+    /// Asks for each part of the request. Violations are noted on the way, also of what passes.
     fn ask_all(&self, ask: &Ask<'_>, set: &shelf::Set, facts: &mut Facts) -> Result<(), v1::Rejection> {
         let started = Instant::now();
         for document in input::documents(ask) {
@@ -100,6 +85,28 @@ impl PolicyGate {
             }
         }
         Ok(())
+    }
+}
+
+impl Step for PolicyGate {
+    fn name(&self) -> &'static str {
+        "policy"
+    }
+
+    fn admit(&self, ask: &Ask<'_>) -> Result<(), v1::Rejection> {
+        let state = &ask.state.policies;
+        if state.active.is_empty() || ask.caller.proof == Proof::Own || is_recovery(ask) {
+            return Ok(());
+        }
+        let ready = self.shelf.ready(state);
+        let set = ready.unwrap_or_else(|| blocking(|| self.shelf.compiled(state)));
+        let mut facts = Facts::default();
+        let result = self.ask_all(ask, &set, &mut facts);
+        if let Some(facts) = facts.finish() {
+            // A request that is asked about twice rests on the first answer.
+            let _ = ask.judged.set(facts);
+        }
+        result
     }
 }
 

@@ -4,7 +4,7 @@
 use tarn_client::tls::ML_DSA_65;
 use tarn_policy::{Bundle, Digest, Error, SignedBundle};
 use tarn_proto::v1::command::Body;
-use tarn_proto::v1::{self, GetBundleRequest, GetBundleResponse, PolicySettings, PutBundleRequest};
+use tarn_proto::v1::{self, GetBundleRequest, GetBundleResponse, PolicySettings, PutBundleRequest, outcome};
 use tokio::time::Instant;
 use tonic::Code;
 
@@ -20,6 +20,17 @@ const NAMED_MAX: usize = 5;
 pub struct Prepared {
     /// Tests of the bundle that passed.
     pub tests: u32,
+}
+
+impl Prepared {
+    /// Adds it to the answer.
+    #[must_use]
+    pub fn told(self, mut answer: outcome::Body) -> outcome::Body {
+        if let outcome::Body::ActivateBundle(answer) = &mut answer {
+            answer.tests = self.tests;
+        }
+        answer
+    }
 }
 
 /// Checks a command that the gate let through, and fills in what only a node can say. Cheap for all that are not about bundles.
