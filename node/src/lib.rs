@@ -20,6 +20,7 @@
 //! - `dispatch`: who waits for work, and who gets it. `host`: this node's own worker.
 //! - `escalation`: violations of policies on their way to those who asked to be told.
 //! - `peer`, `artifacts`: between the nodes.
+//! - `renewal`: certificates renew themselves.
 //! - `ops`: health, metrics, logs, for people and their tools.
 //! - `daemon`: starts the rooms in order and stops them in the other order. `cli`: the command line.
 //!
@@ -38,4 +39,5 @@ pub mod host;
 pub mod identity;
 pub mod ops;
 pub mod peer;
+pub mod renewal;
 pub mod way;

@@ -422,7 +422,10 @@ impl Generator {
 fn raise(version: u32) -> Step {
     let command = Command {
         principal: "user/admin".to_owned(),
-        body: Some(command::Body::RaiseVersion(RaiseVersion { version })),
+        body: Some(command::Body::RaiseVersion(RaiseVersion {
+            version,
+            keep_access: false,
+        })),
         ..Command::default()
     };
     Step::Entry {

@@ -33,7 +33,7 @@ use reference::Flaw;
 use run::{Run, Seen};
 
 /// Cases in one run of the suite: about twenty seconds on one core.
-const CASES: u64 = 400;
+const CASES: u64 = 300;
 /// Steps of one case.
 const STEPS: u64 = 160;
 /// Cases among which each flaw must be found.
