@@ -55,11 +55,18 @@ pub enum SendError {
     #[error("the receiver did not answer: {0}")]
     Http(#[from] hyper::Error),
     /// It answered with something else than success.
-    #[error("the receiver answered {0}{}", if .0.is_redirection() { "; redirects are not followed" } else { "" })]
+    #[error("the receiver answered {}", answered(*.0))]
     Status(StatusCode),
     /// It took too long.
     #[error("the receiver took longer than {} s", TIMEOUT.as_secs())]
     Timeout,
+}
+
+fn answered(status: StatusCode) -> String {
+    match status.is_redirection() {
+        true => format!("{status}; redirects are not followed"),
+        false => status.to_string(),
+    }
 }
 
 /// The way out. Clones share it.
@@ -82,7 +89,7 @@ impl Webhook {
             why,
         };
         let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(authorities)
-            .and_then(Iterator::collect)
+            .and_then(|certificates| certificates.collect())
             .map_err(|error| failed(error.to_string()))?;
         let mut roots = rustls::RootCertStore::empty();
         // Systems' collections have some that no library takes.
@@ -160,14 +167,14 @@ where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
-    let exchange = async move { Ok(sender.send_request(request).await?.status()) };
+    let exchange = async move { sender.send_request(request).await.map(|answer| answer.status()) };
     tokio::pin!(connection);
     tokio::pin!(exchange);
     tokio::select! {
-        status = &mut exchange => status,
+        status = &mut exchange => Ok(status?),
         ended = &mut connection => {
             ended?;
-            exchange.await
+            Ok(exchange.await?)
         }
     }
 }

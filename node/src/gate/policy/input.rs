@@ -29,13 +29,10 @@ fn of_command(ask: &Ask<'_>, body: &Body) -> Vec<Document> {
         return request.tasks.iter().map(|spec| of_task(ask, &request.namespace, spec)).collect();
     }
     let mut documents = Vec::new();
-    let wished: Result<(), std::convert::Infallible> = permission::of_command(body, |wish| {
+    let Ok(()) = permission::of_command(body, |wish| {
         documents.push(document(ask, &wish));
-        Ok(())
+        Ok::<(), std::convert::Infallible>(())
     });
-    match wished {
-        Ok(()) => {}
-    }
     if let Body::ScheduleTimer(request) = body
         && let Some(timer_action::Action::Enqueue(spec)) = request.action.as_ref().and_then(|action| action.action.as_ref())
     {
