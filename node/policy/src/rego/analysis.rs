@@ -27,6 +27,8 @@ pub(crate) struct Analysis {
     pub(crate) packages: BTreeMap<String, RuleId>,
     /// What rules outside of tests read of the input.
     pub(crate) reads: Reads,
+    /// What has to be written differently for the interpreter, by module and position.
+    pub(crate) rewrites: BTreeMap<String, BTreeMap<u32, Rewrite>>,
     /// What may not be, in the order of modules and lines.
     pub(crate) problems: Vec<Problem>,
 }
@@ -49,6 +51,19 @@ pub(crate) struct Definition {
     uses: BTreeSet<RuleId>,
 }
 
+/// A name that stands for an import, to be replaced by what it stands for.
+#[derive(Debug)]
+pub(crate) struct Rewrite {
+    /// Where the name ends. It starts where it is filed.
+    pub(crate) end: u32,
+    /// Its line.
+    pub(crate) line: u32,
+    /// Its column.
+    pub(crate) column: u32,
+    /// What it stands for.
+    pub(crate) text: String,
+}
+
 /// Whether a module is part of the tests: by its file's name or its package's.
 pub(crate) fn is_test_module(file: &str, package: &[String]) -> bool {
     file.ends_with("_test.rego") || package.last().is_some_and(|name| name.ends_with("_test"))
@@ -61,8 +76,9 @@ impl Analysis {
         for module in modules {
             analysis.gather(bundle, module);
         }
+        let spread = analysis.spread();
         for module in modules {
-            ModuleWalk::new(bundle, module, &mut analysis).walk();
+            ModuleWalk::new(bundle, module, &spread, &mut analysis).walk();
         }
         let rules: Vec<_> = analysis.rules.iter().map(|(id, rule)| (id, &rule.uses)).collect();
         if let Some((id, why)) = calls::refusal(&rules) {
@@ -120,6 +136,17 @@ impl Analysis {
                 format!("the bundle has more than {RULES_MAX} rules"),
             );
         }
+    }
+
+    /// Packages that are spread over several modules.
+    fn spread(&self) -> Vec<RuleId> {
+        let mut packages: Vec<_> = self.packages.values().collect();
+        packages.sort();
+        packages
+            .chunk_by(|one, other| one == other)
+            .filter(|same| same.len() > 1)
+            .map(|same| same[0].clone())
+            .collect()
     }
 
     fn problem(&mut self, bundle: &Bundle, span: &Span, message: String) {
@@ -200,6 +227,7 @@ fn literal(expr: &Expr) -> Option<String> {
 struct ModuleWalk<'a> {
     bundle: &'a Bundle,
     module: &'a Module,
+    spread: &'a [RuleId],
     analysis: &'a mut Analysis,
     package: RuleId,
     is_test: bool,
@@ -211,7 +239,7 @@ struct ModuleWalk<'a> {
 }
 
 impl<'a> ModuleWalk<'a> {
-    fn new(bundle: &'a Bundle, module: &'a Module, analysis: &'a mut Analysis) -> Self {
+    fn new(bundle: &'a Bundle, module: &'a Module, spread: &'a [RuleId], analysis: &'a mut Analysis) -> Self {
         let package = static_path(&module.package.refr).path;
         let is_test = is_test_module(module.package.span.source.file(), &package);
         let mut imports = BTreeMap::new();
@@ -227,6 +255,7 @@ impl<'a> ModuleWalk<'a> {
         Self {
             bundle,
             module,
+            spread,
             analysis,
             package,
             is_test,
@@ -268,6 +297,7 @@ impl<'a> ModuleWalk<'a> {
                         key.iter().for_each(|key| self.expr(key));
                     }
                     RuleHead::Func { args, assign, .. } => {
+                        args.iter().for_each(|arg| self.declares(arg));
                         self.all(args);
                         self.assign(assign.as_ref());
                     }
@@ -294,16 +324,24 @@ impl<'a> ModuleWalk<'a> {
         }
         for statement in &query.stmts {
             match &statement.literal {
-                Literal::SomeVars { .. } => {}
+                Literal::SomeVars { vars, .. } => vars.iter().for_each(|name| self.declares_name(name)),
                 Literal::SomeIn {
                     key, value, collection, ..
                 } => {
+                    key.iter().chain([value]).for_each(|pattern| self.declares(pattern));
                     key.iter().for_each(|key| self.expr(key));
                     self.expr(value);
                     self.expr(collection);
                 }
                 Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => self.expr(expr),
-                Literal::Every { domain, query, .. } => {
+                Literal::Every {
+                    key,
+                    value,
+                    domain,
+                    query,
+                    ..
+                } => {
+                    key.iter().chain([value]).for_each(|name| self.declares_name(name));
                     self.expr(domain);
                     self.query(query);
                 }
@@ -372,10 +410,12 @@ impl<'a> ModuleWalk<'a> {
                 self.all(params);
             }
             Expr::UnaryExpr { expr, .. } => self.expr(expr),
-            Expr::BinExpr { lhs, rhs, .. }
-            | Expr::BoolExpr { lhs, rhs, .. }
-            | Expr::ArithExpr { lhs, rhs, .. }
-            | Expr::AssignExpr { lhs, rhs, .. } => {
+            Expr::BinExpr { lhs, rhs, .. } | Expr::BoolExpr { lhs, rhs, .. } | Expr::ArithExpr { lhs, rhs, .. } => {
+                self.expr(lhs);
+                self.expr(rhs);
+            }
+            Expr::AssignExpr { lhs, rhs, .. } => {
+                self.declares(lhs);
                 self.expr(lhs);
                 self.expr(rhs);
             }
@@ -408,6 +448,7 @@ impl<'a> ModuleWalk<'a> {
 
     /// What a reference reads. Local variables are not told from rules of their name: that errs to the safe side.
     fn reference(&mut self, expr: &Expr) {
+        self.rewrite(expr);
         let Some(path) = self.resolved(&static_path(expr).path) else {
             return;
         };
@@ -418,9 +459,70 @@ impl<'a> ModuleWalk<'a> {
                 }
             }
             Some((root, fields)) if root == "data" => {
+                if let Some(package) = self.spread.iter().find(|package| package.starts_with(fields)) {
+                    let (whole, package) = (path.join("."), package.join("."));
+                    let message = format!(
+                        "{whole} is read as a whole, but the package {package} is spread over several modules, and the interpreter \
+                         would see only a part of it; name the rule that is meant, or put the package into one module"
+                    );
+                    self.analysis.problem(self.bundle, expr.span(), message);
+                }
                 self.uses.insert(fields.to_vec());
             }
             _ => {}
+        }
+    }
+
+    /// Notes that a reference starts with the name of an import. The interpreter evaluates the whole import, and if that is a package
+    /// that is spread over several modules, then the rules of the later ones without what they need. It does not if the path is written out.
+    fn rewrite(&mut self, expr: &Expr) {
+        let mut start = expr;
+        while let Expr::RefDot { refr, .. } | Expr::RefBrack { refr, .. } = start {
+            start = refr;
+        }
+        let Expr::Var { span, .. } = start else { return };
+        let Some(import) = self.imports.get(span.text()) else {
+            return;
+        };
+        let mut text = import[0].clone();
+        for part in &import[1..] {
+            text += &format!("[{}]", serde_json::Value::from(part.as_str()));
+        }
+        let rewrite = Rewrite {
+            end: span.end,
+            line: span.line,
+            column: span.col,
+            text,
+        };
+        self.analysis
+            .rewrites
+            .entry(span.source.file().clone())
+            .or_default()
+            .insert(span.start, rewrite);
+    }
+
+    /// Refuses variables with the name of an import: what they mean would depend on where they are.
+    fn declares(&mut self, pattern: &Expr) {
+        match pattern {
+            Expr::Var { span, .. } => self.declares_name(span),
+            Expr::Array { items, .. } if self.depth < DEPTH_MAX => {
+                self.depth += 1;
+                items.iter().for_each(|item| self.declares(item));
+                self.depth -= 1;
+            }
+            Expr::Object { fields, .. } if self.depth < DEPTH_MAX => {
+                self.depth += 1;
+                fields.iter().for_each(|(_, _, field)| self.declares(field));
+                self.depth -= 1;
+            }
+            _ => {}
+        }
+    }
+
+    fn declares_name(&mut self, name: &Span) {
+        if self.imports.contains_key(name.text()) {
+            let message = format!("the variable {} has the name of an import; rename it", name.text());
+            self.analysis.problem(self.bundle, name, message);
         }
     }
 
@@ -437,6 +539,7 @@ impl<'a> ModuleWalk<'a> {
     }
 
     fn call(&mut self, function: &Expr) {
+        self.rewrite(function);
         let StaticPath { path, whole } = static_path(function);
         let name = path.join(".");
         let target = self

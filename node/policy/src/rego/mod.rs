@@ -6,10 +6,12 @@ mod functions;
 mod guard;
 mod message;
 mod program;
+mod sources;
+mod text;
 mod threads;
 mod weight;
 
 pub(crate) use analysis::{Analysis, Definition, RuleId};
 pub(crate) use program::{Program, rule_texts};
-pub(crate) use threads::{Outcome, run};
+pub(crate) use threads::{Outcome, Purpose, run};
 pub(crate) use weight::weight_of;

@@ -6,10 +6,10 @@ use anyhow::Result;
 use regorus::{Engine, LimitError, Value, utils::limits::ExecutionTimerConfig};
 
 use super::{
-    Analysis,
-    analysis::is_test_module,
-    guard,
+    Analysis, guard,
     message::{problem, source_line},
+    sources::Sources,
+    text,
 };
 use crate::{Bundle, Failure, FailureKind, Problem, limits::MESSAGE_BYTES_MAX};
 
@@ -26,6 +26,7 @@ const STEPS_PER_LOOK: NonZeroU32 = NonZeroU32::new(128).expect("not zero");
 /// A bundle's modules, ready to be evaluated any number of times, from any thread.
 pub(crate) struct Program {
     prototype: Engine,
+    sources: Sources,
     pub(crate) analysis: Analysis,
     /// Whether there is a rule `allow`, which then has to be true.
     pub(crate) must_allow: bool,
@@ -37,40 +38,42 @@ impl Program {
     /// # Errors
     /// Every mistake that is found in one go. A bundle that decides nothing is a mistake as well.
     pub(crate) fn compile(bundle: &Bundle, with_tests: bool) -> Result<Self, Vec<Problem>> {
-        let mut engine = engine(bundle).map_err(|error| vec![problem(bundle, "data.json", &error.to_string())])?;
         let mut problems = Vec::new();
+        let mut parser = Engine::new();
         for (path, text) in bundle.modules() {
-            if let Err(error) = engine.add_policy(path.into(), text.into()) {
-                problems.push(problem(bundle, path, &error.to_string()));
-            }
+            let parsed = match text::refusal(text) {
+                Some((line, column, message)) => Err(text::problem(path, text, line, column, message)),
+                None => parser
+                    .add_policy(path.into(), text.into())
+                    .map_err(|error| problem(bundle, path, &error.to_string())),
+            };
+            problems.extend(parsed.err());
         }
         if !problems.is_empty() {
             return Err(problems);
         }
-        let mut analysis = Analysis::of(bundle, engine.get_modules());
+        let mut analysis = Analysis::of(bundle, parser.get_modules());
         if !analysis.problems.is_empty() {
             return Err(analysis.problems);
         }
         if !with_tests {
             // Tests may replace what rules say, and take time to be gathered: what judges does not hold them.
-            engine = without_tests(bundle, &analysis)
-                .map_err(|error| vec![problem(bundle, "bundle", &error.to_string())])?;
             analysis.rules.retain(|_, rule| !rule.is_test);
         }
         let deciding: Vec<_> = DECIDING.into_iter().filter(|name| decides(&analysis, name)).collect();
         if deciding.is_empty() {
             return Err(vec![decides_nothing(bundle)]);
         }
-        let prepared = engine
-            .add_policy(ENTRY_FILE.into(), entry(&deciding))
-            .and_then(|_| engine.compile_with_entrypoint(&ENTRY_RULE.into()));
-        match prepared {
-            Ok(_) => Ok(Self {
-                prototype: engine,
+        let must_allow = deciding.contains(&"allow");
+        let sources = Sources::new(bundle, &analysis, with_tests);
+        match prepared(bundle, &sources, &deciding) {
+            Ok(prototype) => Ok(Self {
+                prototype,
+                sources,
                 analysis,
-                must_allow: deciding.contains(&"allow"),
+                must_allow,
             }),
-            Err(error) => Err(vec![problem(bundle, "bundle", &error.to_string())]),
+            Err(error) => Err(vec![problem(bundle, "bundle", &sources.original(&error.to_string()))]),
         }
     }
 
@@ -87,26 +90,23 @@ impl Program {
             check_interval: STEPS_PER_LOOK,
         });
         engine.set_input(input);
-        engine.eval_rule(rule.into()).map_err(|error| failure(&error, budget))
+        engine
+            .eval_rule(rule.into())
+            .map_err(|error| failure(&self.sources, &error, budget))
     }
 }
 
-fn engine(bundle: &Bundle) -> Result<Engine> {
+fn prepared(bundle: &Bundle, sources: &Sources, deciding: &[&str]) -> Result<Engine> {
     let mut engine = Engine::new();
     // What a function cannot take is an error. Otherwise a rule that should refuse would silently not.
     engine.set_strict_builtin_errors(true);
     guard::install(&mut engine)?;
     engine.add_data(Value::from_json_str(bundle.data())?)?;
-    Ok(engine)
-}
-
-fn without_tests(bundle: &Bundle, analysis: &Analysis) -> Result<Engine> {
-    let mut engine = engine(bundle)?;
-    for (path, text) in bundle.modules() {
-        if !is_test_module(path, &analysis.packages[path]) {
-            engine.add_policy(path.into(), text.into())?;
-        }
+    for (path, text) in sources.texts(bundle) {
+        engine.add_policy(path, text)?;
     }
+    engine.add_policy(ENTRY_FILE.into(), entry(deciding))?;
+    engine.compile_with_entrypoint(&ENTRY_RULE.into())?;
     Ok(engine)
 }
 
@@ -138,8 +138,8 @@ fn entry(deciding: &[&str]) -> String {
 }
 
 /// The interpreter wraps errors of functions as text, so the text is all there is to tell them by.
-fn failure(error: &anyhow::Error, budget: Duration) -> Failure {
-    let text = error.to_string();
+fn failure(sources: &Sources, error: &anyhow::Error, budget: Duration) -> Failure {
+    let text = sources.original(&error.to_string());
     if matches!(error.downcast_ref(), Some(LimitError::TimeLimitExceeded { .. })) || text.contains("time limit") {
         return over_budget(budget);
     }
@@ -167,7 +167,9 @@ pub(crate) fn rule_texts(bundle: &Bundle) -> BTreeMap<String, Vec<String>> {
     let mut engine = Engine::new();
     for (path, text) in bundle.modules() {
         // What does not parse has no rules to compare; its text is compared as a whole.
-        let _ = engine.add_policy(path.into(), text.into());
+        if text::refusal(text).is_none() {
+            let _ = engine.add_policy(path.into(), text.into());
+        }
     }
     let rules = Analysis::of(bundle, engine.get_modules()).rules;
     let sorted = |mut texts: Vec<String>| {
