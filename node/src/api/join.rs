@@ -268,9 +268,7 @@ fn rejection_of(status: &Status) -> Rejection {
             ..Rejection::default()
         };
     };
-    let fact = |name: &str| {
-        info.metadata.get(name).cloned().unwrap_or_default()
-    };
+    let fact = |name: &str| info.metadata.get(name).cloned().unwrap_or_default();
     Rejection {
         code: status.code() as u32,
         reason: info.reason.clone(),

@@ -15,6 +15,7 @@ use tarn_proto::v1::join_service_server::JoinServiceServer;
 use tarn_proto::v1::lease_service_server::LeaseServiceServer;
 use tarn_proto::v1::namespace_service_server::NamespaceServiceServer;
 use tarn_proto::v1::peer_service_server::PeerServiceServer;
+use tarn_proto::v1::policy_service_server::PolicyServiceServer;
 use tarn_proto::v1::queue_service_server::QueueServiceServer;
 use tarn_proto::v1::task_service_server::TaskServiceServer;
 use tarn_proto::v1::timer_service_server::TimerServiceServer;
@@ -155,6 +156,7 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
         NamespaceServiceServer(api.clone());
         AccessServiceServer(api.clone());
         AuditServiceServer(audit);
+        PolicyServiceServer(api.clone());
         CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);

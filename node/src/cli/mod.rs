@@ -15,6 +15,7 @@ mod event;
 mod exit;
 mod keys;
 mod output;
+mod policy;
 mod queue;
 mod server;
 mod task;
@@ -92,6 +93,9 @@ enum Command {
     /// Say in plain sentences why something is as it is
     #[command(subcommand)]
     Explain(audit::ExplainCommand),
+    /// Test, put and activate policies, and see what they found
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
@@ -153,6 +157,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "tarn", &mut std::io::stdout());
             Ok(())
         }
+        Command::Policy(command) => match policy::local(command, printer)? {
+            Some(command) => block_on(policy::run(command, &connect, printer)),
+            None => Ok(()),
+        },
         command => block_on(call(command, connect, printer)),
     }
 }
@@ -177,6 +185,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Node(command) => keys::node(command, &connect, printer).await,
         Command::Bench(args) => bench::run(args, &connect, printer).await,
         Command::Server(_)
+        | Command::Policy(_)
         | Command::Dev(_)
         | Command::Config(_)
         | Command::Ca(_)
@@ -242,6 +251,11 @@ mod tests {
             "tarn audit verify",
             "tarn explain task x --level audit",
             "tarn explain request y -o json",
+            "tarn policy put night --activate",
+            "tarn policy activate night 1.4.0 -e stage --expect none",
+            "tarn policy replay --bundle night --since 7d",
+            "tarn policy handler put pager --url https://x/ --secret pager --severity high",
+            "tarn policy violations -A --severity critical --since 1d -o jsonl",
             "tarn lease acquire n --holder me --ttl 5m",
             "tarn timer schedule +5m --mark hello",
             "tarn ca issue --ca ca --user ann --out ann",
@@ -256,6 +270,8 @@ mod tests {
             "tarn task list --state lost",
             "tarn audit list --kind lost",
             "tarn explain task",
+            "tarn policy eval --input x",
+            "tarn policy violations --severity bad",
             "tarn task submit --queue q --wasm m.wat --handler h",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

