@@ -91,7 +91,15 @@ impl Way {
     /// Whether the caller may, for answers that say more to who may see more. Asking is no request, and leaves no record.
     #[must_use]
     pub fn may(&self, caller: &Caller, wish: Wish<'_>) -> bool {
-        self.snapshot().is_ok_and(|state| self.gate.may(caller, wish, &state))
+        self.still_may(caller, wish).is_ok()
+    }
+
+    /// Whether what was let through some time ago still would be, as far as the caller is concerned.
+    ///
+    /// # Errors
+    /// The credential was revoked or has expired, or no role allows it any more.
+    pub fn still_may(&self, caller: &Caller, wish: Wish<'_>) -> Result<(), Refusal> {
+        self.gate.still_may(caller, wish, &self.snapshot()?)
     }
 
     /// The node's metrics.
@@ -272,6 +280,7 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::DrainWorker(_)
         | Body::CreateNamespace(_)
         | Body::DeleteNamespace(_)
+        | Body::UpdateNamespace(_)
         | Body::RaiseVersion(_)
         | Body::PutJoinToken(_)
         | Body::ConsumeJoinToken(_)

@@ -287,6 +287,7 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::CancelTimer(_)
         | Body::CreateNamespace(_)
         | Body::DeleteNamespace(_)
+        | Body::UpdateNamespace(_)
         | Body::PutJoinToken(_)
         // What somebody else did in between would be undone, or be the answer.
         | Body::PutRole(_)

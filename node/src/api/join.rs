@@ -275,6 +275,7 @@ fn rejection_of(status: &Status) -> Rejection {
         message: status.message().to_owned(),
         field: fact("field"),
         limit: fact("limit").parse().unwrap_or(0),
+        ..Rejection::default()
     }
 }
 

@@ -14,6 +14,7 @@ mod coordination;
 mod event;
 mod exit;
 mod keys;
+mod namespace;
 mod output;
 mod policy;
 mod queue;
@@ -74,7 +75,7 @@ enum Command {
     Timer(coordination::TimerCommand),
     /// Manage namespaces
     #[command(subcommand)]
-    Namespace(coordination::NamespaceCommand),
+    Namespace(namespace::NamespaceCommand),
     /// See who you are to the cluster, and what you may do
     #[command(subcommand)]
     Auth(access::AuthCommand),
@@ -173,7 +174,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Worker(command) => coordination::worker(command, connect.client()?, printer).await,
         Command::Lease(command) => coordination::lease(command, connect.client()?, printer).await,
         Command::Timer(command) => coordination::timer(command, connect.client()?, printer).await,
-        Command::Namespace(command) => coordination::namespace(command, connect.client()?, printer).await,
+        Command::Namespace(command) => namespace::run(command, connect.client()?, printer).await,
         Command::Auth(command) => access::auth(command, &connect, connect.client()?, printer).await,
         Command::Role(command) => access::role(command, &connect, connect.client()?, printer).await,
         Command::Token(command) => access::token(command, connect.client()?, printer).await,
@@ -257,6 +258,10 @@ mod tests {
             "tarn policy handler put pager --url https://x/ --secret pager --severity high",
             "tarn policy violations -A --severity critical --since 1d -o jsonl",
             "tarn lease acquire n --holder me --ttl 5m",
+            "tarn namespace create team --max-queued 5 --isolation strict --environment dev",
+            "tarn namespace update team --weight 3 --max-running 0",
+            "tarn namespace usage team",
+            "tarn namespace delete team --drain --cancel --yes",
             "tarn timer schedule +5m --mark hello",
             "tarn ca issue --ca ca --user ann --out ann",
             "tarn bench work --rate 500",

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   certificate of the connection ─┐
-//!   bearer's token or JWT ─────────┴─► identity ─► role ─► validation ─► policy ─► handler
-//!                                         └──────────┴─────────┴──────────┴─► Refusal { step, reason, … }
+//!   bearer's token or JWT ─────────┴─► identity ─► role ─► validation ─► policy ─► quota ─► handler
+//!                                         └──────────┴─────────┴──────────┴─────────┴─► Refusal { step, reason, … }
 //! ```
 //!
 //! The order is the list in [`Gate::new`], and nowhere else. [`Gate::identify`] tells who asks; [`Gate::admit`] asks the other steps, for
@@ -19,6 +19,7 @@ mod ledger;
 pub mod permission;
 pub mod policy;
 mod question;
+mod quota;
 mod refusal;
 mod role;
 pub mod roles;
@@ -119,6 +120,7 @@ impl Gate {
                 Box::new(role::Role),
                 Box::new(validation::Validation),
                 Box::new(policies),
+                Box::new(quota::Quota::new()),
             ]
             .into(),
             refused: Arc::new(refused),
@@ -170,11 +172,20 @@ impl Gate {
         })
     }
 
-    /// Whether all steps would let the caller through.
-    #[must_use]
-    pub fn may(&self, caller: &Caller, wish: Wish<'_>, state: &Snapshot) -> bool {
+    /// Whether the caller's credential is still good, and their roles still allow it. For what goes on for long, and for answers that say
+    /// more to who may see more: it is no new request, so no policy is asked, nothing counts for a quota, and nothing is recorded.
+    ///
+    /// # Errors
+    /// As [`Gate::admit`].
+    pub fn still_may(&self, caller: &Caller, wish: Wish<'_>, state: &Snapshot) -> Result<(), Refusal> {
         let ask = Ask::new(caller, What::Act(wish), state);
-        self.steps.iter().all(|step| step.admit(&ask).is_ok())
+        let lasting: [&dyn Step; 2] = [&identity::StillGood, &role::Role];
+        lasting.into_iter().try_for_each(|step| {
+            step.admit(&ask).map_err(|rejection| Refusal {
+                step: Some(step.name()),
+                rejection,
+            })
+        })
     }
 
     /// What is to be recorded with a command that was let through; `None` where nothing is: in a cluster that keeps no records yet, and of

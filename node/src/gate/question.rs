@@ -93,6 +93,17 @@ impl Question for v1::GetAuditSettingsRequest {
     }
 }
 
+impl Question for v1::GetNamespaceRequest {
+    fn complete(&mut self) {
+        namespace_or_default(&mut self.name);
+    }
+
+    /// Whoever may read in a namespace may see what it has and may have.
+    fn wish(&self) -> Wish<'_> {
+        read("namespace", &self.name, Some(&self.name))
+    }
+}
+
 impl Question for v1::ListQueuesRequest {
     /// No namespace means all of them.
     fn wish(&self) -> Wish<'_> {

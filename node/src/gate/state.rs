@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use tarn_machine::{Access, Machine, Policies};
+use tarn_machine::limits::ENVIRONMENT_DEFAULT;
+use tarn_machine::{Access, Machine, Policies, Tenants};
 use tarn_raft::Consensus;
 
 use super::{Reason, Refusal};
@@ -22,6 +23,10 @@ pub struct Snapshot {
     pub nodes: u32,
     /// Whose workers are whose.
     pub workers: Workers,
+    /// Every namespace, and how it is limited and judged.
+    pub tenants: Arc<Tenants>,
+    /// Nodes that vote, at least one.
+    pub voters: u64,
 }
 
 /// Knows whose worker is whose. Asked seldom, and therefore not part of the snapshot's own data.
@@ -44,11 +49,13 @@ impl Workers {
 const ROLES_SINCE: u32 = 2;
 
 impl Snapshot {
-    fn of(machine: &Machine, workers: Workers, nodes: u32) -> Self {
+    fn of(machine: &Machine, workers: Workers, nodes: u32, voters: u64) -> Self {
         Self {
             policies: machine.policies(),
             nodes,
             workers,
+            tenants: machine.tenants(),
+            voters,
             access: machine.access(),
             version: machine.version(),
             now_ms: machine.now_ms(),
@@ -57,8 +64,11 @@ impl Snapshot {
 
     /// The environment whose policies judge what is asked of a namespace; without one, of the cluster.
     #[must_use]
-    pub fn environment(&self, _namespace: &str) -> Arc<str> {
-        "prod".into()
+    pub fn environment(&self, namespace: &str) -> Arc<str> {
+        match self.tenants.get(namespace) {
+            Some(tenant) => tenant.environment.clone(),
+            None => ENVIRONMENT_DEFAULT.into(),
+        }
     }
 
     /// Whether there are roles to judge by.
@@ -109,10 +119,12 @@ impl Snapshots {
             return Ok(snapshot.clone());
         }
         let workers = Workers(Some(self.consensus.clone()));
-        let nodes = u32::try_from(self.consensus.members().len()).unwrap_or(u32::MAX);
+        let members = self.consensus.members();
+        let nodes = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        let voters = members.iter().filter(|(_, votes)| *votes).count() as u64;
         let snapshot = self
             .consensus
-            .read(|machine| Snapshot::of(machine, workers, nodes))
+            .read(|machine| Snapshot::of(machine, workers, nodes, voters))
             .map_err(|_| stopping())?;
         *last = Some((index, snapshot.clone()));
         Ok(snapshot)
