@@ -33,6 +33,7 @@
 
 mod access;
 mod artifact;
+mod audit;
 mod batch;
 mod client;
 mod cluster;
@@ -42,6 +43,7 @@ mod namespace;
 mod nodes;
 mod page;
 mod pipeline;
+mod policy;
 mod queue;
 mod retry;
 mod task;

@@ -7,6 +7,7 @@ use tarn_client::tls::PrincipalKind;
 use tarn_proto::DESCRIPTORS;
 use tarn_proto::v1::access_service_server::AccessServiceServer;
 use tarn_proto::v1::artifact_service_server::ArtifactServiceServer;
+use tarn_proto::v1::audit_service_server::AuditServiceServer;
 use tarn_proto::v1::cluster_service_server::ClusterServiceServer;
 use tarn_proto::v1::command_service_server::CommandServiceServer;
 use tarn_proto::v1::event_service_server::EventServiceServer;
@@ -14,6 +15,7 @@ use tarn_proto::v1::join_service_server::JoinServiceServer;
 use tarn_proto::v1::lease_service_server::LeaseServiceServer;
 use tarn_proto::v1::namespace_service_server::NamespaceServiceServer;
 use tarn_proto::v1::peer_service_server::PeerServiceServer;
+use tarn_proto::v1::policy_service_server::PolicyServiceServer;
 use tarn_proto::v1::queue_service_server::QueueServiceServer;
 use tarn_proto::v1::task_service_server::TaskServiceServer;
 use tarn_proto::v1::timer_service_server::TimerServiceServer;
@@ -33,7 +35,7 @@ use tonic_reflection::server::Builder as Reflection;
 
 use super::doorkeeper::Doorkeeper;
 use super::patience::PatienceLayer;
-use super::{Api, ClusterApi, JoinApi, TraceLayer};
+use super::{Api, AuditApi, ClusterApi, JoinApi, TraceLayer};
 use crate::artifacts::ArtifactApi;
 use crate::identity::web::WebStream;
 use crate::identity::{Denied, Incoming, PeerIdentity, users_only};
@@ -73,6 +75,8 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Services {
     /// The services over the generic path.
     pub api: Api,
+    /// What was decided and why.
+    pub audit: AuditApi,
     /// The cluster, for its operators.
     pub cluster: ClusterApi,
     /// Artifacts, for users.
@@ -121,6 +125,7 @@ pub struct Faces {
 pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::server::Error> {
     let Services {
         api,
+        audit,
         cluster,
         artifacts,
         join,
@@ -150,6 +155,8 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
         TimerServiceServer(api.clone());
         NamespaceServiceServer(api.clone());
         AccessServiceServer(api.clone());
+        AuditServiceServer(audit);
+        PolicyServiceServer(api.clone());
         CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);

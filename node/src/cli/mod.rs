@@ -5,6 +5,7 @@
 
 mod access;
 mod artifact;
+mod audit;
 mod bench;
 mod cluster;
 mod connect;
@@ -15,6 +16,7 @@ mod exit;
 mod keys;
 mod namespace;
 mod output;
+mod policy;
 mod queue;
 mod server;
 mod task;
@@ -86,6 +88,15 @@ enum Command {
     /// End certificates before their time
     #[command(subcommand)]
     Certificate(access::CertificateCommand),
+    /// See what was decided, and prove that the records are whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Say in plain sentences why something is as it is
+    #[command(subcommand)]
+    Explain(audit::ExplainCommand),
+    /// Test, put and activate policies, and see what they found
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
@@ -147,6 +158,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "tarn", &mut std::io::stdout());
             Ok(())
         }
+        Command::Policy(command) => match policy::local(command, printer)? {
+            Some(command) => block_on(policy::run(command, &connect, printer)),
+            None => Ok(()),
+        },
         command => block_on(call(command, connect, printer)),
     }
 }
@@ -164,11 +179,14 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Role(command) => access::role(command, &connect, connect.client()?, printer).await,
         Command::Token(command) => access::token(command, connect.client()?, printer).await,
         Command::Certificate(command) => access::certificate(command, connect.client()?, printer).await,
+        Command::Audit(command) => audit::audit(command, &connect, printer).await,
+        Command::Explain(command) => audit::explain(command, connect.client()?, printer).await,
         Command::Artifact(command) => artifact::run(command, connect.client()?, printer).await,
         Command::Cluster(command) => cluster::run(command, connect.client()?, printer).await,
         Command::Node(command) => keys::node(command, &connect, printer).await,
         Command::Bench(args) => bench::run(args, &connect, printer).await,
         Command::Server(_)
+        | Command::Policy(_)
         | Command::Dev(_)
         | Command::Config(_)
         | Command::Ca(_)
@@ -228,6 +246,17 @@ mod tests {
             "tarn auth can-i submit queue/mail --as user/bob",
             "tarn role bind user/ada developer --in team-*",
             "tarn token create --name ci --scope submit:queue/build",
+            "tarn audit list --kind refused,leased --since 1h -A",
+            "tarn audit export --follow --after 5 --until 2026-01-31T12:00:00Z",
+            "tarn audit settings --retention 90d --bytes 8Gi",
+            "tarn audit verify",
+            "tarn explain task x --level audit",
+            "tarn explain request y -o json",
+            "tarn policy put night --activate",
+            "tarn policy activate night 1.4.0 -e stage --expect none",
+            "tarn policy replay --bundle night --since 7d",
+            "tarn policy handler put pager --url https://x/ --secret pager --severity high",
+            "tarn policy violations -A --severity critical --since 1d -o jsonl",
             "tarn lease acquire n --holder me --ttl 5m",
             "tarn namespace create team --max-queued 5 --isolation strict --environment dev",
             "tarn namespace update team --weight 3 --max-running 0",
@@ -244,6 +273,10 @@ mod tests {
             "tarn timer schedule +5m",
             "tarn ca issue --ca ca --out x",
             "tarn task list --state lost",
+            "tarn audit list --kind lost",
+            "tarn explain task",
+            "tarn policy eval --input x",
+            "tarn policy violations --severity bad",
             "tarn task submit --queue q --wasm m.wat --handler h",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   certificate of the connection ─┐
-//!   bearer's token or JWT ─────────┴─► identity ─► role ─► validation ─► quota ─► handler
-//!                                         └──────────┴─────────┴──────────┴─► Refusal { step, reason, … }
+//!   bearer's token or JWT ─────────┴─► identity ─► role ─► validation ─► policy ─► quota ─► handler
+//!                                         └──────────┴─────────┴──────────┴─────────┴─► Refusal { step, reason, … }
 //! ```
 //!
 //! The order is the list in [`Gate::new`], and nowhere else. [`Gate::identify`] tells who asks; [`Gate::admit`] asks the other steps, for
@@ -15,7 +15,9 @@
 
 mod caller;
 mod identity;
+mod ledger;
 pub mod permission;
+pub mod policy;
 mod question;
 mod quota;
 mod refusal;
@@ -24,7 +26,7 @@ pub mod roles;
 mod state;
 mod validation;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tarn_proto::v1;
 use tonic::metadata::MetadataMap;
@@ -32,6 +34,8 @@ use tonic::metadata::MetadataMap;
 use crate::identity::bearer::Authenticator;
 
 pub use caller::{Caller, Proof};
+pub use ledger::Ledger;
+pub use policy::PolicyGate;
 pub use question::Question;
 pub use refusal::{Reason, Refusal};
 pub use role::Judge;
@@ -46,6 +50,27 @@ pub struct Ask<'a> {
     pub what: What<'a>,
     /// What the state says about who may do what, as this node has it now.
     pub state: &'a Snapshot,
+    /// What policies rested on, once they were asked.
+    judged: OnceLock<v1::GateFacts>,
+}
+
+impl<'a> Ask<'a> {
+    /// A request that no step has seen yet.
+    #[must_use]
+    pub fn new(caller: &'a Caller, what: What<'a>, state: &'a Snapshot) -> Self {
+        Self {
+            caller,
+            what,
+            state,
+            judged: OnceLock::new(),
+        }
+    }
+
+    /// Which policies were asked, about what, and what they said, for the record of the decision; `None` if none was.
+    #[must_use]
+    pub fn judged(&self) -> Option<&v1::GateFacts> {
+        self.judged.get()
+    }
 }
 
 /// What somebody asks for.
@@ -72,26 +97,34 @@ pub struct Gate {
     bearers: Arc<Authenticator>,
     steps: Arc<[Box<dyn Step>]>,
     refused: Listener,
+    ledger: Ledger,
 }
 
 /// Hears of refusals: the step and the reason.
 type Listener = Arc<dyn Fn(&'static str, &str) + Send + Sync>;
 
 impl Gate {
-    /// The gate of a node. `bearers` tells who brings a token. `refused` hears of every refusal:
-    /// the step and the reason.
+    /// The gate of a node. `bearers` tells who brings a token, `policies` are those that are active. `refused` hears of every refusal: the
+    /// step and the reason; and `ledger` records them.
     #[must_use]
-    pub fn new(bearers: Arc<Authenticator>, refused: impl Fn(&'static str, &str) + Send + Sync + 'static) -> Self {
+    pub fn new(
+        bearers: Arc<Authenticator>,
+        policies: PolicyGate,
+        ledger: Ledger,
+        refused: impl Fn(&'static str, &str) + Send + Sync + 'static,
+    ) -> Self {
         Self {
             bearers,
             steps: [
                 Box::new(identity::StillGood) as Box<dyn Step>,
                 Box::new(role::Role),
                 Box::new(validation::Validation),
+                Box::new(policies),
                 Box::new(quota::Quota::new()),
             ]
             .into(),
             refused: Arc::new(refused),
+            ledger,
         }
     }
 
@@ -107,8 +140,11 @@ impl Gate {
         state: &Snapshot,
         trace: Arc<str>,
     ) -> Result<Caller, Refusal> {
-        identity::caller(&self.bearers, extensions, metadata, state, trace)
-            .map_err(|rejection| self.refuse(identity::STEP, rejection))
+        identity::caller(&self.bearers, extensions, metadata, state, trace.clone()).map_err(|rejection| {
+            tracing::info!(%trace, step = identity::STEP, reason = rejection.reason, "the gate refused: {}", rejection.message);
+            self.ledger.unknown(identity::STEP, &rejection, &trace);
+            self.refuse(identity::STEP, rejection)
+        })
     }
 
     /// The other steps.
@@ -116,9 +152,48 @@ impl Gate {
     /// # Errors
     /// The refusal of the first step that refuses.
     pub fn admit(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
-        self.steps
-            .iter()
-            .try_for_each(|step| step.admit(ask).map_err(|rejection| self.refuse(step.name(), rejection)))
+        self.steps.iter().try_for_each(|step| {
+            step.admit(ask).map_err(|rejection| {
+                let draft = self.ledger.draft(ask, step.name(), &rejection);
+                tracing::info!(
+                    trace = %ask.caller.trace,
+                    principal = %ask.caller.principal,
+                    step = step.name(),
+                    action = draft.action,
+                    resource = draft.resource,
+                    namespace = draft.namespace,
+                    reason = rejection.reason,
+                    "the gate refused: {}",
+                    rejection.message
+                );
+                self.ledger.refused(draft);
+                self.refuse(step.name(), rejection)
+            })
+        })
+    }
+
+    /// Whether the caller's credential is still good, and their roles still allow it. For what goes on for long, and for answers that say
+    /// more to who may see more: it is no new request, so no policy is asked, nothing counts for a quota, and nothing is recorded.
+    ///
+    /// # Errors
+    /// As [`Gate::admit`].
+    pub fn still_may(&self, caller: &Caller, wish: Wish<'_>, state: &Snapshot) -> Result<(), Refusal> {
+        let ask = Ask::new(caller, What::Act(wish), state);
+        let lasting: [&dyn Step; 2] = [&identity::StillGood, &role::Role];
+        lasting.into_iter().try_for_each(|step| {
+            step.admit(&ask).map_err(|rejection| Refusal {
+                step: Some(step.name()),
+                rejection,
+            })
+        })
+    }
+
+    /// What is to be recorded with a command that was let through; `None` where nothing is: in a cluster that keeps no records yet, and of
+    /// what nodes and workers do all the time.
+    #[must_use]
+    pub fn facts(&self, ask: &Ask<'_>) -> Option<v1::GateFacts> {
+        let recorded = ask.state.version >= ledger::SINCE && ask.caller.proof != Proof::Own && ledger::is_recorded(ask);
+        recorded.then(|| self.ledger.facts(ask))
     }
 
     /// The steps that look at nothing but the caller.

@@ -45,6 +45,7 @@ in_namespace! {
     GetQueueRequest "queue" queue;
     GetTaskRequest "task" task_id;
     GetTaskLogsRequest "task" task_id;
+    ExplainTaskRequest "task" task_id;
     GetLeaseRequest "lease" name;
     GetTimerRequest "timer" timer_id;
 }
@@ -65,9 +66,31 @@ of_all! {
     ListNamespacesRequest "namespace" Some(ALL);
     ListRolesRequest "role" Some(ALL);
     ListRevocationsRequest "certificate" Some(ALL);
+    ListBundlesRequest "policy" Some(ALL);
+    ListPolicyHandlersRequest "policy-handler" Some(ALL);
+    GetPolicySettingsRequest "policy" Some(ALL);
     GetClusterRequest "cluster" ANYWHERE;
     // Artifacts are known by their content, and belong to nobody.
     ListArtifactsRequest "artifact" ANYWHERE;
+}
+
+impl Question for v1::ListDecisionsRequest {
+    /// No namespace means all of them, and what belongs to none.
+    fn wish(&self) -> Wish<'_> {
+        read("audit", "records", Some(&self.namespace))
+    }
+}
+
+impl Question for v1::VerifyDecisionsRequest {
+    fn wish(&self) -> Wish<'_> {
+        read("audit", "chain", Some(ALL))
+    }
+}
+
+impl Question for v1::GetAuditSettingsRequest {
+    fn wish(&self) -> Wish<'_> {
+        read("audit", "settings", Some(ALL))
+    }
 }
 
 impl Question for v1::GetNamespaceRequest {
@@ -85,6 +108,19 @@ impl Question for v1::ListQueuesRequest {
     /// No namespace means all of them.
     fn wish(&self) -> Wish<'_> {
         read("queue", ALL, Some(&self.namespace))
+    }
+}
+
+impl Question for v1::GetBundleRequest {
+    fn wish(&self) -> Wish<'_> {
+        read("policy", &self.name, Some(ALL))
+    }
+}
+
+impl Question for v1::ListViolationsRequest {
+    /// No namespace means all of them.
+    fn wish(&self) -> Wish<'_> {
+        read("violation", ALL, Some(&self.namespace))
     }
 }
 
