@@ -179,9 +179,10 @@ impl Dispatcher {
                 heard = events.recv() => match heard {
                     Ok(batch) => {
                         // What else was applied meanwhile is looked at in one go.
-                        let mut ready = self.hear(&batch.events);
+                        // A quota that is not used up any more makes tasks available, and no task ready.
+                        let mut ready = self.hear(&batch.events) | !batch.ready.is_empty();
                         while let Ok(batch) = events.try_recv() {
-                            ready |= self.hear(&batch.events);
+                            ready |= self.hear(&batch.events) | !batch.ready.is_empty();
                         }
                         if ready {
                             self.waiting().news();

@@ -216,3 +216,41 @@ fn help(dir: &Path, command_line: &clap::Command, path: &[&str]) {
         help(dir, below, &[path, &[below.get_name()]].concat());
     }
 }
+
+#[test]
+fn a_tenant_is_made_limited_looked_at_and_drained() {
+    let dev = Dev::start();
+    succeeded(dev.tarn("namespace create team --max-stored-bytes 100 --isolation strict --environment dev"));
+    let payload = "x".repeat(200);
+    let submit = format!("task submit --namespace team --queue mail --payload {payload} -o json");
+    let (code, error) = failure(&dev.tarn(&submit));
+    assert_eq!((code, &error["reason"]), (1, &Value::from("QUOTA_STORED_BYTES")));
+    assert_eq!(
+        (&error["field"], &error["limit"]),
+        (&Value::from("max_stored_bytes"), &Value::from(100))
+    );
+
+    let updated = succeeded(dev.tarn("namespace update team --max-stored-bytes 1Mi"));
+    assert!(updated.contains("max stored bytes     1048576\n"), "{updated}");
+    succeeded(dev.tarn(&submit));
+    let shown = succeeded(dev.tarn("namespace show team"));
+    assert!(
+        shown.contains("isolation            strict\n") && shown.contains("environment          dev\n"),
+        "{shown}"
+    );
+    let usage: Value = serde_json::from_str(&succeeded(dev.tarn("namespace usage team -o json"))).unwrap();
+    assert_eq!(usage["usage"]["ready"], "1");
+    assert!(usage["usage"]["stored_bytes"].as_str().unwrap().parse::<u64>().unwrap() > 200);
+
+    let (_, error) = failure(&dev.tarn("namespace delete team --yes -o json"));
+    assert_eq!(error["reason"], "NAMESPACE_NOT_EMPTY");
+    assert_eq!(
+        dev.tarn("namespace delete team --drain").status.code(),
+        Some(2),
+        "nobody is there to answer"
+    );
+    let deleted = succeeded(dev.tarn("namespace delete team --drain --cancel --yes"));
+    assert_eq!(deleted.trim(), "deleted team");
+    let left = succeeded(dev.tarn("namespace list"));
+    assert!(left.contains("default") && !left.contains("team"), "{left}");
+}
