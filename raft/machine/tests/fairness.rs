@@ -116,3 +116,25 @@ fn what_a_namespace_got_from_its_own_workers_does_not_count_against_it_elsewhere
     fill(&mut rig, "c", 1_000);
     assert_near(&shares(&mut rig, &shared, 150, 1), &[("a", 50), ("b", 50), ("c", 50)]);
 }
+
+#[test]
+fn however_much_a_neighbour_has_waiting_a_tenants_task_is_among_the_next_two() {
+    for backlog in [0, 100, 20_000] {
+        let mut rig = Rig::new();
+        let worker = rig.ok(RegisterWorkerRequest::default()).worker_id;
+        for name in ["noisy", "quiet"] {
+            rig.ok(CreateNamespaceRequest {
+                name: name.into(),
+                ..Default::default()
+            });
+        }
+        for _ in 0..backlog / 1_000 {
+            fill(&mut rig, "noisy", 1_000);
+        }
+        fill(&mut rig, "noisy", backlog % 1_000 + 300);
+        for _ in 0..100 {
+            fill(&mut rig, "quiet", 1);
+            assert_eq!(shares(&mut rig, &worker, 2, 1).get("quiet"), Some(&1), "{backlog}");
+        }
+    }
+}
