@@ -33,6 +33,7 @@
 
 mod access;
 mod artifact;
+mod audit;
 mod batch;
 mod client;
 mod cluster;

@@ -19,6 +19,7 @@
 //! - `way`: the one path of every command and every read. `api`: the services over it.
 //! - `dispatch`: who waits for work, and who gets it. `host`: this node's own worker.
 //! - `escalation`: violations of policies on their way to those who asked to be told.
+//! - `explain`: from what was decided to plain sentences.
 //! - `peer`, `artifacts`: between the nodes.
 //! - `renewal`: certificates renew themselves.
 //! - `ops`: health, metrics, logs, for people and their tools.
@@ -34,6 +35,7 @@ pub mod config;
 pub mod daemon;
 pub mod dispatch;
 pub mod escalation;
+pub mod explain;
 pub mod gate;
 pub mod host;
 pub mod identity;

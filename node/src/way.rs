@@ -88,6 +88,12 @@ impl Way {
         self.gate.admit(&Ask::new(caller, What::Act(wish), &self.snapshot()?))
     }
 
+    /// Whether the caller may, for answers that say more to who may see more. Asking is no request, and leaves no record.
+    #[must_use]
+    pub fn may(&self, caller: &Caller, wish: Wish<'_>) -> bool {
+        self.snapshot().is_ok_and(|state| self.gate.may(caller, wish, &state))
+    }
+
     /// The node's metrics.
     #[must_use]
     pub fn metrics(&self) -> &Arc<Metrics> {
@@ -156,7 +162,7 @@ impl Way {
         let state = self.snapshot()?;
         let ask = Ask::new(caller, What::Command(command), &state);
         self.gate.admit(&ask)?;
-        Ok(ask.judged().cloned())
+        Ok(self.gate.facts(&ask))
     }
 
     /// Waits until the first leader of a new cluster has made its version known, and with it that roles are judged: no user's command comes

@@ -258,15 +258,22 @@ fn rejection(code: Code, reason: &str, message: String) -> Refusal {
 /// What another node's refusal says, to be told on.
 fn rejection_of(status: &Status) -> Rejection {
     let details = status.get_error_details();
-    let info = details.error_info();
+    let Some(info) = details.error_info() else {
+        // Not a refusal of tarn's, but what a library on that node said: it is no caller's business.
+        tracing::warn!(%status, "another node failed to let a machine in");
+        return Rejection {
+            code: status.code() as u32,
+            reason: "PEER_REFUSED".into(),
+            message: "the node that holds the cluster's CA key failed: its log says why; join again".into(),
+            ..Rejection::default()
+        };
+    };
     let fact = |name: &str| {
-        info.and_then(|info| info.metadata.get(name))
-            .cloned()
-            .unwrap_or_default()
+        info.metadata.get(name).cloned().unwrap_or_default()
     };
     Rejection {
         code: status.code() as u32,
-        reason: info.map_or_else(|| "PEER_REFUSED".to_owned(), |info| info.reason.clone()),
+        reason: info.reason.clone(),
         message: status.message().to_owned(),
         field: fact("field"),
         limit: fact("limit").parse().unwrap_or(0),

@@ -16,6 +16,7 @@
 
 mod access;
 mod artifact;
+mod audit;
 mod call;
 mod cluster;
 mod command;
@@ -37,6 +38,7 @@ mod waits;
 mod worker;
 
 pub use artifact::ArtifactApi;
+pub use audit::AuditApi;
 pub use cluster::ClusterApi;
 pub use doorkeeper::Doorkeeper;
 pub use join::{JoinApi, TokenGate};

@@ -7,6 +7,7 @@ use tarn_client::tls::PrincipalKind;
 use tarn_proto::DESCRIPTORS;
 use tarn_proto::v1::access_service_server::AccessServiceServer;
 use tarn_proto::v1::artifact_service_server::ArtifactServiceServer;
+use tarn_proto::v1::audit_service_server::AuditServiceServer;
 use tarn_proto::v1::cluster_service_server::ClusterServiceServer;
 use tarn_proto::v1::command_service_server::CommandServiceServer;
 use tarn_proto::v1::event_service_server::EventServiceServer;
@@ -34,7 +35,7 @@ use tonic_reflection::server::Builder as Reflection;
 
 use super::doorkeeper::Doorkeeper;
 use super::patience::PatienceLayer;
-use super::{Api, ClusterApi, JoinApi, TraceLayer};
+use super::{Api, AuditApi, ClusterApi, JoinApi, TraceLayer};
 use crate::artifacts::ArtifactApi;
 use crate::identity::web::WebStream;
 use crate::identity::{Denied, Incoming, PeerIdentity, users_only};
@@ -74,6 +75,8 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct Services {
     /// The services over the generic path.
     pub api: Api,
+    /// What was decided and why.
+    pub audit: AuditApi,
     /// The cluster, for its operators.
     pub cluster: ClusterApi,
     /// Artifacts, for users.
@@ -122,6 +125,7 @@ pub struct Faces {
 pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::server::Error> {
     let Services {
         api,
+        audit,
         cluster,
         artifacts,
         join,
@@ -152,6 +156,7 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
         NamespaceServiceServer(api.clone());
         AccessServiceServer(api.clone());
         PolicyServiceServer(api.clone());
+        AuditServiceServer(audit);
         CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);

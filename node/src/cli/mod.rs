@@ -5,6 +5,7 @@
 
 mod access;
 mod artifact;
+mod audit;
 mod bench;
 mod cluster;
 mod connect;
@@ -89,6 +90,12 @@ enum Command {
     /// Test, put and activate policies, and see what they found
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// See what was decided, and prove that the records are whole
+    #[command(subcommand)]
+    Audit(audit::AuditCommand),
+    /// Say in plain sentences why something is as it is
+    #[command(subcommand)]
+    Explain(audit::ExplainCommand),
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
@@ -171,6 +178,8 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Role(command) => access::role(command, &connect, connect.client()?, printer).await,
         Command::Token(command) => access::token(command, connect.client()?, printer).await,
         Command::Certificate(command) => access::certificate(command, connect.client()?, printer).await,
+        Command::Audit(command) => audit::audit(command, &connect, printer).await,
+        Command::Explain(command) => audit::explain(command, connect.client()?, printer).await,
         Command::Artifact(command) => artifact::run(command, connect.client()?, printer).await,
         Command::Cluster(command) => cluster::run(command, connect.client()?, printer).await,
         Command::Node(command) => keys::node(command, &connect, printer).await,
@@ -241,6 +250,12 @@ mod tests {
             "tarn policy replay --bundle night --since 7d",
             "tarn policy handler put pager --url https://x/ --secret pager --severity high",
             "tarn policy violations -A --severity critical --since 1d -o jsonl",
+            "tarn audit list --kind refused,leased --since 1h -A",
+            "tarn audit export --follow --after 5 --until 2026-01-31T12:00:00Z",
+            "tarn audit settings --retention 90d --bytes 8Gi",
+            "tarn audit verify",
+            "tarn explain task x --level audit",
+            "tarn explain request y -o json",
             "tarn lease acquire n --holder me --ttl 5m",
             "tarn timer schedule +5m --mark hello",
             "tarn ca issue --ca ca --user ann --out ann",
@@ -255,6 +270,8 @@ mod tests {
             "tarn task list --state lost",
             "tarn policy eval --input x",
             "tarn policy violations --severity bad",
+            "tarn audit list --kind lost",
+            "tarn explain task",
             "tarn task submit --queue q --wasm m.wat --handler h",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

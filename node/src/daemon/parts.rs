@@ -17,12 +17,14 @@ use super::keys::watch_key_files;
 use super::revocations::{tell, watch_revocations};
 use super::web::{bind_web, key_exchange, web_renewal};
 use super::{Addresses, Running, StartError, Stops};
-use crate::api::{self, Api, ClusterApi, Doorkeeper, Faces, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
+use crate::api::{
+    self, Api, AuditApi, ClusterApi, Doorkeeper, Faces, JoinApi, Services, TaskWaits, TokenGate, TraceLayer,
+};
 use crate::artifacts::{ArtifactApi, Artifacts};
 use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
 use crate::escalation::{Escalation, Webhook};
-use crate::gate::{Caller, Gate, PolicyGate, Snapshot};
+use crate::gate::{Caller, Gate, Ledger, PolicyGate, Snapshot};
 use crate::host::{Host, HostOptions};
 use crate::identity::bearer::Authenticator;
 use crate::identity::web::{Web, WebAuthority, WebCertificate, WebStore, web_config};
@@ -104,7 +106,9 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     tokio::spawn(found_version(consensus.clone(), stops.leaving.clone()));
     let policies = PolicyGate::new(Duration::from_millis(config.policy.budget_ms));
     tokio::spawn(policies.clone().run(consensus.clone(), node_id, stops.closing.clone()));
-    let gate = Gate::new(authenticator.clone(), policies, move |step, reason| {
+    let ledger = Ledger::new(node_id, metrics.refusals_unrecorded.clone());
+    tokio::spawn(ledger.clone().run(consensus.clone(), stops.closing.clone()));
+    let gate = Gate::new(authenticator.clone(), policies, ledger, move |step, reason| {
         counted
             .gate_refusals
             .get_or_create(&Refused {
@@ -142,6 +146,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     );
     let join = JoinApi::new(way.clone(), links.clone(), credentials.ca().clone(), signer.clone());
     let services = Services {
+        audit: AuditApi::new(services_api.clone(), node_id),
         cluster: ClusterApi::new(
             services_api.clone(),
             credentials.ca().cluster(),

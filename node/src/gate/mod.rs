@@ -15,6 +15,7 @@
 
 mod caller;
 mod identity;
+mod ledger;
 pub mod permission;
 pub mod policy;
 mod question;
@@ -33,6 +34,7 @@ use crate::identity::bearer::Authenticator;
 
 pub use caller::{Caller, Proof};
 pub use policy::PolicyGate;
+pub use ledger::Ledger;
 pub use question::Question;
 pub use refusal::{Reason, Refusal};
 pub use role::Judge;
@@ -94,6 +96,7 @@ pub struct Gate {
     bearers: Arc<Authenticator>,
     steps: Arc<[Box<dyn Step>]>,
     refused: Listener,
+    ledger: Ledger,
 }
 
 /// Hears of refusals: the step and the reason.
@@ -101,11 +104,12 @@ type Listener = Arc<dyn Fn(&'static str, &str) + Send + Sync>;
 
 impl Gate {
     /// The gate of a node. `bearers` tells who brings a token, `policies` are those that are active. `refused` hears of every refusal: the
-    /// step and the reason.
+    /// step and the reason; and `ledger` records them.
     #[must_use]
     pub fn new(
         bearers: Arc<Authenticator>,
         policies: PolicyGate,
+        ledger: Ledger,
         refused: impl Fn(&'static str, &str) + Send + Sync + 'static,
     ) -> Self {
         Self {
@@ -118,6 +122,7 @@ impl Gate {
             ]
             .into(),
             refused: Arc::new(refused),
+            ledger,
         }
     }
 
@@ -133,8 +138,11 @@ impl Gate {
         state: &Snapshot,
         trace: Arc<str>,
     ) -> Result<Caller, Refusal> {
-        identity::caller(&self.bearers, extensions, metadata, state, trace)
-            .map_err(|rejection| self.refuse(identity::STEP, rejection))
+        identity::caller(&self.bearers, extensions, metadata, state, trace.clone()).map_err(|rejection| {
+            tracing::info!(%trace, step = identity::STEP, reason = rejection.reason, "the gate refused: {}", rejection.message);
+            self.ledger.unknown(identity::STEP, &rejection, &trace);
+            self.refuse(identity::STEP, rejection)
+        })
     }
 
     /// The other steps.
@@ -142,9 +150,39 @@ impl Gate {
     /// # Errors
     /// The refusal of the first step that refuses.
     pub fn admit(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
-        self.steps
-            .iter()
-            .try_for_each(|step| step.admit(ask).map_err(|rejection| self.refuse(step.name(), rejection)))
+        self.steps.iter().try_for_each(|step| {
+            step.admit(ask).map_err(|rejection| {
+                let draft = self.ledger.draft(ask, step.name(), &rejection);
+                tracing::info!(
+                    trace = %ask.caller.trace,
+                    principal = %ask.caller.principal,
+                    step = step.name(),
+                    action = draft.action,
+                    resource = draft.resource,
+                    namespace = draft.namespace,
+                    reason = rejection.reason,
+                    "the gate refused: {}",
+                    rejection.message
+                );
+                self.ledger.refused(draft);
+                self.refuse(step.name(), rejection)
+            })
+        })
+    }
+
+    /// Whether all steps would let the caller through.
+    #[must_use]
+    pub fn may(&self, caller: &Caller, wish: Wish<'_>, state: &Snapshot) -> bool {
+        let ask = Ask::new(caller, What::Act(wish), state);
+        self.steps.iter().all(|step| step.admit(&ask).is_ok())
+    }
+
+    /// What is to be recorded with a command that was let through; `None` where nothing is: in a cluster that keeps no records yet, and of
+    /// what nodes and workers do all the time.
+    #[must_use]
+    pub fn facts(&self, ask: &Ask<'_>) -> Option<v1::GateFacts> {
+        let recorded = ask.state.version >= ledger::SINCE && ask.caller.proof != Proof::Own && ledger::is_recorded(ask);
+        recorded.then(|| self.ledger.facts(ask))
     }
 
     /// The steps that look at nothing but the caller.

@@ -45,6 +45,7 @@ in_namespace! {
     GetQueueRequest "queue" queue;
     GetTaskRequest "task" task_id;
     GetTaskLogsRequest "task" task_id;
+    ExplainTaskRequest "task" task_id;
     GetLeaseRequest "lease" name;
     GetTimerRequest "timer" timer_id;
 }
@@ -71,6 +72,25 @@ of_all! {
     GetClusterRequest "cluster" ANYWHERE;
     // Artifacts are known by their content, and belong to nobody.
     ListArtifactsRequest "artifact" ANYWHERE;
+}
+
+impl Question for v1::ListDecisionsRequest {
+    /// No namespace means all of them, and what belongs to none.
+    fn wish(&self) -> Wish<'_> {
+        read("audit", "records", Some(&self.namespace))
+    }
+}
+
+impl Question for v1::VerifyDecisionsRequest {
+    fn wish(&self) -> Wish<'_> {
+        read("audit", "chain", Some(ALL))
+    }
+}
+
+impl Question for v1::GetAuditSettingsRequest {
+    fn wish(&self) -> Wish<'_> {
+        read("audit", "settings", Some(ALL))
+    }
 }
 
 impl Question for v1::ListQueuesRequest {

@@ -14,6 +14,7 @@ mod attempt;
 mod held;
 mod input;
 mod pulse;
+mod redact;
 mod report;
 
 use std::sync::Arc;

@@ -8,7 +8,7 @@ use tarn_proto::v1::{self, FailureKind};
 use tokio::time::Instant;
 
 use super::attempt::End;
-use super::{PAUSE, Shared};
+use super::{PAUSE, Shared, redact};
 use crate::dispatch::Session;
 use crate::ops::Run;
 
@@ -60,7 +60,7 @@ pub(super) async fn send(shared: &Shared, session: &Session, task: &v1::LeasedTa
             } else {
                 FailureKind::Final
             };
-            let message = failure.error.to_string();
+            let message = redact::message(task, &failure.error);
             fail(
                 shared,
                 session,

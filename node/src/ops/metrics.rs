@@ -45,6 +45,7 @@ pub struct Metrics {
     pub(crate) rpcs: Family<RpcResult, Counter>,
     pub(crate) rpc_seconds: Family<Rpc, Histogram, fn() -> Histogram>,
     pub(crate) gate_refusals: Family<Refused, Counter>,
+    pub(crate) refusals_unrecorded: Counter,
     pub(crate) proposals: Family<Proposed, Counter>,
     pub(crate) proposal_seconds: Histogram,
     pub(crate) reads_seconds: Histogram,
@@ -98,6 +99,11 @@ impl Metrics {
             rpcs: add(r, "rpc_requests", "Requests answered, by method and status code"),
             rpc_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             gate_refusals: add(r, "gate_refusals", "Requests that the gate refused, by step and reason"),
+            refusals_unrecorded: add(
+                r,
+                "refusals_unrecorded",
+                "Refusals of the gate that are in no record, for there were too many",
+            ),
             proposals: add(
                 r,
                 "proposals",

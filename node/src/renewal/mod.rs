@@ -228,6 +228,10 @@ pub fn renew_for(
     })?;
     let renewed = signer.sign(node_id, Some(&host), request, SystemTime::now())?;
     // Whoever finds out that a node's key was stolen has to revoke all that it was renewed to: the log tells which.
-    tracing::info!(node = node_id, serial = serial_of(&renewed), "renewed a node's certificates");
+    tracing::info!(
+        node = node_id,
+        serial = serial_of(&renewed),
+        "renewed a node's certificates"
+    );
     Ok(renewed)
 }

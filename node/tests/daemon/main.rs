@@ -1,6 +1,7 @@
 //! A whole node, in process, over real connections on free ports. One program, because each test program links all of tarn.
 
 mod api;
+mod audit;
 mod cluster;
 mod common;
 mod executor;
@@ -8,6 +9,7 @@ mod gate;
 mod ops;
 mod pipeline;
 mod policy;
+mod redaction;
 mod refusals;
 mod renewal;
 mod revocation;

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
 use tarn::config::Config;
 use tarn::daemon::{self, Running};
 use tarn::identity::{CertificateAuthority, IdentityStore, IssueOptions};
-use rustls_pki_types::CertificateDer;
-use rustls_pki_types::pem::PemObject as _;
 use tarn_client::tls::{Credentials, LeafInfo, PrincipalKind};
 use tarn_proto::v1;
 

@@ -219,6 +219,10 @@ fn gate(gate: &GateFacts) -> Check {
 
 fn refusal(refusal: &Decision) -> Check {
     refusal.gate.as_ref().map_or(Ok(()), gate)?;
+    count("TOO_MANY_TRACES", "refusals.traces", refusal.traces.len(), limits::TRACES_MAX)?;
+    for text in &refusal.traces {
+        length("TEXT_TOO_LONG", "refusals.traces", text.len(), limits::RECORD_TEXT_BYTES_MAX)?;
+    }
     for (field, text) in [
         ("refusals.principal", &refusal.principal),
         ("refusals.action", &refusal.action),

@@ -110,6 +110,8 @@ pub const FACTS_BYTES_MAX: usize = 16 << 10;
 pub const GATE_BYTES_MAX: usize = 8 << 10;
 /// Refusals of the gate in one command.
 pub const REFUSALS_MAX: usize = 256;
+/// Traces of one record that stands for several requests.
+pub const TRACES_MAX: usize = 16;
 /// Any one text of a refusal's record.
 pub const RECORD_TEXT_BYTES_MAX: usize = 512;
 /// How long decisions are kept: from an hour to ten years.

@@ -453,6 +453,8 @@ pub struct DecisionRow {
     pub count: u32,
     #[prost(string, tag = "16")]
     pub detail: String,
+    #[prost(string, repeated, tag = "17")]
+    pub traces: Vec<String>,
 }
 
 /// Where the chain of decisions begins and ends.

@@ -233,12 +233,18 @@ fn written(result: WriteResult) -> Result<(), Failure> {
         Err(RaftError::APIError(error)) => Err(match error {
             // Perhaps it was done: asking again finds out.
             ClientWriteError::ForwardToLeader(_) | ClientWriteError::LogEntryDiscarded(_) => Failure::NotLeader,
-            ClientWriteError::PreconditionFailed(error) => AdminError::Refused(error.to_string()).into(),
+            ClientWriteError::PreconditionFailed(error) => refused_inside(&error).into(),
             ClientWriteError::ChangeMembershipError(error) => match error {
                 ChangeMembershipError::InProgress(_) => AdminError::InProgress.into(),
                 ChangeMembershipError::LearnerNotFound(error) => AdminError::UnknownNode { node: error.node_id }.into(),
-                other => AdminError::Refused(other.to_string()).into(),
+                other => refused_inside(&other).into(),
             },
         }),
     }
+}
+
+/// A refusal by the consensus library, whose words are for the log.
+fn refused_inside(error: &dyn std::fmt::Display) -> AdminError {
+    tracing::warn!(%error, "a change of the cluster was refused");
+    AdminError::Refused("the change is not possible as the cluster stands; the leader's log says why".into())
 }

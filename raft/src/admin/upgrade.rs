@@ -37,7 +37,10 @@ impl Admin {
             Ok(outcome) => match outcome.body {
                 Some(outcome::Body::RaiseVersion(raised)) => Ok(u64::from(raised.version)),
                 Some(outcome::Body::Rejected(rejection)) => Err(AdminError::Refused(rejection.message).into()),
-                other => Err(AdminError::Refused(format!("the kernel gave a strange answer: {other:?}")).into()),
+                other => {
+                    tracing::error!(?other, "raising the version had a strange answer");
+                    Err(AdminError::Refused("the kernel gave a strange answer; the node's log has it".into()).into())
+                }
             },
             Err(ProposeError::NotProposed | ProposeError::OutcomeUnknown) => Err(AdminError::NotDone.into()),
             Err(error @ (ProposeError::TooLarge { .. } | ProposeError::Stopped { .. })) => {

@@ -254,6 +254,7 @@ fn refusal_row(refusal: Decision) -> DecisionRow {
         gate: refusal.gate,
         count: refusal.count,
         detail: refusal.detail,
+        traces: refusal.traces,
         ..DecisionRow::default()
     }
 }

@@ -33,8 +33,8 @@ fn since(body: &command::Body) -> u32 {
         | C::DeleteBinding(_)
         | C::PutToken(_)
         | C::RevokeToken(_)
-        | C::RevokeCertificate(_)
-        | C::PutBundle(_)
+        | C::RevokeCertificate(_) => ACCESS,
+        C::PutBundle(_)
         | C::ActivateBundle(_)
         | C::RollbackBundle(_)
         | C::DeactivateBundle(_)
@@ -43,9 +43,8 @@ fn since(body: &command::Body) -> u32 {
         | C::DeletePolicyHandler(_)
         | C::PutPolicySettings(_)
         | C::RecordViolations(_)
-        | C::AcknowledgeEscalations(_)
-        | C::RecordDecisions(_)
-        | C::PutAuditSettings(_) => 2,
+        | C::AcknowledgeEscalations(_) => 2,
+        C::RecordDecisions(_) | C::PutAuditSettings(_) => audit::SINCE,
         _ => 1,
     }
 }

@@ -165,7 +165,7 @@ impl<'a> Filter<'a> {
             && is(&request.principal, &record.principal)
             && is(&request.namespace, &record.namespace)
             && is(&request.request_id, &record.request_id)
-            && is(&request.trace, gate.map_or("", |gate| &gate.trace))
+            && (is(&request.trace, gate.map_or("", |gate| &gate.trace)) || record.traces.contains(&request.trace))
             && (self.task == 0 || concerns(record.task, record.count, self.task))
             && (request.policy.is_empty()
                 || gate.is_some_and(|gate| gate.policies.iter().any(|policy| policy.name == request.policy)))
@@ -205,5 +205,6 @@ fn decision(index: u64, ordinal: u32, at_ms: u64, row: DecisionRow) -> Decision 
         delay_ms: row.delay_ms,
         count: row.count,
         detail: row.detail,
+        traces: row.traces,
     }
 }

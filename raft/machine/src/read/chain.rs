@@ -89,8 +89,8 @@ impl Machine {
                 walk.note(Fault::Unreadable(walk.last.index));
                 continue;
             };
-            if index > walk.ends.head_index && walk.ends.head_rows > 0 {
-                // Came since the walk began: it begins with what the head was then.
+            if index > walk.ends.head_index {
+                // Came since the walk began.
                 break;
             }
             if index > walk.through {
@@ -100,7 +100,8 @@ impl Machine {
             }
             walk.row(index, &row);
         }
-        if walk.last.index < walk.through && self.has_rows_after(walk.last.index, walk.through)? {
+        let head = walk.ends.head_index;
+        if walk.last.index < head && self.has_rows_after(walk.last.index, head)? {
             return Ok(false);
         }
         walk.reach_head();

@@ -418,8 +418,8 @@ impl Runner {
         match value {
             Value::String(text) => self.names.text(text),
             Value::Bytes(bytes) => match std::str::from_utf8(bytes) {
-                Ok(text) => quote(text),
-                Err(_) => format!("<{} bytes>", bytes.len()),
+                Ok(text) if !text.contains(char::is_control) => quote(text),
+                _ => format!("<{} bytes>", bytes.len()),
             },
             Value::U64(number) if field.name() == "token" => self.names.token(*number),
             Value::U64(number) => number.to_string(),
