@@ -155,13 +155,8 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
         TimerServiceServer(api.clone());
         NamespaceServiceServer(api.clone());
         AccessServiceServer(api.clone());
-<<<<<<< HEAD
         AuditServiceServer(audit);
         PolicyServiceServer(api.clone());
-=======
-        PolicyServiceServer(api.clone());
-        AuditServiceServer(audit);
->>>>>>> h-polk
         CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);

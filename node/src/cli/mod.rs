@@ -88,24 +88,15 @@ enum Command {
     /// End certificates before their time
     #[command(subcommand)]
     Certificate(access::CertificateCommand),
-<<<<<<< HEAD
-=======
-    /// Test, put and activate policies, and see what they found
-    #[command(subcommand)]
-    Policy(policy::PolicyCommand),
->>>>>>> h-polk
     /// See what was decided, and prove that the records are whole
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Say in plain sentences why something is as it is
     #[command(subcommand)]
     Explain(audit::ExplainCommand),
-<<<<<<< HEAD
     /// Test, put and activate policies, and see what they found
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
-=======
->>>>>>> h-polk
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
@@ -255,28 +246,17 @@ mod tests {
             "tarn auth can-i submit queue/mail --as user/bob",
             "tarn role bind user/ada developer --in team-*",
             "tarn token create --name ci --scope submit:queue/build",
-<<<<<<< HEAD
-=======
-            "tarn policy put night --activate",
-            "tarn policy activate night 1.4.0 -e stage --expect none",
-            "tarn policy replay --bundle night --since 7d",
-            "tarn policy handler put pager --url https://x/ --secret pager --severity high",
-            "tarn policy violations -A --severity critical --since 1d -o jsonl",
->>>>>>> h-polk
             "tarn audit list --kind refused,leased --since 1h -A",
             "tarn audit export --follow --after 5 --until 2026-01-31T12:00:00Z",
             "tarn audit settings --retention 90d --bytes 8Gi",
             "tarn audit verify",
             "tarn explain task x --level audit",
             "tarn explain request y -o json",
-<<<<<<< HEAD
             "tarn policy put night --activate",
             "tarn policy activate night 1.4.0 -e stage --expect none",
             "tarn policy replay --bundle night --since 7d",
             "tarn policy handler put pager --url https://x/ --secret pager --severity high",
             "tarn policy violations -A --severity critical --since 1d -o jsonl",
-=======
->>>>>>> h-polk
             "tarn lease acquire n --holder me --ttl 5m",
             "tarn namespace create team --max-queued 5 --isolation strict --environment dev",
             "tarn namespace update team --weight 3 --max-running 0",
@@ -293,17 +273,10 @@ mod tests {
             "tarn timer schedule +5m",
             "tarn ca issue --ca ca --out x",
             "tarn task list --state lost",
-<<<<<<< HEAD
             "tarn audit list --kind lost",
             "tarn explain task",
             "tarn policy eval --input x",
             "tarn policy violations --severity bad",
-=======
-            "tarn policy eval --input x",
-            "tarn policy violations --severity bad",
-            "tarn audit list --kind lost",
-            "tarn explain task",
->>>>>>> h-polk
             "tarn task submit --queue q --wasm m.wat --handler h",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

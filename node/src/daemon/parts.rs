@@ -104,17 +104,10 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let refusals = Arc::new(Refusals::new());
     let counted = metrics.clone();
     tokio::spawn(found_version(consensus.clone(), stops.leaving.clone()));
-<<<<<<< HEAD
     let ledger = Ledger::new(node_id, metrics.refusals_unrecorded.clone());
     tokio::spawn(ledger.clone().run(consensus.clone(), stops.closing.clone()));
     let policies = PolicyGate::new(Duration::from_millis(config.policy.budget_ms));
     tokio::spawn(policies.clone().run(consensus.clone(), node_id, stops.closing.clone()));
-=======
-    let policies = PolicyGate::new(Duration::from_millis(config.policy.budget_ms));
-    tokio::spawn(policies.clone().run(consensus.clone(), node_id, stops.closing.clone()));
-    let ledger = Ledger::new(node_id, metrics.refusals_unrecorded.clone());
-    tokio::spawn(ledger.clone().run(consensus.clone(), stops.closing.clone()));
->>>>>>> h-polk
     let gate = Gate::new(authenticator.clone(), policies, ledger, move |step, reason| {
         counted
             .gate_refusals

@@ -34,13 +34,8 @@ use tonic::metadata::MetadataMap;
 use crate::identity::bearer::Authenticator;
 
 pub use caller::{Caller, Proof};
-<<<<<<< HEAD
 pub use ledger::Ledger;
 pub use policy::PolicyGate;
-=======
-pub use policy::PolicyGate;
-pub use ledger::Ledger;
->>>>>>> h-polk
 pub use question::Question;
 pub use refusal::{Reason, Refusal};
 pub use role::Judge;
@@ -177,7 +172,6 @@ impl Gate {
         })
     }
 
-<<<<<<< HEAD
     /// Whether the caller's credential is still good, and their roles still allow it. For what goes on for long, and for answers that say
     /// more to who may see more: it is no new request, so no policy is asked, nothing counts for a quota, and nothing is recorded.
     ///
@@ -192,13 +186,6 @@ impl Gate {
                 rejection,
             })
         })
-=======
-    /// Whether all steps would let the caller through.
-    #[must_use]
-    pub fn may(&self, caller: &Caller, wish: Wish<'_>, state: &Snapshot) -> bool {
-        let ask = Ask::new(caller, What::Act(wish), state);
-        self.steps.iter().all(|step| step.admit(&ask).is_ok())
->>>>>>> h-polk
     }
 
     /// What is to be recorded with a command that was let through; `None` where nothing is: in a cluster that keeps no records yet, and of

@@ -121,7 +121,10 @@ fn namespaces(metrics: &Metrics, usages: Usages) {
         let own = position < NAMESPACES_MAX;
         let namespace = if own { name.to_string() } else { "_other".to_owned() };
         let counts = [
-            ("queued_tasks", usage.blocked + usage.delayed + usage.ready + usage.running),
+            (
+                "queued_tasks",
+                usage.blocked + usage.delayed + usage.ready + usage.running,
+            ),
             ("running_tasks", usage.running),
             ("dead_tasks", usage.dead),
             ("ended_tasks", usage.ended),
@@ -131,7 +134,10 @@ fn namespaces(metrics: &Metrics, usages: Usages) {
         ];
         for (what, count) in counts {
             let namespace = namespace.clone();
-            metrics.namespace_usage.get_or_create(&Usage { namespace, what }).inc_by(count);
+            metrics
+                .namespace_usage
+                .get_or_create(&Usage { namespace, what })
+                .inc_by(count);
         }
         // The sum of limits would say nothing.
         for quota in quotas.into_iter().filter(|quota| own && quota.limit > 0) {
@@ -187,13 +193,27 @@ mod tests {
             namespaces(&metrics, usages.clone());
         }
         let text = metrics.encode().expect("it encodes");
-        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("tarn_namespace_usage{")).collect();
+        let lines: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("tarn_namespace_usage{"))
+            .collect();
         assert_eq!(lines.len(), (NAMESPACES_MAX + 1) * 7);
-        assert!(text.contains("tarn_namespace_usage{namespace=\"paying\",what=\"queued_tasks\"} 1"), "{text}");
+        assert!(
+            text.contains("tarn_namespace_usage{namespace=\"paying\",what=\"queued_tasks\"} 1"),
+            "{text}"
+        );
         assert!(text.contains("tarn_namespace_usage{namespace=\"tenant-0999\",what=\"queued_tasks\"} 999"));
         let others: u64 = (0..801).sum();
-        assert!(text.contains(&format!("tarn_namespace_usage{{namespace=\"_other\",what=\"queued_tasks\"}} {others}")));
-        let limits: Vec<&str> = text.lines().filter(|line| line.starts_with("tarn_namespace_quota_limit{")).collect();
-        assert_eq!(limits, ["tarn_namespace_quota_limit{namespace=\"paying\",quota=\"max_queued\"} 50"]);
+        assert!(text.contains(&format!(
+            "tarn_namespace_usage{{namespace=\"_other\",what=\"queued_tasks\"}} {others}"
+        )));
+        let limits: Vec<&str> = text
+            .lines()
+            .filter(|line| line.starts_with("tarn_namespace_quota_limit{"))
+            .collect();
+        assert_eq!(
+            limits,
+            ["tarn_namespace_quota_limit{namespace=\"paying\",quota=\"max_queued\"} 50"]
+        );
     }
 }

@@ -94,7 +94,15 @@ async fn measure(
     let (started, mut starts) = mpsc::unbounded_channel();
     let mut workers = JoinSet::new();
     for number in 0..args.workers.max(1) {
-        workers.spawn(worker(run.clone(), number, args.credit.max(1), args.hold, tenants.clone(), started.clone(), stop.clone()));
+        workers.spawn(worker(
+            run.clone(),
+            number,
+            args.credit.max(1),
+            args.hold,
+            tenants.clone(),
+            started.clone(),
+            stop.clone(),
+        ));
     }
     drop(started);
     // What the first tasks cost alone, connections and queues, is nobody's delay.
@@ -105,8 +113,16 @@ async fn measure(
     fill(run, &tenants.noisy, args.backlog).await?;
     printer.note("with the noisy neighbour …");
     let (with, with_took) = phase(run, args, tenants, args.time, &mut starts).await?;
-    let left = run.client(0).get_namespace(&tenants.noisy).await?.usage.unwrap_or_default();
-    printer.note(&format!("{} tasks of the backlog still wait; ending them …", left.ready));
+    let left = run
+        .client(0)
+        .get_namespace(&tenants.noisy)
+        .await?
+        .usage
+        .unwrap_or_default();
+    printer.note(&format!(
+        "{} tasks of the backlog still wait; ending them …",
+        left.ready
+    ));
     run.client(0).drain_namespace(&tenants.noisy, true).await?;
     gone(&run.client(0), &tenants.noisy).await?;
     run.client(0).create_namespace(&tenants.noisy, 100).await?;
@@ -117,16 +133,26 @@ async fn measure(
     stop.cancel();
     while workers.join_next().await.is_some() {}
     if left.ready == 0 {
-        return Err(Failure::Usage("the backlog was used up before the end: allow more, or less time".into()));
+        return Err(Failure::Usage(
+            "the backlog was used up before the end: allow more, or less time".into(),
+        ));
     }
-    let (without, with) = (without.report("start, alone", 1, took), with.report("start, beside a backlog", 1, with_took));
+    let (without, with) = (
+        without.report("start, alone", 1, took),
+        with.report("start, beside a backlog", 1, with_took),
+    );
     let ratio = f64::from(with.median()) / f64::from(without.median().max(1));
     Ok((without, with, ratio))
 }
 
 /// Waits until a namespace that drains is gone.
 async fn gone(client: &Client, name: &str) -> Result<(), Failure> {
-    while client.list_namespaces().await?.iter().any(|namespace| namespace.name == name) {
+    while client
+        .list_namespaces()
+        .await?
+        .iter()
+        .any(|namespace| namespace.name == name)
+    {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
@@ -230,19 +256,31 @@ async fn worker(
         ttl_ms: TTL_MS,
         ..Default::default()
     };
-    let worker_id = service.register_worker(registration).await.map_err(failed)?.into_inner().worker_id;
+    let worker_id = service
+        .register_worker(registration)
+        .await
+        .map_err(failed)?
+        .into_inner()
+        .worker_id;
     let (sender, receiver) = mpsc::channel(MESSAGES);
     let message = |message| WorkRequest {
         correlation: 0,
         message: Some(message),
     };
     for first in [
-        work_request::Message::Open(WorkOpen { worker_id, lease_ms: TTL_MS }),
+        work_request::Message::Open(WorkOpen {
+            worker_id,
+            lease_ms: TTL_MS,
+        }),
         work_request::Message::Credit(slots),
     ] {
         let _ = sender.send(message(first)).await;
     }
-    let mut stream = service.work(ReceiverStream::new(receiver)).await.map_err(failed)?.into_inner();
+    let mut stream = service
+        .work(ReceiverStream::new(receiver))
+        .await
+        .map_err(failed)?
+        .into_inner();
     while let Some(Ok(Some(response))) = stop.run_until_cancelled(stream.message()).await {
         match response.message {
             Some(work_response::Message::Task(task)) => {
