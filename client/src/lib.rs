@@ -16,6 +16,7 @@
 //!   client        how a client is made, and how a call is made          retry       which failures are repeated, and when
 //!   nodes         the nodes that are known, and the one in use          error       what can go wrong, by what the caller does next
 //!   tls           post-quantum mutual TLS and identities                page        lists in pages, as streams
+//!   token         API tokens, for those without a certificate
 //!
 //!   task, queue, timer, namespace, cluster, artifact, worker_api        one service each, as methods of Client
 //!   lock          named leases that renew themselves                    watch       events, resumed by itself
@@ -30,6 +31,7 @@
 //!
 //! Invariants: no server code lives here; every wait has a bound, and every queue in memory has one too, as a named constant.
 
+mod access;
 mod artifact;
 mod batch;
 mod client;
@@ -46,6 +48,7 @@ mod task;
 mod time;
 mod timer;
 pub mod tls;
+mod token;
 mod watch;
 mod worker;
 mod worker_api;
@@ -60,6 +63,7 @@ pub use tarn_proto::v1 as proto;
 pub use task::{Task, has_ended};
 pub use timer::When;
 pub use tls::Credentials;
+pub use token::{API_TOKEN_CHARS, API_TOKEN_PREFIX, ApiToken, ApiTokenError};
 pub use tonic::Code;
 pub use watch::{Watch, Watcher};
 pub use worker::{Job, JobError, Worker, WorkerBuilder};

@@ -7,6 +7,8 @@
 
 mod addresses;
 mod dev;
+mod founding;
+mod keys;
 mod parts;
 mod signals;
 
@@ -50,6 +52,9 @@ pub enum StartError {
     /// The cluster's CA key is there and cannot be used.
     #[error(transparent)]
     Authority(#[from] crate::identity::AuthorityError),
+    /// The keys of an issuer of JWTs cannot be used.
+    #[error("auth.jwt: {0}")]
+    Jwks(#[from] crate::identity::bearer::JwksError),
     /// The configuration contradicts the certificate.
     #[error(
         "node.id is {configured}, but the certificate in the data directory is that of node {certified}: correct one of them"

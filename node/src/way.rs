@@ -11,7 +11,7 @@ use tarn_proto::{CommandBody, v1};
 use tarn_raft::{Consensus, ReadError};
 use tokio::time::Instant;
 
-use crate::gate::{Ask, Caller, Gate, Reason, Refusal};
+use crate::gate::{Ask, Caller, Gate, Proof, Reason, Refusal, Snapshot, Snapshots, What, Wish};
 use crate::ops::Metrics;
 
 /// The namespace of requests that name none.
@@ -22,6 +22,7 @@ pub const DEFAULT_NAMESPACE: &str = "default";
 pub struct Way {
     consensus: Consensus,
     gate: Gate,
+    snapshots: Snapshots,
     metrics: Arc<Metrics>,
 }
 
@@ -30,6 +31,7 @@ impl Way {
     #[must_use]
     pub fn new(consensus: Consensus, gate: Gate, metrics: Arc<Metrics>) -> Self {
         Self {
+            snapshots: Snapshots::new(consensus.clone()),
             consensus,
             gate,
             metrics,
@@ -51,10 +53,42 @@ impl Way {
         leader.map(|leader| leader.address.clone())
     }
 
-    /// The gate in front of it.
-    #[must_use]
-    pub fn gate(&self) -> &Gate {
-        &self.gate
+    /// What the gate judges by, as this node has it now.
+    ///
+    /// # Errors
+    /// The node is stopping.
+    pub fn snapshot(&self) -> Result<Snapshot, Refusal> {
+        self.snapshots.now()
+    }
+
+    /// Who makes a request: the gate's first step.
+    ///
+    /// # Errors
+    /// Nothing that the request brings proves a user of this cluster.
+    pub fn identify<T>(&self, request: &tonic::Request<T>, trace: Arc<str>) -> Result<Caller, Refusal> {
+        let state = self.snapshot()?;
+        self.gate
+            .identify(request.extensions(), request.metadata(), &state, trace)
+    }
+
+    /// Lets in whoever the caller is, for what everybody may ask about themselves: only that the credential is still good is judged.
+    ///
+    /// # Errors
+    /// It is not: it was revoked, or has expired.
+    pub fn recognise(&self, caller: &Caller) -> Result<(), Refusal> {
+        self.gate.recognise(caller, &self.snapshot()?)
+    }
+
+    /// Takes what is no command through the gate.
+    ///
+    /// # Errors
+    /// A step refused.
+    pub fn admit(&self, caller: &Caller, wish: Wish<'_>) -> Result<(), Refusal> {
+        self.gate.admit(&Ask {
+            caller,
+            what: What::Act(wish),
+            state: &self.snapshot()?,
+        })
     }
 
     /// The node's metrics.
@@ -100,9 +134,11 @@ impl Way {
             gate: None,
             body: Some(body),
         };
+        self.founded(caller, deadline).await?;
         self.gate.admit(&Ask {
             caller,
-            command: Some(&command),
+            what: What::Command(&command),
+            state: &self.snapshot()?,
         })?;
 
         let started = Clock::now();
@@ -118,6 +154,23 @@ impl Way {
         answer
     }
 
+    /// Waits until the first leader of a new cluster has made its version known, and with it that roles are judged: no user's command comes
+    /// before that.
+    async fn founded(&self, caller: &Caller, deadline: Instant) -> Result<(), Refusal> {
+        if caller.proof == Proof::Own || !self.snapshot()?.is_fresh() {
+            return Ok(());
+        }
+        let mut applied = self.consensus.applied();
+        let founded = applied.wait_for(|applied| !Snapshot::is_before_roles(applied.version, applied.now_ms));
+        match tokio::time::timeout_at(deadline, founded).await {
+            Ok(Ok(_)) => Ok(()),
+            Ok(Err(_)) => Err(stopping()),
+            Err(_) => Err(Reason::NoLeader.refusal(
+                "the cluster has no leader yet, or was not founded: nothing was done; try again when it has one",
+            )),
+        }
+    }
+
     /// Reads the state, certain to see everything that was acknowledged before the call.
     ///
     /// # Errors
@@ -125,10 +178,11 @@ impl Way {
     pub async fn read<T>(
         &self,
         caller: &Caller,
+        wish: Wish<'_>,
         deadline: Instant,
         read: impl FnOnce(&Machine) -> Result<T, tarn_machine::Refusal>,
     ) -> Result<T, Refusal> {
-        self.gate.admit(&Ask { caller, command: None })?;
+        self.admit(caller, wish)?;
         self.barrier(deadline).await?;
         self.look(read)
     }

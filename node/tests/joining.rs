@@ -71,7 +71,7 @@ impl Cluster {
     }
 
     fn user(&self) -> Credentials {
-        let kind = PrincipalKind::User { name: "ada".into() };
+        let kind = PrincipalKind::User { name: "admin".into() };
         let identity = self.authority.issue(&kind, &IssueOptions::default()).unwrap();
         Credentials::new(self.authority.certificate().clone(), identity)
     }

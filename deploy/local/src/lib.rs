@@ -63,7 +63,7 @@ impl LocalCluster {
             "--ca",
             &text(&ca),
             "--user",
-            "local",
+            "admin",
             "--out",
             &text(&dir.join("user")),
         ])?;
@@ -307,7 +307,7 @@ impl LocalCluster {
     /// Where the CA certificate, the user's certificate and the user's key are.
     pub fn credential_files(&self) -> [PathBuf; 3] {
         let user = self.dir.join("user");
-        [user.join("ca.pem"), user.join("local.pem"), user.join("local.key")]
+        [user.join("ca.pem"), user.join("admin.pem"), user.join("admin.key")]
     }
 
     /// The nodes' ids, from 1.

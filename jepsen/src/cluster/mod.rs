@@ -170,7 +170,7 @@ impl Cluster {
         let ca = text(&cluster.ca_dir());
         cluster.tarn(&["ca", "init", "--dir", &ca])?;
         let user = text(&cluster.dir().join("user"));
-        cluster.tarn(&["ca", "issue", "--ca", &ca, "--user", "jepsen", "--out", &user])?;
+        cluster.tarn(&["ca", "issue", "--ca", &ca, "--user", "admin", "--out", &user])?;
         cluster.found()?;
         Ok(cluster)
     }
@@ -256,7 +256,7 @@ impl Cluster {
     /// Where the CA certificate, the user's certificate and the user's key are.
     pub fn credential_files(&self) -> [PathBuf; 3] {
         let user = self.dir().join("user");
-        [user.join("ca.pem"), user.join("jepsen.pem"), user.join("jepsen.key")]
+        [user.join("ca.pem"), user.join("admin.pem"), user.join("admin.key")]
     }
 
     /// The directory of everything that belongs to this cluster.

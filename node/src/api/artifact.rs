@@ -9,7 +9,8 @@ use tonic::{Request, Response, Status, Streaming};
 
 use super::call::{Api, Call};
 use crate::artifacts::{ArtifactError, Artifacts, Chunk};
-use crate::gate::Ask;
+use crate::gate::permission::{ALL, ANYWHERE};
+use crate::gate::{Question, Wish};
 
 /// The artifact service.
 #[derive(Clone)]
@@ -24,21 +25,6 @@ impl ArtifactApi {
     pub fn new(api: Api, artifacts: Artifacts) -> Self {
         Self { api, artifacts }
     }
-
-    /// Lets the caller in and through the gate.
-    fn enter<T>(&self, request: &Request<T>) -> Result<Call, Status> {
-        let call = self.api.enter(request)?;
-        let ask = Ask {
-            caller: &call.caller,
-            command: None,
-        };
-        self.api
-            .way
-            .gate()
-            .admit(&ask)
-            .map_err(|refusal| call.status(refusal))?;
-        Ok(call)
-    }
 }
 
 #[tonic::async_trait]
@@ -47,7 +33,13 @@ impl ArtifactService for ArtifactApi {
         &self,
         request: Request<Streaming<v1::PutArtifactRequest>>,
     ) -> Result<Response<v1::PutArtifactResponse>, Status> {
-        let call = self.enter(&request)?;
+        let new = Wish {
+            verb: "create",
+            kind: "artifact",
+            name: ALL,
+            namespace: ANYWHERE,
+        };
+        let call = self.api.enter_for(&request, new)?;
         let chunks = request.into_inner().map(|message| {
             message.map(|message| Chunk {
                 artifact: message.artifact,
@@ -71,7 +63,7 @@ impl ArtifactService for ArtifactApi {
         &self,
         request: Request<v1::GetArtifactRequest>,
     ) -> Result<Response<Self::GetArtifactStream>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.api.enter_for(&request, request.get_ref().wish())?;
         let name = request.into_inner().artifact;
         let chunks = self
             .artifacts
@@ -86,7 +78,7 @@ impl ArtifactService for ArtifactApi {
         &self,
         request: Request<v1::ListArtifactsRequest>,
     ) -> Result<Response<v1::ListArtifactsResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.api.enter_for(&request, request.get_ref().wish())?;
         let list = self.artifacts.list().await.map_err(|error| refused(&call, &error))?;
         let infos = list.into_iter();
         let artifacts = infos.map(|info| v1::ArtifactInfo {

@@ -13,7 +13,7 @@ use super::status::status;
 use super::trace::trace_of;
 use super::waits::TaskWaits;
 use crate::dispatch::Dispatcher;
-use crate::gate::{Caller, Refusal};
+use crate::gate::{Caller, Question, Refusal, Wish};
 use crate::way::Way;
 
 /// Taken off a caller's time-out, so that the node's own answer, which says whether the command may have taken effect, arrives before the
@@ -68,10 +68,19 @@ impl Api {
     /// Lets the caller in, or not.
     pub(super) fn enter<T>(&self, request: &Request<T>) -> Result<Call, Status> {
         let trace = trace_of(request.extensions());
-        let caller = self.way.gate().identify(request.extensions(), trace.clone());
+        let caller = self.way.identify(request, trace.clone());
         let caller = caller.map_err(|refusal| status(refusal, &trace))?;
         let deadline = self.deadline(timeout_of(request.metadata()));
         Ok(Call { caller, deadline })
+    }
+
+    /// Lets the caller in and through the gate, for what is neither a command nor a read of the state.
+    pub(super) fn enter_for<T>(&self, request: &Request<T>, wish: Wish<'_>) -> Result<Call, Status> {
+        let call = self.enter(request)?;
+        self.way
+            .admit(&call.caller, wish)
+            .map_err(|refusal| call.status(refusal))?;
+        Ok(call)
     }
 
     /// When the answer to a request that comes now must be on its way, for a caller that waits this long.
@@ -100,16 +109,19 @@ impl Api {
     }
 
     /// The one path of every read.
-    pub(super) async fn read<Q, A>(
+    pub(super) async fn read<Q: Question, A>(
         &self,
         request: Request<Q>,
-        read: impl FnOnce(&Machine, Q) -> Result<A, tarn_machine::Refusal>,
+        read: impl FnOnce(&Machine, &Q) -> Result<A, tarn_machine::Refusal>,
     ) -> Result<Response<A>, Status> {
         let call = self.enter(&request)?;
-        let question = request.into_inner();
+        let mut question = request.into_inner();
+        question.complete();
         let answer = self
             .way
-            .read(&call.caller, call.deadline, |machine| read(machine, question))
+            .read(&call.caller, question.wish(), call.deadline, |machine| {
+                read(machine, &question)
+            })
             .await;
         self.respond(&call, answer)
     }

@@ -15,7 +15,8 @@ use tarn_raft::{AdminError, Consensus, MemberInfo, Status as ClusterState};
 use tonic::{Code, Request, Response, Status};
 
 use super::call::{Api, Call};
-use crate::gate::{Ask, Reason, Refusal};
+use crate::gate::permission::ALL;
+use crate::gate::{Question, Reason, Refusal, Wish};
 use crate::peer::VOTERS_MAX;
 
 /// How long members may take to say what they are. A healthy one needs a millisecond; who waits for the answer is a person.
@@ -42,19 +43,15 @@ impl ClusterApi {
         self.api.way.consensus()
     }
 
-    /// Lets the caller in and through the gate.
-    fn enter<T>(&self, request: &Request<T>) -> Result<Call, Status> {
-        let call = self.api.enter(request)?;
-        let ask = Ask {
-            caller: &call.caller,
-            command: None,
+    /// Lets the caller in and through the gate, for a change of the cluster.
+    fn enter_to_update<T>(&self, request: &Request<T>, what: &'static str) -> Result<Call, Status> {
+        let wish = Wish {
+            verb: "update",
+            kind: "cluster",
+            name: what,
+            namespace: Some(ALL),
         };
-        self.api
-            .way
-            .gate()
-            .admit(&ask)
-            .map_err(|refusal| call.status(refusal))?;
-        Ok(call)
+        self.api.enter_for(request, wish)
     }
 
     fn state(&self) -> Result<ClusterState, Refusal> {
@@ -104,7 +101,7 @@ impl ClusterApi {
 #[tonic::async_trait]
 impl ClusterService for ClusterApi {
     async fn get_cluster(&self, request: Request<GetClusterRequest>) -> Result<Response<GetClusterResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.api.enter_for(&request, request.get_ref().wish())?;
         self.describe()
             .await
             .map(Response::new)
@@ -112,7 +109,7 @@ impl ClusterService for ClusterApi {
     }
 
     async fn add_member(&self, request: Request<AddMemberRequest>) -> Result<Response<AddMemberResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.enter_to_update(&request, "members")?;
         self.add(request.into_inner(), &call)
             .await
             .map_err(|refusal| call.status(refusal))?;
@@ -123,7 +120,7 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<RemoveMemberRequest>,
     ) -> Result<Response<RemoveMemberResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.enter_to_update(&request, "members")?;
         // A leader that is to go hands over first; consensus sees to that.
         let done = self
             .consensus()
@@ -137,7 +134,7 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<TransferLeaderRequest>,
     ) -> Result<Response<TransferLeaderResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.enter_to_update(&request, "leader")?;
         let to = Some(request.into_inner().node_id).filter(|id| *id != 0);
         let done = self.consensus().transfer_leader(to, call.deadline).await;
         let leader_id = done.map_err(|error| call.status(administration_refused(error)))?;
@@ -148,7 +145,7 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<UpgradeClusterRequest>,
     ) -> Result<Response<UpgradeClusterResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.enter_to_update(&request, "version")?;
         let done = self
             .consensus()
             .raise_version(request.into_inner().machine_version, call.deadline)
@@ -161,7 +158,7 @@ impl ClusterService for ClusterApi {
         &self,
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
-        let call = self.enter(&request)?;
+        let call = self.api.enter(&request)?;
         let CreateJoinTokenRequest {
             request_id,
             ttl_ms,

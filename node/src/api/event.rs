@@ -15,7 +15,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Response, Status};
 
 use super::{Api, Call};
-use crate::gate::{Reason, Refusal};
+use crate::gate::{Question, Reason, Refusal};
 
 /// Without events, a sign of life goes out this often.
 const HEARTBEAT: Duration = Duration::from_secs(5);
@@ -57,7 +57,7 @@ impl Api {
     /// After which revision to begin. Refuses what can never be answered, so that the caller learns it at once.
     async fn first_revision(&self, call: &Call, filter: &v1::WatchRequest) -> Result<u64, Refusal> {
         self.way
-            .read(&call.caller, call.deadline, |machine| {
+            .read(&call.caller, filter.wish(), call.deadline, |machine| {
                 if !filter.namespace.is_empty() {
                     machine.list_queues(&v1::ListQueuesRequest {
                         namespace: filter.namespace.clone(),
@@ -107,6 +107,10 @@ impl Watch {
         let mut alive_at = Instant::now();
         loop {
             applied.mark_unchanged();
+            // Whoever may not watch any more sees nothing more.
+            if let Err(refusal) = self.api.way.admit(&self.call.caller, self.filter.wish()) {
+                return Some(refusal);
+            }
             loop {
                 let (events, revision, more) = match self.page() {
                     Ok(page) => page,

@@ -154,10 +154,8 @@ impl Shared {
             node_key_hash: key.to_vec().into(),
             node_id_min: self.way.consensus().applied().borrow().node_id_max,
         };
-        let caller = Caller {
-            principal: format!("join/{}", join_id(&token)).into(),
-            trace: "".into(),
-        };
+        // Who joins was judged by its token; the node asks on its behalf.
+        let caller = Caller::own(format!("join/{}", join_id(&token)));
         let consumed = self.way.command(&caller, command, deadline).await?;
         Ok(consumed.node_id)
     }

@@ -5,7 +5,6 @@ use tarn_proto::v1::lease_service_server::LeaseService;
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use crate::way::namespace_or_default;
 
 #[tonic::async_trait]
 impl LeaseService for Api {
@@ -31,21 +30,15 @@ impl LeaseService for Api {
     }
 
     async fn get_lease(&self, request: Request<v1::GetLeaseRequest>) -> Result<Response<v1::GetLeaseResponse>, Status> {
-        self.read(request, |machine, mut question| {
-            namespace_or_default(&mut question.namespace);
-            machine.get_lease(&question)
-        })
-        .await
+        self.read(request, |machine, question| machine.get_lease(question))
+            .await
     }
 
     async fn list_leases(
         &self,
         request: Request<v1::ListLeasesRequest>,
     ) -> Result<Response<v1::ListLeasesResponse>, Status> {
-        self.read(request, |machine, mut question| {
-            namespace_or_default(&mut question.namespace);
-            machine.list_leases(&question)
-        })
-        .await
+        self.read(request, |machine, question| machine.list_leases(question))
+            .await
     }
 }

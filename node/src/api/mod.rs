@@ -11,6 +11,7 @@
 //! Invariants: no service proposes or reads but through `Way`; no message of this node's own making (paths, states, causes) reaches a
 //! caller.
 
+mod access;
 mod artifact;
 mod call;
 mod cluster;

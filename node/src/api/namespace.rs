@@ -19,7 +19,7 @@ impl NamespaceService for Api {
         &self,
         request: Request<v1::ListNamespacesRequest>,
     ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
-        self.read(request, |machine, question| machine.list_namespaces(&question))
+        self.read(request, |machine, question| machine.list_namespaces(question))
             .await
     }
 

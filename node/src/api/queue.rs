@@ -5,7 +5,6 @@ use tarn_proto::v1::queue_service_server::QueueService;
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use crate::way::namespace_or_default;
 
 #[tonic::async_trait]
 impl QueueService for Api {
@@ -13,16 +12,13 @@ impl QueueService for Api {
         &self,
         request: Request<v1::ListQueuesRequest>,
     ) -> Result<Response<v1::ListQueuesResponse>, Status> {
-        self.read(request, |machine, question| machine.list_queues(&question))
+        self.read(request, |machine, question| machine.list_queues(question))
             .await
     }
 
     async fn get_queue(&self, request: Request<v1::GetQueueRequest>) -> Result<Response<v1::GetQueueResponse>, Status> {
-        self.read(request, |machine, mut question| {
-            namespace_or_default(&mut question.namespace);
-            machine.get_queue(&question)
-        })
-        .await
+        self.read(request, |machine, question| machine.get_queue(question))
+            .await
     }
 
     async fn requeue_dead(

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use tarn_client::tls::PrincipalKind;
 use tarn_proto::DESCRIPTORS;
+use tarn_proto::v1::access_service_server::AccessServiceServer;
 use tarn_proto::v1::artifact_service_server::ArtifactServiceServer;
 use tarn_proto::v1::cluster_service_server::ClusterServiceServer;
 use tarn_proto::v1::command_service_server::CommandServiceServer;
@@ -120,6 +121,7 @@ pub async fn routes(services: Services) -> Result<(Routes, Health), tonic_reflec
         LeaseServiceServer(api.clone());
         TimerServiceServer(api.clone());
         NamespaceServiceServer(api.clone());
+        AccessServiceServer(api.clone());
         CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);

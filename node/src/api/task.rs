@@ -8,8 +8,7 @@ use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use crate::gate::Reason;
-use crate::way::namespace_or_default;
+use crate::gate::{Question, Reason};
 
 /// Longest wait of `GetTask`.
 const WAIT_MS_MAX: u64 = 60_000;
@@ -23,7 +22,7 @@ impl TaskService for Api {
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
         let call = self.enter(&request)?;
         let mut question = request.into_inner();
-        namespace_or_default(&mut question.namespace);
+        question.complete();
         if question.wait_ms > WAIT_MS_MAX {
             let refusal = Reason::InvalidArgument.refusal("wait_ms is at most a minute: ask again after it");
             return Err(call.status(refusal.field("wait_ms").limit(WAIT_MS_MAX)));
@@ -32,7 +31,9 @@ impl TaskService for Api {
         let mut ended = self.waits.wait(&question.task_id);
         let first = self
             .way
-            .read(&call.caller, call.deadline, |machine| machine.get_task(&question))
+            .read(&call.caller, question.wish(), call.deadline, |machine| {
+                machine.get_task(&question)
+            })
             .await;
         let mut answer = first.map_err(|refusal| call.status(refusal))?;
         // A wait that cannot end before the deadline ends with it, and with an answer.
@@ -40,7 +41,9 @@ impl TaskService for Api {
             .deadline
             .min(Instant::now() + Duration::from_millis(question.wait_ms));
         while !has_ended(&answer) && self.stopping.run_until_cancelled(ended.changed_until(until)).await == Some(true) {
-            let again = self.way.look(|machine| machine.get_task(&question));
+            // Who may not see it any more does not.
+            let admitted = self.way.admit(&call.caller, question.wish());
+            let again = admitted.and_then(|()| self.way.look(|machine| machine.get_task(&question)));
             answer = again.map_err(|refusal| call.status(refusal))?;
         }
         Ok(Response::new(answer))
@@ -50,11 +53,8 @@ impl TaskService for Api {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        self.read(request, |machine, mut question| {
-            namespace_or_default(&mut question.namespace);
-            machine.list_tasks(&question)
-        })
-        .await
+        self.read(request, |machine, question| machine.list_tasks(question))
+            .await
     }
 
     async fn cancel_task(
@@ -68,11 +68,8 @@ impl TaskService for Api {
         &self,
         request: Request<v1::GetTaskLogsRequest>,
     ) -> Result<Response<v1::GetTaskLogsResponse>, Status> {
-        self.read(request, |machine, mut question| {
-            namespace_or_default(&mut question.namespace);
-            machine.task_logs(&question)
-        })
-        .await
+        self.read(request, |machine, question| machine.task_logs(question))
+            .await
     }
 }
 

@@ -5,7 +5,6 @@ use tarn_proto::v1::timer_service_server::TimerService;
 use tonic::{Request, Response, Status};
 
 use super::Api;
-use crate::way::namespace_or_default;
 
 #[tonic::async_trait]
 impl TimerService for Api {
@@ -24,21 +23,15 @@ impl TimerService for Api {
     }
 
     async fn get_timer(&self, request: Request<v1::GetTimerRequest>) -> Result<Response<v1::GetTimerResponse>, Status> {
-        self.read(request, |machine, mut question| {
-            namespace_or_default(&mut question.namespace);
-            machine.get_timer(&question)
-        })
-        .await
+        self.read(request, |machine, question| machine.get_timer(question))
+            .await
     }
 
     async fn list_timers(
         &self,
         request: Request<v1::ListTimersRequest>,
     ) -> Result<Response<v1::ListTimersResponse>, Status> {
-        self.read(request, |machine, mut question| {
-            namespace_or_default(&mut question.namespace);
-            machine.list_timers(&question)
-        })
-        .await
+        self.read(request, |machine, question| machine.list_timers(question))
+            .await
     }
 }

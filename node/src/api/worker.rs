@@ -40,7 +40,7 @@ impl WorkerService for Api {
         &self,
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        self.read(request, |machine, question| machine.list_workers(&question))
+        self.read(request, |machine, question| machine.list_workers(question))
             .await
     }
 

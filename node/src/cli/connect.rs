@@ -70,12 +70,14 @@ impl ConnectArgs {
         if addresses.is_empty() {
             addresses.push(DEFAULT_ADDRESS.to_owned());
         }
-        let namespace = self
-            .namespace
-            .clone()
-            .or(context.namespace)
-            .unwrap_or_else(|| "default".to_owned());
-        Ok((credentials, addresses, namespace))
+        Ok((credentials, addresses, self.namespace()?))
+    }
+
+    /// Which namespace the command refers to.
+    pub fn namespace(&self) -> Result<String, Failure> {
+        let context = Contexts::load()?.pick(self.context.as_deref())?;
+        let named = self.namespace.clone().or(context.namespace);
+        Ok(named.unwrap_or_else(|| "default".to_owned()))
     }
 
     /// The cluster's CA certificate, the user's certificate and the user's key.

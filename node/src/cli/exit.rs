@@ -78,6 +78,8 @@ pub enum Failure {
     },
     /// The node stopped by itself.
     Node(String),
+    /// The answer to a question was no, and has been printed.
+    No,
     /// Anything else: a file, the terminal.
     Other(anyhow::Error),
 }
@@ -90,7 +92,7 @@ impl Failure {
             Failure::Client(ClientError::DeadlineExceeded { .. }) => 4,
             Failure::Client(ClientError::Unavailable { .. } | ClientError::Transport(_)) => 3,
             Failure::Client(ClientError::Config(_)) | Failure::Usage(_) => 2,
-            Failure::Client(_) | Failure::Other(_) => 1,
+            Failure::Client(_) | Failure::No | Failure::Other(_) => 1,
             Failure::Task { cancelled: false, .. } => 5,
             Failure::Task { cancelled: true, .. } => 6,
             Failure::Node(_) => 70,
@@ -104,6 +106,7 @@ impl Failure {
             Failure::Usage(message) => ("USAGE".to_owned(), message.clone()),
             Failure::Task { error, .. } => (error.reason.clone(), error.message.clone()),
             Failure::Node(message) => ("NODE_STOPPED".to_owned(), message.clone()),
+            Failure::No => ("NO".to_owned(), "the answer is no".to_owned()),
             Failure::Other(error) => ("FAILED".to_owned(), format!("{error:#}")),
         };
         let mut object = serde_json::json!({ "reason": reason, "message": message, "exit_code": self.code() });
@@ -137,6 +140,7 @@ impl fmt::Display for Failure {
                 let fate = if *cancelled { "was cancelled" } else { "died" };
                 write!(f, "task {task_id} {fate}: {}: {}", error.reason, error.message)
             }
+            Failure::No => f.write_str("the answer is no"),
             Failure::Other(error) => write!(f, "{error:#}"),
         }
     }

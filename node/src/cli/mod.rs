@@ -3,6 +3,7 @@
 //! Noun, then verb. Data goes to standard output in the format that `--output` names; everything else goes to standard error. All commands
 //! but those that run a node or make keys use the SDK, as any other program would: the command line has no way into a node of its own.
 
+mod access;
 mod artifact;
 mod bench;
 mod cluster;
@@ -72,6 +73,18 @@ enum Command {
     /// Manage namespaces
     #[command(subcommand)]
     Namespace(coordination::NamespaceCommand),
+    /// See who you are to the cluster, and what you may do
+    #[command(subcommand)]
+    Auth(access::AuthCommand),
+    /// Say what roles allow, and who has them
+    #[command(subcommand)]
+    Role(access::RoleCommand),
+    /// Make and end API tokens
+    #[command(subcommand)]
+    Token(access::TokenCommand),
+    /// End certificates before their time
+    #[command(subcommand)]
+    Certificate(access::CertificateCommand),
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
@@ -107,6 +120,8 @@ pub fn main() -> ExitCode {
     let format = cli.output;
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
+        // Said already, as data.
+        Err(failure @ Failure::No) => ExitCode::from(failure.code()),
         Err(failure) => {
             match format {
                 Format::Json | Format::Jsonl => eprintln!("{}", failure.to_json()),
@@ -144,6 +159,10 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Lease(command) => coordination::lease(command, connect.client()?, printer).await,
         Command::Timer(command) => coordination::timer(command, connect.client()?, printer).await,
         Command::Namespace(command) => coordination::namespace(command, connect.client()?, printer).await,
+        Command::Auth(command) => access::auth(command, &connect, connect.client()?, printer).await,
+        Command::Role(command) => access::role(command, &connect, connect.client()?, printer).await,
+        Command::Token(command) => access::token(command, connect.client()?, printer).await,
+        Command::Certificate(command) => access::certificate(command, connect.client()?, printer).await,
         Command::Artifact(command) => artifact::run(command, connect.client()?, printer).await,
         Command::Cluster(command) => cluster::run(command, connect.client()?, printer).await,
         Command::Node(command) => keys::node(command, &connect, printer).await,
@@ -205,6 +224,9 @@ mod tests {
             "tarn task list --state dead,running",
             "tarn queue purge q --state ready --yes",
             "tarn cluster transfer-leader",
+            "tarn auth can-i submit queue/mail --as user/bob",
+            "tarn role bind user/ada developer --in team-*",
+            "tarn token create --name ci --scope submit:queue/build",
             "tarn lease acquire n --holder me --ttl 5m",
             "tarn timer schedule +5m --mark hello",
             "tarn ca issue --ca ca --user ann --out ann",

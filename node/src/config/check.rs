@@ -3,6 +3,10 @@
 use std::collections::BTreeSet;
 
 use super::{BootstrapMember, Config, Origin, Problem, Shown};
+use crate::identity::bearer::KeySet;
+
+/// Longest name of an issuer: it stands in each of its principals, which have 256 bytes.
+const ISSUER_NAME_BYTES_MAX: usize = 64;
 
 /// What contradicts what. Every value is of the right type and in its range by now.
 pub(super) fn across(config: &Config, values: &[Shown]) -> Vec<Problem> {
@@ -34,6 +38,36 @@ pub(super) fn across(config: &Config, values: &[Shown]) -> Vec<Problem> {
             "raft.election_max_ms",
             format!("must be more than raft.election_min_ms, {}", raft.election_min_ms),
         );
+    }
+
+    let mut issuers = BTreeSet::new();
+    let mut names = BTreeSet::new();
+    for settings in &config.auth.jwt.0 {
+        if !issuers.insert(&settings.issuer) {
+            refuse("auth.jwt", format!("has the issuer {:?} twice", settings.issuer));
+        }
+        if !names.insert(&settings.name) || (settings.name.is_empty() && config.auth.jwt.0.len() > 1) {
+            refuse(
+                "auth.jwt",
+                format!(
+                    "with several issuers, each needs a `name` of its own, or one could speak for the subjects of another: give one to {:?}",
+                    settings.issuer
+                ),
+            );
+        }
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.".contains(&byte);
+        if settings.name.len() > ISSUER_NAME_BYTES_MAX || !settings.name.bytes().all(plain) {
+            refuse(
+                "auth.jwt",
+                format!(
+                    "names have up to {ISSUER_NAME_BYTES_MAX} letters, digits and -_., and {:?} is none",
+                    settings.name
+                ),
+            );
+        }
+        if let Err(error) = KeySet::check_file(&settings.jwks_file) {
+            refuse("auth.jwt", error.to_string());
+        }
     }
 
     let mut ids = BTreeSet::new();

@@ -51,6 +51,8 @@ pub(super) enum Raw {
     Boolean(bool),
     /// A TOML array of strings.
     List(Vec<String>),
+    /// A TOML array of tables: the keys of each, and their values.
+    Tables(Vec<BTreeMap<String, Raw>>),
     /// Something that no setting takes, by the name of its type.
     Other(&'static str),
 }
@@ -63,6 +65,7 @@ impl Raw {
             Self::Integer(_) => "an integer",
             Self::Boolean(_) => "a boolean",
             Self::List(_) => "a list of strings",
+            Self::Tables(_) => "a list of tables",
             Self::Other(kind) => kind,
         }
     }
@@ -181,6 +184,9 @@ fn from_toml(value: &DeValue<'_>) -> Raw {
             Err(_) => Raw::Other("an integer of more than 128 bits"),
         },
         DeValue::Boolean(value) => Raw::Boolean(*value),
+        DeValue::Array(items) if matches!(items.first().map(toml::Spanned::get_ref), Some(DeValue::Table(_))) => {
+            tables(items)
+        }
         DeValue::Array(items) => {
             let text = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
                 DeValue::String(text) => Some(text.to_string()),
@@ -196,4 +202,31 @@ fn from_toml(value: &DeValue<'_>) -> Raw {
         DeValue::Datetime(_) => Raw::Other("a date"),
         DeValue::Table(_) => Raw::Other("a table"),
     }
+}
+
+fn tables(items: &[toml::Spanned<DeValue<'_>>]) -> Raw {
+    let table = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
+        DeValue::Table(keys) => {
+            let entries = keys
+                .iter()
+                .map(|(key, value)| (key.get_ref().to_string(), from_toml(value.get_ref())));
+            Some(entries.collect())
+        }
+        _ => None,
+    };
+    items
+        .iter()
+        .map(table)
+        .collect::<Option<_>>()
+        .map_or(Raw::Other("a list of tables and other things"), Raw::Tables)
+}
+
+/// A value as it would be read from a file, for settings that are written in TOML in a variable or flag too.
+pub(super) fn from_text(text: &str) -> Option<Raw> {
+    let document = format!("value = {text}");
+    let table = DeTable::parse(&document).ok()?;
+    let only = (table.get_ref().len() == 1)
+        .then(|| table.get_ref().get("value"))
+        .flatten()?;
+    Some(from_toml(only.get_ref()))
 }

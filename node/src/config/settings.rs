@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::reader::Reader;
-use super::types::{BootstrapMember, LogFormat, SourceAddress};
+use super::types::{BootstrapMember, JwtIssuers, LogFormat, SourceAddress};
 
 /// A setting's key and meaning, for help and for suggestions.
 #[derive(Clone, Copy, Debug)]
@@ -92,6 +92,18 @@ settings! {
         /// Folder with the cluster's CA certificate and key, on the nodes that may sign certificates for joining machines. Nodes where
         /// there is none pass joiners on. Default: `<node.data_dir>/ca`.
         ca_dir: PathBuf = node.data_dir.join("ca");
+    }
+
+    /// Who may come without a certificate.
+    Auth auth {
+        /// Issuers whose JWTs are taken, one table `[[auth.jwt]]` each: `issuer` (the token's `iss`, to the letter), `audience` (the token's
+        /// `aud`, or one of several), `jwks_file` (the issuer's public keys; read again when it changes) and, where there are several
+        /// issuers, `name`. Principals are `jwt/<subject>`, or `jwt/<name>/<subject>`.
+        jwt: JwtIssuers = JwtIssuers::default();
+        /// How far the clocks of JWT issuers and of this node may be apart, in seconds.
+        jwt_leeway_s: u64 = 30, in 0..=300;
+        /// How often the key files are looked at, in milliseconds.
+        jwks_poll_ms: u64 = 1_000, in 10..=3_600_000;
     }
 
     /// The cluster that this node belongs to.

@@ -125,3 +125,68 @@ fn values_that_contradict_each_other_are_refused() {
     assert_eq!(of("[log]\nlevel = 'a=b=c'\n"), ["log.level"]);
     assert!(of("[cluster]\nbootstrap = ['self']\n").is_empty());
 }
+
+const KEYS_FILE: &str =
+    r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+
+#[test]
+fn issuers_are_tables_in_the_file_and_toml_in_a_variable() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("jwks.json");
+    std::fs::write(&keys, KEYS_FILE).unwrap();
+    let keys = keys.display();
+    let (_file, from_file) = sources(&format!(
+        "[[auth.jwt]]\nissuer = 'https://a'\naudience = 'tarn'\njwks_file = '{keys}'\nname = 'a'\n\
+         [[auth.jwt]]\nissuer = 'https://b'\naudience = 'tarn'\njwks_file = '{keys}'\nname = 'b'\n"
+    ));
+    let loaded = load(&from_file).unwrap();
+    let issuers = &loaded.config.auth.jwt.0;
+    assert_eq!(issuers.len(), 2);
+    assert_eq!(
+        (issuers[1].issuer.as_str(), issuers[1].name.as_str()),
+        ("https://b", "b")
+    );
+
+    // What is shown can be given in a variable.
+    let shown = loaded.values.iter().find(|value| value.key == "auth.jwt").unwrap();
+    let again = environment(Sources::default(), "TARN_AUTH__JWT", &shown.value);
+    assert_eq!(load(&again).unwrap().config.auth.jwt, loaded.config.auth.jwt);
+    let none = environment(from_file, "TARN_AUTH__JWT", "");
+    assert_eq!(load(&none).unwrap().config.auth.jwt, JwtIssuers::default());
+}
+
+#[test]
+fn issuers_that_could_be_confused_or_have_no_keys_are_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let keys = dir.path().join("jwks.json");
+    std::fs::write(&keys, KEYS_FILE).unwrap();
+    let keys = keys.display();
+    let refused = |value: &str, part: &str| {
+        let sources = environment(Sources::default(), "TARN_AUTH__JWT", value);
+        let problems = check(&sources);
+        let told = problems.iter().any(|p| p.key == "auth.jwt" && p.message.contains(part));
+        assert!(told, "{part:?} in {problems:?}");
+    };
+    let of = |issuer: &str, rest: &str| format!("{{issuer = '{issuer}', audience = 'x', jwks_file = '{keys}'{rest}}}");
+    refused("nonsense", "expected tables");
+    refused("[{issuer = 'https://a'}]", "expected tables");
+    refused(&format!("[{}]", of("a", ", leway = '3'")), "expected tables");
+    refused(
+        &format!("[{}, {}]", of("a", ""), of("b", ", name = 'b'")),
+        "each needs a `name`",
+    );
+    refused(
+        &format!("[{}, {}]", of("a", ", name = 'b'"), of("b", ", name = 'b'")),
+        "each needs a `name`",
+    );
+    refused(
+        &format!("[{}, {}]", of("a", ", name = 'a'"), of("a", ", name = 'b'")),
+        "twice",
+    );
+    refused(&format!("[{}]", of("a", ", name = 'a/b'")), "letters, digits");
+    refused(
+        "[{issuer = 'a', audience = 'x', jwks_file = '/nowhere/jwks.json'}]",
+        "cannot be read",
+    );
+    refused("[]\n[auth]\njwt = 1", "expected tables");
+}

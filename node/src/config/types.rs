@@ -1,11 +1,13 @@
 //! The types that a setting can have: how each is written, read and shown.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 use std::str::FromStr;
 
-use super::raw::Raw;
+use super::raw::{Raw, from_text};
+use crate::identity::bearer::IssuerSettings;
 
 /// A type that a setting can have.
 pub(super) trait Setting: Sized + Clone {
@@ -128,6 +130,63 @@ impl<T: FromStr + fmt::Display + Clone> Setting for Vec<T> {
         let items: Vec<String> = self.iter().map(|item| format!("{:?}", item.to_string())).collect();
         format!("[{}]", items.join(", "))
     }
+}
+
+/// The issuers whose JWTs are taken.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct JwtIssuers(pub Vec<IssuerSettings>);
+
+impl Setting for JwtIssuers {
+    const EXPECTED: &'static str = "tables [[auth.jwt]], or [{issuer = \"https://…\", audience = \"…\", jwks_file = \"/…\"}] in a variable: \
+         issuer, audience and jwks_file are needed, name is not, and there is nothing else";
+
+    fn read(raw: &Raw) -> Option<Self> {
+        match raw {
+            Raw::Tables(tables) => tables.iter().map(issuer).collect::<Option<_>>().map(Self),
+            Raw::List(items) if items.is_empty() => Some(Self::default()),
+            Raw::Word(text) if text.trim().is_empty() => Some(Self::default()),
+            Raw::Word(text) => Self::read(&from_text(text)?),
+            _ => None,
+        }
+    }
+
+    fn show(&self) -> String {
+        let tables: Vec<String> = self.0.iter().map(show_issuer).collect();
+        format!("[{}]", tables.join(", "))
+    }
+}
+
+fn issuer(table: &BTreeMap<String, Raw>) -> Option<IssuerSettings> {
+    let mut settings = IssuerSettings {
+        issuer: String::new(),
+        audience: String::new(),
+        jwks_file: PathBuf::new(),
+        name: String::new(),
+    };
+    for (key, value) in table {
+        let Raw::Text(value) = value else { return None };
+        match key.as_str() {
+            "issuer" => settings.issuer.clone_from(value),
+            "audience" => settings.audience.clone_from(value),
+            "jwks_file" => settings.jwks_file = value.into(),
+            "name" => settings.name.clone_from(value),
+            _ => return None,
+        }
+    }
+    let whole = !settings.issuer.is_empty() && !settings.audience.is_empty() && settings.jwks_file != PathBuf::new();
+    whole.then_some(settings)
+}
+
+fn show_issuer(settings: &IssuerSettings) -> String {
+    let file = settings.jwks_file.display().to_string();
+    let name = match settings.name.as_str() {
+        "" => String::new(),
+        name => format!(", name = {name:?}"),
+    };
+    format!(
+        "{{issuer = {:?}, audience = {:?}, jwks_file = {file:?}{name}}}",
+        settings.issuer, settings.audience
+    )
 }
 
 /// The local address of outgoing connections, if it was set.

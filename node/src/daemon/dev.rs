@@ -11,7 +11,7 @@ use crate::identity::{
 };
 
 /// The user's name.
-const USER: &str = "dev";
+const USER: &str = "admin";
 
 /// Why a folder cannot be made ready.
 #[derive(Debug, thiserror::Error)]

@@ -12,13 +12,16 @@ use tarn_raft::{BootstrapError, Consensus, Instant, Limits, Options, Timings};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
+use super::founding::found_version;
+use super::keys::watch_key_files;
 use super::{Addresses, Running, StartError, Stops};
 use crate::api::{self, Api, ClusterApi, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
 use crate::artifacts::{ArtifactApi, Artifacts};
 use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
-use crate::gate::{Caller, Gate};
+use crate::gate::{Caller, Gate, Snapshot};
 use crate::host::{Host, HostOptions};
+use crate::identity::bearer::Authenticator;
 use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Refusals, listen};
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
 use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, become_member};
@@ -41,6 +44,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let credentials = IdentityStore::new(&data_dir).load()?;
     let node_id = certified_id(&config, &credentials)?;
     let authority = authority(&config)?;
+    let leeway = Duration::from_secs(config.auth.jwt_leeway_s);
+    let authenticator = Arc::new(Authenticator::new(&config.auth.jwt.0, leeway)?);
     let seeds = Seeds::load(&data_dir)?;
 
     let api_socket = bind(config.listen.bind).await?;
@@ -74,7 +79,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let tasks = TaskTracker::new();
     let refusals = Arc::new(Refusals::new());
     let counted = metrics.clone();
-    let gate = Gate::new(move |step, reason| {
+    tokio::spawn(found_version(consensus.clone(), stops.leaving.clone()));
+    let gate = Gate::new(authenticator.clone(), move |step, reason| {
         counted
             .gate_refusals
             .get_or_create(&Refused {
@@ -160,6 +166,12 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
             stops.clone(),
         ));
     }
+    tokio::spawn(watch_key_files(
+        authenticator,
+        Duration::from_millis(config.auth.jwks_poll_ms),
+        metrics.clone(),
+        stops.closed.clone(),
+    ));
     tokio::spawn(artifacts.clone().reconcile(stops.leaving.clone()));
     let host = executor.map(|executor| {
         let options = HostOptions {
@@ -359,6 +371,13 @@ fn readiness(consensus: &Consensus, stops: &Stops) -> Readiness {
     readiness.add("leader", move || match leadership.borrow().leader.is_some() {
         true => Ok(()),
         false => Err("no leader is known: a majority of the voters must be up".into()),
+    });
+    let founded = consensus.applied();
+    readiness.add("founded", move || {
+        match Snapshot::is_before_roles(founded.borrow().version, founded.borrow().now_ms) {
+            false => Ok(()),
+            true => Err("the cluster's first leader has not made its version known yet".into()),
+        }
     });
     let consensus = consensus.clone();
     readiness.add("caught-up", move || match consensus.status() {

@@ -23,6 +23,9 @@ use super::roles::Wish;
 /// All of what it names, or all namespaces.
 pub const ALL: &str = "*";
 
+/// In some namespace, whichever: for what belongs to none.
+pub const ANYWHERE: Option<&str> = None;
+
 /// Calls `ask` for each thing that a command needs. Stops at the first that is refused.
 ///
 /// # Errors
@@ -39,76 +42,85 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
     match body {
         Body::Enqueue(r) => {
             // Tasks of one batch mostly go to one queue: each queue is asked for once in a row.
+            if r.tasks.is_empty() {
+                return wish("submit", "queue", ALL, Some(&r.namespace));
+            }
             let mut last = None;
             for task in &r.tasks {
                 if last != Some(&task.queue) {
-                    wish("submit", "queue", &task.queue, &r.namespace)?;
+                    wish("submit", "queue", &task.queue, Some(&r.namespace))?;
                     last = Some(&task.queue);
                 }
             }
             Ok(())
         }
-        Body::CancelTask(r) => wish("cancel", "task", &r.task_id, &r.namespace),
-        Body::RequeueDead(r) => wish("requeue", "queue", &r.queue, &r.namespace),
-        Body::PurgeQueue(r) => wish("purge", "queue", &r.queue, &r.namespace),
+        Body::CancelTask(r) => wish("cancel", "task", &r.task_id, Some(&r.namespace)),
+        Body::RequeueDead(r) => wish("requeue", "queue", &r.queue, Some(&r.namespace)),
+        Body::PurgeQueue(r) => wish("purge", "queue", &r.queue, Some(&r.namespace)),
         Body::RegisterWorker(r) => {
             let namespaces = r.capabilities.as_ref().map_or(&[][..], |given| &given.namespaces);
             match namespaces {
-                [] => wish("work", "worker", ALL, ALL),
-                some => some.iter().try_for_each(|namespace| wish("work", "worker", ALL, namespace)),
+                [] => wish("work", "worker", ALL, Some(ALL)),
+                some => some
+                    .iter()
+                    .try_for_each(|namespace| wish("work", "worker", ALL, Some(namespace))),
             }
         }
         // A worker is its maker's: the kernel asks whether the caller is. What it may lease was asked when it registered.
-        Body::LeaseTasks(_) | Body::HeartbeatTasks(_) | Body::HeartbeatWorker(_) => Ok(()),
-        Body::DrainWorker(r) => wish("update", "worker", &r.worker_id, ALL),
-        Body::CompleteTask(r) => wish("work", "task", &r.task_id, &r.namespace),
-        Body::FailTask(r) => wish("work", "task", &r.task_id, &r.namespace),
-        Body::AcquireLease(r) => wish("hold", "lease", &r.name, &r.namespace),
-        Body::RenewLease(r) => wish("hold", "lease", &r.name, &r.namespace),
-        Body::ReleaseLease(r) => wish("hold", "lease", &r.name, &r.namespace),
+        Body::LeaseTasks(r) => wish("work", "worker", &r.worker_id, ANYWHERE),
+        Body::HeartbeatTasks(r) => wish("work", "worker", &r.worker_id, ANYWHERE),
+        Body::HeartbeatWorker(r) => wish("work", "worker", &r.worker_id, ANYWHERE),
+        Body::DrainWorker(r) => wish("update", "worker", &r.worker_id, Some(ALL)),
+        Body::CompleteTask(r) => wish("work", "task", &r.task_id, Some(&r.namespace)),
+        Body::FailTask(r) => wish("work", "task", &r.task_id, Some(&r.namespace)),
+        Body::AcquireLease(r) => wish("hold", "lease", &r.name, Some(&r.namespace)),
+        Body::RenewLease(r) => wish("hold", "lease", &r.name, Some(&r.namespace)),
+        Body::ReleaseLease(r) => wish("hold", "lease", &r.name, Some(&r.namespace)),
         Body::ScheduleTimer(r) => {
-            wish("submit", "timer", ALL, &r.namespace)?;
+            wish("submit", "timer", ALL, Some(&r.namespace))?;
             match r.action.as_ref().and_then(|action| action.action.as_ref()) {
-                Some(Action::Enqueue(task)) => wish("submit", "queue", &task.queue, &r.namespace),
+                Some(Action::Enqueue(task)) => wish("submit", "queue", &task.queue, Some(&r.namespace)),
                 Some(Action::Mark(_)) | None => Ok(()),
             }
         }
-        Body::CancelTimer(r) => wish("cancel", "timer", &r.timer_id, &r.namespace),
-        Body::CreateNamespace(r) => wish("create", "namespace", &r.name, ALL),
-        Body::DeleteNamespace(r) => wish("delete", "namespace", &r.name, ALL),
-        Body::RaiseVersion(_) => wish("update", "cluster", "version", ALL),
-        Body::PutJoinToken(_) => wish("create", "join-token", ALL, ALL),
+        Body::CancelTimer(r) => wish("cancel", "timer", &r.timer_id, Some(&r.namespace)),
+        Body::CreateNamespace(r) => wish("create", "namespace", &r.name, Some(ALL)),
+        Body::DeleteNamespace(r) => wish("delete", "namespace", &r.name, Some(ALL)),
+        Body::RaiseVersion(_) => wish("update", "cluster", "version", Some(ALL)),
+        Body::PutJoinToken(_) => wish("create", "join-token", ALL, Some(ALL)),
         // Asked by a node for one that joins, never by a user.
-        Body::ConsumeJoinToken(_) => wish("update", "cluster", "members", ALL),
-        Body::PutRole(r) => wish("update", "role", &r.name, ALL),
-        Body::DeleteRole(r) => wish("delete", "role", &r.name, ALL),
+        Body::ConsumeJoinToken(_) => wish("update", "cluster", "members", Some(ALL)),
+        Body::PutRole(r) => wish("update", "role", &r.name, Some(ALL)),
+        Body::DeleteRole(r) => wish("delete", "role", &r.name, Some(ALL)),
         Body::PutBinding(r) => binding(r.binding.as_ref(), "update", wish),
         Body::DeleteBinding(r) => binding(r.binding.as_ref(), "delete", wish),
-        Body::PutToken(r) => wish("create", "token", &r.principal, ALL),
-        Body::RevokeToken(r) => wish("revoke", "token", &r.token_id, ALL),
-        Body::RevokeCertificate(r) => wish("revoke", "certificate", &r.serial, ALL),
-        Body::PutBundle(r) => wish("update", "policy", &r.name, ALL),
-        Body::ActivateBundle(r) => wish("activate", "policy", &r.name, ALL),
-        Body::RollbackBundle(r) => wish("activate", "policy", &r.name, ALL),
-        Body::DeactivateBundle(r) => wish("activate", "policy", &r.name, ALL),
-        Body::DeleteBundle(r) => wish("delete", "policy", &r.name, ALL),
-        Body::PutPolicyHandler(r) => wish("update", "policy-handler", &r.name, ALL),
-        Body::DeletePolicyHandler(r) => wish("delete", "policy-handler", &r.name, ALL),
-        Body::PutPolicySettings(_) => wish("update", "policy-settings", ALL, ALL),
+        Body::PutToken(r) => wish("create", "token", &r.principal, Some(ALL)),
+        Body::RevokeToken(r) => wish("revoke", "token", &r.token_id, Some(ALL)),
+        Body::RevokeCertificate(r) => wish("revoke", "certificate", &r.serial, Some(ALL)),
+        Body::PutBundle(r) => wish("update", "policy", &r.name, Some(ALL)),
+        Body::ActivateBundle(r) => wish("activate", "policy", &r.name, Some(ALL)),
+        Body::RollbackBundle(r) => wish("activate", "policy", &r.name, Some(ALL)),
+        Body::DeactivateBundle(r) => wish("activate", "policy", &r.name, Some(ALL)),
+        Body::DeleteBundle(r) => wish("delete", "policy", &r.name, Some(ALL)),
+        Body::PutPolicyHandler(r) => wish("update", "policy-handler", &r.name, Some(ALL)),
+        Body::DeletePolicyHandler(r) => wish("delete", "policy-handler", &r.name, Some(ALL)),
+        Body::PutPolicySettings(_) => wish("update", "policy-settings", ALL, Some(ALL)),
         // Told by nodes of their own gates, never by users.
-        Body::RecordViolations(_) | Body::AcknowledgeEscalations(_) => wish("update", "cluster", "violations", ALL),
+        Body::RecordViolations(_) | Body::AcknowledgeEscalations(_) => {
+            wish("update", "cluster", "violations", Some(ALL))
+        }
         // Sent by nodes alone: the kernel takes it from nobody else.
-        Body::RecordDecisions(_) => wish("update", "audit", "records", ALL),
-        Body::PutAuditSettings(_) => wish("update", "audit", "settings", ALL),
+        Body::RecordDecisions(_) => wish("update", "audit", "records", Some(ALL)),
+        Body::PutAuditSettings(_) => wish("update", "audit", "settings", Some(ALL)),
     }
 }
 
 fn binding<'a, E>(
     binding: Option<&'a tarn_proto::v1::Binding>,
     verb: &'static str,
-    mut wish: impl FnMut(&'static str, &'static str, &'a str, &'a str) -> Result<(), E>,
+    mut wish: impl FnMut(&'static str, &'static str, &'a str, Option<&'a str>) -> Result<(), E>,
 ) -> Result<(), E> {
     // One that is missing is refused by validation, which comes later: it must not be let through to it by anybody.
     let (principal, namespace) = binding.map_or((ALL, ALL), |binding| (&binding.principal, &binding.namespace));
-    wish(verb, "binding", principal, namespace)
+    wish(verb, "binding", principal, Some(namespace))
 }

@@ -3,7 +3,7 @@
 
 use tarn_proto::v1;
 
-use super::{Ask, Step};
+use super::{Ask, Step, What};
 
 pub(super) struct Validation;
 
@@ -13,6 +13,9 @@ impl Step for Validation {
     }
 
     fn admit(&self, ask: &Ask<'_>) -> Result<(), v1::Rejection> {
-        ask.command.map_or(Ok(()), tarn_machine::check::validate)
+        match ask.what {
+            What::Command(command) => tarn_machine::check::validate(command),
+            What::Act(_) => Ok(()),
+        }
     }
 }

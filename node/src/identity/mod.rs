@@ -11,6 +11,7 @@
 //!   refusals    counts and logs what was refused, and why
 //!   gate        per request: is the caller a user, a node, a joiner?
 //!   signing     our keys in the shape that the certificate library wants
+//!   bearer      API tokens, and JWTs of trusted issuers: who a request without a certificate is from
 //!   files       owner-only directories, atomic writes
 //! ```
 //!
@@ -29,6 +30,7 @@
 //! only for its own cluster; what a certificate request asks to be called is never looked at.
 
 mod authority;
+pub mod bearer;
 mod files;
 mod gate;
 mod listener;

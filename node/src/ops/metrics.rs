@@ -29,6 +29,8 @@ labels! {
     Run { runtime: &'static str, result: String }
     QueueState { namespace: String, queue: String, state: &'static str }
     Role { role: &'static str }
+    KeyFile { issuer: String }
+    KeyFileRead { issuer: String, result: &'static str }
 }
 
 /// From a tenth of a millisecond to about a minute and a half, doubling.
@@ -54,6 +56,8 @@ pub struct Metrics {
     pub(crate) work_streams: Gauge,
     pub(crate) watch_streams: Gauge,
     pub(crate) handshakes_refused: Family<ByReason, Counter>,
+    pub(crate) jwks_keys: Family<KeyFile, Level>,
+    pub(crate) jwks_reads: Family<KeyFileRead, Counter>,
     pub(crate) executor_runs: Family<Run, Counter>,
     pub(crate) executor_seconds: Histogram,
     pub(crate) executor_running: Gauge,
@@ -116,6 +120,12 @@ impl Metrics {
                 r,
                 "handshakes_refused",
                 "Connections refused before a request, by reason",
+            ),
+            jwks_keys: add(r, "jwks_keys", "Keys in force, by issuer of JWTs"),
+            jwks_reads: add(
+                r,
+                "jwks_changes",
+                "Key files of JWT issuers that had changed, by issuer and whether they were taken",
             ),
             executor_runs: add(r, "executor_runs", "Attempts run by this node's executors, by result"),
             executor_seconds: seconds(),

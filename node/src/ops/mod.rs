@@ -14,6 +14,6 @@ mod sample;
 pub use http::serve;
 pub use logs::{LogError, init as init_logs};
 pub use metrics::Metrics;
-pub(crate) use metrics::{Refused, Run};
+pub(crate) use metrics::{KeyFile, KeyFileRead, Refused, Run};
 pub use readiness::{Check, Readiness};
 pub use sample::Sampler;

@@ -71,7 +71,7 @@ pub async fn unfounded_node() -> Node {
 pub async fn cluster(size: u64) -> Vec<Node> {
     logs();
     let authority = CertificateAuthority::ephemeral("test").unwrap();
-    let user = issue(&authority, PrincipalKind::User { name: "ada".into() });
+    let user = issue(&authority, PrincipalKind::User { name: "admin".into() });
     let mut started = Vec::new();
     for id in 1..=size {
         let dir = tempfile::tempdir().unwrap();
@@ -123,6 +123,14 @@ impl Node {
     pub async fn dial_as(&self, kind: PrincipalKind) -> Channel {
         let authority = CertificateAuthority::load(&self.dir.path().join("ca")).unwrap();
         dial(&self.running, &issue(&authority, kind)).await
+    }
+
+    /// The same, with the serial number of the certificate.
+    pub async fn dial_with_serial(&self, kind: PrincipalKind) -> (Channel, String) {
+        let authority = CertificateAuthority::load(&self.dir.path().join("ca")).unwrap();
+        let credentials = issue(&authority, kind);
+        let serial = credentials.info().serial.clone();
+        (dial(&self.running, &credentials).await, serial)
     }
 
     pub fn tasks(&self) -> TaskServiceClient<Channel> {

@@ -4,6 +4,7 @@ mod api;
 mod cluster;
 mod common;
 mod executor;
+mod gate;
 mod ops;
 mod pipeline;
 mod refusals;

@@ -111,7 +111,10 @@ async fn what_a_client_may_not_send_is_refused_and_the_stream_goes_on() {
     let refused = [
         None,
         Some(Body::LeaseTasks(v1::LeaseTasksRequest::default())),
-        Some(Body::RaiseVersion(v1::RaiseVersion { version: 2 })),
+        Some(Body::RaiseVersion(v1::RaiseVersion {
+            version: 2,
+            ..Default::default()
+        })),
         Some(Body::PutJoinToken(v1::PutJoinToken::default())),
         Some(Body::ConsumeJoinToken(v1::ConsumeJoinToken::default())),
     ];

@@ -4,6 +4,7 @@
 //! the order in which it refused.
 
 mod access;
+mod bearer;
 mod hostile;
 mod joining;
 mod members;

@@ -59,8 +59,8 @@ impl Dev {
         command
             .env("TARN_ADDRESS", &self.address)
             .env("TARN_CACERT", user.join("ca.pem"))
-            .env("TARN_CERT", user.join("dev.pem"))
-            .env("TARN_KEY", user.join("dev.key"));
+            .env("TARN_CERT", user.join("admin.pem"))
+            .env("TARN_KEY", user.join("admin.key"));
         command
     }
 
@@ -139,7 +139,7 @@ fn a_module_runs_and_exit_codes_tell_what_became_of_it() {
 fn a_key_that_others_may_read_is_refused() {
     let dev = Dev::start();
     let wide = dev.dir.path().join("wide.key");
-    std::fs::copy(dev.dir.path().join("dev/user/dev.key"), &wide).unwrap();
+    std::fs::copy(dev.dir.path().join("dev/user/admin.key"), &wide).unwrap();
     std::fs::set_permissions(&wide, PermissionsExt::from_mode(0o644)).unwrap();
     let refused = dev
         .command()

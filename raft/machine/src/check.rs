@@ -275,7 +275,11 @@ fn binding(binding: Option<&Binding>) -> Check {
             "name a principal, a role and a namespace",
         ));
     };
-    principal("binding.principal", &binding.principal)?;
+    match binding.principal.strip_suffix("/*") {
+        // Everybody of a kind.
+        Some(kind) => principal("binding.principal", &format!("{kind}/all"))?,
+        None => principal("binding.principal", &binding.principal)?,
+    }
     name("binding.role", &binding.role)?;
     match binding.namespace.strip_suffix('*') {
         Some("") => Ok(()),

@@ -13,7 +13,10 @@ use tarn_proto::v1::*;
 /// A cluster that knows roles.
 fn rig() -> Rig {
     let mut rig = Rig::new();
-    rig.ok(RaiseVersion { version: 2 });
+    rig.ok(RaiseVersion {
+        version: 2,
+        ..Default::default()
+    });
     rig
 }
 

@@ -70,7 +70,13 @@ fn a_higher_version_is_raised_only_where_it_is_understood() {
         "builds of different versions agree while the cluster has the lower one"
     );
 
-    let raise = entry(1, vec![command(RaiseVersion { version: 2 })]);
+    let raise = entry(
+        1,
+        vec![command(RaiseVersion {
+            version: 2,
+            ..Default::default()
+        })],
+    );
     let fatal = stops(&mut old, 2, &raise);
     assert!(
         matches!(fatal, Fatal::UnknownVersion { found: 2, max: 1, .. }),
@@ -85,8 +91,18 @@ fn a_higher_version_is_raised_only_where_it_is_understood() {
     new.apply(3, &entry(1, vec![]), &Batch::new()).unwrap();
     new.apply(4, &entry(2, vec![]), &Batch::new()).unwrap();
     // It does not go down again.
-    new.apply(5, &entry(2, vec![command(RaiseVersion { version: 1 })]), &Batch::new())
-        .unwrap();
+    new.apply(
+        5,
+        &entry(
+            2,
+            vec![command(RaiseVersion {
+                version: 1,
+                ..Default::default()
+            })],
+        ),
+        &Batch::new(),
+    )
+    .unwrap();
     assert_eq!(new.version(), 2);
 
     // The old build refuses the state, the new one goes on with it.
@@ -265,7 +281,10 @@ fn first_version() -> Vec<Vec<u8>> {
                     node_key_hash: hash(),
                     node_id_min: 3,
                 }),
-                command(RaiseVersion { version: 1 }),
+                command(RaiseVersion {
+                    version: 1,
+                    ..Default::default()
+                }),
             ],
         ),
         (100_000, vec![]),
@@ -355,7 +374,10 @@ fn workers_of_the_first_version_stay_anybodys_when_the_version_rises() {
     };
     let before = registered(&mut rig);
     assert_eq!(beat(&mut rig, "user/bob", &before), "");
-    rig.ok(RaiseVersion { version: 2 });
+    rig.ok(RaiseVersion {
+        version: 2,
+        ..Default::default()
+    });
     let after = registered(&mut rig);
     rig.restart();
     for (principal, worker, expected) in [
@@ -409,7 +431,11 @@ fn entries_that_a_build_does_not_understand_stop_it() {
     );
 
     // The same inside a command.
-    let mut inner = command(RaiseVersion { version: 1 }).encode_to_vec();
+    let mut inner = command(RaiseVersion {
+        version: 1,
+        ..Default::default()
+    })
+    .encode_to_vec();
     inner.extend_from_slice(b"\xfa\x07\x01x");
     let mut outer = entry(1, vec![]);
     outer.extend_from_slice(&[0x1a, inner.len() as u8]);

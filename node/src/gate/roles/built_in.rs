@@ -11,12 +11,32 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("operator", &["read"], &["*"]),
     ("operator", &["update"], &["cluster/*", "worker/*"]),
     ("operator", &["create", "update"], &["namespace/*"]),
-    ("operator", &["cancel", "requeue", "purge"], &["task/*", "queue/*", "timer/*"]),
+    (
+        "operator",
+        &["cancel", "requeue", "purge"],
+        &["task/*", "queue/*", "timer/*"],
+    ),
     ("operator", &["create"], &["join-token/*"]),
     // Submits work and looks after it.
-    ("developer", &["read"], &["task/*", "queue/*", "timer/*", "lease/*", "worker/*", "artifact/*", "event/*"]),
+    (
+        "developer",
+        &["read"],
+        &[
+            "task/*",
+            "queue/*",
+            "timer/*",
+            "lease/*",
+            "worker/*",
+            "artifact/*",
+            "event/*",
+        ],
+    ),
     ("developer", &["read"], &["namespace/*", "policy/*", "cluster/*"]),
-    ("developer", &["submit", "cancel", "requeue", "purge"], &["task/*", "queue/*", "timer/*"]),
+    (
+        "developer",
+        &["submit", "cancel", "requeue", "purge"],
+        &["task/*", "queue/*", "timer/*"],
+    ),
     ("developer", &["hold"], &["lease/*"]),
     ("developer", &["create"], &["artifact/*"]),
     // Runs tasks, and nothing else.
@@ -24,7 +44,19 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("worker", &["read"], &["task/*", "artifact/*", "cluster/*"]),
     ("worker", &["hold"], &["lease/*"]),
     // Sees what goes on, without who may do what.
-    ("viewer", &["read"], &["task/*", "queue/*", "timer/*", "lease/*", "worker/*", "artifact/*", "event/*"]),
+    (
+        "viewer",
+        &["read"],
+        &[
+            "task/*",
+            "queue/*",
+            "timer/*",
+            "lease/*",
+            "worker/*",
+            "artifact/*",
+            "event/*",
+        ],
+    ),
     ("viewer", &["read"], &["namespace/*", "policy/*", "cluster/*"]),
     // Sees everything and changes nothing.
     ("auditor", &["read"], &["*"]),

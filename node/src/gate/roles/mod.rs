@@ -16,7 +16,7 @@ use tarn_machine::Access;
 use tarn_proto::v1::Rule;
 
 pub use built_in::all as built_in_roles;
-pub use pattern::{covers, covers_resource};
+use pattern::{covers, covers_resource};
 
 /// The principal that may do everything, whatever is bound: whoever holds the cluster's certificate authority can be it anyway, and a cluster
 /// that nobody may administer could not be saved.
@@ -31,8 +31,8 @@ pub struct Wish<'a> {
     pub kind: &'a str,
     /// Which one; `*` for all.
     pub name: &'a str,
-    /// `*` for what belongs to the whole cluster, or is in all namespaces.
-    pub namespace: &'a str,
+    /// `*` for what belongs to the whole cluster, or is in all namespaces; `None` where any namespace will do.
+    pub namespace: Option<&'a str>,
 }
 
 impl fmt::Display for Wish<'_> {
@@ -44,8 +44,9 @@ impl fmt::Display for Wish<'_> {
             namespace,
         } = self;
         match *namespace {
-            "*" => write!(f, "{verb} {kind}/{name} in the whole cluster"),
-            namespace => write!(f, "{verb} {kind}/{name} in namespace {namespace}"),
+            None => write!(f, "{verb} {kind}/{name}"),
+            Some("*") => write!(f, "{verb} {kind}/{name} in the whole cluster"),
+            Some(namespace) => write!(f, "{verb} {kind}/{name} in namespace {namespace}"),
         }
     }
 }
@@ -78,32 +79,51 @@ pub fn judge(access: &Access, principal: &str, wish: &Wish<'_>) -> Option<Ground
     if principal == ROOT {
         return Some(Ground::Root);
     }
-    let bindings = access.bindings.get(principal)?;
-    let fits = |(role, namespace): &&(_, _)| covers(namespace, wish.namespace) && allows(rules_of(access, role), wish);
-    bindings.iter().find(fits).map(|(role, namespace)| Ground::Role {
-        role: role.to_string(),
-        namespace: namespace.to_string(),
+    let reaches = |namespace: &str| wish.namespace.is_none_or(|wanted| covers(namespace, wanted));
+    let (role, namespace) = bindings(access, principal)
+        .find(|(role, namespace)| reaches(namespace) && allows(rules_of(access, role), wish))?;
+    Some(Ground::Role {
+        role: role.to_owned(),
+        namespace: namespace.to_owned(),
     })
+}
+
+/// The roles of a principal, each with the pattern of its namespaces: its own, and those of everybody of its kind (`user/*`).
+pub fn bindings<'a>(access: &'a Access, principal: &str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
+    let of_kind = everybody_like(principal).and_then(|all| access.bindings.get(all.as_str()));
+    let own = access.bindings.get(principal);
+    own.into_iter()
+        .chain(of_kind)
+        .flatten()
+        .map(|(role, namespace)| (&**role, &**namespace))
+}
+
+/// The principal whose bindings hold for all of a kind, `user/*`.
+fn everybody_like(principal: &str) -> Option<String> {
+    let (kind, _) = principal.split_once('/')?;
+    Some(format!("{kind}/*"))
 }
 
 /// Whether one of these rules covers a wish's verb and resource.
 pub fn allows(rules: &[Rule], wish: &Wish<'_>) -> bool {
     rules.iter().any(|rule| {
         rule.verbs.iter().any(|pattern| covers(pattern, wish.verb))
-            && rule.resources.iter().any(|pattern| covers_resource(pattern, wish.kind, wish.name))
+            && rule
+                .resources
+                .iter()
+                .any(|pattern| covers_resource(pattern, wish.kind, wish.name))
     })
 }
 
-/// The first thing that a role would allow and its giver may not do: nobody gives away what they do not have.
-pub fn beyond(access: &Access, giver: &str, role: &str, namespace: &str) -> Option<String> {
-    beyond_rules(access, giver, rules_of(access, role), namespace)
-}
-
-/// As [`beyond`], for rules that belong to no role yet.
-pub fn beyond_rules(access: &Access, giver: &str, rules: &[Rule], namespace: &str) -> Option<String> {
-    let wishes = rules.iter().flat_map(|rule| {
-        let pairs = rule.verbs.iter().flat_map(|verb| rule.resources.iter().map(move |resource| (verb, resource)));
+/// The first thing that these rules would allow in this namespace and `may` denies.
+pub fn first_beyond(rules: &[Rule], namespace: Option<&str>, may: impl Fn(&Wish<'_>) -> bool) -> Option<String> {
+    let mut wishes = rules.iter().flat_map(|rule| {
+        let pairs = rule
+            .verbs
+            .iter()
+            .flat_map(|verb| rule.resources.iter().map(move |resource| (verb, resource)));
         pairs.map(|(verb, resource)| {
+            // Without a slash a pattern is of kinds, and of all their names.
             let (kind, name) = resource.split_once('/').unwrap_or((resource, "*"));
             Wish {
                 verb,
@@ -113,11 +133,16 @@ pub fn beyond_rules(access: &Access, giver: &str, rules: &[Rule], namespace: &st
             }
         })
     });
-    let missing = wishes.into_iter().find(|wish| judge(access, giver, wish).is_none());
-    missing.map(|wish| wish.to_string())
+    wishes.find(|wish| !may(wish)).map(|wish| wish.to_string())
 }
 
-fn rules_of<'a>(access: &'a Access, role: &str) -> &'a [Rule] {
+/// The first thing that rules would allow which others do not.
+pub fn rules_beyond(own: &[Rule], asked: &[Rule]) -> Option<String> {
+    first_beyond(asked, None, |wish| allows(own, wish))
+}
+
+/// The rules of a role, built in or not; none if there is no such role.
+pub fn rules_of<'a>(access: &'a Access, role: &str) -> &'a [Rule] {
     match built_in::rules(role) {
         Some(rules) => rules,
         None => access.roles.get(role).map_or(&[], Vec::as_slice),
@@ -127,6 +152,14 @@ fn rules_of<'a>(access: &'a Access, role: &str) -> &'a [Rule] {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn beyond_rules(access: &Access, giver: &str, rules: &[Rule], namespace: &str) -> Option<String> {
+        first_beyond(rules, Some(namespace), |wish| judge(access, giver, wish).is_some())
+    }
+
+    fn beyond(access: &Access, giver: &str, role: &str, namespace: &str) -> Option<String> {
+        beyond_rules(access, giver, rules_of(access, role), namespace)
+    }
 
     fn rule(verbs: &[&str], resources: &[&str]) -> Rule {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
@@ -153,22 +186,33 @@ mod tests {
             verb,
             kind,
             name,
-            namespace,
+            namespace: Some(namespace),
         }
     }
 
     #[test]
     fn what_no_binding_allows_is_denied() {
-        let access = access(&[("user/ada", "mailer", "team-*"), ("user/bob", "viewer", "*"), ("user/eve", "gone", "*")]);
-        let may = |who: &str, verb, resource, namespace| judge(&access, who, &wish(verb, resource, namespace)).is_some();
+        let access = access(&[
+            ("user/ada", "mailer", "team-*"),
+            ("user/bob", "viewer", "*"),
+            ("user/eve", "gone", "*"),
+        ]);
+        let may =
+            |who: &str, verb, resource, namespace| judge(&access, who, &wish(verb, resource, namespace)).is_some();
         assert!(may("user/ada", "submit", "queue/mail-out", "team-1"));
-        assert!(!may("user/ada", "submit", "queue/mail-out", "default"), "another namespace");
+        assert!(
+            !may("user/ada", "submit", "queue/mail-out", "default"),
+            "another namespace"
+        );
         assert!(!may("user/ada", "submit", "queue/mail-out", "*"), "every namespace");
         assert!(!may("user/ada", "submit", "queue/*", "team-1"), "every queue");
         assert!(!may("user/ada", "purge", "queue/mail-out", "team-1"), "another verb");
         assert!(may("user/bob", "read", "task/*", "*"));
         assert!(!may("user/bob", "read", "token/*", "*"));
-        assert!(!may("user/eve", "read", "task/*", "*"), "a role that is gone allows nothing");
+        assert!(
+            !may("user/eve", "read", "task/*", "*"),
+            "a role that is gone allows nothing"
+        );
         assert!(!may("user/nobody", "read", "task/*", "default"));
         assert!(may(ROOT, "delete", "anything/at-all", "*"));
         assert!(!may("user/administrator", "read", "task/*", "*"));

@@ -60,6 +60,18 @@ pub fn delete_role(txn: &mut Txn<'_>, request: DeleteRoleRequest) -> Result<Dele
     Ok(DeleteRoleResponse {})
 }
 
+/// Every user may do everything: as it was before there were roles.
+pub fn everybody() -> PutBindingRequest {
+    PutBindingRequest {
+        binding: Some(Binding {
+            principal: "user/*".to_owned(),
+            role: "admin".to_owned(),
+            namespace: "*".to_owned(),
+        }),
+        ..PutBindingRequest::default()
+    }
+}
+
 /// The command: gives a role to a principal.
 pub fn put_binding(txn: &mut Txn<'_>, request: PutBindingRequest) -> Result<PutBindingResponse, Refusal> {
     let Binding {

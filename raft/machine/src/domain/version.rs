@@ -2,7 +2,7 @@
 
 use tarn_proto::v1::{Command, EventKind, RaiseVersion, Rejection, VersionRaised, command};
 
-use super::audit;
+use super::{access, audit};
 use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
@@ -62,9 +62,13 @@ pub fn raise_version(txn: &mut Txn<'_>, request: RaiseVersion) -> Result<Version
         }
         .into());
     }
-    if request.version > txn.meta.version {
+    let found = txn.meta.version;
+    if request.version > found {
         txn.meta.version = request.version;
         txn.event(EventKind::VersionRaised, "").detail = request.version.to_string();
+        if request.keep_access && found < ACCESS && request.version >= ACCESS {
+            access::put_binding(txn, access::everybody())?;
+        }
     }
     Ok(VersionRaised {
         version: txn.meta.version,

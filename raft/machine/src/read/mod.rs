@@ -42,6 +42,11 @@ impl Machine {
         self.leasing(worker_id).is_some()
     }
 
+    /// Whether nothing with a time was ever applied: a cluster that has just been founded.
+    pub fn is_fresh(&self) -> bool {
+        self.meta.version == crate::Versions::FIRST && self.meta.now_ms == 0
+    }
+
     /// Whether this principal may lease, heartbeat and report as the worker: it registered it, or may do so for anybody. True of a worker that
     /// is not registered, which is refused for that.
     pub fn may_work_as(&self, worker_id: &str, principal: &str) -> bool {

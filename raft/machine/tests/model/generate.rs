@@ -317,6 +317,7 @@ impl Generator {
             }),
             18 => B::RaiseVersion(RaiseVersion {
                 version: self.dice.pick(&[1, 2]),
+                keep_access: self.dice.pick(&[true, false]),
             }),
             19 => B::PutJoinToken(PutJoinToken {
                 request_id: self.request_id(),

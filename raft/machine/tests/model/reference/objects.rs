@@ -4,12 +4,13 @@ use bytes::Bytes;
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    self, AcquireLeaseRequest, AcquireLeaseResponse, CancelTimerRequest, CancelTimerResponse, ConsumeJoinToken,
-    CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse,
+    self, AcquireLeaseRequest, AcquireLeaseResponse, Binding, CancelTimerRequest, CancelTimerResponse,
+    ConsumeJoinToken, CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse,
     DrainWorkerRequest, DrainWorkerResponse, Event, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse,
-    JoinTokenConsumed, JoinTokenPut, PutJoinToken, RaiseVersion, RegisterWorkerRequest, RegisterWorkerResponse,
-    ReleaseLeaseRequest, ReleaseLeaseResponse, RenewLeaseRequest, RenewLeaseResponse, ScheduleTimerRequest,
-    ScheduleTimerResponse, TimerAction, VersionRaised, WorkerCapabilities, WorkerState, timer_action,
+    JoinTokenConsumed, JoinTokenPut, PutBindingRequest, PutJoinToken, RaiseVersion, RegisterWorkerRequest,
+    RegisterWorkerResponse, ReleaseLeaseRequest, ReleaseLeaseResponse, RenewLeaseRequest, RenewLeaseResponse,
+    ScheduleTimerRequest, ScheduleTimerResponse, TimerAction, VersionRaised, WorkerCapabilities, WorkerState,
+    timer_action,
 };
 
 use super::tasks::{Task, failure};
@@ -434,13 +435,27 @@ impl Model {
 
     /// Only versions that the build knows are ever proposed here: a higher one stops the machine.
     pub(super) fn raise_version(&mut self, request: RaiseVersion) -> VersionRaised {
-        if request.version > self.version {
+        let before = self.version;
+        if request.version > before {
             self.version = request.version;
             let event = Event {
                 detail: self.version.to_string(),
                 ..Event::default()
             };
             self.tell(EventKind::VersionRaised, event);
+            if request.keep_access && before < 2 {
+                let binding = Some(Binding {
+                    principal: "user/*".to_owned(),
+                    role: "admin".to_owned(),
+                    namespace: "*".to_owned(),
+                });
+                let everybody = PutBindingRequest {
+                    binding,
+                    ..PutBindingRequest::default()
+                };
+                self.put_binding(everybody)
+                    .expect("nobody has a role before there are roles");
+            }
         }
         VersionRaised { version: self.version }
     }
