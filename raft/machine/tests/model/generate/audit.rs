@@ -37,7 +37,10 @@ impl Generator {
         use command::Body as B;
         let principal = self.dice.pick(&["node/1", "node/2", "ann"]).to_owned();
         let body = match self.dice.below(4) {
-            _ if model.version < 2 && self.dice.chance(70) => B::RaiseVersion(RaiseVersion { version: 2 }),
+            _ if model.version < 2 && self.dice.chance(70) => B::RaiseVersion(RaiseVersion {
+                version: 2,
+                ..Default::default()
+            }),
             0 => B::PutAuditSettings(PutAuditSettingsRequest {
                 request_id: self.request_id(),
                 settings: Some(AuditSettings {
