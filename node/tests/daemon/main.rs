@@ -9,3 +9,4 @@ mod ops;
 mod pipeline;
 mod refusals;
 mod streams;
+mod workers;
