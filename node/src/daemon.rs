@@ -10,7 +10,9 @@ mod dev;
 mod founding;
 mod keys;
 mod parts;
+mod revocations;
 mod signals;
+mod web;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -55,6 +57,12 @@ pub enum StartError {
     /// The keys of an issuer of JWTs cannot be used.
     #[error("auth.jwt: {0}")]
     Jwks(#[from] crate::identity::bearer::JwksError),
+    /// The web authority beside the cluster's CA cannot be used.
+    #[error(transparent)]
+    WebAuthority(#[from] crate::identity::web::WebAuthorityError),
+    /// The HTTPS listener's certificate cannot be used.
+    #[error(transparent)]
+    WebCertificate(#[from] crate::identity::web::WebCertificateError),
     /// The configuration contradicts the certificate.
     #[error(
         "node.id is {configured}, but the certificate in the data directory is that of node {certified}: correct one of them"

@@ -19,6 +19,7 @@
 //! - `way`: the one path of every command and every read. `api`: the services over it.
 //! - `dispatch`: who waits for work, and who gets it. `host`: this node's own worker.
 //! - `peer`, `artifacts`: between the nodes.
+//! - `renewal`: certificates renew themselves.
 //! - `ops`: health, metrics, logs, for people and their tools.
 //! - `daemon`: starts the rooms in order and stops them in the other order. `cli`: the command line.
 //!
@@ -36,4 +37,5 @@ pub mod host;
 pub mod identity;
 pub mod ops;
 pub mod peer;
+pub mod renewal;
 pub mod way;

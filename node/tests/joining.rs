@@ -31,6 +31,7 @@ fn config(data_dir: &Path, bind: SocketAddr) -> Config {
     config.node.data_dir = data_dir.to_owned();
     config.listen.bind = bind;
     config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
+    config.listen.https_bind = "127.0.0.1:0".parse().unwrap();
     config.identity.ca_dir = data_dir.join("ca");
     config.executors.wasm = false;
     config

@@ -9,7 +9,7 @@ use rustls::{ClientConfig, ServerConfig};
 
 use super::credentials::{Credentials, Identity};
 use super::provider::provider;
-use super::verify::{Expect, JoinGate, MemberVerifier, NodeVerifier};
+use super::verify::{Expect, JoinGate, MemberVerifier, NodeVerifier, Revocations};
 
 /// The only application protocol: gRPC's.
 const HTTP_2: &[u8] = b"h2";
@@ -32,6 +32,12 @@ pub fn client_config(credentials: &Credentials, expect: Expect) -> Arc<ClientCon
     build_client(verifier, credentials.resolver())
 }
 
+/// The configuration of a node that connects to another: as [`client_config`], and the other's certificate must not be revoked.
+pub fn peer_config(credentials: &Credentials, node_id: u64, revocations: Arc<dyn Revocations>) -> Arc<ClientConfig> {
+    let verifier = NodeVerifier::new(credentials.ca().clone(), Expect::Node(node_id)).asking(revocations);
+    build_client(verifier, credentials.resolver())
+}
+
 /// The configuration of a machine that joins by token: `identity` is the token's self-signed certificate, `fingerprint` the BLAKE3 of the
 /// cluster's root certificate (DER).
 ///
@@ -42,7 +48,8 @@ pub fn joiner_config(identity: &Identity, fingerprint: [u8; 32]) -> Arc<ClientCo
 
 /// The configuration of a node that serves.
 ///
-/// Accepts clients that present a certificate of the same cluster's root, valid now, for client use, of a node or a user; and holders of a
+/// Accepts clients that present a certificate of the same cluster's root, valid now, for client use, of a node or a user, and one that
+/// `gate` does not call revoked; and holders of a
 /// join token that `gate` calls outstanding. Which of them may call what is decided per request.
 pub fn server_config(credentials: &Credentials, gate: Arc<dyn JoinGate>) -> Arc<ServerConfig> {
     let verifier = MemberVerifier::new(credentials.ca().clone(), gate);

@@ -17,6 +17,8 @@ use tokio_rustls::client::TlsStream;
 use tonic::transport::{Channel, Endpoint};
 use tower::service_fn;
 
+use super::certificate::LeafInfo;
+use super::live::{LiveConnections, LiveStream};
 use super::refusal::refusal_in;
 
 /// The port of the gRPC listener, taken where an address names none.
@@ -128,6 +130,8 @@ pub struct ConnectOptions {
     pub keep_alive_while_idle: bool,
     /// The local address to connect from. `None`: what the system chooses.
     pub source: Option<IpAddr>,
+    /// Where the connection is entered, by the certificate of the other side, so that it can be cut. `None`: nowhere.
+    pub live: Option<LiveConnections>,
 }
 
 impl Default for ConnectOptions {
@@ -140,6 +144,7 @@ impl Default for ConnectOptions {
             keep_alive_timeout: Duration::from_secs(5),
             keep_alive_while_idle: true,
             source: None,
+            live: None,
         }
     }
 }
@@ -180,10 +185,10 @@ pub async fn connect(
     options: &ConnectOptions,
 ) -> Result<Channel, ConnectError> {
     let endpoint = endpoint(address, options);
-    let (dial_address, source) = (address.clone(), options.source);
+    let (dial_address, source, live) = (address.clone(), options.source, options.live.clone());
     endpoint
         .connect_with_connector(service_fn(move |_uri: Uri| {
-            dial(dial_address.clone(), source, config.clone())
+            dial(dial_address.clone(), source, config.clone(), live.clone())
         }))
         .await
         .map_err(|source| ConnectError {
@@ -195,9 +200,9 @@ pub async fn connect(
 
 /// A channel that connects with the first request, and again whenever the connection was lost. Errors show at requests.
 pub fn connect_lazy(address: &Address, config: Arc<ClientConfig>, options: &ConnectOptions) -> Channel {
-    let (dial_address, source) = (address.clone(), options.source);
+    let (dial_address, source, live) = (address.clone(), options.source, options.live.clone());
     endpoint(address, options).connect_with_connector_lazy(service_fn(move |_uri: Uri| {
-        dial(dial_address.clone(), source, config.clone())
+        dial(dial_address.clone(), source, config.clone(), live.clone())
     }))
 }
 
@@ -206,7 +211,8 @@ async fn dial(
     address: Address,
     source: Option<IpAddr>,
     config: Arc<ClientConfig>,
-) -> io::Result<TokioIo<TlsStream<TcpStream>>> {
+    live: Option<LiveConnections>,
+) -> io::Result<TokioIo<LiveStream<TlsStream<TcpStream>>>> {
     let tcp = match source {
         None => TcpStream::connect((address.host.as_str(), address.port)).await?,
         Some(source) => connect_from(source, &address).await?,
@@ -216,7 +222,14 @@ async fn dial(
     let name =
         ServerName::try_from(address.host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let tls = TlsConnector::from(config).connect(name, tcp).await?;
-    Ok(TokioIo::new(tls))
+    let live = live.and_then(|live| Some(live.enter(&serial_of(&tls)?)));
+    Ok(TokioIo::new(LiveStream::new(tls, live)))
+}
+
+/// The serial number of the certificate at the other side, which the handshake has verified.
+fn serial_of(tls: &TlsStream<TcpStream>) -> Option<String> {
+    let leaf = tls.get_ref().1.peer_certificates()?.first()?;
+    Some(LeafInfo::from_der("the peer's certificate", leaf).ok()?.serial)
 }
 
 /// A TCP connection from this local address to the first of the other side's addresses of the same family that answers.

@@ -13,6 +13,7 @@
 //!   verify        what each side demands of the other
 //!   config        rustls configurations made of the above
 //!   connect       a tonic channel over it
+//!   live          which connections stand on which certificate, and how they are cut when it is revoked
 //!   refusal       why a connection was refused, in words
 //! ```
 //!
@@ -33,6 +34,7 @@ mod config;
 mod connect;
 mod credentials;
 mod key;
+mod live;
 mod pem;
 mod principal;
 mod provider;
@@ -40,10 +42,11 @@ mod refusal;
 mod verify;
 
 pub use certificate::{CaCertificate, CertificateError, LeafInfo, spki_hash};
-pub use config::{NoJoins, client_config, joiner_config, server_config};
+pub use config::{NoJoins, client_config, joiner_config, peer_config, server_config};
 pub use connect::{Address, AddressError, ConnectError, ConnectOptions, DEFAULT_PORT, connect, connect_lazy, endpoint};
 pub use credentials::{Credentials, CredentialsError, Identity};
 pub use key::{KeyError, PrivateKey, SEED_BYTES};
+pub use live::{LiveConnection, LiveConnections};
 pub use pem::{PemError, encode as encode_pem, read_public_file, read_secret_file};
 pub use principal::{
     CLUSTER_ID_MAX, Principal, PrincipalError, PrincipalKind, USER_NAME_MAX, ca_uri, check_cluster_id, check_user_name,
@@ -51,4 +54,4 @@ pub use principal::{
 };
 pub use provider::{ML_DSA_65, provider, random_bytes};
 pub use refusal::{Refusal, RefusalKind, refusal_in};
-pub use verify::{Expect, JoinGate, VerifyError};
+pub use verify::{Expect, JoinGate, Revocations, VerifyError};

@@ -51,6 +51,8 @@ kinds! {
     WrongPurpose, "wrong_purpose", "presented a certificate that may not be used for this end of a connection";
     /// Names no principal, or one of another cluster, or another node, or a user where a node is wanted.
     WrongIdentity, "wrong_identity", "presented a certificate of somebody else than is accepted here";
+    /// Revoked by the cluster.
+    Revoked, "revoked", "presented a certificate that is revoked";
     /// A join token that is unknown, used up or expired.
     TokenNotOutstanding, "token_not_outstanding", "used a join token that is unknown, used up or expired";
     /// Not a certificate, or the peer does not hold its key.
@@ -67,6 +69,10 @@ kinds! {
     NotTls, "not_tls", "does not speak TLS";
     /// TLS, but for something else than gRPC.
     NotHttp2, "not_http2", "wants another protocol than HTTP/2";
+    /// Has more connections than one address may have.
+    TooMany, "too_many_connections", "has too many connections";
+    /// This side has no certificate to present yet.
+    NotReady, "not_ready", "came before this side had a certificate to present";
     /// The other side refused first and sent an alert.
     RefusedByPeer, "refused_by_peer", "refused this side";
     /// Took too long.
@@ -130,6 +136,8 @@ impl Refusal {
             | Error::InappropriateHandshakeMessage { .. }
             | Error::PeerSentOversizedRecord => Self::with(RefusalKind::NotTls, error),
             Error::NoApplicationProtocol => Self::of(RefusalKind::NotHttp2),
+            // The words of rustls for a resolver without a certificate.
+            Error::General(what) if what == "no server certificate chain resolved" => Self::of(RefusalKind::NotReady),
             other => Self::with(RefusalKind::Other, other),
         }
     }
@@ -175,6 +183,7 @@ fn of_certificate(error: &CertificateError) -> Refusal {
 fn of_verify(error: &VerifyError) -> Refusal {
     match error {
         VerifyError::TokenNotOutstanding { .. } => Refusal::with(RefusalKind::TokenNotOutstanding, error),
+        VerifyError::Revoked(_) => Refusal::with(RefusalKind::Revoked, error),
         VerifyError::FingerprintMismatch => Refusal::with(RefusalKind::UnknownIssuer, error),
         VerifyError::NotAnIdentity(_)
         | VerifyError::OtherCluster { .. }

@@ -36,6 +36,17 @@ pub enum Expect {
 pub trait JoinGate: Send + Sync {
     /// Whether the token whose public key (SPKI, DER) has this BLAKE3 hash is neither expired nor used.
     fn is_outstanding(&self, spki_hash: &[u8; 32]) -> bool;
+
+    /// Whether the certificate with this serial number (hexadecimal, small letters) is revoked. None is, unless told otherwise.
+    fn is_revoked(&self, _serial: &str) -> bool {
+        false
+    }
+}
+
+/// Knows which certificates are revoked. It is asked in the middle of a handshake, so it must answer from memory and without waiting.
+pub trait Revocations: Send + Sync {
+    /// Whether the certificate with this serial number (hexadecimal, small letters) is revoked.
+    fn is_revoked(&self, serial: &str) -> bool;
 }
 
 /// Why a certificate that cryptography accepts is refused all the same.
@@ -63,6 +74,9 @@ pub enum VerifyError {
         /// Who answered.
         got: Principal,
     },
+    /// The cluster has revoked it.
+    #[error("the certificate of {0} is revoked")]
+    Revoked(Principal),
     /// The join token is unknown, used or expired.
     #[error("join token {id} is unknown, used up or expired")]
     TokenNotOutstanding {
@@ -88,6 +102,7 @@ pub(super) struct NodeVerifier {
     trust: Trust,
     expect: Expect,
     hints: Option<Vec<DistinguishedName>>,
+    revocations: Option<Arc<dyn Revocations>>,
 }
 
 /// Where a client's trust starts.
@@ -105,6 +120,15 @@ impl NodeVerifier {
             hints: Some(vec![DistinguishedName::in_sequence(ca.subject())]),
             trust: Trust::Root(ca),
             expect,
+            revocations: None,
+        }
+    }
+
+    /// The same, and refuses revoked certificates.
+    pub(super) fn asking(self, revocations: Arc<dyn Revocations>) -> Self {
+        Self {
+            revocations: Some(revocations),
+            ..self
         }
     }
 
@@ -114,6 +138,7 @@ impl NodeVerifier {
             trust: Trust::Fingerprint(fingerprint),
             expect: Expect::AnyNode,
             hints: None,
+            revocations: None,
         }
     }
 
@@ -129,6 +154,9 @@ impl NodeVerifier {
         let usage = KeyUsage::required(EKU_SERVER);
         ca.verify_chain(&leaf, intermediates, now, usage).map_err(chain_error)?;
         check_cluster(ca, &principal)?;
+        if let Some(revocations) = &self.revocations {
+            check_revoked(&leaf, &principal, |serial| revocations.is_revoked(serial))?;
+        }
         match (&principal.kind, self.expect) {
             (PrincipalKind::Node { .. }, Expect::AnyNode) => Ok(()),
             (PrincipalKind::Node { id }, Expect::Node(expected)) if *id == expected => Ok(()),
@@ -260,6 +288,7 @@ impl ClientCertVerifier for MemberVerifier {
             .verify_chain(&leaf, intermediates, now, usage)
             .map_err(chain_error)?;
         check_cluster(&self.ca, &principal)?;
+        check_revoked(&leaf, &principal, |serial| self.gate.is_revoked(serial))?;
         Ok(ClientCertVerified::assertion())
     }
 
@@ -308,6 +337,17 @@ fn check_cluster(ca: &CaCertificate, principal: &Principal) -> Result<(), Verify
         ours: ca.cluster().to_owned(),
         theirs: principal.cluster.clone(),
     })
+}
+
+fn check_revoked(
+    leaf: &EndEntityCert<'_>,
+    principal: &Principal,
+    revoked: impl Fn(&str) -> bool,
+) -> Result<(), VerifyError> {
+    match revoked(&data_encoding::HEXLOWER.encode(leaf.serial())) {
+        true => Err(VerifyError::Revoked(principal.clone())),
+        false => Ok(()),
+    }
 }
 
 /// Translates webpki's verdict into rustls's, which decides the alert that the peer gets.

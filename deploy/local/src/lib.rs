@@ -159,6 +159,7 @@ impl LocalCluster {
             format!("node.data_dir = {:?}", text(&self.data_dir(id))),
             format!("listen.bind = {:?}", node.address),
             format!("listen.ops_bind = {:?}", node.ops_address),
+            "listen.https_bind = \"127.0.0.1:0\"".to_owned(),
         ];
         lines.extend(bootstrap.map(str::to_owned));
         lines.extend(self.settings.iter().cloned());

@@ -73,6 +73,7 @@ impl Cluster {
             format!("listen.bind = \"{}\"", place.bind),
             format!("listen.advertise = \"{}\"", place.advertise),
             format!("listen.ops_bind = \"{}\"", place.ops),
+            "listen.https_bind = \"off\"".to_owned(),
             format!("identity.ca_dir = {:?}", text(&self.ca_dir())),
         ];
         lines.extend(

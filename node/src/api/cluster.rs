@@ -17,6 +17,7 @@ use tonic::{Code, Request, Response, Status};
 use super::call::{Api, Call};
 use crate::gate::permission::ALL;
 use crate::gate::{Question, Reason, Refusal, Wish};
+use crate::identity::web::WebStore;
 use crate::peer::VOTERS_MAX;
 
 /// How long members may take to say what they are. A healthy one needs a millisecond; who waits for the answer is a person.
@@ -27,15 +28,17 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(1);
 pub struct ClusterApi {
     api: Api,
     cluster_id: String,
+    web: WebStore,
 }
 
 impl ClusterApi {
-    /// The service of the cluster with this id.
+    /// The service of the cluster with this id. `web` is where this node keeps the web authority's certificate.
     #[must_use]
-    pub fn new(api: Api, cluster_id: impl Into<String>) -> Self {
+    pub fn new(api: Api, cluster_id: impl Into<String>, web: WebStore) -> Self {
         Self {
             api,
             cluster_id: cluster_id.into(),
+            web,
         }
     }
 
@@ -62,7 +65,10 @@ impl ClusterApi {
 
     async fn describe(&self) -> Result<GetClusterResponse, Refusal> {
         let infos = self.consensus().member_infos(ASK_TIMEOUT).await;
-        Ok(description(&self.cluster_id, self.state()?, &infos))
+        Ok(GetClusterResponse {
+            web_ca_certificate: self.web.authority().unwrap_or_default(),
+            ..description(&self.cluster_id, self.state()?, &infos)
+        })
     }
 
     async fn add(&self, request: AddMemberRequest, call: &Call) -> Result<(), Refusal> {
@@ -207,6 +213,7 @@ fn description(cluster_id: &str, state: ClusterState, infos: &[MemberInfo]) -> G
         digest: data_encoding::HEXLOWER.encode(&state.digest),
         now_ms: state.applied.now_ms,
         members: members.collect(),
+        ..GetClusterResponse::default()
     }
 }
 

@@ -12,11 +12,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tarn_client::tls::{Address, CaCertificate, JoinGate, PrincipalKind, join_id};
+use tarn_client::tls::{Address, CaCertificate, JoinGate, PrincipalKind, Revocations as _, join_id};
 use tarn_proto::v1::join_service_server::JoinService;
 use tarn_proto::v1::{
     ConsumeJoinToken, JoinRequest, JoinResponse, Member, PeerAdmission, PeerMembership, PeerMembershipRequest,
-    Rejection,
+    PeerRenewal, PeerRenewed, Rejection,
 };
 use tarn_raft::{Consensus, NodeId, Peer};
 use tokio::time::Instant;
@@ -27,8 +27,9 @@ use super::cluster::administration_refused;
 use super::status::status;
 use super::trace::trace_of;
 use crate::gate::{Caller, Refusal};
-use crate::identity::{CertificateAuthority, CertificateRequest, IssueOptions, require_joiner};
+use crate::identity::{CertificateRequest, IssueOptions, Revoked, require_joiner};
 use crate::peer::{Admissions, Fault, Links, Traffic, grant};
+use crate::renewal::{Signer, renew_for};
 use crate::way::Way;
 
 /// How long the replicated use of a token may take. A joiner waits this long for an election.
@@ -47,26 +48,16 @@ struct Shared {
     way: Way,
     links: Arc<Links>,
     ca: Arc<CaCertificate>,
-    authority: Option<Arc<CertificateAuthority>>,
+    signer: Option<Arc<Signer>>,
 }
 
 impl JoinApi {
-    /// The door of the cluster whose root certificate is `ca`. `authority` is the CA with its key, if this node holds it; other
+    /// The door of the cluster whose root certificate is `ca`. `signer` has the CA's key, if this node holds it; other
     /// nodes pass joiners on to one that does.
     #[must_use]
-    pub fn new(
-        way: Way,
-        links: Arc<Links>,
-        ca: Arc<CaCertificate>,
-        authority: Option<Arc<CertificateAuthority>>,
-    ) -> Self {
+    pub fn new(way: Way, links: Arc<Links>, ca: Arc<CaCertificate>, signer: Option<Arc<Signer>>) -> Self {
         Self {
-            shared: Arc::new(Shared {
-                way,
-                links,
-                ca,
-                authority,
-            }),
+            shared: Arc::new(Shared { way, links, ca, signer }),
         }
     }
 }
@@ -80,7 +71,7 @@ impl JoinService for JoinApi {
             key_hash: joiner.spki_hash().to_vec().into(),
             request: Some(request.into_inner()),
         };
-        let answer = match self.shared.authority {
+        let answer = match self.shared.signer {
             Some(_) => self.shared.admit(admission).await,
             None => self.shared.pass_on(admission).await,
         };
@@ -104,12 +95,17 @@ impl Admissions for JoinApi {
     async fn admit(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal> {
         self.shared.admit(admission).await
     }
+
+    async fn renew(&self, from: NodeId, request: PeerRenewal) -> Result<PeerRenewed, Refusal> {
+        let signer = self.shared.signer.as_ref().ok_or_else(no_ca)?;
+        renew_for(signer, self.shared.way.consensus(), from, &request)
+    }
 }
 
 impl Shared {
     /// Uses the token up and signs, here.
     async fn admit(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal> {
-        let authority = self.authority.as_ref().ok_or_else(no_ca)?;
+        let signer = self.signer.as_ref().ok_or_else(no_ca)?;
         let JoinRequest {
             certificate_request,
             address,
@@ -127,11 +123,13 @@ impl Shared {
             .map_err(|error| invalid("certificate_request", error.to_string()))?;
         let node_id = self.consume(token, *request.spki_hash()).await?;
         let options = IssueOptions {
+            validity: Some(signer.validity),
             names: vec![address.host().to_owned()],
             ..IssueOptions::default()
         };
         let kind = PrincipalKind::Node { id: node_id };
-        let certificate = authority
+        let certificate = signer
+            .authority
             .sign_request(&request, &kind, &options)
             .map_err(Refusal::internal)?;
         tracing::info!(node = node_id, token = join_id(&token), %address, "a machine has joined");
@@ -275,17 +273,18 @@ fn rejection_of(status: &Status) -> Rejection {
     }
 }
 
-/// Knows from this node's state which join tokens may open a connection. A node that lags may not have heard of a new one yet;
+/// Knows from this node's state which join tokens may open a connection, and which certificates may not any more. A node that lags may not have heard of a new one yet;
 /// the joiner then tries another.
 pub struct TokenGate {
     consensus: Consensus,
+    revoked: Revoked,
 }
 
 impl TokenGate {
     /// A gate that asks this node's state.
     #[must_use]
-    pub fn new(consensus: Consensus) -> Self {
-        Self { consensus }
+    pub fn new(consensus: Consensus, revoked: Revoked) -> Self {
+        Self { consensus, revoked }
     }
 }
 
@@ -296,6 +295,10 @@ impl JoinGate for TokenGate {
         self.consensus
             .read(|machine| machine.join_token_outstanding(spki_hash))
             .unwrap_or(false)
+    }
+
+    fn is_revoked(&self, serial: &str) -> bool {
+        self.revoked.is_revoked(serial)
     }
 }
 

@@ -5,7 +5,10 @@
 //!   call      who asks, until when; a refusal as a status
 //!   task …    the services
 //!   waits     who waits for a task to end
-//!   server    all services with their limits, as one router
+//!   server    all services with their limits, as one router for each listener
+//!   doorkeeper  the second listener's: no request without a bearer's credential
+//!   patience  a request of one message must arrive within a time
+//!   methods   which methods there are
 //! ```
 //!
 //! Invariants: no service proposes or reads but through `Way`; no message of this node's own making (paths, states, causes) reaches a
@@ -16,10 +19,13 @@ mod artifact;
 mod call;
 mod cluster;
 mod command;
+mod doorkeeper;
 mod event;
 mod join;
 mod lease;
+mod methods;
 mod namespace;
+mod patience;
 mod queue;
 mod server;
 mod status;
@@ -31,8 +37,9 @@ mod worker;
 
 pub use artifact::ArtifactApi;
 pub use cluster::ClusterApi;
+pub use doorkeeper::Doorkeeper;
 pub use join::{JoinApi, TokenGate};
-pub use server::{Health, Services, routes, serve};
+pub use server::{Faces, Health, Services, routes, serve, serve_web};
 pub use status::status;
 pub use trace::{TRACE_HEADER, TraceLayer};
 

@@ -18,6 +18,8 @@ use tarn_proto::v1::queue_service_server::QueueServiceServer;
 use tarn_proto::v1::task_service_server::TaskServiceServer;
 use tarn_proto::v1::timer_service_server::TimerServiceServer;
 use tarn_proto::v1::worker_service_server::WorkerServiceServer;
+use tokio::net::TcpStream;
+use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 use tonic::server::NamedService;
 use tonic::service::Routes;
@@ -29,8 +31,11 @@ use tonic_health::pb::health_server::HealthServer;
 use tonic_health::server::{HealthReporter, HealthService};
 use tonic_reflection::server::Builder as Reflection;
 
+use super::doorkeeper::Doorkeeper;
+use super::patience::PatienceLayer;
 use super::{Api, ClusterApi, JoinApi, TraceLayer};
 use crate::artifacts::ArtifactApi;
+use crate::identity::web::WebStream;
 use crate::identity::{Denied, Incoming, PeerIdentity, users_only};
 use crate::peer::PeerApi;
 
@@ -43,6 +48,18 @@ const RESPONSE_BYTES_MAX: usize = 64 << 20;
 
 /// Requests of one connection under way at once. HTTP/2 makes further ones wait at the sender.
 const STREAMS_PER_CONNECTION_MAX: u32 = 1_024;
+
+/// The same on the second listener, where a browser or a program in another language shares one connection and not hundreds of workers.
+const WEB_STREAMS_PER_CONNECTION_MAX: u32 = 256;
+
+/// A request's headers, in bytes, decoded: room for the longest bearer's credential twice over. More is answered with 431.
+const HEADER_BYTES_MAX: u32 = 16 << 10;
+
+/// Requests that were cancelled before they were looked at, of one connection: who makes more of them attacks.
+const PENDING_RESETS_MAX: usize = 20;
+
+/// A connection of the second listener.
+type WebConnection = WebStream<TlsStream<TcpStream>>;
 
 /// HTTP/2 windows, in bytes: what a sender may have under way before it is read. Large enough for a snapshot's chunks at full speed.
 const STREAM_WINDOW_BYTES: u32 = 2 << 20;
@@ -87,11 +104,21 @@ impl Health {
     }
 }
 
-/// All services, and the handle by which their health is told.
+/// The services as each listener serves them.
+pub struct Faces {
+    /// For those with a certificate: all services.
+    pub members: Routes,
+    /// For bearers: the services for users. What is for nodes, joiners and certificates is not there.
+    pub web: Routes,
+    /// By which the health of all services is told.
+    pub health: Health,
+}
+
+/// All services.
 ///
 /// # Errors
 /// The contract's descriptors do not decode: a defect of the build.
-pub async fn routes(services: Services) -> Result<(Routes, Health), tonic_reflection::server::Error> {
+pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::server::Error> {
     let Services {
         api,
         cluster,
@@ -101,16 +128,17 @@ pub async fn routes(services: Services) -> Result<(Routes, Health), tonic_reflec
     } = services;
     let reporter = HealthReporter::new();
     let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
+    let mut web = Routes::new(health.clone());
     let mut routes = Routes::new(InterceptedService::new(health, members_only)).add_service(peers);
     // The node as a whole.
     let mut names = vec![""];
     macro_rules! add {
         ($($Server:ident($service:expr);)*) => {
-            $(routes = routes.add_service(
-                $Server::new($service)
-                    .max_decoding_message_size(REQUEST_BYTES_MAX)
-                    .max_encoding_message_size(RESPONSE_BYTES_MAX),
-            );
+            $(let service = $Server::new($service)
+                .max_decoding_message_size(REQUEST_BYTES_MAX)
+                .max_encoding_message_size(RESPONSE_BYTES_MAX);
+            web = web.add_service(service.clone());
+            routes = routes.add_service(service);
             names.push(<$Server<()> as NamedService>::NAME);)*
         };
     }
@@ -126,14 +154,21 @@ pub async fn routes(services: Services) -> Result<(Routes, Health), tonic_reflec
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);
         ClusterServiceServer(cluster);
-        JoinServiceServer(join);
     }
+    let join = JoinServiceServer::new(join)
+        .max_decoding_message_size(REQUEST_BYTES_MAX)
+        .max_encoding_message_size(RESPONSE_BYTES_MAX);
+    names.push(<JoinServiceServer<()> as NamedService>::NAME);
     let reflection = || {
         Reflection::configure()
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    routes = routes
+    web = web
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    let members = routes
+        .add_service(join)
         .add_service(InterceptedService::new(reflection().build_v1()?, users_only))
         .add_service(InterceptedService::new(reflection().build_v1alpha()?, users_only));
     let health = Health {
@@ -141,7 +176,7 @@ pub async fn routes(services: Services) -> Result<(Routes, Health), tonic_reflec
         names: names.into(),
     };
     health.set(true).await;
-    Ok((routes, health))
+    Ok(Faces { members, web, health })
 }
 
 /// Lets users and nodes through: whoever has only a join token may join, and nothing else.
@@ -170,14 +205,44 @@ pub async fn serve(
     incoming: Incoming,
     stop: CancellationToken,
 ) -> Result<(), tonic::transport::Error> {
-    Server::builder()
+    server(STREAMS_PER_CONNECTION_MAX)
         .layer(trace)
-        .max_concurrent_streams(STREAMS_PER_CONNECTION_MAX)
-        .initial_stream_window_size(STREAM_WINDOW_BYTES)
-        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
-        .http2_keepalive_interval(Some(KEEP_ALIVE))
-        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
+        .layer(PatienceLayer)
         .add_routes(routes)
         .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
         .await
+}
+
+/// The same for the second listener, where each request must bring a bearer's credential.
+///
+/// # Errors
+/// The server could not be made of these settings.
+pub async fn serve_web(
+    routes: Routes,
+    trace: TraceLayer,
+    doorkeeper: Doorkeeper,
+    incoming: Incoming<WebConnection>,
+    stop: CancellationToken,
+) -> Result<(), tonic::transport::Error> {
+    server(WEB_STREAMS_PER_CONNECTION_MAX)
+        .layer(trace)
+        // Before anything of the request's body is read.
+        .layer(doorkeeper)
+        .layer(PatienceLayer)
+        .add_routes(routes)
+        .serve_with_incoming_shutdown(incoming, stop.cancelled_owned())
+        .await
+}
+
+/// What both listeners' HTTP/2 allows. Frames longer than HTTP/2's usual 16 kiB end the connection, and so do more than twenty requests that
+/// are cancelled before they were looked at.
+fn server(streams: u32) -> Server {
+    Server::builder()
+        .max_concurrent_streams(streams)
+        .initial_stream_window_size(STREAM_WINDOW_BYTES)
+        .initial_connection_window_size(CONNECTION_WINDOW_BYTES)
+        .http2_max_header_list_size(HEADER_BYTES_MAX)
+        .http2_max_pending_accept_reset_streams(Some(PENDING_RESETS_MAX))
+        .http2_keepalive_interval(Some(KEEP_ALIVE))
+        .http2_keepalive_timeout(Some(KEEP_ALIVE_TIMEOUT))
 }

@@ -11,6 +11,7 @@ use tonic::body::Body;
 use tower::{Layer, Service};
 use tracing::Instrument as _;
 
+use super::methods::intake;
 use crate::ops::Metrics;
 use crate::way::fresh_id;
 
@@ -87,6 +88,7 @@ where
             None => fresh_id().into(),
         };
         request.extensions_mut().insert(Trace(id.clone()));
+        let known = intake(request.uri().path()).is_some();
         let method = request.uri().path().trim_start_matches('/').to_owned();
         let span = tracing::info_span!("rpc", %method, trace = %id);
         let metrics = self.metrics.clone();
@@ -99,11 +101,7 @@ where
             }
             let code = code_of(&response);
             // An unknown method is whatever the caller wrote: it must not become a label.
-            let method = if code == Code::Unimplemented {
-                "unknown".to_owned()
-            } else {
-                method
-            };
+            let method = if known { method } else { "unknown".to_owned() };
             let elapsed = started.elapsed();
             tracing::debug!(code = ?code, elapsed_us = elapsed.as_micros() as u64, "answered");
             metrics.answered(method, code, elapsed);

@@ -13,6 +13,12 @@ pub enum ClusterCommand {
     Status,
     /// List the members
     Members,
+    /// Print the certificate that clients of the HTTPS listeners have to trust, PEM
+    #[command(
+        name = "web-ca",
+        after_help = "Example, for a gRPC client in another language:\n  tarn cluster web-ca > web-ca.pem\n  tarn token create --name laptop"
+    )]
+    WebCa,
     /// Add a running node: a learner at first, a voter once it has caught up
     #[command(after_help = "\
 A node that joined with `tarn node join` adds itself when it starts. This command is for the other cases:
@@ -65,6 +71,18 @@ pub async fn run(command: ClusterCommand, client: Client, printer: Printer) -> R
     match command {
         ClusterCommand::Status => printer.message(&client.cluster().await?, status),
         ClusterCommand::Members => printer.list(&client.cluster().await?.members, &HEAD, row),
+        ClusterCommand::WebCa => {
+            let pem = client.cluster().await?.web_ca_certificate;
+            if pem.is_empty() {
+                return Err(Failure::Other(anyhow::anyhow!(
+                    "the node that answered has no certificate of the cluster's web authority: its HTTPS listener is off, presents a \
+                     certificate of its operator's, or waits for the node that holds the CA's key"
+                )));
+            }
+            printer.value(&serde_json::json!({ "web_ca_certificate": pem }), || {
+                pem.trim_end().to_owned()
+            })
+        }
         ClusterCommand::Add {
             node_id,
             address,

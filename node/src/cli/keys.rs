@@ -1,17 +1,18 @@
 //! `tarn ca …` and `tarn node …`: identities, and how a node gets one.
 
-use std::path::PathBuf;
-use std::time::Duration;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, SystemTime};
 
 use anyhow::Context as _;
 use tarn_client::Client;
-use tarn_client::tls::PrincipalKind;
+use tarn_client::tls::{CredentialsError, Identity, PrincipalKind};
 
 use super::connect::{ConnectArgs, parse_duration};
 use super::exit::Failure;
 use super::output::{Printer, time};
+use crate::identity::web::{WebAuthority, WebStore};
 use crate::identity::{
-    CertificateAuthority, IdentityStore, IssueOptions, JoinToken, random_cluster_id, write_identity,
+    CertificateAuthority, IdentityStore, IssueOptions, JoinToken, StoreError, random_cluster_id, write_identity,
 };
 
 /// Be the cluster's certificate authority.
@@ -33,6 +34,7 @@ pub enum CaCommand {
     #[command(after_help = "\
 Examples:
   tarn ca issue --ca ca --node 1 --data-dir /var/lib/tarn     where `tarn server --data-dir /var/lib/tarn` finds it
+  tarn ca issue --ca ca --node 1 --data-dir /var/lib/tarn --renew      a running node takes the new one over by itself
   tarn ca issue --ca ca --user ann --out ann                  ann/ann.pem, ann/ann.key, ann/ca.pem")]
     Issue {
         /// The authority's folder
@@ -50,6 +52,12 @@ Examples:
         /// Write NAME.pem, NAME.key and ca.pem to this folder
         #[arg(long, conflicts_with = "data_dir")]
         out: Option<PathBuf>,
+        /// A DNS name or IP address by which clients reach the node in HTTPS, beside localhost; may be repeated
+        #[arg(long = "name", requires = "data_dir")]
+        names: Vec<String>,
+        /// Put it in the place of the node's present one
+        #[arg(long, requires = "data_dir")]
+        renew: bool,
         /// How long it is valid [default: 90 days for nodes, a year for users]
         #[arg(long, value_parser = parse_duration)]
         validity: Option<Duration>,
@@ -73,6 +81,8 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
             user,
             data_dir,
             out,
+            names,
+            renew,
             validity,
         } => {
             let authority = CertificateAuthority::load(&ca).map_err(anyhow::Error::from)?;
@@ -93,9 +103,12 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
             let folder = match (data_dir, out) {
                 (Some(data_dir), _) => {
                     let store = IdentityStore::new(&data_dir);
-                    store
-                        .create(authority.certificate(), &identity)
-                        .map_err(anyhow::Error::from)?;
+                    let stored = match renew {
+                        true => replace(&store, &authority, &identity),
+                        false => store.create(authority.certificate(), &identity),
+                    };
+                    stored.map_err(anyhow::Error::from)?;
+                    issue_web(&ca, &authority, node.unwrap_or_default(), &data_dir, names, validity)?;
                     store.dir().to_owned()
                 }
                 (None, Some(out)) => {
@@ -110,6 +123,35 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
             })
         }
     }
+}
+
+/// Puts a node's new identity in the place of its old one, which must be of the same node and cluster.
+fn replace(store: &IdentityStore, authority: &CertificateAuthority, identity: &Identity) -> Result<(), StoreError> {
+    let current = store.load()?;
+    if current.principal() != *identity.principal() || current.ca().der() != authority.certificate().der() {
+        return Err(StoreError::Credentials(CredentialsError::OtherPrincipal {
+            current: current.principal(),
+            offered: identity.principal().clone(),
+        }));
+    }
+    store.replace(identity)
+}
+
+/// The certificate of a node's HTTPS listener. A node that reaches one with the CA's key gets it from there, and needs none of this.
+fn issue_web(
+    ca: &Path,
+    authority: &CertificateAuthority,
+    node_id: u64,
+    data_dir: &Path,
+    names: Vec<String>,
+    validity: Option<Duration>,
+) -> Result<(), anyhow::Error> {
+    let web = WebAuthority::load_or_init(ca, authority.cluster())?;
+    let mut all = names;
+    all.extend(["localhost", "127.0.0.1", "::1"].map(str::to_owned));
+    let (key, request) = WebStore::request(all);
+    let certificate = web.issue(node_id, &request, validity, SystemTime::now())?;
+    Ok(WebStore::new(data_dir).replace(&certificate, &key, &web.pem())?)
 }
 
 /// Bring new nodes into the cluster.

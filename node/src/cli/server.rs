@@ -7,7 +7,7 @@ use super::block_on;
 use super::context::{Context, Contexts};
 use super::exit::Failure;
 use super::output::Printer;
-use crate::config::{self, Config, Sources};
+use crate::config::{self, Bind, Config, Sources};
 use crate::daemon;
 use crate::ops;
 
@@ -29,6 +29,9 @@ pub struct ConfigArgs {
     /// What clients and peers dial to reach this node [listen.advertise]
     #[arg(long)]
     advertise: Option<String>,
+    /// Where to listen for bearers of tokens, in HTTPS; `off`: nowhere [listen.https_bind]
+    #[arg(long)]
+    https_bind: Option<String>,
     /// Where to listen for health checks and metrics, in plain HTTP [listen.ops_bind]
     #[arg(long)]
     ops_bind: Option<String>,
@@ -47,6 +50,7 @@ impl ConfigArgs {
             ("node.data_dir", "--data-dir", self.data_dir),
             ("listen.bind", "--bind", self.bind),
             ("listen.advertise", "--advertise", self.advertise),
+            ("listen.https_bind", "--https-bind", self.https_bind),
             ("listen.ops_bind", "--ops-bind", self.ops_bind),
             ("cluster.bootstrap", "--bootstrap", self.bootstrap),
         ];
@@ -94,6 +98,9 @@ pub struct DevArgs {
     /// Where to listen; port 0 takes any free port
     #[arg(long, default_value = "127.0.0.1:7610")]
     bind: SocketAddr,
+    /// Where to listen for bearers of tokens, in HTTPS; `off`: nowhere
+    #[arg(long, default_value = "127.0.0.1:7611")]
+    https_bind: Bind,
     /// Where to listen for health checks and metrics
     #[arg(long, default_value = "127.0.0.1:7612")]
     ops_bind: SocketAddr,
@@ -154,7 +161,8 @@ pub fn dev(args: DevArgs, printer: Printer) -> Result<(), Failure> {
         Some(dir) => std::path::absolute(dir)?,
         None => default_dev_dir()?,
     };
-    let dev = daemon::prepare_dev(&dir, args.bind, args.ops_bind).map_err(anyhow::Error::from)?;
+    let mut dev = daemon::prepare_dev(&dir, args.bind, args.ops_bind).map_err(anyhow::Error::from)?;
+    dev.config.listen.https_bind = args.https_bind;
     if args.bind.port() != 0 {
         let context = Context {
             addresses: vec![args.bind.to_string()],

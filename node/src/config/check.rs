@@ -4,9 +4,13 @@ use std::collections::BTreeSet;
 
 use super::{BootstrapMember, Config, Origin, Problem, Shown};
 use crate::identity::bearer::KeySet;
+use crate::identity::web::WEB_NAMES_MAX;
 
 /// Longest name of an issuer: it stands in each of its principals, which have 256 bytes.
 const ISSUER_NAME_BYTES_MAX: usize = 64;
+
+/// Names that a node's web certificate has by itself: its host and the loopback ones.
+const OWN_NAMES_MAX: usize = 4;
 
 /// What contradicts what. Every value is of the right type and in its range by now.
 pub(super) fn across(config: &Config, values: &[Shown]) -> Vec<Problem> {
@@ -38,6 +42,17 @@ pub(super) fn across(config: &Config, values: &[Shown]) -> Vec<Problem> {
             "raft.election_max_ms",
             format!("must be more than raft.election_min_ms, {}", raft.election_min_ms),
         );
+    }
+
+    if config.https.certificate.is_empty() != config.https.key.is_empty() {
+        refuse(
+            "https.certificate",
+            "https.certificate and https.key are given together or not at all".into(),
+        );
+    }
+    let names_max = WEB_NAMES_MAX - OWN_NAMES_MAX;
+    if config.https.names.len() > names_max {
+        refuse("https.names", format!("has more than {names_max} names"));
     }
 
     let mut issuers = BTreeSet::new();

@@ -24,8 +24,8 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use raw::Origin;
-pub use settings::{Auth, Cluster, Config, Executors, Identity, KEYS, Limits, Listen, Log, Network, Node, Raft};
-pub use types::{BootstrapMember, JwtIssuers, LogFormat, SourceAddress};
+pub use settings::{Auth, Cluster, Config, Executors, Https, Identity, KEYS, Limits, Listen, Log, Network, Node, Raft};
+pub use types::{Bind, BootstrapMember, JwtIssuers, LogFormat, SourceAddress};
 
 /// Where to look for settings.
 #[derive(Clone, Debug, Default)]

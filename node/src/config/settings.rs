@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use super::reader::Reader;
-use super::types::{BootstrapMember, JwtIssuers, LogFormat, SourceAddress};
+use super::types::{Bind, BootstrapMember, JwtIssuers, LogFormat, SourceAddress};
 
 /// A setting's key and meaning, for help and for suggestions.
 #[derive(Clone, Copy, Debug)]
@@ -59,6 +59,7 @@ macro_rules! settings {
 }
 
 const MIB: u64 = 1 << 20;
+const DAY_S: u64 = 24 * 60 * 60;
 
 settings! {
     /// Who this node is and where it keeps its data.
@@ -77,6 +78,8 @@ settings! {
         bind: SocketAddr = SocketAddr::from(([0, 0, 0, 0], 7610));
         /// What peers and clients dial: host and port. Empty: the bound address, or the loopback address if that is all interfaces.
         advertise: String = String::new();
+        /// HTTPS for bearers of API tokens and JWTs: gRPC clients of other languages, later browsers. `off`: nowhere.
+        https_bind: Bind = Bind(Some(SocketAddr::from(([0, 0, 0, 0], 7611))));
         /// Plain HTTP without secrets: `/livez`, `/readyz`, `/metrics`.
         ops_bind: SocketAddr = SocketAddr::from(([127, 0, 0, 1], 7612));
     }
@@ -92,6 +95,24 @@ settings! {
         /// Folder with the cluster's CA certificate and key, on the nodes that may sign certificates for joining machines. Nodes where
         /// there is none pass joiners on. Default: `<node.data_dir>/ca`.
         ca_dir: PathBuf = node.data_dir.join("ca");
+        /// How long the certificates of nodes are valid that this node signs, where it holds the CA's key, in seconds. Nodes renew theirs
+        /// when a third of that is left.
+        node_validity_s: u64 = 90 * DAY_S, in 60..=3_650 * DAY_S;
+        /// How often the node looks whether a certificate of its own has to be renewed, or was replaced on disk, in milliseconds.
+        renewal_check_ms: u64 = 60_000, in 100..=3_600_000;
+    }
+
+    /// The HTTPS listener's certificate and TLS.
+    Https https {
+        /// A file with its certificate, PEM, leaf first, for names that its clients know already. Read again when it changes. Empty: the node
+        /// gets one from the cluster's web authority, whose certificate `tarn cluster web-ca` prints, and renews it.
+        certificate: String = String::new();
+        /// The file with the key of that certificate, PEM, for its owner's eyes alone.
+        key: String = String::new();
+        /// DNS names and IP addresses by which clients reach this node, beside the host of its advertised address and the loopback ones.
+        names: Vec<String> = Vec::new();
+        /// Whether clients that know no post-quantum key exchange may connect: what they send can be recorded now and read in some years.
+        classical: bool = false;
     }
 
     /// Who may come without a certificate.
@@ -147,6 +168,10 @@ settings! {
     Limits limits {
         /// Connections at once. More are closed before the handshake.
         connections: usize = 4_096, in 16..=1_000_000;
+        /// Connections at once to the HTTPS listener.
+        https_connections: usize = 1_024, in 1..=1_000_000;
+        /// Connections at once to the HTTPS listener from one address. Raise it where a proxy stands in front.
+        https_connections_per_address: usize = 256, in 1..=1_000_000;
         /// Deadline of a request that names none, in milliseconds.
         default_deadline_ms: u64 = 30_000, in 100..=3_600_000;
         /// At shutdown, running attempts get this long to finish, in milliseconds, before they are given back.

@@ -78,6 +78,7 @@ texts! {
     String, "a string";
     SocketAddr, "an IP address and a port, such as \"0.0.0.0:7610\"";
     LogFormat, "\"text\" or \"json\"";
+    Bind, "an IP address and a port, such as \"0.0.0.0:7611\", or \"off\"";
     SourceAddress, "an IP address of this machine, such as \"10.0.0.1\", or nothing";
 }
 
@@ -207,6 +208,30 @@ impl FromStr for SourceAddress {
 impl fmt::Display for SourceAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.map_or(Ok(()), |address| address.fmt(f))
+    }
+}
+
+/// An address to listen on, if that was wanted.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Bind(pub Option<SocketAddr>);
+
+impl FromStr for Bind {
+    type Err = std::net::AddrParseError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text.is_empty() || text == "off" {
+            return Ok(Self(None));
+        }
+        text.parse().map(|address| Self(Some(address)))
+    }
+}
+
+impl fmt::Display for Bind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Some(address) => address.fmt(f),
+            None => f.write_str("off"),
+        }
     }
 }
 

@@ -18,6 +18,9 @@ pub struct Addresses {
     pub advertise: String,
     /// Plain HTTP: `/livez`, `/readyz`, `/metrics`.
     pub ops: SocketAddr,
+    /// HTTPS for bearers, if there is any.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub https: Option<SocketAddr>,
 }
 
 impl Addresses {
@@ -29,7 +32,17 @@ impl Addresses {
         } else {
             advertise.to_owned()
         };
-        Self { api, advertise, ops }
+        Self {
+            api,
+            advertise,
+            ops,
+            https: None,
+        }
+    }
+
+    /// The same, and where the HTTPS listener is.
+    pub(super) fn with_https(self, https: Option<SocketAddr>) -> Self {
+        Self { https, ..self }
     }
 
     /// Writes them down: whole or not at all.
@@ -78,7 +91,10 @@ mod tests {
     fn what_was_written_is_read() {
         let dir = tempfile::tempdir().unwrap();
         let addresses = Addresses::new("127.0.0.1:1".parse().unwrap(), "127.0.0.1:2".parse().unwrap(), "");
-        addresses.write(dir.path()).unwrap();
-        assert_eq!(Addresses::read(dir.path()).unwrap(), addresses);
+        for https in [None, Some("127.0.0.1:3".parse().unwrap())] {
+            let addresses = addresses.clone().with_https(https);
+            addresses.write(dir.path()).unwrap();
+            assert_eq!(Addresses::read(dir.path()).unwrap(), addresses);
+        }
     }
 }

@@ -5,10 +5,13 @@ use std::path::{Path, PathBuf};
 
 use tarn_client::tls::PrincipalKind;
 
-use crate::config::{BootstrapMember, Config};
+use crate::config::{Bind, BootstrapMember, Config};
 use crate::identity::{
     AuthorityError, CertificateAuthority, IdentityStore, IssueOptions, StoreError, random_cluster_id, write_identity,
 };
+
+/// Where HTTPS is served unless told otherwise.
+const HTTPS_PORT: u16 = 7611;
 
 /// The user's name.
 const USER: &str = "admin";
@@ -37,7 +40,8 @@ pub struct Dev {
     pub key: PathBuf,
 }
 
-/// Makes a folder ready for a cluster of one, or finds it ready.
+/// Makes a folder ready for a cluster of one, or finds it ready. HTTPS is served at the same address as gRPC, at its usual port, or at any
+/// free one where `bind` asks for any.
 ///
 /// # Errors
 /// [`DevError`].
@@ -69,6 +73,8 @@ pub fn prepare_dev(dir: &Path, bind: SocketAddr, ops_bind: SocketAddr) -> Result
     config.node.data_dir = dir.to_owned();
     config.identity.ca_dir = ca_dir;
     config.listen.bind = bind;
+    let https_port = if bind.port() == 0 { 0 } else { HTTPS_PORT };
+    config.listen.https_bind = Bind(Some(SocketAddr::new(bind.ip(), https_port)));
     config.listen.ops_bind = ops_bind;
     config.cluster.bootstrap = vec![BootstrapMember::Itself];
     // Nobody else votes: there is nothing to wait for before an election.

@@ -38,6 +38,7 @@ async fn raise(consensus: &Consensus, deadline: Instant) {
     let version = Versions::CURRENT.max;
     let command = Command {
         principal: "cluster/founding".into(),
+        gate: None,
         body: Some(command::Body::RaiseVersion(RaiseVersion {
             version,
             keep_access: false,

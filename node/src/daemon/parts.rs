@@ -14,17 +14,23 @@ use tokio_util::task::TaskTracker;
 
 use super::founding::found_version;
 use super::keys::watch_key_files;
+use super::revocations::{tell, watch_revocations};
+use super::web::{bind_web, key_exchange, web_renewal};
 use super::{Addresses, Running, StartError, Stops};
-use crate::api::{self, Api, ClusterApi, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
+use crate::api::{self, Api, ClusterApi, Doorkeeper, Faces, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
 use crate::artifacts::{ArtifactApi, Artifacts};
 use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
 use crate::gate::{Caller, Gate, Snapshot};
 use crate::host::{Host, HostOptions};
 use crate::identity::bearer::Authenticator;
-use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Refusals, listen};
+use crate::identity::web::{Web, WebAuthority, WebCertificate, WebStore, web_config};
+use crate::identity::{
+    CertificateAuthority, IdentityStore, ListenerOptions, Members, Refusals, Revoked, listen_through,
+};
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
 use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, become_member};
+use crate::renewal::{Renewal, Signer};
 use crate::way::Way;
 
 /// A node that is this many entries behind what it knows to be committed is not ready.
@@ -43,13 +49,14 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     tarn_storage::dir::create_durably(&data_dir).map_err(|error| unusable(std::io::Error::other(error)))?;
     let credentials = IdentityStore::new(&data_dir).load()?;
     let node_id = certified_id(&config, &credentials)?;
-    let authority = authority(&config)?;
+    let signer = signer(&config)?;
     let leeway = Duration::from_secs(config.auth.jwt_leeway_s);
     let authenticator = Arc::new(Authenticator::new(&config.auth.jwt.0, leeway)?);
     let seeds = Seeds::load(&data_dir)?;
 
     let api_socket = bind(config.listen.bind).await?;
     let ops_socket = bind(config.listen.ops_bind).await?;
+    let web_socket = bind_web(&config).await?;
     let advertise = match (config.listen.advertise.as_str(), &seeds) {
         ("", Some(seeds)) => seeds.advertise.as_str(),
         (advertise, _) => advertise,
@@ -58,12 +65,25 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         api_socket.local_addr().map_err(unusable)?,
         ops_socket.local_addr().map_err(unusable)?,
         advertise,
+    )
+    .with_https(
+        web_socket
+            .as_ref()
+            .map(TcpListener::local_addr)
+            .transpose()
+            .map_err(unusable)?,
     );
     addresses.write(&data_dir).map_err(unusable)?;
+    let web_certificate = WebCertificate::absent();
+    let web = match &web_socket {
+        Some(_) => Some(web_renewal(&config, web_certificate.clone(), &addresses.advertise)?),
+        None => None,
+    };
 
     let store = ArtifactStore::open(data_dir.join("artifacts"))?;
     let executor = config.executors.wasm.then(|| wasm_executor(&config)).transpose()?;
-    let links = Links::dialling_from(config.network.source_address.0, credentials.clone());
+    let revoked = Revoked::default();
+    let links = Links::guarded(config.network.source_address.0, credentials.clone(), revoked.clone());
     let metrics = Arc::new(Metrics::new());
     let consensus = Consensus::start(options(&config, node_id, &links, &metrics)).await?;
     let founded = found(&config, &consensus, node_id, &addresses).await;
@@ -108,14 +128,13 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         Duration::from_millis(config.limits.default_deadline_ms),
         stops.leaving.clone(),
     );
-    let join = JoinApi::new(
-        way.clone(),
-        links.clone(),
-        credentials.ca().clone(),
-        authority.map(Arc::new),
-    );
+    let join = JoinApi::new(way.clone(), links.clone(), credentials.ca().clone(), signer.clone());
     let services = Services {
-        cluster: ClusterApi::new(services_api.clone(), credentials.ca().cluster()),
+        cluster: ClusterApi::new(
+            services_api.clone(),
+            credentials.ca().cluster(),
+            WebStore::new(&data_dir),
+        ),
         artifacts: ArtifactApi::new(services_api.clone(), artifacts.clone()),
         peers: PeerApi::server(
             Arc::new(consensus.clone()),
@@ -127,8 +146,12 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         join,
         api: services_api,
     };
-    let (routes, health) = match api::routes(services).await {
-        Ok(routes) => routes,
+    let Faces {
+        members,
+        web: web_routes,
+        health,
+    } = match api::routes(services).await {
+        Ok(faces) => faces,
         Err(error) => {
             consensus.stop().await;
             return Err(error.into());
@@ -139,10 +162,21 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         refusals: refusals.clone(),
         ..ListenerOptions::default()
     };
-    let tls = server_config(&credentials, Arc::new(TokenGate::new(consensus.clone())));
-    let incoming = listen(api_socket, tls, listener).map_err(unusable)?;
+    // What was revoked before this start is known before anybody comes.
+    tell(&consensus, &revoked);
+    tokio::spawn(watch_revocations(
+        consensus.clone(),
+        revoked.clone(),
+        stops.closed.clone(),
+    ));
+    let tls = server_config(
+        &credentials,
+        Arc::new(TokenGate::new(consensus.clone(), revoked.clone())),
+    );
+    let door = Members::new(revoked.live().clone());
+    let incoming = listen_through(api_socket, tls, listener, door).map_err(unusable)?;
     let serving = api::serve(
-        routes,
+        members,
         TraceLayer::new(metrics.clone()),
         incoming,
         stops.closing.clone(),
@@ -152,6 +186,46 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
             tracing::error!(%error, "the API has failed");
         }
     });
+
+    let renewal = Renewal {
+        node_id,
+        credentials: credentials.clone(),
+        store: IdentityStore::new(&data_dir),
+        web,
+        signer,
+        links: links.clone(),
+        consensus: consensus.clone(),
+        metrics: metrics.clone(),
+        every: Duration::from_millis(config.identity.renewal_check_ms),
+    };
+    if let Some(socket) = web_socket {
+        let listener = ListenerOptions {
+            connections_max: config.limits.https_connections,
+            refusals: refusals.clone(),
+            ..ListenerOptions::default()
+        };
+        let tls = web_config(web_certificate, key_exchange(&config));
+        let door = Web::new(config.limits.https_connections_per_address);
+        let incoming = listen_through(socket, tls, listener, door).map_err(unusable)?;
+        let counted = metrics.clone();
+        let doorkeeper = Doorkeeper::new(authenticator.clone(), consensus.clone(), move |step, reason| {
+            let reason = reason.to_owned();
+            counted.gate_refusals.get_or_create(&Refused { step, reason }).inc();
+        });
+        let serving = api::serve_web(
+            web_routes,
+            TraceLayer::new(metrics.clone()),
+            doorkeeper,
+            incoming,
+            stops.closing.clone(),
+        );
+        tasks.spawn(async move {
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the HTTPS listener has failed");
+            }
+        });
+    }
+    tokio::spawn(renewal.run(stops.closed.clone()));
 
     if let Some(seeds) = seeds {
         let request = PeerMembershipRequest {
@@ -209,6 +283,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         cluster = credentials.ca().cluster(),
         api = %addresses.api,
         advertise = addresses.advertise,
+        https = addresses.https.map(tracing::field::display),
         ops = %addresses.ops,
         "the node serves"
     );
@@ -240,11 +315,19 @@ fn certified_id(config: &Config, credentials: &Credentials) -> Result<u64, Start
     }
 }
 
-/// The cluster's CA with its key, if this node holds it.
-fn authority(config: &Config) -> Result<Option<CertificateAuthority>, StartError> {
+/// The cluster's CA with its key, and the web authority beside it, if this node holds them.
+fn signer(config: &Config) -> Result<Option<Arc<Signer>>, StartError> {
     let dir = &config.identity.ca_dir;
-    let authority = dir.join("ca.key").exists().then(|| CertificateAuthority::load(dir));
-    Ok(authority.transpose()?)
+    if !dir.join("ca.key").exists() {
+        return Ok(None);
+    }
+    let authority = CertificateAuthority::load(dir)?;
+    let web = WebAuthority::load_or_init(dir, authority.cluster())?;
+    Ok(Some(Arc::new(Signer {
+        authority,
+        web,
+        validity: Duration::from_secs(config.identity.node_validity_s),
+    })))
 }
 
 async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, StartError> {

@@ -340,7 +340,7 @@ fn write_new(path: &Path, content: &str, access: Access) -> Result<(), Authority
     })
 }
 
-fn alternative_name(name: &str) -> Result<SanType, AuthorityError> {
+pub(super) fn alternative_name(name: &str) -> Result<SanType, AuthorityError> {
     if let Ok(address) = name.parse::<IpAddr>() {
         return Ok(SanType::IpAddress(address));
     }
@@ -350,14 +350,14 @@ fn alternative_name(name: &str) -> Result<SanType, AuthorityError> {
     }
 }
 
-fn common_name(text: &str) -> DistinguishedName {
+pub(super) fn common_name(text: &str) -> DistinguishedName {
     let mut name = DistinguishedName::new();
     name.push(DnType::CommonName, text);
     name
 }
 
 /// 16 random bytes, positive: unique without anybody counting. The second-highest bit is set so that the length never varies.
-fn random_serial() -> SerialNumber {
+pub(super) fn random_serial() -> SerialNumber {
     let mut serial: [u8; 16] = random_bytes();
     serial[0] = (serial[0] & 0x7f) | 0x40;
     SerialNumber::from_slice(&serial)

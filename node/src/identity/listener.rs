@@ -1,4 +1,6 @@
-//! The listener of port 7610: TCP, then a TLS handshake that proves both sides, then a connection for tonic.
+//! The listeners of ports 7610 and 7611: TCP, then a TLS handshake, then a connection for tonic. They differ in whom they let in after the
+//! handshake, which a [`Door`] decides: [`Members`] lets in who has proven an identity, [`Web`](super::web::Web) everybody, because there
+//! each request must prove one.
 //!
 //! ```text
 //!   accept ──► handshake (a task each, timed) ──► queue ──► tonic
@@ -18,7 +20,7 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
-use tarn_client::tls::{LeafInfo, PrincipalKind, Refusal, RefusalKind};
+use tarn_client::tls::{LeafInfo, LiveConnections, PrincipalKind, Refusal, RefusalKind};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -74,37 +76,105 @@ impl Default for ListenerOptions {
     }
 }
 
-/// A connection as tonic gets it.
-type Connection = PeerStream<TlsStream<TcpStream>>;
+/// Decides about connections whose handshake has succeeded.
+pub trait Door: Clone + Send + Sync + 'static {
+    /// A connection as tonic gets it.
+    type Connection: Send + 'static;
 
-/// Connections whose peers are known, for `serve_with_incoming_shutdown`. Dropping it closes the port.
+    /// Lets the peer in, or says why not. The permit is given back when the connection is dropped.
+    ///
+    /// # Errors
+    /// Why the peer is refused.
+    fn admit(
+        &self,
+        tls: TlsStream<TcpStream>,
+        remote: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Self::Connection, Refusal>;
+}
+
+/// The door of port 7610: lets in who has a certificate that the handshake has verified.
+#[derive(Clone, Debug, Default)]
+pub struct Members {
+    live: LiveConnections,
+}
+
+impl Members {
+    /// A door that enters the connections it lets in here, so that those of a revoked certificate can be ended.
+    #[must_use]
+    pub fn new(live: LiveConnections) -> Self {
+        Self { live }
+    }
+}
+
+impl Door for Members {
+    type Connection = PeerStream<TlsStream<TcpStream>>;
+
+    fn admit(
+        &self,
+        tls: TlsStream<TcpStream>,
+        remote: SocketAddr,
+        permit: OwnedSemaphorePermit,
+    ) -> Result<Self::Connection, Refusal> {
+        let leaf = tls
+            .get_ref()
+            .1
+            .peer_certificates()
+            .and_then(|chain| chain.first())
+            .ok_or_else(|| Refusal::of(RefusalKind::NoCertificate))?;
+        let leaf = LeafInfo::from_der("the peer's certificate", leaf).map_err(|error| Refusal {
+            kind: RefusalKind::BadCertificate,
+            detail: error.to_string(),
+        })?;
+        let identity = PeerIdentity::new(leaf, remote);
+        tracing::debug!(peer = %identity, "accepted a connection");
+        let life = life_of(&identity);
+        let live = self.live.enter(identity.serial());
+        Ok(PeerStream::new(tls, identity, life, live, Some(permit)))
+    }
+}
+
+/// Connections that were let in, for `serve_with_incoming_shutdown`. Dropping it closes the port.
 #[derive(Debug)]
-pub struct Incoming {
-    ready: mpsc::Receiver<Connection>,
+pub struct Incoming<C = PeerStream<TlsStream<TcpStream>>> {
+    ready: mpsc::Receiver<C>,
     local_addr: SocketAddr,
     _stop: DropGuard,
 }
 
-impl Incoming {
+impl<C> Incoming<C> {
     /// The address that is listened on; tells the port where port 0 was asked for.
     pub fn local_addr(&self) -> SocketAddr {
         self.local_addr
     }
 }
 
-impl Stream for Incoming {
-    type Item = io::Result<Connection>;
+impl<C> Stream for Incoming<C> {
+    type Item = io::Result<C>;
 
     fn poll_next(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Self::Item>> {
         self.ready.poll_recv(cx).map(|next| next.map(Ok))
     }
 }
 
-/// Starts accepting on a bound socket. Must be called within a tokio runtime.
+/// Starts accepting members on a bound socket. Must be called within a tokio runtime.
 ///
 /// # Errors
 /// When the socket does not know its own address.
 pub fn listen(listener: TcpListener, config: Arc<ServerConfig>, options: ListenerOptions) -> io::Result<Incoming> {
+    listen_through(listener, config, options, Members::default())
+}
+
+/// Starts accepting on a bound socket whom `door` lets in. Must be called within a tokio runtime.
+///
+/// # Errors
+/// When the socket does not know its own address.
+pub fn listen_through<D: Door>(
+    listener: TcpListener,
+    config: Arc<ServerConfig>,
+    options: ListenerOptions,
+    door: D,
+) -> io::Result<Incoming<D::Connection>> {
     let local_addr = listener.local_addr()?;
     let (sender, ready) = mpsc::channel(READY_MAX);
     let stop = CancellationToken::new();
@@ -115,6 +185,7 @@ pub fn listen(listener: TcpListener, config: Arc<ServerConfig>, options: Listene
             timeout: options.handshake_timeout,
             refusals: options.refusals,
             ready: sender,
+            door,
         },
         connections: Arc::new(Semaphore::new(options.connections_max)),
         handshakes: Arc::new(Semaphore::new(options.handshakes_max)),
@@ -131,14 +202,14 @@ pub fn listen(listener: TcpListener, config: Arc<ServerConfig>, options: Listene
     })
 }
 
-struct AcceptLoop {
+struct AcceptLoop<D: Door> {
     listener: TcpListener,
-    doorman: Doorman,
+    doorman: Doorman<D>,
     connections: Arc<Semaphore>,
     handshakes: Arc<Semaphore>,
 }
 
-impl AcceptLoop {
+impl<D: Door> AcceptLoop<D> {
     async fn run(self) {
         let mut running = JoinSet::new();
         loop {
@@ -187,50 +258,43 @@ async fn permit(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
 }
 
 /// Lets peers in or refuses them.
-#[derive(Clone)]
-struct Doorman {
+struct Doorman<D: Door> {
     acceptor: TlsAcceptor,
     timeout: Duration,
     refusals: Arc<Refusals>,
-    ready: mpsc::Sender<Connection>,
+    ready: mpsc::Sender<D::Connection>,
+    door: D,
 }
 
-impl Doorman {
+impl<D: Door> Clone for Doorman<D> {
+    fn clone(&self) -> Self {
+        Self {
+            acceptor: self.acceptor.clone(),
+            timeout: self.timeout,
+            refusals: self.refusals.clone(),
+            ready: self.ready.clone(),
+            door: self.door.clone(),
+        }
+    }
+}
+
+impl<D: Door> Doorman<D> {
     async fn receive(self, tcp: TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit) {
-        match self.shake_hands(tcp, remote).await {
-            Ok((tls, identity)) => {
-                tracing::debug!(peer = %identity, "accepted a connection");
-                let life = life_of(&identity);
-                let connection = PeerStream::new(tls, identity, life, Some(permit));
-                // Nobody receives any more: the listener is shutting down, and the connection with it.
-                self.ready.send(connection).await.ok();
-            }
+        let shaken = self.shake_hands(tcp).await;
+        match shaken.and_then(|tls| self.door.admit(tls, remote, permit)) {
+            // Nobody receives any more: the listener is shutting down, and the connection with it.
+            Ok(connection) => drop(self.ready.send(connection).await),
             Err(refusal) => self.refusals.record(remote, &refusal),
         }
     }
 
-    async fn shake_hands(
-        &self,
-        tcp: TcpStream,
-        remote: SocketAddr,
-    ) -> Result<(TlsStream<TcpStream>, PeerIdentity), Refusal> {
+    async fn shake_hands(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Refusal> {
         // tonic's own setting does not reach sockets that it did not accept itself; without it answers wait for delayed acknowledgements.
         tcp.set_nodelay(true).map_err(|error| Refusal::of_handshake(&error))?;
-        let tls = tokio::time::timeout(self.timeout, self.acceptor.accept(tcp))
+        tokio::time::timeout(self.timeout, self.acceptor.accept(tcp))
             .await
             .map_err(|_elapsed| Refusal::of(RefusalKind::TimedOut))?
-            .map_err(|error| Refusal::of_handshake(&error))?;
-        let leaf = tls
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(|chain| chain.first())
-            .ok_or_else(|| Refusal::of(RefusalKind::NoCertificate))?;
-        let leaf = LeafInfo::from_der("the peer's certificate", leaf).map_err(|error| Refusal {
-            kind: RefusalKind::BadCertificate,
-            detail: error.to_string(),
-        })?;
-        Ok((tls, PeerIdentity::new(leaf, remote)))
+            .map_err(|error| Refusal::of_handshake(&error))
     }
 }
 

@@ -7,7 +7,10 @@
 //!   token       one-time join tokens: a key and the root's fingerprint in one line of text
 //!   store       identity/ in a node's data directory
 //!   listener    TCP -> TLS handshake -> stream of connections for tonic
+//!   opening     a connection must begin to speak soon
+//!   web         the second listener's certificates and its connections
 //!   peer        one accepted connection and who is at its other end
+//!   revoked     the revoked certificates, for handshakes; cuts the connections that stand on them
 //!   refusals    counts and logs what was refused, and why
 //!   gate        per request: is the caller a user, a node, a joiner?
 //!   signing     our keys in the shape that the certificate library wants
@@ -34,12 +37,15 @@ pub mod bearer;
 mod files;
 mod gate;
 mod listener;
+mod opening;
 mod peer;
 mod refusals;
 mod request;
+mod revoked;
 mod signing;
 mod store;
 mod token;
+pub mod web;
 
 pub use authority::{
     AuthorityError, CLOCK_SKEW, CertificateAuthority, IssueOptions, NODE_VALIDITY, ROOT_VALIDITY, USER_VALIDITY,
@@ -47,9 +53,14 @@ pub use authority::{
 };
 pub use files::FileError;
 pub use gate::{Denied, nodes_only, require_joiner, require_node, require_user, users_only};
-pub use listener::{CONNECTIONS_MAX, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Incoming, ListenerOptions, listen};
+pub use listener::{
+    CONNECTIONS_MAX, Door, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Incoming, ListenerOptions, Members, listen,
+    listen_through,
+};
+pub use opening::OPENING_TIMEOUT;
 pub use peer::{PeerIdentity, PeerStream};
 pub use refusals::Refusals;
 pub use request::{CertificateRequest, RequestError, make_request};
+pub use revoked::Revoked;
 pub use store::{IdentityStore, StoreError};
 pub use token::{JoinToken, TokenError};

@@ -29,6 +29,7 @@ labels! {
     Run { runtime: &'static str, result: String }
     QueueState { namespace: String, queue: String, state: &'static str }
     Role { role: &'static str }
+    Certificate { certificate: &'static str }
     KeyFile { issuer: String }
     KeyFileRead { issuer: String, result: &'static str }
 }
@@ -56,6 +57,7 @@ pub struct Metrics {
     pub(crate) work_streams: Gauge,
     pub(crate) watch_streams: Gauge,
     pub(crate) handshakes_refused: Family<ByReason, Counter>,
+    certificate_expiry: Family<Certificate, Gauge<f64, AtomicU64>>,
     pub(crate) jwks_keys: Family<KeyFile, Level>,
     pub(crate) jwks_reads: Family<KeyFileRead, Counter>,
     pub(crate) executor_runs: Family<Run, Counter>,
@@ -120,6 +122,11 @@ impl Metrics {
                 r,
                 "handshakes_refused",
                 "Connections refused before a request, by reason",
+            ),
+            certificate_expiry: add(
+                r,
+                "certificate_expiry_seconds",
+                "When a certificate of this node ends, since the Unix epoch",
             ),
             jwks_keys: add(r, "jwks_keys", "Keys in force, by issuer of JWTs"),
             jwks_reads: add(
@@ -230,6 +237,13 @@ impl Metrics {
         if commands > 0 {
             self.entry_commands.observe(commands as f64);
         }
+    }
+
+    /// When a certificate of this node ends.
+    pub(crate) fn certificate_ends(&self, certificate: &'static str, at: std::time::SystemTime) {
+        let since = at.duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
+        let gauge = self.certificate_expiry.get_or_create(&Certificate { certificate });
+        gauge.set(since.as_secs_f64());
     }
 
     /// A proposal had an end.

@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use futures::FutureExt as _;
 use futures::future::{BoxFuture, Shared};
 use rustls::ClientConfig;
-use tarn_client::tls::{Address, ConnectOptions, connect};
+use tarn_client::tls::{Address, ConnectOptions, LiveConnections, connect};
 use tonic::transport::Channel;
 
 use super::fault::Fault;
@@ -38,29 +38,38 @@ enum State {
 
 struct Inner {
     state: State,
+    /// The attempt under way may present the certificate of before: what comes of it is for those who wait, and for nobody after them.
+    outdated: bool,
     failures: u32,
     serial: u64,
 }
 
-pub(super) struct Lane {
-    address: Address,
+/// Whom to dial, and how.
+#[derive(Clone)]
+pub(super) struct Dialling {
+    pub address: Address,
     /// The local address to dial from, if it matters.
-    source: Option<IpAddr>,
-    config: Arc<ClientConfig>,
+    pub source: Option<IpAddr>,
+    pub config: Arc<ClientConfig>,
+    /// Where connections are entered, so that one to whose certificate is revoked is cut.
+    pub live: LiveConnections,
+}
+
+pub(super) struct Lane {
+    way: Dialling,
     inner: Mutex<Inner>,
 }
 
 impl Lane {
-    pub fn new(address: Address, source: Option<IpAddr>, config: Arc<ClientConfig>) -> Arc<Self> {
+    pub fn new(way: Dialling) -> Arc<Self> {
         let inner = Inner {
             state: State::Idle,
+            outdated: false,
             failures: 0,
             serial: 0,
         };
         Arc::new(Self {
-            address,
-            source,
-            config,
+            way,
             inner: Mutex::new(inner),
         })
     }
@@ -103,6 +112,16 @@ impl Lane {
         }
     }
 
+    /// The next exchange makes a connection of its own. Those that use the present one keep it until they end.
+    pub fn renew(&self) {
+        let mut inner = self.lock();
+        match inner.state {
+            State::Ready(_) => inner.state = State::Idle,
+            State::Connecting(_) => inner.outdated = true,
+            State::Idle | State::Pausing { .. } => {}
+        }
+    }
+
     fn attempt(self: Arc<Self>) -> Attempt {
         let task = tokio::spawn(async move {
             let options = ConnectOptions {
@@ -110,13 +129,15 @@ impl Lane {
                 keep_alive_interval: KEEP_ALIVE,
                 keep_alive_timeout: KEEP_ALIVE,
                 keep_alive_while_idle: true,
-                source: self.source,
+                source: self.way.source,
+                live: Some(self.way.live.clone()),
             };
-            let dialled = tokio::time::timeout(CONNECT_TIMEOUT, connect(&self.address, self.config.clone(), &options));
+            let dialled = connect(&self.way.address, self.way.config.clone(), &options);
+            let dialled = tokio::time::timeout(CONNECT_TIMEOUT, dialled);
             let result = match dialled.await {
                 Ok(Ok(channel)) => Ok(channel),
                 Ok(Err(error)) => Err(error.to_string()),
-                Err(_) => Err(format!("{} did not finish the handshake in time", self.address)),
+                Err(_) => Err(format!("{} did not finish the handshake in time", self.way.address)),
             };
             self.settle(result)
         });
@@ -127,6 +148,7 @@ impl Lane {
 
     fn settle(&self, result: Result<Channel, String>) -> Result<Connection, Arc<str>> {
         let mut inner = self.lock();
+        let outdated = std::mem::take(&mut inner.outdated);
         match result {
             Ok(channel) => {
                 inner.serial += 1;
@@ -135,7 +157,10 @@ impl Lane {
                     serial: inner.serial,
                     proven: Arc::default(),
                 };
-                inner.state = State::Ready(connection.clone());
+                inner.state = match outdated {
+                    true => State::Idle,
+                    false => State::Ready(connection.clone()),
+                };
                 Ok(connection)
             }
             Err(reason) => {

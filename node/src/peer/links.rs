@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use tarn_client::tls::{Address, Credentials, Expect, client_config};
+use tarn_client::tls::{Address, Credentials, peer_config};
 use tarn_proto::v1::peer_service_client::PeerServiceClient;
 use tarn_raft::Peer;
 use tonic::transport::Channel;
@@ -14,8 +14,9 @@ use tonic::{Response, Status};
 
 use super::contacts::Contacts;
 use super::fault::Fault;
-use super::lane::{Connection, Lane};
+use super::lane::{Connection, Dialling, Lane};
 use super::limits::{FRAME_BYTES_MAX, LINK_IDLE};
+use crate::identity::Revoked;
 
 /// Which of a peer's connections carries an exchange.
 ///
@@ -36,6 +37,7 @@ pub enum Traffic {
 pub struct Links {
     credentials: Credentials,
     source: Option<IpAddr>,
+    revoked: Revoked,
     contacts: Arc<Contacts>,
     table: Mutex<HashMap<Peer, Link>>,
 }
@@ -53,15 +55,16 @@ impl Links {
     /// Links that present these credentials, which must be a node's.
     #[must_use]
     pub fn new(credentials: Credentials) -> Arc<Self> {
-        Self::dialling_from(None, credentials)
+        Self::guarded(None, credentials, Revoked::default())
     }
 
-    /// As [`Links::new`], with connections that come from this local address.
+    /// As [`Links::new`], with connections that come from this local address, and none to whose certificate is revoked.
     #[must_use]
-    pub fn dialling_from(source: Option<IpAddr>, credentials: Credentials) -> Arc<Self> {
+    pub fn guarded(source: Option<IpAddr>, credentials: Credentials, revoked: Revoked) -> Arc<Self> {
         Arc::new(Self {
             credentials,
             source,
+            revoked,
             contacts: Arc::default(),
             table: Mutex::default(),
         })
@@ -123,6 +126,14 @@ impl Links {
         }
     }
 
+    /// The node has a new certificate: exchanges that begin from now on use new connections, made with it. What is under way ends on the
+    /// old ones, which close when the last of it has ended.
+    pub fn renew(&self) {
+        let table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
+        let lanes = table.values().filter_map(|link| link.lanes.as_ref().ok());
+        lanes.flat_map(|lanes| lanes.iter()).for_each(|lane| lane.renew());
+    }
+
     fn lane(&self, peer: &Peer, traffic: Traffic) -> Result<Arc<Lane>, Fault> {
         let now = Instant::now();
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
@@ -146,10 +157,14 @@ impl Links {
 
     fn lanes(&self, peer: &Peer) -> Result<Arc<[Arc<Lane>; 3]>, String> {
         let address: Address = peer.address.parse().map_err(|error| format!("{error}"))?;
-        let config = client_config(&self.credentials, Expect::Node(peer.id));
-        Ok(Arc::new(std::array::from_fn(|_| {
-            Lane::new(address.clone(), self.source, config.clone())
-        })))
+        let config = peer_config(&self.credentials, peer.id, Arc::new(self.revoked.clone()));
+        let way = Dialling {
+            address,
+            source: self.source,
+            config,
+            live: self.revoked.live().clone(),
+        };
+        Ok(Arc::new(std::array::from_fn(|_| Lane::new(way.clone()))))
     }
 }
 

@@ -9,7 +9,8 @@ use tarn_client::tls::PrincipalKind;
 use tarn_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
 use tarn_proto::v1::{
     JoinResponse, PeerAdmission, PeerArtifactChunk, PeerArtifactHeld, PeerArtifactList, PeerArtifactStored,
-    PeerArtifactWanted, PeerFrame, PeerMembership, PeerMembershipRequest, PeerRequest, PeerResponse,
+    PeerArtifactWanted, PeerFrame, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed, PeerRequest,
+    PeerResponse,
 };
 use tarn_raft::{NodeId, PeerError, TransportError};
 use tokio_util::sync::CancellationToken;
@@ -33,6 +34,9 @@ pub trait Admissions: Send + Sync + 'static {
 
     /// Admits the holder of a join token, on behalf of the node that it turned to, if this node holds the CA's key.
     async fn admit(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal>;
+
+    /// New certificates for a node, if this one holds the CA's key. It speaks for itself: `from` is who its certificate says.
+    async fn renew(&self, from: NodeId, request: PeerRenewal) -> Result<PeerRenewed, Refusal>;
 }
 
 /// The service for peers. Callers without a node's certificate are refused at every method.
@@ -167,6 +171,12 @@ impl PeerService for PeerApi {
     async fn admit(&self, request: Request<PeerAdmission>) -> Result<Response<JoinResponse>, Status> {
         self.enter(&request)?;
         let answer = self.admissions.admit(request.into_inner()).await;
+        answer.map(Response::new).map_err(|refusal| status(refusal, ""))
+    }
+
+    async fn renew(&self, request: Request<PeerRenewal>) -> Result<Response<PeerRenewed>, Status> {
+        let from = self.enter(&request)?;
+        let answer = self.admissions.renew(from, request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| status(refusal, ""))
     }
 }

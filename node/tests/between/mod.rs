@@ -15,7 +15,7 @@ use tarn::identity::{CertificateAuthority, IssueOptions, ListenerOptions, listen
 use tarn::peer::{Admissions, ClusterMember, Links, Members, PeerApi, PeerHandler, PeerTransport, Replies, Requests};
 use tarn_client::tls::{Credentials, NoJoins, PrincipalKind, server_config};
 use tarn_executor::ArtifactStore;
-use tarn_proto::v1::{JoinResponse, PeerAdmission, PeerMembership, PeerMembershipRequest};
+use tarn_proto::v1::{JoinResponse, PeerAdmission, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed};
 use tarn_raft::{NodeId, Peer, PeerError};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -92,6 +92,10 @@ impl Admissions for Closed {
     }
 
     async fn admit(&self, _: PeerAdmission) -> Result<JoinResponse, Refusal> {
+        Err(Reason::InvalidArgument.refusal("closed"))
+    }
+
+    async fn renew(&self, _: NodeId, _: PeerRenewal) -> Result<PeerRenewed, Refusal> {
         Err(Reason::InvalidArgument.refusal("closed"))
     }
 }

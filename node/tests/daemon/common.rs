@@ -69,9 +69,14 @@ pub async fn unfounded_node() -> Node {
 
 /// Several nodes of one cluster, in the order of their ids, and a user's connection to each.
 pub async fn cluster(size: u64) -> Vec<Node> {
-    logs();
     let authority = CertificateAuthority::ephemeral("test").unwrap();
-    let user = issue(&authority, PrincipalKind::User { name: "admin".into() });
+    cluster_of(&authority, size).await
+}
+
+/// The same, of an authority that the test has.
+pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node> {
+    logs();
+    let user = issue(authority, PrincipalKind::User { name: "admin".into() });
     let mut started = Vec::new();
     for id in 1..=size {
         let dir = tempfile::tempdir().unwrap();
@@ -86,6 +91,7 @@ pub async fn cluster(size: u64) -> Vec<Node> {
         config.identity.ca_dir = dir.path().join("ca");
         config.listen.bind = "127.0.0.1:0".parse().unwrap();
         config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
+        config.listen.https_bind = "127.0.0.1:0".parse().unwrap();
         config.executors.wasm = false;
         started.push((daemon::start(config).await.unwrap(), dir));
     }
@@ -280,6 +286,14 @@ pub fn reason(status: &Status) -> String {
             .is_empty()
     );
     info.reason.clone()
+}
+
+/// The reason in a status of the peers' service, whose requests have no id.
+pub fn reason_of(status: &Status) -> String {
+    let details = status.get_error_details();
+    details
+        .error_info()
+        .map_or_else(String::new, |info| info.reason.clone())
 }
 
 /// A fact in the metadata of a status.

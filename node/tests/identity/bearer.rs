@@ -732,3 +732,61 @@ fn errors_have_reasons_and_repeat_nothing() {
     assert_eq!(error.reason(), "JWT_KEY_UNKNOWN");
     assert!(!error.to_string().contains("secret-kid"));
 }
+
+#[test]
+fn no_change_of_a_good_token_is_good() {
+    let scene = Scene::new();
+    let token = ApiToken::generate();
+    let mut access = Access::default();
+    let row = access.tokens.entry(7).or_default();
+    (row.principal, row.expires_at_ms) = ("user/ada".into(), u64::MAX);
+    access.secrets.insert(token.secret_hash(), 7);
+    for good in [
+        scene.ed.token(&scene.ed.header("ed"), &claims()),
+        scene.ec.token(&scene.ec.header("ec"), &claims()),
+        token.reveal(),
+    ] {
+        let ask = |text: &str| scene.authenticator.authenticate(text, &access, 0);
+        assert!(ask(&good).is_ok());
+        for place in 0..good.len() {
+            // Another letter, a byte too many, a byte too few, and what is cut off here.
+            let (before, after) = good.split_at(place);
+            let other = if after.starts_with('A') { 'B' } else { 'A' };
+            for changed in [
+                format!("{before}{other}{}", &after[1..]),
+                format!("{before}{other}{after}"),
+                format!("{before}{}", &after[1..]),
+                before.to_owned(),
+            ] {
+                assert!(ask(&changed).is_err(), "{changed}");
+            }
+        }
+    }
+}
+
+#[test]
+fn noise_is_refused_and_never_panics() {
+    use rand::rngs::SmallRng;
+    use rand::{Rng as _, SeedableRng as _};
+
+    let scene = Scene::new();
+    let good = scene.ed.token(&scene.ed.header("ed"), &claims());
+    let mut rng = SmallRng::seed_from_u64(7);
+    for _ in 0..20_000 {
+        // Pieces of good tokens, of JSON, and of nothing, in any order.
+        let mut text = String::new();
+        for _ in 0..rng.random_range(0..6) {
+            match rng.random_range(0..5) {
+                0 => text.push_str(&good[rng.random_range(0..good.len())..]),
+                1 => text.push('.'),
+                2 => text.push_str("tarn_"),
+                3 => text.push_str(&b64(
+                    &br#"{"alg":"none","iss":"https://id.example"}"#[..rng.random_range(0..41)]
+                )),
+                _ => text.extend((0..rng.random_range(0..40)).map(|_| rng.random::<char>())),
+            }
+        }
+        let answer = scene.ask(&text);
+        assert!(answer.is_err() || text == good, "{text}");
+    }
+}

@@ -27,7 +27,16 @@ impl Dev {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("dev");
         let process = command(dir.path())
-            .args(["dev", "--bind", "127.0.0.1:0", "--ops-bind", "127.0.0.1:0", "--dir"])
+            .args([
+                "dev",
+                "--bind",
+                "127.0.0.1:0",
+                "--https-bind",
+                "127.0.0.1:0",
+                "--ops-bind",
+                "127.0.0.1:0",
+                "--dir",
+            ])
             .arg(&home)
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(dir.path().join("log")).unwrap())

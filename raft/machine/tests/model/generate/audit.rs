@@ -39,7 +39,7 @@ impl Generator {
         let body = match self.dice.below(4) {
             _ if model.version < 2 && self.dice.chance(70) => B::RaiseVersion(RaiseVersion {
                 version: 2,
-                ..Default::default()
+                keep_access: false,
             }),
             0 => B::PutAuditSettings(PutAuditSettingsRequest {
                 request_id: self.request_id(),
