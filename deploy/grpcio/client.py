@@ -89,8 +89,8 @@ class Node:
         self.environment |= {
             "TARN_ADDRESS": addresses["api"],
             "TARN_CACERT": str(user / "ca.pem"),
-            "TARN_CERT": str(user / "dev.pem"),
-            "TARN_KEY": str(user / "dev.key"),
+            "TARN_CERT": str(user / "admin.pem"),
+            "TARN_KEY": str(user / "admin.key"),
         }
         return addresses
 

@@ -8,7 +8,7 @@ use serde::Serialize;
 use crate::{
     Bundle, Digest, Error, compiled,
     limits::{TEST_BUDGET, TESTS_BUDGET, TESTS_MAX},
-    rego::{Outcome, Program, RuleId, run},
+    rego::{Outcome, Program, Purpose, RuleId, run},
 };
 
 /// What the check of a bundle that compiles has found.
@@ -121,7 +121,7 @@ fn run_test(program: &std::sync::Arc<Program>, mut test: Test, budget: Duration)
             .evaluate(&rule, Value::Undefined, budget)
             .map(|value| describe(&value))
     };
-    let ended = run(budget, work, || ());
+    let ended = run(Purpose::Trying, budget, work, || ());
     test.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     test.message = match ended {
         Outcome::Done(Ok(None)) => String::new(),

@@ -13,7 +13,7 @@ use crate::{
     Bundle, Digest, Error, Failure, FailureKind, Input, Problem, Verdict, answer,
     limits::{BUDGET_MAX, COMPILE_BUDGET, PROBLEMS_MAX},
     reads::Reads,
-    rego::{Outcome, Program, run},
+    rego::{Outcome, Program, Purpose, run},
 };
 
 /// A bundle that is ready to judge, from any thread. Clones share what was compiled.
@@ -73,7 +73,7 @@ impl Compiled {
         let freed = move || {
             freed.stuck.fetch_sub(1, Relaxed);
         };
-        match run(budget, work, freed) {
+        match run(Purpose::Judging, budget, work, freed) {
             Outcome::Done(answer) => answer,
             Outcome::Panicked(said) => Err(failed(format!("the interpreter gave up: {said}"))),
             Outcome::Stuck => {
@@ -145,7 +145,12 @@ impl fmt::Debug for Compiled {
 /// Compiles on a large stack.
 pub(crate) fn compile(bundle: &Bundle, with_tests: bool) -> Result<Program, Error> {
     let owned = bundle.clone();
-    let ended = run(COMPILE_BUDGET, move || Program::compile(&owned, with_tests), || ());
+    let ended = run(
+        Purpose::Trying,
+        COMPILE_BUDGET,
+        move || Program::compile(&owned, with_tests),
+        || (),
+    );
     let unfinished = |why: &str| Err(Error::Unfinished(format!("the bundle could not be compiled: {why}")));
     match ended {
         Outcome::Done(Ok(program)) => Ok(program),

@@ -8,7 +8,7 @@ use serde_json::Value;
 use crate::{
     Bundle, Digest, Error, json,
     limits::{COMPILE_BUDGET, DIFFERENCES_MAX},
-    rego::{Outcome, rule_texts, run},
+    rego::{Outcome, Purpose, rule_texts, run},
 };
 
 /// Names that one side has, that the other has, and that both have with different content, each in ascending order.
@@ -118,7 +118,12 @@ type Rules = BTreeMap<String, Vec<String>>;
 
 /// Modules are parsed where there is stack for them.
 fn rules(old: Bundle, new: Bundle) -> Result<(Rules, Rules), Error> {
-    match run(COMPILE_BUDGET, move || (rule_texts(&old), rule_texts(&new)), || ()) {
+    match run(
+        Purpose::Trying,
+        COMPILE_BUDGET,
+        move || (rule_texts(&old), rule_texts(&new)),
+        || (),
+    ) {
         Outcome::Done(rules) => Ok(rules),
         Outcome::Panicked(said) => Err(Error::Unfinished(format!("the modules could not be read: {said}"))),
         Outcome::Stuck => Err(Error::Unfinished("reading the modules takes too long".into())),

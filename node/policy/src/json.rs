@@ -1,5 +1,5 @@
-//! One JSON text per document: keys in ascending order of their bytes, no white space, numbers as `serde_json` writes them. Equal
-//! documents have equal bytes, so digests of them can be compared.
+//! One JSON text per document: keys in ascending order of their bytes, no white space, fractions with 15 digits. Equal documents have equal
+//! bytes, so digests of them can be compared.
 
 use std::collections::BTreeMap;
 
@@ -67,7 +67,21 @@ fn write(text: &mut String, value: &Value) {
             }
             text.push('}');
         }
+        Value::Number(number) if number.is_f64() => scalar(text, &rounded(number.as_f64().unwrap_or_default())),
         other => scalar(text, other),
+    }
+}
+
+/// The fraction with 15 significant digits, which every double keeps. The parser may be off by the last bits of a double, so with more
+/// digits, reading what was written would not always give what it was written from.
+fn rounded(fraction: f64) -> f64 {
+    let digits = |fraction: f64| format!("{fraction:.14e}").parse().unwrap_or(fraction);
+    let rounded: f64 = digits(fraction);
+    // Rounding up the largest doubles leaves their range.
+    if rounded.is_finite() {
+        rounded
+    } else {
+        digits(fraction * 0.999_999_999_999_99)
     }
 }
 
@@ -91,6 +105,23 @@ mod tests {
         let two = parse("x", br#"{"a":{"x":"\u00e9\u000a","y":null},"b":[1,2.5,-3]}"#).unwrap();
         assert_eq!(canonical(&one), canonical(&two));
         assert_eq!(canonical(&one), "{\"a\":{\"x\":\"é\\n\",\"y\":null},\"b\":[1,2.5,-3]}");
+    }
+
+    #[test]
+    fn fractions_come_out_as_they_went_in() {
+        for text in [
+            "4.459467210863953e-78",
+            "1e308",
+            "5e-324",
+            "2.2250738585072011e-308",
+            "0.1",
+            "123456789.123456789e-30",
+        ] {
+            let once = parse("x", text.as_bytes()).unwrap();
+            let twice = parse("x", canonical(&once).as_bytes()).unwrap();
+            assert_eq!(canonical(&once), canonical(&twice), "{text}");
+        }
+        assert!(parse("x", b"1e309").is_err());
     }
 
     #[test]

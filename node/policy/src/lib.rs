@@ -1,5 +1,4 @@
-//! Policies.
-#![warn(missing_docs)]
+#![doc = include_str!("../README.md")]
 
 mod answer;
 mod bundle;
@@ -12,6 +11,7 @@ mod input;
 mod json;
 pub mod limits;
 mod policies;
+mod ration;
 mod reads;
 mod rego;
 mod replay;
@@ -24,6 +24,7 @@ pub use diff::{Changes, Diff};
 pub use error::{Error, Problem};
 pub use input::{Clock, Cluster, Document, Input, Payload, Resource, Task, Wasm};
 pub use policies::{CacheStats, Decision, Policies};
+pub use ration::Rationed;
 pub use replay::{Change, StoredDecision, StoredOutcome, Summary, replay};
 /// Semantic versions, as manifests name them.
 pub use semver::Version;

@@ -53,6 +53,10 @@ pub const BUDGET_MAX: Duration = Duration::from_secs(1);
 pub const GRACE: Duration = Duration::from_millis(250);
 /// Stack of an evaluating thread. Reserved, not used: pages that nothing touches cost nothing.
 pub const STACK_BYTES: usize = 512 << 20;
+/// Memory of one evaluation, where the program's allocator is [`Rationed`](crate::Rationed).
+pub const MEMORY_BYTES: usize = 128 << 20;
+/// Memory to compile a bundle or to run one of its tests, likewise. A parsed module takes some hundred times its text.
+pub const TRYING_MEMORY_BYTES: usize = 512 << 20;
 /// Stuck evaluations that are left behind before further ones are refused outright.
 pub const LOST_MAX: usize = 8;
 /// Evaluations that wait for a thread. More are refused as busy.

@@ -53,10 +53,10 @@ Examples:
         #[arg(long, conflicts_with = "data_dir")]
         out: Option<PathBuf>,
         /// A DNS name or IP address by which clients reach the node in HTTPS, beside localhost; may be repeated
-        #[arg(long = "name", requires = "data_dir")]
+        #[arg(long = "name", requires = "data_dir", conflicts_with = "out")]
         names: Vec<String>,
-        /// Put it in the place of the node's present one
-        #[arg(long, requires = "data_dir")]
+        /// Put it in the place of the node's present one, which may run meanwhile; names are given again
+        #[arg(long, requires = "data_dir", conflicts_with = "out")]
         renew: bool,
         /// How long it is valid [default: 90 days for nodes, a year for users]
         #[arg(long, value_parser = parse_duration)]
@@ -117,6 +117,13 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
                 }
                 (None, None) => return Err(Failure::Usage("name a --data-dir or an --out folder".into())),
             };
+            if let PrincipalKind::User { name } = &identity.principal().kind
+                && name != "admin"
+            {
+                printer.note(&format!(
+                    "{name} may do nothing yet; an administrator gives out roles: tarn role bind user/{name} developer --in NAMESPACE"
+                ));
+            }
             let value = serde_json::json!({ "principal": identity.principal().uri(), "dir": folder });
             printer.value(&value, || {
                 format!("issued {} in {}", identity.principal().uri(), folder.display())

@@ -162,8 +162,10 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         refusals: refusals.clone(),
         ..ListenerOptions::default()
     };
-    // What was revoked before this start is known before anybody comes.
-    tell(&consensus, &revoked);
+    // What was revoked before this start is known before anybody comes; a link to a peer may have been quicker.
+    if tell(&consensus, &revoked) {
+        revoked.cut();
+    }
     tokio::spawn(watch_revocations(
         consensus.clone(),
         revoked.clone(),

@@ -1,4 +1,4 @@
-//! The revoked certificates: asked at each handshake, and told of each change, with which the connections of a revoked certificate are cut.
+//! The revoked certificates: asked at each handshake, told of each change, and the one who cuts what stands on them.
 
 use std::fmt;
 use std::sync::Arc;
@@ -34,14 +34,20 @@ impl Revoked {
         &self.live
     }
 
-    /// Takes over the state's present list. From then on handshakes with a revoked certificate are refused, and what stands on one is cut.
-    pub fn update(&self, access: Arc<Access>) {
+    /// Takes over the state's present list. From then on handshakes with a revoked certificate are refused. Tells whether the list is another
+    /// than before: then [`Revoked::cut`] is due.
+    pub fn update(&self, access: Arc<Access>) -> bool {
         if Arc::ptr_eq(&self.list.0.load(), &access) {
-            return;
+            return false;
         }
-        // In this order: a connection that is entered too late to be found here is judged by the new list when it is.
-        self.list.0.store(access.clone());
-        let cut = self.live.cut(|serial| access.revoked.contains_key(serial));
+        self.list.0.store(access);
+        true
+    }
+
+    /// Cuts the connections that stand on a revoked certificate. One whose handshake saw an older list, and that is entered too late to be
+    /// found here, is judged by the present one when it is.
+    pub fn cut(&self) {
+        let cut = self.live.cut(|serial| self.list.is_revoked(serial));
         if cut > 0 {
             tracing::warn!(connections = cut, "cut connections whose certificate is revoked");
         }

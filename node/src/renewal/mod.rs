@@ -23,7 +23,9 @@ mod web;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use tarn_client::tls::Credentials;
+use rustls_pki_types::CertificateDer;
+use rustls_pki_types::pem::PemObject as _;
+use tarn_client::tls::{Credentials, LeafInfo};
 use tarn_proto::v1::{PeerRenewal, PeerRenewed};
 use tarn_raft::{Consensus, NodeId, Peer};
 use tokio_util::sync::CancellationToken;
@@ -201,6 +203,12 @@ fn is_due(not_before: SystemTime, not_after: SystemTime, part: u32) -> bool {
     left < life / part
 }
 
+/// The serial number of a renewed certificate; none where none was asked for.
+fn serial_of(renewed: &PeerRenewed) -> Option<String> {
+    let leaf = CertificateDer::from_pem_slice(renewed.certificate.as_bytes()).ok()?;
+    Some(LeafInfo::from_der("the renewed certificate", &leaf).ok()?.serial)
+}
+
 /// Signs for other nodes, at a node that holds the CA's key.
 ///
 /// # Errors
@@ -219,6 +227,11 @@ pub fn renew_for(
         )
     })?;
     let renewed = signer.sign(node_id, Some(&host), request, SystemTime::now())?;
-    tracing::info!(node = node_id, "renewed a node's certificates");
+    // Whoever finds out that a node's key was stolen has to revoke all that it was renewed to: the log tells which.
+    tracing::info!(
+        node = node_id,
+        serial = serial_of(&renewed),
+        "renewed a node's certificates"
+    );
     Ok(renewed)
 }

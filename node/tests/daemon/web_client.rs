@@ -50,14 +50,12 @@ impl Node {
         self.running.addresses().https.unwrap()
     }
 
-    /// The web authority's certificate, as any user gets it; waits until the node has one.
+    /// The web authority's certificate, as any user gets it; waits until the listener presents one of its certificates.
     pub async fn web_ca(&self) -> String {
-        let ask = || async {
-            let answer = self.cluster().get_cluster(v1::GetClusterRequest::default()).await;
-            answer.unwrap().into_inner().web_ca_certificate
-        };
-        eventually(|| async { !ask().await.is_empty() }).await;
-        ask().await
+        let ends = r#"tarn_certificate_expiry_seconds{certificate="web"}"#;
+        eventually(|| async { self.metric(ends).await > 0.0 }).await;
+        let answer = self.cluster().get_cluster(v1::GetClusterRequest::default()).await;
+        answer.unwrap().into_inner().web_ca_certificate
     }
 
     /// A TLS connection to the second listener.

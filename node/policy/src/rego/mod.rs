@@ -5,11 +5,15 @@ mod calls;
 mod functions;
 mod guard;
 mod message;
+mod path;
 mod program;
+mod sources;
+mod text;
 mod threads;
+mod walk;
 mod weight;
 
 pub(crate) use analysis::{Analysis, Definition, RuleId};
 pub(crate) use program::{Program, rule_texts};
-pub(crate) use threads::{Outcome, run};
+pub(crate) use threads::{Outcome, Purpose, run};
 pub(crate) use weight::weight_of;

@@ -15,7 +15,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use crate::limits::{GRACE, LOST_MAX, STACK_BYTES, WAITING_MAX};
+use crate::{
+    limits::{GRACE, LOST_MAX, MEMORY_BYTES, STACK_BYTES, TRYING_MEMORY_BYTES, WAITING_MAX},
+    ration,
+};
 
 /// How a piece of work ended.
 #[derive(Debug, PartialEq, Eq)]
@@ -62,19 +65,38 @@ struct Pool {
     size: usize,
 }
 
+/// What a piece of work is for. Each purpose has threads of its own, so that a bundle that is tried out cannot hold up the gate.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Purpose {
+    /// Judging what active bundles are asked.
+    Judging,
+    /// Compiling, testing and comparing bundles that may never become active.
+    Trying,
+}
+
+impl Purpose {
+    fn memory(self) -> usize {
+        match self {
+            Self::Judging => MEMORY_BYTES,
+            Self::Trying => TRYING_MEMORY_BYTES,
+        }
+    }
+}
+
 /// Runs `work` on a thread with a large stack and waits until it has ended, or is over `budget` by more than the grace. `freed` is
 /// called, on that thread, if it ends after that.
 pub(crate) fn run<T: Send + 'static>(
+    purpose: Purpose,
     budget: Duration,
     work: impl FnOnce() -> T + Send + 'static,
     freed: impl FnOnce() + Send + 'static,
 ) -> Outcome<T> {
-    let pool = pool();
+    let pool = pool(purpose);
     let ticket = Arc::new(Mutex::new(Phase::Waiting));
     let (sender, receiver) = sync_channel(1);
     let job = Job {
         ticket: Arc::clone(&ticket),
-        work: Box::new(reporting(sender, work)),
+        work: Box::new(reporting(sender, purpose.memory(), work)),
         freed: Box::new(freed),
     };
     if !pool.submit(job) {
@@ -85,10 +107,11 @@ pub(crate) fn run<T: Send + 'static>(
 
 fn reporting<T: Send + 'static>(
     sender: SyncSender<Outcome<T>>,
+    memory: usize,
     work: impl FnOnce() -> T + Send + 'static,
 ) -> impl FnOnce() + Send + 'static {
     move || {
-        let outcome = match catch_unwind(AssertUnwindSafe(work)) {
+        let outcome = match catch_unwind(AssertUnwindSafe(|| ration::within(memory, work))) {
             Ok(value) => Outcome::Done(value),
             Err(panic) => Outcome::Panicked(said(panic.as_ref())),
         };
@@ -103,9 +126,11 @@ fn said(panic: &(dyn std::any::Any + Send)) -> String {
         .unwrap_or_else(|| "no message".into())
 }
 
-fn pool() -> &'static Pool {
-    static POOL: OnceLock<Pool> = OnceLock::new();
-    POOL.get_or_init(|| Pool {
+fn pool(purpose: Purpose) -> &'static Pool {
+    static JUDGING: OnceLock<Pool> = OnceLock::new();
+    static TRYING: OnceLock<Pool> = OnceLock::new();
+    let pool = if purpose == Purpose::Judging { &JUDGING } else { &TRYING };
+    pool.get_or_init(|| Pool {
         state: Mutex::new(State {
             waiting: VecDeque::new(),
             idle: 0,
