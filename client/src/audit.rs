@@ -20,7 +20,13 @@ impl Client {
     ) -> impl Stream<Item = Result<proto::Decision, Error>> + Send {
         let client = self.clone();
         page::items(move |page_token| {
-            let (client, request) = (client.clone(), proto::ListDecisionsRequest { page_token, ..filter.clone() });
+            let (client, request) = (
+                client.clone(),
+                proto::ListDecisionsRequest {
+                    page_token,
+                    ..filter.clone()
+                },
+            );
             async move {
                 let answer = client.read(request, rpc!(AuditServiceClient.list_decisions)).await?;
                 Ok((answer.decisions, answer.next_page_token))
@@ -74,7 +80,9 @@ impl Client {
             request_id: String::new(),
             settings: Some(settings),
         };
-        let answer = self.command(request, rpc!(AuditServiceClient.put_audit_settings)).await?;
+        let answer = self
+            .command(request, rpc!(AuditServiceClient.put_audit_settings))
+            .await?;
         Ok(answer.settings.unwrap_or_default())
     }
 
@@ -123,7 +131,10 @@ impl Export {
     /// # Errors
     /// [`Error::Unavailable`] where the node is gone; [`Error::Refused`] where going on is refused.
     pub async fn next(&mut self) -> Result<Option<proto::ExportDecisionsResponse>, Error> {
-        self.stream.message().await.map_err(|status| ended(Failure::of(&status)))
+        self.stream
+            .message()
+            .await
+            .map_err(|status| ended(Failure::of(&status)))
     }
 }
 

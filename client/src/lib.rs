@@ -43,6 +43,7 @@ mod namespace;
 mod nodes;
 mod page;
 mod pipeline;
+mod policy;
 mod queue;
 mod retry;
 mod task;

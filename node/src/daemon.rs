@@ -73,6 +73,9 @@ pub enum StartError {
         /// What the certificate says.
         certified: u64,
     },
+    /// The authorities of handlers cannot be used.
+    #[error("policy.webhook_authorities: {0}")]
+    Webhook(#[from] crate::escalation::WebhookError),
     /// What the node was told when it joined cannot be read.
     #[error(transparent)]
     Seeds(#[from] crate::peer::SeedsError),

@@ -18,7 +18,13 @@
 //! - `identity`: who may connect, and as whom. `gate`: the steps that may refuse a request, in order.
 //! - `way`: the one path of every command and every read. `api`: the services over it.
 //! - `dispatch`: who waits for work, and who gets it. `host`: this node's own worker.
+<<<<<<< HEAD
 //! - `explain`: from what was decided to plain sentences.
+//! - `escalation`: violations of policies on their way to those who asked to be told.
+=======
+//! - `escalation`: violations of policies on their way to those who asked to be told.
+//! - `explain`: from what was decided to plain sentences.
+>>>>>>> h-polk
 //! - `peer`, `artifacts`: between the nodes.
 //! - `renewal`: certificates renew themselves.
 //! - `ops`: health, metrics, logs, for people and their tools.
@@ -33,6 +39,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dispatch;
+pub mod escalation;
 pub mod explain;
 pub mod gate;
 pub mod host;

@@ -11,6 +11,7 @@ use tarn_proto::{CommandBody, v1};
 use tarn_raft::{Consensus, ReadError};
 use tokio::time::Instant;
 
+use crate::gate::policy::{self, Prepared};
 use crate::gate::{Ask, Caller, Gate, Proof, Reason, Refusal, Snapshot, Snapshots, What, Wish};
 use crate::ops::Metrics;
 
@@ -84,17 +85,21 @@ impl Way {
     /// # Errors
     /// A step refused.
     pub fn admit(&self, caller: &Caller, wish: Wish<'_>) -> Result<(), Refusal> {
-        self.gate.admit(&Ask {
-            caller,
-            what: What::Act(wish),
-            state: &self.snapshot()?,
-        })
+        self.gate.admit(&Ask::new(caller, What::Act(wish), &self.snapshot()?))
     }
 
     /// Whether the caller may, for answers that say more to who may see more. Asking is no request, and leaves no record.
     #[must_use]
     pub fn may(&self, caller: &Caller, wish: Wish<'_>) -> bool {
-        self.snapshot().is_ok_and(|state| self.gate.may(caller, wish, &state))
+        self.still_may(caller, wish).is_ok()
+    }
+
+    /// Whether what was let through some time ago still would be, as far as the caller is concerned.
+    ///
+    /// # Errors
+    /// The credential was revoked or has expired, or no role allows it any more.
+    pub fn still_may(&self, caller: &Caller, wish: Wish<'_>) -> Result<(), Refusal> {
+        self.gate.still_may(caller, wish, &self.snapshot()?)
     }
 
     /// The node's metrics.
@@ -141,14 +146,11 @@ impl Way {
             body: Some(body),
         };
         self.founded(caller, deadline).await?;
-        let state = self.snapshot()?;
-        let ask = Ask {
-            caller,
-            what: What::Command(&command),
-            state: &state,
+        command.gate = self.judge(caller, &command)?;
+        let prepared = match &mut command.body {
+            Some(body) => policy::prepare(self, body, deadline).await?,
+            None => Prepared::default(),
         };
-        self.gate.admit(&ask)?;
-        command.gate = self.gate.facts(&ask);
 
         let started = Clock::now();
         let outcome = self.consensus.propose(command, deadline).await;
@@ -156,11 +158,19 @@ impl Way {
         let answer = match outcome.map(|outcome| outcome.body) {
             Err(error) => Err(Refusal::from(error)),
             Ok(Some(v1::outcome::Body::Rejected(rejection))) => Err(Refusal::from(rejection)),
-            Ok(Some(body)) => Ok(body),
+            Ok(Some(body)) => Ok(prepared.told(body)),
             Ok(None) => Err(Refusal::internal(format_args!("{name} has an empty outcome"))),
         };
         self.metrics.proposed(name, answer.as_ref().err());
         answer
+    }
+
+    /// Takes a command through the gate. Gives what its decision rested on.
+    fn judge(&self, caller: &Caller, command: &v1::Command) -> Result<Option<v1::GateFacts>, Refusal> {
+        let state = self.snapshot()?;
+        let ask = Ask::new(caller, What::Command(command), &state);
+        self.gate.admit(&ask)?;
+        Ok(self.gate.facts(&ask))
     }
 
     /// Waits until the first leader of a new cluster has made its version known, and with it that roles are judged: no user's command comes
@@ -270,6 +280,7 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::DrainWorker(_)
         | Body::CreateNamespace(_)
         | Body::DeleteNamespace(_)
+        | Body::UpdateNamespace(_)
         | Body::RaiseVersion(_)
         | Body::PutJoinToken(_)
         | Body::ConsumeJoinToken(_)

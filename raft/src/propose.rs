@@ -75,6 +75,10 @@ pub enum ProposeError {
 }
 
 /// What became of one attempt.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives from one call to the next, and a box for every command would cost more"
+)]
 enum Attempt {
     Applied(v1::Outcome),
     NotProposed,
@@ -287,6 +291,7 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::CancelTimer(_)
         | Body::CreateNamespace(_)
         | Body::DeleteNamespace(_)
+        | Body::UpdateNamespace(_)
         | Body::PutJoinToken(_)
         // What somebody else did in between would be undone, or be the answer.
         | Body::PutRole(_)

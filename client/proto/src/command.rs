@@ -104,6 +104,7 @@ commands! {
     CancelTimer: CancelTimerRequest -> CancelTimerResponse, id request_id;
     CreateNamespace: CreateNamespaceRequest -> CreateNamespaceResponse, id request_id;
     DeleteNamespace: DeleteNamespaceRequest -> DeleteNamespaceResponse, id request_id;
+    UpdateNamespace: UpdateNamespaceRequest -> UpdateNamespaceResponse, id request_id;
     RaiseVersion: RaiseVersion -> VersionRaised;
     PutJoinToken: PutJoinToken -> JoinTokenPut, id request_id;
     ConsumeJoinToken: ConsumeJoinToken -> JoinTokenConsumed;

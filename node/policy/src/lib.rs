@@ -1,5 +1,4 @@
-//! Policies.
-#![warn(missing_docs)]
+#![doc = include_str!("../README.md")]
 
 mod answer;
 mod bundle;

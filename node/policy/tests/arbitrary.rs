@@ -160,3 +160,24 @@ proptest! {
         let _ = bundle.check();
     }
 }
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(64))]
+
+    /// Engines are used again: what one input leaves behind never shows in the next.
+    #[test]
+    fn used_engines_judge_as_new_ones(documents in proptest::collection::vec(proptest::collection::btree_map(name(), any_json(), 0..8), 2..6)) {
+        let policy = "package tarn\n\nnames[key] := value if { some key, value in input }\n\ntwice(x) := [y | some y in x]\n\n\
+                      warn contains sprintf(\"%v %v\", [names, twice(input.roles)])\n\n\
+                      warn contains sprintf(\"%v\", [n]) if n := count(names) with input as {\"a\": input}\n\n\
+                      deny contains \"task\" if { some x in input.task; x == 1 }\n";
+        let used = compiled(policy);
+        for document in documents {
+            let text = Value::Object(document.into_iter().collect()).to_string();
+            let input = Input::from_json(text.as_bytes()).unwrap();
+            let (one, other) = (used.evaluate(&input, limits::BUDGET_MAX), compiled(policy).evaluate(&input, limits::BUDGET_MAX));
+            prop_assert_eq!(one.violations, other.violations);
+            prop_assert_eq!((one.allowed, one.error), (other.allowed, other.error));
+        }
+    }
+}

@@ -183,7 +183,11 @@ impl AuditApi {
         begin.await.map(drop)
     }
 
-    async fn story(&self, call: &Call, mut question: v1::ExplainTaskRequest) -> Result<v1::ExplainTaskResponse, Refusal> {
+    async fn story(
+        &self,
+        call: &Call,
+        mut question: v1::ExplainTaskRequest,
+    ) -> Result<v1::ExplainTaskResponse, Refusal> {
         question.complete();
         let level = Level::from(question.level());
         let way = &self.api.way;
@@ -222,7 +226,11 @@ impl AuditApi {
         if self.api.way.may(&call.caller, all) {
             return;
         }
-        let own = story.task.as_ref().map(|task| task.namespace.clone()).unwrap_or_default();
+        let own = story
+            .task
+            .as_ref()
+            .map(|task| task.namespace.clone())
+            .unwrap_or_default();
         for share in story.waiting.iter_mut().flat_map(|waiting| &mut waiting.shares) {
             if share.namespace != own {
                 "another namespace".clone_into(&mut share.namespace);
@@ -286,7 +294,8 @@ fn in_time(call: &Call) -> Result<(), Refusal> {
     if Instant::now() < call.deadline {
         return Ok(());
     }
-    Err(Reason::DeadlineExceeded.refusal("there is more to look through than the time allowed: allow more with --deadline"))
+    Err(Reason::DeadlineExceeded
+        .refusal("there is more to look through than the time allowed: allow more with --deadline"))
 }
 
 /// One export, for as long as its client reads.
@@ -353,7 +362,9 @@ impl Export {
     /// The next records, and whether there are more.
     fn page(&mut self) -> Result<(Vec<Decision>, bool), Refusal> {
         // The stream may have been opened long ago: rights are judged anew.
-        self.api.way.admit(&self.call.caller, records_of(&self.filter.namespace))?;
+        self.api
+            .way
+            .admit(&self.call.caller, records_of(&self.filter.namespace))?;
         let question = ListDecisionsRequest {
             after_index: self.position,
             page_token: String::new(),

@@ -76,11 +76,16 @@ fn accepted(command: Option<v1::Command>) -> Result<Body, Refusal> {
         Some(Body::LeaseTasks(_)) => Err(Reason::InvalidArgument
             .refusal("lease tasks with WorkerService: LeaseTasks, or Work")
             .field("command.body")),
-        Some(Body::RaiseVersion(_) | Body::PutJoinToken(_) | Body::ConsumeJoinToken(_) | Body::RecordDecisions(_)) => {
-            Err(Reason::InvalidArgument
-                .refusal("this is the cluster's own command: use ClusterService or JoinService")
-                .field("command.body"))
-        }
+        Some(
+            Body::RaiseVersion(_)
+            | Body::PutJoinToken(_)
+            | Body::ConsumeJoinToken(_)
+            | Body::RecordDecisions(_)
+            | Body::RecordViolations(_)
+            | Body::AcknowledgeEscalations(_),
+        ) => Err(Reason::InvalidArgument
+            .refusal("this is the cluster's own command: use ClusterService or JoinService")
+            .field("command.body")),
         Some(body) => Ok(body),
     }
 }

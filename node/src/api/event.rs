@@ -108,7 +108,7 @@ impl Watch {
         loop {
             applied.mark_unchanged();
             // Whoever may not watch any more sees nothing more.
-            if let Err(refusal) = self.api.way.admit(&self.call.caller, self.filter.wish()) {
+            if let Err(refusal) = self.api.way.still_may(&self.call.caller, self.filter.wish()) {
                 return Some(refusal);
             }
             loop {

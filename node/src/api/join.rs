@@ -268,15 +268,14 @@ fn rejection_of(status: &Status) -> Rejection {
             ..Rejection::default()
         };
     };
-    let fact = |name: &str| {
-        info.metadata.get(name).cloned().unwrap_or_default()
-    };
+    let fact = |name: &str| info.metadata.get(name).cloned().unwrap_or_default();
     Rejection {
         code: status.code() as u32,
         reason: info.reason.clone(),
         message: status.message().to_owned(),
         field: fact("field"),
         limit: fact("limit").parse().unwrap_or(0),
+        ..Rejection::default()
     }
 }
 

@@ -27,6 +27,7 @@ mod lease;
 mod methods;
 mod namespace;
 mod patience;
+mod policy;
 mod queue;
 mod server;
 mod status;

@@ -15,6 +15,21 @@ impl NamespaceService for Api {
         self.command(request).await
     }
 
+    async fn update_namespace(
+        &self,
+        request: Request<v1::UpdateNamespaceRequest>,
+    ) -> Result<Response<v1::UpdateNamespaceResponse>, Status> {
+        self.command(request).await
+    }
+
+    async fn get_namespace(
+        &self,
+        request: Request<v1::GetNamespaceRequest>,
+    ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
+        self.read(request, |machine, question| machine.get_namespace(question))
+            .await
+    }
+
     async fn list_namespaces(
         &self,
         request: Request<v1::ListNamespacesRequest>,

@@ -15,6 +15,7 @@ use tarn_proto::v1::join_service_server::JoinServiceServer;
 use tarn_proto::v1::lease_service_server::LeaseServiceServer;
 use tarn_proto::v1::namespace_service_server::NamespaceServiceServer;
 use tarn_proto::v1::peer_service_server::PeerServiceServer;
+use tarn_proto::v1::policy_service_server::PolicyServiceServer;
 use tarn_proto::v1::queue_service_server::QueueServiceServer;
 use tarn_proto::v1::task_service_server::TaskServiceServer;
 use tarn_proto::v1::timer_service_server::TimerServiceServer;
@@ -154,7 +155,13 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
         TimerServiceServer(api.clone());
         NamespaceServiceServer(api.clone());
         AccessServiceServer(api.clone());
+<<<<<<< HEAD
         AuditServiceServer(audit);
+        PolicyServiceServer(api.clone());
+=======
+        PolicyServiceServer(api.clone());
+        AuditServiceServer(audit);
+>>>>>>> h-polk
         CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);

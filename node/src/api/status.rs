@@ -1,6 +1,7 @@
 //! A refusal as a gRPC status: code, sentence, and machine-readable details.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tonic::Status;
 use tonic_types::{ErrorDetails, StatusExt};
@@ -11,7 +12,8 @@ use crate::gate::Refusal;
 const DOMAIN: &str = "tarn";
 
 /// A refusal as a status. The details are google.rpc.ErrorInfo (reason, domain, and in its metadata the step of the gate, the field and
-/// the limit, as far as there are any) and google.rpc.RequestInfo (the request's trace id).
+/// the limit, as far as there are any), google.rpc.RequestInfo (the request's trace id) and google.rpc.RetryInfo, where it is known when the
+/// same may be worth another try.
 #[must_use]
 pub fn status(refusal: Refusal, trace: &str) -> Status {
     let code = refusal.code();
@@ -28,5 +30,8 @@ pub fn status(refusal: Refusal, trace: &str) -> Status {
     }
     let mut details = ErrorDetails::with_error_info(rejection.reason, DOMAIN, facts);
     details.set_request_info(trace, "");
+    if rejection.retry_after_ms > 0 {
+        details.set_retry_info(Some(Duration::from_millis(rejection.retry_after_ms)));
+    }
     Status::with_error_details(code, rejection.message, details)
 }

@@ -42,7 +42,7 @@ impl TaskService for Api {
             .min(Instant::now() + Duration::from_millis(question.wait_ms));
         while !has_ended(&answer) && self.stopping.run_until_cancelled(ended.changed_until(until)).await == Some(true) {
             // Who may not see it any more does not.
-            let admitted = self.way.admit(&call.caller, question.wish());
+            let admitted = self.way.still_may(&call.caller, question.wish());
             let again = admitted.and_then(|()| self.way.look(|machine| machine.get_task(&question)));
             answer = again.map_err(|refusal| call.status(refusal))?;
         }

@@ -91,6 +91,7 @@ impl ArtifactError {
             message: self.to_string(),
             field: field.into(),
             limit,
+            retry_after_ms: 0,
         }
     }
 

@@ -106,7 +106,11 @@ impl FilterArgs {
         ListDecisionsRequest {
             kinds: self.kinds.iter().map(|kind| (*kind).into()).collect(),
             principal: text(&self.principal),
-            namespace: if self.all_namespaces { String::new() } else { client.namespace().to_owned() },
+            namespace: if self.all_namespaces {
+                String::new()
+            } else {
+                client.namespace().to_owned()
+            },
             task_id: text(&self.task),
             request_id: text(&self.request),
             trace: text(&self.trace),
@@ -127,7 +131,9 @@ fn parse_kind(text: &str) -> Result<DecisionKind, String> {
 /// A time, or how long ago.
 fn parse_since(text: &str) -> Result<SystemTime, String> {
     match parse_duration(text) {
-        Ok(ago) => SystemTime::now().checked_sub(ago).ok_or_else(|| format!("{text:?} is too long ago")),
+        Ok(ago) => SystemTime::now()
+            .checked_sub(ago)
+            .ok_or_else(|| format!("{text:?} is too long ago")),
         Err(_) => parse_time(text),
     }
 }
@@ -166,13 +172,23 @@ async fn list(client: &Client, filter: ListDecisionsRequest, limit: usize, print
 }
 
 fn row(record: &Decision) -> Vec<String> {
-    let dash = |text: &str| if text.is_empty() { "-".to_owned() } else { text.to_owned() };
+    let dash = |text: &str| {
+        if text.is_empty() {
+            "-".to_owned()
+        } else {
+            text.to_owned()
+        }
+    };
     let of = match (record.resource.as_str(), record.task_id.as_str()) {
         ("", "") => record.worker.clone(),
         ("", task) => format!("task/{task}"),
         (resource, _) => resource.to_owned(),
     };
-    let times = if record.count > 1 { format!(" x{}", record.count) } else { String::new() };
+    let times = if record.count > 1 {
+        format!(" x{}", record.count)
+    } else {
+        String::new()
+    };
     vec![
         time(record.at_ms),
         format!("{}.{}", record.index, record.ordinal),
@@ -283,11 +299,16 @@ async fn verify(connect: &ConnectArgs, client: &Client, printer: Printer) -> Res
         let mut text = table(&head, reports.iter().map(report_row));
         for report in reports {
             for fault in &report.faults {
-                text.push_str(&format!("node {}: {}: {}\n", report.node_id, fault.reason, fault.message));
+                text.push_str(&format!(
+                    "node {}: {}: {}\n",
+                    report.node_id, fault.reason, fault.message
+                ));
             }
         }
         if apart {
-            text.push_str("the nodes have different records at the same log index: compare with an export from before\n");
+            text.push_str(
+                "the nodes have different records at the same log index: compare with an export from before\n",
+            );
         }
         for (node, error) in &unreachable {
             text.push_str(&format!("node {node} was not asked: {error}\n"));
@@ -302,7 +323,11 @@ async fn verify(connect: &ConnectArgs, client: &Client, printer: Printer) -> Res
         "not_asked": unreachable.iter().map(|(node, error)| serde_json::json!({ "node_id": node, "message": error })).collect::<Vec<_>>(),
     });
     printer.value(&value, || text(&reports))?;
-    if whole && !reports.is_empty() { Ok(()) } else { Err(Failure::No) }
+    if whole && !reports.is_empty() {
+        Ok(())
+    } else {
+        Err(Failure::No)
+    }
 }
 
 /// Whether nodes that are whole up to the same index have different records there.
@@ -342,7 +367,9 @@ pub enum ExplainCommand {
         level: LevelArg,
     },
     /// Why a request was refused, or let through
-    #[command(after_help = "The id is the request id of a command, or the trace id that every refusal and every log line of the request has.")]
+    #[command(
+        after_help = "The id is the request id of a command, or the trace id that every refusal and every log line of the request has."
+    )]
     Request {
         /// Its request id or trace id
         id: String,

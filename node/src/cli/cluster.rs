@@ -120,7 +120,14 @@ pub async fn run(command: ClusterCommand, client: Client, printer: Printer) -> R
                 ),
                 yes,
             )?;
+            let before = client.cluster().await?.machine_version;
             let machine_version = client.upgrade_cluster(machine_version).await?;
+            if before < 2 && machine_version >= 2 {
+                printer.note(
+                    "from now on roles are judged, and every user keeps all rights by the binding of user/* until you give out roles \
+                     and end it: tarn role unbind 'user/*' admin --in '*'",
+                );
+            }
             printer.message(&proto::UpgradeClusterResponse { machine_version }, |_| {
                 format!("the machine version is {machine_version}")
             })

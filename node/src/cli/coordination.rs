@@ -1,4 +1,4 @@
-//! `tarn worker …`, `tarn lease …`, `tarn timer …` and `tarn namespace …`: short commands over the rest of the kernel.
+//! `tarn worker …`, `tarn lease …` and `tarn timer …`: short commands over the rest of the kernel.
 
 use std::time::{Duration, SystemTime};
 
@@ -226,53 +226,4 @@ fn timer_row(timer: &proto::Timer) -> Vec<String> {
         time(timer.due_at_ms),
         does,
     ]
-}
-
-/// Manage namespaces: tenants.
-#[derive(Clone, Debug, clap::Subcommand)]
-pub enum NamespaceCommand {
-    /// Create a namespace
-    Create {
-        /// Its name
-        name: String,
-        /// Its share of leases when several namespaces have work, from 1 to 1,000; 0 stands for 100
-        #[arg(long, default_value_t = 100)]
-        weight: u32,
-    },
-    /// List the namespaces
-    List,
-    /// Delete a namespace that holds nothing any more
-    Delete {
-        /// Its name
-        name: String,
-        /// Do not ask
-        #[arg(long)]
-        yes: bool,
-    },
-}
-
-/// Runs `tarn namespace …`.
-pub async fn namespace(command: NamespaceCommand, client: Client, printer: Printer) -> Result<(), Failure> {
-    match command {
-        NamespaceCommand::Create { name, weight } => {
-            let namespace = client.create_namespace(name, weight).await?;
-            printer.message(&namespace, |namespace| format!("created {}", namespace.name))
-        }
-        NamespaceCommand::List => printer.list(
-            &client.list_namespaces().await?,
-            &["namespace", "weight", "created"],
-            |namespace| {
-                vec![
-                    namespace.name.clone(),
-                    namespace.weight.to_string(),
-                    time(namespace.created_at_ms),
-                ]
-            },
-        ),
-        NamespaceCommand::Delete { name, yes } => {
-            super::confirm(&format!("Delete namespace {name}?"), yes)?;
-            client.delete_namespace(&name).await?;
-            printer.message(&proto::DeleteNamespaceResponse {}, |_| format!("deleted {name}"))
-        }
-    }
 }

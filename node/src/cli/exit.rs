@@ -17,9 +17,11 @@ Exit codes:
   70  the node stopped because going on could have lost data; see its log";
 
 /// Fields of requests that refusals name, and what sets them on the command line.
-const FLAGS: [(&str, &str); 21] = [
+const FLAGS: [(&str, &str); 23] = [
     ("action.mark", "--mark"),
+    ("environment", "--environment"),
     ("holder", "--holder"),
+    ("isolation", "--isolation"),
     ("namespace", "--namespace"),
     ("replaces", "--replaces"),
     ("request_id", "--request-id"),

@@ -117,6 +117,13 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
                 }
                 (None, None) => return Err(Failure::Usage("name a --data-dir or an --out folder".into())),
             };
+            if let PrincipalKind::User { name } = &identity.principal().kind
+                && name != "admin"
+            {
+                printer.note(&format!(
+                    "{name} may do nothing yet; an administrator gives out roles: tarn role bind user/{name} developer --in NAMESPACE"
+                ));
+            }
             let value = serde_json::json!({ "principal": identity.principal().uri(), "dir": folder });
             printer.value(&value, || {
                 format!("issued {} in {}", identity.principal().uri(), folder.display())

@@ -14,7 +14,9 @@ mod coordination;
 mod event;
 mod exit;
 mod keys;
+mod namespace;
 mod output;
+mod policy;
 mod queue;
 mod server;
 mod task;
@@ -73,7 +75,7 @@ enum Command {
     Timer(coordination::TimerCommand),
     /// Manage namespaces
     #[command(subcommand)]
-    Namespace(coordination::NamespaceCommand),
+    Namespace(namespace::NamespaceCommand),
     /// See who you are to the cluster, and what you may do
     #[command(subcommand)]
     Auth(access::AuthCommand),
@@ -86,12 +88,24 @@ enum Command {
     /// End certificates before their time
     #[command(subcommand)]
     Certificate(access::CertificateCommand),
+<<<<<<< HEAD
+=======
+    /// Test, put and activate policies, and see what they found
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+>>>>>>> h-polk
     /// See what was decided, and prove that the records are whole
     #[command(subcommand)]
     Audit(audit::AuditCommand),
     /// Say in plain sentences why something is as it is
     #[command(subcommand)]
     Explain(audit::ExplainCommand),
+<<<<<<< HEAD
+    /// Test, put and activate policies, and see what they found
+    #[command(subcommand)]
+    Policy(policy::PolicyCommand),
+=======
+>>>>>>> h-polk
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
@@ -153,6 +167,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
             clap_complete::generate(shell, &mut Cli::command(), "tarn", &mut std::io::stdout());
             Ok(())
         }
+        Command::Policy(command) => match policy::local(command, printer)? {
+            Some(command) => block_on(policy::run(command, &connect, printer)),
+            None => Ok(()),
+        },
         command => block_on(call(command, connect, printer)),
     }
 }
@@ -165,7 +183,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Worker(command) => coordination::worker(command, connect.client()?, printer).await,
         Command::Lease(command) => coordination::lease(command, connect.client()?, printer).await,
         Command::Timer(command) => coordination::timer(command, connect.client()?, printer).await,
-        Command::Namespace(command) => coordination::namespace(command, connect.client()?, printer).await,
+        Command::Namespace(command) => namespace::run(command, connect.client()?, printer).await,
         Command::Auth(command) => access::auth(command, &connect, connect.client()?, printer).await,
         Command::Role(command) => access::role(command, &connect, connect.client()?, printer).await,
         Command::Token(command) => access::token(command, connect.client()?, printer).await,
@@ -177,6 +195,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Node(command) => keys::node(command, &connect, printer).await,
         Command::Bench(args) => bench::run(args, &connect, printer).await,
         Command::Server(_)
+        | Command::Policy(_)
         | Command::Dev(_)
         | Command::Config(_)
         | Command::Ca(_)
@@ -236,13 +255,33 @@ mod tests {
             "tarn auth can-i submit queue/mail --as user/bob",
             "tarn role bind user/ada developer --in team-*",
             "tarn token create --name ci --scope submit:queue/build",
+<<<<<<< HEAD
+=======
+            "tarn policy put night --activate",
+            "tarn policy activate night 1.4.0 -e stage --expect none",
+            "tarn policy replay --bundle night --since 7d",
+            "tarn policy handler put pager --url https://x/ --secret pager --severity high",
+            "tarn policy violations -A --severity critical --since 1d -o jsonl",
+>>>>>>> h-polk
             "tarn audit list --kind refused,leased --since 1h -A",
             "tarn audit export --follow --after 5 --until 2026-01-31T12:00:00Z",
             "tarn audit settings --retention 90d --bytes 8Gi",
             "tarn audit verify",
             "tarn explain task x --level audit",
             "tarn explain request y -o json",
+<<<<<<< HEAD
+            "tarn policy put night --activate",
+            "tarn policy activate night 1.4.0 -e stage --expect none",
+            "tarn policy replay --bundle night --since 7d",
+            "tarn policy handler put pager --url https://x/ --secret pager --severity high",
+            "tarn policy violations -A --severity critical --since 1d -o jsonl",
+=======
+>>>>>>> h-polk
             "tarn lease acquire n --holder me --ttl 5m",
+            "tarn namespace create team --max-queued 5 --isolation strict --environment dev",
+            "tarn namespace update team --weight 3 --max-running 0",
+            "tarn namespace usage team",
+            "tarn namespace delete team --drain --cancel --yes",
             "tarn timer schedule +5m --mark hello",
             "tarn ca issue --ca ca --user ann --out ann",
             "tarn bench work --rate 500",
@@ -254,8 +293,17 @@ mod tests {
             "tarn timer schedule +5m",
             "tarn ca issue --ca ca --out x",
             "tarn task list --state lost",
+<<<<<<< HEAD
             "tarn audit list --kind lost",
             "tarn explain task",
+            "tarn policy eval --input x",
+            "tarn policy violations --severity bad",
+=======
+            "tarn policy eval --input x",
+            "tarn policy violations --severity bad",
+            "tarn audit list --kind lost",
+            "tarn explain task",
+>>>>>>> h-polk
             "tarn task submit --queue q --wasm m.wat --handler h",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -127,6 +127,17 @@ settings! {
         jwks_poll_ms: u64 = 1_000, in 10..=3_600_000;
     }
 
+    /// Policies, and who is told of what they find.
+    Policy policy {
+        /// How long one policy may take to judge one task or command, in milliseconds. What takes longer is refused.
+        budget_ms: u64 = 50, in 1..=1_000;
+        /// Keys that sign what handlers are told: one file each, with the name that the handler has for it, readable by the node alone, of
+        /// 16 bytes at least. Needed on every node that may lead. Default: `<node.data_dir>/secrets`.
+        secrets_dir: PathBuf = node.data_dir.join("secrets");
+        /// Certificates of the authorities that https handlers may have theirs from (PEM). Without the file, only http handlers work.
+        webhook_authorities: PathBuf = PathBuf::from("/etc/ssl/certs/ca-certificates.crt");
+    }
+
     /// The cluster that this node belongs to.
     Cluster cluster {
         /// The first voters, such as `["1=10.0.0.1:7610", "2=10.0.0.2:7610"]`, or `["self"]`. Used once, by a node without data, to make a

@@ -23,7 +23,8 @@ use crate::api::{
 use crate::artifacts::{ArtifactApi, Artifacts};
 use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
-use crate::gate::{Caller, Gate, Ledger, Snapshot};
+use crate::escalation::{Escalation, Webhook};
+use crate::gate::{Caller, Gate, Ledger, PolicyGate, Snapshot};
 use crate::host::{Host, HostOptions};
 use crate::identity::bearer::Authenticator;
 use crate::identity::web::{Web, WebAuthority, WebCertificate, WebStore, web_config};
@@ -54,6 +55,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let signer = signer(&config)?;
     let leeway = Duration::from_secs(config.auth.jwt_leeway_s);
     let authenticator = Arc::new(Authenticator::new(&config.auth.jwt.0, leeway)?);
+    let webhook = Webhook::new(&config.policy.webhook_authorities)?;
     let seeds = Seeds::load(&data_dir)?;
 
     let api_socket = bind(config.listen.bind).await?;
@@ -102,9 +104,18 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let refusals = Arc::new(Refusals::new());
     let counted = metrics.clone();
     tokio::spawn(found_version(consensus.clone(), stops.leaving.clone()));
+<<<<<<< HEAD
     let ledger = Ledger::new(node_id, metrics.refusals_unrecorded.clone());
     tokio::spawn(ledger.clone().run(consensus.clone(), stops.closing.clone()));
-    let gate = Gate::new(authenticator.clone(), ledger, move |step, reason| {
+    let policies = PolicyGate::new(Duration::from_millis(config.policy.budget_ms));
+    tokio::spawn(policies.clone().run(consensus.clone(), node_id, stops.closing.clone()));
+=======
+    let policies = PolicyGate::new(Duration::from_millis(config.policy.budget_ms));
+    tokio::spawn(policies.clone().run(consensus.clone(), node_id, stops.closing.clone()));
+    let ledger = Ledger::new(node_id, metrics.refusals_unrecorded.clone());
+    tokio::spawn(ledger.clone().run(consensus.clone(), stops.closing.clone()));
+>>>>>>> h-polk
+    let gate = Gate::new(authenticator.clone(), policies, ledger, move |step, reason| {
         counted
             .gate_refusals
             .get_or_create(&Refused {
@@ -113,6 +124,14 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
             })
             .inc();
     });
+    let escalation = Escalation {
+        consensus: consensus.clone(),
+        node_id,
+        cluster: credentials.ca().cluster().into(),
+        secrets_dir: config.policy.secrets_dir.clone(),
+        webhook,
+    };
+    tokio::spawn(escalation.run(stops.leaving.clone()));
     let way = Way::new(consensus.clone(), gate, metrics.clone());
     let members = Arc::new(ConsensusMembers {
         own_id: node_id,

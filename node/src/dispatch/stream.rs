@@ -290,7 +290,7 @@ fn worker_gone(worker: &str) -> Refusal {
         reason: "WORKER_NOT_FOUND".into(),
         message: format!("worker {worker} is not registered any more: register again"),
         field: "worker_id".into(),
-        limit: 0,
+        ..v1::Rejection::default()
     }
     .into()
 }

@@ -64,7 +64,11 @@ fn decision(kind: DecisionKind) -> Decision {
 }
 
 fn texts(sentences: &[Sentence]) -> String {
-    sentences.iter().map(|sentence| sentence.text.as_str()).collect::<Vec<_>>().join("\n")
+    sentences
+        .iter()
+        .map(|sentence| sentence.text.as_str())
+        .collect::<Vec<_>>()
+        .join("\n")
 }
 
 /// What the levels say, each as one text.
@@ -75,7 +79,10 @@ fn told(story: &TaskStory) -> [String; 4] {
 /// Says these things, from this level on and not below.
 fn says(story: &TaskStory, from: Level, wanted: &[&str]) {
     let told = told(story);
-    for (level, text) in [Level::Brief, Level::Detailed, Level::Technical, Level::Audit].into_iter().zip(&told) {
+    for (level, text) in [Level::Brief, Level::Detailed, Level::Technical, Level::Audit]
+        .into_iter()
+        .zip(&told)
+    {
         for wanted in wanted {
             let there = text.contains(wanted);
             assert_eq!(there, level >= from, "{wanted:?} at {level:?} in:\n{text}");
@@ -132,7 +139,10 @@ fn each_thing_is_had_by_some_worker_and_no_one_has_all() {
     says(
         &story,
         Level::Brief,
-        &["none has all that it requires", "runtime wasm, label gpu and label zone=a."],
+        &[
+            "none has all that it requires",
+            "runtime wasm, label gpu and label zone=a.",
+        ],
     );
 }
 
@@ -146,7 +156,14 @@ fn workers_that_drain_or_are_full() {
             ..Waiting::default()
         },
     );
-    says(&story, Level::Brief, &["1 worker could run it, and none takes tasks now", "Start another worker like them"]);
+    says(
+        &story,
+        Level::Brief,
+        &[
+            "1 worker could run it, and none takes tasks now",
+            "Start another worker like them",
+        ],
+    );
 }
 
 #[test]
@@ -166,7 +183,10 @@ fn a_limit_of_the_namespace() {
     says(
         &story,
         Level::Brief,
-        &["Namespace default has reached its limit max_running of 5: 5 are in use.", "raises the limit"],
+        &[
+            "Namespace default has reached its limit max_running of 5: 5 are in use.",
+            "raises the limit",
+        ],
     );
 }
 
@@ -190,7 +210,11 @@ fn competing_work_stands_before_it() {
             ..Waiting::default()
         },
     );
-    says(&story, Level::Brief, &["3 tasks stand before it; 2 workers could take it.", "a higher priority"]);
+    says(
+        &story,
+        Level::Brief,
+        &["3 tasks stand before it; 2 workers could take it.", "a higher priority"],
+    );
     says(
         &story,
         Level::Detailed,
@@ -202,18 +226,32 @@ fn competing_work_stands_before_it() {
     says(
         &story,
         Level::Technical,
-        &["The next of those before it is task 0000000020001.", "blue (weight 100, pass 10, 4 ready)", "This one stands at 20."],
+        &[
+            "The next of those before it is task 0000000020001.",
+            "blue (weight 100, pass 10, 4 ready)",
+            "This one stands at 20.",
+        ],
     );
     let mut alone = story.clone();
     let waiting = alone.waiting.as_mut().unwrap();
     (waiting.ahead, waiting.free) = (0, 1);
     waiting.shares.remove(0);
     alone.task.as_mut().unwrap().eligible_at_ms = NOW - 10_000;
-    says(&alone, Level::Brief, &["In its namespace nothing stands before it", "as soon as one of them asks for work"]);
+    says(
+        &alone,
+        Level::Brief,
+        &[
+            "In its namespace nothing stands before it",
+            "as soon as one of them asks for work",
+        ],
+    );
     says(
         &alone,
         Level::Detailed,
-        &["Its priority is normal; in 50.0 s it counts as high.", "Its namespace default is the next to be served."],
+        &[
+            "Its priority is normal; in 50.0 s it counts as high.",
+            "Its namespace default is the next to be served.",
+        ],
     );
     alone.waiting.as_mut().unwrap().ahead = 10_000;
     says(&alone, Level::Brief, &["At least 10000 tasks stand before it"]);
@@ -235,7 +273,10 @@ fn dependencies() {
     says(
         &story,
         Level::Brief,
-        &["It waits for 2 tasks: a (running) and b (waiting for a worker).", "It goes on when they have ended."],
+        &[
+            "It waits for 2 tasks: a (running) and b (waiting for a worker).",
+            "It goes on when they have ended.",
+        ],
     );
 }
 
@@ -248,12 +289,19 @@ fn backoff_and_a_time_that_the_submitter_named() {
             ..Waiting::default()
         },
     );
-    says(&story, Level::Brief, &["asked that it not start before 2025-11-21 04:41:30 UTC, in 1 min 30 s."]);
+    says(
+        &story,
+        Level::Brief,
+        &["asked that it not start before 2025-11-21 04:41:30 UTC, in 1 min 30 s."],
+    );
     story.task.as_mut().unwrap().attempts = vec![attempt(2, Some("BROKEN"))];
     says(
         &story,
         Level::Brief,
-        &["Attempt 2 failed: BROKEN (the disk was full). The next one is held back for another 1 min 30 s", "by itself"],
+        &[
+            "Attempt 2 failed: BROKEN (the disk was full). The next one is held back for another 1 min 30 s",
+            "by itself",
+        ],
     );
 }
 
@@ -321,7 +369,10 @@ fn a_whole_life_from_submission_to_the_dead_letters_and_back() {
     says(
         &story,
         Level::Brief,
-        &["The task died at 2025-11-21 04:39:59 UTC: BROKEN (the disk was full).", "tarn queue requeue mail 00000002w0001"],
+        &[
+            "The task died at 2025-11-21 04:39:59 UTC: BROKEN (the disk was full).",
+            "tarn queue requeue mail 00000002w0001",
+        ],
     );
     says(
         &story,
@@ -345,7 +396,11 @@ fn a_whole_life_from_submission_to_the_dead_letters_and_back() {
             "User/ada proved who it was by certificate; the gate was that of node 2; its log has more under trace 5f.",
         ],
     );
-    says(&story, Level::Audit, &["Record 40.0 of 2025-11-21 04:39:00 UTC: ADMITTED, by user/ada, action Enqueue, of queue/mail"]);
+    says(
+        &story,
+        Level::Audit,
+        &["Record 40.0 of 2025-11-21 04:39:00 UTC: ADMITTED, by user/ada, action Enqueue, of queue/mail"],
+    );
 
     story.decisions.push(Decision {
         principal: "user/ops".into(),
@@ -354,15 +409,27 @@ fn a_whole_life_from_submission_to_the_dead_letters_and_back() {
         ..decision(DecisionKind::Admitted)
     });
     story.decisions.push(decision(DecisionKind::Requeued));
-    says(&story, Level::Detailed, &["user/ops put it back from the dead letters of queue/mail."]);
+    says(
+        &story,
+        Level::Detailed,
+        &["user/ops put it back from the dead letters of queue/mail."],
+    );
 }
 
 #[test]
 fn why_it_died() {
     for (reason, attempt, sentence) in [
-        ("DEADLINE_EXCEEDED", 0, "It died because it had not finished by its deadline."),
+        (
+            "DEADLINE_EXCEEDED",
+            0,
+            "It died because it had not finished by its deadline.",
+        ),
         ("DEPENDENCY_FAILED", 0, "It died because a task that it depends on died"),
-        ("NO_SUCH_FILE", 1, "Its worker said that no further attempt could succeed."),
+        (
+            "NO_SUCH_FILE",
+            1,
+            "Its worker said that no further attempt could succeed.",
+        ),
         ("ODD", 0, "It died: ODD."),
     ] {
         let mut story = story(TaskState::Dead);
@@ -398,7 +465,10 @@ fn who_cancelled_and_who_came_too_late() {
     says(
         &story,
         Level::Detailed,
-        &["user/bob asked to cancel it.", "user/robot was refused CompleteTask by the cluster's state: STALE_TOKEN."],
+        &[
+            "user/bob asked to cancel it.",
+            "user/robot was refused CompleteTask by the cluster's state: STALE_TOKEN.",
+        ],
     );
 }
 
@@ -414,14 +484,21 @@ fn running_and_succeeded() {
     says(
         &story,
         Level::Brief,
-        &["running: attempt 1, for 1 min 0 s now, on worker 0000000010001;", "may still finish first"],
+        &[
+            "running: attempt 1, for 1 min 0 s now, on worker 0000000010001;",
+            "may still finish first",
+        ],
     );
     says(&story, Level::Detailed, &["Attempt 1 began on worker 0000000010001."]);
     let task = story.task.as_mut().unwrap();
     task.set_state(TaskState::Succeeded);
     task.ended_at_ms = NOW;
     task.attempts[0].ended_at_ms = NOW;
-    says(&story, Level::Brief, &["The task succeeded at 2025-11-21 04:40:00 UTC, on attempt 1, which ran for 1 min 0 s"]);
+    says(
+        &story,
+        Level::Brief,
+        &["The task succeeded at 2025-11-21 04:40:00 UTC, on attempt 1, which ran for 1 min 0 s"],
+    );
 }
 
 #[test]
@@ -430,7 +507,11 @@ fn what_is_not_recorded_is_said() {
         decisions_incomplete: true,
         ..story(TaskState::Ready)
     };
-    says(&story, Level::Detailed, &["How is not recorded: the record was dropped, or the cluster did not keep any yet."]);
+    says(
+        &story,
+        Level::Detailed,
+        &["How is not recorded: the record was dropped, or the cluster did not keep any yet."],
+    );
     assert!(task(&TaskStory::default(), Level::Audit).is_empty());
 }
 
@@ -444,8 +525,19 @@ fn refused_requests_and_what_would_let_them_through() {
         count: 3,
         gate: Some(GateFacts {
             environment: "prod".into(),
-            rule: if step == "policy" { "data.tarn.deny".into() } else { String::new() },
-            policies: if step == "policy" { vec![PolicyVersion { name: "limits".into(), version: "2.0.0".into() }] } else { Vec::new() },
+            rule: if step == "policy" {
+                "data.tarn.deny".into()
+            } else {
+                String::new()
+            },
+            policies: if step == "policy" {
+                vec![PolicyVersion {
+                    name: "limits".into(),
+                    version: "2.0.0".into(),
+                }]
+            } else {
+                Vec::new()
+            },
             ..GateFacts::default()
         }),
         ..decision(DecisionKind::Refused)
@@ -461,11 +553,17 @@ fn refused_requests_and_what_would_let_them_through() {
     ] {
         let text = texts(&request("r1", &[refused(step, reason)], Level::Brief));
         assert!(text.contains(wanted), "{text}");
-        assert!(text.contains("user/eve asked for CancelTask of task/00000002w0001 in namespace default"), "{text}");
+        assert!(
+            text.contains("user/eve asked for CancelTask of task/00000002w0001 in namespace default"),
+            "{text}"
+        );
         assert!(text.contains("was refused 3 times") && text.contains(reason), "{text}");
     }
     let text = texts(&request("r1", &[refused("policy", "POLICY_DENIED")], Level::Detailed));
-    assert!(text.contains("Policy limits 2.0.0 of environment prod refused it, by the rule data.tarn.deny."), "{text}");
+    assert!(
+        text.contains("Policy limits 2.0.0 of environment prod refused it, by the rule data.tarn.deny."),
+        "{text}"
+    );
     let text = texts(&request("r1", &[], Level::Brief));
     assert!(text.starts_with("No record names r1."), "{text}");
     let admitted = Decision {
@@ -476,7 +574,10 @@ fn refused_requests_and_what_would_let_them_through() {
         ..decision(DecisionKind::Admitted)
     };
     let text = texts(&request("r1", &[admitted], Level::Detailed));
-    assert!(text.contains("it was let through and carried out.") && text.contains("2 tasks, whose ids follow"), "{text}");
+    assert!(
+        text.contains("it was let through and carried out.") && text.contains("2 tasks, whose ids follow"),
+        "{text}"
+    );
 }
 
 #[test]
@@ -501,6 +602,9 @@ fn every_sentence_is_one() {
     .to_vec();
     for sentence in task(&story, Level::Audit) {
         assert!(sentence.text.ends_with(['.', '`']), "{sentence:?}");
-        assert!(!sentence.text.contains("  ") && !sentence.topic.is_empty(), "{sentence:?}");
+        assert!(
+            !sentence.text.contains("  ") && !sentence.topic.is_empty(),
+            "{sentence:?}"
+        );
     }
 }

@@ -27,7 +27,11 @@ fn dependencies(teller: &mut Teller, waiting: &Waiting) {
         .collect();
     let text = match open.len() {
         0 => "All that it waited for has ended; the cluster is about to let it go on.".to_owned(),
-        number => format!("It waits for {}: {}.", words::count(number as u64, "task"), words::list(&open)),
+        number => format!(
+            "It waits for {}: {}.",
+            words::count(number as u64, "task"),
+            words::list(&open)
+        ),
     };
     teller.say(Level::Brief, "WAITS", text);
     if !open.is_empty() {
@@ -78,7 +82,10 @@ fn nobody_able(teller: &mut Teller, task: &Task, waiting: &Waiting) {
     let spec = task.spec.clone().unwrap_or_default();
     if waiting.workers == 0 {
         teller.say(Level::Brief, "WAITS", "No worker is registered.");
-        let text = format!("Start a worker that serves queue {} of namespace {}.", spec.queue, task.namespace);
+        let text = format!(
+            "Start a worker that serves queue {} of namespace {}.",
+            spec.queue, task.namespace
+        );
         return teller.say(Level::Brief, "UNBLOCK", text);
     }
     let registered = words::count(waiting.workers.into(), "registered worker");
@@ -94,7 +101,10 @@ fn nobody_able(teller: &mut Teller, task: &Task, waiting: &Waiting) {
         teller.say(Level::Brief, "WAITS", text);
     } else {
         let missing: Vec<String> = waiting.missing.iter().map(|what| readable(what)).collect();
-        let text = format!("Of {registered}, none can run it: there is none with {}.", words::list(&missing));
+        let text = format!(
+            "Of {registered}, none can run it: there is none with {}.",
+            words::list(&missing)
+        );
         teller.say(Level::Brief, "WAITS", text);
     }
     let text = "Start a worker that has it all, or submit the task again without what it does not need.";
@@ -126,7 +136,10 @@ fn in_line(teller: &mut Teller, task: &Task, waiting: &Waiting) {
     let able = words::count(waiting.able.into(), "worker");
     let text = match waiting.ahead {
         0 => format!("In its namespace nothing stands before it, and {able} could take it."),
-        AHEAD_MAX.. => format!("At least {} stand before it; {able} could take it.", words::count(waiting.ahead, "task")),
+        AHEAD_MAX.. => format!(
+            "At least {} stand before it; {able} could take it.",
+            words::count(waiting.ahead, "task")
+        ),
         ahead => format!("{} before it; {able} could take it.", stand(ahead)),
     };
     teller.say(Level::Brief, "WAITS", text);
@@ -138,7 +151,9 @@ fn in_line(teller: &mut Teller, task: &Task, waiting: &Waiting) {
     let text = match (waiting.ahead, priority) {
         (0, _) => "It is given out as soon as one of them asks for work.",
         (_, 1) => "Its turn comes when those have been given out. More workers bring it nearer.",
-        _ => "Its turn comes when those have been given out. More workers bring it nearer, and so would a higher priority.",
+        _ => {
+            "Its turn comes when those have been given out. More workers bring it nearer, and so would a higher priority."
+        }
     };
     teller.say(Level::Brief, "UNBLOCK", text);
 }
@@ -160,7 +175,10 @@ fn aging(teller: &mut Teller, story: &TaskStory, task: &Task) {
     let counts_as = u64::from(submitted).saturating_sub(waited / AGE_STEP_MS).max(1) as u32;
     let mut text = format!("Its priority is {}", words::priority(submitted));
     if counts_as < submitted {
-        text.push_str(&format!(", and having waited it counts as {}", words::priority(counts_as)));
+        text.push_str(&format!(
+            ", and having waited it counts as {}",
+            words::priority(counts_as)
+        ));
     }
     if counts_as > 1 {
         let left = words::span(AGE_STEP_MS - waited % AGE_STEP_MS);
@@ -172,11 +190,18 @@ fn aging(teller: &mut Teller, story: &TaskStory, task: &Task) {
 
 /// Who is served before its namespace.
 fn shares(teller: &mut Teller, task: &Task, waiting: &Waiting) {
-    let Some(place) = waiting.shares.iter().position(|share| share.namespace == task.namespace) else {
+    let Some(place) = waiting
+        .shares
+        .iter()
+        .position(|share| share.namespace == task.namespace)
+    else {
         return;
     };
     let own = &waiting.shares[place];
-    let before: Vec<String> = waiting.shares[..place].iter().map(|share| share.namespace.clone()).collect();
+    let before: Vec<String> = waiting.shares[..place]
+        .iter()
+        .map(|share| share.namespace.clone())
+        .collect();
     let text = match before.is_empty() {
         true => format!("Its namespace {} is the next to be served.", task.namespace),
         false => format!(
@@ -190,8 +215,17 @@ fn shares(teller: &mut Teller, task: &Task, waiting: &Waiting) {
     let all: Vec<String> = waiting
         .shares
         .iter()
-        .map(|share| format!("{} (weight {}, pass {}, {} ready)", share.namespace, share.weight, share.pass, share.ready))
+        .map(|share| {
+            format!(
+                "{} (weight {}, pass {}, {} ready)",
+                share.namespace, share.weight, share.pass, share.ready
+            )
+        })
         .collect();
-    let text = format!("Namespaces are served by the lowest pass: {}. This one stands at {}.", all.join(", "), own.pass);
+    let text = format!(
+        "Namespaces are served by the lowest pass: {}. This one stands at {}.",
+        all.join(", "),
+        own.pass
+    );
     teller.say(Level::Technical, "WAITS", text);
 }

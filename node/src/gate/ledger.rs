@@ -155,7 +155,7 @@ impl Ledger {
             trace: ask.caller.trace.to_string(),
             method: ask.caller.method().to_owned(),
             node: self.shared.node_id,
-            ..GateFacts::default()
+            ..ask.judged().cloned().unwrap_or_default()
         }
     }
 
@@ -191,7 +191,11 @@ impl Ledger {
         let outcome = consensus.propose(command, Instant::now() + within).await;
         match outcome.map(|outcome| outcome.body) {
             Ok(Some(outcome::Body::Rejected(rejection))) => {
-                tracing::error!(reason = rejection.reason, "refusals could not be recorded: {}", rejection.message);
+                tracing::error!(
+                    reason = rejection.reason,
+                    "refusals could not be recorded: {}",
+                    rejection.message
+                );
                 self.lose(request.refusals.len() as u64 + request.dropped);
             }
             Ok(_) => {}
@@ -211,7 +215,9 @@ impl Ledger {
         let mut refusals = Vec::new();
         let mut bytes = 0;
         while refusals.len() < limits::REFUSALS_MAX && bytes < limits::COMMAND_BYTES_MAX / 4 {
-            let Some((_, refusal)) = pending.refusals.pop_first() else { break };
+            let Some((_, refusal)) = pending.refusals.pop_first() else {
+                break;
+            };
             bytes += prost::Message::encoded_len(&refusal);
             refusals.push(refusal);
         }

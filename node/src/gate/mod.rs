@@ -3,8 +3,8 @@
 //!
 //! ```text
 //!   certificate of the connection ─┐
-//!   bearer's token or JWT ─────────┴─► identity ─► role ─► validation ─► handler
-//!                                         └──────────┴─────────┴─► Refusal { step, reason, … }
+//!   bearer's token or JWT ─────────┴─► identity ─► role ─► validation ─► policy ─► quota ─► handler
+//!                                         └──────────┴─────────┴──────────┴─────────┴─► Refusal { step, reason, … }
 //! ```
 //!
 //! The order is the list in [`Gate::new`], and nowhere else. [`Gate::identify`] tells who asks; [`Gate::admit`] asks the other steps, for
@@ -17,14 +17,16 @@ mod caller;
 mod identity;
 mod ledger;
 pub mod permission;
+pub mod policy;
 mod question;
+mod quota;
 mod refusal;
 mod role;
 pub mod roles;
 mod state;
 mod validation;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use tarn_proto::v1;
 use tonic::metadata::MetadataMap;
@@ -32,7 +34,13 @@ use tonic::metadata::MetadataMap;
 use crate::identity::bearer::Authenticator;
 
 pub use caller::{Caller, Proof};
+<<<<<<< HEAD
 pub use ledger::Ledger;
+pub use policy::PolicyGate;
+=======
+pub use policy::PolicyGate;
+pub use ledger::Ledger;
+>>>>>>> h-polk
 pub use question::Question;
 pub use refusal::{Reason, Refusal};
 pub use role::Judge;
@@ -47,6 +55,27 @@ pub struct Ask<'a> {
     pub what: What<'a>,
     /// What the state says about who may do what, as this node has it now.
     pub state: &'a Snapshot,
+    /// What policies rested on, once they were asked.
+    judged: OnceLock<v1::GateFacts>,
+}
+
+impl<'a> Ask<'a> {
+    /// A request that no step has seen yet.
+    #[must_use]
+    pub fn new(caller: &'a Caller, what: What<'a>, state: &'a Snapshot) -> Self {
+        Self {
+            caller,
+            what,
+            state,
+            judged: OnceLock::new(),
+        }
+    }
+
+    /// Which policies were asked, about what, and what they said, for the record of the decision; `None` if none was.
+    #[must_use]
+    pub fn judged(&self) -> Option<&v1::GateFacts> {
+        self.judged.get()
+    }
 }
 
 /// What somebody asks for.
@@ -80,11 +109,12 @@ pub struct Gate {
 type Listener = Arc<dyn Fn(&'static str, &str) + Send + Sync>;
 
 impl Gate {
-    /// The gate of a node. `bearers` tells who brings a token. `refused` hears of every refusal: the step and the reason; and `ledger`
-    /// records them.
+    /// The gate of a node. `bearers` tells who brings a token, `policies` are those that are active. `refused` hears of every refusal: the
+    /// step and the reason; and `ledger` records them.
     #[must_use]
     pub fn new(
         bearers: Arc<Authenticator>,
+        policies: PolicyGate,
         ledger: Ledger,
         refused: impl Fn(&'static str, &str) + Send + Sync + 'static,
     ) -> Self {
@@ -94,6 +124,8 @@ impl Gate {
                 Box::new(identity::StillGood) as Box<dyn Step>,
                 Box::new(role::Role),
                 Box::new(validation::Validation),
+                Box::new(policies),
+                Box::new(quota::Quota::new()),
             ]
             .into(),
             refused: Arc::new(refused),
@@ -145,15 +177,28 @@ impl Gate {
         })
     }
 
+<<<<<<< HEAD
+    /// Whether the caller's credential is still good, and their roles still allow it. For what goes on for long, and for answers that say
+    /// more to who may see more: it is no new request, so no policy is asked, nothing counts for a quota, and nothing is recorded.
+    ///
+    /// # Errors
+    /// As [`Gate::admit`].
+    pub fn still_may(&self, caller: &Caller, wish: Wish<'_>, state: &Snapshot) -> Result<(), Refusal> {
+        let ask = Ask::new(caller, What::Act(wish), state);
+        let lasting: [&dyn Step; 2] = [&identity::StillGood, &role::Role];
+        lasting.into_iter().try_for_each(|step| {
+            step.admit(&ask).map_err(|rejection| Refusal {
+                step: Some(step.name()),
+                rejection,
+            })
+        })
+=======
     /// Whether all steps would let the caller through.
     #[must_use]
     pub fn may(&self, caller: &Caller, wish: Wish<'_>, state: &Snapshot) -> bool {
-        let ask = Ask {
-            caller,
-            what: What::Act(wish),
-            state,
-        };
+        let ask = Ask::new(caller, What::Act(wish), state);
         self.steps.iter().all(|step| step.admit(&ask).is_ok())
+>>>>>>> h-polk
     }
 
     /// What is to be recorded with a command that was let through; `None` where nothing is: in a cluster that keeps no records yet, and of

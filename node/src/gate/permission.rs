@@ -86,6 +86,8 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::CancelTimer(r) => wish("cancel", "timer", &r.timer_id, Some(&r.namespace)),
         Body::CreateNamespace(r) => wish("create", "namespace", &r.name, Some(ALL)),
         Body::DeleteNamespace(r) => wish("delete", "namespace", &r.name, Some(ALL)),
+        // How much a namespace may have is not for those who use it to say: it is asked for as its creation is.
+        Body::UpdateNamespace(r) => wish("update", "namespace", &r.name, Some(ALL)),
         Body::RaiseVersion(_) => wish("update", "cluster", "version", Some(ALL)),
         Body::PutJoinToken(_) => wish("create", "join-token", ALL, Some(ALL)),
         // Asked by a node for one that joins, never by a user.

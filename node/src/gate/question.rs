@@ -66,6 +66,9 @@ of_all! {
     ListNamespacesRequest "namespace" Some(ALL);
     ListRolesRequest "role" Some(ALL);
     ListRevocationsRequest "certificate" Some(ALL);
+    ListBundlesRequest "policy" Some(ALL);
+    ListPolicyHandlersRequest "policy-handler" Some(ALL);
+    GetPolicySettingsRequest "policy" Some(ALL);
     GetClusterRequest "cluster" ANYWHERE;
     // Artifacts are known by their content, and belong to nobody.
     ListArtifactsRequest "artifact" ANYWHERE;
@@ -90,10 +93,34 @@ impl Question for v1::GetAuditSettingsRequest {
     }
 }
 
+impl Question for v1::GetNamespaceRequest {
+    fn complete(&mut self) {
+        namespace_or_default(&mut self.name);
+    }
+
+    /// Whoever may read in a namespace may see what it has and may have.
+    fn wish(&self) -> Wish<'_> {
+        read("namespace", &self.name, Some(&self.name))
+    }
+}
+
 impl Question for v1::ListQueuesRequest {
     /// No namespace means all of them.
     fn wish(&self) -> Wish<'_> {
         read("queue", ALL, Some(&self.namespace))
+    }
+}
+
+impl Question for v1::GetBundleRequest {
+    fn wish(&self) -> Wish<'_> {
+        read("policy", &self.name, Some(ALL))
+    }
+}
+
+impl Question for v1::ListViolationsRequest {
+    /// No namespace means all of them.
+    fn wish(&self) -> Wish<'_> {
+        read("violation", ALL, Some(&self.namespace))
     }
 }
 

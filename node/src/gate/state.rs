@@ -2,7 +2,8 @@
 
 use std::sync::{Arc, Mutex};
 
-use tarn_machine::{Access, Machine};
+use tarn_machine::limits::ENVIRONMENT_DEFAULT;
+use tarn_machine::{Access, Machine, Policies, Tenants};
 use tarn_raft::Consensus;
 
 use super::{Reason, Refusal};
@@ -16,8 +17,16 @@ pub struct Snapshot {
     pub version: u32,
     /// The machine's time, in milliseconds since the Unix epoch.
     pub now_ms: u64,
+    /// Which bundles judge.
+    pub policies: Arc<Policies>,
+    /// Members of the cluster.
+    pub nodes: u32,
     /// Whose workers are whose.
     pub workers: Workers,
+    /// Every namespace, and how it is limited and judged.
+    pub tenants: Arc<Tenants>,
+    /// Nodes that vote, at least one.
+    pub voters: u64,
 }
 
 /// Knows whose worker is whose. Asked seldom, and therefore not part of the snapshot's own data.
@@ -40,12 +49,25 @@ impl Workers {
 const ROLES_SINCE: u32 = 2;
 
 impl Snapshot {
-    fn of(machine: &Machine, workers: Workers) -> Self {
+    fn of(machine: &Machine, workers: Workers, nodes: u32, voters: u64) -> Self {
         Self {
+            policies: machine.policies(),
+            nodes,
             workers,
+            tenants: machine.tenants(),
+            voters,
             access: machine.access(),
             version: machine.version(),
             now_ms: machine.now_ms(),
+        }
+    }
+
+    /// The environment whose policies judge what is asked of a namespace; without one, of the cluster.
+    #[must_use]
+    pub fn environment(&self, namespace: &str) -> Arc<str> {
+        match self.tenants.get(namespace) {
+            Some(tenant) => tenant.environment.clone(),
+            None => ENVIRONMENT_DEFAULT.into(),
         }
     }
 
@@ -97,9 +119,12 @@ impl Snapshots {
             return Ok(snapshot.clone());
         }
         let workers = Workers(Some(self.consensus.clone()));
+        let members = self.consensus.members();
+        let nodes = u32::try_from(members.len()).unwrap_or(u32::MAX);
+        let voters = members.iter().filter(|(_, votes)| *votes).count() as u64;
         let snapshot = self
             .consensus
-            .read(|machine| Snapshot::of(machine, workers))
+            .read(|machine| Snapshot::of(machine, workers, nodes, voters))
             .map_err(|_| stopping())?;
         *last = Some((index, snapshot.clone()));
         Ok(snapshot)

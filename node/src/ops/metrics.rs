@@ -29,6 +29,8 @@ labels! {
     Run { runtime: &'static str, result: String }
     QueueState { namespace: String, queue: String, state: &'static str }
     Role { role: &'static str }
+    Usage { namespace: String, what: &'static str }
+    QuotaLimit { namespace: String, quota: &'static str }
     Certificate { certificate: &'static str }
     KeyFile { issuer: String }
     KeyFileRead { issuer: String, result: &'static str }
@@ -65,6 +67,8 @@ pub struct Metrics {
     pub(crate) executor_seconds: Histogram,
     pub(crate) executor_running: Gauge,
     pub(super) queue_tasks: Family<QueueState, Level>,
+    pub(super) namespace_usage: Family<Usage, Level>,
+    pub(super) namespace_quota_limit: Family<QuotaLimit, Level>,
     pub(super) raft_role: Family<Role, Gauge>,
     pub(super) raft_term: Level,
     pub(super) raft_last_log_index: Level,
@@ -147,6 +151,16 @@ impl Metrics {
                 r,
                 "queue_tasks",
                 "Tasks by namespace, queue and state; the queues beyond the first few hundred together",
+            ),
+            namespace_usage: add(
+                r,
+                "namespace_usage",
+                "What namespaces have, in tasks, bytes, timers and leases; those with quotas first, those beyond the first few hundred together",
+            ),
+            namespace_quota_limit: add(
+                r,
+                "namespace_quota_limit",
+                "What namespaces may have, where they have a quota",
             ),
             raft_role: add(r, "raft_role", "1 for the role that this node has"),
             raft_term: add(r, "raft_term", "The highest term seen"),

@@ -391,7 +391,7 @@ async fn a_token_does_what_its_scopes_allow_until_it_is_revoked() {
     );
     refused(
         tasks.enqueue(bearing("tarn_x", enqueue("", "build"))).await,
-        "TOKEN_DAMAGED",
+        "TOKEN_MALFORMED",
     );
     refused(
         tasks.enqueue(bearing("x", enqueue("", "build"))).await,

@@ -316,7 +316,7 @@ async fn a_node_without_a_cluster_refuses_in_time_and_says_that_nothing_happened
     let (code, text) = node.http("/readyz").await;
     assert_eq!(code, 503);
     assert!(text.contains("[-] leader"), "{text}");
-    assert_eq!(node.http("/readyz?exclude=leader").await.0, 200);
+    assert_eq!(node.http("/readyz?exclude=leader&exclude=founded").await.0, 200);
     assert_eq!(node.http("/livez").await.0, 200);
     node.running.shutdown().await;
 }

@@ -5,7 +5,7 @@
 use tarn_storage::Range;
 
 use crate::domain::queue::{admit, dead, dependency, lease as task_lease};
-use crate::domain::{access, join_token, lease, policy, timer, worker};
+use crate::domain::{access, drain, join_token, lease, policy, quota, timer, worker};
 use crate::error::Fatal;
 use crate::index::Wake;
 use crate::keys::{Key, first, prefix};
@@ -22,6 +22,7 @@ pub fn advance(txn: &mut Txn<'_>) -> Result<(), Fatal> {
     sweep_ended_tasks(txn)?;
     sweep_fired_timers(txn)?;
     requests::sweep(txn)?;
+    drain::advance(txn)?;
     dependency::settle(txn)?;
     for _ in 0..limits::WAKES_PER_ENTRY_MAX {
         let Some(due) = txn.ix.wakes.first().filter(|(at, _)| *at <= txn.now).cloned() else {
@@ -68,9 +69,20 @@ fn sweep_ended_tasks(txn: &mut Txn<'_>) -> Result<(), Fatal> {
             continue;
         }
         let row: Option<TaskRow> = txn.rows.row(Key::EndedTask { ns, id })?;
+        if row.is_none()
+            && txn
+                .ix
+                .namespaces
+                .get(&ns)
+                .is_none_or(|namespace| namespace.row.is_draining())
+        {
+            // It went before its time, with its namespace.
+            continue;
+        }
         let row = row.ok_or_else(|| Fatal::assertion(format!("{key:?} names a task that does not exist")))?;
         txn.rows.delete(Key::EndedTask { ns, id });
         delete_rows(txn, ns, id, &row)?;
+        quota::forget_ended(txn, ns, &row);
     }
     Ok(())
 }

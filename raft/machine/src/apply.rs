@@ -90,6 +90,7 @@ fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<o
         C::CancelTimer(request) => O::CancelTimer(timer::cancel_timer(txn, request)?),
         C::CreateNamespace(request) => O::CreateNamespace(namespace::create_namespace(txn, request)?),
         C::DeleteNamespace(request) => O::DeleteNamespace(namespace::delete_namespace(txn, request)?),
+        C::UpdateNamespace(request) => O::UpdateNamespace(namespace::update_namespace(txn, request)?),
         C::RaiseVersion(request) => O::RaiseVersion(version::raise_version(txn, request)?),
         C::PutJoinToken(request) => O::PutJoinToken(join_token::put_join_token(txn, request)?),
         C::ConsumeJoinToken(request) => O::ConsumeJoinToken(join_token::consume_join_token(txn, request)?),

@@ -7,8 +7,8 @@ mod policy;
 
 use prost::Message;
 use tarn_proto::v1::{
-    Binding, Command, Decision, DependencyFailure, FailureKind, GateFacts, Priority, Rejection, RetryPolicy, Rule,
-    ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
+    Binding, Command, Decision, DependencyFailure, FailureKind, GateFacts, Isolation, Priority, Rejection, RetryPolicy,
+    Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
 };
 
 use crate::ids::Id;
@@ -129,7 +129,30 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         }
         command::Body::CreateNamespace(r) => {
             name("name", &r.name)?;
-            range_or_zero("weight", r.weight.into(), (1, limits::WEIGHT_MAX.into()))
+            range_or_zero("weight", r.weight.into(), (1, limits::WEIGHT_MAX.into()))?;
+            known("isolation", Isolation::try_from(r.isolation).is_ok())?;
+            match r.environment.as_str() {
+                "" => Ok(()),
+                environment => name("environment", environment),
+            }
+        }
+        command::Body::UpdateNamespace(r) => {
+            name("name", &r.name)?;
+            r.weight.map_or(Ok(()), |weight| {
+                range("weight", weight.into(), (1, limits::WEIGHT_MAX.into()))
+            })?;
+            known(
+                "isolation",
+                r.isolation
+                    .is_none_or(|isolation| Isolation::try_from(isolation).is_ok()),
+            )?;
+            r.environment
+                .as_ref()
+                .map_or(Ok(()), |environment| name("environment", environment))
+        }
+        command::Body::DeleteNamespace(r) if r.cancel && !r.drain => {
+            let message = "cancel says how to drain: set drain too";
+            Err(invalid("CANCEL_WITHOUT_DRAIN", "cancel", message))
         }
         command::Body::DeleteNamespace(r) => name("name", &r.name),
         command::Body::RaiseVersion(r) => range("version", r.version.into(), (1, u32::MAX.into())),
@@ -219,9 +242,19 @@ fn gate(gate: &GateFacts) -> Check {
 
 fn refusal(refusal: &Decision) -> Check {
     refusal.gate.as_ref().map_or(Ok(()), gate)?;
-    count("TOO_MANY_TRACES", "refusals.traces", refusal.traces.len(), limits::TRACES_MAX)?;
+    count(
+        "TOO_MANY_TRACES",
+        "refusals.traces",
+        refusal.traces.len(),
+        limits::TRACES_MAX,
+    )?;
     for text in &refusal.traces {
-        length("TEXT_TOO_LONG", "refusals.traces", text.len(), limits::RECORD_TEXT_BYTES_MAX)?;
+        length(
+            "TEXT_TOO_LONG",
+            "refusals.traces",
+            text.len(),
+            limits::RECORD_TEXT_BYTES_MAX,
+        )?;
     }
     for (field, text) in [
         ("refusals.principal", &refusal.principal),

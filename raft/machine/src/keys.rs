@@ -10,6 +10,7 @@
 //! | `08` | namespace's name | `NamespaceRow` | until deleted |
 //! | `09` | namespace | `PassRow` | until deleted |
 //! | `0a` | namespace, queue's name | `QueueRow` | until idle for a day |
+//! | `0b` | namespace | `UsageRow` | until deleted |
 //! | `10` | namespace, live task | `TaskRow` | until it ends |
 //! | `11` | namespace, dead task | `TaskRow` | until requeued or purged |
 //! | `12` | namespace, ended task | `TaskRow` | its retention |
@@ -50,6 +51,7 @@ pub enum Key<'a> {
     Namespace { name: &'a str },
     Pass { ns: u64 },
     Queue { ns: u64, name: &'a str },
+    Usage { ns: u64 },
     LiveTask { ns: u64, id: u64 },
     DeadTask { ns: u64, id: u64 },
     EndedTask { ns: u64, id: u64 },
@@ -90,6 +92,7 @@ pub mod first {
     pub const NAMESPACE: u8 = 0x08;
     pub const PASS: u8 = 0x09;
     pub const QUEUE: u8 = 0x0a;
+    pub const USAGE: u8 = 0x0b;
     pub const LIVE_TASK: u8 = 0x10;
     pub const DEAD_TASK: u8 = 0x11;
     pub const ENDED_TASK: u8 = 0x12;
@@ -146,6 +149,7 @@ impl Key<'_> {
             Key::Namespace { name } => named(first::NAMESPACE, &[], name.as_bytes()),
             Key::Pass { ns } => prefix(first::PASS, &[ns]),
             Key::Queue { ns, name } => named(first::QUEUE, &[ns], name.as_bytes()),
+            Key::Usage { ns } => prefix(first::USAGE, &[ns]),
             Key::LiveTask { ns, id } => prefix(first::LIVE_TASK, &[ns, id]),
             Key::DeadTask { ns, id } => prefix(first::DEAD_TASK, &[ns, id]),
             Key::EndedTask { ns, id } => prefix(first::ENDED_TASK, &[ns, id]),
@@ -195,6 +199,7 @@ impl Key<'_> {
                 ns: parts.number()?,
                 name: parts.name()?,
             },
+            first::USAGE => Key::Usage { ns: parts.number()? },
             first::LIVE_TASK => Key::LiveTask {
                 ns: parts.number()?,
                 id: parts.number()?,
@@ -341,6 +346,7 @@ mod tests {
             Key::RequestExpiry { at: a, index: b },
             Key::Events { index: a },
             Key::JoinToken { hash },
+            Key::Usage { ns: a },
             Key::Role { name },
             Key::Binding { parts: name },
             Key::Token { id: a },
@@ -386,7 +392,7 @@ mod tests {
             bytes,
             [
                 0x01, 0x02, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x20, 0x28,
-                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62
+                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x0b, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62
             ]
         );
     }

@@ -50,7 +50,7 @@ mod txn;
 
 pub use domain::access::BUILT_IN_ROLES;
 pub use error::{Fatal, Refusal};
-pub use index::{Access, ActiveBundle, Indices, Policies, RoleIn};
+pub use index::{Access, ActiveBundle, Indices, Policies, RoleIn, Tenant, Tenants};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;
 pub use read::{ChainWalk, Compacted, Escalations};

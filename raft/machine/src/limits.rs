@@ -143,6 +143,8 @@ pub const RETENTION_MS_DEFAULT: u64 = DAY_MS;
 pub const LEASE_MS_DEFAULT: u64 = 30_000;
 /// A namespace's weight.
 pub const WEIGHT_DEFAULT: u32 = 100;
+/// A namespace's environment.
+pub const ENVIRONMENT_DEFAULT: &str = "prod";
 /// A join token's life.
 pub const JOIN_TOKEN_MS_DEFAULT: u64 = HOUR_MS;
 /// A token's life.
@@ -232,6 +234,10 @@ pub const QUEUE_IDLE_MS: u64 = DAY_MS;
 pub const QUEUE_TOUCH_MS: u64 = HOUR_MS;
 /// A timer whose task is refused for want of room tries again after this long.
 pub const TIMER_RETRY_MS: u64 = 1_000;
+/// What whoever meets a quota is told to wait: tasks end all the time, what is stored goes more slowly.
+pub const QUOTA_RETRY_MS: u64 = 1_000;
+/// As [`QUOTA_RETRY_MS`], for the quota on stored bytes.
+pub const QUOTA_STORED_RETRY_MS: u64 = 60_000;
 /// Expired rows may lie for this long before time alone makes somebody remove them, so that rows are removed in groups.
 pub const SWEEP_DELAY_MS: u64 = 1_000;
 /// An ended task whose retention is over, but which another task still depends on, is looked at again after this long.

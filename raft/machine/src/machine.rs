@@ -11,7 +11,7 @@ use crate::advance::advance;
 use crate::apply;
 use crate::domain::{audit, namespace};
 use crate::error::Fatal;
-use crate::index::{Indices, matches_class, rebuild, serves};
+use crate::index::{Indices, matches_class, may_serve, rebuild, serves};
 use crate::keys::Key;
 use crate::limits;
 use crate::overlay::{Overlay, Rows, STATE};
@@ -79,6 +79,8 @@ pub struct ReadyGroup {
     pub namespace: Arc<str>,
     /// The queue's name.
     pub queue: Arc<str>,
+    /// Whether only workers of the namespace's own may serve it.
+    pub strict: bool,
     /// What a worker must be able to do.
     pub class: Arc<Class>,
 }
@@ -86,7 +88,7 @@ pub struct ReadyGroup {
 impl ReadyGroup {
     /// Whether a worker with these capabilities can run the tasks.
     pub fn suits(&self, capabilities: &tarn_proto::v1::WorkerCapabilities) -> bool {
-        serves(&capabilities.namespaces, &self.namespace)
+        may_serve(&self.namespace, self.strict, capabilities)
             && serves(&capabilities.queues, &self.queue)
             && matches_class(capabilities, &self.class)
     }
@@ -137,7 +139,7 @@ impl Machine {
         let row = NamespaceRow {
             id: namespace::DEFAULT_ID,
             weight: limits::WEIGHT_DEFAULT,
-            created_at_ms: 0,
+            ..NamespaceRow::default()
         };
         namespace::create(&mut txn, namespace::DEFAULT, row);
         let (batch, meta) = txn.finish();
@@ -301,7 +303,7 @@ impl Machine {
     }
 }
 
-/// Where tasks became ready, by name. A queue whose namespace went in the same entry is left out.
+/// Where tasks became ready or can now be given away, by name. A queue whose namespace went in the same entry is left out.
 fn ready_groups(txn: &Txn<'_>) -> Vec<ReadyGroup> {
     let named = |(ns, queue, class): &(u64, u64, Arc<Class>)| {
         let namespace = txn.ix.namespaces.get(ns)?;
@@ -309,10 +311,17 @@ fn ready_groups(txn: &Txn<'_>) -> Vec<ReadyGroup> {
         Some(ReadyGroup {
             namespace: namespace.name.clone(),
             queue,
+            strict: namespace.is_strict(),
             class: class.clone(),
         })
     };
-    txn.became_ready.iter().filter_map(named).collect()
+    let mut places = txn.became_ready.clone();
+    for ns in &txn.freed {
+        if let Some(namespace) = txn.ix.namespaces.get(ns).filter(|namespace| !namespace.is_full()) {
+            places.extend(namespace.ready_groups().map(|(queue, class)| (*ns, queue, class)));
+        }
+    }
+    places.iter().filter_map(named).collect()
 }
 
 /// Writes the entry's events, and drops those of the one entry that is too old by now.

@@ -23,6 +23,7 @@ fn rejection(code: u32, reason: &str, field: &str, limit: u64, message: String) 
         message,
         field: field.to_owned(),
         limit,
+        retry_after_ms: 0,
     }
 }
 
@@ -74,6 +75,11 @@ pub fn data_loss(reason: &str, message: impl Into<String>) -> Rejection {
 pub fn namespace_not_found(name: &str) -> Rejection {
     let message = format!("there is no namespace {name:?}: create it first, or check the name");
     not_found("NAMESPACE_NOT_FOUND", "namespace", message)
+}
+
+pub fn namespace_draining(name: &str) -> Rejection {
+    let message = format!("namespace {name:?} is being deleted and takes nothing new: use another");
+    precondition("NAMESPACE_DRAINING", "namespace", message)
 }
 
 pub fn queue_not_found(name: &str) -> Rejection {

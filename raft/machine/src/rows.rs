@@ -3,7 +3,9 @@
 //! Rows are the kernel's own and no part of the contract. Tags are never reused; a new field must read as "as before" where it is absent.
 
 use bytes::Bytes;
-use tarn_proto::v1::{self, TaskError, TaskSpec, TaskState, TimerAction, WorkerCapabilities};
+use tarn_proto::v1::{
+    self, Isolation, NamespaceState, TaskError, TaskSpec, TaskState, TimerAction, WorkerCapabilities,
+};
 
 /// Where the machine stands.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
@@ -21,7 +23,7 @@ pub struct MetaRow {
     pub node_id: u64,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+#[derive(Clone, PartialEq, Eq, prost::Message)]
 pub struct NamespaceRow {
     /// Unique for ever, so that a namespace of the same name never sees old rows.
     #[prost(uint64, tag = "1")]
@@ -30,6 +32,37 @@ pub struct NamespaceRow {
     pub weight: u32,
     #[prost(uint64, tag = "3")]
     pub created_at_ms: u64,
+    /// Quotas. 0: none.
+    #[prost(uint64, tag = "4")]
+    pub max_running: u64,
+    #[prost(uint64, tag = "5")]
+    pub max_queued: u64,
+    #[prost(uint64, tag = "6")]
+    pub max_stored_bytes: u64,
+    #[prost(uint64, tag = "7")]
+    pub requests_per_minute: u64,
+    #[prost(enumeration = "Isolation", tag = "8")]
+    pub isolation: i32,
+    /// Empty: [`ENVIRONMENT_DEFAULT`](crate::limits::ENVIRONMENT_DEFAULT).
+    #[prost(string, tag = "9")]
+    pub environment: String,
+    /// Not set: active.
+    #[prost(enumeration = "NamespaceState", tag = "10")]
+    pub state: i32,
+    /// While it goes: ended tasks up to this number are gone.
+    #[prost(uint64, tag = "11")]
+    pub purged_to: u64,
+}
+
+/// What a namespace uses that its live rows alone do not say. From machine version 2 on.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct UsageRow {
+    /// The sum of all `stored_bytes` of its tasks and pending timers.
+    #[prost(uint64, tag = "1")]
+    pub stored_bytes: u64,
+    /// Ended tasks that are kept and counted.
+    #[prost(uint64, tag = "2")]
+    pub ended: u64,
 }
 
 /// Changes at every lease, and therefore lies apart from the namespace's row.
@@ -167,6 +200,10 @@ pub struct TaskRow {
     /// Attempts of which a log may be kept are those above this number minus [`crate::limits::ATTEMPTS_KEPT`]; 0 if none left one.
     #[prost(uint32, tag = "27")]
     pub last_log: u32,
+    /// What the namespace's use counts for this task: specification with payload, result and logs. 0 until it is first saved under machine
+    /// version 2.
+    #[prost(uint64, tag = "28")]
+    pub stored_bytes: u64,
     /// Log indices of the last [`crate::limits::RECORDS_OF_TASK_KEPT`] entries that recorded a decision about it. Those that the ids of the
     /// task and of its attempts name are left out.
     #[prost(uint64, repeated, tag = "40")]
@@ -212,6 +249,9 @@ pub struct TimerRow {
     pub task: u64,
     #[prost(message, optional, tag = "5")]
     pub action: Option<TimerAction>,
+    /// What the namespace's use counts for this timer while it is pending.
+    #[prost(uint64, tag = "6")]
+    pub stored_bytes: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]
@@ -482,6 +522,21 @@ pub struct ChainRow {
     /// When the oldest row that is kept was written.
     #[prost(uint64, tag = "9")]
     pub oldest_ms: u64,
+}
+
+impl NamespaceRow {
+    /// Which policies judge what is asked of it.
+    pub fn environment_name(&self) -> &str {
+        match self.environment.as_str() {
+            "" => crate::limits::ENVIRONMENT_DEFAULT,
+            name => name,
+        }
+    }
+
+    /// Whether it takes nothing new, and goes when it can.
+    pub fn is_draining(&self) -> bool {
+        matches!(self.state(), NamespaceState::Draining | NamespaceState::Cancelling)
+    }
 }
 
 impl TaskRow {

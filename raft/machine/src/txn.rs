@@ -16,7 +16,7 @@ use crate::keys::Key;
 use crate::limits;
 use crate::overlay::Overlay;
 use crate::reject;
-use crate::rows::{Class, DecisionRow, MetaRow};
+use crate::rows::{Class, DecisionRow, MetaRow, UsageRow};
 
 /// One entry being applied.
 pub struct Txn<'a> {
@@ -33,6 +33,10 @@ pub struct Txn<'a> {
     pub decisions: Vec<DecisionRow>,
     /// Queues, as (namespace, queue, class), in which a task became ready.
     pub became_ready: BTreeSet<(u64, u64, Arc<Class>)>,
+    /// Namespaces that may be given more tasks than before, though none became ready.
+    pub freed: BTreeSet<u64>,
+    /// Namespaces whose use changed.
+    pub used: BTreeSet<u64>,
     /// Dependencies that this entry may still settle.
     pub settles_left: usize,
     /// Hashes of the request ids that this entry used.
@@ -53,6 +57,8 @@ impl<'a> Txn<'a> {
             events: Vec::new(),
             decisions: Vec::new(),
             became_ready: BTreeSet::new(),
+            freed: BTreeSet::new(),
+            used: BTreeSet::new(),
             settles_left: limits::SETTLES_PER_ENTRY_MAX,
             request_hashes: Vec::new(),
             // Zero would be an id that no log position has.
@@ -79,6 +85,15 @@ impl<'a> Txn<'a> {
             .get(name)
             .copied()
             .ok_or_else(|| reject::namespace_not_found(name))
+    }
+
+    /// The number of the namespace with this name, if it takes anything new.
+    pub fn open_namespace(&self, name: &str) -> Result<u64, Rejection> {
+        let ns = self.namespace(name)?;
+        match self.ix.draining.contains(&ns) {
+            true => Err(reject::namespace_draining(name)),
+            false => Ok(ns),
+        }
     }
 
     /// The number of a namespace and of a queue in it.
@@ -108,6 +123,12 @@ impl<'a> Txn<'a> {
 
     /// Ends the entry: all its changes, with where the machine stands after it.
     pub fn finish(mut self) -> (Batch, MetaRow) {
+        for ns in std::mem::take(&mut self.used) {
+            if let Some(namespace) = self.ix.namespaces.get(&ns) {
+                let (stored_bytes, ended) = (namespace.stored_bytes, namespace.ended);
+                self.rows.put(Key::Usage { ns }, &UsageRow { stored_bytes, ended });
+            }
+        }
         self.rows.put(Key::Meta, &self.meta);
         (self.rows.into_batch(), self.meta)
     }

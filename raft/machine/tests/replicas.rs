@@ -229,11 +229,12 @@ fn some_command(dice: &mut Dice, known: &Known, now: u64) -> Command {
             1 => command(DeleteNamespaceRequest {
                 request_id,
                 name: "other".into(),
+                ..Default::default()
             }),
             _ => command(CreateNamespaceRequest {
                 request_id,
                 name: "other".into(),
-                weight: 0,
+                ..Default::default()
             }),
         },
     }

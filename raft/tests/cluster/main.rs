@@ -5,6 +5,7 @@ mod support;
 
 mod failures;
 mod membership;
+mod quotas;
 mod service;
 mod time;
 mod versions;

@@ -5,10 +5,12 @@ mod calls;
 mod functions;
 mod guard;
 mod message;
+mod path;
 mod program;
 mod sources;
 mod text;
 mod threads;
+mod walk;
 mod weight;
 
 pub(crate) use analysis::{Analysis, Definition, RuleId};

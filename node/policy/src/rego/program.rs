@@ -1,6 +1,11 @@
 //! Modules, compiled.
 
-use std::{collections::BTreeMap, num::NonZeroU32, time::Duration};
+use std::{
+    collections::BTreeMap,
+    num::NonZeroU32,
+    sync::{Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use anyhow::Result;
 use regorus::{Engine, LimitError, Value, utils::limits::ExecutionTimerConfig};
@@ -20,12 +25,18 @@ pub(crate) const DECIDING: [&str; 3] = ["deny", "warn", "allow"];
 /// A module of our own that gathers what the deciding rules say, so that they share what they have in common.
 const ENTRY_FILE: &str = "__entry.rego";
 const ENTRY_RULE: &str = "data.__tarn.answers";
+/// A rule that needs nothing.
+const EMPTY_RULE: &str = "data.__tarn.empty";
+/// Engines that are kept: as many as there are threads.
+const IDLE_MAX: usize = 8;
 /// Steps of the interpreter between two looks at the clock: some microseconds.
 const STEPS_PER_LOOK: NonZeroU32 = NonZeroU32::new(128).expect("not zero");
 
 /// A bundle's modules, ready to be evaluated any number of times, from any thread.
 pub(crate) struct Program {
     prototype: Engine,
+    /// Copies of it that are not at work.
+    idle: Mutex<Vec<Engine>>,
     sources: Sources,
     pub(crate) analysis: Analysis,
     /// Whether there is a rule `allow`, which then has to be true.
@@ -69,6 +80,7 @@ impl Program {
         match prepared(bundle, &sources, &deciding) {
             Ok(prototype) => Ok(Self {
                 prototype,
+                idle: Mutex::new(Vec::new()),
                 sources,
                 analysis,
                 must_allow,
@@ -84,15 +96,34 @@ impl Program {
 
     /// The value of one rule, named from `data`; [`Value::Undefined`] if it has none. Needs a large stack.
     pub(crate) fn evaluate(&self, rule: &str, input: Value, budget: Duration) -> Result<Value, Failure> {
-        let mut engine = self.prototype.clone();
+        let mut engine = self.idle().pop().unwrap_or_else(|| self.prototype.clone());
         engine.set_execution_timer_config(ExecutionTimerConfig {
             limit: budget,
             check_interval: STEPS_PER_LOOK,
         });
         engine.set_input(input);
-        engine
+        let value = engine
             .eval_rule(rule.into())
-            .map_err(|error| failure(&self.sources, &error, budget))
+            .map_err(|error| failure(&self.sources, &error, budget))?;
+        self.put_back(engine);
+        Ok(value)
+    }
+
+    /// Keeps an engine for the next evaluation, which is much faster than copying the prototype. One that failed is not kept, since it may
+    /// be in the middle of something.
+    fn put_back(&self, mut engine: Engine) {
+        // Everything is forgotten here, where there is stack for dropping what may nest deeply.
+        engine.set_input(Value::Undefined);
+        if engine.eval_rule(EMPTY_RULE.into()).is_ok() {
+            let mut idle = self.idle();
+            if idle.len() < IDLE_MAX {
+                idle.push(engine);
+            }
+        }
+    }
+
+    fn idle(&self) -> MutexGuard<'_, Vec<Engine>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -129,7 +160,7 @@ fn decides_nothing(bundle: &Bundle) -> Problem {
 
 /// Rules that have no value leave no field.
 fn entry(deciding: &[&str]) -> String {
-    let mut text = String::from("package __tarn\n");
+    let mut text = String::from("package __tarn\n\nempty := true\n");
     for name in deciding {
         let rule = format!("answers[key] := value if {{\n\tkey := \"{name}\"\n\tvalue := data.{PACKAGE}.{name}\n}}\n");
         text.push_str(&rule);

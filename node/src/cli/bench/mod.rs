@@ -11,6 +11,7 @@
 //! ```
 
 mod clients;
+mod fair;
 mod report;
 mod workers;
 
@@ -35,7 +36,8 @@ use report::{Report, Samples};
 Examples:
   tarn bench enqueue --clients 64 --payload 256 --time 10s
   tarn bench work --clients 64 --workers 8 --outstanding 1024 --time 30s -o json
-  tarn bench work --rate 500 --time 30s                  at a fixed rate, for latency")]
+  tarn bench work --rate 500 --time 30s                  at a fixed rate, for latency
+  tarn bench fair --backlog 1000000 --rate 100 --time 30s")]
 pub struct BenchArgs {
     /// What to do
     #[arg(value_enum)]
@@ -67,6 +69,15 @@ pub struct BenchArgs {
     /// How long to generate load
     #[arg(long, default_value = "10s", value_parser = parse_duration)]
     time: Duration,
+    /// For `fair`: tasks that the neighbour has waiting
+    #[arg(long, default_value = "1000000", value_parser = parse_count)]
+    backlog: usize,
+    /// For `fair`: how long a task keeps its slot; there are as many slots as workers times credit
+    #[arg(long, default_value = "100ms", value_parser = parse_duration)]
+    hold: Duration,
+    /// For `fair`: the neighbour's quota max_running; 0: none
+    #[arg(long, default_value_t = 0)]
+    noisy_running: u64,
     /// The queue; a name of its own for each run if left out
     #[arg(long)]
     queue: Option<String>,
@@ -78,6 +89,8 @@ enum Load {
     Enqueue,
     /// Enqueue, lease and complete, end to end
     Work,
+    /// How long a tenant's tasks wait for their start, without and with a neighbour that has a backlog; creates two namespaces for it
+    Fair,
 }
 
 /// What clients and workers of one run share.
@@ -151,6 +164,7 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
     let reports = match args.load {
         Load::Enqueue => vec![enqueue(&run, &args).await],
         Load::Work => work(&run, &args).await?,
+        Load::Fair => return fair::run(&run, &args, printer).await,
     };
     let value = serde_json::json!({
         "queue": run.queue,

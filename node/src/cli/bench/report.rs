@@ -86,6 +86,11 @@ pub struct Report {
 }
 
 impl Report {
+    /// The median, in microseconds.
+    pub fn median(&self) -> u32 {
+        self.p50
+    }
+
     /// As JSON; latencies in microseconds.
     pub fn to_json(&self) -> serde_json::Value {
         json!({

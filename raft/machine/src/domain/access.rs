@@ -124,6 +124,25 @@ pub fn delete_binding(txn: &mut Txn<'_>, request: DeleteBindingRequest) -> Resul
     Ok(DeleteBindingResponse {})
 }
 
+/// A namespace goes: bindings that name it alone go too, or they would count for the next of that name. At most so many; says how many.
+pub fn forget_namespace(txn: &mut Txn<'_>, namespace: &str, max: usize) -> usize {
+    let bound = txn.ix.access.bound_to(namespace).take(max);
+    let doomed: Vec<_> = bound
+        .map(|(principal, role)| (principal.clone(), role.clone()))
+        .collect();
+    for (principal, role) in &doomed {
+        let parts = binding_parts(principal, role, namespace);
+        txn.rows.delete(Key::Binding { parts: &parts });
+        changed(
+            txn,
+            format!("binding/{principal}"),
+            &format!("no {role} in {namespace}"),
+        );
+        access(txn).unbind(principal, role, namespace);
+    }
+    doomed.len()
+}
+
 /// The command: makes a token known.
 pub fn put_token(txn: &mut Txn<'_>, maker: &str, request: PutTokenRequest) -> Result<PutTokenResponse, Refusal> {
     let hash = <[u8; 32]>::try_from(request.secret_hash.as_ref()).map_err(|_| {

@@ -18,7 +18,7 @@ use crate::txn::Txn;
 
 /// The command: takes the lease if nobody holds it.
 pub fn acquire_lease(txn: &mut Txn<'_>, request: AcquireLeaseRequest) -> Result<AcquireLeaseResponse, Refusal> {
-    let ns = txn.namespace(&request.namespace)?;
+    let ns = txn.open_namespace(&request.namespace)?;
     let previous = load(txn, ns, &request.name)?;
     match &previous {
         Some(row) if row.expires_at_ms > txn.now => {

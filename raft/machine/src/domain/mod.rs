@@ -2,11 +2,13 @@
 
 pub mod access;
 pub mod audit;
+pub mod drain;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;
 pub mod policy;
 pub mod queue;
+pub mod quota;
 pub mod timer;
 pub mod version;
 pub mod worker;

@@ -2,9 +2,10 @@
 
 use tarn_proto::v1::{
     CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse, EventKind,
-    Namespace,
+    Isolation, Namespace, NamespaceState, Quotas, UpdateNamespaceRequest, UpdateNamespaceResponse,
 };
 
+use super::{access, quota};
 use crate::error::{Fatal, Refusal};
 use crate::index::NamespaceIndex;
 use crate::keys::Key;
@@ -35,19 +36,18 @@ pub fn create_namespace(
         let message = "the cluster has too many namespaces: delete one that is not needed";
         return Err(reject::full("TOO_MANY_NAMESPACES", "name", limits::NAMESPACES_MAX as u64, message).into());
     }
-    let weight = or_default(request.weight.into(), limits::WEIGHT_DEFAULT.into()) as u32;
-    let row = NamespaceRow {
+    let mut row = NamespaceRow {
         id: txn.next_id(),
-        weight,
+        weight: or_default(request.weight.into(), limits::WEIGHT_DEFAULT.into()) as u32,
         created_at_ms: txn.now,
+        ..NamespaceRow::default()
     };
+    row.set_isolation(request.isolation());
+    set_environment(&mut row, request.environment);
+    set_quotas(&mut row, request.quotas.as_ref());
+    let namespace = message(&request.name, &row, txn.meta.version);
     create(txn, &request.name, row);
     txn.event(EventKind::NamespaceCreated, request.name.as_str()).namespace = request.name.clone();
-    let namespace = Namespace {
-        name: request.name,
-        weight,
-        created_at_ms: txn.now,
-    };
     Ok(CreateNamespaceResponse {
         namespace: Some(namespace),
     })
@@ -65,27 +65,88 @@ pub fn create(txn: &mut Txn<'_>, name: &str, row: NamespaceRow) {
         .unwrap_or(0);
     txn.rows.put(Key::Namespace { name }, &row);
     txn.rows.put(Key::Pass { ns: row.id }, &PassRow { pass });
-    txn.ix.insert_namespace(
-        row.id,
-        NamespaceIndex::new(name.into(), row.weight, row.created_at_ms, pass),
-    );
+    txn.ix
+        .insert_namespace(row.id, NamespaceIndex::new(name.into(), row, pass));
 }
 
-/// The command: deletes a namespace that holds nothing any more. Ended tasks and fired timers that are still kept go with it: nobody can
-/// name them from here on, and their rows are swept when their time is up.
+/// The command: changes what the request names. What is in the namespace stays, also where a quota is now below it.
+pub fn update_namespace(
+    txn: &mut Txn<'_>,
+    request: UpdateNamespaceRequest,
+) -> Result<UpdateNamespaceResponse, Refusal> {
+    let ns = named(txn, &request.name)?;
+    let row = &mut txn.ix.namespace_mut(ns)?.row;
+    if let Some(weight) = request.weight {
+        row.weight = weight;
+    }
+    if request.isolation.is_some() {
+        row.set_isolation(request.isolation());
+    }
+    if let Some(environment) = request.environment {
+        set_environment(row, environment);
+    }
+    set_quotas(row, request.quotas.as_ref());
+    save(txn, ns)?;
+    // Workers that waited may get what they could not get before.
+    txn.freed.insert(ns);
+    let name = request.name;
+    let namespace = message(&name, &txn.ix.namespace(ns)?.row, txn.meta.version);
+    txn.event(EventKind::NamespaceUpdated, name.as_str()).namespace = name.clone();
+    Ok(UpdateNamespaceResponse {
+        namespace: Some(namespace),
+    })
+}
+
+/// Writes a namespace's row as the index has it.
+pub fn save(txn: &mut Txn<'_>, ns: u64) -> Result<(), Fatal> {
+    let namespace = txn.ix.namespace(ns)?;
+    txn.rows.put(Key::Namespace { name: &namespace.name }, &namespace.row);
+    txn.ix.tell_tenant(ns);
+    Ok(())
+}
+
+/// The namespace as clients see it. Before machine version 2 it has a name, a weight and an age.
+pub fn message(name: &str, row: &NamespaceRow, version: u32) -> Namespace {
+    let mut namespace = Namespace {
+        name: name.to_owned(),
+        weight: row.weight,
+        created_at_ms: row.created_at_ms,
+        ..Namespace::default()
+    };
+    if version >= quota::SINCE {
+        namespace.quotas = Some(Quotas {
+            max_running: Some(row.max_running),
+            max_queued: Some(row.max_queued),
+            max_stored_bytes: Some(row.max_stored_bytes),
+            requests_per_minute: Some(row.requests_per_minute),
+        });
+        namespace.environment = row.environment_name().to_owned();
+        namespace.set_isolation(match row.isolation() {
+            Isolation::Unspecified => Isolation::Shared,
+            isolation => isolation,
+        });
+        namespace.set_state(match row.state() {
+            NamespaceState::Unspecified => NamespaceState::Active,
+            state => state,
+        });
+    }
+    namespace
+}
+
+/// The command: deletes a namespace that holds nothing any more, or has it drain. Ended tasks and fired timers that are still kept go with
+/// it: nobody can name them from here on, and their rows are swept when their time is up.
 pub fn delete_namespace(
     txn: &mut Txn<'_>,
     request: DeleteNamespaceRequest,
 ) -> Result<DeleteNamespaceResponse, Refusal> {
     let name = request.name.as_str();
-    let Some(ns) = txn.ix.namespace_ids.get(name).copied() else {
-        let mut rejection = reject::namespace_not_found(name);
-        rejection.field = "name".to_owned();
-        return Err(rejection.into());
-    };
+    let ns = named(txn, name)?;
     if name == DEFAULT {
         let message = "the namespace \"default\" always exists: purge its queues instead";
         return Err(reject::precondition("NAMESPACE_PROTECTED", "name", message).into());
+    }
+    if request.drain {
+        return Ok(drain(txn, ns, request.cancel)?);
     }
     let index = txn.ix.namespace(ns)?;
     if index.tasks + index.named_leases + index.pending_timers > 0 {
@@ -95,18 +156,70 @@ pub fn delete_namespace(
         );
         return Err(reject::precondition("NAMESPACE_NOT_EMPTY", "name", message).into());
     }
+    if txn.ix.access.bound_to(name).nth(limits::SWEEPS_PER_ENTRY_MAX).is_some() {
+        let message = format!("namespace {name:?} has more bindings than one step deletes: delete it with drain");
+        return Err(reject::precondition("NAMESPACE_NOT_EMPTY", "name", message).into());
+    }
+    access::forget_namespace(txn, name, limits::SWEEPS_PER_ENTRY_MAX);
     delete(txn, ns, name)?;
-    txn.event(EventKind::NamespaceDeleted, name).namespace = name.to_owned();
-    Ok(DeleteNamespaceResponse {})
+    Ok(DeleteNamespaceResponse::default())
 }
 
-fn delete(txn: &mut Txn<'_>, ns: u64, name: &str) -> Result<(), Fatal> {
+/// From here on the namespace takes nothing new. Asked again, it can only become more urgent.
+fn drain(txn: &mut Txn<'_>, ns: u64, cancel: bool) -> Result<DeleteNamespaceResponse, Fatal> {
+    let index = txn.ix.namespace_mut(ns)?;
+    let (before, name) = (index.row.state(), index.name.to_string());
+    let state = match cancel || before == NamespaceState::Cancelling {
+        true => NamespaceState::Cancelling,
+        false => NamespaceState::Draining,
+    };
+    if before != state {
+        index.row.set_state(state);
+        txn.ix.draining.insert(ns);
+        save(txn, ns)?;
+        let event = txn.event(EventKind::NamespaceDraining, name.as_str());
+        event.namespace = name;
+        event.detail = if cancel { "cancel" } else { "" }.to_owned();
+    }
+    Ok(DeleteNamespaceResponse { draining: true })
+}
+
+/// Takes a namespace out of the state, with its queues: nothing in it has yet to end.
+pub fn delete(txn: &mut Txn<'_>, ns: u64, name: &str) -> Result<(), Fatal> {
     let queues: Vec<_> = txn.ix.namespace(ns)?.queue_ids.keys().cloned().collect();
     for queue in queues {
         txn.rows.delete(Key::Queue { ns, name: &queue });
     }
     txn.rows.delete(Key::Namespace { name });
     txn.rows.delete(Key::Pass { ns });
+    if txn.meta.version >= quota::SINCE {
+        txn.rows.delete(Key::Usage { ns });
+    }
     txn.ix.remove_namespace(ns);
+    txn.event(EventKind::NamespaceDeleted, name).namespace = name.to_owned();
     Ok(())
+}
+
+fn named(txn: &Txn<'_>, name: &str) -> Result<u64, Refusal> {
+    txn.namespace(name).map_err(|mut rejection| {
+        rejection.field = "name".to_owned();
+        rejection.into()
+    })
+}
+
+fn set_environment(row: &mut NamespaceRow, name: String) {
+    row.environment = if name == limits::ENVIRONMENT_DEFAULT {
+        String::new()
+    } else {
+        name
+    };
+}
+
+fn set_quotas(row: &mut NamespaceRow, quotas: Option<&Quotas>) {
+    let quotas = quotas.copied().unwrap_or_default();
+    let set = |quota: &mut u64, value: Option<u64>| *quota = value.unwrap_or(*quota);
+    set(&mut row.max_running, quotas.max_running);
+    set(&mut row.max_queued, quotas.max_queued);
+    set(&mut row.max_stored_bytes, quotas.max_stored_bytes);
+    set(&mut row.requests_per_minute, quotas.requests_per_minute);
 }

@@ -9,6 +9,7 @@ use tarn_proto::v1::{
 
 use super::parse_id;
 use super::queue::admit::{self, Dangling};
+use super::quota;
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::index::Wake;
@@ -21,7 +22,9 @@ use crate::txn::Txn;
 
 /// The command: schedules a timer. One whose time has passed fires with the next entry.
 pub fn schedule_timer(txn: &mut Txn<'_>, request: ScheduleTimerRequest) -> Result<ScheduleTimerResponse, Refusal> {
-    let ns = txn.namespace(&request.namespace)?;
+    let ns = txn.open_namespace(&request.namespace)?;
+    let bytes = quota::of_action(request.action.as_ref());
+    quota::room_for_bytes(txn, ns, bytes)?;
     if txn.ix.namespace(ns)?.pending_timers >= limits::TIMERS_MAX {
         let message = "this namespace has too many pending timers: cancel some, or wait until some have fired";
         return Err(reject::full("TOO_MANY_TIMERS", "namespace", limits::TIMERS_MAX, message).into());
@@ -35,8 +38,10 @@ pub fn schedule_timer(txn: &mut Txn<'_>, request: ScheduleTimerRequest) -> Resul
         due_at_ms,
         wake_at_ms: due_at_ms,
         action: request.action,
+        stored_bytes: if txn.meta.version >= quota::SINCE { bytes } else { 0 },
         ..TimerRow::default()
     };
+    quota::replace(txn, ns, 0, row.stored_bytes);
     txn.ix.namespace_mut(ns)?.pending_timers += 1;
     txn.ix.wakes.insert(wake(ns, id, &row));
     txn.rows.put(Key::PendingTimer { ns, id }, &row);
@@ -62,9 +67,16 @@ pub fn cancel_timer(txn: &mut Txn<'_>, request: CancelTimerRequest) -> Result<Ca
         }
         .into());
     };
-    remove_pending(txn, ns, id, &row)?;
-    tell(txn, EventKind::TimerCancelled, &request.namespace, id, "");
+    discard(txn, ns, id, &row)?;
     Ok(CancelTimerResponse {})
+}
+
+/// The timer will never fire.
+pub fn discard(txn: &mut Txn<'_>, ns: u64, id: u64, row: &TimerRow) -> Result<(), Fatal> {
+    remove_pending(txn, ns, id, row)?;
+    let namespace = txn.namespace_name(ns)?;
+    tell(txn, EventKind::TimerCancelled, &namespace, id, "");
+    Ok(())
 }
 
 /// The timer's time has come.
@@ -78,27 +90,30 @@ pub fn fire(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
     debug_holds!(timers::never_early(&Id(id).to_string(), row.due_at_ms, txn.now));
     let namespace = txn.namespace_name(ns)?;
     match row.action.clone().and_then(|action| action.action) {
-        Some(timer_action::Action::Enqueue(spec)) => match admit::admit(txn, ns, vec![spec], Dangling::Fail) {
-            Ok(ids) => {
-                row.task = ids.first().copied().unwrap_or(0);
-                tell(txn, EventKind::TimerFired, &namespace, id, &Id(row.task).to_string());
-                txn.decide(DecisionRow {
-                    kind: DecisionKind::Admitted.into(),
-                    namespace: namespace.clone(),
-                    action: "FireTimer".to_owned(),
-                    resource: format!("timer/{}", Id(id)),
-                    task: row.task,
-                    ..DecisionRow::default()
-                });
+        Some(timer_action::Action::Enqueue(spec)) => {
+            match admit::admit(txn, ns, vec![spec], Dangling::Fail, row.stored_bytes) {
+                Ok(ids) => {
+                    row.task = ids.first().copied().unwrap_or(0);
+                    tell(txn, EventKind::TimerFired, &namespace, id, &Id(row.task).to_string());
+                    txn.decide(DecisionRow {
+                        kind: DecisionKind::Admitted.into(),
+                        namespace: namespace.clone(),
+                        action: "FireTimer".to_owned(),
+                        resource: format!("timer/{}", Id(id)),
+                        task: row.task,
+                        ..DecisionRow::default()
+                    });
+                }
+                Err(Refusal::Rejected(_)) => return postpone(txn, ns, id, row),
+                Err(Refusal::Fatal(fatal)) => return Err(fatal),
             }
-            Err(Refusal::Rejected(_)) => return postpone(txn, ns, id, row),
-            Err(Refusal::Fatal(fatal)) => return Err(fatal),
-        },
+        }
         Some(timer_action::Action::Mark(text)) => tell(txn, EventKind::TimerFired, &namespace, id, &text),
         None => tell(txn, EventKind::TimerFired, &namespace, id, ""),
     }
     remove_pending(txn, ns, id, &row)?;
     row.fired_at_ms = txn.now;
+    row.stored_bytes = 0;
     if let Some(timer_action::Action::Enqueue(spec)) = row.action.as_mut().and_then(|action| action.action.as_mut()) {
         // The task has it now.
         spec.payload = Bytes::new();
@@ -144,6 +159,7 @@ pub fn message(namespace: &str, id: u64, row: TimerRow) -> Timer {
 
 fn remove_pending(txn: &mut Txn<'_>, ns: u64, id: u64, row: &TimerRow) -> Result<(), Fatal> {
     txn.ix.namespace_mut(ns)?.pending_timers -= 1;
+    quota::replace(txn, ns, row.stored_bytes, 0);
     txn.ix.wakes.remove(&wake(ns, id, row));
     txn.rows.delete(Key::PendingTimer { ns, id });
     Ok(())

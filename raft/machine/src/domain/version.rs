@@ -2,7 +2,7 @@
 
 use tarn_proto::v1::{Command, EventKind, RaiseVersion, Rejection, VersionRaised, command};
 
-use super::{access, audit};
+use super::{access, audit, quota};
 use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
@@ -23,10 +23,13 @@ pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
     Err(reject::precondition("CLUSTER_VERSION_TOO_LOW", "", message))
 }
 
-/// The machine version that a command came with.
+/// The machine version that a command came with, or what it says in fields that are younger than it.
 fn since(body: &command::Body) -> u32 {
     use command::Body as C;
     match body {
+        C::CreateNamespace(r) if r.quotas.is_some() || r.isolation != 0 || !r.environment.is_empty() => quota::SINCE,
+        C::DeleteNamespace(r) if r.drain || r.cancel => quota::SINCE,
+        C::UpdateNamespace(_) => quota::SINCE,
         C::PutRole(_)
         | C::DeleteRole(_)
         | C::PutBinding(_)

@@ -55,6 +55,15 @@ impl Access {
         }
     }
 
+    /// Bindings that name this namespace and no other, as (principal, role).
+    pub(crate) fn bound_to(&self, namespace: &str) -> impl Iterator<Item = (&Arc<str>, &Arc<str>)> {
+        let all = self.bindings.iter();
+        all.flat_map(move |(principal, of_one)| {
+            let here = of_one.iter().filter(move |(_, bound)| **bound == *namespace);
+            here.map(move |(role, _)| (principal, role))
+        })
+    }
+
     /// Whether somebody has this role.
     pub(crate) fn is_bound(&self, role: &str) -> bool {
         self.bindings.values().flatten().any(|(bound, _)| **bound == *role)

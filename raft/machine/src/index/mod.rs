@@ -15,7 +15,7 @@ mod wakes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tarn_proto::v1::{AuditSettings, TaskState};
+use tarn_proto::v1::{AuditSettings, Isolation, NamespaceState, TaskState, WorkerCapabilities};
 
 pub use access::{Access, RoleIn};
 pub use edges::Edges;
@@ -26,7 +26,7 @@ pub use rebuild::rebuild;
 pub use wakes::Wake;
 
 use crate::error::Fatal;
-use crate::rows::{ChainRow, Class, HandlerRow, JoinTokenRow, TaskRow, WorkerRow};
+use crate::rows::{ChainRow, Class, HandlerRow, JoinTokenRow, NamespaceRow, TaskRow, WorkerRow};
 
 /// One share of a lease: what a namespace's pass grows by when it is served, times its weight. With weight 1 and 100,000 leases a second,
 /// 64 bits last for five years; with any weight above, longer.
@@ -37,6 +37,10 @@ pub const STRIDE: u64 = 1 << 20;
 pub struct Indices {
     pub(crate) namespaces: BTreeMap<u64, NamespaceIndex>,
     pub(crate) namespace_ids: BTreeMap<Arc<str>, u64>,
+    /// What the gate needs to know of each namespace. Shared with it, and therefore copied where it changes while somebody holds it.
+    pub(crate) tenants: Arc<Tenants>,
+    /// Namespaces that take nothing new and go when they can.
+    pub(crate) draining: BTreeSet<u64>,
     pub(crate) workers: BTreeMap<u64, WorkerRow>,
     /// Running tasks by worker, as (namespace, task). Workers without any are absent.
     pub(crate) held: BTreeMap<u64, BTreeSet<(u64, u64)>>,
@@ -60,6 +64,18 @@ pub struct Indices {
     pub(crate) audit_settings: AuditSettings,
 }
 
+/// What the gate needs to know of every namespace, by name.
+pub type Tenants = BTreeMap<Arc<str>, Tenant>;
+
+/// What the gate needs to know of a namespace.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Tenant {
+    /// Which policies judge what is asked of it.
+    pub environment: Arc<str>,
+    /// Requests that name it, in the whole cluster. 0: no limit.
+    pub requests_per_minute: u64,
+}
+
 /// The earliest time at which a row of each kind that only the disk lists can be removed.
 #[derive(Debug, Default, PartialEq, Clone, Copy)]
 pub struct Sweeps {
@@ -72,16 +88,20 @@ pub struct Sweeps {
 #[derive(Debug, PartialEq)]
 pub struct NamespaceIndex {
     pub name: Arc<str>,
-    pub weight: u32,
-    pub created_at_ms: u64,
+    pub row: NamespaceRow,
     /// Grows with every lease, the more slowly the greater the weight; the namespace with the lowest is served next.
     pub pass: u64,
     pub queues: BTreeMap<u64, QueueIndex>,
     pub queue_ids: BTreeMap<Arc<str>, u64>,
     /// Ready tasks in all queues.
     pub ready: u64,
+    pub running: u64,
+    pub dead: u64,
     /// Tasks that have not ended, and dead letters.
     pub tasks: u64,
+    /// As [`UsageRow`](crate::rows::UsageRow) has them: the disk alone knows what has ended.
+    pub stored_bytes: u64,
+    pub ended: u64,
     pub named_leases: u64,
     pub pending_timers: u64,
     pub edges: u64,
@@ -138,16 +158,19 @@ impl Facts {
 
 impl NamespaceIndex {
     /// A namespace that holds nothing.
-    pub fn new(name: Arc<str>, weight: u32, created_at_ms: u64, pass: u64) -> Self {
+    pub fn new(name: Arc<str>, row: NamespaceRow, pass: u64) -> Self {
         NamespaceIndex {
             name,
-            weight,
-            created_at_ms,
+            row,
             pass,
             queues: BTreeMap::new(),
             queue_ids: BTreeMap::new(),
             ready: 0,
+            running: 0,
+            dead: 0,
             tasks: 0,
+            stored_bytes: 0,
+            ended: 0,
             named_leases: 0,
             pending_timers: 0,
             edges: 0,
@@ -156,7 +179,42 @@ impl NamespaceIndex {
 
     /// What the pass grows by at each lease.
     pub fn stride(&self) -> u64 {
-        STRIDE / u64::from(self.weight.max(1))
+        STRIDE / u64::from(self.row.weight.max(1))
+    }
+
+    /// Tasks that have not ended: what counts for the quota on them.
+    pub fn unended(&self) -> u64 {
+        self.tasks - self.dead
+    }
+
+    /// Whether as many attempts run as may.
+    pub fn is_full(&self) -> bool {
+        self.row.max_running != 0 && self.running >= self.row.max_running
+    }
+
+    /// Whether a worker with these capabilities may be given its tasks: it serves the namespace, and serves nothing else where that is
+    /// asked for.
+    pub fn is_served_by(&self, capabilities: &WorkerCapabilities) -> bool {
+        may_serve(&self.name, self.is_strict(), capabilities)
+    }
+
+    /// Whether only workers of its own may serve it.
+    pub fn is_strict(&self) -> bool {
+        self.row.isolation() == Isolation::Strict
+    }
+
+    /// Where it has ready tasks, as (queue, class).
+    pub fn ready_groups(&self) -> impl Iterator<Item = (u64, Arc<Class>)> {
+        let queues = self.queues.iter().filter(|(_, queue)| queue.ready > 0);
+        queues.flat_map(|(id, queue)| {
+            let ready = queue.groups.iter().filter(|(_, group)| group.oldest_ms().is_some());
+            ready.map(|(class, _)| (*id, class.clone()))
+        })
+    }
+
+    /// Whether something in it has yet to end before it can go.
+    pub fn holds_work(&self) -> bool {
+        self.unended() + self.pending_timers + self.named_leases > 0
     }
 }
 
@@ -205,13 +263,32 @@ impl Indices {
     /// Puts a namespace in.
     pub fn insert_namespace(&mut self, ns: u64, index: NamespaceIndex) {
         self.namespace_ids.insert(index.name.clone(), ns);
+        if index.row.is_draining() {
+            self.draining.insert(ns);
+        }
         self.namespaces.insert(ns, index);
+        self.tell_tenant(ns);
+    }
+
+    /// Notes what the gate is to know of a namespace.
+    pub fn tell_tenant(&mut self, ns: u64) {
+        if let Some(index) = self.namespaces.get(&ns) {
+            let tenant = Tenant {
+                environment: index.row.environment_name().into(),
+                requests_per_minute: index.row.requests_per_minute,
+            };
+            if self.tenants.get(&index.name) != Some(&tenant) {
+                Arc::make_mut(&mut self.tenants).insert(index.name.clone(), tenant);
+            }
+        }
     }
 
     /// Takes a namespace out, with its queues.
     pub fn remove_namespace(&mut self, ns: u64) {
         if let Some(index) = self.namespaces.remove(&ns) {
             self.namespace_ids.remove(&index.name);
+            self.draining.remove(&ns);
+            Arc::make_mut(&mut self.tenants).remove(&index.name);
             for (id, queue) in &index.queues {
                 self.wakes.remove(&queue_wake(ns, *id, queue.used_at_ms));
             }
@@ -252,6 +329,8 @@ impl Indices {
         let namespace = self.namespace_mut(ns)?;
         namespace.tasks += 1;
         namespace.ready += u64::from(facts.state == TaskState::Ready);
+        namespace.running += u64::from(facts.state == TaskState::Running);
+        namespace.dead += u64::from(facts.state == TaskState::Dead);
         let queue = queue_of(namespace, facts)?;
         let group = match queue.groups.get_mut(class) {
             Some(group) => group,
@@ -281,6 +360,8 @@ impl Indices {
         let namespace = self.namespace_mut(ns)?;
         namespace.tasks -= 1;
         namespace.ready -= u64::from(facts.state == TaskState::Ready);
+        namespace.running -= u64::from(facts.state == TaskState::Running);
+        namespace.dead -= u64::from(facts.state == TaskState::Dead);
         let queue = queue_of(namespace, facts)?;
         let Some(group) = queue.groups.get_mut(class) else {
             return Err(Fatal::assertion(format!(
@@ -326,9 +407,17 @@ impl Indices {
         self.held.get(&worker).map_or(0, BTreeSet::len)
     }
 
+    /// The first namespace that goes, or is emptied, as time passes. One that drains waits for what is in it.
+    pub fn leaving(&self) -> Option<u64> {
+        self.draining.iter().copied().find(|ns| {
+            let found = self.namespaces.get(ns);
+            found.is_some_and(|index| index.row.state() == NamespaceState::Cancelling || !index.holds_work())
+        })
+    }
+
     /// The earliest time at which time alone changes something.
     pub fn next_wake_ms(&self) -> Option<u64> {
-        if !self.settling.is_empty() {
+        if !self.settling.is_empty() || self.leaving().is_some() {
             return Some(0);
         }
         let wake = self.wakes.first().map(|(at, _)| *at);
@@ -340,6 +429,12 @@ impl Indices {
             .map(|at| at + crate::limits::SWEEP_DELAY_MS);
         wake.into_iter().chain(sweep).min()
     }
+}
+
+/// Whether a worker with these capabilities may be given tasks of this namespace.
+pub fn may_serve(namespace: &str, strict: bool, capabilities: &WorkerCapabilities) -> bool {
+    let own = || !capabilities.namespaces.is_empty() && capabilities.namespaces.iter().all(|name| name == namespace);
+    serves(&capabilities.namespaces, namespace) && (!strict || own())
 }
 
 fn queue_of<'a>(namespace: &'a mut NamespaceIndex, facts: &Facts) -> Result<&'a mut QueueIndex, Fatal> {

@@ -5,6 +5,9 @@
 //! run. Looking at the groups costs time once per command; each further task costs the logarithm of their number, and nothing depends on
 //! how long a queue is.
 //!
+//! Namespaces without isolation share one *lane*: their tasks compete with each other by rank alone, and the lane has the pass of whichever
+//! of them stands highest. Every other namespace is a lane of its own.
+//!
 //! Where all workers serve all namespaces, no pass is ever more than one stride above the lowest. Workers that serve only some of them, and
 //! namespaces that have been idle, would break that: whoever had much for itself would stand far above the others, and get nothing until
 //! they caught up. So whoever meets at a lease is brought within one stride of the lowest of them first: the past gives neither credit nor
@@ -14,9 +17,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use tarn_proto::v1::WorkerCapabilities;
+use tarn_proto::v1::{Isolation, WorkerCapabilities};
 
-use super::{Indices, Rank};
+use super::{Indices, NamespaceIndex, Rank};
 use crate::rows::Class;
 
 /// Whether a worker with these capabilities serves a namespace or a queue: an empty list means all.
@@ -35,13 +38,17 @@ pub fn matches_class(capabilities: &WorkerCapabilities, class: &Class) -> bool {
         && class.requires.iter().all(|label| capabilities.labels.contains(label))
 }
 
+/// The lane of all namespaces without isolation: a number that no namespace has.
+const COMMON: u64 = 0;
+
 /// The candidates of one lease command.
 pub struct Pick {
     now: u64,
-    groups: Vec<(u64, Arc<Class>)>,
-    /// Heads of groups by namespace, best first. Namespaces without any are absent.
+    /// As (namespace, queue, class).
+    groups: Vec<(u64, u64, Arc<Class>)>,
+    /// Heads of groups by lane, best first. Lanes without any are absent.
     heads: BTreeMap<u64, BinaryHeap<Reverse<(Rank, usize)>>>,
-    /// Namespaces that have heads, by pass.
+    /// Lanes that have heads, by pass.
     order: BTreeSet<(u64, u64)>,
 }
 
@@ -56,61 +63,93 @@ impl Pick {
         };
         visit(indices, capabilities, |ns, queue, class, group| {
             if let Some(rank) = group.head(now) {
-                pick.heads
-                    .entry(ns)
-                    .or_default()
-                    .push(Reverse((rank, pick.groups.len())));
-                pick.groups.push((queue, class.clone()));
+                let lane = indices.namespaces.get(&ns).map_or(ns, |namespace| lane(ns, namespace));
+                let head = Reverse((rank, pick.groups.len()));
+                pick.heads.entry(lane).or_default().push(head);
+                pick.groups.push((ns, queue, class.clone()));
             }
             false
         });
-        let present = || {
-            pick.heads
-                .keys()
-                .filter_map(|ns| Some((*ns, indices.namespaces.get(ns)?)))
-        };
-        let lowest = present().map(|(_, namespace)| namespace.pass).min().unwrap_or(0);
+        let met: BTreeSet<u64> = pick.groups.iter().map(|(ns, _, _)| *ns).collect();
+        let present = || met.iter().filter_map(|ns| Some((*ns, indices.namespaces.get(ns)?)));
+        let mut passes = BTreeMap::new();
+        for (ns, namespace) in present() {
+            raise(&mut passes, lane(ns, namespace), namespace.pass);
+        }
+        let lowest = passes.values().copied().min().unwrap_or(0);
         let mut lowered = Vec::new();
+        passes.clear();
         for (ns, namespace) in present() {
             let pass = namespace.pass.min(lowest.saturating_add(namespace.stride()));
             if pass < namespace.pass {
                 lowered.push((ns, pass));
             }
-            pick.order.insert((pass, ns));
+            raise(&mut passes, lane(ns, namespace), pass);
         }
+        pick.order = passes.into_iter().map(|(lane, pass)| (pass, lane)).collect();
         (pick, lowered)
     }
 
     /// The next task, as (namespace, task).
     pub fn peek(&self) -> Option<(u64, u64)> {
-        let (_, ns) = self.order.first()?;
-        let Reverse((rank, _)) = self.heads.get(ns)?.peek()?;
+        let (_, lane) = self.order.first()?;
+        let Reverse((rank, number)) = self.heads.get(lane)?.peek()?;
+        let (ns, _, _) = self.groups.get(*number)?;
         Some((*ns, rank.id))
     }
 
-    /// How many namespaces have a task for this worker.
+    /// The pass of the lane whose task [`Pick::peek`] gives.
+    pub fn pass(&self) -> u64 {
+        self.order.first().map_or(0, |(pass, _)| *pass)
+    }
+
+    /// How many lanes, which mostly are namespaces, have a task for this worker.
     pub fn namespaces(&self) -> usize {
         self.order.len()
     }
 
     /// Goes on after the task that [`Pick::peek`] gave has left the ready list.
     pub fn advance(&mut self, indices: &Indices) {
-        let Some((_, ns)) = self.order.pop_first() else { return };
-        let Some(heads) = self.heads.get_mut(&ns) else { return };
-        let Some(namespace) = indices.namespaces.get(&ns) else {
+        let Some((mut pass, lane)) = self.order.pop_first() else {
             return;
         };
+        let Some(heads) = self.heads.get_mut(&lane) else { return };
         if let Some(Reverse((_, number))) = heads.pop() {
-            let (queue, class) = &self.groups[number];
-            let group = namespace.queues.get(queue).and_then(|queue| queue.groups.get(class));
+            let (ns, queue, class) = &self.groups[number];
+            let namespace = indices.namespaces.get(ns);
+            pass = pass.max(namespace.map_or(0, |namespace| namespace.pass));
+            let queue = namespace.and_then(|namespace| namespace.queues.get(queue));
+            let group = queue.and_then(|queue| queue.groups.get(class));
             if let Some(rank) = group.and_then(|group| group.head(self.now)) {
                 heads.push(Reverse((rank, number)));
             }
         }
+        // Whoever has as many running as it may has nothing to offer any more.
+        let full = |number: usize| {
+            indices
+                .namespaces
+                .get(&self.groups[number].0)
+                .is_none_or(NamespaceIndex::is_full)
+        };
+        while heads.peek().is_some_and(|Reverse((_, number))| full(*number)) {
+            heads.pop();
+        }
         if !heads.is_empty() {
-            self.order.insert((namespace.pass, ns));
+            self.order.insert((pass, lane));
         }
     }
+}
+
+fn lane(ns: u64, namespace: &NamespaceIndex) -> u64 {
+    match namespace.row.isolation() {
+        Isolation::None => COMMON,
+        Isolation::Unspecified | Isolation::Strict | Isolation::Shared => ns,
+    }
+}
+
+fn raise(passes: &mut BTreeMap<u64, u64>, lane: u64, pass: u64) {
+    let highest = passes.entry(lane).or_default();
+    *highest = pass.max(*highest);
 }
 
 impl Indices {
@@ -127,7 +166,7 @@ fn visit(
     mut see: impl FnMut(u64, u64, &Arc<Class>, &super::Group) -> bool,
 ) -> bool {
     for (ns, namespace) in &indices.namespaces {
-        if namespace.ready == 0 || !serves(&capabilities.namespaces, &namespace.name) {
+        if namespace.ready == 0 || namespace.is_full() || !namespace.is_served_by(capabilities) {
             continue;
         }
         for (id, queue) in &namespace.queues {

@@ -10,7 +10,9 @@ use super::{Facts, Indices, NamespaceIndex, QueueIndex, Wake, access, policy};
 use crate::error::Fatal;
 use crate::keys::{Key, first};
 use crate::overlay::{Rows, STATE, decode};
-use crate::rows::{JoinTokenRow, NamedLeaseRow, NamespaceRow, PassRow, QueueRow, TaskRow, TimerRow, WorkerRow};
+use crate::rows::{
+    JoinTokenRow, NamedLeaseRow, NamespaceRow, PassRow, QueueRow, TaskRow, TimerRow, UsageRow, WorkerRow,
+};
 
 /// The indices of this state.
 pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
@@ -19,11 +21,12 @@ pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
         let Key::Namespace { name } = key else {
             return Err(misplaced(key));
         };
-        let pass: PassRow = engine.row(Key::Pass { ns: row.id })?.unwrap_or_default();
-        indices.insert_namespace(
-            row.id,
-            NamespaceIndex::new(name.into(), row.weight, row.created_at_ms, pass.pass),
-        );
+        let ns = row.id;
+        let pass: PassRow = engine.row(Key::Pass { ns })?.unwrap_or_default();
+        let usage: UsageRow = engine.row(Key::Usage { ns })?.unwrap_or_default();
+        let mut index = NamespaceIndex::new(name.into(), row, pass.pass);
+        (index.stored_bytes, index.ended) = (usage.stored_bytes, usage.ended);
+        indices.insert_namespace(ns, index);
         Ok(())
     })?;
     each(engine, first::QUEUE, |key, row: QueueRow| {

@@ -3,13 +3,13 @@
 use tarn_proto::v1::{
     GetLeaseRequest, GetLeaseResponse, GetQueueRequest, GetQueueResponse, GetTimerRequest, GetTimerResponse,
     ListLeasesRequest, ListLeasesResponse, ListNamespacesRequest, ListNamespacesResponse, ListQueuesRequest,
-    ListQueuesResponse, ListTimersRequest, ListTimersResponse, ListWorkersRequest, ListWorkersResponse, Namespace,
-    QueueStats, Worker,
+    ListQueuesResponse, ListTimersRequest, ListTimersResponse, ListWorkersRequest, ListWorkersResponse, QueueStats,
+    Worker,
 };
 use tarn_storage::Range;
 
 use super::{page_size, page_start};
-use crate::domain::{lease, parse_id, timer, worker};
+use crate::domain::{lease, namespace, parse_id, timer, worker};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::index::{Group, QueueIndex};
@@ -222,11 +222,7 @@ impl Machine {
             .namespace_ids
             .values()
             .filter_map(|ns| self.ix.namespaces.get(ns));
-        let namespaces = namespaces.map(|namespace| Namespace {
-            name: namespace.name.to_string(),
-            weight: namespace.weight,
-            created_at_ms: namespace.created_at_ms,
-        });
+        let namespaces = namespaces.map(|index| namespace::message(&index.name, &index.row, self.version()));
         Ok(ListNamespacesResponse {
             namespaces: namespaces.collect(),
             revision: self.applied_index(),

@@ -8,6 +8,7 @@ mod lists;
 mod policy;
 mod story;
 mod tasks;
+mod tenancy;
 
 use tarn_proto::v1::{Rejection, WorkerCapabilities};
 

@@ -92,6 +92,11 @@ impl Machine {
         })
     }
 
+    /// Versions of a bundle that judged before, the one to which a rollback leads at the end.
+    pub fn bundle_history(&self, environment: &str, name: &str) -> Vec<String> {
+        history_of(&self.ix.policies, environment, name)
+    }
+
     /// A page of violations, newest first.
     ///
     /// # Errors

@@ -11,7 +11,7 @@ use crate::Machine;
 use crate::domain::parse_id;
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
-use crate::index::{Rank, effective_level, matches_class, serves};
+use crate::index::{NamespaceIndex, Rank, effective_level, matches_class, serves};
 use crate::limits;
 use crate::rows::{Class, TaskRow};
 use crate::task::find;
@@ -126,9 +126,8 @@ impl Machine {
     fn in_line(&self, ns: u64, id: u64, row: &TaskRow, waiting: &mut Waiting) -> Result<(), Fatal> {
         let (namespace, queue, class) = (self.ix.namespace(ns)?, self.ix.queue(ns, row.queue)?, row.class());
         let any = WorkerCapabilities::default();
-        let serves_queue = |able: &WorkerCapabilities, name: &str| {
-            serves(&able.namespaces, &namespace.name) && serves(&able.queues, name)
-        };
+        let serves_queue =
+            |able: &WorkerCapabilities, name: &str| namespace.is_served_by(able) && serves(&able.queues, name);
         let mut able = Vec::new();
         for (worker, known) in &self.ix.workers {
             waiting.workers += 1;
@@ -141,7 +140,11 @@ impl Machine {
         }
         waiting.able = able.len() as u32;
         if able.is_empty() {
-            waiting.missing = self.missing(&namespace.name, &queue.name, &class);
+            waiting.missing = self.missing(namespace, &queue.name, &class);
+        }
+        if namespace.is_full() {
+            waiting.limit_name = "max_running".to_owned();
+            (waiting.limit, waiting.used) = (namespace.row.max_running, namespace.running);
         }
         let rank = Rank {
             level: effective_level(row.priority, row.eligible_at_ms, self.now_ms()),
@@ -169,7 +172,7 @@ impl Machine {
     }
 
     /// What none of the workers has; or, where each thing is had by some, that no one has all.
-    fn missing(&self, namespace: &str, queue: &str, class: &Class) -> Vec<String> {
+    fn missing(&self, namespace: &NamespaceIndex, queue: &str, class: &Class) -> Vec<String> {
         let any = WorkerCapabilities::default();
         let nobody = |suits: &dyn Fn(&WorkerCapabilities) -> bool| {
             let mut workers = self.ix.workers.values();
@@ -182,8 +185,11 @@ impl Machine {
             }
         };
         need(
-            format!("namespace {namespace}"),
-            nobody(&|w| serves(&w.namespaces, namespace)),
+            match namespace.is_strict() {
+                true => format!("namespace {} alone", namespace.name),
+                false => format!("namespace {}", namespace.name),
+            },
+            nobody(&|w| namespace.is_served_by(w)),
         );
         need(format!("queue {queue}"), nobody(&|w| serves(&w.queues, queue)));
         let bare = |handler: &str, requires: &[String]| Class {
@@ -221,7 +227,7 @@ impl Machine {
         let mut shares: Vec<Share> = ready
             .map(|namespace| Share {
                 namespace: namespace.name.to_string(),
-                weight: namespace.weight,
+                weight: namespace.row.weight,
                 pass: namespace.pass,
                 ready: namespace.ready,
             })

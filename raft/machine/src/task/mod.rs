@@ -9,6 +9,7 @@ pub mod spec;
 use bytes::Bytes;
 use tarn_proto::v1::{EventKind, TaskError, TaskState};
 
+use crate::domain::quota;
 use crate::error::Fatal;
 use crate::ids::Id;
 use crate::index::{Facts, Indices};
@@ -26,6 +27,8 @@ pub struct Task {
     was: Option<Facts>,
     /// The state in which the row was loaded; `None` if the task is new.
     was_in: Option<TaskState>,
+    /// What it counted with then.
+    was_stored: u64,
 }
 
 /// The key under which a task in this state lies.
@@ -75,6 +78,7 @@ impl Task {
             row,
             was: None,
             was_in: None,
+            was_stored: 0,
         }
     }
 
@@ -93,19 +97,21 @@ impl Task {
     }
 
     fn from_row(ns: u64, id: u64, row: TaskRow) -> Self {
-        let (was, was_in) = (Facts::of(&row), Some(row.state()));
+        let (was, was_in, was_stored) = (Facts::of(&row), Some(row.state()), row.stored_bytes);
         Task {
             ns,
             id,
             row,
             was,
             was_in,
+            was_stored,
         }
     }
 
     /// Writes the row and brings the indices up to date.
     pub fn save(&mut self, txn: &mut Txn<'_>) -> Result<(), Fatal> {
         let (ns, id, state) = (self.ns, self.id, self.row.state());
+        self.count(txn)?;
         if let Some(was_in) = self.was_in.filter(|was_in| key(ns, id, *was_in) != key(ns, id, state)) {
             txn.rows.delete(key(ns, id, was_in));
         }
@@ -123,12 +129,43 @@ impl Task {
         if state == TaskState::Ready && self.was_in != Some(TaskState::Ready) {
             self.tell_ready(txn)?;
         }
+        if self.was_in == Some(TaskState::Running) && state != TaskState::Running {
+            let namespace = txn.ix.namespace(ns)?;
+            if namespace.ready > 0 && namespace.running + 1 == namespace.row.max_running {
+                txn.freed.insert(ns);
+            }
+        }
         self.was = is;
         self.was_in = Some(state);
         Ok(())
     }
 
-    /// Deletes everything about the task.
+    /// Brings the namespace's use up to date with the row.
+    fn count(&mut self, txn: &mut Txn<'_>) -> Result<(), Fatal> {
+        if txn.meta.version < quota::SINCE {
+            return Ok(());
+        }
+        if self.row.stored_bytes == 0 {
+            self.row.stored_bytes = quota::measure(txn, self.ns, self.id, &self.row)?;
+        }
+        let kept = |state| matches!(state, TaskState::Succeeded | TaskState::Cancelled);
+        if kept(self.row.state()) && !self.was_in.is_some_and(kept) {
+            quota::ended(txn, self.ns, true);
+        }
+        quota::replace(txn, self.ns, self.was_stored, self.row.stored_bytes);
+        self.was_stored = self.row.stored_bytes;
+        Ok(())
+    }
+
+    /// Notes that so many bytes are stored with it from now on, and so many no more. A task that is not counted yet is measured when it is
+    /// saved.
+    pub fn store(&mut self, more: usize, less: usize) {
+        if self.row.stored_bytes != 0 {
+            self.row.stored_bytes = (self.row.stored_bytes + more as u64).saturating_sub(less as u64);
+        }
+    }
+
+    /// Deletes everything about the task, which has not ended or is dead.
     pub fn delete(mut self, txn: &mut Txn<'_>) -> Result<(), Fatal> {
         let (ns, id) = (self.ns, self.id);
         if let Some(was) = self.was.take() {
@@ -138,6 +175,7 @@ impl Task {
         if let Some(was_in) = self.was_in {
             txn.rows.delete(key(ns, id, was_in));
         }
+        quota::replace(txn, ns, self.was_stored, 0);
         delete_rows(txn, ns, id, &self.row)
     }
 
@@ -202,14 +240,15 @@ pub fn delete_rows(txn: &mut Txn<'_>, ns: u64, id: u64, row: &TaskRow) -> Result
 
 /// Deletes the logs of attempts up to this number.
 pub fn delete_logs(txn: &mut Txn<'_>, ns: u64, id: u64, last: u32) {
-    let kept = crate::limits::ATTEMPTS_KEPT as u32;
-    for attempt in last.saturating_sub(kept) + 1..=last {
-        txn.rows.delete(Key::Log {
-            ns,
-            id,
-            attempt: attempt.into(),
-        });
+    for attempt in logs_kept(last) {
+        txn.rows.delete(Key::Log { ns, id, attempt });
     }
+}
+
+/// The attempts of which a log may be kept where this is the last that left one.
+pub fn logs_kept(last: u32) -> impl Iterator<Item = u64> {
+    let kept = crate::limits::ATTEMPTS_KEPT as u32;
+    (last.saturating_sub(kept) + 1..=last).map(u64::from)
 }
 
 /// A failure that the kernel itself reports.

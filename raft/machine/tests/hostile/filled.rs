@@ -61,6 +61,7 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("cancel_timer", "INVALID_NAME namespace"),
         ("create_namespace", "INVALID_NAME name"),
         ("delete_namespace", "INVALID_NAME name"),
+        ("update_namespace", "INVALID_NAME name"),
         ("raise_version", "OUT_OF_RANGE version"),
         ("put_join_token", "INVALID_HASH key_hash"),
         ("consume_join_token", "INVALID_HASH key_hash"),

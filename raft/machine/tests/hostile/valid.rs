@@ -165,6 +165,17 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
             name: "team".to_owned(),
             ..Default::default()
         }),
+        B::UpdateNamespace(UpdateNamespaceRequest {
+            name: "team".to_owned(),
+            weight: Some(7),
+            quotas: Some(Quotas {
+                max_queued: Some(100),
+                ..Default::default()
+            }),
+            isolation: Some(Isolation::None.into()),
+            environment: Some("dev".to_owned()),
+            ..Default::default()
+        }),
         B::RaiseVersion(RaiseVersion {
             version: 1,
             ..Default::default()

@@ -65,7 +65,7 @@ pub fn next_wake(model: &Model, machine: &Machine) -> Check {
     for (id, worker) in &model.workers {
         let able = worker.capabilities.clone().unwrap_or_default();
         let mut ready = model.tasks.values().filter(|task| task.state == TaskState::Ready);
-        let any = ready.any(|task| crate::reference::matches(&able, &model.namespaces[&task.ns].name, task));
+        let any = ready.any(|task| model.serves(&able, task) && !model.is_full(task.ns));
         let expected = any && !worker.draining;
         same(
             "whether there is a task for a worker",

@@ -108,7 +108,7 @@ fn rejected(answer: &outcome::Body) -> Option<&str> {
     }
 }
 
-/// Whoever came too late is recorded, with who it was; and nobody else, unless the gate had something to say.
+/// Whoever came too late, or asked for more than a quota allows, is recorded, with who it was; and nobody else, unless the gate had something to say.
 fn refusals_are_recorded(lines: &[Line], applied: &Applied, records: &[Decision]) -> Check {
     let by_kernel: Vec<&Decision> = records.iter().filter(|record| record.step == "kernel").collect();
     let mut expected = Vec::new();
@@ -117,7 +117,8 @@ fn refusals_are_recorded(lines: &[Line], applied: &Applied, records: &[Decision]
             continue;
         };
         let well_formed = line.refused_as.is_none() && reason != "CLUSTER_VERSION_TOO_LOW";
-        if well_formed && (reason == "STALE_TOKEN" || line.command.gate.is_some()) {
+        let always = reason == "STALE_TOKEN" || reason.starts_with("QUOTA_");
+        if well_formed && (always || line.command.gate.is_some()) {
             expected.push((line.command.principal.as_str(), reason));
         }
     }

@@ -7,6 +7,7 @@
 mod access;
 mod audit;
 mod tasks;
+mod tenancy;
 mod words;
 
 use bytes::Bytes;
@@ -34,7 +35,7 @@ pub enum Step {
 }
 
 /// How often each command is drawn, in the order of [`Generator::body`].
-type Weights = [u64; 28];
+type Weights = [u64; 29];
 
 /// What a run is about.
 #[derive(Clone, Copy, Debug)]
@@ -53,7 +54,7 @@ impl Theme {
         Theme {
             name: "of everything a little",
             weights: [
-                20, 5, 4, 3, 22, 6, 14, 12, 6, 6, 2, 5, 4, 4, 5, 2, 3, 3, 1, 2, 3, 2, 1, 3, 1, 2, 1, 1,
+                20, 5, 4, 3, 22, 6, 14, 12, 6, 6, 2, 5, 4, 4, 5, 2, 3, 3, 1, 2, 3, 2, 1, 3, 1, 2, 1, 3, 1,
             ],
             depends: 25,
             still: 35,
@@ -62,7 +63,7 @@ impl Theme {
         Theme {
             name: "attempts that fail",
             weights: [
-                2, 1, 8, 0, 30, 4, 4, 36, 4, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                2, 1, 8, 0, 30, 4, 4, 36, 4, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
             ],
             depends: 5,
             still: 20,
@@ -71,7 +72,7 @@ impl Theme {
         Theme {
             name: "tasks that wait for tasks",
             weights: [
-                26, 9, 9, 5, 22, 1, 20, 8, 4, 4, 0, 0, 0, 0, 4, 1, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                26, 9, 9, 5, 22, 1, 20, 8, 4, 4, 0, 0, 0, 0, 4, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0,
             ],
             depends: 75,
             still: 45,
@@ -80,7 +81,7 @@ impl Theme {
         Theme {
             name: "locks, timers and tokens",
             weights: [
-                4, 1, 1, 1, 4, 1, 2, 1, 3, 2, 1, 20, 14, 12, 18, 8, 4, 5, 1, 4, 6, 0, 0, 0, 0, 0, 0, 0,
+                4, 1, 1, 1, 4, 1, 2, 1, 3, 2, 1, 20, 14, 12, 18, 8, 4, 5, 1, 4, 6, 0, 0, 0, 0, 0, 0, 1, 0,
             ],
             depends: 20,
             still: 30,
@@ -89,7 +90,7 @@ impl Theme {
         Theme {
             name: "tenants that share workers",
             weights: [
-                26, 2, 2, 2, 40, 4, 14, 6, 5, 8, 1, 0, 0, 0, 1, 0, 6, 3, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
+                26, 2, 2, 2, 40, 4, 14, 6, 5, 8, 1, 0, 0, 0, 1, 0, 6, 3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0,
             ],
             depends: 5,
             still: 55,
@@ -98,7 +99,7 @@ impl Theme {
         Theme {
             name: "who may do what",
             weights: [
-                3, 1, 0, 0, 3, 0, 2, 1, 1, 1, 0, 1, 0, 1, 2, 0, 1, 1, 4, 1, 1, 14, 9, 20, 12, 14, 7, 10,
+                3, 1, 0, 0, 3, 0, 2, 1, 1, 1, 0, 1, 0, 1, 2, 0, 1, 1, 4, 1, 1, 14, 9, 20, 12, 14, 7, 1, 10,
             ],
             depends: 5,
             still: 40,
@@ -306,14 +307,11 @@ impl Generator {
             }
             14 => B::ScheduleTimer(self.schedule_timer(model)),
             15 => B::CancelTimer(self.cancel_timer(model)),
-            16 => B::CreateNamespace(CreateNamespaceRequest {
-                request_id: self.request_id(),
-                name: self.some_namespace(),
-                weight: self.dice.pick(&[0, 1, 50, 100, 300, 1_000]),
-            }),
+            16 => B::CreateNamespace(self.create_namespace()),
             17 => B::DeleteNamespace(DeleteNamespaceRequest {
                 request_id: self.request_id(),
                 name: self.namespace(model),
+                ..Default::default()
             }),
             18 => B::RaiseVersion(RaiseVersion {
                 version: self.dice.pick(&[1, 2]),
@@ -335,6 +333,7 @@ impl Generator {
             24 => B::DeleteBinding(self.delete_binding(model)),
             25 => B::PutToken(self.put_token()),
             26 => B::RevokeToken(self.revoke_token(model)),
+            27 => B::UpdateNamespace(self.update_namespace(model)),
             _ => B::RevokeCertificate(self.revoke_certificate(model)),
         }
     }

@@ -9,7 +9,7 @@ use tarn_machine::{Applied, Machine, STATE, limits};
 use tarn_proto::v1::{Event, EventKind, TaskState};
 use tarn_storage::{Engine, Keyspace, MemoryEngine, Range};
 
-use crate::reference::{Model, matches};
+use crate::reference::Model;
 
 /// What a check finds wrong is its error.
 pub type Check = Result<(), String>;
@@ -88,7 +88,7 @@ pub fn nobody_who_waited_long_is_passed_over(model: &Model, applied: &Applied) -
                 && old
                 && earlier
                 && !given_back
-                && matches(&able, &event.namespace, waiting)
+                && model.serves(&able, waiting)
             {
                 return Err(format!(
                     "task {} has waited since {} and was passed over for task {}",

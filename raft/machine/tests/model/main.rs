@@ -40,7 +40,7 @@ const STEPS: u64 = 160;
 const CASES_FOR_A_FLAW: u64 = 180;
 
 /// What the scripts of one run of the suite must come across: refusals that depend on the state, and how tasks fare.
-const EXPECTED: [&str; 72] = [
+const EXPECTED: [&str; 74] = [
     "BINDING_NOT_FOUND",
     "CANCEL_NOT_REQUESTED",
     "CLUSTER_VERSION_TOO_LOW",
@@ -55,6 +55,7 @@ const EXPECTED: [&str; 72] = [
     "NAMESPACE_NOT_FOUND",
     "NAMESPACE_PROTECTED",
     "QUEUE_NOT_FOUND",
+    "QUOTA_QUEUED",
     "REQUEST_ID_REUSED",
     "ROLE_BUILT_IN",
     "ROLE_IN_USE",
@@ -76,6 +77,7 @@ const EXPECTED: [&str; 72] = [
     "EVENT_KIND_LEASE_RELEASED",
     "EVENT_KIND_NAMESPACE_CREATED",
     "EVENT_KIND_NAMESPACE_DELETED",
+    "EVENT_KIND_NAMESPACE_UPDATED",
     "EVENT_KIND_TASK_CANCELLED CANCELLED",
     "EVENT_KIND_TASK_CANCEL_REQUESTED",
     "EVENT_KIND_TASK_DEAD ATTEMPT_TIMEOUT",

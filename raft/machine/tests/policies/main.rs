@@ -16,7 +16,10 @@ use tarn_proto::v1::*;
 
 fn rig() -> Rig {
     let mut rig = Rig::new();
-    rig.ok(RaiseVersion { version: 2 });
+    rig.ok(RaiseVersion {
+        version: 2,
+        ..Default::default()
+    });
     rig
 }
 

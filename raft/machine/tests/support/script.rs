@@ -211,6 +211,7 @@ impl Runner {
             "get_timer" => ask!(get_timer),
             "list_timers" => ask!(list_timers),
             "list_namespaces" => ask!(list_namespaces),
+            "get_namespace" => ask!(get_namespace),
             "list_roles" => ask!(list_roles),
             "list_bindings" => ask!(list_bindings),
             "list_tokens" => ask!(list_tokens),

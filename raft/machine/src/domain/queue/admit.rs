@@ -2,10 +2,11 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use prost::Message;
 use tarn_proto::v1::{EnqueueRequest, EnqueueResponse, EventKind, Rejection, TaskSpec, TaskState};
 
 use super::dependency::{self, Standing};
-use crate::domain::parse_id;
+use crate::domain::{parse_id, quota};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::index::QueueIndex;
@@ -27,7 +28,7 @@ pub enum Dangling {
 
 /// The command: accepts the tasks, all or none.
 pub fn enqueue(txn: &mut Txn<'_>, request: EnqueueRequest) -> Result<EnqueueResponse, Refusal> {
-    let ns = txn.namespace(&request.namespace)?;
+    let ns = txn.open_namespace(&request.namespace)?;
     if request
         .tasks
         .iter()
@@ -36,7 +37,7 @@ pub fn enqueue(txn: &mut Txn<'_>, request: EnqueueRequest) -> Result<EnqueueResp
         let message = "the deadline has passed already: name a later one, or none";
         return Err(reject::invalid("DEADLINE_PASSED", "tasks.deadline_at_ms", message).into());
     }
-    let ids = admit(txn, ns, request.tasks, Dangling::Refuse)?;
+    let ids = admit(txn, ns, request.tasks, Dangling::Refuse, 0)?;
     Ok(EnqueueResponse {
         task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect(),
     })
@@ -50,8 +51,16 @@ struct Newcomer {
     outside: Vec<(u64, Standing)>,
 }
 
-/// Accepts tasks into a namespace, all or none, and gives their ids.
-pub fn admit(txn: &mut Txn<'_>, ns: u64, specs: Vec<TaskSpec>, dangling: Dangling) -> Result<Vec<u64>, Refusal> {
+/// Accepts tasks into a namespace, all or none, and gives their ids. So many of their bytes are counted for it already.
+pub fn admit(
+    txn: &mut Txn<'_>,
+    ns: u64,
+    specs: Vec<TaskSpec>,
+    dangling: Dangling,
+    counted: u64,
+) -> Result<Vec<u64>, Refusal> {
+    let bytes: u64 = specs.iter().map(|spec| spec.encoded_len() as u64).sum();
+    let tasks = specs.len() as u64;
     let mut newcomers = Vec::with_capacity(specs.len());
     let mut outside = Outside::default();
     for spec in specs {
@@ -64,6 +73,8 @@ pub fn admit(txn: &mut Txn<'_>, ns: u64, specs: Vec<TaskSpec>, dangling: Danglin
     }
     check_edges(txn, ns, &newcomers)?;
     check_room(txn, ns, &newcomers)?;
+    quota::room_for_tasks(txn, ns, tasks)?;
+    quota::room_for_bytes(txn, ns, bytes.saturating_sub(counted))?;
 
     // Nothing is refused from here on.
     let ids: Vec<u64> = newcomers.iter().map(|_| txn.next_id()).collect();

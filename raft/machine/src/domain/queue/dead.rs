@@ -8,31 +8,25 @@ use tarn_proto::v1::{
 
 use super::admit::past_deadline;
 use super::dependency;
-use crate::domain::parse_id;
+use crate::domain::{parse_id, quota};
 use crate::error::{Fatal, Refusal};
 use crate::index::QueueIndex;
+use crate::keys::Key;
 use crate::limits;
+use crate::overlay::Rows;
 use crate::reject;
-use crate::task::{Task, delete_logs, end, find};
+use crate::task::{Task, delete_logs, end, find, logs_kept};
 use crate::txn::Txn;
 
 /// The command: puts dead tasks back, with their attempts counted from zero. A deadline that has passed no longer counts.
 pub fn requeue_dead(txn: &mut Txn<'_>, request: RequeueDeadRequest) -> Result<RequeueDeadResponse, Refusal> {
     let (ns, queue) = txn.queue(&request.namespace, &request.queue)?;
+    txn.open_namespace(&request.namespace)?;
     let ids = match request.task_ids.is_empty() {
-        true => {
-            let settled = |id: &&u64| !txn.ix.settling.contains_key(&(ns, **id));
-            txn.ix
-                .queue(ns, queue)?
-                .dead
-                .iter()
-                .filter(settled)
-                .take(limits::BATCH_TASKS_MAX)
-                .copied()
-                .collect()
-        }
+        true => as_many_as_fit(txn, ns, queue)?,
         false => named(txn, ns, queue, &request.task_ids)?,
     };
+    quota::room_for_tasks(txn, ns, ids.len() as u64)?;
     for id in &ids {
         requeue(txn, ns, *id)?;
     }
@@ -41,6 +35,19 @@ pub fn requeue_dead(txn: &mut Txn<'_>, request: RequeueDeadRequest) -> Result<Re
         requeued: ids.len() as u64,
         remaining,
     })
+}
+
+/// The oldest dead tasks of a queue, as many as one request may put back and the namespace has room for; at least one, if there is any, so
+/// that a request for which there is no room is refused.
+fn as_many_as_fit(txn: &Txn<'_>, ns: u64, queue: u64) -> Result<BTreeSet<u64>, Fatal> {
+    let namespace = txn.ix.namespace(ns)?;
+    let room = match namespace.row.max_queued {
+        0 => usize::MAX,
+        limit => usize::try_from(limit.saturating_sub(namespace.unended()).max(1)).unwrap_or(usize::MAX),
+    };
+    let settled = |id: &&u64| !txn.ix.settling.contains_key(&(ns, **id));
+    let dead = txn.ix.queue(ns, queue)?.dead.iter().filter(settled);
+    Ok(dead.take(room.min(limits::BATCH_TASKS_MAX)).copied().collect())
 }
 
 /// The tasks that the request names, each once; refuses unless every one can be requeued.
@@ -69,7 +76,7 @@ fn named(txn: &Txn<'_>, ns: u64, queue: u64, texts: &[String]) -> Result<BTreeSe
 
 fn requeue(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
     let mut task = Task::indexed(txn, ns, id, TaskState::Dead)?;
-    delete_logs(txn, ns, id, task.row.last_log);
+    forget_logs(txn, &mut task)?;
     let row = &mut task.row;
     row.attempts_begun = 0;
     row.attempts.clear();
@@ -99,6 +106,20 @@ fn requeue(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
     Ok(())
 }
 
+fn forget_logs(txn: &mut Txn<'_>, task: &mut Task) -> Result<(), Fatal> {
+    let (ns, id, last) = (task.ns, task.id, task.row.last_log);
+    if task.row.stored_bytes != 0 {
+        for attempt in logs_kept(last) {
+            task.store(
+                0,
+                txn.rows.bytes(Key::Log { ns, id, attempt })?.map_or(0, |log| log.len()),
+            );
+        }
+    }
+    delete_logs(txn, ns, id, last);
+    Ok(())
+}
+
 /// The command: deletes tasks of a queue that are in the named states. Whoever depends on them is told that they failed.
 pub fn purge_queue(txn: &mut Txn<'_>, request: PurgeQueueRequest) -> Result<PurgeQueueResponse, Refusal> {
     let (ns, queue) = txn.queue(&request.namespace, &request.queue)?;
@@ -120,7 +141,8 @@ pub fn purge_queue(txn: &mut Txn<'_>, request: PurgeQueueRequest) -> Result<Purg
     })
 }
 
-fn ids_in(queue: &QueueIndex, state: TaskState) -> Box<dyn Iterator<Item = u64> + '_> {
+/// The tasks of a queue in one state, which is none of an ended task.
+pub fn ids_in(queue: &QueueIndex, state: TaskState) -> Box<dyn Iterator<Item = u64> + '_> {
     match state {
         TaskState::Blocked => Box::new(queue.blocked.iter().copied()),
         TaskState::Delayed => Box::new(queue.delayed.iter().copied()),

@@ -62,7 +62,7 @@ pub fn lease_tasks(
             let waited_ms = txn.now.saturating_sub(task.row.eligible_at_ms);
             begin_attempt(txn, &mut task, worker, expires)?;
             record(txn, &task, waited_ms, pick.namespaces())?;
-            charge(txn, ns)?;
+            charge(txn, ns, pick.pass())?;
             tasks.push(leased(txn, &task)?);
         }
         pick.advance(txn.ix);
@@ -114,7 +114,7 @@ fn record(txn: &mut Txn<'_>, task: &Task, waited_ms: u64, namespaces: usize) -> 
         level: effective_level(task.row.priority, txn.now - waited_ms, txn.now),
         waited_ms,
         pass: namespace.pass,
-        weight: namespace.weight,
+        weight: namespace.row.weight,
         namespaces: namespaces as u32,
     };
     let record = DecisionRow {
@@ -130,11 +130,10 @@ fn record(txn: &mut Txn<'_>, task: &Task, waited_ms: u64, namespaces: usize) -> 
     Ok(())
 }
 
-/// A namespace was served: it moves back by its stride.
-fn charge(txn: &mut Txn<'_>, ns: u64) -> Result<(), Fatal> {
-    let namespace = txn.ix.namespace(ns)?;
-    let pass = namespace.pass.saturating_add(namespace.stride());
-    set_pass(txn, ns, pass)
+/// A namespace was served from where its lane stands: it moves back by its stride.
+fn charge(txn: &mut Txn<'_>, ns: u64, pass: u64) -> Result<(), Fatal> {
+    let stride = txn.ix.namespace(ns)?.stride();
+    set_pass(txn, ns, pass.saturating_add(stride))
 }
 
 fn set_pass(txn: &mut Txn<'_>, ns: u64, pass: u64) -> Result<(), Fatal> {

@@ -17,6 +17,7 @@ use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::keys::Key;
 use crate::limits;
+use crate::overlay::Rows;
 use crate::reject;
 use crate::rows::AttemptRow;
 use crate::task::{Task, end};
@@ -43,7 +44,8 @@ pub fn complete_task(
         assert_current(&task, request.token);
         assert_first_completion(&task, request.token, &report);
     }
-    keep_log(txn, &mut task, request.logs);
+    keep_log(txn, &mut task, request.logs)?;
+    task.store(request.result.len(), 0);
     if request.result.len() > limits::INLINE_BYTES_MAX {
         let result = Bytes::copy_from_slice(&request.result);
         txn.rows.put_bytes(
@@ -96,7 +98,7 @@ pub fn fail_task(txn: &mut Txn<'_>, principal: &str, request: FailTaskRequest) -
         | FailureKind::Final
         | FailureKind::Cancelled
         | FailureKind::Returned => {
-            keep_log(txn, &mut task, request.logs);
+            keep_log(txn, &mut task, request.logs)?;
             let last = kind == FailureKind::Final;
             end::fail_attempt(
                 txn,
@@ -194,20 +196,25 @@ fn digest(kind: &[u8], parts: &[&[u8]]) -> Bytes {
 }
 
 /// Keeps what the running attempt wrote to its log, and drops the log of the attempt that is no longer kept.
-fn keep_log(txn: &mut Txn<'_>, task: &mut Task, text: Bytes) {
+fn keep_log(txn: &mut Txn<'_>, task: &mut Task, text: Bytes) -> Result<(), Fatal> {
     if text.is_empty() {
-        return;
+        return Ok(());
     }
     let (ns, id, number) = (task.ns, task.id, task.row.attempts_begun);
     let kept = limits::ATTEMPTS_KEPT as u32;
     let oldest = task.row.last_log.saturating_sub(kept) + 1;
     for attempt in oldest..=number.saturating_sub(kept) {
-        txn.rows.delete(Key::Log {
+        let key = Key::Log {
             ns,
             id,
             attempt: attempt.into(),
-        });
+        };
+        if task.row.stored_bytes != 0 {
+            task.store(0, txn.rows.bytes(key)?.map_or(0, |log| log.len()));
+        }
+        txn.rows.delete(key);
     }
+    task.store(text.len(), 0);
     txn.rows.put_bytes(
         Key::Log {
             ns,
@@ -217,4 +224,5 @@ fn keep_log(txn: &mut Txn<'_>, task: &mut Task, text: Bytes) {
         Bytes::copy_from_slice(&text),
     );
     task.row.last_log = number;
+    Ok(())
 }

@@ -13,7 +13,7 @@ impl Generator {
         let namespace = self.namespace(model);
         let count = match self.dice.below(100) {
             0 => self.dice.between(20, 120),
-            1..3 => CLASSES,
+            1..5 => CLASSES,
             _ => self.dice.between(1, 4),
         };
         let mut tasks: Vec<TaskSpec> = (0..count).map(|_| self.spec(model, &namespace, count > 4)).collect();

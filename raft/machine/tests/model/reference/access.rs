@@ -145,7 +145,7 @@ impl Model {
         RevokeCertificateResponse {}
     }
 
-    fn tell_access(&mut self, subject: String, detail: &str) {
+    pub(super) fn tell_access(&mut self, subject: String, detail: &str) {
         let event = Event {
             subject,
             detail: detail.to_owned(),

@@ -44,11 +44,13 @@ impl Model {
         if room == 0 {
             return Err("WORKER_FULL");
         }
-        self.bring_near(&able);
+        let meeting = self.bring_near(&able);
         let lease_ms = or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
         let (mut tasks, mut bytes, mut late) = (Vec::new(), 0, 0);
         while tasks.len() < room.min(request.max_tasks as usize) && late < limits::LEASE_TASKS_MAX {
-            let Some(task) = self.next_for(&able) else { break };
+            let Some((task, pass)) = self.next_for(&able, &meeting) else {
+                break;
+            };
             if self.tasks[&task].deadline_at_ms.is_some_and(|at| at <= self.now) && !self.has(Flaw::DeadlinesIgnored) {
                 self.die(task, "DEADLINE_EXCEEDED");
                 late += 1;
@@ -58,44 +60,41 @@ impl Model {
             if bytes > limits::LEASE_BYTES_MAX && !tasks.is_empty() {
                 break;
             }
-            self.begin_attempt(task, id, lease_ms);
+            self.begin_attempt(task, id, lease_ms, pass);
             tasks.push(self.leased(task));
         }
         Ok(LeaseTasksResponse { tasks })
     }
 
     fn ready_for(&self, able: &WorkerCapabilities) -> impl Iterator<Item = (&u64, &Task)> {
-        let matches = |task: &Task| matches(able, &self.namespaces[&task.ns].name, task);
-        self.tasks
-            .iter()
-            .filter(move |(_, task)| task.state == TaskState::Ready && matches(task))
+        let full: BTreeSet<u64> = self.namespaces.keys().copied().filter(|ns| self.is_full(*ns)).collect();
+        self.tasks.iter().filter(move |(_, task)| {
+            task.state == TaskState::Ready && self.serves(able, task) && !full.contains(&task.ns)
+        })
     }
 
     /// Namespaces that meet at a lease are brought within one stride of the one that was served least: the past gives neither credit nor
     /// debt beyond one task.
-    fn bring_near(&mut self, able: &WorkerCapabilities) {
+    fn bring_near(&mut self, able: &WorkerCapabilities) -> BTreeSet<u64> {
         let meeting: BTreeSet<u64> = self.ready_for(able).map(|(_, task)| task.ns).collect();
-        let Some(lowest) = meeting.iter().map(|ns| self.namespaces[ns].pass).min() else {
-            return;
-        };
-        for ns in meeting {
-            let namespace = self.namespaces.get_mut(&ns).expect("a task's namespace is there");
-            namespace.pass = namespace.pass.min(lowest + namespace.stride());
+        if let Some(lowest) = meeting.iter().map(|ns| self.lane(*ns, &meeting).0).min() {
+            for ns in &meeting {
+                let namespace = self.namespaces.get_mut(ns).expect("a task's namespace is there");
+                namespace.pass = namespace.pass.min(lowest + namespace.stride());
+            }
         }
+        meeting
     }
 
     /// The ready task that a worker gets next: of the namespace that was served least for its weight, the one with the highest priority,
     /// raised by waiting; among equals the one that has been ready longest, then the one that was submitted first.
-    fn next_for(&self, able: &WorkerCapabilities) -> Option<u64> {
+    fn next_for(&self, able: &WorkerCapabilities, meeting: &BTreeSet<u64>) -> Option<(u64, u64)> {
         let best = self.ready_for(able).min_by_key(|(id, task)| {
-            let pass = if self.has(Flaw::NamespacesUnfair) {
-                0
-            } else {
-                self.namespaces[&task.ns].pass
-            };
-            (pass, task.ns, self.level(task), task.eligible_at_ms, **id)
+            let (pass, lane) = self.lane(task.ns, meeting);
+            let pass = if self.has(Flaw::NamespacesUnfair) { 0 } else { pass };
+            (pass, lane, self.level(task), task.eligible_at_ms, **id)
         });
-        best.map(|(id, _)| *id)
+        best.map(|(id, task)| (*id, self.lane(task.ns, meeting).0))
     }
 
     /// The priority as which a waiting task counts: one step up for every minute, down to 1.
@@ -105,7 +104,7 @@ impl Model {
         task.priority().saturating_sub(steps).max(1)
     }
 
-    fn begin_attempt(&mut self, id: u64, worker: u64, lease_ms: u64) {
+    fn begin_attempt(&mut self, id: u64, worker: u64, lease_ms: u64, pass: u64) {
         let (now, token) = (self.now, self.next_id());
         let task = self.tasks.get_mut(&id).expect("the task was just found");
         task.state = TaskState::Running;
@@ -131,9 +130,9 @@ impl Model {
         task.attempts.push(attempt);
         let ns = task.ns;
         self.tell_task(id, EventKind::TaskLeased, "");
-        // The namespace was served: it steps back, the further the less its weight.
+        // The namespace was served: it steps back from where its lane stands, the further the less its weight.
         let namespace = self.namespaces.get_mut(&ns).expect("a task's namespace is there");
-        namespace.pass += namespace.stride();
+        namespace.pass = pass + namespace.stride();
     }
 
     /// A running task as its worker gets it.
@@ -257,6 +256,7 @@ impl Model {
         task.attempts_begun -= 1;
         self.stop_running(id);
         self.become_ready(id);
+        self.attempt_ended(self.tasks[&id].ns);
         TaskState::Ready
     }
 

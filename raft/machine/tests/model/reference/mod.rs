@@ -12,6 +12,7 @@ mod leasing;
 mod moves;
 mod objects;
 mod tasks;
+mod tenancy;
 mod time;
 mod view;
 
@@ -25,9 +26,9 @@ use tarn_proto::v1::{
 };
 
 pub use access::ApiToken;
-pub use leasing::matches;
 pub use objects::{JoinToken, NamedLease, Namespace, Queue, Timer, Worker};
 pub use tasks::Task;
+pub use tenancy::Tenancy;
 
 /// What a command must give: its answer, or the reason of its refusal.
 pub type Answer = Result<outcome::Body, &'static str>;
@@ -87,12 +88,18 @@ pub enum Flaw {
     RevocationsKeptForever,
     /// What needs a higher version is carried out all the same.
     VersionIgnored,
+    /// A namespace may have any number of tasks that have not ended.
+    QueueQuotaIgnored,
+    /// Any number of attempts may run in a namespace.
+    RunningQuotaIgnored,
+    /// Any worker gets the tasks of a namespace that is strictly isolated.
+    IsolationIgnored,
     /// Anybody may work as any worker.
     MakersIgnored,
 }
 
 impl Flaw {
-    pub const ALL: [Flaw; 18] = [
+    pub const ALL: [Flaw; 21] = [
         Flaw::TokensIgnored,
         Flaw::LeasesNeverExpire,
         Flaw::NothingAges,
@@ -110,6 +117,9 @@ impl Flaw {
         Flaw::TokensNeverExpire,
         Flaw::RevocationsKeptForever,
         Flaw::VersionIgnored,
+        Flaw::QueueQuotaIgnored,
+        Flaw::RunningQuotaIgnored,
+        Flaw::IsolationIgnored,
         Flaw::MakersIgnored,
     ];
 }
@@ -149,6 +159,8 @@ pub struct Model {
     settles_left: usize,
     events: Vec<Event>,
     ready: BTreeSet<(u64, u64, Class)>,
+    /// Namespaces whose ready tasks may be given away though they could not before.
+    freed: BTreeSet<u64>,
 }
 
 impl Model {
@@ -159,6 +171,7 @@ impl Model {
             weight: limits::WEIGHT_DEFAULT,
             created_at_ms: 0,
             pass: 0,
+            tenancy: Tenancy::default(),
         };
         Model {
             flaw,
@@ -183,6 +196,7 @@ impl Model {
             settles_left: 0,
             events: Vec::new(),
             ready: BTreeSet::new(),
+            freed: BTreeSet::new(),
         }
     }
 
@@ -194,6 +208,7 @@ impl Model {
         self.settles_left = limits::SETTLES_PER_ENTRY_MAX;
         self.pass_time();
         let answers = lines.iter().map(|line| self.command(line)).collect();
+        self.second_chances();
         // What went in the same entry is left out.
         let named = std::mem::take(&mut self.ready)
             .into_iter()
@@ -298,6 +313,7 @@ impl Model {
             C::CancelTimer(r) => O::CancelTimer(self.cancel_timer(r)?),
             C::CreateNamespace(r) => O::CreateNamespace(self.create_namespace(r)?),
             C::DeleteNamespace(r) => O::DeleteNamespace(self.delete_namespace(r)?),
+            C::UpdateNamespace(r) => O::UpdateNamespace(self.update_namespace(r)?),
             C::RaiseVersion(r) => O::RaiseVersion(self.raise_version(r)),
             C::PutJoinToken(r) => O::PutJoinToken(self.put_join_token(r)?),
             C::ConsumeJoinToken(r) => O::ConsumeJoinToken(self.consume_join_token(r)?),
@@ -356,6 +372,8 @@ fn since(body: &command::Body) -> u32 {
     match body {
         C::PutRole(_) | C::DeleteRole(_) | C::PutBinding(_) | C::DeleteBinding(_) => 2,
         C::PutToken(_) | C::RevokeToken(_) | C::RevokeCertificate(_) => 2,
+        C::UpdateNamespace(_) => 2,
+        C::CreateNamespace(r) if r.quotas.is_some() || r.isolation != 0 || !r.environment.is_empty() => 2,
         C::RecordDecisions(_) | C::PutAuditSettings(_) => 2,
         _ => 1,
     }

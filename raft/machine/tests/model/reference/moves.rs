@@ -65,6 +65,7 @@ impl Model {
                     TaskState::Ready => self.become_ready(id),
                     _ => task.state = state,
                 }
+                self.attempt_ended(self.tasks[&id].ns);
             }
         }
         state
@@ -131,6 +132,7 @@ impl Model {
             _ => EventKind::TaskCancelled,
         };
         self.tell_task(id, kind, error.as_ref().map_or("", |error| &error.reason));
+        let ran = self.tasks[&id].state == TaskState::Running;
         self.close_attempt(id, state, error.clone(), report);
         let now = self.now;
         let task = self.tasks.get_mut(&id).expect("the task is there");
@@ -147,6 +149,9 @@ impl Model {
             task.sweep_at_ms = Some(now + retention.max(limits::REQUEST_RETENTION_MS));
         }
         let ns = task.ns;
+        if ran {
+            self.attempt_ended(ns);
+        }
         self.tell_dependents(ns, id, state == TaskState::Succeeded);
     }
 

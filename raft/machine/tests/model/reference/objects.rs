@@ -14,7 +14,7 @@ use tarn_proto::v1::{
 };
 
 use super::tasks::{Task, failure};
-use super::{Flaw, Model, number, or_default};
+use super::{Flaw, Model, Tenancy, number, or_default};
 
 /// A namespace.
 pub struct Namespace {
@@ -23,6 +23,7 @@ pub struct Namespace {
     pub created_at_ms: u64,
     /// Grows with every lease; the namespace with the lowest is served next.
     pub pass: u64,
+    pub tenancy: Tenancy,
 }
 
 impl Namespace {
@@ -368,6 +369,12 @@ impl Model {
         } else {
             request.weight
         };
+        let mut tenancy = Tenancy {
+            isolation: request.isolation(),
+            environment: request.environment.clone(),
+            ..Tenancy::default()
+        };
+        tenancy.limit(request.quotas.as_ref());
         let id = self.next_id();
         let name = request.name;
         // Behind all others: it has no claim on the time before it existed.
@@ -382,19 +389,16 @@ impl Model {
             weight,
             created_at_ms: self.now,
             pass,
+            tenancy,
         };
+        let namespace = self.view_namespace(&new);
         self.namespaces.insert(id, new);
         let event = Event {
             namespace: name.clone(),
-            subject: name.clone(),
+            subject: name,
             ..Event::default()
         };
         self.tell(EventKind::NamespaceCreated, event);
-        let namespace = v1::Namespace {
-            name,
-            weight,
-            created_at_ms: self.now,
-        };
         Ok(CreateNamespaceResponse {
             namespace: Some(namespace),
         })
@@ -417,6 +421,7 @@ impl Model {
         if tasks || leases || timers {
             return Err("NAMESPACE_NOT_EMPTY");
         }
+        self.unbind_namespace(&request.name);
         self.queues.retain(|_, queue| queue.ns != ns);
         self.namespaces.remove(&ns);
         let name = request.name;
@@ -428,7 +433,7 @@ impl Model {
                 ..Event::default()
             },
         );
-        Ok(DeleteNamespaceResponse {})
+        Ok(DeleteNamespaceResponse::default())
     }
 
     // --- The cluster --------------------------------------------------------------------------------------------------------------------

@@ -125,6 +125,7 @@ impl Model {
     pub(super) fn admit(&mut self, ns: u64, specs: Vec<TaskSpec>, by_timer: bool) -> Result<Vec<u64>, &'static str> {
         self.check_dependencies(ns, &specs, by_timer)?;
         self.check_classes(ns, &specs)?;
+        self.check_room(ns, specs.len())?;
         let ids: Vec<u64> = specs.iter().map(|_| self.next_id()).collect();
         let mut doomed = Vec::new();
         for (spec, id) in specs.into_iter().zip(&ids) {
@@ -312,9 +313,10 @@ impl Model {
             chosen = dead(self)
                 .into_iter()
                 .filter(|id| !settling(id))
-                .take(limits::BATCH_TASKS_MAX)
+                .take(limits::BATCH_TASKS_MAX.min(usize::try_from(self.room(ns)).unwrap_or(usize::MAX).max(1)))
                 .collect();
         }
+        self.check_room(ns, chosen.len())?;
         for id in &chosen {
             self.requeue(*id);
         }

@@ -143,11 +143,7 @@ impl Model {
 
     /// All namespaces, by name.
     pub fn view_namespaces(&self) -> Vec<v1::Namespace> {
-        let view = |namespace: &super::Namespace| v1::Namespace {
-            name: namespace.name.clone(),
-            weight: namespace.weight,
-            created_at_ms: namespace.created_at_ms,
-        };
+        let view = |namespace: &super::Namespace| self.view_namespace(namespace);
         let mut namespaces: Vec<v1::Namespace> = self.namespaces.values().map(view).collect();
         namespaces.sort_by(|a, b| a.name.cmp(&b.name));
         namespaces
