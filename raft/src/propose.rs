@@ -75,6 +75,10 @@ pub enum ProposeError {
 }
 
 /// What became of one attempt.
+#[expect(
+    clippy::large_enum_variant,
+    reason = "it lives from one call to the next, and a box for every command would cost more"
+)]
 enum Attempt {
     Applied(v1::Outcome),
     NotProposed,

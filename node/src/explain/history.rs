@@ -43,7 +43,7 @@ fn one(teller: &mut Teller, story: &TaskStory, task: &Task, decision: &Decision)
             let text = format!(
                 "{} was refused {} by the {}: {}.",
                 words::who(decision),
-                decision.action,
+                words::action(decision),
                 step(&decision.step),
                 decision.reason
             );

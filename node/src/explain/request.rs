@@ -30,7 +30,7 @@ pub fn request(id: &str, decisions: &[Decision], level: Level) -> Vec<Sentence> 
 
 /// What was asked for, as a sentence has it.
 fn asked(decision: &Decision) -> String {
-    let mut text = decision.action.clone();
+    let mut text = words::action(decision).to_owned();
     if !decision.resource.is_empty() {
         text.push_str(&format!(" of {}", decision.resource));
     }

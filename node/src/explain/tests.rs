@@ -595,7 +595,10 @@ fn every_sentence_is_one() {
         DecisionKind::Worker,
         DecisionKind::Unspecified,
     ]
-    .map(decision)
+    .map(|kind| Decision {
+        reason: "BROKEN".into(),
+        ..decision(kind)
+    })
     .to_vec();
     for sentence in task(&story, Level::Audit) {
         assert!(sentence.text.ends_with(['.', '`']), "{sentence:?}");

@@ -73,6 +73,14 @@ pub fn error(error: &TaskError) -> String {
     }
 }
 
+/// What was asked for. Of somebody who did not prove who it was, nothing more is known.
+pub fn action(decision: &Decision) -> &str {
+    match decision.action.as_str() {
+        "" => "something",
+        action => action,
+    }
+}
+
 /// Who asked for something; time itself where nobody did.
 pub fn who(decision: &Decision) -> &str {
     match decision.principal.as_str() {

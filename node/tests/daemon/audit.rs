@@ -387,14 +387,16 @@ async fn nodes_agree_about_their_chains() {
     }
 }
 
-/// The state of a node that is down. A node in its first life has the first generation of it.
+/// The state of a node that is down: the generation of it that is in use.
 fn open_state(config: &Config) -> RocksEngine {
     let keyspaces = [tarn_machine::STATE, Keyspace::new("raft")];
     let options = RocksOptions {
         keyspaces: &keyspaces,
         profile: Profile::State,
     };
-    RocksEngine::open(&config.node.data_dir.join("raft/state/g00000000"), options).unwrap()
+    let dir = config.node.data_dir.join("raft/state");
+    let current = std::fs::read_to_string(dir.join("CURRENT")).unwrap();
+    RocksEngine::open(&dir.join(current.trim()), options).unwrap()
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -57,13 +57,13 @@ impl Node {
     }
 
     /// As root: gives somebody a role.
-    async fn bind(&self, principal: &str, role: &str, namespace: &str) {
+    pub async fn bind(&self, principal: &str, role: &str, namespace: &str) {
         let request = binding(principal, role, namespace);
         self.access().put_binding(request).await.unwrap();
     }
 
     /// As root: makes a namespace.
-    async fn namespace(&self, name: &str) {
+    pub async fn namespace(&self, name: &str) {
         let request = v1::CreateNamespaceRequest {
             name: name.into(),
             ..v1::CreateNamespaceRequest::default()

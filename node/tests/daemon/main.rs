@@ -18,3 +18,4 @@ mod tenancy;
 mod web;
 mod web_attacks;
 mod web_client;
+mod workers;

@@ -11,6 +11,7 @@ use tarn_proto::v1::{
     Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
 };
 
+use crate::domain::version;
 use crate::ids::Id;
 use crate::limits;
 use crate::reject::{invalid, invalid_id, too_large};
@@ -155,7 +156,18 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             Err(invalid("CANCEL_WITHOUT_DRAIN", "cancel", message))
         }
         command::Body::DeleteNamespace(r) => name("name", &r.name),
-        command::Body::RaiseVersion(r) => range("version", r.version.into(), (1, u32::MAX.into())),
+        command::Body::RaiseVersion(r) => {
+            range("version", r.version.into(), (1, u32::MAX.into()))?;
+            // A node that knows no roles does not know the field either: it may only see it where it stops anyway.
+            match r.keep_access && r.version < version::ACCESS {
+                false => Ok(()),
+                true => Err(invalid(
+                    "NO_ROLES_YET",
+                    "keep_access",
+                    "there are no roles in this version: leave keep_access out",
+                )),
+            }
+        }
         command::Body::PutJoinToken(r) => {
             hash("key_hash", &r.key_hash)?;
             range_or_zero("ttl_ms", r.ttl_ms, limits::JOIN_TOKEN_MS)

@@ -344,6 +344,8 @@ fn no_name_can_be_written_in_two_ways() {
         "node/3",
         "jwt/https://issuer/x",
         "user/a@b.c",
+        // Everybody of a kind.
+        "user/*",
         longest.as_str(),
     ] {
         assert_eq!(reason(principal(fine)), "", "{fine}");
@@ -359,7 +361,11 @@ fn no_name_can_be_written_in_two_ways() {
         "user1/ada",
         "us er/ada",
         "user/a da",
-        "user/*",
+        "user/a*",
+        "user/*/x",
+        "user/**",
+        "/*",
+        "*",
         "*/*",
         "user/ada\n",
         "user/ada\0",

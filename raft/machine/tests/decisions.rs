@@ -15,7 +15,10 @@ use tarn_storage::{Batch, Durability, Engine, MemoryEngine, Range};
 /// A cluster of version 2 with some namespaces made, one record each.
 fn cluster(namespaces: u64) -> Rig {
     let mut rig = Rig::new();
-    rig.ok(RaiseVersion { version: 2 });
+    rig.ok(RaiseVersion {
+        version: 2,
+        ..Default::default()
+    });
     for number in 0..namespaces {
         rig.ok(CreateNamespaceRequest {
             name: format!("team-{number}"),

@@ -95,7 +95,8 @@ impl Shared {
             ttl_ms: 3_600_000,
             ..Default::default()
         };
-        let Ok(outcome::Body::RegisterWorker(registered)) = self.tell(client, Body::RegisterWorker(register)).await else {
+        let Ok(outcome::Body::RegisterWorker(registered)) = self.tell(client, Body::RegisterWorker(register)).await
+        else {
             panic!("the worker is registered");
         };
         for number in 0.. {
@@ -117,7 +118,9 @@ impl Shared {
                     token: task.token,
                     ..Default::default()
                 };
-                self.tell(client, Body::CompleteTask(complete)).await.expect("the lease is current");
+                self.tell(client, Body::CompleteTask(complete))
+                    .await
+                    .expect("the lease is current");
                 self.completed.fetch_add(1, Ordering::SeqCst);
             }
             let done = || self.completed.load(Ordering::SeqCst) >= self.accepted.load(Ordering::SeqCst);

@@ -234,6 +234,7 @@ fn rejection(status: &Status) -> Rejection {
         .map(|info| info.reason)
         .unwrap_or_default();
     Rejection {
+        retry_after_ms: 0,
         code: status.code() as u32,
         reason,
         message: status.message().into(),

@@ -17,7 +17,7 @@ use tarn_proto::v1::Rule;
 
 pub use built_in::all as built_in_roles;
 pub use pattern::covers;
-use pattern::{covers, covers_resource};
+use pattern::covers_resource;
 
 /// The principal that may do everything, whatever is bound: whoever holds the cluster's certificate authority can be it anyway, and a cluster
 /// that nobody may administer could not be saved.

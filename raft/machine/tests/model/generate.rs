@@ -114,9 +114,9 @@ pub struct Generator {
     pub theme: Theme,
     /// Commands of late, to be sent again.
     recent: Vec<Command>,
-    /// Whether the first step raises the cluster to what this build can do. Otherwise it stays at the first version, unless a command says
-    /// otherwise.
-    raises: bool,
+    /// If the first step raises the cluster to what this build can do: whether everybody keeps their rights. Otherwise it stays at the first
+    /// version, unless a command says otherwise.
+    raises: Option<bool>,
 }
 
 const NAMESPACES: [&str; 4] = ["default", "blue", "red", "green"];
@@ -134,7 +134,7 @@ impl Generator {
     pub fn new(seed: u64) -> Self {
         let mut dice = Dice::new(seed);
         let theme = dice.pick(&Theme::ALL);
-        let raises = dice.chance(60);
+        let raises = dice.chance(60).then(|| dice.chance(50));
         Generator {
             dice,
             theme,
@@ -145,8 +145,8 @@ impl Generator {
 
     /// The next step, for a cluster in this state.
     pub fn step(&mut self, model: &Model) -> Step {
-        if std::mem::take(&mut self.raises) {
-            return raise(Versions::CURRENT.max);
+        if let Some(keep_access) = self.raises.take() {
+            return raise(Versions::CURRENT.max, keep_access);
         }
         match self.dice.below(200) {
             0..4 => Step::Restart,
@@ -313,10 +313,10 @@ impl Generator {
                 name: self.namespace(model),
                 ..Default::default()
             }),
-            18 => B::RaiseVersion(RaiseVersion {
-                version: self.dice.pick(&[1, 2]),
-                keep_access: self.dice.pick(&[true, false]),
-            }),
+            18 => {
+                let (version, keep_access) = self.dice.pick(&[(1, false), (2, false), (2, true)]);
+                B::RaiseVersion(RaiseVersion { version, keep_access })
+            }
             19 => B::PutJoinToken(PutJoinToken {
                 request_id: self.request_id(),
                 key_hash: self.hash(),
@@ -418,13 +418,10 @@ impl Generator {
 }
 
 /// An entry with which the cluster's version rises.
-fn raise(version: u32) -> Step {
+fn raise(version: u32, keep_access: bool) -> Step {
     let command = Command {
         principal: "user/admin".to_owned(),
-        body: Some(command::Body::RaiseVersion(RaiseVersion {
-            version,
-            keep_access: false,
-        })),
+        body: Some(command::Body::RaiseVersion(RaiseVersion { version, keep_access })),
         ..Command::default()
     };
     Step::Entry {
