@@ -131,6 +131,7 @@ fn describe(record: &mut DecisionRow, body: &command::Body) {
         C::ScheduleTimer(r) => about(record, &r.namespace, "timer", ""),
         C::CancelTimer(r) => about(record, &r.namespace, "timer", &r.timer_id),
         C::CreateNamespace(r) => about(record, &r.name, "namespace", &r.name),
+        C::UpdateNamespace(r) => about(record, &r.name, "namespace", &r.name),
         C::DeleteNamespace(r) => about(record, &r.name, "namespace", &r.name),
         C::RaiseVersion(r) => record.detail = r.version.to_string(),
         C::PutRole(r) => about(record, "", "role", &r.name),
