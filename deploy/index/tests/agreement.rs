@@ -136,7 +136,7 @@ fn the_largest_map_result_is_within_its_bound() {
 fn a_folder_of_files() {
     let Some(guest) = Guest::get() else { return };
     // Sources and licences of this repository, without this file: real text, which a clean clone has.
-    let repository = PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("../..");
+    let repository = common::package().join("../..");
     let roots = [
         "deploy/index/guest",
         "deploy/index/src",

@@ -8,7 +8,7 @@ use std::time::Duration;
 use tarn_client::tls::{Credentials, PrincipalKind, server_config};
 use tarn_executor::{ArtifactStore, SLOTS_MAX, WasmConfig, WasmExecutor};
 use tarn_proto::v1::PeerMembershipRequest;
-use tarn_raft::{BootstrapError, Consensus, Instant, Limits, Options, Timings};
+use tarn_raft::{AdminError, BootstrapError, Consensus, Instant, Limits, Options, Timings};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
@@ -41,6 +41,9 @@ const LAG_MAX: u64 = 10_000;
 
 /// How long a node that is alone tries to make its new address known: it has to become the leader first.
 const MOVE_TIMEOUT: Duration = Duration::from_secs(60);
+
+/// How long it waits before it tries again, while another change is under way.
+const MOVE_PAUSE: Duration = Duration::from_millis(50);
 
 /// Starts a node.
 pub(super) async fn start(config: Config) -> Result<Running, StartError> {
@@ -434,12 +437,20 @@ async fn move_to(consensus: Consensus, node_id: u64, advertise: String) {
         );
         return;
     }
-    match consensus
-        .add_learner(node_id, advertise.clone(), Instant::now() + MOVE_TIMEOUT)
-        .await
-    {
+    match moved(&consensus, node_id, &advertise).await {
         Ok(()) => tracing::info!(advertise, "the cluster knows this node at its new address"),
         Err(error) => tracing::warn!(%error, advertise, "the cluster still knows this node at its old address"),
+    }
+}
+
+/// A node that was stopped before it had applied what it was founded with does so first: until then that counts as a change under way.
+async fn moved(consensus: &Consensus, node_id: u64, advertise: &str) -> Result<(), AdminError> {
+    let deadline = Instant::now() + MOVE_TIMEOUT;
+    loop {
+        match consensus.add_learner(node_id, advertise.to_owned(), deadline).await {
+            Err(AdminError::InProgress) if Instant::now() < deadline => tokio::time::sleep(MOVE_PAUSE).await,
+            result => return result,
+        }
     }
 }
 

@@ -1,7 +1,7 @@
 //! The compiled guest, and a way to run it without a cluster.
 
 use std::io::Write;
-use std::path::Path;
+use std::path::PathBuf;
 use std::process::Command;
 use std::sync::OnceLock;
 
@@ -24,6 +24,13 @@ pub struct Run {
     pub stderr: String,
 }
 
+/// This package's folder, as cargo says it now and not as it was when the tests were built: a target folder outlives a clone.
+pub fn package() -> PathBuf {
+    std::env::var_os("CARGO_MANIFEST_DIR")
+        .expect("cargo runs the tests")
+        .into()
+}
+
 /// The guest, compiled once per test binary.
 pub struct Guest {
     engine: Engine,
@@ -40,7 +47,7 @@ impl Guest {
     fn build() -> Option<Guest> {
         let folder = tempfile::tempdir().expect("a temporary folder");
         let output = folder.path().join("index.wasm");
-        let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("guest/build");
+        let script = package().join("guest/build");
         let problem = match Command::new(&script).arg(&output).output() {
             Ok(done) if done.status.success() => None,
             Ok(done) => Some(String::from_utf8_lossy(&done.stderr).into_owned()),
