@@ -27,12 +27,10 @@ struct Cluster {
 }
 
 fn config(data_dir: &Path, bind: SocketAddr) -> Config {
-    let mut config = Config::default();
-    config.node.data_dir = data_dir.to_owned();
+    let mut config = Config::in_dir(data_dir);
     config.listen.bind = bind;
     config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
     config.listen.https_bind = "127.0.0.1:0".parse().unwrap();
-    config.identity.ca_dir = data_dir.join("ca");
     config.executors.wasm = false;
     config
 }

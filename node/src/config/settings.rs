@@ -1,7 +1,7 @@
 //! Every setting: its key, type, default, range and meaning.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
 use super::types::{Bind, BootstrapMember, JwtIssuers, LogFormat, SourceAddress};
@@ -201,5 +201,19 @@ settings! {
 impl Default for Config {
     fn default() -> Self {
         Self::read(&mut Reader::new(Vec::new()))
+    }
+}
+
+impl Config {
+    /// The defaults for a node that keeps its data in `data_dir`, and there what lies in it by default.
+    pub fn in_dir(data_dir: &Path) -> Self {
+        let mut config = Self::default();
+        let usual = std::mem::replace(&mut config.node.data_dir, data_dir.to_owned());
+        for folder in [&mut config.identity.ca_dir, &mut config.policy.secrets_dir] {
+            if let Ok(within) = folder.strip_prefix(&usual) {
+                *folder = data_dir.join(within);
+            }
+        }
+        config
     }
 }

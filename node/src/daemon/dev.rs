@@ -69,9 +69,7 @@ pub fn prepare_dev(dir: &Path, bind: SocketAddr, ops_bind: SocketAddr) -> Result
         let user = authority.issue(&PrincipalKind::User { name: USER.into() }, &IssueOptions::default())?;
         write_identity(&user_dir, USER, authority.certificate(), &user)?;
     }
-    let mut config = Config::default();
-    config.node.data_dir = dir.to_owned();
-    config.identity.ca_dir = ca_dir;
+    let mut config = Config::in_dir(dir);
     config.listen.bind = bind;
     let https_port = if bind.port() == 0 { 0 } else { HTTPS_PORT };
     config.listen.https_bind = Bind(Some(SocketAddr::new(bind.ip(), https_port)));

@@ -86,9 +86,7 @@ pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node
         IdentityStore::new(dir.path())
             .create(authority.certificate(), &node)
             .unwrap();
-        let mut config = Config::default();
-        config.node.data_dir = dir.path().to_owned();
-        config.identity.ca_dir = dir.path().join("ca");
+        let mut config = Config::in_dir(dir.path());
         config.listen.bind = "127.0.0.1:0".parse().unwrap();
         config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
         config.listen.https_bind = "127.0.0.1:0".parse().unwrap();

@@ -29,8 +29,7 @@ struct Scene {
 }
 
 fn config(dir: &Path, ca: &Path) -> Config {
-    let mut config = Config::default();
-    config.node.data_dir = dir.to_owned();
+    let mut config = Config::in_dir(dir);
     config.identity.ca_dir = ca.to_owned();
     config.identity.node_validity_s = VALIDITY.as_secs();
     config.identity.renewal_check_ms = 150;
