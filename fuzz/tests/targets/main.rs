@@ -1,0 +1,29 @@
+//! Fuzz targets: whatever comes in from outside is refused, or is what it says it is, and never brings a node down.
+//!
+//! `cargo test` gives each target the inputs in `__fuzz__/<target>/corpus` and some thousand that are made up, from one seed (`.cargo/config.toml`;
+//! a failure prints it). `fuzz/run TARGET SECONDS` lets libFuzzer look for more, guided by what code they reach. An input that once failed
+//! stays in the corpus.
+
+mod commands;
+mod credentials;
+mod names;
+mod policies;
+
+/// Inputs that are made up in a run of the tests.
+const ROUNDS: usize = 3_000;
+/// Limit on their length, in bytes.
+const LENGTH_MAX: usize = 1_024;
+
+/// A target: feeds `$judge` with whatever the engine finds.
+macro_rules! target {
+    ($name:ident, $judge:expr) => {
+        #[test]
+        fn $name() {
+            bolero::check!()
+                .with_iterations(crate::ROUNDS)
+                .with_max_len(crate::LENGTH_MAX)
+                .for_each($judge);
+        }
+    };
+}
+pub(crate) use target;
