@@ -41,7 +41,11 @@ static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
     let authenticator = Authenticator::with_clock(&[settings], Duration::ZERO, now).expect("the keys are good");
     let header = BASE64URL_NOPAD.encode(br#"{"alg":"EdDSA","kid":"k"}"#);
     let claims = BASE64URL_NOPAD.encode(
-        format!(r#"{{"iss":"https://id.example","aud":"tarn","sub":"ada","exp":{}}}"#, NOW_S + 60).as_bytes(),
+        format!(
+            r#"{{"iss":"https://id.example","aud":"tarn","sub":"ada","exp":{}}}"#,
+            NOW_S + 60
+        )
+        .as_bytes(),
     );
     let message = format!("{header}.{claims}");
     let signature = BASE64URL_NOPAD.encode(key.sign(message.as_bytes()).as_ref());
@@ -68,7 +72,9 @@ fn credential(bytes: &[u8]) {
 
 /// A header gives a credential of bearable length, or none.
 fn authorization(bytes: &[u8]) {
-    let Ok(value) = HeaderValue::from_bytes(bytes) else { return };
+    let Ok(value) = HeaderValue::from_bytes(bytes) else {
+        return;
+    };
     let headers = http::HeaderMap::from_iter([(http::header::AUTHORIZATION, value)]);
     if let Ok(Some(bearer)) = bearer_of(&MetadataMap::from_headers(headers)) {
         assert!(bearer.len() <= BEARER_BYTES_MAX && !bearer.is_empty());
@@ -115,7 +121,10 @@ target!(any_principal, principal);
 /// The corpus begins with what is good: from there the engine finds what is nearly so.
 #[test]
 fn the_corpus_has_the_jwt_that_is_taken() {
-    let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/targets/__fuzz__/credentials__any_credential/corpus/jwt");
+    let seed = concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/tests/targets/__fuzz__/credentials__any_credential/corpus/jwt"
+    );
     assert_eq!(std::fs::read_to_string(seed).unwrap(), ISSUER.signed);
     credential(ISSUER.signed.as_bytes());
 }

@@ -41,7 +41,10 @@ fn name(bytes: &[u8]) {
         tasks: vec![task],
         ..EnqueueRequest::default()
     };
-    assert!(plain || text.is_empty() || !taken(Body::Enqueue(enqueue)), "a task into {text:?}");
+    assert!(
+        plain || text.is_empty() || !taken(Body::Enqueue(enqueue)),
+        "a task into {text:?}"
+    );
     let role = PutRoleRequest {
         name: text.clone(),
         ..PutRoleRequest::default()

@@ -30,7 +30,9 @@ fn module(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     let manifest = Manifest::new("fuzz", Version::new(1, 0, 0), "prod");
     let modules = [("policy.rego".to_owned(), text.to_owned())];
-    let Ok(bundle) = Bundle::new(manifest, modules, &serde_json::json!({})) else { return };
+    let Ok(bundle) = Bundle::new(manifest, modules, &serde_json::json!({})) else {
+        return;
+    };
     let Ok(compiled) = Compiled::new(&bundle) else { return };
     let input = Input::from_json(br#"{"verb":"create","principal":"user/ada"}"#).expect("it is an input");
     let verdict = compiled.evaluate(&input, BUDGET);

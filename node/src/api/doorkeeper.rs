@@ -19,39 +19,37 @@ use tower::{Layer, Service};
 
 use super::status::status;
 use super::trace::trace_of;
-use crate::gate::Refusal;
+use crate::gate::{Gate, Refusal};
 use crate::identity::bearer::{Authenticator, BearerError, bearer_of};
-
-/// The gate's step that this is a part of.
-const STEP: &str = "identity";
-
-/// Hears of refusals: the step and the reason.
-type Listener = Arc<dyn Fn(&'static str, &str) + Send + Sync>;
 
 /// Lets requests through that bring a good credential.
 #[derive(Clone)]
 pub struct Doorkeeper {
     authenticator: Arc<Authenticator>,
     consensus: Consensus,
-    refused: Listener,
+    gate: Gate,
+}
+
+/// Why a request is not let through.
+enum Closed {
+    /// Who asks did not prove who they are.
+    To(Rejection),
+    /// It cannot be told who asks.
+    Broken(Refusal),
 }
 
 impl Doorkeeper {
-    /// A doorkeeper that knows this node's tokens and these issuers. `refused` hears of every refusal: the step and the reason.
+    /// A doorkeeper that knows this node's tokens and these issuers. The gate hears of whom it turned away.
     #[must_use]
-    pub fn new(
-        authenticator: Arc<Authenticator>,
-        consensus: Consensus,
-        refused: impl Fn(&'static str, &str) + Send + Sync + 'static,
-    ) -> Self {
+    pub fn new(authenticator: Arc<Authenticator>, consensus: Consensus, gate: Gate) -> Self {
         Self {
             authenticator,
             consensus,
-            refused: Arc::new(refused),
+            gate,
         }
     }
 
-    fn judge(&self, request: &mut Request<Body>) -> Result<(), Refusal> {
+    fn judge(&self, request: &mut Request<Body>) -> Result<(), Closed> {
         let headers = std::mem::take(request.headers_mut());
         let metadata = MetadataMap::from_headers(headers);
         let judged = self.judge_headers(&metadata);
@@ -59,41 +57,38 @@ impl Doorkeeper {
         judged
     }
 
-    fn judge_headers(&self, metadata: &MetadataMap) -> Result<(), Refusal> {
+    fn judge_headers(&self, metadata: &MetadataMap) -> Result<(), Closed> {
         let bearer = bearer_of(metadata)
-            .map_err(|error| refusal(&error))?
+            .map_err(|error| refused(&error))?
             .ok_or_else(missing)?;
         let (access, now_ms) = self
             .consensus
             .read(|machine| (machine.access(), machine.now_ms()))
-            .map_err(Refusal::internal)?;
+            .map_err(|error| Closed::Broken(Refusal::internal(error)))?;
         self.authenticator
             .authenticate(bearer, &access, now_ms)
             .map(drop)
-            .map_err(|error| refusal(&error))
+            .map_err(|error| refused(&error))
     }
 }
 
-fn refusal(error: &BearerError) -> Refusal {
-    refused(error.reason(), error.to_string())
+fn refused(error: &BearerError) -> Closed {
+    unauthenticated(error.reason(), error.to_string())
 }
 
-fn missing() -> Refusal {
+fn missing() -> Closed {
     let message = "this listener serves bearers: send the header `authorization: Bearer TOKEN`, with an API token from `tarn token create` \
                    or a JWT of an issuer that this cluster trusts";
-    refused("BEARER_REQUIRED", message.into())
+    unauthenticated("BEARER_REQUIRED", message.into())
 }
 
-fn refused(reason: &str, message: String) -> Refusal {
-    Refusal {
-        step: Some(STEP),
-        rejection: Rejection {
-            code: Code::Unauthenticated as u32,
-            reason: reason.into(),
-            message,
-            ..Rejection::default()
-        },
-    }
+fn unauthenticated(reason: &str, message: String) -> Closed {
+    Closed::To(Rejection {
+        code: Code::Unauthenticated as u32,
+        reason: reason.into(),
+        message,
+        ..Rejection::default()
+    })
 }
 
 impl<S> Layer<S> for Doorkeeper {
@@ -129,10 +124,12 @@ where
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
         match self.doorkeeper.judge(&mut request) {
             Ok(()) => Either::Left(self.inner.call(request)),
-            Err(refusal) => {
-                (self.doorkeeper.refused)(STEP, refusal.reason());
-                tracing::debug!(reason = refusal.reason(), "refused a request without a good credential");
+            Err(closed) => {
                 let trace = trace_of(request.extensions());
+                let refusal = match closed {
+                    Closed::To(rejection) => self.doorkeeper.gate.turn_away(rejection, &trace),
+                    Closed::Broken(refusal) => refusal,
+                };
                 Either::Right(ready(Ok(status(refusal, &trace).into_http())))
             }
         }

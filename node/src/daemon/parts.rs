@@ -128,7 +128,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         webhook,
     };
     tokio::spawn(escalation.run(stops.leaving.clone()));
-    let way = Way::new(consensus.clone(), gate, metrics.clone());
+    let way = Way::new(consensus.clone(), gate.clone(), metrics.clone());
     let members = Arc::new(ConsensusMembers {
         own_id: node_id,
         consensus: consensus.clone(),
@@ -229,11 +229,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         let tls = web_config(web_certificate, key_exchange(&config));
         let door = Web::new(config.limits.https_connections_per_address);
         let incoming = listen_through(socket, tls, listener, door).map_err(unusable)?;
-        let counted = metrics.clone();
-        let doorkeeper = Doorkeeper::new(authenticator.clone(), consensus.clone(), move |step, reason| {
-            let reason = reason.to_owned();
-            counted.gate_refusals.get_or_create(&Refused { step, reason }).inc();
-        });
+        let doorkeeper = Doorkeeper::new(authenticator.clone(), consensus.clone(), gate.clone());
         let serving = api::serve_web(
             web_routes,
             TraceLayer::new(metrics.clone()),

@@ -140,11 +140,21 @@ impl Gate {
         state: &Snapshot,
         trace: Arc<str>,
     ) -> Result<Caller, Refusal> {
-        identity::caller(&self.bearers, extensions, metadata, state, trace.clone()).map_err(|rejection| {
-            tracing::info!(%trace, step = identity::STEP, reason = rejection.reason, "the gate refused: {}", rejection.message);
-            self.ledger.unknown(identity::STEP, &rejection, &trace);
-            self.refuse(identity::STEP, rejection)
-        })
+        identity::caller(&self.bearers, extensions, metadata, state, trace.clone())
+            .map_err(|rejection| self.turn_away(rejection, &trace))
+    }
+
+    /// Refuses somebody who did not prove who they are: the first step, and the door before it.
+    pub(crate) fn turn_away(&self, rejection: v1::Rejection, trace: &str) -> Refusal {
+        tracing::info!(
+            trace,
+            step = identity::STEP,
+            reason = rejection.reason,
+            "the gate refused: {}",
+            rejection.message
+        );
+        self.ledger.unknown(identity::STEP, &rejection, trace);
+        self.refuse(identity::STEP, rejection)
     }
 
     /// The other steps.

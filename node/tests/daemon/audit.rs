@@ -155,6 +155,26 @@ async fn a_refusal_is_recorded_and_found_by_its_trace_while_equal_ones_are_count
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn who_is_turned_away_at_the_second_door_is_recorded_too() {
+    let node = node().await;
+    let mut tasks = TaskServiceClient::new(node.web(None).await);
+    let status = tasks.cancel_task(traced("stranger", cancel("0000000000007"))).await;
+    assert_eq!(reason(&status.unwrap_err()), "BEARER_REQUIRED");
+    eventually(|| async { !list(&node.channel, of_kind(DecisionKind::Refused)).await.is_empty() }).await;
+    let refused = list(&node.channel, of_kind(DecisionKind::Refused)).await;
+    let [record] = &refused[..] else {
+        panic!("one record: {refused:?}")
+    };
+    assert_eq!(
+        (record.principal.as_str(), record.step.as_str()),
+        ("unknown", "identity")
+    );
+    assert_eq!(record.reason, "BEARER_REQUIRED");
+    assert_eq!(record.gate.as_ref().unwrap().trace, "stranger");
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_are_for_auditors_and_only_those_of_their_namespaces() {
     let node = node().await;
     let ann = node.dial_as(user("ann")).await;
