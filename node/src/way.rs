@@ -80,6 +80,11 @@ impl Way {
         self.gate.recognise(caller, &self.snapshot()?)
     }
 
+    /// Notes for the records that the caller changed the cluster by something that is no command: what was done, to what, and how.
+    pub fn carried_out(&self, caller: &Caller, action: &str, resource: String, detail: String) {
+        self.gate.carried_out(caller, action, resource, detail);
+    }
+
     /// Takes what is no command through the gate.
     ///
     /// # Errors

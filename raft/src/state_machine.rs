@@ -26,7 +26,9 @@ use crate::crash;
 use crate::disk::{self, Disk};
 use crate::snapshot::{SnapshotDir, SnapshotStore, StateLabel};
 use crate::state_dirs::StateDirs;
-use crate::types::{Entry, EntryPayload, FatalFlag, LogId, NodeId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::types::{
+    Entry, EntryPayload, FatalFlag, LogId, Membership, NodeId, Reply, SnapshotMeta, StoredMembership, TypeConfig,
+};
 use crate::wire;
 
 /// Where the state's engine keeps what belongs to raft and not to the kernel.
@@ -297,13 +299,14 @@ impl Shared {
                 batch.events = applied.events.into();
                 batch.ready = applied.ready.into();
             }
-            EntryPayload::Blank => live.machine.note(index, &extra).map_err(stopped)?,
+            EntryPayload::Blank => live.machine.note(index, None, &extra).map_err(stopped)?,
             EntryPayload::Membership(membership) => {
                 let stored = StoredMembership::new(Some(entry.log_id), membership.clone());
                 let node_id_max = live.node_id_max.max(highest_id(&stored));
                 extra.put(RAFT, MEMBERSHIP, convert::stored_to_wire(&stored).encode_to_vec());
                 extra.put(RAFT, NODE_ID_MAX, node_id_max.to_be_bytes());
-                live.machine.note(index, &extra).map_err(stopped)?;
+                let members = in_words(membership);
+                live.machine.note(index, Some(members), &extra).map_err(stopped)?;
                 (live.membership, live.node_id_max) = (stored, node_id_max);
             }
         }
@@ -490,6 +493,21 @@ pub(crate) fn into_raft(
     Snapshot {
         meta: snapshot.meta().clone(),
         snapshot,
+    }
+}
+
+/// Such as "voters 1, 2, 3; learners 4". During a change two groups of voters must agree.
+fn in_words(membership: &Membership) -> String {
+    let list = |ids: &mut dyn Iterator<Item = NodeId>| {
+        let ids: Vec<String> = ids.map(|id| id.to_string()).collect();
+        ids.join(", ")
+    };
+    let groups = membership.get_joint_config().iter();
+    let groups: Vec<String> = groups.map(|group| list(&mut group.iter().copied())).collect();
+    let learners = list(&mut membership.learner_ids());
+    match learners.is_empty() {
+        true => format!("voters {}", groups.join(" and ")),
+        false => format!("voters {}; learners {learners}", groups.join(" and ")),
     }
 }
 

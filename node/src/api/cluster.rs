@@ -116,9 +116,10 @@ impl ClusterService for ClusterApi {
 
     async fn add_member(&self, request: Request<AddMemberRequest>) -> Result<Response<AddMemberResponse>, Status> {
         let call = self.enter_to_update(&request, "members")?;
-        self.add(request.into_inner(), &call)
-            .await
-            .map_err(|refusal| call.status(refusal))?;
+        let request = request.into_inner();
+        let (resource, detail) = (node(request.node_id), added(&request));
+        self.add(request, &call).await.map_err(|refusal| call.status(refusal))?;
+        self.api.way.carried_out(&call.caller, "AddMember", resource, detail);
         Ok(Response::new(AddMemberResponse {}))
     }
 
@@ -127,12 +128,13 @@ impl ClusterService for ClusterApi {
         request: Request<RemoveMemberRequest>,
     ) -> Result<Response<RemoveMemberResponse>, Status> {
         let call = self.enter_to_update(&request, "members")?;
+        let node_id = request.into_inner().node_id;
         // A leader that is to go hands over first; consensus sees to that.
-        let done = self
-            .consensus()
-            .remove(request.into_inner().node_id, call.deadline)
-            .await;
+        let done = self.consensus().remove(node_id, call.deadline).await;
         done.map_err(|error| call.status(administration_refused(error)))?;
+        self.api
+            .way
+            .carried_out(&call.caller, "RemoveMember", node(node_id), String::new());
         Ok(Response::new(RemoveMemberResponse {}))
     }
 
@@ -144,6 +146,9 @@ impl ClusterService for ClusterApi {
         let to = Some(request.into_inner().node_id).filter(|id| *id != 0);
         let done = self.consensus().transfer_leader(to, call.deadline).await;
         let leader_id = done.map_err(|error| call.status(administration_refused(error)))?;
+        self.api
+            .way
+            .carried_out(&call.caller, "TransferLeader", node(leader_id), String::new());
         Ok(Response::new(TransferLeaderResponse { leader_id }))
     }
 
@@ -157,6 +162,10 @@ impl ClusterService for ClusterApi {
             .raise_version(request.into_inner().machine_version, call.deadline)
             .await;
         let machine_version = done.map_err(|error| call.status(administration_refused(error)))?;
+        let detail = machine_version.to_string();
+        self.api
+            .way
+            .carried_out(&call.caller, "UpgradeCluster", "cluster/version".into(), detail);
         Ok(Response::new(UpgradeClusterResponse { machine_version }))
     }
 
@@ -214,6 +223,19 @@ fn description(cluster_id: &str, state: ClusterState, infos: &[MemberInfo]) -> G
         now_ms: state.applied.now_ms,
         members: members.collect(),
         ..GetClusterResponse::default()
+    }
+}
+
+fn node(id: u64) -> String {
+    format!("node/{id}")
+}
+
+/// As what a node was added.
+fn added(request: &AddMemberRequest) -> String {
+    match (request.learner, request.replaces) {
+        (true, _) => "as a learner".into(),
+        (false, 0) => "as a voter".into(),
+        (false, other) => format!("in the place of node {other}"),
     }
 }
 

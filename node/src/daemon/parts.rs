@@ -111,7 +111,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     tokio::spawn(ledger.clone().run(consensus.clone(), stops.closing.clone()));
     let policies = PolicyGate::new(Duration::from_millis(config.policy.budget_ms));
     tokio::spawn(policies.clone().run(consensus.clone(), node_id, stops.closing.clone()));
-    let gate = Gate::new(authenticator.clone(), policies, ledger, move |step, reason| {
+    let gate = Gate::new(authenticator.clone(), policies, ledger.clone(), move |step, reason| {
         counted
             .gate_refusals
             .get_or_create(&Refused {
@@ -217,6 +217,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         signer,
         links: links.clone(),
         consensus: consensus.clone(),
+        ledger: ledger.clone(),
         metrics: metrics.clone(),
         every: Duration::from_millis(config.identity.renewal_check_ms),
     };

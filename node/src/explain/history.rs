@@ -74,7 +74,7 @@ fn one(teller: &mut Teller, story: &TaskStory, task: &Task, decision: &Decision)
         }
         DecisionKind::Dead => tell(Level::Detailed, "END", died(task, decision)),
         DecisionKind::Cancelled => tell(Level::Detailed, "END", "It ended as cancelled.".to_owned()),
-        DecisionKind::Worker | DecisionKind::Unspecified => {}
+        DecisionKind::Worker | DecisionKind::Members | DecisionKind::Unspecified => {}
     }
 }
 

@@ -593,6 +593,7 @@ fn every_sentence_is_one() {
         DecisionKind::Dead,
         DecisionKind::Cancelled,
         DecisionKind::Worker,
+        DecisionKind::Members,
         DecisionKind::Unspecified,
     ]
     .map(|kind| Decision {

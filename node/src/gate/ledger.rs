@@ -1,6 +1,7 @@
-//! What the gate refused, on its way into the cluster's records.
+//! What this node decided, on its way into the cluster's records: requests that its gate refused, and changes to the cluster that are no
+//! commands. Commands that were let through need no ledger: the kernel records them.
 //!
-//! A refusal must not wait for the log, and a flood of refused requests must not become a flood of commands. So refusals are noted here,
+//! A refusal must not wait for the log, and a flood of refused requests must not become a flood of commands. So decisions are noted here,
 //! equal ones folded into one with a count, and a task of its own proposes them together, about once a second. What does not fit is counted:
 //! in a metric, and in the next record.
 
@@ -10,13 +11,13 @@ use std::time::Duration;
 
 use prometheus_client::metrics::counter::Counter;
 use tarn_machine::limits;
-use tarn_proto::v1::{self, Decision, GateFacts, RecordDecisions, command, outcome};
+use tarn_proto::v1::{self, Decision, DecisionKind, GateFacts, RecordDecisions, command, outcome};
 use tarn_raft::Consensus;
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
-use super::{Ask, What};
+use super::{Ask, Caller, What};
 use crate::way::fresh_id;
 
 /// Different refusals that wait to be recorded.
@@ -52,7 +53,7 @@ pub(super) fn is_recorded(ask: &Ask<'_>) -> bool {
     )
 }
 
-/// What the gate of this node refused. Clones share it.
+/// What this node decided. Clones share it.
 #[derive(Clone)]
 pub struct Ledger {
     shared: Arc<Shared>,
@@ -68,11 +69,11 @@ struct Shared {
 /// What waits to be recorded.
 #[derive(Default)]
 struct Pending {
-    refusals: BTreeMap<Key, Decision>,
+    decisions: BTreeMap<Key, Decision>,
     dropped: u64,
 }
 
-/// What makes two refusals equal: who, what, of what, where, why and by which step.
+/// What makes two decisions equal: who, what, of what, where, why and by which step. What was let through has neither reason nor step.
 type Key = [String; 6];
 
 impl Ledger {
@@ -90,11 +91,38 @@ impl Ledger {
     }
 
     /// Notes that the gate refused a request. Never waits.
-    pub fn refused(&self, mut refusal: Decision) {
-        clip(&mut refusal);
+    pub fn refused(&self, refusal: Decision) {
+        self.note(refusal);
+    }
+
+    /// Notes that the cluster was changed by something that is no command. Never waits. `caller` is `None` where the node did it by itself.
+    pub fn changed(&self, caller: Option<&Caller>, action: &str, resource: String, detail: String) {
+        let own = || (format!("node/{}", self.shared.node_id), String::new(), String::new());
+        let (principal, method, trace) = caller.map_or_else(own, |caller| {
+            let trace = caller.trace.to_string();
+            (caller.principal.to_string(), caller.method().to_owned(), trace)
+        });
+        self.note(Decision {
+            kind: DecisionKind::Admitted.into(),
+            principal,
+            action: action.to_owned(),
+            resource,
+            detail,
+            gate: Some(GateFacts {
+                trace,
+                method,
+                node: self.shared.node_id,
+                ..GateFacts::default()
+            }),
+            ..Decision::default()
+        });
+    }
+
+    fn note(&self, mut decision: Decision) {
+        clip(&mut decision);
         {
             let mut pending = self.pending();
-            if !pending.fold(refusal) {
+            if !pending.fold(decision) {
                 pending.dropped += 1;
                 self.shared.dropped.inc();
             }
@@ -193,18 +221,18 @@ impl Ledger {
             Ok(Some(outcome::Body::Rejected(rejection))) => {
                 tracing::error!(
                     reason = rejection.reason,
-                    "refusals could not be recorded: {}",
+                    "decisions could not be recorded: {}",
                     rejection.message
                 );
-                self.lose(request.refusals.len() as u64 + request.dropped);
+                self.lose(request.decisions.len() as u64 + request.dropped);
             }
             Ok(_) => {}
             Err(error) => {
-                tracing::warn!(%error, "refusals are not recorded yet");
+                tracing::warn!(%error, "decisions are not recorded yet");
                 self.give_back(request);
             }
         }
-        if !self.pending().refusals.is_empty() {
+        if !self.pending().decisions.is_empty() {
             self.shared.noted.notify_one();
         }
     }
@@ -212,19 +240,19 @@ impl Ledger {
     /// As much as one command takes; `None` if nothing is noted.
     fn take(&self) -> Option<RecordDecisions> {
         let mut pending = self.pending();
-        let mut refusals = Vec::new();
+        let mut decisions = Vec::new();
         let mut bytes = 0;
-        while refusals.len() < limits::REFUSALS_MAX && bytes < limits::COMMAND_BYTES_MAX / 4 {
-            let Some((_, refusal)) = pending.refusals.pop_first() else {
+        while decisions.len() < limits::DECISIONS_MAX && bytes < limits::COMMAND_BYTES_MAX / 4 {
+            let Some((_, decision)) = pending.decisions.pop_first() else {
                 break;
             };
-            bytes += prost::Message::encoded_len(&refusal);
-            refusals.push(refusal);
+            bytes += prost::Message::encoded_len(&decision);
+            decisions.push(decision);
         }
         let dropped = std::mem::take(&mut pending.dropped);
-        (!refusals.is_empty() || dropped > 0).then(|| RecordDecisions {
+        (!decisions.is_empty() || dropped > 0).then(|| RecordDecisions {
             request_id: fresh_id(),
-            refusals,
+            decisions,
             dropped,
         })
     }
@@ -232,17 +260,17 @@ impl Ledger {
     fn give_back(&self, request: RecordDecisions) {
         let mut pending = self.pending();
         pending.dropped += request.dropped;
-        for refusal in request.refusals {
-            if !pending.fold(refusal) {
+        for decision in request.decisions {
+            if !pending.fold(decision) {
                 pending.dropped += 1;
                 self.shared.dropped.inc();
             }
         }
     }
 
-    fn lose(&self, refusals: u64) {
-        self.shared.dropped.inc_by(refusals);
-        self.pending().dropped += refusals;
+    fn lose(&self, decisions: u64) {
+        self.shared.dropped.inc_by(decisions);
+        self.pending().dropped += decisions;
     }
 
     fn pending(&self) -> std::sync::MutexGuard<'_, Pending> {
@@ -251,49 +279,49 @@ impl Ledger {
 }
 
 impl Pending {
-    /// Notes a refusal, alone or with those that are equal. False: there is no room.
-    fn fold(&mut self, refusal: Decision) -> bool {
+    /// Notes a decision, alone or with those that are equal. False: there is no room.
+    fn fold(&mut self, decision: Decision) -> bool {
         let key = [
-            refusal.principal.clone(),
-            refusal.action.clone(),
-            refusal.resource.clone(),
-            refusal.namespace.clone(),
-            refusal.reason.clone(),
-            refusal.step.clone(),
+            decision.principal.clone(),
+            decision.action.clone(),
+            decision.resource.clone(),
+            decision.namespace.clone(),
+            decision.reason.clone(),
+            decision.step.clone(),
         ];
-        if let Some(known) = self.refusals.get_mut(&key) {
-            known.count = known.count.max(1).saturating_add(refusal.count.max(1));
-            let own = refusal.gate.map(|gate| gate.trace).filter(|trace| !trace.is_empty());
-            for trace in refusal.traces.into_iter().chain(own) {
+        if let Some(known) = self.decisions.get_mut(&key) {
+            known.count = known.count.max(1).saturating_add(decision.count.max(1));
+            let own = decision.gate.map(|gate| gate.trace).filter(|trace| !trace.is_empty());
+            for trace in decision.traces.into_iter().chain(own) {
                 if known.traces.len() < limits::TRACES_MAX {
                     known.traces.push(trace);
                 }
             }
             return true;
         }
-        if self.refusals.len() >= PENDING_MAX {
+        if self.decisions.len() >= PENDING_MAX {
             return false;
         }
-        self.refusals.insert(key, refusal);
+        self.decisions.insert(key, decision);
         true
     }
 }
 
 /// Cuts what a caller wrote to what a record takes: nothing that somebody asks for may be too long to be recorded as refused.
-fn clip(refusal: &mut Decision) {
+fn clip(decision: &mut Decision) {
     for text in [
-        &mut refusal.principal,
-        &mut refusal.action,
-        &mut refusal.resource,
-        &mut refusal.namespace,
-        &mut refusal.reason,
-        &mut refusal.request_id,
-        &mut refusal.detail,
+        &mut decision.principal,
+        &mut decision.action,
+        &mut decision.resource,
+        &mut decision.namespace,
+        &mut decision.reason,
+        &mut decision.request_id,
+        &mut decision.detail,
     ] {
         let end = text.floor_char_boundary(limits::RECORD_TEXT_BYTES_MAX);
         text.truncate(end);
     }
-    if let Some(gate) = &mut refusal.gate
+    if let Some(gate) = &mut decision.gate
         && gate.facts.len() > limits::FACTS_BYTES_MAX
     {
         gate.facts = bytes::Bytes::new();
@@ -330,8 +358,8 @@ mod tests {
         }
         ledger.refused(refusal("user/bob", "b"));
         let request = ledger.take().expect("something is noted");
-        assert_eq!(request.refusals.len(), 2);
-        let eve = request.refusals.iter().find(|r| r.principal == "user/eve").unwrap();
+        assert_eq!(request.decisions.len(), 2);
+        let eve = request.decisions.iter().find(|r| r.principal == "user/eve").unwrap();
         assert_eq!((eve.count, eve.traces.len()), (40, limits::TRACES_MAX));
         assert_eq!(eve.gate.as_ref().unwrap().trace, "t0");
         assert_eq!(eve.traces[0], "t1");
@@ -348,8 +376,8 @@ mod tests {
         let mut taken = 0;
         let mut dropped = 0;
         while let Some(request) = ledger.take() {
-            assert!(request.refusals.len() <= limits::REFUSALS_MAX);
-            taken += request.refusals.len();
+            assert!(request.decisions.len() <= limits::DECISIONS_MAX);
+            taken += request.decisions.len();
             dropped += request.dropped;
         }
         assert_eq!((taken, dropped), (PENDING_MAX, 7));
@@ -364,8 +392,8 @@ mod tests {
         ledger.refused(refusal("user/eve", "c"));
         ledger.give_back(request);
         let request = ledger.take().unwrap();
-        assert_eq!(request.refusals.len(), 1);
-        assert_eq!(request.refusals[0].count, 3);
+        assert_eq!(request.decisions.len(), 1);
+        assert_eq!(request.decisions[0].count, 3);
     }
 
     #[test]

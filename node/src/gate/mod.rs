@@ -214,6 +214,11 @@ impl Gate {
         identity::still_good(caller, state).map_err(|rejection| self.refuse(identity::STEP, rejection))
     }
 
+    /// Notes that a request changed the cluster which is no command, such as who its members are.
+    pub fn carried_out(&self, caller: &Caller, action: &str, resource: String, detail: String) {
+        self.ledger.changed(Some(caller), action, resource, detail);
+    }
+
     fn refuse(&self, step: &'static str, rejection: v1::Rejection) -> Refusal {
         (self.refused)(step, &rejection.reason);
         Refusal {

@@ -30,10 +30,10 @@ impl Renewal {
         self.check(&identity)?;
         self.store.replace(&identity)?;
         self.put_in_force(identity)?;
-        tracing::info!(
-            serial = self.credentials.info().serial,
-            "the node's certificate is renewed"
-        );
+        let serial = self.credentials.info().serial.clone();
+        tracing::info!(serial, "the node's certificate is renewed");
+        self.ledger
+            .changed(None, "RenewCertificate", format!("certificate/{serial}"), String::new());
         Ok(())
     }
 

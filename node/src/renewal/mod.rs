@@ -33,7 +33,7 @@ use tokio_util::sync::CancellationToken;
 pub use signer::Signer;
 pub use web::{WebFiles, WebRenewal};
 
-use crate::gate::Refusal;
+use crate::gate::{Ledger, Refusal};
 use crate::identity::IdentityStore;
 use crate::ops::Metrics;
 use crate::peer::{Fault, Links, Traffic};
@@ -66,6 +66,8 @@ pub struct Renewal {
     pub links: Arc<Links>,
     /// Who the peers are.
     pub consensus: Consensus,
+    /// Where new certificates are recorded.
+    pub ledger: Ledger,
     /// Where the certificates' ends are told.
     pub metrics: Arc<Metrics>,
     /// How often to look.

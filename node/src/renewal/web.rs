@@ -116,6 +116,8 @@ impl Renewal {
             .replace(&renewed.web_certificate, &key, &renewed.web_ca_certificate)?;
         web.look_at_files()?;
         tracing::info!("the certificate of the HTTPS listener is new");
+        let resource = format!("certificate/https-{}", self.node_id);
+        self.ledger.changed(None, "RenewCertificate", resource, String::new());
         Ok(())
     }
 }

@@ -8,6 +8,7 @@ use tarn_client::tls::{Credentials, PrincipalKind};
 use tarn_machine::keys::Key;
 use tarn_proto::v1::access_service_client::AccessServiceClient;
 use tarn_proto::v1::audit_service_client::AuditServiceClient;
+use tarn_proto::v1::cluster_service_client::ClusterServiceClient;
 use tarn_proto::v1::task_service_client::TaskServiceClient;
 use tarn_proto::v1::{self, Decision, DecisionKind, ExplainLevel, ListDecisionsRequest};
 use tarn_storage::{Batch, Durability, Engine, Keyspace, Profile, RocksEngine, RocksOptions};
@@ -175,6 +176,32 @@ async fn who_is_turned_away_at_the_second_door_is_recorded_too() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn changes_of_the_members_are_recorded_with_who_asked() {
+    let nodes = cluster(3).await;
+    let mut service = ClusterServiceClient::new(nodes[0].channel.clone());
+    let gone = nodes[2].running.node_id();
+    let request = v1::RemoveMemberRequest { node_id: gone };
+    service.remove_member(traced("goodbye", request)).await.unwrap();
+    // What Raft did is in the batch of its own entry; who asked for it follows.
+    let members = list(&nodes[0].channel, of_kind(DecisionKind::Members)).await;
+    assert_eq!(members.last().unwrap().detail, "voters 1, 2");
+    let asked = || async {
+        let admitted = list(&nodes[0].channel, of_kind(DecisionKind::Admitted)).await;
+        admitted.into_iter().find(|record| record.action == "RemoveMember")
+    };
+    eventually(|| async { asked().await.is_some() }).await;
+    let record = asked().await.unwrap();
+    assert_eq!(
+        (record.principal.as_str(), record.resource.as_str()),
+        ("user/admin", "node/3")
+    );
+    assert_eq!(record.gate.unwrap().trace, "goodbye");
+    for node in nodes {
+        node.running.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn records_are_for_auditors_and_only_those_of_their_namespaces() {
     let node = node().await;
     let ann = node.dial_as(user("ann")).await;
@@ -215,7 +242,7 @@ async fn records_are_for_auditors_and_only_those_of_their_namespaces() {
     // What only nodes may say is not taken from users.
     let forged = v1::Command {
         body: Some(v1::command::Body::RecordDecisions(v1::RecordDecisions {
-            refusals: vec![Decision::default()],
+            decisions: vec![Decision::default()],
             ..v1::RecordDecisions::default()
         })),
         ..v1::Command::default()

@@ -12,6 +12,7 @@ use tarn::daemon::{self, Running};
 use tarn::identity::{CertificateAuthority, IdentityStore, IssueOptions};
 use tarn_client::tls::{Credentials, LeafInfo, PrincipalKind};
 use tarn_proto::v1;
+use tarn_proto::v1::audit_service_client::AuditServiceClient;
 
 use crate::common::{Node, dial, eventually, task, until};
 
@@ -154,6 +155,24 @@ async fn a_cluster_lives_across_renewals_and_no_request_fails() {
         assert!(ends > 0.0);
     }
     assert!(authorities.windows(2).all(|pair| pair[0] == pair[1]));
+
+    // New keys are decisions, and recorded.
+    let renewed = seen[1].last().unwrap();
+    let mut audit = AuditServiceClient::new(scene.nodes[0].channel.clone());
+    let request = v1::ListDecisionsRequest {
+        kinds: vec![v1::DecisionKind::Admitted.into()],
+        principal: format!("node/{}", scene.nodes[1].running.node_id()),
+        page_size: 1_000,
+        ..v1::ListDecisionsRequest::default()
+    };
+    let decisions = audit.list_decisions(request).await.unwrap().into_inner().decisions;
+    let resource = format!("certificate/{renewed}");
+    assert!(
+        decisions
+            .iter()
+            .any(|record| record.action == "RenewCertificate" && record.resource == resource),
+        "{decisions:?}"
+    );
     scene.stop().await;
 }
 

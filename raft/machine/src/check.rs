@@ -213,11 +213,16 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         command::Body::RecordViolations(r) => policy::violations(r),
         command::Body::AcknowledgeEscalations(r) => policy::acknowledge(r),
         command::Body::RecordDecisions(r) => {
-            if r.refusals.is_empty() && r.dropped == 0 {
-                return Err(invalid("NO_REFUSALS", "refusals", "there is nothing to record"));
+            if r.decisions.is_empty() && r.dropped == 0 {
+                return Err(invalid("NO_DECISIONS", "decisions", "there is nothing to record"));
             }
-            count("TOO_MANY_REFUSALS", "refusals", r.refusals.len(), limits::REFUSALS_MAX)?;
-            r.refusals.iter().try_for_each(refusal)
+            count(
+                "TOO_MANY_DECISIONS",
+                "decisions",
+                r.decisions.len(),
+                limits::DECISIONS_MAX,
+            )?;
+            r.decisions.iter().try_for_each(decision)
         }
         command::Body::PutAuditSettings(r) => {
             let Some(settings) = &r.settings else {
@@ -252,32 +257,32 @@ fn gate(gate: &GateFacts) -> Check {
     length("GATE_TOO_LARGE", "gate", rest, limits::GATE_BYTES_MAX)
 }
 
-fn refusal(refusal: &Decision) -> Check {
-    refusal.gate.as_ref().map_or(Ok(()), gate)?;
+fn decision(decision: &Decision) -> Check {
+    decision.gate.as_ref().map_or(Ok(()), gate)?;
     count(
         "TOO_MANY_TRACES",
-        "refusals.traces",
-        refusal.traces.len(),
+        "decisions.traces",
+        decision.traces.len(),
         limits::TRACES_MAX,
     )?;
-    for text in &refusal.traces {
+    for text in &decision.traces {
         length(
             "TEXT_TOO_LONG",
-            "refusals.traces",
+            "decisions.traces",
             text.len(),
             limits::RECORD_TEXT_BYTES_MAX,
         )?;
     }
     for (field, text) in [
-        ("refusals.principal", &refusal.principal),
-        ("refusals.action", &refusal.action),
-        ("refusals.resource", &refusal.resource),
-        ("refusals.namespace", &refusal.namespace),
-        ("refusals.reason", &refusal.reason),
-        ("refusals.step", &refusal.step),
-        ("refusals.request_id", &refusal.request_id),
-        ("refusals.task_id", &refusal.task_id),
-        ("refusals.detail", &refusal.detail),
+        ("decisions.principal", &decision.principal),
+        ("decisions.action", &decision.action),
+        ("decisions.resource", &decision.resource),
+        ("decisions.namespace", &decision.namespace),
+        ("decisions.reason", &decision.reason),
+        ("decisions.step", &decision.step),
+        ("decisions.request_id", &decision.request_id),
+        ("decisions.task_id", &decision.task_id),
+        ("decisions.detail", &decision.detail),
     ] {
         length("TEXT_TOO_LONG", field, text.len(), limits::RECORD_TEXT_BYTES_MAX)?;
     }

@@ -109,7 +109,7 @@ pub const FACTS_BYTES_MAX: usize = 16 << 10;
 /// Everything else that the gate says about a command.
 pub const GATE_BYTES_MAX: usize = 8 << 10;
 /// Refusals of the gate in one command.
-pub const REFUSALS_MAX: usize = 256;
+pub const DECISIONS_MAX: usize = 256;
 /// Traces of one record that stands for several requests.
 pub const TRACES_MAX: usize = 16;
 /// Any one text of a refusal's record.

@@ -184,17 +184,21 @@ impl Machine {
         })
     }
 
-    /// Notes an entry that carries nothing for the machine, such as a change of membership: only the applied index moves.
+    /// Notes an entry that carries nothing for the machine: only the applied index moves. Of a change of membership, `members` says for the
+    /// records what it came to.
     ///
     /// # Errors
     ///
     /// As [`Machine::apply`].
-    pub fn note(&mut self, index: u64, extra: &Batch) -> Result<(), Fatal> {
+    pub fn note(&mut self, index: u64, members: Option<String>, extra: &Batch) -> Result<(), Fatal> {
         self.check_next(index)?;
         let mut meta = self.meta;
         meta.applied = Some(index);
         let engine = self.engine.clone();
         let mut txn = Txn::new(Overlay::new(&*engine), &mut self.ix, meta, self.versions, index);
+        if let Some(members) = members {
+            audit::members(&mut txn, members)?;
+        }
         keep_events(&mut txn);
         let (batch, meta) = txn.finish();
         self.commit(batch, meta, extra)

@@ -345,7 +345,7 @@ fn events_of_old_revisions_are_dropped_and_a_late_watcher_is_told() {
     assert_eq!(rig.machine.events_after(1, 10).unwrap().len(), 1);
     assert_eq!(rig.machine.events_after(u64::MAX, 10).unwrap().len(), 0);
     for index in 3..=limits::EVENT_REVISIONS_KEPT + 2 {
-        rig.machine.note(index, &tarn_storage::Batch::new()).unwrap();
+        rig.machine.note(index, None, &tarn_storage::Batch::new()).unwrap();
     }
     assert_eq!(rig.machine.oldest_revision(), 2);
     assert!(rig.machine.events_after(2, 10).unwrap().is_empty());

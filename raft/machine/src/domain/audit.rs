@@ -219,14 +219,24 @@ pub fn refused(txn: &mut Txn<'_>, draft: Option<DecisionRow>, rejection: &Reject
     txn.decide(record);
 }
 
-/// The command: records what a node's gate refused.
+/// Records that the cluster's members changed, in the entry that does nothing else.
+pub fn members(txn: &mut Txn<'_>, members: String) -> Result<(), Fatal> {
+    txn.decide(DecisionRow {
+        kind: DecisionKind::Members.into(),
+        detail: members,
+        ..DecisionRow::default()
+    });
+    seal(txn)
+}
+
+/// The command: records what a node decided.
 pub fn record_decisions(txn: &mut Txn<'_>, node: &str, request: RecordDecisions) -> Result<DecisionsRecorded, Refusal> {
     if !node.starts_with("node/") {
-        let message = "only the nodes of the cluster record what their gates refused";
+        let message = "only the nodes of the cluster record what they decided";
         return Err(reject::denied("NODES_ONLY", "", message).into());
     }
-    for refusal in request.refusals {
-        txn.decide(refusal_row(refusal));
+    for decision in request.decisions {
+        txn.decide(row_of(decision));
     }
     if request.dropped > 0 {
         txn.decide(DecisionRow {
@@ -240,22 +250,26 @@ pub fn record_decisions(txn: &mut Txn<'_>, node: &str, request: RecordDecisions)
     Ok(DecisionsRecorded {})
 }
 
-/// A gate's refusal: of all fields only those that a gate knows.
-fn refusal_row(refusal: Decision) -> DecisionRow {
+/// A node's decision, a refusal unless it says otherwise: of all fields only those that a gate knows.
+fn row_of(decision: Decision) -> DecisionRow {
+    let kind = match decision.kind() {
+        DecisionKind::Admitted => DecisionKind::Admitted,
+        _ => DecisionKind::Refused,
+    };
     DecisionRow {
-        kind: DecisionKind::Refused.into(),
-        namespace: refusal.namespace,
-        task: parse_id(&refusal.task_id, "").unwrap_or_default(),
-        principal: refusal.principal,
-        action: refusal.action,
-        resource: refusal.resource,
-        reason: refusal.reason,
-        step: refusal.step,
-        request_id: refusal.request_id,
-        gate: refusal.gate,
-        count: refusal.count,
-        detail: refusal.detail,
-        traces: refusal.traces,
+        kind: kind.into(),
+        namespace: decision.namespace,
+        task: parse_id(&decision.task_id, "").unwrap_or_default(),
+        principal: decision.principal,
+        action: decision.action,
+        resource: decision.resource,
+        reason: decision.reason,
+        step: decision.step,
+        request_id: decision.request_id,
+        gate: decision.gate,
+        count: decision.count,
+        detail: decision.detail,
+        traces: decision.traces,
         ..DecisionRow::default()
     }
 }

@@ -248,7 +248,7 @@ fn feed(machine: &mut Machine, index: u64, entry: Option<&[u8]>) -> Result<Optio
     extra.put(LOG, "applied", index.to_be_bytes());
     let result = match entry {
         Some(entry) => machine.apply(index, entry, &extra).map(Some),
-        None => machine.note(index, &extra).map(|()| None),
+        None => machine.note(index, None, &extra).map(|()| None),
     };
     result.map_err(|fatal| format!("the machine stops at entry {index}: {fatal}"))
 }

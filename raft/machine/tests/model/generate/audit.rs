@@ -51,7 +51,7 @@ impl Generator {
             }),
             _ => B::RecordDecisions(RecordDecisions {
                 request_id: self.request_id(),
-                refusals: (0..self.dice.between(1, 3)).map(|_| self.refusal()).collect(),
+                decisions: (0..self.dice.between(1, 3)).map(|_| self.refusal()).collect(),
                 dropped: self.dice.pick(&[0, 0, 9]),
             }),
         };
