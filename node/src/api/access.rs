@@ -156,13 +156,13 @@ impl Api {
         })
     }
 
-    /// Everybody may list their own tokens.
+    /// Everybody may list their own tokens, but not with one that is for certain things alone.
     async fn list_tokens(
         &self,
         call: &Call,
         question: v1::ListTokensRequest,
     ) -> Result<v1::ListTokensResponse, Refusal> {
-        match *question.principal == *call.caller.principal {
+        match *question.principal == *call.caller.principal && call.caller.scopes().is_none() {
             true => self.way.recognise(&call.caller)?,
             false => self.way.admit(&call.caller, question.wish())?,
         }

@@ -51,6 +51,8 @@ impl ArtifactService for ArtifactApi {
             .put(chunks)
             .await
             .map_err(|error| refused(&call, &error))?;
+        let (resource, size) = (format!("artifact/{artifact}"), format!("{bytes} bytes"));
+        self.api.way.carried_out(&call.caller, "PutArtifact", resource, size);
         Ok(Response::new(v1::PutArtifactResponse {
             artifact: artifact.to_string(),
             bytes,

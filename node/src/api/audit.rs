@@ -364,7 +364,7 @@ impl Export {
         // The stream may have been opened long ago: rights are judged anew.
         self.api
             .way
-            .admit(&self.call.caller, records_of(&self.filter.namespace))?;
+            .still_may(&self.call.caller, records_of(&self.filter.namespace))?;
         let question = ListDecisionsRequest {
             after_index: self.position,
             page_token: String::new(),

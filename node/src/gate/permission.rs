@@ -66,7 +66,7 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
                     .try_for_each(|namespace| wish("work", "worker", ALL, Some(namespace))),
             }
         }
-        // A worker is its maker's: the kernel asks whether the caller is. What it may lease was asked when it registered.
+        // A worker is its maker's: the kernel asks whether the caller is. Where it serves, the role step asks besides.
         Body::LeaseTasks(r) => wish("work", "worker", &r.worker_id, ANYWHERE),
         Body::HeartbeatTasks(r) => wish("work", "worker", &r.worker_id, ANYWHERE),
         Body::HeartbeatWorker(r) => wish("work", "worker", &r.worker_id, ANYWHERE),
@@ -87,7 +87,14 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::CreateNamespace(r) => wish("create", "namespace", &r.name, Some(ALL)),
         Body::DeleteNamespace(r) => wish("delete", "namespace", &r.name, Some(ALL)),
         // How much a namespace may have is not for those who use it to say: it is asked for as its creation is.
-        Body::UpdateNamespace(r) => wish("update", "namespace", &r.name, Some(ALL)),
+        Body::UpdateNamespace(r) => {
+            wish("update", "namespace", &r.name, Some(ALL))?;
+            match r.environment {
+                // Other policies judge from then on, or none.
+                Some(_) => wish("activate", "policy", ALL, Some(ALL)),
+                None => Ok(()),
+            }
+        }
         Body::RaiseVersion(_) => wish("update", "cluster", "version", Some(ALL)),
         Body::PutJoinToken(_) => wish("create", "join-token", ALL, Some(ALL)),
         // Asked by a node for one that joins, never by a user.

@@ -1,7 +1,8 @@
 //! May the caller do it? By its roles, and by what its credential is for; both must allow. What nothing allows is refused.
 //!
-//! Three things are judged here beside the plain wish of a command ([`permission`]): nobody gives away what they do not have, be it by a
-//! role, by a binding or by a token; everybody may end their own tokens; and who came with a certificate may make tokens for themselves.
+//! Judged here beside the plain wish of a command ([`permission`]): nobody gives away what they do not have, be it by a role, by a binding or
+//! by a token, and a token for somebody else is never worth more than its maker; everybody may end their own tokens; who came with a
+//! certificate may make tokens for themselves; and a worker gets work only where its maker may work now.
 
 use tarn_machine::Access;
 use tarn_machine::ids::Id;
@@ -59,7 +60,18 @@ impl Judge<'_> {
     pub fn ground(&self, wish: &Wish<'_>) -> Option<Ground> {
         let ground = roles::judge(self.access, &self.caller.principal, wish)?;
         let fits = self.caller.scopes().is_none_or(|scopes| roles::allows(scopes, wish));
-        fits.then_some(ground)
+        (fits && self.maker_may(wish)).then_some(ground)
+    }
+
+    /// Whether who made the caller's token for somebody else may do it too: its principal may have been given more since.
+    fn maker_may(&self, wish: &Wish<'_>) -> bool {
+        let Proof::Token { id, .. } = &self.caller.proof else {
+            return true;
+        };
+        let token = id.parse::<Id>().ok().and_then(|id| self.access.tokens.get(&id.0));
+        token.is_none_or(|token| {
+            token.created_by == token.principal || roles::judge(self.access, &token.created_by, wish).is_some()
+        })
     }
 
     /// As [`Judge::ground`], as a refusal that says what is missing.
@@ -91,6 +103,7 @@ impl Judge<'_> {
             Body::PutBinding(request) => request.binding.as_ref().map_or(Ok(()), |binding| {
                 self.within(roles::rules_of(self.access, &binding.role), &binding.namespace)
             }),
+            Body::LeaseTasks(request) => self.still_serves(&request.worker_id),
             _ => Ok(()),
         }
     }
@@ -136,6 +149,27 @@ impl Judge<'_> {
         Ok(())
     }
 
+    /// Whether the caller may still work wherever the worker serves: that may have changed since it registered.
+    fn still_serves(&self, worker_id: &str) -> Result<(), v1::Rejection> {
+        let work_in = |namespace| {
+            self.require(&Wish {
+                verb: "work",
+                kind: "worker",
+                name: worker_id,
+                namespace: Some(namespace),
+            })
+        };
+        if work_in(ALL).is_ok() {
+            return Ok(());
+        }
+        match self.workers.namespaces(worker_id) {
+            // The kernel says so.
+            None => Ok(()),
+            Some(all) if all.is_empty() => work_in(ALL).map(drop),
+            Some(some) => some.iter().try_for_each(|namespace| work_in(namespace).map(drop)),
+        }
+    }
+
     /// Whoever may work may also drain their own workers.
     fn owns_worker(&self, id: &str) -> bool {
         let work = Wish {
@@ -147,7 +181,11 @@ impl Judge<'_> {
         self.ground(&work).is_some() && self.workers.may_work_as(id, &self.caller.principal)
     }
 
+    /// Who came with a token that is for certain things may end that token, and no other of theirs.
     fn owns_token(&self, id: &str) -> bool {
+        if self.caller.scopes().is_some() {
+            return matches!(&self.caller.proof, Proof::Token { id: own, .. } if **own == *id);
+        }
         let id = id.parse::<Id>().ok();
         let token = id.and_then(|id| self.access.tokens.get(&id.0));
         token.is_some_and(|token| *token.principal == *self.caller.principal)

@@ -43,6 +43,15 @@ impl Workers {
             may.unwrap_or(false)
         })
     }
+
+    /// The namespaces that a worker serves, none for all; `None` for a worker that is not registered.
+    #[must_use]
+    pub fn namespaces(&self, worker_id: &str) -> Option<Vec<String>> {
+        self.0
+            .as_ref()?
+            .read(|machine| machine.worker_namespaces(worker_id))
+            .ok()?
+    }
 }
 
 /// The machine version from which on roles are judged.

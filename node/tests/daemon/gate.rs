@@ -8,6 +8,7 @@ use tarn_client::tls::PrincipalKind;
 use tarn_proto::v1::access_service_client::AccessServiceClient;
 use tarn_proto::v1::command::Body;
 use tarn_proto::v1::command_service_client::CommandServiceClient;
+use tarn_proto::v1::namespace_service_client::NamespaceServiceClient;
 use tarn_proto::v1::task_service_client::TaskServiceClient;
 use tarn_proto::v1::{self, outcome, work_request};
 use tokio::sync::mpsc;
@@ -380,11 +381,25 @@ async fn a_token_does_what_its_scopes_allow_until_it_is_revoked() {
     let mut access = AccessServiceClient::new(ada.clone());
     refused(access.put_token(bearing(&secret, wider)).await, "PERMISSION_DENIED");
 
-    let revoke = v1::RevokeTokenRequest {
-        token_id: made.token_id,
+    // Nor does it tell of the others, or end them; itself it may end.
+    let own = v1::ListTokensRequest {
+        principal: "user/ada".into(),
+    };
+    refused(access.list_tokens(bearing(&secret, own)).await, "PERMISSION_DENIED");
+    let full = v1::PutTokenRequest {
+        principal: "user/ada".into(),
+        ..v1::PutTokenRequest::default()
+    };
+    let (_, full) = token(&ada, full).await.unwrap();
+    let revoke = |token: v1::Token| v1::RevokeTokenRequest {
+        token_id: token.token_id,
         ..v1::RevokeTokenRequest::default()
     };
-    access.revoke_token(revoke).await.unwrap();
+    refused(
+        access.revoke_token(bearing(&secret, revoke(full))).await,
+        "PERMISSION_DENIED",
+    );
+    access.revoke_token(bearing(&secret, revoke(made))).await.unwrap();
     refused(
         tasks.enqueue(bearing(&secret, enqueue("", "build"))).await,
         "TOKEN_UNKNOWN",
@@ -416,7 +431,7 @@ async fn tokens_for_others_need_what_the_others_have() {
         principal: principal.into(),
         ..v1::PutTokenRequest::default()
     };
-    token(&maker, of("user/without-roles")).await.unwrap();
+    let (secret, _) = token(&maker, of("user/without-roles")).await.unwrap();
     refused(token(&maker, of("user/ada")).await, "GRANT_BEYOND_OWN");
     refused(token(&maker, of("user/admin")).await, "GRANT_BEYOND_OWN");
     for own in ["node/1", "join/x", "cluster/founding"] {
@@ -425,6 +440,39 @@ async fn tokens_for_others_need_what_the_others_have() {
     }
     let nobody = node.dial_as(user("nobody")).await;
     refused(token(&nobody, of("user/ada")).await, "PERMISSION_DENIED");
+
+    // Whom the token is for may do more now; who made it may not, so neither may its bearer.
+    node.bind("user/without-roles", "admin", "*").await;
+    let mut access = AccessServiceClient::new(nobody.clone());
+    let grab = binding("user/maker", "admin", "*");
+    refused(
+        access.put_binding(bearing(&secret.reveal(), grab)).await,
+        "PERMISSION_DENIED",
+    );
+    let list = v1::ListTasksRequest::default();
+    let mut tasks = TaskServiceClient::new(nobody);
+    tasks.list_tasks(bearing(&secret.reveal(), list)).await.unwrap();
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn other_policies_are_not_chosen_by_who_may_only_update_a_namespace() {
+    let node = node().await;
+    node.namespace("team").await;
+    node.bind("user/op", "operator", "*").await;
+    let mut op = NamespaceServiceClient::new(node.dial_as(user("op")).await);
+    let weight = v1::UpdateNamespaceRequest {
+        name: "team".into(),
+        weight: Some(7),
+        ..v1::UpdateNamespaceRequest::default()
+    };
+    op.update_namespace(weight.clone()).await.unwrap();
+    let environment = v1::UpdateNamespaceRequest {
+        environment: Some("nowhere".into()),
+        ..weight
+    };
+    refused(op.update_namespace(environment.clone()).await, "PERMISSION_DENIED");
+    node.namespaces().update_namespace(environment).await.unwrap();
     node.running.shutdown().await;
 }
 

@@ -157,22 +157,21 @@ async fn a_cluster_lives_across_renewals_and_no_request_fails() {
     assert!(authorities.windows(2).all(|pair| pair[0] == pair[1]));
 
     // New keys are decisions, and recorded.
-    let renewed = seen[1].last().unwrap();
-    let mut audit = AuditServiceClient::new(scene.nodes[0].channel.clone());
+    let renewed = &seen[1][1];
+    let resource = format!("certificate/{renewed}");
     let request = v1::ListDecisionsRequest {
         kinds: vec![v1::DecisionKind::Admitted.into()],
         principal: format!("node/{}", scene.nodes[1].running.node_id()),
         page_size: 1_000,
         ..v1::ListDecisionsRequest::default()
     };
-    let decisions = audit.list_decisions(request).await.unwrap().into_inner().decisions;
-    let resource = format!("certificate/{renewed}");
-    assert!(
-        decisions
-            .iter()
-            .any(|record| record.action == "RenewCertificate" && record.resource == resource),
-        "{decisions:?}"
-    );
+    eventually(|| async {
+        let mut audit = AuditServiceClient::new(scene.nodes[0].channel.clone());
+        let listed = audit.list_decisions(request.clone()).await.unwrap().into_inner();
+        let mut of_it = listed.decisions.iter().filter(|record| record.resource == resource);
+        of_it.any(|record| record.action == "RenewCertificate")
+    })
+    .await;
     scene.stop().await;
 }
 

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use tarn_client::tls::PrincipalKind;
+use tarn_proto::v1::access_service_client::AccessServiceClient;
 use tarn_proto::v1::worker_service_client::WorkerServiceClient;
 use tarn_proto::v1::{self, FailureKind, work_request};
 use tokio::sync::mpsc;
@@ -159,6 +160,50 @@ async fn a_worker_gets_tasks_of_its_namespaces_alone() {
         .tasks;
     let payloads: Vec<_> = leased.iter().map(|task| task.spec.clone().unwrap().payload).collect();
     assert_eq!(payloads, [&b"hers"[..]]);
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_worker_gets_nothing_where_its_maker_may_not_work_any_more() {
+    let node = node().await;
+    node.namespace("team").await;
+    let mut ada = worker(&node, "ada").await;
+    node.bind("user/ada", "worker", "team").await;
+    let hers = register(&mut ada, &["default", "team"]).await.unwrap();
+    ada.lease_tasks(lease(&hers, Duration::ZERO)).await.unwrap();
+    let (_send, requests) = open(&hers, 1);
+    let mut stream = ada.work(requests).await.unwrap().into_inner();
+
+    let binding = v1::Binding {
+        principal: "user/ada".into(),
+        role: "worker".into(),
+        namespace: "team".into(),
+    };
+    let request = v1::DeleteBindingRequest {
+        binding: Some(binding),
+        ..v1::DeleteBindingRequest::default()
+    };
+    AccessServiceClient::new(node.channel.clone())
+        .delete_binding(request)
+        .await
+        .unwrap();
+    let secret = v1::EnqueueRequest {
+        namespace: "team".into(),
+        tasks: vec![task("q", b"secret")],
+        ..v1::EnqueueRequest::default()
+    };
+    node.tasks().enqueue(secret).await.unwrap();
+    refused(ada.lease_tasks(lease(&hers, Duration::ZERO)).await, "PERMISSION_DENIED");
+    let ended = tokio::time::timeout(PATIENCE, async {
+        loop {
+            match stream.message().await {
+                Ok(Some(message)) => assert!(!format!("{message:?}").contains("secret"), "{message:?}"),
+                Ok(None) => panic!("it says why it ends"),
+                Err(status) => return status,
+            }
+        }
+    });
+    refused::<()>(Err(ended.await.unwrap()), "PERMISSION_DENIED");
     node.running.shutdown().await;
 }
 

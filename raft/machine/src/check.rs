@@ -216,27 +216,17 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             if r.decisions.is_empty() && r.dropped == 0 {
                 return Err(invalid("NO_DECISIONS", "decisions", "there is nothing to record"));
             }
-            count(
-                "TOO_MANY_DECISIONS",
-                "decisions",
-                r.decisions.len(),
-                limits::DECISIONS_MAX,
-            )?;
+            let decisions = r.decisions.len();
+            count("TOO_MANY_DECISIONS", "decisions", decisions, limits::DECISIONS_MAX)?;
             r.decisions.iter().try_for_each(decision)
         }
         command::Body::PutAuditSettings(r) => {
             let Some(settings) = &r.settings else {
-                return Err(invalid(
-                    "NO_SETTINGS",
-                    "settings",
-                    "name the settings: 0 in a field means its default",
-                ));
+                let message = "name the settings: 0 in a field means its default";
+                return Err(invalid("NO_SETTINGS", "settings", message));
             };
-            range_or_zero(
-                "settings.retention_ms",
-                settings.retention_ms,
-                limits::AUDIT_RETENTION_MS,
-            )?;
+            let retention_ms = settings.retention_ms;
+            range_or_zero("settings.retention_ms", retention_ms, limits::AUDIT_RETENTION_MS)?;
             range_or_zero("settings.records_max", settings.records_max, limits::AUDIT_RECORDS)?;
             range_or_zero("settings.bytes_max", settings.bytes_max, limits::AUDIT_BYTES)
         }
@@ -247,33 +237,19 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
 
 /// What the gate says about a command: the policies' input, and all the rest of it.
 fn gate(gate: &GateFacts) -> Check {
-    length(
-        "FACTS_TOO_LARGE",
-        "gate.facts",
-        gate.facts.len(),
-        limits::FACTS_BYTES_MAX,
-    )?;
-    let rest = gate.encoded_len().saturating_sub(gate.facts.len());
+    let facts = gate.facts.len();
+    length("FACTS_TOO_LARGE", "gate.facts", facts, limits::FACTS_BYTES_MAX)?;
+    let rest = gate.encoded_len().saturating_sub(facts);
     length("GATE_TOO_LARGE", "gate", rest, limits::GATE_BYTES_MAX)
 }
 
 fn decision(decision: &Decision) -> Check {
     decision.gate.as_ref().map_or(Ok(()), gate)?;
-    count(
-        "TOO_MANY_TRACES",
-        "decisions.traces",
-        decision.traces.len(),
-        limits::TRACES_MAX,
-    )?;
-    for text in &decision.traces {
-        length(
-            "TEXT_TOO_LONG",
-            "decisions.traces",
-            text.len(),
-            limits::RECORD_TEXT_BYTES_MAX,
-        )?;
-    }
-    for (field, text) in [
+    let text = |field, text: &String| length("TEXT_TOO_LONG", field, text.len(), limits::RECORD_TEXT_BYTES_MAX);
+    let traces = &decision.traces;
+    count("TOO_MANY_TRACES", "decisions.traces", traces.len(), limits::TRACES_MAX)?;
+    traces.iter().try_for_each(|one| text("decisions.traces", one))?;
+    let mut texts = [
         ("decisions.principal", &decision.principal),
         ("decisions.action", &decision.action),
         ("decisions.resource", &decision.resource),
@@ -283,10 +259,9 @@ fn decision(decision: &Decision) -> Check {
         ("decisions.request_id", &decision.request_id),
         ("decisions.task_id", &decision.task_id),
         ("decisions.detail", &decision.detail),
-    ] {
-        length("TEXT_TOO_LONG", field, text.len(), limits::RECORD_TEXT_BYTES_MAX)?;
-    }
-    Ok(())
+    ]
+    .into_iter();
+    texts.try_for_each(|(field, one)| text(field, one))
 }
 
 // --- Access ----------------------------------------------------------------------------------------------------------------------------

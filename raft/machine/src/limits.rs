@@ -174,6 +174,8 @@ pub const DEPENDENTS_MAX: u32 = 10_000;
 pub const NAMESPACE_EDGES_MAX: u64 = 1_000_000;
 /// Registered workers.
 pub const WORKERS_MAX: usize = 10_000;
+/// Registered workers of one principal: nobody takes every place.
+pub const WORKERS_OF_ONE_MAX: usize = WORKERS_MAX / 4;
 /// Tasks that one worker may hold: all of them end in one step when it vanishes.
 pub const WORKER_TASKS_MAX: usize = 1_024;
 /// Named leases in a namespace. Each costs some 100 bytes of memory on every node.
@@ -189,7 +191,9 @@ pub const BINDINGS_MAX: usize = 100_000;
 /// Bindings of one principal: each request looks at all of them.
 pub const BINDINGS_OF_ONE_MAX: usize = 256;
 /// Tokens that have not expired. Each costs some 200 bytes of memory on every node.
-pub const TOKENS_MAX: usize = 100_000;
+pub const TOKENS_MAX: usize = 20_000;
+/// Tokens that one principal made: nobody takes every place.
+pub const TOKENS_OF_ONE_MAX: usize = 1_000;
 /// Revoked certificates that have not expired.
 pub const REVOCATIONS_MAX: usize = 100_000;
 /// Versions of one bundle.

@@ -92,6 +92,20 @@ fn revoke_certificate(number: usize, expires_at_ms: u64) -> RevokeCertificateReq
 /// Carries out many commands, all of which must succeed, without comparing indices after each.
 fn many<R: CommandBody>(rig: &mut Rig, requests: impl Iterator<Item = R>) {
     let requests: Vec<Command> = requests.map(command).collect();
+    carry_out(rig, &requests);
+}
+
+/// The same, in somebody's name.
+fn many_by<R: CommandBody>(rig: &mut Rig, principal: &str, requests: impl Iterator<Item = R>) {
+    let by = |request| Command {
+        principal: principal.to_owned(),
+        ..command(request)
+    };
+    let requests: Vec<Command> = requests.map(by).collect();
+    carry_out(rig, &requests);
+}
+
+fn carry_out(rig: &mut Rig, requests: &[Command]) {
     for some in requests.chunks(1_000) {
         for outcome in rig.apply_unchecked(some.to_vec()).outcomes {
             let refused = matches!(outcome.body, Some(outcome::Body::Rejected(_)));
@@ -175,10 +189,73 @@ fn one_principal_has_so_many_bindings_and_all_together_have_so_many() {
 }
 
 #[test]
+fn nobody_takes_every_place() {
+    let mut rig = rig();
+    let max = limits::TOKENS_OF_ONE_MAX;
+    many(&mut rig, (0..max).map(|n| put_token(n, 60_000)));
+    assert_eq!(refused(&mut rig, put_token(max, 60_000)), "TOO_MANY_TOKENS");
+    many_by(&mut rig, "user/other", std::iter::once(put_token(max, 60_000)));
+
+    let worker = || RegisterWorkerRequest {
+        ttl_ms: 60_000,
+        ..Default::default()
+    };
+    let max = limits::WORKERS_OF_ONE_MAX;
+    many(&mut rig, (0..max).map(|_| worker()));
+    assert_eq!(refused(&mut rig, worker()), "TOO_MANY_WORKERS");
+    many_by(&mut rig, "user/other", std::iter::once(worker()));
+}
+
+#[test]
+fn a_namespaces_name_gives_its_workers_nothing_when_another_bears_it() {
+    let mut rig = rig();
+    let create = |name: &str| CreateNamespaceRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    let delete = |name: &str| DeleteNamespaceRequest {
+        name: name.into(),
+        ..Default::default()
+    };
+    many(&mut rig, ["one", "other"].into_iter().map(create));
+    for namespaces in [vec!["one".to_owned()], vec!["one".to_owned(), "other".to_owned()]] {
+        let capabilities = Some(WorkerCapabilities {
+            namespaces,
+            ..Default::default()
+        });
+        let request = RegisterWorkerRequest {
+            capabilities,
+            ttl_ms: 60_000,
+            ..Default::default()
+        };
+        ok(&mut rig, request);
+    }
+    ok(&mut rig, delete("one"));
+    ok(&mut rig, create("one"));
+    let listed = rig.machine.list_workers(&ListWorkersRequest::default()).unwrap();
+    let states: Vec<_> = listed
+        .workers
+        .iter()
+        .map(|worker| (worker.state(), worker.capabilities.clone().unwrap().namespaces))
+        .collect();
+    assert_eq!(
+        states,
+        [
+            (WorkerState::Draining, vec!["one".to_owned()]),
+            (WorkerState::Active, vec!["other".to_owned()])
+        ]
+    );
+}
+
+#[test]
 fn there_are_so_many_tokens_and_all_expire_at_once() {
     let mut rig = rig();
     let max = limits::TOKENS_MAX;
-    many(&mut rig, (0..max).map(|n| put_token(n, 60_000)));
+    let each = limits::TOKENS_OF_ONE_MAX;
+    for maker in 0..max / each {
+        let of_one = (maker * each..(maker + 1) * each).map(|n| put_token(n, 60_000));
+        many_by(&mut rig, &format!("user/m{maker}"), of_one);
+    }
     assert_eq!(refused(&mut rig, put_token(max, 60_000)), "TOO_MANY_TOKENS");
     assert_eq!(refused(&mut rig, put_token(5, 60_000)), "TOKEN_EXISTS");
     let (id, row) = rig

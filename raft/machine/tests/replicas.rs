@@ -288,8 +288,8 @@ fn run(seed: u64, entries: u64) -> [u8; 32] {
         };
         if dice.roll(20) == 0 {
             rig.index += 1;
-            rig.machine.note(index, &Batch::new()).expect("it notes");
-            other.note(index, &Batch::new()).expect("it notes");
+            rig.machine.note(index, None, &Batch::new()).expect("it notes");
+            other.note(index, None, &Batch::new()).expect("it notes");
             continue;
         }
         let commands: Vec<Command> = (0..dice.roll(4))

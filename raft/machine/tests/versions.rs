@@ -455,9 +455,9 @@ fn entries_come_once_and_in_order() {
             .apply(index, &entry(1, vec![]), &Batch::new())
             .expect_err("out of order");
         assert!(matches!(fatal, Fatal::Assertion { .. }), "{fatal}");
-        assert!(rig.machine.note(index, &Batch::new()).is_err());
+        assert!(rig.machine.note(index, None, &Batch::new()).is_err());
     }
-    rig.machine.note(3, &Batch::new()).unwrap();
+    rig.machine.note(3, None, &Batch::new()).unwrap();
     assert_eq!(rig.machine.applied_index(), 3);
     rig.restart();
     assert_eq!(rig.machine.applied_index(), 3);
@@ -466,7 +466,7 @@ fn entries_come_once_and_in_order() {
 #[test]
 fn a_log_may_begin_at_zero() {
     let (_, mut machine) = open(Versions::CURRENT);
-    machine.note(0, &Batch::new()).unwrap();
+    machine.note(0, None, &Batch::new()).unwrap();
     machine.apply(1, &entry(1, vec![]), &Batch::new()).unwrap();
     assert_eq!(machine.applied_index(), 1);
 }

@@ -9,7 +9,7 @@ use super::super::roles::{self, Wish, covers};
 use super::super::{Ask, What};
 
 /// The documents for a request: one for each thing that it wants, and of a batch one for each task. Empty for what policies are not asked
-/// about: reads, and what workers do with tasks that policies let in.
+/// about: reads, and what workers and holders of leases do with what policies let in.
 pub(super) fn documents(ask: &Ask<'_>) -> Vec<Document> {
     match ask.what {
         What::Act(wish) if wish.verb == "read" => Vec::new(),
@@ -24,7 +24,13 @@ pub(super) fn documents(ask: &Ask<'_>) -> Vec<Document> {
 fn of_command(ask: &Ask<'_>, body: &Body) -> Vec<Document> {
     if matches!(
         body,
-        Body::LeaseTasks(_) | Body::HeartbeatTasks(_) | Body::HeartbeatWorker(_)
+        Body::LeaseTasks(_)
+            | Body::HeartbeatTasks(_)
+            | Body::HeartbeatWorker(_)
+            | Body::CompleteTask(_)
+            | Body::FailTask(_)
+            | Body::RenewLease(_)
+            | Body::ReleaseLease(_)
     ) {
         return Vec::new();
     }

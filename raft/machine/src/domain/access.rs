@@ -145,13 +145,9 @@ pub fn forget_namespace(txn: &mut Txn<'_>, namespace: &str, max: usize) -> usize
 
 /// The command: makes a token known.
 pub fn put_token(txn: &mut Txn<'_>, maker: &str, request: PutTokenRequest) -> Result<PutTokenResponse, Refusal> {
-    let hash = <[u8; 32]>::try_from(request.secret_hash.as_ref()).map_err(|_| {
-        reject::invalid(
-            "INVALID_HASH",
-            "secret_hash",
-            "secret_hash is a BLAKE3 hash of 32 bytes",
-        )
-    })?;
+    let invalid = "secret_hash is a BLAKE3 hash of 32 bytes";
+    let hash = <[u8; 32]>::try_from(request.secret_hash.as_ref())
+        .map_err(|_| reject::invalid("INVALID_HASH", "secret_hash", invalid))?;
     if txn.ix.access.secrets.contains_key(&hash) {
         let message = "there is a token with this secret already: make another secret";
         return Err(reject::exists("TOKEN_EXISTS", "secret_hash", message).into());
@@ -159,6 +155,11 @@ pub fn put_token(txn: &mut Txn<'_>, maker: &str, request: PutTokenRequest) -> Re
     if txn.ix.access.tokens.len() >= limits::TOKENS_MAX {
         let message = "the cluster has too many tokens: revoke some that are not needed";
         return Err(reject::full("TOO_MANY_TOKENS", "", limits::TOKENS_MAX as u64, message).into());
+    }
+    let made = |row: &&TokenRow| row.created_by == maker;
+    if txn.ix.access.tokens.values().filter(made).count() >= limits::TOKENS_OF_ONE_MAX {
+        let message = "you have made too many tokens: revoke some that are not needed";
+        return Err(reject::full("TOO_MANY_TOKENS", "", limits::TOKENS_OF_ONE_MAX as u64, message).into());
     }
     let id = txn.next_id();
     let row = TokenRow {

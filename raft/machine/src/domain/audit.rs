@@ -109,12 +109,8 @@ fn describe(record: &mut DecisionRow, body: &command::Body) {
     };
     match body {
         C::Enqueue(r) => {
-            about(
-                record,
-                &r.namespace,
-                "queue",
-                r.tasks.first().map_or("", |task| &task.queue),
-            );
+            let queue = r.tasks.first().map_or("", |task| &task.queue);
+            about(record, &r.namespace, "queue", queue);
             record.count = r.tasks.len() as u32;
         }
         C::CancelTask(r) => task(record, &r.namespace, &r.task_id),

@@ -5,7 +5,7 @@ use tarn_proto::v1::{
     Isolation, Namespace, NamespaceState, Quotas, UpdateNamespaceRequest, UpdateNamespaceResponse,
 };
 
-use super::{access, quota};
+use super::{access, quota, worker};
 use crate::error::{Fatal, Refusal};
 use crate::index::NamespaceIndex;
 use crate::keys::Key;
@@ -196,6 +196,7 @@ pub fn delete(txn: &mut Txn<'_>, ns: u64, name: &str) -> Result<(), Fatal> {
         txn.rows.delete(Key::Usage { ns });
     }
     txn.ix.remove_namespace(ns);
+    worker::forget_namespace(txn, name);
     txn.event(EventKind::NamespaceDeleted, name).namespace = name.to_owned();
     Ok(())
 }

@@ -30,6 +30,11 @@ pub fn register_worker(
         let message = "too many workers are registered: stop some, or wait until some expire";
         return Err(reject::full("TOO_MANY_WORKERS", "", limits::WORKERS_MAX as u64, message).into());
     }
+    let own = |row: &&WorkerRow| row.registered_by == principal;
+    if txn.ix.workers.values().filter(own).count() >= limits::WORKERS_OF_ONE_MAX {
+        let message = "you have too many workers registered: stop some, or wait until some expire";
+        return Err(reject::full("TOO_MANY_WORKERS", "", limits::WORKERS_OF_ONE_MAX as u64, message).into());
+    }
     let id = txn.next_id();
     let ttl_ms = or_default(request.ttl_ms, limits::LEASE_MS_DEFAULT);
     let row = WorkerRow {
@@ -83,6 +88,27 @@ pub fn drain_worker(txn: &mut Txn<'_>, request: DrainWorkerRequest) -> Result<Dr
     Ok(DrainWorkerResponse {
         running: txn.ix.held_by(id) as u32,
     })
+}
+
+/// The namespace is gone: what bears its name next is another's, and no worker's that served this one. Who served nothing else is drained.
+pub fn forget_namespace(txn: &mut Txn<'_>, name: &str) {
+    let since = txn.meta.version >= version::ACCESS;
+    let names = |row: &WorkerRow| {
+        row.capabilities
+            .iter()
+            .flat_map(|given| &given.namespaces)
+            .any(|one| one == name)
+    };
+    let workers = txn.ix.workers.iter().filter(|(_, row)| since && names(row));
+    for (id, mut row) in workers.map(|(id, row)| (*id, row.clone())).collect::<Vec<_>>() {
+        let namespaces = &mut row.capabilities.get_or_insert_default().namespaces;
+        // An empty list would mean all.
+        match namespaces.iter().all(|one| one == name) {
+            true => row.draining = true,
+            false => namespaces.retain(|one| one != name),
+        }
+        save(txn, id, row);
+    }
 }
 
 /// The worker has not been heard of: its registration ends, and with it its leases.

@@ -26,6 +26,9 @@ const PAGE: (u32, u32) = (100, 1_000);
 /// Rows that one page may look at in search of matching ones: a page of a filtered list may be short, and still name a next one.
 const PAGE_ROWS_MAX: usize = 10_000;
 
+/// A page ends with what exceeds this many bytes: large tasks must not make one answer fill a node's memory.
+const PAGE_BYTES_MAX: usize = 4 << 20;
+
 impl Machine {
     /// Whether a task is ready that this worker could be given. Cheap: for whoever decides when to propose a lease.
     ///
@@ -54,6 +57,12 @@ impl Machine {
         let id = parse_id(worker_id, "worker_id");
         let worker = id.ok().and_then(|id| self.ix.workers.get(&id));
         worker.is_none_or(|row| worker::may_work_as(row, principal))
+    }
+
+    /// The namespaces that a registered worker serves; none means all.
+    pub fn worker_namespaces(&self, worker_id: &str) -> Option<Vec<String>> {
+        let worker = self.ix.workers.get(&parse_id(worker_id, "worker_id").ok()?)?;
+        Some(worker.capabilities.clone().unwrap_or_default().namespaces)
     }
 
     fn leasing(&self, worker_id: &str) -> Option<(u64, &WorkerRow)> {

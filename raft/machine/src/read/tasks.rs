@@ -1,13 +1,14 @@
 //! Reads of tasks.
 
 use bytes::Bytes;
+use prost::Message as _;
 use tarn_proto::v1::{
     Attempt, AttemptLog, GetTaskLogsRequest, GetTaskLogsResponse, GetTaskRequest, GetTaskResponse, ListTasksRequest,
     ListTasksResponse, Task, TaskState,
 };
 use tarn_storage::{Engine, Range};
 
-use super::{PAGE_ROWS_MAX, page_size, page_start};
+use super::{PAGE_BYTES_MAX, PAGE_ROWS_MAX, page_size, page_start};
 use crate::domain::parse_id;
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
@@ -52,6 +53,7 @@ impl Machine {
             revision: self.applied_index(),
             ..ListTasksResponse::default()
         };
+        let mut bytes = 0;
         for (seen, entry) in self.all_tasks(ns, after).enumerate() {
             let (id, row) = entry?;
             let wanted = states.is_empty() || states.contains(&row.state());
@@ -59,10 +61,11 @@ impl Machine {
                 let task = self.task(&request.namespace, ns, id, row, false)?;
                 let queue = task.spec.as_ref().map_or("", |spec| &spec.queue);
                 if request.queue.is_empty() || request.queue == queue {
+                    bytes += task.encoded_len();
                     answer.tasks.push(task);
                 }
             }
-            if answer.tasks.len() == size || seen + 1 == PAGE_ROWS_MAX {
+            if answer.tasks.len() == size || seen + 1 == PAGE_ROWS_MAX || bytes >= PAGE_BYTES_MAX {
                 answer.next_page_token = Id(id).to_string();
                 break;
             }

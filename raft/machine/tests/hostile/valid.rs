@@ -226,7 +226,7 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
             ..Default::default()
         }),
         B::RecordDecisions(RecordDecisions {
-            refusals: vec![refusal(task)],
+            decisions: vec![refusal(task)],
             dropped: 7,
             ..Default::default()
         }),

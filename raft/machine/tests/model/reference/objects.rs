@@ -55,6 +55,19 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// A namespace is gone: nobody serves what bears its name next, unless they say so anew.
+    fn forget(&mut self, name: &str) {
+        let Some(given) = &mut self.capabilities else { return };
+        if !given.namespaces.iter().any(|one| one == name) {
+            return;
+        }
+        if given.namespaces.iter().all(|one| one == name) {
+            self.draining = true;
+        } else {
+            given.namespaces.retain(|one| one != name);
+        }
+    }
+
     pub fn state(&self) -> WorkerState {
         if self.draining {
             WorkerState::Draining
@@ -425,6 +438,9 @@ impl Model {
         self.queues.retain(|_, queue| queue.ns != ns);
         self.namespaces.remove(&ns);
         let name = request.name;
+        if self.version >= 2 {
+            self.workers.values_mut().for_each(|worker| worker.forget(&name));
+        }
         self.tell(
             EventKind::NamespaceDeleted,
             Event {
