@@ -22,6 +22,10 @@ use crate::way::fresh_id;
 
 /// Different refusals that wait to be recorded.
 const PENDING_MAX: usize = 1_024;
+/// Different refusals of one principal that wait with all that they were about.
+const OF_ONE_MAX: usize = 64;
+/// What a record is about that stands for many different things.
+const MANY: &str = "*";
 /// Records are proposed at least this far apart, so that refusals fold and a flood of them costs little.
 const APART: Duration = Duration::from_secs(1);
 /// How long a proposal may take. What was not taken is proposed again with the next.
@@ -279,16 +283,16 @@ impl Ledger {
 }
 
 impl Pending {
-    /// Notes a decision, alone or with those that are equal. False: there is no room.
-    fn fold(&mut self, decision: Decision) -> bool {
-        let key = [
-            decision.principal.clone(),
-            decision.action.clone(),
-            decision.resource.clone(),
-            decision.namespace.clone(),
-            decision.reason.clone(),
-            decision.step.clone(),
-        ];
+    /// Notes a decision, alone or with those that are equal. What one principal has too many of is noted without what it was about, so that
+    /// nobody takes the places of others. False: there is no room.
+    fn fold(&mut self, mut decision: Decision) -> bool {
+        let mut key = key_of(&decision);
+        if !self.decisions.contains_key(&key) && self.of_one(&decision.principal) >= OF_ONE_MAX {
+            decision.resource = MANY.to_owned();
+            decision.namespace.clear();
+            decision.request_id.clear();
+            key = key_of(&decision);
+        }
         if let Some(known) = self.decisions.get_mut(&key) {
             known.count = known.count.max(1).saturating_add(decision.count.max(1));
             let own = decision.gate.map(|gate| gate.trace).filter(|trace| !trace.is_empty());
@@ -305,6 +309,28 @@ impl Pending {
         self.decisions.insert(key, decision);
         true
     }
+
+    /// How many different decisions about one principal wait, counted up to what it may have.
+    fn of_one(&self, principal: &str) -> usize {
+        let mut first = Key::default();
+        first[0] = principal.to_owned();
+        let of_one = self
+            .decisions
+            .range(first..)
+            .take_while(|(key, _)| key[0] == *principal);
+        of_one.take(OF_ONE_MAX).count()
+    }
+}
+
+fn key_of(decision: &Decision) -> Key {
+    [
+        decision.principal.clone(),
+        decision.action.clone(),
+        decision.resource.clone(),
+        decision.namespace.clone(),
+        decision.reason.clone(),
+        decision.step.clone(),
+    ]
 }
 
 /// Cuts what a caller wrote to what a record takes: nothing that somebody asks for may be too long to be recorded as refused.
@@ -381,6 +407,26 @@ mod tests {
             dropped += request.dropped;
         }
         assert_eq!((taken, dropped), (PENDING_MAX, 7));
+    }
+
+    #[test]
+    fn nobody_takes_the_places_of_others() {
+        let ledger = ledger();
+        for number in 0..5 * PENDING_MAX {
+            let mut one = refusal("user/bob", "");
+            one.resource = format!("task/{number}");
+            one.namespace = format!("n{number}");
+            ledger.refused(one);
+            if number % 1_000 == 0 {
+                ledger.refused(refusal("user/ann", &format!("t{number}")));
+            }
+        }
+        assert_eq!(ledger.shared.dropped.get(), 0);
+        let request = ledger.take().unwrap();
+        let of = |principal: &str| request.decisions.iter().filter(|r| r.principal == principal).count();
+        assert_eq!((of("user/ann"), of("user/bob")), (1, OF_ONE_MAX + 1));
+        let counts = request.decisions.iter().map(|r| r.count.max(1) as usize);
+        assert_eq!(counts.sum::<usize>(), 5 * PENDING_MAX + 6);
     }
 
     #[test]
