@@ -7,7 +7,8 @@ use tarn_proto::v1::{Role, Rule};
 /// Role, verbs, resources. A role may have several lines.
 const RULES: &[(&str, &[&str], &[&str])] = &[
     ("admin", &["*"], &["*"]),
-    // Keeps the cluster running, and work flowing: no tenant's payloads are submitted, and nobody's rights are changed.
+    // Keeps the cluster running, and work flowing: no tenant's payloads are submitted, and nobody's rights are changed. So it makes no join
+    // tokens: a machine that is let in is trusted with everything.
     ("operator", &["read"], &["*"]),
     ("operator", &["update"], &["cluster/*", "worker/*"]),
     ("operator", &["create", "update"], &["namespace/*"]),
@@ -16,7 +17,6 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
         &["cancel", "requeue", "purge"],
         &["task/*", "queue/*", "timer/*"],
     ),
-    ("operator", &["create"], &["join-token/*"]),
     // Submits work and looks after it.
     (
         "developer",
