@@ -107,10 +107,6 @@ fn local(status: &Status, source: &(dyn StdError + 'static)) -> Failure {
             sent = false;
         }
         let text = error.to_string();
-        // Where the peer refuses after the handshake, as TLS 1.3 has it, the HTTP/2 layer may hand on the alert's text only.
-        if text.contains("received fatal alert") {
-            return Failure::Barred(text);
-        }
         if texts.last() != Some(&text) {
             texts.push(text);
         }

@@ -13,7 +13,11 @@ use tarn_client::tls::{ConnectOptions, Credentials, Expect, PrincipalKind, Priva
 use tarn_client::{Client, Code, Error};
 use tarn_proto::v1::cluster_service_client::ClusterServiceClient;
 use tarn_proto::v1::join_service_client::JoinServiceClient;
-use tarn_proto::v1::{AddMemberRequest, GetClusterRequest, GetClusterResponse, JoinRequest, JoinResponse};
+use tarn_proto::v1::peer_service_client::PeerServiceClient;
+use tarn_proto::v1::{
+    AddMemberRequest, GetClusterRequest, GetClusterResponse, JoinRequest, JoinResponse, PeerMembershipRequest,
+    PeerRenewal, PeerRequest,
+};
 use tempfile::TempDir;
 use tonic::Status;
 use tonic_types::StatusExt as _;
@@ -254,6 +258,76 @@ async fn the_id_of_a_member_that_was_removed_is_not_given_again() {
     let token = cluster.token(HOUR).await;
     let request = make_request(&PrivateKey::generate());
     assert_eq!(ask(&token, &cluster.address(0), request).await.unwrap().node_id, 7);
+    cluster.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_was_removed_stays_out_whatever_it_says_of_itself() {
+    let mut cluster = Cluster::found(true).await;
+    assert_eq!(cluster.join(0).await, 2);
+    cluster
+        .wait_for("the second node votes", |state| voters(state) == [1, 2])
+        .await;
+    cluster.client(0).remove_member(2).await.unwrap();
+    let (node, dir) = cluster.nodes.pop().unwrap();
+    let address = node.addresses().api;
+    node.shutdown().await;
+
+    // As if it had never been let in: it asks for membership with the certificate that it still has.
+    let mut seeds = Seeds::load(dir.path()).unwrap().unwrap();
+    seeds.is_member = false;
+    seeds.store(dir.path()).unwrap();
+    let node = daemon::start(config(dir.path(), address)).await.unwrap();
+    let credentials = IdentityStore::new(dir.path()).load().unwrap();
+    let first = cluster.address(0).parse().unwrap();
+    let channel = connect(
+        &first,
+        client_config(&credentials, Expect::Node(1)),
+        &ConnectOptions::default(),
+    )
+    .await
+    .unwrap();
+    let mut peer = PeerServiceClient::new(channel);
+    let request = PeerMembershipRequest {
+        address: address.to_string(),
+        learner: false,
+    };
+    let refusal = peer.request_membership(request).await.unwrap_err();
+    assert_eq!(
+        (refusal.code(), reason(&refusal).as_str()),
+        (Code::FailedPrecondition, "NODE_REMOVED")
+    );
+    assert!(refusal.message().contains("tarn node token"), "{refusal}");
+    // Nor does it get a vote for an election, or a new certificate.
+    let vote = peer
+        .call(PeerRequest {
+            method: 2,
+            ..PeerRequest::default()
+        })
+        .await;
+    assert_eq!(reason(&vote.unwrap_err()), "NODE_REMOVED");
+    let renewed = peer.renew(PeerRenewal::default()).await;
+    assert_eq!(reason(&renewed.unwrap_err()), "NODE_REMOVED");
+
+    // And an administrator cannot give it its id back, alone or in the place of another.
+    for replaces in [0, 1] {
+        let again = AddMemberRequest {
+            node_id: 2,
+            address: address.to_string(),
+            learner: false,
+            replaces,
+        };
+        assert_eq!(refused(cluster.client(0).add_member(again).await), "NODE_REMOVED");
+    }
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    assert_eq!(voters(&cluster.client(0).cluster().await.unwrap()), [1]);
+
+    // A new machine, with a token, comes in as ever.
+    node.shutdown().await;
+    assert_eq!(cluster.join(0).await, 3);
+    cluster
+        .wait_for("the new node votes", |state| voters(state) == [1, 3])
+        .await;
     cluster.stop().await;
 }
 

@@ -169,6 +169,7 @@ impl Consensus {
         let admin = Admin {
             node_id: options.node_id,
             raft: raft.clone(),
+            machine: machine.clone(),
             transport: options.transport.clone(),
             leadership: leadership.clone(),
             applied: applied.clone(),
@@ -301,6 +302,11 @@ impl Consensus {
     /// The members of the cluster, as this node knows them, and whether each has a vote. Cheap: does not touch the state.
     pub fn members(&self) -> Vec<(Peer, bool)> {
         self.inner.admin.members()
+    }
+
+    /// Whether a node was a member and is none any more, as far as this node has applied. Such a node stays out for good.
+    pub fn was_removed(&self, id: NodeId) -> bool {
+        self.inner.peers.machine.was_removed(id)
     }
 
     /// Asks every member what it is, at most for `timeout`.

@@ -37,6 +37,8 @@ pub(crate) const RAFT: Keyspace = Keyspace::new("raft");
 const APPLIED: &[u8] = b"applied";
 const MEMBERSHIP: &[u8] = b"membership";
 const NODE_ID_MAX: &[u8] = b"node_id_max";
+/// Before the id of a node that was a member and is none any more. One key for each: ids are never used again, and a cluster removes few nodes.
+const REMOVED: &[u8] = b"removed/";
 
 /// Entries handed to one blocking task. Bounds how long a shutdown waits.
 const APPLY_ENTRIES: usize = 64;
@@ -158,6 +160,13 @@ impl StateMachine {
     pub fn position(&self) -> Option<(Applied, [u8; 32])> {
         let live = self.shared.live.read().ok()?;
         live.as_ref().map(|live| (live.position(), live.machine.digest()))
+    }
+
+    /// Whether a node was a member and is none any more. What cannot be read lets nobody in.
+    pub fn was_removed(&self, id: NodeId) -> bool {
+        let live = self.shared.live.read();
+        let removed = |live: &Live| live.engine.get(RAFT, &[REMOVED, &id.to_be_bytes()].concat());
+        live.is_ok_and(|live| live.as_ref().is_some_and(|live| !matches!(removed(live), Ok(None))))
     }
 
     pub fn applied(&self) -> watch::Receiver<Applied> {
@@ -305,6 +314,9 @@ impl Shared {
                 let node_id_max = live.node_id_max.max(highest_id(&stored));
                 extra.put(RAFT, MEMBERSHIP, convert::stored_to_wire(&stored).encode_to_vec());
                 extra.put(RAFT, NODE_ID_MAX, node_id_max.to_be_bytes());
+                let before = live.membership.nodes().map(|(id, _)| *id);
+                let gone = before.filter(|id| membership.get_node(id).is_none());
+                gone.for_each(|id| extra.put(RAFT, [REMOVED, &id.to_be_bytes()].concat(), []));
                 let members = in_words(membership);
                 live.machine.note(index, Some(members), &extra).map_err(stopped)?;
                 (live.membership, live.node_id_max) = (stored, node_id_max);

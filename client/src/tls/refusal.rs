@@ -167,6 +167,7 @@ fn of_certificate(error: &CertificateError) -> Refusal {
             RefusalKind::NotYetValid,
             format_args!("for {} seconds", not_before.as_secs().saturating_sub(time.as_secs())),
         ),
+        Bad::Revoked => Refusal::of(RefusalKind::Revoked),
         Bad::UnknownIssuer => Refusal::of(RefusalKind::UnknownIssuer),
         Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => Refusal::of(RefusalKind::WrongPurpose),
         Bad::BadEncoding | Bad::BadSignature => Refusal::with(RefusalKind::BadCertificate, error),
@@ -220,6 +221,9 @@ fn describe_alert(alert: AlertDescription) -> String {
         AlertDescription::UnknownCA => "it does not know the issuer of our certificate",
         AlertDescription::CertificateExpired => "our certificate is expired or not valid yet by its clock",
         AlertDescription::UnsupportedCertificate => "our certificate may not be used for this end of a connection",
+        AlertDescription::CertificateRevoked => {
+            "the cluster has revoked this certificate: ask for a new one from `tarn ca issue`"
+        }
         AlertDescription::CertificateUnknown => "our identity or join token is not accepted; its log says why",
         AlertDescription::BadCertificate | AlertDescription::DecryptError => {
             "our certificate or our proof of its key is not accepted"
@@ -229,6 +233,31 @@ fn describe_alert(alert: AlertDescription) -> String {
         _ => return format!("alert {alert:?}"),
     };
     format!("{meaning}; alert {alert:?}")
+}
+
+/// How rustls words an alert of the other side.
+const ALERT: &str = "received fatal alert: ";
+
+/// The alerts that say something about us.
+const ALERTS: [AlertDescription; 10] = [
+    AlertDescription::CertificateRequired,
+    AlertDescription::UnknownCA,
+    AlertDescription::CertificateExpired,
+    AlertDescription::CertificateRevoked,
+    AlertDescription::UnsupportedCertificate,
+    AlertDescription::CertificateUnknown,
+    AlertDescription::BadCertificate,
+    AlertDescription::DecryptError,
+    AlertDescription::HandshakeFailure,
+    AlertDescription::ProtocolVersion,
+];
+
+/// The refusal in an error's words: where the peer refuses after the handshake, as TLS 1.3 has it, the HTTP/2 layer may hand on those only.
+fn refusal_in_words(text: &str) -> Option<Refusal> {
+    let (_, name) = text.split_once(ALERT)?;
+    let alert = ALERTS.iter().find(|alert| name.starts_with(&format!("{alert:?}")));
+    let detail = alert.map_or_else(|| format!("alert {name}"), |alert| describe_alert(*alert));
+    Some(Refusal::with(RefusalKind::RefusedByPeer, detail))
 }
 
 /// Finds the refusal in the causes of an error, for example of a `tonic::Status` or a transport error: in TLS 1.3 a client learns that
@@ -242,6 +271,9 @@ pub fn refusal_in(error: &(dyn StdError + 'static)) -> Option<Refusal> {
         // An io::Error keeps what it wraps out of its chain of sources.
         let wrapped = error.downcast_ref::<io::Error>().and_then(io::Error::get_ref);
         if let Some(found) = wrapped.and_then(|inner| refusal_in(inner)) {
+            return Some(found);
+        }
+        if let Some(found) = refusal_in_words(&error.to_string()) {
             return Some(found);
         }
         next = error.source();
@@ -283,6 +315,24 @@ mod tests {
         assert_eq!(refusal.kind, RefusalKind::RefusedByPeer);
         assert!(refusal.to_string().contains("UnknownCA"), "{refusal}");
         assert_eq!(refusal_in(&io::Error::other("something else")), None);
+    }
+
+    #[test]
+    fn a_refusal_of_which_only_words_are_left_is_told_like_any_other() {
+        for alert in ALERTS {
+            let error = io::Error::other(Error::AlertReceived(alert).to_string());
+            let refusal = refusal_in(&error).expect("rustls words alerts as this expects");
+            assert_eq!(refusal, Refusal::of_tls(&Error::AlertReceived(alert)));
+        }
+        let revoked = refusal_in_words("received fatal alert: CertificateRevoked").unwrap();
+        assert!(revoked.detail.contains("tarn ca issue"), "{revoked}");
+    }
+
+    #[test]
+    fn who_was_revoked_is_told_so_by_the_alert() {
+        let error: Error = VerifyError::Revoked(crate::tls::Principal::node("prod", 3)).into();
+        assert_eq!(error, Error::InvalidCertificate(CertificateError::Revoked));
+        assert_eq!(Refusal::of_tls(&error).kind, RefusalKind::Revoked);
     }
 
     #[test]

@@ -92,8 +92,12 @@ pub enum VerifyError {
 }
 
 impl From<VerifyError> for Error {
+    /// Which alert the peer gets follows from the error's kind: one that was revoked is told so, because only a new certificate helps.
     fn from(error: VerifyError) -> Self {
-        Self::InvalidCertificate(CertificateError::Other(OtherError(Arc::new(error))))
+        Self::InvalidCertificate(match error {
+            VerifyError::Revoked(_) => CertificateError::Revoked,
+            error => CertificateError::Other(OtherError(Arc::new(error))),
+        })
     }
 }
 

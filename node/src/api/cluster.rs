@@ -270,7 +270,7 @@ fn invalid(field: &str, message: String) -> Refusal {
 }
 
 /// A refused change of the cluster, as the contract tells it.
-pub(super) fn administration_refused(error: AdminError) -> Refusal {
+pub(crate) fn administration_refused(error: AdminError) -> Refusal {
     let (code, reason) = match &error {
         // The same request may succeed later: the caller's side repeats these.
         AdminError::NotDone => (Code::Unavailable, "NO_LEADER"),
@@ -282,6 +282,7 @@ pub(super) fn administration_refused(error: AdminError) -> Refusal {
         AdminError::UnknownNode { .. } => (Code::NotFound, "NODE_NOT_FOUND"),
         AdminError::NotVoter { .. } => (Code::FailedPrecondition, "NODE_NOT_VOTER"),
         AdminError::AlreadyMember { .. } => (Code::AlreadyExists, "NODE_ALREADY_MEMBER"),
+        AdminError::Removed(_) => (Code::FailedPrecondition, "NODE_REMOVED"),
         AdminError::LastVoter { .. } => (Code::FailedPrecondition, "LAST_VOTER"),
         AdminError::VersionNotSupported { .. } => (Code::FailedPrecondition, "VERSION_NOT_SUPPORTED"),
         AdminError::Refused(_) => (Code::FailedPrecondition, "CHANGE_REFUSED"),

@@ -40,6 +40,7 @@ mod worker;
 pub use artifact::ArtifactApi;
 pub use audit::AuditApi;
 pub use cluster::ClusterApi;
+pub(crate) use cluster::administration_refused;
 pub use doorkeeper::Doorkeeper;
 pub use join::{JoinApi, TokenGate};
 pub use server::{Faces, Health, Services, routes, serve, serve_web};

@@ -133,7 +133,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         own_id: node_id,
         consensus: consensus.clone(),
     });
-    let artifacts = Artifacts::new(store, links.clone(), members);
+    let artifacts = Artifacts::new(store, links.clone(), members.clone());
     let dispatcher = Dispatcher::start(
         way.clone(),
         Caller::node(node_id),
@@ -158,6 +158,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         artifacts: ArtifactApi::new(services_api.clone(), artifacts.clone()),
         peers: PeerApi::server(
             Arc::new(consensus.clone()),
+            members,
             links.contacts().clone(),
             artifacts.clone(),
             Arc::new(join.clone()),

@@ -17,6 +17,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::plain::plain;
 use super::{Ask, Caller, What};
 use crate::way::fresh_id;
 
@@ -177,6 +178,7 @@ impl Ledger {
                 draft.namespace = wish.namespace.unwrap_or_default().to_owned();
             }
         }
+        clip(&mut draft);
         draft
     }
 
@@ -333,7 +335,8 @@ fn key_of(decision: &Decision) -> Key {
     ]
 }
 
-/// Cuts what a caller wrote to what a record takes: nothing that somebody asks for may be too long to be recorded as refused.
+/// Cuts what a caller wrote to what a record takes, and keeps it plain: nothing that somebody asks for may be too long to be recorded as
+/// refused, or pass for something else where records are read.
 fn clip(decision: &mut Decision) {
     for text in [
         &mut decision.principal,
@@ -344,8 +347,7 @@ fn clip(decision: &mut Decision) {
         &mut decision.request_id,
         &mut decision.detail,
     ] {
-        let end = text.floor_char_boundary(limits::RECORD_TEXT_BYTES_MAX);
-        text.truncate(end);
+        *text = plain(text, limits::RECORD_TEXT_BYTES_MAX);
     }
     if let Some(gate) = &mut decision.gate
         && gate.facts.len() > limits::FACTS_BYTES_MAX
@@ -455,5 +457,15 @@ mod tests {
             ..v1::Command::default()
         };
         assert_eq!(tarn_machine::check::validate(&command), Ok(()));
+    }
+
+    #[test]
+    fn records_are_plain() {
+        let ledger = ledger();
+        let mut forged = refusal("user/eve", "t");
+        forged.resource = "task/x\nFORGED\u{202e}".to_owned();
+        ledger.refused(forged);
+        let request = ledger.take().unwrap();
+        assert_eq!(request.decisions[0].resource, r"task/x\nFORGED\u{202e}");
     }
 }

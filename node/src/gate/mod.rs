@@ -17,6 +17,7 @@ mod caller;
 mod identity;
 mod ledger;
 pub mod permission;
+mod plain;
 pub mod policy;
 mod question;
 mod quota;
@@ -146,6 +147,7 @@ impl Gate {
 
     /// Refuses somebody who did not prove who they are: the first step, and the door before it.
     pub(crate) fn turn_away(&self, rejection: v1::Rejection, trace: &str) -> Refusal {
+        let rejection = in_plain_words(rejection);
         tracing::info!(
             trace,
             step = identity::STEP,
@@ -164,6 +166,7 @@ impl Gate {
     pub fn admit(&self, ask: &Ask<'_>) -> Result<(), Refusal> {
         self.steps.iter().try_for_each(|step| {
             step.admit(ask).map_err(|rejection| {
+                let rejection = in_plain_words(rejection);
                 let draft = self.ledger.draft(ask, step.name(), &rejection);
                 tracing::info!(
                     trace = %ask.caller.trace,
@@ -193,7 +196,7 @@ impl Gate {
         lasting.into_iter().try_for_each(|step| {
             step.admit(&ask).map_err(|rejection| Refusal {
                 step: Some(step.name()),
-                rejection,
+                rejection: in_plain_words(rejection),
             })
         })
     }
@@ -225,5 +228,13 @@ impl Gate {
             step: Some(step),
             rejection,
         }
+    }
+}
+
+/// A rejection that can be sent and logged, whatever the request that it speaks of holds.
+fn in_plain_words(rejection: v1::Rejection) -> v1::Rejection {
+    v1::Rejection {
+        message: plain::plain(&rejection.message, plain::MESSAGE_BYTES_MAX),
+        ..rejection
     }
 }

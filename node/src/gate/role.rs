@@ -11,6 +11,7 @@ use tarn_proto::v1::{self, Rule};
 use tonic::Code;
 
 use super::permission::{self, ALL, ANYWHERE};
+use super::plain::{NAME_BYTES_MAX, plain};
 use super::roles::{self, Ground, ROOT, Wish};
 use super::{Ask, Caller, Proof, Step, What, Workers};
 
@@ -113,7 +114,7 @@ impl Judge<'_> {
         if OWN_KINDS.iter().any(|kind| request.principal.starts_with(kind)) {
             let message = format!(
                 "a token is for a user, and {} is of the cluster itself",
-                request.principal
+                plain(&request.principal, NAME_BYTES_MAX)
             );
             return Err(rejection(Code::InvalidArgument, "INVALID_PRINCIPAL", message));
         }

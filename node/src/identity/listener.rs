@@ -3,10 +3,10 @@
 //! each request must prove one.
 //!
 //! ```text
-//!   accept ──► handshake (a task each, timed) ──► queue ──► tonic
-//!      │            │
-//!      │            └── refused: counted, logged, closed
-//!      └── waits while too many connections stand or too many handshakes run
+//!   accept ──► lobby ──► handshake (a task each, timed) ──► queue ──► tonic
+//!      │         │            │
+//!      │         └────────────┴── refused: counted, logged, closed
+//!      └── waits while too many connections stand
 //! ```
 //!
 //! Nothing a peer does ends the loop. It ends when the stream of connections is dropped, which is what tonic does on shutdown; then the
@@ -29,6 +29,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_stream::Stream;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
+use super::lobby::Lobby;
 use super::peer::{PeerIdentity, PeerStream};
 use super::refusals::Refusals;
 
@@ -37,7 +38,7 @@ use super::refusals::Refusals;
 pub const CONNECTIONS_MAX: usize = 4096;
 
 /// Most handshakes at a time. One takes about a millisecond of a core, so fifty thousand a minute pass per core; the limit bounds what
-/// peers can occupy who connect and say nothing. When full, further ones wait in the kernel's queue.
+/// peers can occupy who begin one and do not go on. When full, further ones wait in the [lobby](super::lobby), as do those who say nothing.
 pub const HANDSHAKES_MAX: usize = 256;
 
 /// How long a handshake may take. Two round trips around the world and a busy machine fit ten times over.
@@ -183,12 +184,16 @@ pub fn listen_through<D: Door>(
         doorman: Doorman {
             acceptor: TlsAcceptor::from(config),
             timeout: options.handshake_timeout,
+            lobby: Arc::new(Lobby::new(
+                options.connections_max,
+                options.handshakes_max,
+                options.handshake_timeout,
+            )),
             refusals: options.refusals,
             ready: sender,
             door,
         },
         connections: Arc::new(Semaphore::new(options.connections_max)),
-        handshakes: Arc::new(Semaphore::new(options.handshakes_max)),
     };
     let until = stop.clone();
     tokio::spawn(async move {
@@ -206,7 +211,6 @@ struct AcceptLoop<D: Door> {
     listener: TcpListener,
     doorman: Doorman<D>,
     connections: Arc<Semaphore>,
-    handshakes: Arc<Semaphore>,
 }
 
 impl<D: Door> AcceptLoop<D> {
@@ -214,14 +218,10 @@ impl<D: Door> AcceptLoop<D> {
         let mut running = JoinSet::new();
         loop {
             let connection = self.connection_permit().await;
-            let handshake = permit(&self.handshakes).await;
             let (tcp, remote) = self.accept().await;
             while running.try_join_next().is_some() {}
             let doorman = self.doorman.clone();
-            running.spawn(async move {
-                doorman.receive(tcp, remote, connection).await;
-                drop(handshake);
-            });
+            running.spawn(doorman.receive(tcp, remote, connection));
         }
     }
 
@@ -231,7 +231,8 @@ impl<D: Door> AcceptLoop<D> {
             return permit;
         }
         tracing::warn!("all connections are taken: new ones wait until others end");
-        let permit = permit(&self.connections).await;
+        let permit = self.connections.clone().acquire_owned().await;
+        let permit = permit.expect("the listener's semaphore is never closed");
         tracing::info!("a connection has become free");
         permit
     }
@@ -249,18 +250,11 @@ impl<D: Door> AcceptLoop<D> {
     }
 }
 
-async fn permit(semaphore: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    semaphore
-        .clone()
-        .acquire_owned()
-        .await
-        .expect("the listener's semaphores are never closed")
-}
-
 /// Lets peers in or refuses them.
 struct Doorman<D: Door> {
     acceptor: TlsAcceptor,
     timeout: Duration,
+    lobby: Arc<Lobby>,
     refusals: Arc<Refusals>,
     ready: mpsc::Sender<D::Connection>,
     door: D,
@@ -271,6 +265,7 @@ impl<D: Door> Clone for Doorman<D> {
         Self {
             acceptor: self.acceptor.clone(),
             timeout: self.timeout,
+            lobby: self.lobby.clone(),
             refusals: self.refusals.clone(),
             ready: self.ready.clone(),
             door: self.door.clone(),
@@ -280,7 +275,7 @@ impl<D: Door> Clone for Doorman<D> {
 
 impl<D: Door> Doorman<D> {
     async fn receive(self, tcp: TcpStream, remote: SocketAddr, permit: OwnedSemaphorePermit) {
-        let shaken = self.shake_hands(tcp).await;
+        let shaken = self.shake_hands(tcp, remote).await;
         match shaken.and_then(|tls| self.door.admit(tls, remote, permit)) {
             // Nobody receives any more: the listener is shutting down, and the connection with it.
             Ok(connection) => drop(self.ready.send(connection).await),
@@ -288,7 +283,8 @@ impl<D: Door> Doorman<D> {
         }
     }
 
-    async fn shake_hands(&self, tcp: TcpStream) -> Result<TlsStream<TcpStream>, Refusal> {
+    async fn shake_hands(&self, tcp: TcpStream, remote: SocketAddr) -> Result<TlsStream<TcpStream>, Refusal> {
+        let _slot = self.lobby.turn(&tcp, remote.ip()).await?;
         // tonic's own setting does not reach sockets that it did not accept itself; without it answers wait for delayed acknowledgements.
         tcp.set_nodelay(true).map_err(|error| Refusal::of_handshake(&error))?;
         tokio::time::timeout(self.timeout, self.acceptor.accept(tcp))

@@ -37,6 +37,7 @@ pub mod bearer;
 mod files;
 mod gate;
 mod listener;
+mod lobby;
 mod opening;
 mod peer;
 mod refusals;

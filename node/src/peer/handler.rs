@@ -59,14 +59,11 @@ impl Members for ConsensusMembers {
     }
 
     fn members(&self) -> Vec<ClusterMember> {
-        // A node that has stopped knows nobody.
-        let members = self.consensus.status().map(|status| status.members).unwrap_or_default();
-        members
-            .into_iter()
-            .map(|member| ClusterMember {
-                peer: member.peer,
-                voter: member.voter,
-            })
-            .collect()
+        let members = self.consensus.members().into_iter();
+        members.map(|(peer, voter)| ClusterMember { peer, voter }).collect()
+    }
+
+    fn was_removed(&self, node: NodeId) -> bool {
+        self.consensus.was_removed(node)
     }
 }

@@ -243,14 +243,9 @@ fn judge(status: Status) -> Answer {
             }
             _ => Answer::Refused(status),
         },
-        // On the way through HTTP/2 an alert is reduced to its words.
-        Fault::Broken(reason) if reason.contains(ALERT) => Answer::Untrusted(reason),
         fault => Answer::Unavailable(fault.to_string()),
     }
 }
-
-/// How the words of an alert from the other side begin: it has looked at the certificate and does not accept it.
-const ALERT: &str = "received fatal alert";
 
 /// Believes nothing that does not follow from the token: the root must be the pinned one, and the certificate a node's, for
 /// our key, issued by that root.

@@ -85,7 +85,7 @@ pub enum MembershipError {
 }
 
 /// Makes a node that came by joining a member, and remembers in its data directory that it is one: a node that was removed
-/// afterwards should stay out until somebody adds it. Neither the log nor the membership can tell these two apart, because a
+/// afterwards should not ask again, because it would be refused. Neither the log nor the membership can tell these two apart, because a
 /// node that was stopped right after it was added may know as little of itself as one that was removed.
 ///
 /// Call it when consensus runs and the peer service answers, because the leader then begins to send the log.

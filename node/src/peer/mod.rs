@@ -35,7 +35,7 @@ pub use handler::{ConsensusMembers, PeerHandler, Replies, Requests};
 pub use joining::{JoinError, Joined, join};
 pub use limits::CHUNK_BYTES;
 pub use links::{Answered, Links, PeerClient, Traffic, Watch};
-pub use members::{ClusterMember, Members};
+pub use members::{ClusterMember, Members, Standing};
 pub use membership::{MembershipError, VOTERS_MAX, become_member, grant};
 pub use seeds::{Seed, Seeds, SeedsError};
 pub use service::{Admissions, PeerApi};

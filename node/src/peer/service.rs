@@ -12,7 +12,7 @@ use tarn_proto::v1::{
     PeerArtifactWanted, PeerFrame, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed, PeerRequest,
     PeerResponse,
 };
-use tarn_raft::{NodeId, PeerError, TransportError};
+use tarn_raft::{AdminError, Method, NodeId, PeerError, TransportError};
 use tokio_util::sync::CancellationToken;
 use tonic::{Request, Response, Status, Streaming};
 
@@ -20,7 +20,8 @@ use super::contacts::Contacts;
 use super::fault::Fault;
 use super::handler::{PeerHandler, Requests};
 use super::limits::FRAME_BYTES_MAX;
-use crate::api::status;
+use super::members::{Members, Standing};
+use crate::api::{administration_refused, status};
 use crate::artifacts::{ArtifactError, Artifacts};
 use crate::gate::Refusal;
 use crate::identity::require_node;
@@ -39,9 +40,12 @@ pub trait Admissions: Send + Sync + 'static {
     async fn renew(&self, from: NodeId, request: PeerRenewal) -> Result<PeerRenewed, Refusal>;
 }
 
-/// The service for peers. Callers without a node's certificate are refused at every method.
+/// The service for peers. Callers without a node's certificate are refused at every method, and so are nodes that were removed, whose
+/// certificates live on. Strangers may ask to become members and speak for the log, as a leader may that this node has not heard of yet;
+/// what they say there counts for no more than their votes and terms do. All else is for members.
 pub struct PeerApi {
     handler: Arc<dyn PeerHandler>,
+    members: Arc<dyn Members>,
     contacts: Arc<Contacts>,
     artifacts: Artifacts,
     admissions: Arc<dyn Admissions>,
@@ -53,6 +57,7 @@ impl PeerApi {
     /// Pipelines, which would otherwise stay open for ever, end when `stopping` is cancelled.
     pub fn server(
         handler: Arc<dyn PeerHandler>,
+        members: Arc<dyn Members>,
         contacts: Arc<Contacts>,
         artifacts: Artifacts,
         admissions: Arc<dyn Admissions>,
@@ -60,6 +65,7 @@ impl PeerApi {
     ) -> PeerServiceServer<Self> {
         PeerServiceServer::new(Self {
             handler,
+            members,
             contacts,
             artifacts,
             admissions,
@@ -68,20 +74,44 @@ impl PeerApi {
         .max_decoding_message_size(FRAME_BYTES_MAX)
     }
 
-    /// The calling node, which is thereby heard of.
+    /// The calling node, which is thereby heard of, unless it was removed.
     fn enter<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
         let identity = require_node(request)?;
         let PrincipalKind::Node { id } = identity.principal().kind else {
             return Err(Status::permission_denied("this service is for nodes"));
         };
+        if self.members.standing(id) == Standing::Removed {
+            return Err(status(administration_refused(AdminError::Removed(id)), ""));
+        }
         self.contacts.mark(id);
         Ok(id)
     }
 
-    /// A peer's stream of frames. What arrives is a sign of life.
+    /// The calling node, if it is a member.
+    fn enter_as_member<T>(&self, request: &Request<T>) -> Result<NodeId, Status> {
+        let id = self.enter(request)?;
+        self.require_member(id)?;
+        Ok(id)
+    }
+
+    /// A node that was added a moment ago is told to try again: this one may not have heard of it yet.
+    fn require_member(&self, id: NodeId) -> Result<(), Status> {
+        match self.members.standing(id) {
+            Standing::Member => Ok(()),
+            Standing::Stranger | Standing::Removed => Err(Status::unavailable(format!(
+                "node {id} is no member of this cluster yet, as far as this node knows: try again when it is one"
+            ))),
+        }
+    }
+
+    /// A peer's stream of frames. What arrives is a sign of life. A peer that is removed meanwhile is not listened to any more.
     fn requests(&self, from: NodeId, frames: Streaming<PeerFrame>) -> Requests {
         let contacts = self.contacts.clone();
+        let members = self.members.clone();
         Box::pin(frames.map(move |frame| match frame {
+            Ok(_) if members.standing(from) == Standing::Removed => {
+                Err(TransportError::Remote(AdminError::Removed(from).to_string()))
+            }
             Ok(frame) => {
                 contacts.mark(from);
                 Ok(frame.body)
@@ -91,11 +121,31 @@ impl PeerApi {
     }
 }
 
+/// Whether a message speaks for the log: a node that lags behind must take it also from a leader of whom it has not heard yet, or it would
+/// lag for ever.
+fn speaks_for_the_log(method: u32) -> bool {
+    matches!(
+        Method::from_number(method),
+        Some(
+            Method::Append
+                | Method::Vote
+                | Method::PreVote
+                | Method::TransferLeader
+                | Method::NodeInfo
+                | Method::SnapshotOffer
+                | Method::WallClock
+        )
+    )
+}
+
 #[tonic::async_trait]
 impl PeerService for PeerApi {
     async fn call(&self, request: Request<PeerRequest>) -> Result<Response<PeerResponse>, Status> {
         let from = self.enter(&request)?;
         let PeerRequest { method, body } = request.into_inner();
+        if !speaks_for_the_log(method) {
+            self.require_member(from)?;
+        }
         let body = self.handler.call(from, method, body).await.map_err(refused)?;
         Ok(Response::new(PeerResponse { body }))
     }
@@ -124,7 +174,7 @@ impl PeerService for PeerApi {
         &self,
         request: Request<Streaming<PeerArtifactChunk>>,
     ) -> Result<Response<PeerArtifactStored>, Status> {
-        self.enter(&request)?;
+        self.enter_as_member(&request)?;
         self.artifacts
             .accept_push(request.into_inner())
             .await
@@ -138,7 +188,7 @@ impl PeerService for PeerApi {
         &self,
         request: Request<PeerArtifactWanted>,
     ) -> Result<Response<Self::PullArtifactStream>, Status> {
-        self.enter(&request)?;
+        self.enter_as_member(&request)?;
         let chunks = self
             .artifacts
             .answer_pull(request.into_inner())
@@ -151,7 +201,7 @@ impl PeerService for PeerApi {
         &self,
         request: Request<PeerArtifactList>,
     ) -> Result<Response<PeerArtifactHeld>, Status> {
-        self.enter(&request)?;
+        self.enter_as_member(&request)?;
         self.artifacts
             .answer_list(request.into_inner())
             .await

@@ -46,6 +46,10 @@ impl Members for WrittenMembers {
     fn members(&self) -> Vec<ClusterMember> {
         self.members.lock().unwrap().clone()
     }
+
+    fn was_removed(&self, _: NodeId) -> bool {
+        false
+    }
 }
 
 /// Answers with what it got, and who it came from, unless it is told to be busy or never to answer.
@@ -134,6 +138,7 @@ impl TestNode {
         let contacts = links.contacts().clone();
         let service = PeerApi::server(
             Arc::new(Echo),
+            Arc::new(members.clone()),
             contacts,
             artifacts.clone(),
             Arc::new(Closed),

@@ -1,7 +1,11 @@
 //! Three nodes in one process: any of them takes any request, and the end of the leader loses nothing.
 
-use crate::common::{Node, cluster, eventually, task};
+use crate::common::{Node, cluster, cluster_of, dial, eventually, task};
+use tarn::identity::{CertificateAuthority, IssueOptions};
+use tarn_client::tls::{Credentials, PrincipalKind};
+use tarn_proto::v1::peer_service_client::PeerServiceClient;
 use tarn_proto::v1::{self, TaskState};
+use tonic::Code;
 
 fn leader(nodes: &[Node]) -> usize {
     let leader = nodes.iter().find_map(|node| {
@@ -56,4 +60,46 @@ async fn any_node_takes_any_request_and_a_leader_may_go() {
 /// Of the ids 1 to 3, the one that none of these nodes has.
 fn gone_id(nodes: &[Node]) -> u64 {
     6 - nodes.iter().map(|node| node.running.node_id()).sum::<u64>()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_no_member_proposes_nothing() {
+    let authority = CertificateAuthority::ephemeral("test").unwrap();
+    let nodes = cluster_of(&authority, 3).await;
+    eventually(|| async { nodes[0].running.consensus().leadership().borrow().leader.is_some() }).await;
+    let leading = &nodes[leader(&nodes)];
+    let channel = |id| {
+        let node = authority.issue(&PrincipalKind::Node { id }, &IssueOptions::default());
+        let credentials = Credentials::new(authority.certificate().clone(), node.unwrap());
+        async move { dial(&leading.running, &credentials).await }
+    };
+    let message = |method| v1::PeerRequest {
+        method,
+        ..v1::PeerRequest::default()
+    };
+    let mut stranger = PeerServiceClient::new(channel(9).await);
+    // To propose, to ask how far the log is, to administer, and to tell of a state that has come apart: all that the leader would do.
+    for method in [5, 6, 8, 10] {
+        let refused = stranger.call(message(method)).await.unwrap_err();
+        assert_eq!(
+            refused.code(),
+            Code::Unavailable,
+            "{method}: {refusal}",
+            refusal = refused.message()
+        );
+        assert!(refused.message().contains("no member"), "{refused}");
+    }
+    let artifacts = stranger.list_peer_artifacts(v1::PeerArtifactList::default()).await;
+    assert_eq!(artifacts.unwrap_err().code(), Code::Unavailable);
+    // It may ask what this node is, as a leader may that this one has not heard of yet.
+    stranger.call(message(7)).await.unwrap();
+    let member = nodes
+        .iter()
+        .map(|node| node.running.node_id())
+        .find(|id| *id != leading.running.node_id());
+    let mut member = PeerServiceClient::new(channel(member.unwrap()).await);
+    member.call(message(6)).await.unwrap();
+    for node in nodes {
+        node.running.shutdown().await;
+    }
 }

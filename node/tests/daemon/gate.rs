@@ -496,3 +496,22 @@ async fn a_revoked_certificate_is_refused_on_its_open_connection() {
     assert!(access.who_am_i(v1::WhoAmIRequest {}).await.is_err());
     node.running.shutdown().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_somebody_asks_for_is_repeated_in_plain_words_and_not_at_length() {
+    let node = node().await;
+    node.raise_version().await;
+    let mut eve = TaskServiceClient::new(node.dial_as(user("eve")).await).max_encoding_message_size(64 << 20);
+    for task_id in ["\u{1}".repeat(7 << 20), "x\nFORGED LINE\u{202e}".to_owned()] {
+        let request = v1::GetTaskRequest {
+            task_id,
+            ..v1::GetTaskRequest::default()
+        };
+        let status = eve.get_task(request).await.unwrap_err();
+        assert_eq!(reason(&status), "PERMISSION_DENIED");
+        let told = status.message();
+        assert!(told.len() < 1_024 && !told.contains(char::is_control), "{told}");
+        assert!(!told.contains('\u{202e}'), "{told}");
+    }
+    node.running.shutdown().await;
+}

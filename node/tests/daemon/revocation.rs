@@ -77,6 +77,14 @@ async fn a_users_certificate_ends_on_every_node_within_a_second() {
         eventually(|| async { !lets_in(node, &lost).await && node.metric(counted).await >= 1.0 }).await;
         node.submit(task("mail", b"x")).await;
     }
+    // Its holder is told what happened and what to do.
+    let client = tarn_client::Client::builder()
+        .addresses([nodes[0].running.addresses().advertise.clone()])
+        .credentials(lost)
+        .connect_lazy()
+        .unwrap();
+    let told = client.cluster().await.unwrap_err().to_string();
+    assert!(told.contains("revoked") && told.contains("tarn ca issue"), "{told}");
     for node in nodes {
         node.running.shutdown().await;
     }

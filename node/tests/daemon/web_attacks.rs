@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use rustls::crypto::SupportedKxGroup;
+use tarn_client::tls::PrincipalKind;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
 use tokio_rustls::client::TlsStream;
@@ -287,5 +288,37 @@ async fn silent_connections_to_one_listener_do_not_stop_the_other() {
     tokio::time::timeout(Duration::from_secs(10), submitted).await.unwrap();
     drop(silent);
     assert_alive(&node).await;
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn many_who_connect_and_say_nothing_keep_nobody_out() {
+    let node = node().await;
+    for address in [node.running.addresses().api, node.running.addresses().https.unwrap()] {
+        // More than there are slots for handshakes, and more coming all the time.
+        let mut silent = Vec::new();
+        for _ in 0..600 {
+            silent.push(TcpStream::connect(address).await.unwrap());
+        }
+        let renewing = tokio::spawn(async move {
+            loop {
+                for place in &mut silent {
+                    *place = TcpStream::connect(address).await.unwrap();
+                    tokio::time::sleep(Duration::from_millis(5)).await;
+                }
+            }
+        });
+        let asked = std::time::Instant::now();
+        for _ in 0..5 {
+            drop(node.dial_as(PrincipalKind::User { name: "ada".into() }).await);
+            assert_alive(&node).await;
+        }
+        assert!(
+            asked.elapsed() < Duration::from_secs(10),
+            "it took {:?}",
+            asked.elapsed()
+        );
+        renewing.abort();
+    }
     node.running.shutdown().await;
 }

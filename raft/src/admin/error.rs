@@ -45,13 +45,16 @@ pub enum AdminError {
         node: NodeId,
     },
     /// The id is taken.
-    #[error("node {node} is a member already, at {address}; remove it first, or take a new id")]
+    #[error("node {node} is a member already, at {address}; take a new id")]
     AlreadyMember {
         /// The node.
         node: NodeId,
         /// Where it is.
         address: String,
     },
+    /// Who was removed stays out: its id is not used again.
+    #[error("node {0} was removed from this cluster: remove its data and let it join anew with `tarn node token`")]
+    Removed(NodeId),
     /// A cluster without voters cannot decide anything.
     #[error("node {node} is the last voter; add another one before you remove it")]
     LastVoter {
@@ -117,6 +120,7 @@ impl AdminError {
                     .collect();
             }
             Self::Refused(text) => (refusal.kind, refusal.text) = (11, text.clone()),
+            Self::Removed(node) => (refusal.kind, refusal.node, refusal.text) = (12, *node, self.to_string()),
         }
         refusal
     }
@@ -150,6 +154,7 @@ impl AdminError {
                     })
                     .collect(),
             },
+            12 => Self::Removed(node),
             // A newer leader may know more kinds; its words are for people anyway.
             _ => Self::Refused(refusal.text),
         }
@@ -190,6 +195,7 @@ mod tests {
                 ],
             },
             AdminError::Refused("no".into()),
+            AdminError::Removed(node),
         ];
         for error in all {
             assert_eq!(AdminError::from_wire(error.to_wire()), error);

@@ -50,6 +50,14 @@ impl Admin {
                 Err(AdminError::AlreadyMember { node: node.id, address }.into())
             };
         }
+        // Who was removed is known for certain once the latest change is applied, which a new leader may be about to do.
+        let metrics = self.raft.server_metrics();
+        let latest = *metrics.borrow_watched().membership_config.log_id();
+        let unapplied = latest.filter(|id| self.applied.borrow().index < id.index);
+        unapplied.map_or(Ok(()), |_| Err(AdminError::InProgress))?;
+        if self.machine.was_removed(node.id) {
+            return Err(AdminError::Removed(node.id).into());
+        }
         written(
             self.raft
                 .add_learner(node.id, BasicNode::new(&node.address), false)

@@ -21,7 +21,7 @@ use crate::clock::Clock;
 use crate::leadership::{self, Leadership};
 use crate::options::Timings;
 use crate::propose::Proposer;
-use crate::state_machine::Applied;
+use crate::state_machine::{Applied, StateMachine};
 use crate::transport::{Method, Peer, Transport};
 use crate::types::{NodeId, Raft};
 use crate::wire::{self, AdminAction};
@@ -34,6 +34,7 @@ const FORWARD_TIMEOUT_MAX: Duration = Duration::from_secs(30);
 pub(crate) struct Admin {
     pub node_id: NodeId,
     pub raft: Raft,
+    pub machine: StateMachine,
     pub transport: Arc<dyn Transport>,
     pub leadership: watch::Receiver<Leadership>,
     pub applied: watch::Receiver<Applied>,

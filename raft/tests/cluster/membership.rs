@@ -95,7 +95,7 @@ cluster_test! {
 }
 
 cluster_test! {
-    async fn the_highest_id_is_remembered_over_removal_snapshot_and_restart() {
+    async fn the_highest_id_and_who_was_removed_are_remembered_over_removal_snapshot_and_restart() {
         let mut cluster = Cluster::founded_with(1, VERSIONS, SMALL).await;
         cluster.node(1).add_learner(7, address(7), soon()).await.unwrap();
         cluster.node(1).remove(7, soon()).await.unwrap();
@@ -105,10 +105,13 @@ cluster_test! {
         cluster.start(1, VERSIONS).await;
         assert_eq!(cluster.node(1).applied().borrow().node_id_max, 7);
         cluster.leader().await;
+        let back = cluster.node(1).add_learner(7, address(7), soon()).await;
+        assert_eq!(back, Err(AdminError::Removed(7)));
         cluster.start(2, VERSIONS).await;
         cluster.node(1).add_learner(2, address(2), soon()).await.unwrap();
         assert_eq!(cluster.converged().await.applied.node_id_max, 7);
         assert_eq!(cluster.node(2).status().unwrap().applied.node_id_max, 7, "it came by snapshot");
+        assert!(cluster.node(2).was_removed(7) && !cluster.node(2).was_removed(1));
     }
 }
 

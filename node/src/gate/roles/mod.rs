@@ -19,6 +19,8 @@ pub use built_in::all as built_in_roles;
 pub use pattern::covers;
 use pattern::covers_resource;
 
+use super::plain::{NAME_BYTES_MAX, plain};
+
 /// The principal that may do everything, whatever is bound: whoever holds the cluster's certificate authority can be it anyway, and a cluster
 /// that nobody may administer could not be saved.
 pub const ROOT: &str = "user/admin";
@@ -44,10 +46,14 @@ impl fmt::Display for Wish<'_> {
             name,
             namespace,
         } = self;
+        let name = plain(name, NAME_BYTES_MAX);
         match *namespace {
             None => write!(f, "{verb} {kind}/{name}"),
             Some("*") => write!(f, "{verb} {kind}/{name} in the whole cluster"),
-            Some(namespace) => write!(f, "{verb} {kind}/{name} in namespace {namespace}"),
+            Some(namespace) => {
+                let namespace = plain(namespace, NAME_BYTES_MAX);
+                write!(f, "{verb} {kind}/{name} in namespace {namespace}")
+            }
         }
     }
 }
