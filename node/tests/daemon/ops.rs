@@ -124,7 +124,8 @@ async fn groups_are_measured_as_they_are_applied() {
     );
     let submits = (0..20).map(|_| node.submit(task("mail", b"")));
     futures::future::join_all(submits).await;
-    assert_eq!(commands().await, before + 20.0);
+    // The node itself may have had something to record meanwhile.
+    assert!(commands().await >= before + 20.0);
     assert!(node.metric("tarn_raft_apply_duration_seconds_count").await > applied);
     node.running.shutdown().await;
 }
