@@ -210,7 +210,8 @@ pub fn duration(ms: u64) -> String {
         0..1_000 => format!("{ms}ms"),
         1_000..60_000 => format!("{}.{}s", ms / 1_000, ms % 1_000 / 100),
         60_000..3_600_000 => format!("{}m{:02}s", ms / 60_000, ms / 1_000 % 60),
-        _ => format!("{}h{:02}m", ms / 3_600_000, ms / 60_000 % 60),
+        3_600_000..172_800_000 => format!("{}h{:02}m", ms / 3_600_000, ms / 60_000 % 60),
+        _ => format!("{}d{:02}h", ms / 86_400_000, ms / 3_600_000 % 24),
     }
 }
 
@@ -254,5 +255,7 @@ mod tests {
         assert_eq!(time(u64::MAX), "-");
         assert_eq!(duration(1_500), "1.5s");
         assert_eq!(duration(90_000), "1m30s");
+        assert_eq!(duration(90_000_000), "25h00m");
+        assert_eq!(duration(180_000_000), "2d02h");
     }
 }

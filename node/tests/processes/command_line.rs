@@ -80,6 +80,19 @@ impl Dev {
             .output()
             .unwrap()
     }
+
+    /// Repeats a command until the cluster, which has just started, has reached the version that it takes.
+    fn tarn_soon(&self, line: &str) -> String {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let output = self.tarn(line);
+            let young = String::from_utf8_lossy(&output.stderr).contains("CLUSTER_VERSION_TOO_LOW");
+            if !young || Instant::now() > end {
+                return succeeded(output);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }
 
 impl Drop for Dev {
@@ -224,7 +237,7 @@ fn a_refusal_tells_by_which_id_it_is_explained() {
     let issue = format!("ca issue --ca {0}/ca --user eve --out {0}/eve", home.display());
     succeeded(dev.tarn(&issue));
     assert!(String::from_utf8_lossy(&dev.tarn(&issue).stderr).contains("a key is never overwritten"));
-    succeeded(dev.tarn("role bind user/eve viewer --in default"));
+    dev.tarn_soon("role bind user/eve viewer --in default");
     let eve = |line: &str| {
         let (cert, key) = (home.join("eve/eve.pem"), home.join("eve/eve.key"));
         let mut command = dev.command();
@@ -272,15 +285,19 @@ fn the_command_line_warns_of_what_it_does_not_read_and_nobody_asks_for() {
     // Signing has a flag of its own: TARN_KEY, which is set, signs nothing.
     let bundle = dev.dir.path().join("night");
     std::fs::create_dir(&bundle).unwrap();
-    std::fs::write(bundle.join("bundle.toml"), "name = \"night\"\nversion = \"1.0.0\"\n").unwrap();
-    std::fs::write(bundle.join("night.rego"), "package tarn\n").unwrap();
-    succeeded(dev.tarn("policy put night"));
-    std::fs::write(bundle.join("bundle.toml"), "name = \"night\"\nversion = \"1.0.1\"\n").unwrap();
     std::fs::write(
-        bundle.join("night_test.rego"),
-        "package tarn_test\ntest_no if { false }\n",
+        bundle.join("bundle.toml"),
+        "name = \"night\"\nversion = \"1.0.0\"\nenvironment = \"prod\"\n",
     )
     .unwrap();
+    std::fs::write(bundle.join("night.rego"), "package tarn\nallow if { true }\n").unwrap();
+    dev.tarn_soon("policy put night");
+    std::fs::write(
+        bundle.join("bundle.toml"),
+        "name = \"night\"\nversion = \"1.0.1\"\nenvironment = \"prod\"\n",
+    )
+    .unwrap();
+    std::fs::write(bundle.join("night_test.rego"), "package tarn\ntest_no if { false }\n").unwrap();
     let refused = dev.tarn("policy put night --activate");
     assert_eq!(refused.status.code(), Some(1));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing was put"));
