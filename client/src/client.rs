@@ -294,13 +294,14 @@ impl Client {
         if command.request_id().is_empty() && !C::REPEATABLE {
             command.set_request_id(request_id());
         }
+        let named = command.request_id().to_owned();
         let mut effort = Effort::begin(self, Kind::WRITE);
         loop {
             let (node, limit) = effort.next(self);
             let attempt = async {
                 let sent = node.pipeline.call(&node.channel, command.clone().into_body(), limit);
                 match sent.await? {
-                    Some(answer) => self.answered::<C>(answer),
+                    Some(answer) => self.answered::<C>(answer, &named),
                     None => self.unary(&node, command.clone(), limit, &rpc).await,
                 }
             };
@@ -313,13 +314,21 @@ impl Client {
     }
 
     /// The answer to a command that went over a stream.
-    fn answered<C: CommandBody>(&self, answer: proto::PipelineResponse) -> Result<C::Response, Failure> {
+    fn answered<C: CommandBody>(
+        &self,
+        answer: proto::PipelineResponse,
+        request_id: &str,
+    ) -> Result<C::Response, Failure> {
         if !answer.leader.is_empty() {
             self.nodes.prefer(&answer.leader);
         }
         let body = answer.outcome.and_then(|outcome| outcome.body);
         if let Some(proto::outcome::Body::Rejected(rejection)) = body {
-            return Err(Failure::of_refusal(Refusal::from_rejection(rejection)));
+            let refusal = Refusal {
+                request_id: Some(request_id.to_owned()).filter(|id| !id.is_empty()),
+                ..Refusal::from_rejection(rejection)
+            };
+            return Err(Failure::of_refusal(refusal));
         }
         let response = body.and_then(C::response);
         response.ok_or_else(|| Failure::Barred("the node answered a command with the answer to another".into()))

@@ -92,7 +92,7 @@ pub struct Refusal {
     pub field: Option<String>,
     /// The limit that was hit, if one was.
     pub limit: Option<u64>,
-    /// The request's id, to be quoted to whoever runs the cluster.
+    /// The id by which the cluster's records name the request: of a command its request id, of a read its trace.
     pub request_id: Option<String>,
 }
 
@@ -173,7 +173,7 @@ impl Refusal {
         }
     }
 
-    /// Reads a refusal that came over a worker's stream.
+    /// Reads a refusal that came over a stream; who sent the request knows its id.
     pub(crate) fn from_rejection(rejection: proto::Rejection) -> Refusal {
         Refusal {
             code: Code::from(i32::try_from(rejection.code).unwrap_or(i32::MAX)),

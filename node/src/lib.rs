@@ -22,6 +22,7 @@
 //! - `escalation`: violations of policies on their way to those who asked to be told.
 //! - `peer`, `artifacts`: between the nodes.
 //! - `renewal`: certificates renew themselves.
+//! - `printable`: texts of strangers, fit for a terminal.
 //! - `ops`: health, metrics, logs, for people and their tools.
 //! - `daemon`: starts the rooms in order and stops them in the other order. `cli`: the command line.
 //!
@@ -41,5 +42,6 @@ pub mod host;
 pub mod identity;
 pub mod ops;
 pub mod peer;
+mod printable;
 pub mod renewal;
 pub mod way;

@@ -228,7 +228,9 @@ fn describe_alert(alert: AlertDescription) -> String {
         AlertDescription::BadCertificate | AlertDescription::DecryptError => {
             "our certificate or our proof of its key is not accepted"
         }
-        AlertDescription::HandshakeFailure => "we have no cryptography in common",
+        AlertDescription::HandshakeFailure => {
+            "we have no cryptography in common; certificates are for a node's port 7610, and its HTTPS port, 7611, is for tokens"
+        }
         AlertDescription::ProtocolVersion => "it does not speak TLS 1.3",
         _ => return format!("alert {alert:?}"),
     };

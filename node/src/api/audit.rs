@@ -37,6 +37,12 @@ const ID_BYTES_MAX: usize = tarn_machine::limits::REQUEST_ID_BYTES_MAX;
 /// Records of which a request's story is made.
 const RECORDS_MAX: usize = 100;
 
+/// Refused decisions of one story whose objections are looked for.
+const OBJECTIONS_MAX: usize = 8;
+
+/// Refusals and violations are recorded in the background: those of one request lie less than this apart.
+const RECORDED_WITHIN_MS: u64 = 10_000;
+
 /// `AuditService` of one node.
 #[derive(Clone)]
 pub struct AuditApi {
@@ -268,10 +274,32 @@ impl AuditApi {
         decisions.sort_by_key(|decision| (decision.index, decision.ordinal));
         decisions.dedup_by_key(|decision| (decision.index, decision.ordinal));
         decisions.truncate(RECORDS_MAX);
+        let violations = self.objections(&decisions)?;
         Ok(v1::ExplainRequestResponse {
-            sentences: explain::request(&question.id, &decisions, Level::from(question.level())),
+            sentences: explain::request(&question.id, &decisions, &violations, Level::from(question.level())),
             decisions,
         })
+    }
+
+    /// What policies found about the time at which they refused one of these.
+    fn objections(&self, decisions: &[Decision]) -> Result<Vec<v1::Violation>, Refusal> {
+        let by_policy = |decision: &&Decision| decision.step == "policy" && !decision.request_id.is_empty();
+        let mut found = Vec::new();
+        for decision in decisions.iter().filter(by_policy).take(OBJECTIONS_MAX) {
+            let question = v1::ListViolationsRequest {
+                since_ms: decision.at_ms.saturating_sub(RECORDED_WITHIN_MS),
+                until_ms: decision.at_ms.saturating_add(RECORDED_WITHIN_MS),
+                page_size: RECORDS_MAX as u32,
+                ..v1::ListViolationsRequest::default()
+            };
+            let page = self.api.way.look(|machine| machine.list_violations(&question))?;
+            found.extend(
+                page.violations
+                    .into_iter()
+                    .filter(|found| found.request_id == decision.request_id),
+            );
+        }
+        Ok(found)
     }
 
     /// All records that match, up to [`RECORDS_MAX`]. Looks through what is kept, a page at a time.

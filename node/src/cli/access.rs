@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use tarn_client::{ApiToken, Client};
+use tarn_machine::limits::TOKEN_MS;
 use tarn_proto::v1::{self as proto, Binding, Rule};
 
-use super::connect::{ConnectArgs, parse_duration};
+use super::connect::{ConnectArgs, parse_duration_in};
 use super::exit::Failure;
 use super::output::{Printer, time};
+use super::rights;
 
 /// See who you are to the cluster, and what you may do.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -22,7 +24,7 @@ Examples:
   tarn auth can-i purge queue/mail --as user/bob        may bob? (needs the right to read bindings)
 It exits with 0 if it is allowed, and with 1 if not.")]
     CanI {
-        /// The verb: read, submit, work, cancel, requeue, purge, hold, create, update, delete, revoke
+        /// The verb: read, submit, work, cancel, requeue, purge, hold, create, update, delete, activate, revoke
         verb: String,
         /// A kind and a name: queue/mail, or a kind for all of it: queue
         resource: String,
@@ -94,13 +96,14 @@ pub enum TokenCommand {
 Examples:
   tarn token create --name laptop --ttl 7d                               all that you may do
   tarn token create --name ci --scope 'submit,read:queue/build,task/*'    only this much of it
-Use it as TARN_TOKEN, or as `authorization: Bearer …` at a node's HTTPS listener.")]
+It is for programs in other languages, which send it as `authorization: Bearer TOKEN` to a node's HTTPS port (7611), and trust the
+certificate that `tarn cluster web-ca` prints. This command line has no use for it: it speaks with a certificate, on port 7610.")]
     Create {
         /// What you call it
         #[arg(long)]
         name: String,
         /// When it ends by itself
-        #[arg(long, default_value = "30d", value_parser = parse_duration)]
+        #[arg(long, default_value = "30d", value_parser = |text: &str| parse_duration_in(text, TOKEN_MS))]
         ttl: Duration,
         /// Only for this, VERBS:RESOURCES; several add up
         #[arg(long = "scope", value_parser = parse_rule)]
@@ -127,7 +130,7 @@ Use it as TARN_TOKEN, or as `authorization: Bearer …` at a node's HTTPS listen
 pub enum CertificateCommand {
     /// Revoke a certificate, on every node
     #[command(
-        after_help = "Example:\n  tarn certificate revoke 4f0c…9a --reason 'lost laptop'\nThe log and `openssl x509 -noout -serial` tell serial numbers."
+        after_help = "Example:\n  tarn certificate revoke 4f0c…9a --reason 'lost laptop'\n`openssl x509 -in FILE -noout -serial` tells a certificate's serial number."
     )]
     Revoke {
         /// Its serial number, in hexadecimal digits
@@ -158,6 +161,7 @@ pub async fn auth(
             cluster,
             principal,
         } => {
+            rights::warn(std::slice::from_ref(&verb), std::slice::from_ref(&resource));
             let request = proto::CanIRequest {
                 verb,
                 resource,
@@ -192,6 +196,7 @@ pub async fn role(
             })
         }
         RoleCommand::Put { name, allow } => {
+            rights::warn_of_rules(&allow);
             client.put_role(&name, allow).await?;
             done(printer, &format!("the role {name} is as you said"))
         }
@@ -253,6 +258,7 @@ pub async fn token(command: TokenCommand, client: Client, printer: Printer) -> R
             scopes,
             principal,
         } => {
+            rights::warn_of_rules(&scopes);
             let principal = match principal {
                 Some(principal) => principal,
                 None => client.who_am_i().await?.principal,

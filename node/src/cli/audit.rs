@@ -4,14 +4,16 @@ use std::time::{Duration, SystemTime};
 
 use futures::TryStreamExt;
 use tarn_client::Client;
+use tarn_machine::limits::{AUDIT_BYTES, AUDIT_RECORDS, AUDIT_RETENTION_MS};
 use tarn_proto::v1::{
     self as proto, AuditSettings, Decision, DecisionKind, ListDecisionsRequest, VerifyDecisionsResponse,
 };
 
-use super::connect::{ConnectArgs, parse_bytes, parse_duration, parse_time};
+use super::connect::{ConnectArgs, parse_bytes, parse_duration, parse_duration_in, parse_time};
 use super::exit::Failure;
 use super::output::{Format, Printer, table, time};
 use super::task::short_name;
+use crate::printable;
 
 /// See what was decided, and prove that the records are whole.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -32,7 +34,7 @@ Examples:
     /// Walk the chain of records on every node, and compare what they have
     #[command(after_help = "\
 Every row of records begins with the hash of the row before. Each node walks its own rows and says where the chain is broken; then what the
-nodes have at the same log index is compared. It exits with 0 if all is whole and alike, and with 1 if not.")]
+nodes have at the same log index is compared. It exits with 0 if all is whole and alike, with 1 if not, and with 4 if that is not known because a node could not be asked.")]
     Verify,
     /// Write records as JSON lines, to be kept for longer than the cluster keeps them
     #[command(after_help = "\
@@ -53,13 +55,13 @@ Records are dropped when they are older, or more, than `tarn audit settings` say
     /// Show how long records are kept, or change it
     Settings {
         /// Drop what is older, such as 90d
-        #[arg(long, value_parser = parse_duration)]
+        #[arg(long, value_parser = |text: &str| parse_duration_in(text, AUDIT_RETENTION_MS))]
         retention: Option<Duration>,
         /// Keep at most so many records
-        #[arg(long)]
+        #[arg(long, value_parser = clap::value_parser!(u64).range(AUDIT_RECORDS.0..=AUDIT_RECORDS.1))]
         records: Option<u64>,
         /// Keep at most so many bytes of them, such as 8Gi
-        #[arg(long, value_parser = parse_bytes)]
+        #[arg(long, value_parser = parse_kept_bytes)]
         bytes: Option<u64>,
     },
 }
@@ -67,7 +69,7 @@ Records are dropped when they are older, or more, than `tarn audit settings` say
 /// Which records.
 #[derive(Clone, Debug, clap::Args)]
 pub struct FilterArgs {
-    /// Of this kind only: admitted, refused, leased, retried, dead, cancelled, returned, requeued, worker
+    /// Of this kind only: admitted, refused, leased, retried, dead, cancelled, returned, requeued, worker, members
     #[arg(long = "kind", value_delimiter = ',', value_parser = parse_kind)]
     kinds: Vec<DecisionKind>,
     /// Who asked
@@ -92,7 +94,7 @@ pub struct FilterArgs {
     #[arg(long, value_parser = parse_since)]
     until: Option<SystemTime>,
     /// Of all namespaces, and of the cluster itself
-    #[arg(long, short = 'A')]
+    #[arg(long, short = 'A', visible_alias = "all")]
     all_namespaces: bool,
 }
 
@@ -122,10 +124,26 @@ impl FilterArgs {
     }
 }
 
+/// The kinds' names, as the command line writes them.
+fn kinds() -> Vec<String> {
+    let all = (1..=i32::from(u8::MAX)).filter_map(|number| DecisionKind::try_from(number).ok());
+    all.map(|kind| short_name(kind.as_str_name(), "DECISION_KIND_"))
+        .collect()
+}
+
 fn parse_kind(text: &str) -> Result<DecisionKind, String> {
     let name = format!("DECISION_KIND_{}", text.to_uppercase());
     let kind = DecisionKind::from_str_name(&name).filter(|kind| *kind != DecisionKind::Unspecified);
-    kind.ok_or_else(|| format!("{text:?} is no kind of record"))
+    kind.ok_or_else(|| format!("{text:?} is no kind of record: {}", kinds().join(", ")))
+}
+
+/// A number of bytes that records may take: zero would stand for the default.
+fn parse_kept_bytes(text: &str) -> Result<u64, String> {
+    let (least, most) = AUDIT_BYTES;
+    match parse_bytes(text)? {
+        bytes if (least..=most).contains(&bytes) => Ok(bytes),
+        _ => Err(format!("{text:?} is not from {least} to {most} bytes")),
+    }
 }
 
 /// A time, or how long ago.
@@ -134,7 +152,9 @@ fn parse_since(text: &str) -> Result<SystemTime, String> {
         Ok(ago) => SystemTime::now()
             .checked_sub(ago)
             .ok_or_else(|| format!("{text:?} is too long ago")),
-        Err(_) => parse_time(text),
+        Err(_) => parse_time(text).map_err(|_| {
+            format!("{text:?} is not a time: write how long ago, such as 24h or 7d, or 2026-01-31T12:00:00Z")
+        }),
     }
 }
 
@@ -166,6 +186,11 @@ async fn list(client: &Client, filter: ListDecisionsRequest, limit: usize, print
         && let Some(record) = records.try_next().await?
     {
         found.push(record);
+    }
+    if found.len() == limit && records.try_next().await?.is_some() {
+        printer.note(&format!(
+            "only the oldest {limit} are shown: begin later with --since, such as --since 1h, or raise --limit"
+        ));
     }
     let head = ["time", "index", "kind", "principal", "action", "of", "why"];
     printer.list(&found, &head, row)
@@ -283,17 +308,19 @@ async fn verify(connect: &ConnectArgs, client: &Client, printer: Printer) -> Res
     let mut reports = Vec::new();
     let mut unreachable = Vec::new();
     for member in client.cluster().await?.members {
+        let address = member.address;
         let node = Client::builder()
             .credentials(credentials.clone())
-            .addresses([member.address])
+            .addresses([&address])
             .deadline(connect.deadline)
             .connect_lazy()?;
         match node.verify_decisions(head).await {
             Ok(report) => reports.push(report),
-            Err(error) => unreachable.push((member.node_id, error.to_string())),
+            Err(error) => unreachable.push((member.node_id, why_not_asked(&error, &address))),
         }
     }
     let apart = apart(&reports);
+    let whole = verdict(&reports, apart, !unreachable.is_empty());
     let text = |reports: &[VerifyDecisionsResponse]| {
         let head = ["node", "rows", "records", "after", "through", "hash", "chain"];
         let mut text = table(&head, reports.iter().map(report_row));
@@ -313,9 +340,13 @@ async fn verify(connect: &ConnectArgs, client: &Client, printer: Printer) -> Res
         for (node, error) in &unreachable {
             text.push_str(&format!("node {node} was not asked: {error}\n"));
         }
+        text.push_str(match whole {
+            Some(true) => "all is whole and alike\n",
+            Some(false) => "not all is whole and alike\n",
+            None => "whether all is whole is not known: not every node was asked\n",
+        });
         text
     };
-    let whole = reports.iter().all(|report| report.faults.is_empty()) && !apart;
     let value = serde_json::json!({
         "whole": whole,
         "alike": !apart,
@@ -323,10 +354,27 @@ async fn verify(connect: &ConnectArgs, client: &Client, printer: Printer) -> Res
         "not_asked": unreachable.iter().map(|(node, error)| serde_json::json!({ "node_id": node, "message": error })).collect::<Vec<_>>(),
     });
     printer.value(&value, || text(&reports))?;
-    if whole && !reports.is_empty() {
-        Ok(())
-    } else {
-        Err(Failure::No)
+    match whole {
+        Some(true) => Ok(()),
+        Some(false) => Err(Failure::No),
+        None => Err(Failure::NotKnown),
+    }
+}
+
+/// Whether all is whole and alike; `None` where nothing that was seen is broken, and not everything was seen.
+fn verdict(reports: &[VerifyDecisionsResponse], apart: bool, some_not_asked: bool) -> Option<bool> {
+    let broken = apart || reports.iter().any(|report| !report.faults.is_empty());
+    match (broken, some_not_asked || reports.is_empty()) {
+        (true, _) => Some(false),
+        (false, true) => None,
+        (false, false) => Some(true),
+    }
+}
+
+fn why_not_asked(error: &tarn_client::Error, address: &str) -> String {
+    match error.to_string() {
+        text if text.contains("Connection refused") => format!("nothing listens at {address}: does the node run?"),
+        text => text,
     }
 }
 
@@ -427,8 +475,8 @@ pub async fn explain(command: ExplainCommand, client: Client, printer: Printer) 
 /// One sentence a line, with the time of what happened.
 fn story(sentences: &[proto::Sentence]) -> String {
     let line = |sentence: &proto::Sentence| match sentence.at_ms {
-        0 => sentence.text.clone(),
-        at_ms => format!("{}  {}", time(at_ms), sentence.text),
+        0 => printable::line(&sentence.text).into_owned(),
+        at_ms => format!("{}  {}", time(at_ms), printable::line(&sentence.text)),
     };
     sentences.iter().map(line).collect::<Vec<_>>().join("\n")
 }

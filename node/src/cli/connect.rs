@@ -8,6 +8,7 @@ use tarn_client::tls::Credentials;
 
 use super::context::{Context, Contexts};
 use super::exit::Failure;
+use super::output::duration;
 
 /// Where a node on this machine listens unless it was told otherwise.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:7610";
@@ -94,6 +95,16 @@ impl ConnectArgs {
     }
 }
 
+/// Warns whoever believes to speak with a token: commands would run as somebody else, with other rights.
+pub fn warn_of_token() {
+    if std::env::var_os("TARN_TOKEN").is_some_and(|token| !token.is_empty()) {
+        eprintln!(
+            "warning: TARN_TOKEN is not read by this command line: it speaks with a certificate; tokens are for programs that use the \
+             HTTPS port, 7611"
+        );
+    }
+}
+
 /// Parses a length of time: a number with one of the units ms, s, m, h, d.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
@@ -111,6 +122,19 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
     };
     ms.map(Duration::from_millis)
         .ok_or_else(|| format!("{text:?} is too long"))
+}
+
+/// Parses a length of time in a range of milliseconds, for what takes zero for its default: whoever writes zero does not mean that.
+pub fn parse_duration_in(text: &str, (least, most): (u64, u64)) -> Result<Duration, String> {
+    let parsed = parse_duration(text)?;
+    match (u128::from(least)..=u128::from(most)).contains(&parsed.as_millis()) {
+        true => Ok(parsed),
+        false => Err(format!(
+            "{text:?} is not from {} to {}",
+            duration(least),
+            duration(most)
+        )),
+    }
 }
 
 /// Parses how many, at least one.
@@ -169,6 +193,12 @@ mod tests {
         ] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
+        assert!(
+            parse_duration_in("0s", (1_000, 60_000))
+                .unwrap_err()
+                .contains("from 1.0s to 1m00s")
+        );
+        assert_eq!(parse_duration_in("1s", (1_000, 60_000)), Ok(Duration::from_secs(1)));
         assert_eq!(parse_bytes("64Mi"), Ok(64 << 20));
         assert_eq!(parse_bytes("256"), Ok(256));
         assert!(parse_bytes("1MB").is_err());

@@ -8,9 +8,13 @@ use std::path::PathBuf;
 
 use anyhow::{Context as _, anyhow};
 use serde::{Deserialize, Serialize};
+use tarn_client::tls::Credentials;
 
 use super::exit::Failure;
 use super::output::{Printer, table};
+
+/// Longest name of a context.
+const NAME_BYTES_MAX: usize = 64;
 
 /// One cluster, and who the user is there.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,6 +137,17 @@ pub enum ContextCommand {
     },
 }
 
+/// A name that needs no quotes, neither in a shell nor in the file.
+fn check_name(name: &str) -> Result<(), Failure> {
+    let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+    if !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(fits) && !name.starts_with('-') {
+        return Ok(());
+    }
+    Err(Failure::Usage(format!(
+        "{name:?} is no name of a context: write letters, digits, `-`, `_` and `.`, up to {NAME_BYTES_MAX}"
+    )))
+}
+
 /// Runs `tarn context …`.
 pub fn run(command: ContextCommand, printer: Printer) -> Result<(), Failure> {
     let mut contexts = Contexts::load()?;
@@ -145,17 +160,21 @@ pub fn run(command: ContextCommand, printer: Printer) -> Result<(), Failure> {
             cert,
             key,
         } => {
+            check_name(&name)?;
             for one in &address {
                 one.parse::<tarn_client::tls::Address>()
                     .map_err(|error| Failure::Usage(format!("{one}: {error}")))?;
             }
             let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
+            let [cacert, cert, key] = [cacert, cert, key].map(whole);
+            // What cannot be read would make every command fail from now on.
+            Credentials::from_files(&cacert, &cert, &key).map_err(|error| Failure::Usage(error.to_string()))?;
             let context = Context {
                 addresses: address,
                 namespace,
-                cacert: Some(whole(cacert)),
-                cert: Some(whole(cert)),
-                key: Some(whole(key)),
+                cacert: Some(cacert),
+                cert: Some(cert),
+                key: Some(key),
             };
             contexts.contexts.insert(name.clone(), context);
             printer.note(&format!("using context {name}"));

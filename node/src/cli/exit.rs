@@ -2,7 +2,7 @@
 
 use std::fmt;
 
-use tarn_client::{Error as ClientError, Refusal};
+use tarn_client::{Code, Error as ClientError, Refusal};
 
 /// The exit codes, as `tarn --help` lists them. Scripts depend on them: they never change.
 pub const EXIT_CODES: &str = "\
@@ -62,6 +62,26 @@ fn refused(refusal: &Refusal) -> String {
     }
 }
 
+/// How to learn more, where the cluster has a record of the refusal: of what a role, a policy or a quota refused, or a stale token.
+fn how_to_learn_why(refusal: &Refusal) -> Option<String> {
+    let recorded = matches!(refusal.code, Code::PermissionDenied | Code::ResourceExhausted);
+    let id = refusal.request_id.as_ref().filter(|id| !id.is_empty())?;
+    (recorded || refusal.reason == "STALE_TOKEN").then(|| format!("\nwhy: tarn explain request {id}"))
+}
+
+/// An error and its causes, each said once: many errors say their cause themselves.
+fn with_causes(error: &anyhow::Error) -> String {
+    let mut text = String::new();
+    for cause in error.chain().map(ToString::to_string) {
+        if text.is_empty() {
+            text = cause;
+        } else if !text.contains(&cause) {
+            text = format!("{text}: {cause}");
+        }
+    }
+    text
+}
+
 /// Why a command failed.
 #[derive(Debug)]
 pub enum Failure {
@@ -82,6 +102,8 @@ pub enum Failure {
     Node(String),
     /// The answer to a question was no, and has been printed.
     No,
+    /// The answer to a question is not known, because not everybody could be asked; what is known has been printed.
+    NotKnown,
     /// Anything else: a file, the terminal.
     Other(anyhow::Error),
 }
@@ -91,7 +113,7 @@ impl Failure {
     pub fn code(&self) -> u8 {
         match self {
             Failure::Client(error) if error.outcome_unknown() => 4,
-            Failure::Client(ClientError::DeadlineExceeded { .. }) => 4,
+            Failure::Client(ClientError::DeadlineExceeded { .. }) | Failure::NotKnown => 4,
             Failure::Client(ClientError::Unavailable { .. } | ClientError::Transport(_)) => 3,
             Failure::Client(ClientError::Config(_)) | Failure::Usage(_) => 2,
             Failure::Client(_) | Failure::No | Failure::Other(_) => 1,
@@ -108,8 +130,9 @@ impl Failure {
             Failure::Usage(message) => ("USAGE".to_owned(), message.clone()),
             Failure::Task { error, .. } => (error.reason.clone(), error.message.clone()),
             Failure::Node(message) => ("NODE_STOPPED".to_owned(), message.clone()),
-            Failure::No => ("NO".to_owned(), "the answer is no".to_owned()),
-            Failure::Other(error) => ("FAILED".to_owned(), format!("{error:#}")),
+            Failure::No => ("NO".to_owned(), self.to_string()),
+            Failure::NotKnown => ("NOT_KNOWN".to_owned(), self.to_string()),
+            Failure::Other(error) => ("FAILED".to_owned(), with_causes(error)),
         };
         let mut object = serde_json::json!({ "reason": reason, "message": message, "exit_code": self.code() });
         if let Failure::Client(error) = self
@@ -131,7 +154,10 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Failure::Client(ClientError::Refused(refusal)) => f.write_str(&refused(refusal)),
+            Failure::Client(ClientError::Refused(refusal)) => {
+                f.write_str(&refused(refusal))?;
+                f.write_str(&how_to_learn_why(refusal).unwrap_or_default())
+            }
             Failure::Client(error) => error.fmt(f),
             Failure::Usage(message) | Failure::Node(message) => f.write_str(message),
             Failure::Task {
@@ -143,7 +169,8 @@ impl fmt::Display for Failure {
                 write!(f, "task {task_id} {fate}: {}: {}", error.reason, error.message)
             }
             Failure::No => f.write_str("the answer is no"),
-            Failure::Other(error) => write!(f, "{error:#}"),
+            Failure::NotKnown => f.write_str("the answer is not known"),
+            Failure::Other(error) => f.write_str(&with_causes(error)),
         }
     }
 }
@@ -207,6 +234,43 @@ mod tests {
         assert_eq!(
             said("timer_id", "there is no timer x", 1),
             "NO: there is no timer x (limit 1)"
+        );
+    }
+
+    #[test]
+    fn a_refusal_that_is_recorded_tells_by_which_id() {
+        let refused = |code, reason: &str| {
+            let refusal = Refusal {
+                code,
+                reason: reason.into(),
+                message: "no".into(),
+                field: None,
+                limit: None,
+                request_id: Some("ID".into()),
+            };
+            Failure::from(ClientError::from(refusal)).to_string()
+        };
+        assert_eq!(
+            refused(Code::PermissionDenied, "PERMISSION_DENIED"),
+            "PERMISSION_DENIED: no\nwhy: tarn explain request ID"
+        );
+        assert_eq!(refused(Code::NotFound, "TASK_NOT_FOUND"), "TASK_NOT_FOUND: no");
+    }
+
+    #[test]
+    fn a_cause_is_said_once() {
+        #[derive(Debug, thiserror::Error)]
+        #[error("cannot read x: {0}")]
+        struct Read(#[source] std::io::Error);
+        let read = || Read(std::io::Error::other("the disk is gone"));
+        assert_eq!(
+            Failure::from(anyhow::Error::from(read())).to_string(),
+            "cannot read x: the disk is gone"
+        );
+        let outer = anyhow::Error::from(read()).context("nothing was done");
+        assert_eq!(
+            Failure::from(outer).to_string(),
+            "nothing was done: cannot read x: the disk is gone"
         );
     }
 

@@ -6,8 +6,9 @@ use std::time::{Duration, SystemTime};
 use anyhow::Context as _;
 use tarn_client::Client;
 use tarn_client::tls::{CredentialsError, Identity, PrincipalKind};
+use tarn_machine::limits::JOIN_TOKEN_MS;
 
-use super::connect::{ConnectArgs, parse_duration};
+use super::connect::{ConnectArgs, parse_duration, parse_duration_in};
 use super::exit::Failure;
 use super::output::{Printer, time};
 use crate::identity::web::{WebAuthority, WebStore};
@@ -85,6 +86,7 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
             renew,
             validity,
         } => {
+            must_be_authority(&ca)?;
             let authority = CertificateAuthority::load(&ca).map_err(anyhow::Error::from)?;
             let (kind, name) = match (node, user) {
                 (Some(id), _) => (PrincipalKind::Node { id }, format!("node-{id}")),
@@ -132,6 +134,19 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
     }
 }
 
+/// Says where authorities come from, where there is none.
+fn must_be_authority(dir: &Path) -> Result<(), Failure> {
+    if dir.join("ca.pem").exists() {
+        return Ok(());
+    }
+    let dev = super::server::default_dev_dir().map_or_else(|_| "DIR/ca".into(), |dir| dir.join("ca"));
+    Err(Failure::Usage(format!(
+        "there is no certificate authority in {0}: make one with `tarn ca init --dir {0}`; that of `tarn dev` is in {1}",
+        dir.display(),
+        dev.display()
+    )))
+}
+
 /// Puts a node's new identity in the place of its old one, which must be of the same node and cluster.
 fn replace(store: &IdentityStore, authority: &CertificateAuthority, identity: &Identity) -> Result<(), StoreError> {
     let current = store.load()?;
@@ -173,7 +188,7 @@ On the new machine:
   tarn server --data-dir /var/lib/tarn           it adds itself to the cluster and becomes a voter")]
     Token {
         /// How long it can be used
-        #[arg(long, default_value = "1h", value_parser = parse_duration)]
+        #[arg(long, default_value = "1h", value_parser = |text: &str| parse_duration_in(text, JOIN_TOKEN_MS))]
         ttl: Duration,
     },
     /// Get an identity for this machine in exchange for a token

@@ -18,6 +18,7 @@ mod namespace;
 mod output;
 mod policy;
 mod queue;
+mod rights;
 mod server;
 mod task;
 
@@ -29,6 +30,8 @@ use clap::{CommandFactory, Parser};
 use connect::ConnectArgs;
 pub use exit::Failure;
 use output::{Format, Printer};
+
+use crate::printable;
 
 const ABOUT: &str = "One binary that turns machines into a cluster that never loses work";
 const FIRST_STEPS: &str = "\
@@ -133,11 +136,11 @@ pub fn main() -> ExitCode {
     match run(cli) {
         Ok(()) => ExitCode::SUCCESS,
         // Said already, as data.
-        Err(failure @ Failure::No) => ExitCode::from(failure.code()),
+        Err(failure @ (Failure::No | Failure::NotKnown)) => ExitCode::from(failure.code()),
         Err(failure) => {
             match format {
                 Format::Json | Format::Jsonl => eprintln!("{}", failure.to_json()),
-                Format::Text | Format::None => eprintln!("error: {failure}"),
+                Format::Text | Format::None => eprintln!("error: {}", printable::lines(&failure.to_string())),
             }
             ExitCode::from(failure.code())
         }
@@ -147,6 +150,7 @@ pub fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<(), Failure> {
     let printer = Printer::new(cli.output);
     let connect = cli.connect;
+    connect::warn_of_token();
     // What needs no cluster needs no runtime either.
     match cli.command {
         Command::Server(args) => server::server(args),
@@ -155,8 +159,9 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Ca(command) => keys::ca(command, printer),
         Command::Context(command) => context::run(command, printer),
         Command::Completion { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "tarn", &mut std::io::stdout());
-            Ok(())
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "tarn", &mut script);
+            printer.bytes(&script)
         }
         Command::Policy(command) => match policy::local(command, printer)? {
             Some(command) => block_on(policy::run(command, &connect, printer)),
@@ -236,6 +241,27 @@ mod tests {
         Cli::command().debug_assert();
     }
 
+    /// clap hands the value of a global flag, or of its environment variable, to a command's own argument of the same id.
+    #[test]
+    fn no_argument_of_a_command_is_filled_by_a_global_one() {
+        fn check(command: &clap::Command, global: &[clap::Id]) {
+            for arg in command.get_arguments().filter(|arg| !arg.is_global_set()) {
+                // A context's namespace is the one that the environment names, if the flag names none.
+                let meant = arg.is_required_set() || arg.get_id() == "namespace";
+                let shared = global.contains(arg.get_id());
+                assert!(meant || !shared, "{}: {}", command.get_name(), arg.get_id());
+            }
+            command.get_subcommands().for_each(|command| check(command, global));
+        }
+        let root = Cli::command();
+        let global: Vec<clap::Id> = root
+            .get_arguments()
+            .filter(|arg| arg.is_global_set())
+            .map(|arg| arg.get_id().clone())
+            .collect();
+        root.get_subcommands().for_each(|command| check(command, &global));
+    }
+
     #[test]
     fn noun_then_verb() {
         for line in [
@@ -253,6 +279,7 @@ mod tests {
             "tarn explain task x --level audit",
             "tarn explain request y -o json",
             "tarn policy put night --activate",
+            "tarn policy put night --sign-with ann.key",
             "tarn policy activate night 1.4.0 -e stage --expect none",
             "tarn policy replay --bundle night --since 7d",
             "tarn policy handler put pager --url https://x/ --secret pager --severity high",
@@ -275,6 +302,11 @@ mod tests {
             "tarn task list --state lost",
             "tarn audit list --kind lost",
             "tarn explain task",
+            "tarn token create --name x --ttl 0s",
+            "tarn node token --ttl 0s",
+            "tarn audit settings --retention 0s",
+            "tarn audit settings --records 0",
+            "tarn audit settings --bytes 0",
             "tarn policy eval --input x",
             "tarn policy violations --severity bad",
             "tarn task submit --queue q --wasm m.wat --handler h",

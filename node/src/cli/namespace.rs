@@ -1,7 +1,7 @@
 //! `tarn namespace …`: tenants, what they may have and what they have.
 
 use std::io::IsTerminal;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::builder::{PossibleValuesParser, TypedValueParser};
 use tarn_client::{Client, Error};
@@ -187,7 +187,10 @@ pub async fn run(command: NamespaceCommand, client: Client, printer: Printer) ->
         } => {
             super::confirm(&question(&name, drain, cancel), yes)?;
             match drain {
-                false => client.delete_namespace(&name).await?,
+                false => client
+                    .delete_namespace(&name)
+                    .await
+                    .inspect_err(|error| say_drain(error, printer))?,
                 true => {
                     client.drain_namespace(&name, cancel).await?;
                     if no_wait {
@@ -214,6 +217,16 @@ fn question(name: &str, drain: bool, cancel: bool) -> String {
     }
 }
 
+/// Whoever deletes a namespace that is in use has to say what becomes of what is in it.
+fn say_drain(error: &Error, printer: Printer) {
+    if error.reason() == "NAMESPACE_NOT_EMPTY" {
+        printer.note("with --drain it goes when what is in it has ended; with --drain --cancel that is ended at once");
+    }
+}
+
+/// How often the state of a namespace that does not get on is told again, with what would help.
+const REMIND_EVERY: Duration = Duration::from_secs(10);
+
 /// How often a namespace that drains is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(200);
 
@@ -221,6 +234,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 /// namespace goes all the same.
 async fn until_gone(client: &Client, printer: Printer, name: &str) -> Result<(), Failure> {
     let mut last = String::new();
+    let mut told = Instant::now();
     loop {
         let holds = match client.get_namespace(name).await {
             Ok(found) => holds(&found.usage.unwrap_or_default()),
@@ -230,7 +244,13 @@ async fn until_gone(client: &Client, printer: Printer, name: &str) -> Result<(),
         // A log is spared what only a person wants to see move.
         if holds != last && (last.is_empty() || std::io::stderr().is_terminal()) {
             printer.note(&format!("draining {name}: {holds}"));
-            last = holds;
+            (last, told) = (holds, Instant::now());
+        } else if told.elapsed() >= REMIND_EVERY {
+            printer.note(&format!(
+                "still draining {name}: {holds}; `tarn namespace delete {name} --drain --cancel` ends it all, and \
+                 `tarn explain task ID -n {name}` says what a task waits for"
+            ));
+            told = Instant::now();
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }

@@ -7,6 +7,7 @@ use prost::{Message, Name};
 use prost_reflect::{DescriptorPool, DynamicMessage, SerializeOptions};
 
 use super::exit::Failure;
+use crate::printable;
 
 /// The formats of `--output`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
@@ -61,7 +62,7 @@ impl Printer {
     /// Prints one message: its JSON form, or the text.
     pub fn message<M: Message + Name>(self, message: &M, text: impl FnOnce(&M) -> String) -> Result<(), Failure> {
         match self.format {
-            Format::Text => self.line(&text(message)),
+            Format::Text => self.text(&text(message)),
             Format::Json => self.line(&format!("{:#}", to_json(message))),
             Format::Jsonl => self.line(&to_json(message).to_string()),
             Format::None => Ok(()),
@@ -71,7 +72,7 @@ impl Printer {
     /// Prints one JSON value of the command's own, or the text.
     pub fn value(self, value: &serde_json::Value, text: impl FnOnce() -> String) -> Result<(), Failure> {
         match self.format {
-            Format::Text => self.line(&text()),
+            Format::Text => self.text(&text()),
             Format::Json => self.line(&format!("{value:#}")),
             Format::Jsonl => self.line(&value.to_string()),
             Format::None => Ok(()),
@@ -86,7 +87,7 @@ impl Printer {
         row: impl Fn(&M) -> Vec<String>,
     ) -> Result<(), Failure> {
         match self.format {
-            Format::Text => self.line(&table(head, messages.iter().map(row))),
+            Format::Text => self.text(&table(head, messages.iter().map(row))),
             Format::Json => self.line(&format!(
                 "{:#}",
                 serde_json::Value::from(messages.iter().map(to_json).collect::<Vec<_>>())
@@ -101,7 +102,7 @@ impl Printer {
     /// Prints one of a stream of messages as soon as it comes: a line of text or of JSON.
     pub fn item<M: Message + Name>(self, message: &M, text: impl FnOnce(&M) -> String) -> Result<(), Failure> {
         match self.format {
-            Format::Text => self.line(&text(message)),
+            Format::Text => self.text(&text(message)),
             Format::Json | Format::Jsonl => self.line(&to_json(message).to_string()),
             Format::None => Ok(()),
         }
@@ -124,8 +125,13 @@ impl Printer {
     /// Says something to a person, on standard error; silent unless the format is text.
     pub fn note(self, text: &str) {
         if self.format == Format::Text {
-            eprintln!("{text}");
+            eprintln!("{}", printable::lines(text));
         }
+    }
+
+    /// Text for people: whoever wrote what is in it has no say over their terminal.
+    fn text(self, text: &str) -> Result<(), Failure> {
+        self.line(&printable::lines(text))
     }
 
     fn line(self, text: &str) -> Result<(), Failure> {
@@ -142,10 +148,26 @@ fn write_out(bytes: &[u8]) -> Result<(), Failure> {
     }
 }
 
+/// Longest cell but a line's last: one long name must not push all other columns out of sight. JSON has it whole.
+const CELL_CHARS_MAX: usize = 80;
+
+/// What a cell of a table shows of a text.
+fn cell(text: &str, is_last: bool) -> String {
+    let text = printable::line(text);
+    match text.char_indices().nth(CELL_CHARS_MAX) {
+        Some(_) if !is_last => text.chars().take(CELL_CHARS_MAX - 1).chain(['…']).collect(),
+        _ => text.into_owned(),
+    }
+}
+
 /// A table with aligned columns.
 pub fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     let mut lines: Vec<Vec<String>> = vec![head.iter().map(|title| title.to_uppercase()).collect()];
-    lines.extend(rows);
+    let last = head.len().saturating_sub(1);
+    lines.extend(rows.map(|row| {
+        let cells = row.iter().enumerate();
+        cells.map(|(column, text)| cell(text, column == last)).collect()
+    }));
     let widths: Vec<usize> = (0..head.len())
         .map(|column| {
             lines
@@ -188,7 +210,8 @@ pub fn duration(ms: u64) -> String {
         0..1_000 => format!("{ms}ms"),
         1_000..60_000 => format!("{}.{}s", ms / 1_000, ms % 1_000 / 100),
         60_000..3_600_000 => format!("{}m{:02}s", ms / 60_000, ms / 1_000 % 60),
-        _ => format!("{}h{:02}m", ms / 3_600_000, ms / 60_000 % 60),
+        3_600_000..172_800_000 => format!("{}h{:02}m", ms / 3_600_000, ms / 60_000 % 60),
+        _ => format!("{}d{:02}h", ms / 86_400_000, ms / 3_600_000 % 24),
     }
 }
 
@@ -219,10 +242,20 @@ mod tests {
             [vec!["long name".into(), "1".into()], vec!["x".into(), "22".into()]].into_iter(),
         );
         assert_eq!(text, "NAME       N\nlong name  1\nx          22\n");
+        let hostile = vec!["x\u{1b}[31m\n".into(), "long ".repeat(40)];
+        let text = table(&["name", "n"], [hostile].into_iter());
+        assert!(
+            text.ends_with(&format!("x\\u{{1b}}[31m\\n  {}\n", "long ".repeat(40).trim_end())),
+            "{text}"
+        );
+        let text = table(&["name", "n"], [vec!["é".repeat(81), "1".into()]].into_iter());
+        assert!(text.ends_with(&format!("{}…  1\n", "é".repeat(79))), "{text}");
         assert_eq!(time(0), "-");
         assert_eq!(time(1_763_700_000_123), "2025-11-21T04:40:00.123Z");
         assert_eq!(time(u64::MAX), "-");
         assert_eq!(duration(1_500), "1.5s");
         assert_eq!(duration(90_000), "1m30s");
+        assert_eq!(duration(90_000_000), "25h00m");
+        assert_eq!(duration(180_000_000), "2d02h");
     }
 }

@@ -152,7 +152,7 @@ fn load(args: ConfigArgs) -> Result<config::Loaded, Failure> {
 
 /// Runs `tarn server`.
 pub fn server(args: ServerArgs) -> Result<(), Failure> {
-    run_node(load(args.config)?.config)
+    run_node(load(args.config)?.config, || {})
 }
 
 /// Runs `tarn dev`.
@@ -163,18 +163,22 @@ pub fn dev(args: DevArgs, printer: Printer) -> Result<(), Failure> {
     };
     let mut dev = daemon::prepare_dev(&dir, args.bind, args.ops_bind).map_err(anyhow::Error::from)?;
     dev.config.listen.https_bind = args.https_bind;
-    if args.bind.port() != 0 {
-        let context = Context {
-            addresses: vec![args.bind.to_string()],
-            namespace: None,
-            cacert: Some(dev.ca.clone()),
-            cert: Some(dev.certificate.clone()),
-            key: Some(dev.key.clone()),
-        };
-        remember(context, printer)?;
-    }
+    let context = Context {
+        addresses: vec![args.bind.to_string()],
+        namespace: None,
+        cacert: Some(dev.ca),
+        cert: Some(dev.certificate),
+        key: Some(dev.key),
+    };
     printer.note(&format!("keys and data are in {}", dir.display()));
-    run_node(dev.config)
+    // One that does not come to listen must not point other commands to whoever has its port.
+    run_node(dev.config, || {
+        if args.bind.port() != 0
+            && let Err(failure) = remember(context, printer)
+        {
+            eprintln!("warning: there is no context `dev`: {failure}");
+        }
+    })
 }
 
 /// Makes the context `dev`, and uses it unless another is in use already.
@@ -193,7 +197,8 @@ fn remember(context: Context, printer: Printer) -> Result<(), Failure> {
     Ok(contexts.save()?)
 }
 
-fn default_dev_dir() -> Result<PathBuf, Failure> {
+/// Where `tarn dev` keeps everything unless told otherwise.
+pub(super) fn default_dev_dir() -> Result<PathBuf, Failure> {
     let set = |name| {
         std::env::var_os(name)
             .filter(|value| !value.is_empty())
@@ -205,9 +210,12 @@ fn default_dev_dir() -> Result<PathBuf, Failure> {
         .join("tarn/dev"))
 }
 
-fn run_node(config: Config) -> Result<(), Failure> {
+fn run_node(config: Config, started: impl FnOnce()) -> Result<(), Failure> {
     ops::init_logs(&config.log).map_err(|error| Failure::Usage(error.to_string()))?;
-    let ending = block_on(async { daemon::run(config).await.map_err(|error| Failure::Other(error.into())) })?;
+    let ending = block_on(async {
+        let run = daemon::run(config, started);
+        run.await.map_err(|error| Failure::Other(error.into()))
+    })?;
     match ending.exit_code() {
         0 => Ok(()),
         _ => Err(Failure::Node(

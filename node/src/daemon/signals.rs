@@ -32,16 +32,18 @@ impl Ending {
 }
 
 /// Runs a node until SIGTERM or SIGINT, then stops it gracefully; a second signal ends the process at once. Logging must be set up.
+/// `started` is called once the node serves.
 ///
 /// # Errors
 /// The node did not start.
-pub async fn run(config: Config) -> Result<Ending, StartError> {
+pub async fn run(config: Config, started: impl FnOnce()) -> Result<Ending, StartError> {
     let data_dir = config.node.data_dir.clone();
     let mut signals = Signals::new().map_err(|source| StartError::DataDir { path: data_dir, source })?;
     let running = tokio::select! {
         running = start(config) => running?,
         () = signals.next() => return Ok(Ending::Stopped),
     };
+    started();
     let ending = tokio::select! {
         reason = running.fatal() => {
             tracing::error!(%reason, "the node can no longer keep its promises and stops itself");

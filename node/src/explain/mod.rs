@@ -28,6 +28,8 @@ mod words;
 
 use tarn_proto::v1::{ExplainLevel, Sentence};
 
+use crate::printable;
+
 pub use request::request;
 pub use task::task;
 
@@ -79,7 +81,8 @@ impl Teller {
         if self.level >= from {
             self.sentences.push(Sentence {
                 topic: topic.to_owned(),
-                text: text.into(),
+                // Names in it are others' words: they must not look like sentences of their own.
+                text: printable::line(&text.into()).into_owned(),
                 at_ms,
                 index,
             });

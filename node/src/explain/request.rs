@@ -1,12 +1,13 @@
 //! The story of a request: was it let through or refused, by whom, and what would let it through.
 
-use tarn_proto::v1::{Decision, DecisionKind, Sentence};
+use tarn_proto::v1::{Decision, DecisionKind, Sentence, Violation};
 
 use super::{Level, Teller, history, records, words};
+use crate::gate::permission::ALL;
 
-/// The story of a request, from the records that name its id.
+/// The story of a request, from the records that name its id, and what policies had against it.
 #[must_use]
-pub fn request(id: &str, decisions: &[Decision], level: Level) -> Vec<Sentence> {
+pub fn request(id: &str, decisions: &[Decision], violations: &[Violation], level: Level) -> Vec<Sentence> {
     let mut teller = Teller::new(level);
     if decisions.is_empty() {
         let text = format!(
@@ -20,6 +21,7 @@ pub fn request(id: &str, decisions: &[Decision], level: Level) -> Vec<Sentence> 
             DecisionKind::Admitted => admitted(&mut teller, decision),
             _ => {}
         }
+        objections(&mut teller, decision, violations);
         if let Some(gate) = &decision.gate {
             history::judged(&mut teller, decision, gate);
         }
@@ -37,10 +39,28 @@ fn asked(decision: &Decision) -> String {
     if !decision.task_id.is_empty() && decision.resource.is_empty() {
         text.push_str(&format!(" of task/{}", decision.task_id));
     }
-    if !decision.namespace.is_empty() {
-        text.push_str(&format!(" in namespace {}", decision.namespace));
+    match decision.namespace.as_str() {
+        "" => {}
+        ALL => text.push_str(" in the whole cluster"),
+        namespace => text.push_str(&format!(" in namespace {namespace}")),
     }
     text
+}
+
+/// What policies refused it for, in their own words.
+fn objections(teller: &mut Teller, decision: &Decision, violations: &[Violation]) {
+    let of_this = |found: &&Violation| found.blocking && found.request_id == decision.request_id;
+    let refused = decision.kind() == DecisionKind::Refused && decision.step == "policy";
+    for found in violations.iter().filter(|_| refused).filter(of_this) {
+        let text = format!(
+            "Policy {} {} said: {} ({}).",
+            found.policy,
+            found.version,
+            found.message.trim_end_matches('.'),
+            found.code
+        );
+        teller.tell(Level::Brief, "POLICY", text, decision.at_ms, decision.index);
+    }
 }
 
 fn refused(teller: &mut Teller, decision: &Decision) {
@@ -68,7 +88,12 @@ fn unblock(decision: &Decision) -> Option<String> {
     Some(match decision.step.as_str() {
         "identity" => "Check the certificate or token: it may have expired, been revoked, or be another cluster's.".to_owned(),
         "role" => format!(
-            "Somebody who may can give {who} a role that allows it: `tarn role bind {who} ROLE`; `tarn auth can-i` tells what is missing."
+            "Somebody who may can give {who} a role that allows it: `tarn role bind {who} ROLE --in {}`; `tarn auth can-i` tells what is missing.",
+            match decision.namespace.as_str() {
+                "" => "NAMESPACE",
+                ALL => "'*'",
+                namespace => namespace,
+            }
         ),
         "validation" => "The request can never succeed as it stands: correct the field that the refusal named.".to_owned(),
         "policy" => match decision.gate.as_ref().map(|gate| gate.rule.as_str()) {

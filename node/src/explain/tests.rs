@@ -2,7 +2,7 @@
 
 use tarn_proto::v1::{
     Attempt, Decision, DecisionKind, Dependency, GateFacts, PolicyVersion, RetryPolicy, Scores, Sentence, Share, Task,
-    TaskError, TaskSpec, TaskState, TaskStory, Waiting,
+    TaskError, TaskSpec, TaskState, TaskStory, Violation, Waiting,
 };
 
 use super::{Level, request, task};
@@ -551,7 +551,7 @@ fn refused_requests_and_what_would_let_them_through() {
         ("kernel", "STALE_TOKEN", "the lease had passed to somebody else"),
         ("kernel", "QUOTA_TASKS", "tarn namespace usage"),
     ] {
-        let text = texts(&request("r1", &[refused(step, reason)], Level::Brief));
+        let text = texts(&request("r1", &[refused(step, reason)], &[], Level::Brief));
         assert!(text.contains(wanted), "{text}");
         assert!(
             text.contains("user/eve asked for CancelTask of task/00000002w0001 in namespace default"),
@@ -559,12 +559,38 @@ fn refused_requests_and_what_would_let_them_through() {
         );
         assert!(text.contains("was refused 3 times") && text.contains(reason), "{text}");
     }
-    let text = texts(&request("r1", &[refused("policy", "POLICY_DENIED")], Level::Detailed));
+    let objection = Violation {
+        policy: "limits".into(),
+        version: "2.0.0".into(),
+        code: "NO_GPU".into(),
+        message: "no GPU\nat night.".into(),
+        blocking: true,
+        ..Violation::default()
+    };
+    let text = texts(&request(
+        "r1",
+        &[refused("policy", "POLICY_DENIED")],
+        &[objection],
+        Level::Detailed,
+    ));
     assert!(
         text.contains("Policy limits 2.0.0 of environment prod refused it, by the rule data.tarn.deny."),
         "{text}"
     );
-    let text = texts(&request("r1", &[], Level::Brief));
+    assert!(
+        text.contains("Policy limits 2.0.0 said: no GPU\\nat night (NO_GPU)."),
+        "{text}"
+    );
+    let everywhere = Decision {
+        namespace: "*".into(),
+        ..refused("role", "PERMISSION_DENIED")
+    };
+    let text = texts(&request("r1", &[everywhere], &[], Level::Brief));
+    assert!(
+        text.contains("in the whole cluster") && text.contains("ROLE --in '*'`"),
+        "{text}"
+    );
+    let text = texts(&request("r1", &[], &[], Level::Brief));
     assert!(text.starts_with("No record names r1."), "{text}");
     let admitted = Decision {
         principal: "user/ada".into(),
@@ -573,7 +599,7 @@ fn refused_requests_and_what_would_let_them_through() {
         count: 2,
         ..decision(DecisionKind::Admitted)
     };
-    let text = texts(&request("r1", &[admitted], Level::Detailed));
+    let text = texts(&request("r1", &[admitted], &[], Level::Detailed));
     assert!(
         text.contains("it was let through and carried out.") && text.contains("2 tasks, whose ids follow"),
         "{text}"

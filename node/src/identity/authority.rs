@@ -53,6 +53,11 @@ pub enum AuthorityError {
         "{0} exists already: replacing a certificate authority makes every certificate it issued worthless; choose another directory, or move the old one away if that is what you want"
     )]
     Exists(PathBuf),
+    /// There is a certificate or key of that name in the directory already.
+    #[error(
+        "{0} exists already, and a key is never overwritten: choose another directory, or move the old certificate and its key away"
+    )]
+    IdentityExists(PathBuf),
     /// A name in the request is not accepted.
     #[error(transparent)]
     Principal(#[from] PrincipalError),
@@ -147,8 +152,13 @@ impl CertificateAuthority {
         let authority = Self::new(cluster_id, key.clone(), SystemTime::now())?;
         private_dir(dir)?;
         // The key first: a certificate without its key would look like an authority, and be none.
-        write_new(&key_path, &key.to_pem(), Access::Owner)?;
-        write_new(&certificate_path, &authority.certificate.to_pem(), Access::Public)?;
+        write_new(&key_path, &key.to_pem(), Access::Owner, AuthorityError::Exists)?;
+        write_new(
+            &certificate_path,
+            &authority.certificate.to_pem(),
+            Access::Public,
+            AuthorityError::Exists,
+        )?;
         Ok(authority)
     }
 
@@ -323,17 +333,23 @@ pub fn write_identity(
     if !dir.is_dir() {
         private_dir(dir)?;
     }
-    write_new(&paths[2], &identity.key().to_pem(), Access::Owner)?;
-    write_new(&paths[1], &identity.certificate_pem(), Access::Public)?;
+    let exists = AuthorityError::IdentityExists;
+    write_new(&paths[2], &identity.key().to_pem(), Access::Owner, exists)?;
+    write_new(&paths[1], &identity.certificate_pem(), Access::Public, exists)?;
     write_atomic(&paths[0], ca.to_pem().as_bytes(), Access::Public, Existing::Replace)?;
     Ok(paths)
 }
 
 /// Writes a file that must not exist; the check and the creation are one step.
-fn write_new(path: &Path, content: &str, access: Access) -> Result<(), AuthorityError> {
+fn write_new(
+    path: &Path,
+    content: &str,
+    access: Access,
+    exists: fn(PathBuf) -> AuthorityError,
+) -> Result<(), AuthorityError> {
     write_atomic(path, content.as_bytes(), access, Existing::Keep).map_err(|error| {
         if error.source.kind() == std::io::ErrorKind::AlreadyExists {
-            AuthorityError::Exists(error.path)
+            exists(error.path)
         } else {
             AuthorityError::File(error)
         }

@@ -163,7 +163,7 @@ async fn a_process_stops_gracefully_when_it_is_asked_to() {
     let any = "127.0.0.1:0".parse().unwrap();
     let mut config = prepare_dev(dir.path(), any, any).unwrap().config;
     config.executors.wasm = false;
-    let running = tokio::spawn(daemon::run(config));
+    let running = tokio::spawn(daemon::run(config, || {}));
     // The bound ports are written down for whoever asked for port 0.
     until(|| Addresses::read(dir.path()).is_ok_and(|addresses| addresses.api.port() > 0)).await;
     let ops = Addresses::read(dir.path()).unwrap().ops;

@@ -80,6 +80,19 @@ impl Dev {
             .output()
             .unwrap()
     }
+
+    /// Repeats a command until the cluster, which has just started, has reached the version that it takes.
+    fn tarn_soon(&self, line: &str) -> String {
+        let end = Instant::now() + LIMIT;
+        loop {
+            let output = self.tarn(line);
+            let young = String::from_utf8_lossy(&output.stderr).contains("CLUSTER_VERSION_TOO_LOW");
+            if !young || Instant::now() > end {
+                return succeeded(output);
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
 }
 
 impl Drop for Dev {
@@ -214,6 +227,98 @@ fn help(dir: &Path, command_line: &clap::Command, path: &[&str]) {
     assert!(text.contains("Usage: tarn"), "{path:?}: {text}");
     for below in command_line.get_subcommands() {
         help(dir, below, &[path, &[below.get_name()]].concat());
+    }
+}
+
+#[test]
+fn a_refusal_tells_by_which_id_it_is_explained() {
+    let dev = Dev::start();
+    let home = dev.dir.path().join("dev");
+    let issue = format!("ca issue --ca {0}/ca --user eve --out {0}/eve", home.display());
+    succeeded(dev.tarn(&issue));
+    assert!(String::from_utf8_lossy(&dev.tarn(&issue).stderr).contains("a key is never overwritten"));
+    dev.tarn_soon("role bind user/eve viewer --in default");
+    let eve = |line: &str| {
+        let (cert, key) = (home.join("eve/eve.pem"), home.join("eve/eve.key"));
+        let mut command = dev.command();
+        command.env("TARN_CERT", cert).env("TARN_KEY", key);
+        command.args(line.split(' ')).output().unwrap()
+    };
+    let refused = eve("task submit --queue mail --payload x");
+    let said = String::from_utf8_lossy(&refused.stderr).into_owned();
+    let id = said
+        .split("why: tarn explain request ")
+        .nth(1)
+        .unwrap_or_else(|| panic!("{said}"))
+        .trim();
+    let (_, error) = failure(&eve("namespace create team -o json"));
+    let in_json = error["request_id"].as_str().unwrap();
+    for id in [id, in_json] {
+        let end = Instant::now() + LIMIT;
+        // Refusals are recorded in the background.
+        let story = loop {
+            let story = succeeded(dev.tarn(&format!("explain request {id}")));
+            if story.contains("was refused") || Instant::now() > end {
+                break story;
+            }
+            std::thread::sleep(Duration::from_millis(50));
+        };
+        assert!(
+            story.contains("user/eve asked for") && story.contains("tarn role bind user/eve ROLE --in"),
+            "{story}"
+        );
+    }
+}
+
+#[test]
+fn the_command_line_warns_of_what_it_does_not_read_and_nobody_asks_for() {
+    let dev = Dev::start();
+    let with_token = dev
+        .command()
+        .env("TARN_TOKEN", "x")
+        .args(["auth", "whoami"])
+        .output()
+        .unwrap();
+    assert!(String::from_utf8_lossy(&with_token.stderr).contains("TARN_TOKEN is not read"));
+    let warned = dev.tarn("role put mailer --allow submitt:queue/*");
+    assert!(String::from_utf8_lossy(&warned.stderr).contains("did you mean \"submit\"?"));
+    // Signing has a flag of its own: TARN_KEY, which is set, signs nothing.
+    let bundle = dev.dir.path().join("night");
+    std::fs::create_dir(&bundle).unwrap();
+    std::fs::write(
+        bundle.join("bundle.toml"),
+        "name = \"night\"\nversion = \"1.0.0\"\nenvironment = \"prod\"\n",
+    )
+    .unwrap();
+    std::fs::write(bundle.join("night.rego"), "package tarn\nallow if { true }\n").unwrap();
+    dev.tarn_soon("policy put night");
+    std::fs::write(
+        bundle.join("bundle.toml"),
+        "name = \"night\"\nversion = \"1.0.1\"\nenvironment = \"prod\"\n",
+    )
+    .unwrap();
+    std::fs::write(bundle.join("night_test.rego"), "package tarn\ntest_no if { false }\n").unwrap();
+    let refused = dev.tarn("policy put night --activate");
+    assert_eq!(refused.status.code(), Some(1));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("nothing was put"));
+    assert!(!succeeded(dev.tarn("policy list")).contains("1.0.1"));
+    let missing = dev.tarn("context add x --address a:1 --cacert nowhere --cert nowhere --key nowhere");
+    assert_eq!(missing.status.code(), Some(2));
+}
+
+#[test]
+fn names_of_others_do_not_reach_the_terminal_as_they_are() {
+    let dev = Dev::start();
+    let acquired = dev
+        .command()
+        .args(["lease", "acquire", "nightly", "--holder", "eve\u{1b}[2J\u{202e}"])
+        .output()
+        .unwrap();
+    // The cluster may refuse such a name, too; what it says is for the same terminal then.
+    let listed = dev.tarn("lease list");
+    for text in [&acquired.stdout, &acquired.stderr, &listed.stdout] {
+        let text = String::from_utf8_lossy(text);
+        assert!(!text.contains(['\u{1b}', '\u{202e}']), "{text:?}");
     }
 }
 

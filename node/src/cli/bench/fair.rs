@@ -27,8 +27,12 @@ use crate::cli::output::{Printer, table};
 
 /// Tasks of the backlog in one request, and requests under way at once.
 const FILL: (usize, usize) = (1_000, 4);
-/// Longer than any run: registration needs no heartbeats.
-const TTL_MS: u64 = 3_600_000;
+/// Longer than any run: a task's lease needs no heartbeats.
+const LEASE_MS: u64 = 3_600_000;
+/// How long a worker's registration outlives the run: there is no other end to it.
+const TTL: Duration = Duration::from_secs(15);
+/// Both tenants' weight, the default.
+const WEIGHT: u32 = 100;
 /// Room in a worker's stream.
 const MESSAGES: usize = 1_024;
 
@@ -38,28 +42,66 @@ struct Tenants {
     noisy: String,
 }
 
-/// Measures, and takes the namespaces away again.
+/// How long taking namespaces and workers away may last: a cluster that does not answer is left alone.
+const CLEAN_UP_TIMEOUT: Duration = Duration::from_secs(30);
+/// How often a phase says how far it is.
+const PROGRESS_EVERY: Duration = Duration::from_secs(5);
+
+/// Refuses a backlog that would be used up while the neighbour is measured: every slot takes its next task when the last was held, and the
+/// quiet tenant's last tasks may be waited for beyond the time.
+pub fn check(args: &BenchArgs) -> Result<(), Failure> {
+    let needed = backlog_needed(args);
+    if (args.backlog as u64) < needed {
+        return Err(Failure::Usage(format!(
+            "--backlog {} would be used up: {} slots that hold each task for {:?} take up to {needed} tasks in {:?}; write --backlog {needed}, or \
+             less --workers, --credit or --time, or a longer --hold",
+            args.backlog,
+            slots(args),
+            args.hold,
+            args.time
+        )));
+    }
+    Ok(())
+}
+
+fn slots(args: &BenchArgs) -> u64 {
+    args.workers as u64 * u64::from(args.credit.max(1))
+}
+
+/// Tasks that the slots can take while the backlog is filled and measured, and then all at once once more. One that is held for no time
+/// still needs a turn to the cluster and back.
+fn backlog_needed(args: &BenchArgs) -> u64 {
+    let hold_ms = u64::try_from(args.hold.as_millis()).unwrap_or(u64::MAX).max(1);
+    let time_ms = u64::try_from(args.time.as_millis()).unwrap_or(u64::MAX);
+    let turns = time_ms.div_ceil(hold_ms).saturating_add(1);
+    let slots = match args.noisy_running {
+        0 => slots(args),
+        most => slots(args).min(most),
+    };
+    slots.saturating_mul(turns)
+}
+
+/// Measures, and takes the namespaces away again, also when it is interrupted.
 pub async fn run(run: &Arc<Run>, args: &BenchArgs, printer: Printer) -> Result<(), Failure> {
+    check(args)?;
     let client = run.client(0);
     let tenants = Arc::new(Tenants {
         quiet: format!("{}-quiet", run.queue),
         noisy: format!("{}-noisy", run.queue),
     });
-    for name in [&tenants.quiet, &tenants.noisy] {
-        let quotas = (*name == tenants.noisy && args.noisy_running > 0).then(|| proto::Quotas {
-            max_running: Some(args.noisy_running),
-            ..Default::default()
-        });
-        let request = proto::CreateNamespaceRequest {
-            name: name.clone(),
-            quotas,
-            ..Default::default()
-        };
-        client.create_namespace_with(request).await?;
-    }
-    let measured = measure(run, args, &tenants, printer).await;
-    for name in [&tenants.quiet, &tenants.noisy] {
-        client.drain_namespace(name, true).await?;
+    let (stop, mut workers) = (CancellationToken::new(), JoinSet::new());
+    let measured = tokio::select! {
+        measured = measure(run, args, &tenants, &stop, &mut workers, printer) => measured,
+        () = interrupted() => Err(Failure::Other(anyhow::anyhow!("interrupted before the end: nothing was measured"))),
+    };
+    printer.note("taking workers and namespaces away …");
+    stop.cancel();
+    let cleaned = tokio::time::timeout(CLEAN_UP_TIMEOUT, clean_up(&client, &tenants, &mut workers)).await;
+    if !matches!(cleaned, Ok(Ok(()))) {
+        eprintln!(
+            "warning: the cluster was not cleaned up: tarn namespace delete {} --drain --cancel, and likewise {}",
+            tenants.quiet, tenants.noisy
+        );
     }
     let (without, with, ratio) = measured?;
     let reports = [without, with];
@@ -79,6 +121,66 @@ pub async fn run(run: &Arc<Run>, args: &BenchArgs, printer: Printer) -> Result<(
     })
 }
 
+/// Returns at SIGINT or SIGTERM.
+async fn interrupted() {
+    use tokio::signal::unix::{SignalKind, signal};
+    let Ok(mut terminate) = signal(SignalKind::terminate()) else {
+        return std::future::pending().await;
+    };
+    tokio::select! {
+        _ = terminate.recv() => {}
+        _ = tokio::signal::ctrl_c() => {}
+    }
+}
+
+/// Lets the workers, which were told to stop, say good-bye, and ends what is in the namespaces with them.
+async fn clean_up(
+    client: &Client,
+    tenants: &Tenants,
+    workers: &mut JoinSet<Result<(), Failure>>,
+) -> Result<(), Failure> {
+    while workers.join_next().await.is_some() {}
+    for name in [&tenants.quiet, &tenants.noisy] {
+        match client.drain_namespace(name, true).await {
+            // It was not made yet.
+            Err(error) if error.reason() == "NAMESPACE_NOT_FOUND" => {}
+            drained => drained?,
+        }
+    }
+    Ok(())
+}
+
+/// Makes the tenants. The noisy one runs next to nothing at first, so that its backlog is not used up while it is filled.
+async fn create(client: &Client, tenants: &Tenants) -> Result<(), Failure> {
+    client.create_namespace(&tenants.quiet, WEIGHT).await?;
+    let request = proto::CreateNamespaceRequest {
+        name: tenants.noisy.clone(),
+        weight: WEIGHT,
+        quotas: Some(max_running(1)),
+        ..Default::default()
+    };
+    client.create_namespace_with(request).await?;
+    Ok(())
+}
+
+fn max_running(most: u64) -> proto::Quotas {
+    proto::Quotas {
+        max_running: Some(most),
+        ..Default::default()
+    }
+}
+
+/// Lets the noisy tenant run as much as the user says it may.
+async fn release(client: &Client, tenants: &Tenants, most: u64) -> Result<(), Failure> {
+    let request = proto::UpdateNamespaceRequest {
+        name: tenants.noisy.clone(),
+        quotas: Some(max_running(most)),
+        ..Default::default()
+    };
+    client.update_namespace(request).await?;
+    Ok(())
+}
+
 fn rate(args: &BenchArgs) -> u32 {
     args.rate.unwrap_or(100).max(1)
 }
@@ -88,11 +190,12 @@ async fn measure(
     run: &Arc<Run>,
     args: &BenchArgs,
     tenants: &Arc<Tenants>,
+    stop: &CancellationToken,
+    workers: &mut JoinSet<Result<(), Failure>>,
     printer: Printer,
 ) -> Result<(Report, Report, f64), Failure> {
-    let stop = CancellationToken::new();
+    create(&run.client(0), tenants).await?;
     let (started, mut starts) = mpsc::unbounded_channel();
-    let mut workers = JoinSet::new();
     for number in 0..args.workers.max(1) {
         workers.spawn(worker(
             run.clone(),
@@ -106,13 +209,14 @@ async fn measure(
     }
     drop(started);
     // What the first tasks cost alone, connections and queues, is nobody's delay.
-    phase(run, args, tenants, Duration::from_secs(1), &mut starts).await?;
+    phase(run, args, tenants, Duration::from_secs(1), &mut starts, printer).await?;
     printer.note("the quiet tenant alone …");
-    let (mut without, mut took) = phase(run, args, tenants, args.time, &mut starts).await?;
+    let (mut without, mut took) = phase(run, args, tenants, args.time, &mut starts, printer).await?;
     printer.note(&format!("filling a backlog of {} tasks …", args.backlog));
-    fill(run, &tenants.noisy, args.backlog).await?;
+    fill(run, &tenants.noisy, args.backlog, printer).await?;
+    release(&run.client(0), tenants, args.noisy_running).await?;
     printer.note("with the noisy neighbour …");
-    let (with, with_took) = phase(run, args, tenants, args.time, &mut starts).await?;
+    let (with, with_took) = phase(run, args, tenants, args.time, &mut starts, printer).await?;
     let left = run
         .client(0)
         .get_namespace(&tenants.noisy)
@@ -125,13 +229,11 @@ async fn measure(
     ));
     run.client(0).drain_namespace(&tenants.noisy, true).await?;
     gone(&run.client(0), &tenants.noisy).await?;
-    run.client(0).create_namespace(&tenants.noisy, 100).await?;
+    run.client(0).create_namespace(&tenants.noisy, WEIGHT).await?;
     printer.note("the quiet tenant alone again …");
-    let (again, again_took) = phase(run, args, tenants, args.time, &mut starts).await?;
+    let (again, again_took) = phase(run, args, tenants, args.time, &mut starts, printer).await?;
     without.merge(again);
     took += again_took;
-    stop.cancel();
-    while workers.join_next().await.is_some() {}
     if left.ready == 0 {
         return Err(Failure::Usage(
             "the backlog was used up before the end: allow more, or less time".into(),
@@ -165,8 +267,10 @@ async fn phase(
     tenants: &Tenants,
     time: Duration,
     starts: &mut mpsc::UnboundedReceiver<Duration>,
+    printer: Printer,
 ) -> Result<(Samples, Duration), Failure> {
     let begin = tokio::time::Instant::now();
+    let mut progress = tokio::time::interval_at(begin + PROGRESS_EVERY, PROGRESS_EVERY);
     let mut ticks = tokio::time::interval(Duration::from_secs(1) / rate(args));
     let mut requests = JoinSet::new();
     let mut samples = Samples::default();
@@ -180,6 +284,9 @@ async fn phase(
                 number += 1;
             }
             Some(delay) = starts.recv() => samples.record(delay),
+            _ = progress.tick() => {
+                printer.note(&format!("  {} s of {} s", begin.elapsed().as_secs(), time.as_secs()));
+            }
         }
     }
     let mut accepted = 0;
@@ -215,8 +322,9 @@ fn task(payload: &bytes::Bytes) -> TaskSpec {
 }
 
 /// Enqueues the backlog.
-async fn fill(run: &Arc<Run>, namespace: &str, backlog: usize) -> Result<(), Failure> {
+async fn fill(run: &Arc<Run>, namespace: &str, backlog: usize, printer: Printer) -> Result<(), Failure> {
     let (size, at_once) = FILL;
+    let mut told = Instant::now();
     let mut left = backlog;
     let mut requests: JoinSet<Result<(), tarn_client::Error>> = JoinSet::new();
     let mut number = 0;
@@ -231,6 +339,10 @@ async fn fill(run: &Arc<Run>, namespace: &str, backlog: usize) -> Result<(), Fai
         match requests.join_next().await {
             Some(request) => request.map_err(|error| anyhow::anyhow!("{error}"))??,
             None => return Ok(()),
+        }
+        if told.elapsed() >= PROGRESS_EVERY {
+            told = Instant::now();
+            printer.note(&format!("  {} of {backlog} tasks", backlog - left));
         }
     }
 }
@@ -253,7 +365,7 @@ async fn worker(
             namespaces: vec![tenants.quiet.clone(), tenants.noisy.clone()],
             ..Default::default()
         }),
-        ttl_ms: TTL_MS,
+        ttl_ms: u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX),
         ..Default::default()
     };
     let worker_id = service
@@ -262,6 +374,8 @@ async fn worker(
         .map_err(failed)?
         .into_inner()
         .worker_id;
+    let alive = keep_alive(run.client(number), worker_id.clone());
+    let alive = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(alive));
     let (sender, receiver) = mpsc::channel(MESSAGES);
     let message = |message| WorkRequest {
         correlation: 0,
@@ -269,8 +383,8 @@ async fn worker(
     };
     for first in [
         work_request::Message::Open(WorkOpen {
-            worker_id,
-            lease_ms: TTL_MS,
+            worker_id: worker_id.clone(),
+            lease_ms: LEASE_MS,
         }),
         work_request::Message::Credit(slots),
     ] {
@@ -307,5 +421,39 @@ async fn worker(
             _ => {}
         }
     }
+    drop(alive);
+    run.client(number).drain_worker(worker_id).await?;
     Ok(())
+}
+
+/// Keeps a registration alive until it is aborted.
+async fn keep_alive(client: Client, worker_id: String) {
+    loop {
+        tokio::time::sleep(TTL / 3).await;
+        // Should the cluster forget the worker, its stream ends.
+        let _ = client.heartbeat_worker(worker_id.as_str()).await;
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Line {
+        #[command(flatten)]
+        args: BenchArgs,
+    }
+
+    #[test]
+    fn a_backlog_that_would_be_used_up_is_refused_with_what_is_needed() {
+        let checked = |line: &str| check(&Line::parse_from(line.split(' ')).args);
+        assert!(checked("fair fair").is_ok(), "the defaults suffice");
+        let refused = checked("fair fair --workers 2 --credit 10 --hold 100ms --time 10s --backlog 100").unwrap_err();
+        assert!(refused.to_string().contains("--backlog 2020"), "{refused}");
+        assert!(checked("fair fair --workers 2 --credit 10 --hold 100ms --time 10s --backlog 2020").is_ok());
+        assert!(checked("fair fair --noisy-running 1 --time 10s --backlog 101").is_ok());
+    }
 }

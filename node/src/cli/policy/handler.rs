@@ -18,8 +18,9 @@ pub enum HandlerCommand {
     #[command(after_help = "\
 Example:
   tarn policy handler put pager --url https://pager.example/tarn --secret pager --severity critical
-and on each node, readable by tarn alone:
-  head -c 32 /dev/urandom | base64 > /var/lib/tarn/secrets/pager")]
+and on each node, as the user that runs tarn, so that nobody else can read it:
+  install -d -m 700 /var/lib/tarn/secrets
+  (umask 077; head -c 32 /dev/urandom | base64 > /var/lib/tarn/secrets/pager)")]
     Put {
         /// Its name
         name: String,

@@ -4,7 +4,7 @@ use std::io::Read as _;
 use std::path::{Path, PathBuf};
 
 use tarn_policy::limits::{DEFAULT_BUDGET, INPUT_BYTES_MAX};
-use tarn_policy::{Changes, Compiled, Diff, Input, Policies, Report};
+use tarn_policy::{Bundle, Changes, Compiled, Diff, Input, Policies, Report};
 
 use super::super::exit::Failure;
 use super::super::output::Printer;
@@ -14,12 +14,27 @@ use super::{bundle, said};
 pub fn test(path: &Path, printer: Printer) -> Result<(), Failure> {
     let bundle = bundle(path)?;
     let report = bundle.check().map_err(said)?;
-    let title = format!("{} {} for {}", bundle.name(), bundle.version(), bundle.environment());
-    printer.value(&json(&report)?, || report_text(&title, &report))?;
+    printer.value(&json(&report)?, || report_text(&title(&bundle), &report))?;
     match report.passed() {
         true => Ok(()),
         false => Err(Failure::No),
     }
+}
+
+/// Fails unless it compiles and its tests pass.
+pub fn must_pass(bundle: &Bundle) -> Result<(), Failure> {
+    let report = bundle.check().map_err(said)?;
+    match report.passed() {
+        true => Ok(()),
+        false => Err(Failure::Other(anyhow::anyhow!(
+            "nothing was put, for it could not be activated:\n{}",
+            report_text(&title(bundle), &report)
+        ))),
+    }
+}
+
+fn title(bundle: &Bundle) -> String {
+    format!("{} {} for {}", bundle.name(), bundle.version(), bundle.environment())
 }
 
 fn report_text(title: &str, report: &Report) -> String {

@@ -35,13 +35,13 @@ pub enum PolicyCommand {
 Examples:
   tarn policy put night/                         a folder
   tarn policy put night.tarnpol --activate       what `tarn policy sign` wrote, and let it judge
-  tarn policy put night/ --key ann.key           sign it on the way")]
+  tarn policy put night/ --sign-with ann.key     sign it on the way")]
     Put {
         /// A folder, or a file that `tarn policy sign` wrote
         bundle: PathBuf,
-        /// Sign it with this key
-        #[arg(long)]
-        key: Option<PathBuf>,
+        /// Sign it with this key (PEM), such as `tarn policy key` makes
+        #[arg(long, value_name = "FILE")]
+        sign_with: Option<PathBuf>,
         /// Activate it at once
         #[arg(long)]
         activate: bool,
@@ -220,9 +220,11 @@ pub fn local(command: PolicyCommand, printer: Printer) -> Result<Option<PolicyCo
 pub async fn run(command: PolicyCommand, connect: &ConnectArgs, printer: Printer) -> Result<(), Failure> {
     let client = connect.client()?;
     match command {
-        PolicyCommand::Put { bundle, key, activate } => {
-            remote::put(&client, &bundle, key.as_deref(), activate, printer).await
-        }
+        PolicyCommand::Put {
+            bundle,
+            sign_with,
+            activate,
+        } => remote::put(&client, &bundle, sign_with.as_deref(), activate, printer).await,
         PolicyCommand::Activate { which, version, expect } => {
             remote::activate(&client, which, version, expect, printer).await
         }

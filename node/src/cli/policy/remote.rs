@@ -9,7 +9,7 @@ use tarn_proto::v1 as proto;
 
 use super::super::exit::Failure;
 use super::super::output::{Printer, time};
-use super::{Which, load, said, signing};
+use super::{Which, load, local, said, signing};
 
 /// Puts a version, and perhaps lets it judge.
 pub async fn put(
@@ -21,6 +21,10 @@ pub async fn put(
 ) -> Result<(), Failure> {
     let mut signed = load(path)?;
     let bundle = Bundle::from_bytes(signed.bundle_bytes()).map_err(said)?;
+    if activate {
+        // One that cannot judge is not left behind in the cluster.
+        local::must_pass(&bundle)?;
+    }
     if let Some(key) = key {
         let pem = read_secret_file(key).map_err(anyhow::Error::from)?;
         let key = PrivateKey::from_pem(&key.display().to_string(), &pem).map_err(anyhow::Error::from)?;

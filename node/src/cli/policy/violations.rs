@@ -18,7 +18,7 @@ Examples:
   tarn policy violations --policy night -o jsonl")]
 pub struct ViolationsArgs {
     /// Of all namespaces and of the cluster itself
-    #[arg(long, short = 'A')]
+    #[arg(long = "all-namespaces", short = 'A', visible_alias = "all")]
     all: bool,
     /// Of this bundle only
     #[arg(long)]

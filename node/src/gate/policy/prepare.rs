@@ -95,7 +95,7 @@ fn signer(request: &PutBundleRequest, settings: &PolicySettings) -> Result<Vec<u
     let found = settings.signers.iter().find(|signer| fits(&signer.public_key));
     found.map(|signer| blake3::hash(&signer.public_key).as_bytes().to_vec()).ok_or_else(|| {
         let message = "the signature fits none of the keys that this cluster trusts: the bundle was changed after signing, or \
-                       another key signed it; `tarn policy settings show` lists the keys";
+                       another key signed it; `tarn policy settings` lists the keys";
         let mut rejection = rejection(Code::FailedPrecondition, "POLICY_SIGNATURE", message.to_owned());
         rejection.field = "signature".to_owned();
         rejection
