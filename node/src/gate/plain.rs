@@ -1,5 +1,7 @@
 //! What others wrote, where this node repeats it: in answers, in its log and in the cluster's records.
 
+use crate::printable::is_unfit;
+
 /// The longest that a name is quoted in a message. Names that exist are shorter.
 pub(super) const NAME_BYTES_MAX: usize = 128;
 
@@ -15,7 +17,7 @@ pub(super) fn plain(text: &str, bytes_max: usize) -> String {
     // As much of it as leaves room to say that there is more.
     let mut fits = 0;
     for character in text.chars() {
-        match is_hidden(character) {
+        match is_unfit(character) {
             true => plain.extend(character.escape_default()),
             false => plain.push(character),
         }
@@ -29,15 +31,6 @@ pub(super) fn plain(text: &str, bytes_max: usize) -> String {
         }
     }
     plain
-}
-
-/// Whether a character is not seen itself, but changes how others are: control characters, line ends, and marks of direction.
-fn is_hidden(character: char) -> bool {
-    character.is_control()
-        || matches!(
-            character,
-            '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}'
-        )
 }
 
 #[cfg(test)]
