@@ -72,7 +72,7 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("put_token", "INVALID_HASH secret_hash"),
         ("revoke_token", "INVALID_ID token_id"),
         ("revoke_certificate", "INVALID_SERIAL serial"),
-        ("record_decisions", "NO_REFUSALS refusals"),
+        ("record_decisions", "NO_DECISIONS decisions"),
         ("put_audit_settings", "NO_SETTINGS settings"),
         ("put_bundle", "INVALID_NAME environment"),
         ("activate_bundle", "INVALID_NAME environment"),
