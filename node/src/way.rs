@@ -12,7 +12,7 @@ use tarn_raft::{Consensus, ReadError};
 use tokio::time::Instant;
 
 use crate::gate::policy::{self, Prepared};
-use crate::gate::{Ask, Caller, Gate, Proof, Reason, Refusal, Snapshot, Snapshots, What, Wish};
+use crate::gate::{Ask, Caller, Gate, Reason, Refusal, Snapshot, Snapshots, What, Wish};
 use crate::ops::Metrics;
 
 /// The namespace of requests that name none.
@@ -150,7 +150,7 @@ impl Way {
             gate: None,
             body: Some(body),
         };
-        self.founded(caller, deadline).await?;
+        self.founded(deadline).await?;
         command.gate = self.judge(caller, &command)?;
         let prepared = match &mut command.body {
             Some(body) => policy::prepare(self, body, deadline).await?,
@@ -178,10 +178,10 @@ impl Way {
         Ok(self.gate.facts(&ask))
     }
 
-    /// Waits until the first leader of a new cluster has made its version known, and with it that roles are judged: no user's command comes
-    /// before that.
-    async fn founded(&self, caller: &Caller, deadline: Instant) -> Result<(), Refusal> {
-        if caller.proof == Proof::Own || !self.snapshot()?.is_fresh() {
+    /// Waits until the first leader of a new cluster has made its version known, and with it that roles are judged: no command comes before
+    /// that, not even a node's own, after which the cluster would pass for an old one.
+    async fn founded(&self, deadline: Instant) -> Result<(), Refusal> {
+        if !self.snapshot()?.is_fresh() {
             return Ok(());
         }
         let mut applied = self.consensus.applied();

@@ -100,16 +100,23 @@ fn nobody_able(teller: &mut Teller, task: &Task, waiting: &Waiting) {
         );
         teller.say(Level::Brief, "WAITS", text);
     } else {
-        let missing: Vec<String> = waiting.missing.iter().map(|what| readable(what)).collect();
+        let (sdk, others): (Vec<_>, Vec<_>) = waiting.missing.iter().partition(|what| *what == SDK);
+        let others: Vec<String> = others.into_iter().map(|what| readable(what)).collect();
+        let mut kinds = Vec::new();
+        kinds.extend((!sdk.is_empty()).then(|| "built with an SDK".to_owned()));
+        kinds.extend((!others.is_empty()).then(|| format!("with {}", words::list(&others))));
         let text = format!(
-            "Of {registered}, none can run it: there is none with {}.",
-            words::list(&missing)
+            "Of {registered}, none can run it: there is none {}.",
+            kinds.join(" and ")
         );
         teller.say(Level::Brief, "WAITS", text);
     }
     let text = "Start a worker that has it all, or submit the task again without what it does not need.";
     teller.say(Level::Brief, "UNBLOCK", text);
 }
+
+/// How the state names what a task without a runtime needs.
+const SDK: &str = "a worker built with an SDK";
 
 /// What is missing, as a sentence has it.
 fn readable(what: &str) -> String {

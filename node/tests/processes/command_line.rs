@@ -80,19 +80,6 @@ impl Dev {
             .output()
             .unwrap()
     }
-
-    /// Repeats a command until the cluster, which has just started, has reached the version that it takes.
-    fn tarn_soon(&self, line: &str) -> String {
-        let end = Instant::now() + LIMIT;
-        loop {
-            let output = self.tarn(line);
-            let young = String::from_utf8_lossy(&output.stderr).contains("CLUSTER_VERSION_TOO_LOW");
-            if !young || Instant::now() > end {
-                return succeeded(output);
-            }
-            std::thread::sleep(Duration::from_millis(50));
-        }
-    }
 }
 
 impl Drop for Dev {
@@ -237,7 +224,7 @@ fn a_refusal_tells_by_which_id_it_is_explained() {
     let issue = format!("ca issue --ca {0}/ca --user eve --out {0}/eve", home.display());
     succeeded(dev.tarn(&issue));
     assert!(String::from_utf8_lossy(&dev.tarn(&issue).stderr).contains("a key is never overwritten"));
-    dev.tarn_soon("role bind user/eve viewer --in default");
+    succeeded(dev.tarn("role bind user/eve viewer --in default"));
     let eve = |line: &str| {
         let (cert, key) = (home.join("eve/eve.pem"), home.join("eve/eve.key"));
         let mut command = dev.command();
@@ -291,7 +278,7 @@ fn the_command_line_warns_of_what_it_does_not_read_and_nobody_asks_for() {
     )
     .unwrap();
     std::fs::write(bundle.join("night.rego"), "package tarn\nallow if { true }\n").unwrap();
-    dev.tarn_soon("policy put night");
+    succeeded(dev.tarn("policy put night"));
     std::fs::write(
         bundle.join("bundle.toml"),
         "name = \"night\"\nversion = \"1.0.1\"\nenvironment = \"prod\"\n",
