@@ -1,8 +1,7 @@
 //! Fuzz targets: whatever comes in from outside is refused, or is what it says it is, and never brings a node down.
 //!
 //! `cargo test` gives each target the inputs in `__fuzz__/<target>/corpus` and some thousand that are made up, from one seed (`.cargo/config.toml`;
-//! a failure prints it). `fuzz/run TARGET SECONDS` lets libFuzzer look for more, guided by what code they reach. An input that once failed
-//! stays in the corpus.
+//! a failure prints it). No engine that is guided by coverage has been let loose on them yet. An input that once failed stays in the corpus.
 
 mod commands;
 mod credentials;
