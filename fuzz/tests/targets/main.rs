@@ -1,7 +1,8 @@
 //! Fuzz targets: whatever comes in from outside is refused, or is what it says it is, and never brings a node down.
 //!
-//! `cargo test` gives each target the inputs in `__fuzz__/<target>/corpus` and some thousand that are made up, from one seed (`.cargo/config.toml`;
-//! a failure prints it). No engine that is guided by coverage has been let loose on them yet. An input that once failed stays in the corpus.
+//! `cargo test` gives each target the inputs in `__fuzz__/<target>/corpus`, and some thousand that are made up anew in each run; a failure
+//! prints the `BOLERO_RANDOM_SEED` that repeats it. No engine that is guided by coverage has been let loose on them yet. An input that once
+//! failed stays in the corpus.
 
 mod commands;
 mod credentials;
