@@ -44,8 +44,13 @@ async fn has(node: &TestNode, hash: Hash) -> bool {
 
 /// Where a node keeps an artifact.
 fn file_of(node: &TestNode, hash: Hash) -> std::path::PathBuf {
+    file_in(&node.dir, hash)
+}
+
+/// Where a node with this data folder keeps an artifact.
+fn file_in(dir: &tempfile::TempDir, hash: Hash) -> std::path::PathBuf {
     let hex = hash.to_hex();
-    node.dir.path().join("artifacts/blobs").join(&hex[..2]).join(hex)
+    dir.path().join("artifacts/blobs").join(&hex[..2]).join(hex)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -103,23 +108,42 @@ async fn a_node_notices_by_itself_that_a_peer_is_back() {
     let (_, _, _) = two.kill().await;
     let (id, address, dir) = one.kill().await;
     three.reconcile();
+    // It is there before the node is: whoever asks, sooner or later, is told of it.
+    let hash = Hash::of(&content(3));
+    let file = file_in(&dir, hash);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, content(3)).unwrap();
     let one = TestNode::start_at(&authority, id, address, dir).await;
     introduce(&[&one, &three]);
-    let hash = Hash::of(&content(3));
-    std::fs::create_dir_all(file_of(&one, hash).parent().unwrap()).unwrap();
-    std::fs::write(file_of(&one, hash), content(3)).unwrap();
-    // As consensus would: one is in touch, and by that three knows that it is back.
-    assert!(one.links.contacts().returns().has_changed().is_ok());
-    tarn_raft::Transport::call(
-        &one.transport(),
-        &three.peer(),
-        tarn_raft::Method::Append,
-        "beat".into(),
-        std::time::Duration::from_secs(5),
-    )
-    .await
-    .unwrap();
+    // As consensus would: one is in touch again and again, and by that three knows that it is back.
+    let (beats, to) = (one.transport(), three.peer());
+    let beating = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(async move {
+        let within = std::time::Duration::from_secs(5);
+        loop {
+            let _ = tarn_raft::Transport::call(&beats, &to, tarn_raft::Method::Append, "beat".into(), within).await;
+            tokio::time::sleep(std::time::Duration::from_millis(100)).await;
+        }
+    }));
     eventually("it has what the returned peer has", || has(&three, hash)).await;
+    drop(beating);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_peer_that_does_not_know_this_node_yet_is_asked_again() {
+    let authority = authority();
+    let [one, two, three] = three(&authority).await;
+    two.kill().await;
+    let hash = Hash::of(&content(5));
+    let file = file_of(&one, hash);
+    std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+    std::fs::write(file, content(5)).unwrap();
+    introduce(&[&one]);
+    three.reconcile();
+    // It refuses to tell. An answer is a sign of life, so it is asked once more for that, and from then on nothing is noticed any more.
+    let asked = || async { one.lists.load(Ordering::Relaxed) > 2 };
+    eventually("it is asked although it has refused twice", asked).await;
+    introduce(&[&one, &three]);
+    eventually("it has what the peer has", || has(&three, hash)).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -41,7 +41,7 @@ use tarn_client::{Client, Credentials};
 pub use clock::{Clock, ClockFaults};
 pub use lifecycle::{Build, Ending};
 pub use net::Net;
-pub use view::Agreement;
+pub use view::{Agreement, leader_of};
 
 use clock::Clocks;
 use keeper::Keeper;

@@ -157,7 +157,8 @@ impl Cluster {
     }
 }
 
-fn leader_of(statuses: &BTreeMap<u64, GetClusterResponse>) -> Option<u64> {
+/// Who of them leads, by its own word: of several who say so, the one of the latest term.
+pub fn leader_of(statuses: &BTreeMap<u64, GetClusterResponse>) -> Option<u64> {
     let leaders = statuses.iter().filter(|(id, status)| status.leader_id == **id);
     leaders.max_by_key(|(_, status)| status.term).map(|(id, _)| *id)
 }

@@ -1,4 +1,4 @@
-//! A node was away for so long that what it lacks is no longer in the log: it needs a snapshot.
+//! A node was away for so long that what it lacks is no longer in the leader's log: it needs a snapshot.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use tokio::time::Instant;
 
 use super::target::active;
 use super::{Injected, Need, Nemesis, Rhythm};
-use crate::cluster::Cluster;
+use crate::cluster::{Cluster, leader_of};
 
-/// How long a follower is kept dead in wait for a snapshot beyond its log. Without load there is none.
-const SNAPSHOT_WITHIN: Duration = Duration::from_secs(20);
+/// How long a follower is kept dead in wait for a leader without what it lacks. Without load there is none.
+const PURGED_WITHIN: Duration = Duration::from_secs(20);
 /// Between two looks.
 const LOOK_AGAIN: Duration = Duration::from_millis(200);
-/// Entries that the cluster keeps after a snapshot unless the run's settings say otherwise; see `raft.keep_entries`.
-const KEPT: u64 = 5_000;
+/// Limit on one transfer of leadership.
+const TRANSFER_WITHIN: Duration = Duration::from_secs(5);
 
 /// Kills a follower and starts it again when it needs a snapshot.
 #[derive(Default)]
@@ -50,16 +50,14 @@ impl Nemesis for Snapshot {
         let Some((id, log)) = self.away.take() else {
             return Ok(Value::Null);
         };
-        let kept = kept(&cluster.options().settings);
-        let end = Instant::now() + SNAPSHOT_WITHIN;
-        let mut snapshot = 0;
-        while snapshot <= log + kept && Instant::now() < end {
-            let statuses = cluster.statuses().await;
-            snapshot = statuses.values().map(|status| status.snapshot_index).max().unwrap_or(0);
+        let end = Instant::now() + PURGED_WITHIN;
+        let mut needs_it = leader_has_purged(cluster, log).await;
+        while !needs_it && Instant::now() < end {
             tokio::time::sleep(LOOK_AGAIN).await;
+            needs_it = leader_has_purged(cluster, log).await;
         }
         let started = cluster.start_idle(&[id])?;
-        Ok(json!({ "started": started, "snapshot_index": snapshot, "needs_it": snapshot > log + kept }))
+        Ok(json!({ "started": started, "needs_it": needs_it }))
     }
 
     fn plan(&self) -> Rhythm {
@@ -71,21 +69,20 @@ impl Nemesis for Snapshot {
     }
 }
 
-/// How many entries behind a snapshot the log keeps.
-fn kept(settings: &[(String, String)]) -> u64 {
-    let set = settings.iter().rev().find(|(key, _)| key == "raft.keep_entries");
-    set.and_then(|(_, value)| value.replace('_', "").parse().ok())
-        .unwrap_or(KEPT)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_the_log_keeps_is_read_from_the_settings() {
-        assert_eq!(kept(&[]), KEPT);
-        let set = |value: &str| vec![("raft.keep_entries".to_owned(), value.to_owned())];
-        assert_eq!(kept(&set("1_00")), 100);
+/// Whether the leader's log lacks what comes after the entry `log`. A leader may keep what a dead follower lacks; a follower does not, so one
+/// that has purged it is asked to lead.
+async fn leader_has_purged(cluster: &Cluster, log: u64) -> bool {
+    let statuses = cluster.statuses().await;
+    let mut purged = statuses.iter().filter(|(_, status)| status.purged_index > log);
+    match leader_of(&statuses) {
+        Some(leader) if statuses[&leader].purged_index > log => true,
+        Some(leader) => {
+            if let (Some((to, _)), Ok(client)) = (purged.next(), cluster.client(&[leader])) {
+                // Refused or too late: the next look tells.
+                let _ = client.with_deadline(TRANSFER_WITHIN).transfer_leader(Some(*to)).await;
+            }
+            false
+        }
+        None => false,
     }
 }

@@ -219,6 +219,7 @@ fn description(cluster_id: &str, state: ClusterState, infos: &[MemberInfo]) -> G
         last_log_index: state.last_log_index,
         applied_index: state.applied.index,
         snapshot_index: state.snapshot_index,
+        purged_index: state.purged_index,
         digest: data_encoding::HEXLOWER.encode(&state.digest),
         now_ms: state.applied.now_ms,
         members: members.collect(),

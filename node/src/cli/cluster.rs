@@ -146,8 +146,8 @@ fn status(cluster: &proto::GetClusterResponse) -> String {
         format!("term             {}", cluster.term),
         format!("machine version  {}", cluster.machine_version),
         format!(
-            "log              last {}, applied {}, snapshot {}",
-            cluster.last_log_index, cluster.applied_index, cluster.snapshot_index
+            "log              last {}, applied {}, snapshot {}, purged {}",
+            cluster.last_log_index, cluster.applied_index, cluster.snapshot_index, cluster.purged_index
         ),
         format!("digest           {}", cluster.digest),
         format!("cluster time     {}", time(cluster.now_ms)),

@@ -113,6 +113,8 @@ pub struct TestNode {
     pub members: WrittenMembers,
     /// Pulls that peers began at this node.
     pub pulls: Arc<AtomicUsize>,
+    /// Times that peers asked this node for a page of its list.
+    pub lists: Arc<AtomicUsize>,
     pub dir: Arc<TempDir>,
     stop: CancellationToken,
     runtime: Option<tokio::runtime::Runtime>,
@@ -145,11 +147,13 @@ impl TestNode {
             stop.clone(),
         );
         let config = server_config(&credentials, Arc::new(NoJoins));
-        let pulls = Arc::new(AtomicUsize::new(0));
-        let counted = pulls.clone();
+        let (pulls, lists) = <(Arc<AtomicUsize>, Arc<AtomicUsize>)>::default();
+        let counted = [("/PullArtifact", pulls.clone()), ("/ListPeerArtifacts", lists.clone())];
         let count = tower::util::MapRequestLayer::new(move |request: http::Request<tonic::body::Body>| {
-            if request.uri().path().ends_with("/PullArtifact") {
-                counted.fetch_add(1, Ordering::Relaxed);
+            for (method, count) in &counted {
+                if request.uri().path().ends_with(method) {
+                    count.fetch_add(1, Ordering::Relaxed);
+                }
             }
             request
         });
@@ -179,6 +183,7 @@ impl TestNode {
             artifacts,
             members,
             pulls,
+            lists,
             dir,
             stop,
             runtime: Some(runtime),
