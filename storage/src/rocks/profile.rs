@@ -3,7 +3,7 @@
 //! A machine may have two cores, and a whole node should idle below 100 MB, so everything here is small and bounded:
 //! one background thread beside the flushing one, few open files, memory tables and block cache with fixed budgets.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options};
+use rocksdb::{BlockBasedIndexType, BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options};
 
 const MIB: usize = 1 << 20;
 
@@ -155,7 +155,14 @@ impl Profile {
         match self {
             // Entries are read in order: larger blocks, and no filter for keys that are never asked for in vain.
             Self::Log => table.set_block_size(16 << 10),
-            Self::State => table.set_bloom_filter(FILTER_BITS_PER_KEY, false),
+            Self::State => {
+                table.set_bloom_filter(FILTER_BITS_PER_KEY, false);
+                // In parts, of which a read needs one: the index of a large file as a whole has no room in the cache, and every read would
+                // fetch and check all of it.
+                table.set_index_type(BlockBasedIndexType::TwoLevelIndexSearch);
+                table.set_partition_filters(true);
+                table.set_pin_top_level_index_and_filter(true);
+            }
         }
         table
     }

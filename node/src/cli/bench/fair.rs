@@ -31,6 +31,9 @@ const FILL: (usize, usize) = (1_000, 4);
 const LEASE_MS: u64 = 3_600_000;
 /// How long a worker's registration outlives the run: there is no other end to it.
 const TTL: Duration = Duration::from_secs(15);
+/// How long tasks are held, as parts of what the user says: were it the same for all, those that began together would end together, and slots
+/// would become free in waves.
+const HELD: std::ops::Range<f64> = 0.5..1.5;
 /// Both tenants' weight, the default.
 const WEIGHT: u32 = 100;
 /// Room in a worker's stream.
@@ -409,6 +412,7 @@ async fn worker(
                     ..Default::default()
                 };
                 let sender = sender.clone();
+                let hold = hold.mul_f64(rand::random_range(HELD));
                 tokio::spawn(async move {
                     tokio::time::sleep(hold).await;
                     let _ = sender.send(message(work_request::Message::Complete(complete))).await;
