@@ -35,3 +35,44 @@ fn nothing_is_written_after_a_failed_write() {
     }
     assert_eq!(engine.scan(KS, Range::all()).count(), 1, "reads go on");
 }
+
+/// What the block cache holds after one read from a large file of a newly opened state.
+#[test]
+fn a_read_from_a_large_file_needs_a_small_part_of_its_index() {
+    let home = tempfile::tempdir().unwrap();
+    let open = || {
+        let options = RocksOptions {
+            keyspaces: &[KS],
+            profile: Profile::State,
+        };
+        RocksEngine::open(home.path(), options).unwrap()
+    };
+    let key = |number: u64| number.to_be_bytes();
+    let engine = open();
+    for part in 0..20 {
+        let mut batch = Batch::new();
+        for number in part * 10_000..(part + 1) * 10_000 {
+            batch.put(KS, key(number), [7; 64]);
+        }
+        engine.write(batch, Durability::Buffered).unwrap();
+    }
+    let family = engine.family(KS).unwrap();
+    engine.db.flush_cf(family).unwrap();
+    // Files of the lowest level keep their indices in the cache.
+    engine.db.compact_range_cf::<&[u8], &[u8]>(family, None, None);
+    drop(engine);
+
+    let engine = open();
+    let used = || {
+        let family = engine.family(KS).unwrap();
+        let used = engine
+            .db
+            .property_int_value_cf(family, "rocksdb.block-cache-usage")
+            .unwrap();
+        used.unwrap()
+    };
+    let before = used();
+    assert_eq!(engine.get(KS, &key(123_456)).unwrap().unwrap().as_ref(), [7; 64]);
+    let read = used() - before;
+    assert!((1..64 << 10).contains(&read), "{read} bytes were read for one row");
+}

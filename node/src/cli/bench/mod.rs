@@ -72,8 +72,8 @@ pub struct BenchArgs {
     /// For `fair`: tasks that the neighbour has waiting
     #[arg(long, default_value = "1000000", value_parser = parse_count)]
     backlog: usize,
-    /// For `fair`: how long a task keeps its slot; there are as many slots as workers times credit
-    #[arg(long, default_value = "100ms", value_parser = parse_duration)]
+    /// For `fair`: how long a task keeps its slot, on average; there are as many slots as workers times credit
+    #[arg(long, default_value = "200ms", value_parser = parse_duration)]
     hold: Duration,
     /// For `fair`: the neighbour's quota max_running; 0: none
     #[arg(long, default_value_t = 0)]
