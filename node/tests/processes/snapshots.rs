@@ -23,7 +23,7 @@ async fn snapshot_and_purge() {
     loop {
         // A leader may keep the entries that a follower lacks; a follower keeps what it was told to. So one that has purged them leads next.
         let seen = until("the other follower answers", async || scene.seen_by(other).await).await;
-        if seen.snapshot_index > last + KEEP + 100 {
+        if seen.purged_index > last {
             break;
         }
         futures::stream::iter(written..written + 50)

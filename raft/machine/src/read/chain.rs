@@ -85,7 +85,8 @@ impl Machine {
         let (start, end) = (prefix(first::DECISIONS, &[walk.last.index + 1]), [first::DECISIONS + 1]);
         for entry in self.engine.scan(STATE, Range::between(&start, &end)).take(rows) {
             let Ok((key, row)) = entry else {
-                // The engine's own checksum: what lies behind cannot be reached either.
+                // The engine's own checksum: what lies behind cannot be reached either, so a link that is broken just before it stands alone.
+                walk.finish();
                 walk.note(Fault::Unreadable(walk.last.index + 1));
                 return Ok(true);
             };
@@ -113,16 +114,10 @@ impl Machine {
     }
 
     fn has_rows_after(&self, index: u64, through: u64) -> Result<bool, Fatal> {
-        let (start, end) = (
-            prefix(first::DECISIONS, &[index + 1]),
-            prefix(first::DECISIONS, &[through.saturating_add(1)]),
-        );
-        Ok(self
-            .engine
-            .scan(STATE, Range::between(&start, &end))
-            .next()
-            .transpose()?
-            .is_some())
+        let start = prefix(first::DECISIONS, &[index + 1]);
+        let end = prefix(first::DECISIONS, &[through.saturating_add(1)]);
+        let mut rows = self.engine.scan(STATE, Range::between(&start, &end));
+        Ok(rows.next().transpose()?.is_some())
     }
 }
 
