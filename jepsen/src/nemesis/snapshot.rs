@@ -51,10 +51,10 @@ impl Nemesis for Snapshot {
             return Ok(Value::Null);
         };
         let end = Instant::now() + PURGED_WITHIN;
-        let mut needs_it = leader_has_purged(cluster, log).await;
+        let mut needs_it = press_for_purged_leader(cluster, log).await;
         while !needs_it && Instant::now() < end {
             tokio::time::sleep(LOOK_AGAIN).await;
-            needs_it = leader_has_purged(cluster, log).await;
+            needs_it = press_for_purged_leader(cluster, log).await;
         }
         let started = cluster.start_idle(&[id])?;
         Ok(json!({ "started": started, "needs_it": needs_it }))
@@ -69,9 +69,9 @@ impl Nemesis for Snapshot {
     }
 }
 
-/// Whether the leader's log lacks what comes after the entry `log`. A leader may keep what a dead follower lacks; a follower does not, so one
-/// that has purged it is asked to lead.
-async fn leader_has_purged(cluster: &Cluster, log: u64) -> bool {
+/// Whether the leader's log lacks what comes after the entry `log`; where it does not, a follower whose log does is asked to lead, as a leader
+/// may keep what a dead follower lacks.
+async fn press_for_purged_leader(cluster: &Cluster, log: u64) -> bool {
     let statuses = cluster.statuses().await;
     let mut purged = statuses.iter().filter(|(_, status)| status.purged_index > log);
     match leader_of(&statuses) {

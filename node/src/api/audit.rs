@@ -168,7 +168,7 @@ impl AuditApi {
             Ok(machine.chain_walk(through))
         });
         let mut walk = begin.await?;
-        while !way.look(|machine| Ok(machine.walk_chain(&mut walk, WALK_ROWS)?))? {
+        while !way.look(|machine| Ok(machine.walk_chain(&mut walk, WALK_ROWS)))? {
             in_time(call)?;
             tokio::task::yield_now().await;
         }

@@ -7,7 +7,7 @@
 //! kills          SIGKILL at any instant                    members        joining, removing, replacing
 //! stops          SIGTERM: leadership handed over           command_line   exit codes, errors, help, configuration
 //! snapshots      catching up after the log was purged      crash_points   dying at each named point
-//! sdk            the SDK's own example                  audit          `tarn audit verify`
+//! sdk            the SDK's own example                     audit          `tarn audit verify`
 //! ```
 //!
 //! `TARN_TEST_SEED=N` repeats the choices of a run; the schedule of the processes is the machine's. The crash points need a binary that can

@@ -58,7 +58,7 @@ fn a_read_from_a_large_file_needs_a_small_part_of_its_index() {
     }
     let family = engine.family(KS).unwrap();
     engine.db.flush_cf(family).unwrap();
-    // Files of the lowest level keep their indices in the cache.
+    // Files of level 0, into which memory is flushed, keep all of their indices in the cache.
     engine.db.compact_range_cf::<&[u8], &[u8]>(family, None, None);
     drop(engine);
 

@@ -13,7 +13,6 @@ use tarn_storage::Range;
 use super::audit::ends;
 use crate::Machine;
 use crate::domain::audit::{self, HASH_BYTES};
-use crate::error::Fatal;
 use crate::keys::{Key, first, prefix};
 use crate::overlay::STATE;
 
@@ -72,12 +71,8 @@ impl Machine {
         }
     }
 
-    /// Walks on over at most so many rows. True: the end is reached.
-    ///
-    /// # Errors
-    ///
-    /// The engine failed. A row that cannot be read is a fault that the walk tells, and no error.
-    pub fn walk_chain(&self, walk: &mut ChainWalk, rows: usize) -> Result<bool, Fatal> {
+    /// Walks on over at most so many rows. True: the end is reached. A row that cannot be read is a fault that the walk tells.
+    pub fn walk_chain(&self, walk: &mut ChainWalk, rows: usize) -> bool {
         if self.ix.chain.start_index > walk.last.index {
             // What it stands on was dropped meanwhile: it goes on where the chain now begins.
             *walk = self.chain_walk(walk.through);
@@ -88,7 +83,7 @@ impl Machine {
                 // The engine's own checksum: what lies behind cannot be reached either, so a link that is broken just before it stands alone.
                 walk.finish();
                 walk.note(Fault::Unreadable(walk.last.index + 1));
-                return Ok(true);
+                return true;
             };
             let Some(Key::Decisions { index }) = Key::decode(&key) else {
                 walk.note(Fault::Unreadable(walk.last.index));
@@ -101,23 +96,23 @@ impl Machine {
             if index > walk.through {
                 walk.link(row.get(..HASH_BYTES), audit::head(&row).map_or(0, |head| head.number));
                 walk.finish();
-                return Ok(true);
+                return true;
             }
             walk.row(index, &row);
         }
         let head = walk.ends.head_index;
-        if walk.last.index < head && self.has_rows_after(walk.last.index, head)? {
-            return Ok(false);
+        if walk.last.index < head && self.has_rows_after(walk.last.index, head) {
+            return false;
         }
         walk.reach_head();
-        Ok(true)
+        true
     }
 
-    fn has_rows_after(&self, index: u64, through: u64) -> Result<bool, Fatal> {
+    /// One that cannot be read is one too: the walk comes to it next.
+    fn has_rows_after(&self, index: u64, through: u64) -> bool {
         let start = prefix(first::DECISIONS, &[index + 1]);
         let end = prefix(first::DECISIONS, &[through.saturating_add(1)]);
-        let mut rows = self.engine.scan(STATE, Range::between(&start, &end));
-        Ok(rows.next().transpose()?.is_some())
+        self.engine.scan(STATE, Range::between(&start, &end)).next().is_some()
     }
 }
 
