@@ -77,6 +77,20 @@ pub enum ExecutionError {
         /// What the trap was.
         trap: String,
     },
+    /// The process was ended by a signal of its own doing: a bug in it for this input.
+    #[error("the process crashed ({signal}): fix the program or its input, the logs may say where")]
+    Crash {
+        /// The signal's name, such as `SIGSEGV`.
+        signal: String,
+    },
+    /// The artifact is nothing that this machine can start as a process.
+    #[error(
+        "the artifact cannot be started as a process ({detail}): it must be a program for this machine, or a script that begins with #!"
+    )]
+    InvalidProgram {
+        /// What the system said.
+        detail: String,
+    },
     /// The guest asked for more memory than it may have.
     #[error(
         "the guest asked for {wanted_bytes} bytes of memory and the limit memory_bytes is {limit_bytes}: raise it or use less"
@@ -122,6 +136,11 @@ pub enum ExecutionError {
         /// The exit status.
         status: i32,
     },
+    /// Somebody else on the machine ended the process.
+    #[error(
+        "the process was killed from outside, for want of memory on the machine perhaps: another attempt may go better"
+    )]
+    Killed,
     /// The caller cancelled the attempt. It says nothing against the task, so only who cancelled knows what comes next.
     #[error("the attempt was cancelled: submit the task again if it is still wanted")]
     Cancelled,
@@ -149,6 +168,14 @@ pub enum ExecutionError {
         /// What ran out.
         detail: String,
     },
+    /// This machine cannot put up all the walls around a process.
+    #[error(
+        "this machine cannot give a process {}: run the node as root on a kernel that can, or allow incomplete walls", .missing.join(", ")
+    )]
+    WallsIncomplete {
+        /// What is missing.
+        missing: Vec<&'static str>,
+    },
     /// The executor itself failed: a bug in it or a fault of the machine, not of the task.
     #[error("the executor failed ({detail}): try again on another node and look at this node's log")]
     Broken {
@@ -170,16 +197,20 @@ impl ExecutionError {
             | Self::LimitOutOfRange { .. }
             | Self::ArtifactTooLarge { .. }
             | Self::Trap { .. }
+            | Self::Crash { .. }
+            | Self::InvalidProgram { .. }
             | Self::MemoryLimit { .. }
             | Self::TableLimit { .. }
             | Self::OutputLimit { .. }
             | Self::FuelLimit { .. } => false,
             Self::TimeLimit { .. }
             | Self::ExitNonzero { .. }
+            | Self::Killed
             | Self::Cancelled
             | Self::HashMismatch { .. }
             | Self::ArtifactUnavailable { .. }
             | Self::ResourceExhausted { .. }
+            | Self::WallsIncomplete { .. }
             | Self::Broken { .. } => true,
         }
     }
@@ -190,18 +221,22 @@ impl ExecutionError {
         match self {
             Self::InvalidModule { .. } => "WASM_INVALID_MODULE",
             Self::MissingExport { .. } => "WASM_MISSING_EXPORT",
-            Self::BadArguments { .. } => "WASM_BAD_ARGUMENTS",
+            Self::BadArguments { .. } => "BAD_ARGUMENTS",
             Self::UnsupportedImport { .. } => "WASM_UNSUPPORTED_IMPORT",
             Self::UnsupportedKind { .. } => "UNSUPPORTED_KIND",
             Self::LimitOutOfRange { .. } => "LIMIT_OUT_OF_RANGE",
             Self::ArtifactTooLarge { .. } => "ARTIFACT_TOO_LARGE",
             Self::Trap { .. } => "WASM_TRAP",
+            Self::Crash { .. } => "NATIVE_CRASH",
+            Self::InvalidProgram { .. } => "NATIVE_INVALID_PROGRAM",
+            Self::Killed => "NATIVE_KILLED",
+            Self::WallsIncomplete { .. } => "NATIVE_WALLS_INCOMPLETE",
             Self::MemoryLimit { .. } => "MEMORY_LIMIT",
             Self::TableLimit { .. } => "TABLE_LIMIT",
             Self::OutputLimit { .. } => "OUTPUT_LIMIT",
             Self::FuelLimit { .. } => "FUEL_LIMIT",
             Self::TimeLimit { .. } => "TIME_LIMIT",
-            Self::ExitNonzero { .. } => "WASM_EXIT_NONZERO",
+            Self::ExitNonzero { .. } => "EXIT_NONZERO",
             Self::Cancelled => "CANCELLED",
             Self::HashMismatch { .. } => "HASH_MISMATCH",
             Self::ArtifactUnavailable { .. } => "ARTIFACT_UNAVAILABLE",
@@ -262,6 +297,12 @@ mod tests {
                 max_bytes: 1,
             },
             ExecutionError::Trap { trap: text() },
+            ExecutionError::Crash { signal: text() },
+            ExecutionError::InvalidProgram { detail: text() },
+            ExecutionError::Killed,
+            ExecutionError::WallsIncomplete {
+                missing: vec!["a network namespace", "landlock"],
+            },
             ExecutionError::MemoryLimit {
                 wanted_bytes: 2,
                 limit_bytes: 1,
@@ -293,6 +334,6 @@ mod tests {
             );
             assert!(!error.to_string().contains(['\n', '\t']), "{error}");
         }
-        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 12);
+        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 14);
     }
 }

@@ -9,6 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
+use crate::artifact::ARTIFACT_BYTES_MAX;
 use crate::{Argument, ArtifactSource, ExecutionError, Hash, Limits, Value};
 
 /// A runtime that runs attempts. Implementations are shared between threads and cheap to call concurrently: they
@@ -52,6 +53,8 @@ pub struct Capabilities {
 /// One try at a task: what to run, on what, within which limits.
 #[derive(Debug, Clone)]
 pub struct Attempt {
+    /// Whose it is: what one tenant leaves behind, no other may find.
+    pub tenant: Arc<str>,
     /// The artifact to run.
     pub artifact: Hash,
     /// Where its bytes come from, should it not be ready yet.
@@ -60,6 +63,8 @@ pub struct Attempt {
     pub kind: Kind,
     /// What it may use.
     pub limits: Limits,
+    /// Whether it may use the machine's network as it is, which only a process can.
+    pub network: bool,
 }
 
 /// Where the bytes of an artifact come from. They are only asked for when the compiled form is not cached.
@@ -72,6 +77,36 @@ pub enum Source {
     Bytes(Bytes),
     /// Whatever this says: the node's own store, or a peer's.
     Provider(Arc<dyn ArtifactSource>),
+}
+
+impl Source {
+    /// The bytes of `artifact`. Whether they are the right ones is for the caller to verify.
+    ///
+    /// # Errors
+    /// [`ExecutionError::ArtifactUnavailable`], [`ExecutionError::ArtifactTooLarge`].
+    pub(crate) async fn obtain(self, artifact: &Hash) -> Result<Bytes, ExecutionError> {
+        let unavailable = |detail: String| ExecutionError::ArtifactUnavailable {
+            hash: *artifact,
+            detail,
+        };
+        let bytes = match self {
+            Self::Bytes(bytes) => bytes,
+            Self::Prepared => return Err(unavailable("it was not prepared, or long ago".into())),
+            Self::Provider(provider) => match provider.load(artifact).await {
+                Ok(Some(bytes)) => bytes,
+                Ok(None) => return Err(unavailable("no source has it".into())),
+                Err(error) => return Err(unavailable(error.to_string())),
+            },
+        };
+        let size_bytes = bytes.len() as u64;
+        if size_bytes > ARTIFACT_BYTES_MAX {
+            return Err(ExecutionError::ArtifactTooLarge {
+                size_bytes,
+                max_bytes: ARTIFACT_BYTES_MAX,
+            });
+        }
+        Ok(bytes)
+    }
 }
 
 impl fmt::Debug for Source {
@@ -97,6 +132,16 @@ pub enum Kind {
         /// Its arguments, in order.
         params: Vec<Argument>,
     },
+}
+
+impl Kind {
+    /// What it is, for errors.
+    pub(crate) fn name(&self) -> &'static str {
+        match self {
+            Self::Command(_) => "a command",
+            Self::Export { .. } => "an exported function",
+        }
+    }
 }
 
 /// What a program is started with. It sees nothing else of the machine but clocks and random numbers.

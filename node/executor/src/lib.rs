@@ -34,10 +34,12 @@
 //!     local.get 0 local.get 1 i32.add))"#;
 //! let executor = WasmExecutor::new(WasmConfig { slots: 2, ..WasmConfig::default() })?;
 //! let attempt = Attempt {
+//!     tenant: "default".into(),
 //!     artifact: Hash::of(module.as_bytes()),
 //!     source: Source::Bytes(module.into()),
 //!     kind: Kind::Export { name: "add".into(), params: vec!["40".into(), "2".into()] },
 //!     limits: Limits::default(),
+//!     network: false,
 //! };
 //! let report = executor.run(attempt, CancellationToken::new()).await?;
 //! assert_eq!(report.output, "42");
@@ -51,6 +53,8 @@ mod error;
 mod executor;
 mod hash;
 mod limits;
+pub mod native;
+mod output;
 mod value;
 mod wasm;
 

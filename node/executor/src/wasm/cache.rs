@@ -4,13 +4,11 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::{Semaphore, watch};
 
 use super::disk::{DiskCache, Entry};
 use super::host::{Host, Metering};
 use super::program::{Program, one_line};
-use crate::artifact::ARTIFACT_BYTES_MAX;
 use crate::{ExecutionError, Hash, Source};
 
 /// How many compiled modules stay in memory. A node rarely works on more different programs at a time.
@@ -149,7 +147,7 @@ impl Cache {
         if let Some(outcome) = blocking(move || cache.load_from_disk(&engine, &key.artifact)).await? {
             return outcome;
         }
-        let bytes = obtain(&key.artifact, source).await?;
+        let bytes = source.obtain(&key.artifact).await?;
         let _compiling = self.compiling.acquire().await.map_err(ExecutionError::broken)?;
         let cache = Arc::clone(self);
         blocking(move || cache.compile(&host, &key.artifact, &bytes)).await?
@@ -273,31 +271,6 @@ impl State {
             bytes -= dropped.program.code_bytes;
         }
     }
-}
-
-/// Gets the bytes of an artifact from where the attempt says.
-async fn obtain(artifact: &Hash, source: Source) -> Result<Bytes, ExecutionError> {
-    let unavailable = |detail: String| ExecutionError::ArtifactUnavailable {
-        hash: *artifact,
-        detail,
-    };
-    let bytes = match source {
-        Source::Bytes(bytes) => bytes,
-        Source::Prepared => return Err(unavailable("it was not prepared, or long ago".into())),
-        Source::Provider(provider) => match provider.load(artifact).await {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(unavailable("no source has it".into())),
-            Err(error) => return Err(unavailable(error.to_string())),
-        },
-    };
-    let size_bytes = bytes.len() as u64;
-    if size_bytes > ARTIFACT_BYTES_MAX {
-        return Err(ExecutionError::ArtifactTooLarge {
-            size_bytes,
-            max_bytes: ARTIFACT_BYTES_MAX,
-        });
-    }
-    Ok(bytes)
 }
 
 /// Runs `work`, which is heavy on the processor or the disk, away from the threads that serve everything else.

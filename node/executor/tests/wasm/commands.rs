@@ -98,7 +98,7 @@ async fn an_exit_status_is_success_or_a_reason_to_retry() {
             let exit = format!("(call $proc_exit (i32.const {status}))");
             let failure = fail(&executor, command(&guests::say(2, "why", &exit))).await;
             assert_eq!(failure.error, ExecutionError::ExitNonzero { status });
-            assert_reason(&failure.error, "WASM_EXIT_NONZERO", true);
+            assert_reason(&failure.error, "EXIT_NONZERO", true);
             assert_eq!(failure.logs, "why");
         }
     }
@@ -158,7 +158,7 @@ async fn arguments_that_cannot_be_passed_are_refused() {
     for executor in executors() {
         for args in [["zero\0byte"], [large.as_str()]] {
             let failure = fail(&executor, with_args(&guests::print_args(), &args)).await;
-            assert_reason(&failure.error, "WASM_BAD_ARGUMENTS", false);
+            assert_reason(&failure.error, "BAD_ARGUMENTS", false);
         }
         for (key, value) in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "\0")] {
             let env = BTreeMap::from([(key.to_owned(), value.to_owned())]);
@@ -167,7 +167,7 @@ async fn arguments_that_cannot_be_passed_are_refused() {
                 ..Command::default()
             });
             let failure = fail(&executor, attempt(&guests::print_env(), kind)).await;
-            assert_reason(&failure.error, "WASM_BAD_ARGUMENTS", false);
+            assert_reason(&failure.error, "BAD_ARGUMENTS", false);
         }
     }
 }
@@ -179,7 +179,7 @@ async fn a_module_without_start_is_not_a_command() {
         assert_reason(&failure.error, "WASM_MISSING_EXPORT", false);
         assert!(failure.error.to_string().contains("`_start`"), "{}", failure.error);
         let odd = "(module (func (export \"_start\") (param i32)))";
-        assert_reason(&fail(&executor, command(odd)).await.error, "WASM_BAD_ARGUMENTS", false);
+        assert_reason(&fail(&executor, command(odd)).await.error, "BAD_ARGUMENTS", false);
     }
 }
 

@@ -61,7 +61,7 @@ async fn arguments_that_do_not_fit_are_refused_with_what_is_wanted() {
     for executor in executors() {
         for (name, params, expected) in &cases {
             let failure = fail(&executor, export(NUMBERS, name, params.clone())).await;
-            assert_reason(&failure.error, "WASM_BAD_ARGUMENTS", false);
+            assert_reason(&failure.error, "BAD_ARGUMENTS", false);
             assert!(failure.error.to_string().contains(expected), "{}", failure.error);
         }
     }

@@ -35,10 +35,12 @@ fn executors() -> [WasmExecutor; 2] {
 
 fn attempt(module: &str, kind: Kind) -> Attempt {
     Attempt {
+        tenant: "t".into(),
         artifact: Hash::of(module.as_bytes()),
         source: Source::Bytes(Bytes::copy_from_slice(module.as_bytes())),
         kind,
         limits: Limits::default(),
+        network: false,
     }
 }
 

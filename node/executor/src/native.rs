@@ -1,0 +1,287 @@
+//! The `native` runtime: a program of the machine's own kind, as a process behind walls.
+//!
+//! ```text
+//! run ─► program as a file ─► slot (and its user) ─► control group ─► launcher ─► namespaces, file system, user, landlock, seccomp ─► program
+//!                                                        node's side ◄── control ── how it ended
+//! ```
+//!
+//! The artifact is a program for this machine, or a script that begins with `#!` and the path of an interpreter that the machine has. It
+//! gets arguments, environment and standard input, and is killed as a whole when its time is over: whatever it has started ends
+//! with it.
+//!
+//! A machine may be unable to put up some of the walls (an old kernel, a container, a node without root). Which it can is tried when the
+//! executor starts; [`Walls`] says it, the worker's labels (`native.network=yes`, `native.cgroup=v2`, …) say it to tasks that require one, and
+//! [`NativeExecutor::new`] refuses to start behind incomplete walls unless that is allowed.
+//!
+//! What a process can still do: read the system's programs and libraries, learn the machine's kernel and processors, use processor time
+//! (at a lower priority than the node), and attack the kernel through the system calls of [the list](syscalls). Where that is too
+//! much, the `microvm` runtime is the answer.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Instant;
+
+use async_trait::async_trait;
+use bytes::Bytes;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::limits::{ARGUMENTS_BYTES_MAX, LOG_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, TIME_MS_MAX};
+use crate::{Attempt, Capabilities, Command, ExecutionError, Executor, Failure, Hash, Kind, Limits, Report, Source};
+
+mod cgroup;
+mod confine;
+mod init;
+mod launcher;
+mod network;
+mod orders;
+mod programs;
+mod root;
+mod run;
+mod syscalls;
+mod walls;
+
+pub use walls::Walls;
+
+use cgroup::Cgroups;
+use programs::{Program, Programs};
+use run::Job;
+
+/// The most slots that one executor may have: each has a user of its own.
+pub const SLOTS_MAX: usize = 256;
+
+/// The first of the users that attempts become, one for each slot, unless the configuration names another. Above what systems and
+/// container runtimes give out (up to 1,879,048,191 by systemd's conventions), below what is negative as a signed number.
+pub const USER_BASE: u32 = 1_900_000_000;
+
+/// How many processes and threads an attempt may have, where nothing else is said: enough for a build or a pool of workers.
+pub const PROCESSES_DEFAULT: u64 = 256;
+
+/// How many attempts may wait for a slot, for each slot, before further ones are refused with `RESOURCE_EXHAUSTED`.
+const WAITING_PER_SLOT: usize = 64;
+
+/// How a [`NativeExecutor`] is set up.
+#[derive(Debug, Clone)]
+pub struct NativeConfig {
+    /// How many attempts run at once, from 1 to [`SLOTS_MAX`].
+    pub slots: usize,
+    /// A folder of the executor's own, for programs. What is in it is removed on start.
+    pub dir: PathBuf,
+    /// The command that becomes a launcher: this node's own binary, with the arguments on which it calls [`launcher_main`].
+    pub launcher: (PathBuf, Vec<String>),
+    /// The first user id that attempts may become; one more for each slot. Of use to root alone.
+    pub user_base: u32,
+    /// Folders and files that every attempt may read besides the system's.
+    pub readable: Vec<PathBuf>,
+    /// Whether to start although some walls cannot be put up.
+    pub allow_incomplete_walls: bool,
+}
+
+/// What the binary named by [`NativeConfig::launcher`] does when it is started as a launcher, before it makes any thread.
+///
+/// # Errors
+/// The node is gone.
+pub fn launcher_main() -> std::io::Result<()> {
+    launcher::main()
+}
+
+/// Runs processes. Dropping it ends those that run.
+pub struct NativeExecutor {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    config: NativeConfig,
+    walls: Walls,
+    cgroups: Option<Cgroups>,
+    programs: Programs,
+    mount_point: PathBuf,
+    slots: Arc<Semaphore>,
+    /// Running and waiting.
+    places: Semaphore,
+    /// The numbers of the free slots: no two attempts at a time have the same user.
+    free: Mutex<Vec<u32>>,
+}
+
+impl NativeExecutor {
+    /// Tries which walls the machine can put up, and makes ready to run.
+    ///
+    /// # Errors
+    /// [`ExecutionError::LimitOutOfRange`] for a bad number of slots; [`ExecutionError::WallsIncomplete`];
+    /// [`ExecutionError::Broken`] when the folder or the launcher cannot be used.
+    pub async fn new(config: NativeConfig) -> Result<Self, ExecutionError> {
+        if !(1..=SLOTS_MAX).contains(&config.slots) {
+            return Err(ExecutionError::LimitOutOfRange {
+                limit: "slots",
+                value: config.slots as u64,
+                min: 1,
+                max: SLOTS_MAX as u64,
+            });
+        }
+        let cgroups = Cgroups::open();
+        let mut walls = run::probe(&config.launcher).await.map_err(ExecutionError::broken)?;
+        walls.cgroup = cgroups.as_ref().map_or(0, Cgroups::version);
+        if !walls.are_complete() && !config.allow_incomplete_walls {
+            return Err(ExecutionError::WallsIncomplete {
+                missing: walls.missing(),
+            });
+        }
+        let programs = Programs::open(&config.dir.join("programs")).map_err(ExecutionError::broken)?;
+        let mount_point = config.dir.join("root");
+        std::fs::create_dir_all(&mount_point).map_err(ExecutionError::broken)?;
+        let slots = u32::try_from(config.slots).expect("the number of slots was checked");
+        Ok(Self {
+            shared: Arc::new(Shared {
+                slots: Arc::new(Semaphore::new(config.slots)),
+                places: Semaphore::new(config.slots * (1 + WAITING_PER_SLOT)),
+                free: Mutex::new((0..slots).collect()),
+                config,
+                walls,
+                cgroups,
+                programs,
+                mount_point,
+            }),
+        })
+    }
+
+    /// What stands between attempts and the machine.
+    #[must_use]
+    pub fn walls(&self) -> Walls {
+        self.shared.walls
+    }
+}
+
+impl Shared {
+    async fn make_ready(&self, attempt: Attempt) -> Result<Job, ExecutionError> {
+        attempt.limits.check()?;
+        if attempt.limits.fuel.is_some() {
+            return Err(ExecutionError::bad_arguments(
+                "a process cannot be metered in fuel: leave that limit out",
+            ));
+        }
+        let command = command(attempt.kind)?;
+        let program = self.programs.program(&attempt.artifact, attempt.source).await?;
+        Ok(Job {
+            program,
+            command,
+            limits: attempt.limits,
+            network: attempt.network,
+        })
+    }
+
+    /// Waits for a slot and runs in it.
+    async fn run_in_slot(&self, job: Job, cancel: &CancellationToken, called: Instant) -> Result<Report, Failure> {
+        let _slot = tokio::select! {
+            biased;
+            () = cancel.cancelled() => return Err(ExecutionError::Cancelled.into()),
+            slot = self.slots.acquire() => slot.map_err(ExecutionError::broken)?,
+        };
+        let number = self.lock_free().pop().expect("there are as many numbers as permits");
+        let _number = Number { shared: self, number };
+        let waited = called.elapsed();
+        let mut ended = run::run(self, job, number, cancel).await;
+        match &mut ended {
+            Ok(report) => report.usage.waited = waited,
+            Err(failure) => failure.usage.waited = waited,
+        }
+        ended
+    }
+
+    fn lock_free(&self) -> std::sync::MutexGuard<'_, Vec<u32>> {
+        self.free.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The number of a slot, given back at the end.
+struct Number<'a> {
+    shared: &'a Shared,
+    number: u32,
+}
+
+impl Drop for Number<'_> {
+    fn drop(&mut self) {
+        self.shared.lock_free().push(self.number);
+    }
+}
+
+fn command(kind: Kind) -> Result<Command, ExecutionError> {
+    let Kind::Command(command) = kind else {
+        return Err(ExecutionError::UnsupportedKind {
+            runtime: "native",
+            kind: kind.name(),
+        });
+    };
+    let refuse = |detail: String| Err(ExecutionError::BadArguments { detail });
+    let pairs = command.env.iter().flat_map(|(key, value)| [key, value]);
+    let bytes: u64 = command.args.iter().chain(pairs).map(|text| text.len() as u64 + 1).sum();
+    if bytes > ARGUMENTS_BYTES_MAX {
+        return refuse(format!(
+            "arguments and environment have {bytes} bytes together and the limit is {ARGUMENTS_BYTES_MAX}: pass bulky data on standard input"
+        ));
+    }
+    if command.args.iter().any(|arg| arg.contains('\0')) {
+        return refuse("an argument contains a zero byte, which ends a string for the program".into());
+    }
+    for (key, value) in &command.env {
+        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
+            return refuse(format!(
+                "the environment variable {key:?} has an empty name, or a zero byte or `=` in it"
+            ));
+        }
+    }
+    Ok(command)
+}
+
+#[async_trait]
+impl Executor for NativeExecutor {
+    fn runtime(&self) -> &'static str {
+        "native"
+    }
+
+    fn capabilities(&self) -> Capabilities {
+        let mut labels: BTreeMap<String, String> = self.shared.walls.labels();
+        labels.insert("native.arch".into(), std::env::consts::ARCH.into());
+        Capabilities {
+            runtime: self.runtime(),
+            slots: self.shared.config.slots,
+            limits_max: Limits {
+                memory_bytes: MEMORY_BYTES_MAX,
+                time_ms: TIME_MS_MAX,
+                output_bytes: OUTPUT_BYTES_MAX,
+                log_bytes: LOG_BYTES_MAX,
+                fuel: None,
+            },
+            labels,
+        }
+    }
+
+    async fn prepare(&self, hash: &Hash, bytes: Bytes) -> Result<(), ExecutionError> {
+        self.shared.programs.program(hash, Source::Bytes(bytes)).await.map(drop)
+    }
+
+    async fn run(&self, attempt: Attempt, cancel: CancellationToken) -> Result<Report, Failure> {
+        let called = Instant::now();
+        // A token of our own: when this future is dropped, the process ends although nobody cancelled.
+        let cancel = cancel.child_token();
+        let _stop_when_dropped = cancel.clone().drop_guard();
+        let shared = Arc::clone(&self.shared);
+        // In a task of its own, which sees the end of the process whoever has stopped waiting for it.
+        let running = tokio::spawn(async move {
+            let Ok(_place) = shared.places.try_acquire() else {
+                let detail = format!(
+                    "{} attempts are waiting already",
+                    shared.config.slots * WAITING_PER_SLOT
+                );
+                return Err(ExecutionError::ResourceExhausted { detail }.into());
+            };
+            let job = tokio::select! {
+                biased;
+                () = cancel.cancelled() => return Err(ExecutionError::Cancelled.into()),
+                job = shared.make_ready(attempt) => job?,
+            };
+            shared.run_in_slot(job, &cancel, called).await
+        });
+        running.await.map_err(ExecutionError::broken)?
+    }
+}
