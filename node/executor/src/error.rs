@@ -70,6 +70,18 @@ pub enum ExecutionError {
         /// The largest size allowed, in bytes.
         max_bytes: u64,
     },
+    /// The guest used something that the task was not granted.
+    #[error(
+        "the guest called {call}, which needs the capability `{capability}`, and the task was not granted it: add {grant} to the task's grants, or do without it"
+    )]
+    CapabilityNotGranted {
+        /// The capability: a field of [`Grants`](crate::Grants).
+        capability: &'static str,
+        /// What the guest called.
+        call: String,
+        /// The grant that would allow it, and why it may be needed.
+        grant: String,
+    },
     /// The guest trapped. This is final because a trap is a bug in the guest for this input; a guest that wants to be
     /// tried again exits with a non-zero status instead.
     #[error("the guest trapped ({trap}): fix the guest or its input, the logs show where it happened")]
@@ -169,6 +181,7 @@ impl ExecutionError {
             | Self::UnsupportedKind { .. }
             | Self::LimitOutOfRange { .. }
             | Self::ArtifactTooLarge { .. }
+            | Self::CapabilityNotGranted { .. }
             | Self::Trap { .. }
             | Self::MemoryLimit { .. }
             | Self::TableLimit { .. }
@@ -195,6 +208,7 @@ impl ExecutionError {
             Self::UnsupportedKind { .. } => "UNSUPPORTED_KIND",
             Self::LimitOutOfRange { .. } => "LIMIT_OUT_OF_RANGE",
             Self::ArtifactTooLarge { .. } => "ARTIFACT_TOO_LARGE",
+            Self::CapabilityNotGranted { .. } => "CAPABILITY_NOT_GRANTED",
             Self::Trap { .. } => "WASM_TRAP",
             Self::MemoryLimit { .. } => "MEMORY_LIMIT",
             Self::TableLimit { .. } => "TABLE_LIMIT",
@@ -261,6 +275,11 @@ mod tests {
                 size_bytes: 2,
                 max_bytes: 1,
             },
+            ExecutionError::CapabilityNotGranted {
+                capability: "random",
+                call: text(),
+                grant: text(),
+            },
             ExecutionError::Trap { trap: text() },
             ExecutionError::MemoryLimit {
                 wanted_bytes: 2,
@@ -293,6 +312,6 @@ mod tests {
             );
             assert!(!error.to_string().contains(['\n', '\t']), "{error}");
         }
-        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 12);
+        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 13);
     }
 }

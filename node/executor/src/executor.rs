@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Argument, ArtifactSource, ExecutionError, Hash, Limits, Value};
+use crate::{Argument, ArtifactSource, ExecutionError, Grants, Hash, HostServices, Limits, Value};
 
 /// A runtime that runs attempts. Implementations are shared between threads and cheap to call concurrently: they
 /// bound by themselves how much runs at once.
@@ -60,6 +60,10 @@ pub struct Attempt {
     pub kind: Kind,
     /// What it may use.
     pub limits: Limits,
+    /// What it may reach.
+    pub grants: Grants,
+    /// What does for it what it was granted; [`NoServices`](crate::NoServices) does nothing.
+    pub services: Arc<dyn HostServices>,
 }
 
 /// Where the bytes of an artifact come from. They are only asked for when the compiled form is not cached.

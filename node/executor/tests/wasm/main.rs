@@ -9,12 +9,13 @@ mod guests;
 mod limits;
 mod modules;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tarn_executor::{
-    Allocation, Argument, Attempt, Command, ExecutionError, Executor, Failure, Hash, Kind, Limits, Report, Source,
-    WasmConfig, WasmExecutor,
+    Allocation, Argument, Attempt, Command, ExecutionError, Executor, Failure, Grants, Hash, Kind, Limits, NoServices,
+    Report, Source, WasmConfig, WasmExecutor,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -39,6 +40,8 @@ fn attempt(module: &str, kind: Kind) -> Attempt {
         source: Source::Bytes(Bytes::copy_from_slice(module.as_bytes())),
         kind,
         limits: Limits::default(),
+        grants: Grants::default(),
+        services: Arc::new(NoServices),
     }
 }
 
