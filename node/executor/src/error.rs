@@ -72,15 +72,15 @@ pub enum ExecutionError {
     },
     /// The guest used something that the task was not granted.
     #[error(
-        "the guest called {call}, which needs the capability `{capability}`, and the task was not granted it: add {grant} to the task's grants, or do without it"
+        "the guest called {call}, which needs the capability `{capability}`, and the task was not granted it: {advice}"
     )]
     CapabilityNotGranted {
         /// The capability: a field of [`Grants`](crate::Grants).
         capability: &'static str,
         /// What the guest called.
         call: String,
-        /// The grant that would allow it, and why it may be needed.
-        grant: String,
+        /// What to do about it.
+        advice: String,
     },
     /// The guest trapped. This is final because a trap is a bug in the guest for this input; a guest that wants to be
     /// tried again exits with a non-zero status instead.
@@ -278,7 +278,7 @@ mod tests {
             ExecutionError::CapabilityNotGranted {
                 capability: "random",
                 call: text(),
-                grant: text(),
+                advice: text(),
             },
             ExecutionError::Trap { trap: text() },
             ExecutionError::MemoryLimit {

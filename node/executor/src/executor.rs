@@ -162,6 +162,6 @@ pub struct Usage {
     pub ran: Duration,
     /// The most linear memory it had at any moment, in bytes.
     pub memory_bytes_peak: u64,
-    /// The fuel it used, if [`Limits::fuel`] had it metered.
+    /// The fuel it used, where the runtime counts it.
     pub fuel: Option<u64>,
 }
