@@ -16,7 +16,7 @@
 use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -90,6 +90,9 @@ pub struct WasmConfig {
     /// Where compiled modules are kept across restarts; `None` keeps them in memory only. The directory must be the
     /// executor's own: it is made accessible to its owner only, and must be in use by one process at a time.
     pub cache_dir: Option<PathBuf>,
+    /// Where guests get their scratch directories; `None` is the system's directory for temporary files. The directory must
+    /// be the executor's own: what lies in it is removed at start.
+    pub scratch_dir: Option<PathBuf>,
     /// Where the memory of guests comes from.
     pub allocation: Allocation,
 }
@@ -100,6 +103,7 @@ impl Default for WasmConfig {
         Self {
             slots: cores.min(SLOTS_MAX),
             cache_dir: None,
+            scratch_dir: None,
             allocation: Allocation::default(),
         }
     }
@@ -108,6 +112,7 @@ impl Default for WasmConfig {
 /// Runs WebAssembly. Dropping it ends its threads; guests that are running keep what they need until their end.
 pub struct WasmExecutor {
     config: WasmConfig,
+    scratch_dir: Arc<Path>,
     host: Arc<Host>,
     cache: Arc<Cache>,
     slots: Arc<Semaphore>,
@@ -139,7 +144,12 @@ impl WasmExecutor {
             })?),
             None => None,
         };
+        if let Some(dir) = &config.scratch_dir {
+            scratch::open(dir)
+                .map_err(|error| ExecutionError::broken(format!("cannot use the directory for scratch: {error}")))?;
+        }
         Ok(Self {
+            scratch_dir: config.scratch_dir.clone().unwrap_or_else(std::env::temp_dir).into(),
             config,
             host: Arc::new(host),
             cache: Arc::new(Cache::new(disk)),
@@ -199,6 +209,7 @@ impl WasmExecutor {
             limits: attempt.limits,
             grants: attempt.grants,
             services: attempt.services,
+            scratch_dir: Arc::clone(&self.scratch_dir),
             cancel: cancel.clone(),
         })
     }

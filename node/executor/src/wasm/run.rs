@@ -1,6 +1,7 @@
 //! Runs one guest to its end, and says how it ended.
 
 use std::future::poll_fn;
+use std::path::Path;
 use std::pin::pin;
 use std::sync::Arc;
 use std::task::Poll;
@@ -39,6 +40,7 @@ pub(super) struct Job {
     pub(super) limits: Limits,
     pub(super) grants: Grants,
     pub(super) services: Arc<dyn HostServices>,
+    pub(super) scratch_dir: Arc<Path>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -97,7 +99,7 @@ fn equip(store: &mut Store<Guest>, job: &Job, fuel: u64, output: &Pipe, logs: &P
     store.call_hook(Guest::on_call);
     let guest = store.data_mut();
     if job.grants.scratch_bytes > 0 {
-        guest.scratch = Some(Scratch::new(job.grants.scratch_bytes)?);
+        guest.scratch = Some(Scratch::new(&job.scratch_dir, job.grants.scratch_bytes)?);
     }
     // The output of an exported function are its results, so what it prints goes to the logs.
     let stdout = if job.call.command.is_some() { output } else { logs };

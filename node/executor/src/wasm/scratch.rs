@@ -4,6 +4,7 @@
 //! page for each name that is made. It is charged before the call and never given back, so however a guest writes, the
 //! directory never holds more; deleting and writing again uses the quota up too.
 
+use std::fs;
 use std::io;
 use std::path::Path;
 
@@ -13,9 +14,13 @@ use wasmtime_wasi::p1::wasi_snapshot_preview1::{self as preview1, WasiSnapshotPr
 use wiggle::GuestMemory;
 
 use super::guest::Guest;
+use crate::durable::own_directory;
 
 /// Where a guest finds the directory.
 pub(super) const GUEST_PATH: &str = "/scratch";
+
+/// How the directories are named.
+const PREFIX: &str = "tarn-scratch-";
 
 /// What a new file, directory or link costs, in bytes: about what it takes on a disk.
 const NAME_BYTES: u64 = 4096;
@@ -40,8 +45,8 @@ pub(super) struct Scratch {
 }
 
 impl Scratch {
-    pub(super) fn new(bytes: u64) -> io::Result<Self> {
-        let dir = tempfile::Builder::new().prefix("tarn-scratch-").tempdir()?;
+    pub(super) fn new(parent: &Path, bytes: u64) -> io::Result<Self> {
+        let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
         Ok(Self {
             dir,
             left: bytes,
@@ -63,6 +68,18 @@ impl Scratch {
             None => false,
         }
     }
+}
+
+/// Makes a directory of our own ready for scratch directories, and removes those that an executor left which did not come to its end.
+pub(super) fn open(dir: &Path) -> io::Result<()> {
+    own_directory(dir)?;
+    for entry in fs::read_dir(dir)? {
+        let entry = entry?;
+        if entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()) {
+            fs::remove_dir_all(entry.path())?;
+        }
+    }
+    Ok(())
 }
 
 /// Puts a function that charges the quota in front of each one that writes. `linker` allows shadowing.

@@ -5,6 +5,7 @@ mod cache;
 mod commands;
 mod concurrency;
 mod functions;
+mod grants;
 mod guests;
 mod limits;
 mod modules;
@@ -27,8 +28,8 @@ fn executors() -> [WasmExecutor; 2] {
     [Allocation::Pooling, Allocation::OnDemand].map(|allocation| {
         WasmExecutor::new(WasmConfig {
             slots: 4,
-            cache_dir: None,
             allocation,
+            ..WasmConfig::default()
         })
         .unwrap()
     })
