@@ -70,6 +70,18 @@ pub enum ExecutionError {
         /// The largest size allowed, in bytes.
         max_bytes: u64,
     },
+    /// The guest used something that the task was not granted.
+    #[error(
+        "the guest called {call}, which needs the capability `{capability}`, and the task was not granted it: {advice}"
+    )]
+    CapabilityNotGranted {
+        /// The capability: a field of [`Grants`](crate::Grants).
+        capability: &'static str,
+        /// What the guest called.
+        call: String,
+        /// What to do about it.
+        advice: String,
+    },
     /// The guest trapped. This is final because a trap is a bug in the guest for this input; a guest that wants to be
     /// tried again exits with a non-zero status instead.
     #[error("the guest trapped ({trap}): fix the guest or its input, the logs show where it happened")]
@@ -196,6 +208,7 @@ impl ExecutionError {
             | Self::UnsupportedKind { .. }
             | Self::LimitOutOfRange { .. }
             | Self::ArtifactTooLarge { .. }
+            | Self::CapabilityNotGranted { .. }
             | Self::Trap { .. }
             | Self::Crash { .. }
             | Self::InvalidProgram { .. }
@@ -226,6 +239,7 @@ impl ExecutionError {
             Self::UnsupportedKind { .. } => "UNSUPPORTED_KIND",
             Self::LimitOutOfRange { .. } => "LIMIT_OUT_OF_RANGE",
             Self::ArtifactTooLarge { .. } => "ARTIFACT_TOO_LARGE",
+            Self::CapabilityNotGranted { .. } => "CAPABILITY_NOT_GRANTED",
             Self::Trap { .. } => "WASM_TRAP",
             Self::Crash { .. } => "NATIVE_CRASH",
             Self::InvalidProgram { .. } => "NATIVE_INVALID_PROGRAM",
@@ -296,6 +310,11 @@ mod tests {
                 size_bytes: 2,
                 max_bytes: 1,
             },
+            ExecutionError::CapabilityNotGranted {
+                capability: "random",
+                call: text(),
+                advice: text(),
+            },
             ExecutionError::Trap { trap: text() },
             ExecutionError::Crash { signal: text() },
             ExecutionError::InvalidProgram { detail: text() },
@@ -334,6 +353,6 @@ mod tests {
             );
             assert!(!error.to_string().contains(['\n', '\t']), "{error}");
         }
-        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 14);
+        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 15);
     }
 }

@@ -10,7 +10,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact::ARTIFACT_BYTES_MAX;
-use crate::{Argument, ArtifactSource, ExecutionError, Hash, Limits, Value};
+use crate::{Argument, ArtifactSource, ExecutionError, Grants, Hash, HostServices, Limits, Value};
 
 /// A runtime that runs attempts. Implementations are shared between threads and cheap to call concurrently: they
 /// bound by themselves how much runs at once.
@@ -63,8 +63,10 @@ pub struct Attempt {
     pub kind: Kind,
     /// What it may use.
     pub limits: Limits,
-    /// Whether it may use the machine's network as it is, which only a process can.
-    pub network: bool,
+    /// What it may reach.
+    pub grants: Grants,
+    /// What does for it what it was granted; [`NoServices`](crate::NoServices) does nothing.
+    pub services: Arc<dyn HostServices>,
 }
 
 /// Where the bytes of an artifact come from. They are only asked for when the compiled form is not cached.
@@ -203,6 +205,6 @@ pub struct Usage {
     pub ran: Duration,
     /// The most linear memory it had at any moment, in bytes.
     pub memory_bytes_peak: u64,
-    /// The fuel it used, if [`Limits::fuel`] had it metered.
+    /// The fuel it used, where the runtime counts it.
     pub fuel: Option<u64>,
 }

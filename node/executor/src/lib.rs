@@ -25,7 +25,10 @@
 //! [`reason`](ExecutionError::reason) and a verdict: [`retryable`](ExecutionError::retryable) or final.
 //!
 //! ```
-//! use tarn_executor::{Attempt, Executor, Hash, Kind, Limits, Source, WasmConfig, WasmExecutor};
+//! use std::sync::Arc;
+//! use tarn_executor::{
+//!     Attempt, Executor, Grants, Hash, Kind, Limits, NoServices, Source, WasmConfig, WasmExecutor,
+//! };
 //! use tokio_util::sync::CancellationToken;
 //!
 //! # #[tokio::main(flavor = "current_thread")]
@@ -39,7 +42,8 @@
 //!     source: Source::Bytes(module.into()),
 //!     kind: Kind::Export { name: "add".into(), params: vec!["40".into(), "2".into()] },
 //!     limits: Limits::default(),
-//!     network: false,
+//!     grants: Grants::default(),
+//!     services: Arc::new(NoServices),
 //! };
 //! let report = executor.run(attempt, CancellationToken::new()).await?;
 //! assert_eq!(report.output, "42");
@@ -51,10 +55,12 @@ mod artifact;
 mod durable;
 mod error;
 mod executor;
+mod grants;
 mod hash;
 mod limits;
 pub mod native;
 mod output;
+mod services;
 mod value;
 mod wasm;
 
@@ -64,10 +70,15 @@ pub use artifact::{
 };
 pub use error::ExecutionError;
 pub use executor::{Attempt, Capabilities, Command, Executor, Failure, Kind, Report, Source, Usage};
+pub use grants::{
+    CALL_DEPTH_MAX, CALLS_MAX, CallGrant, ContextAccess, ContextGrant, Grants, HttpOrigin, HttpScheme, ORIGINS_MAX,
+    OriginParseError, SCRATCH_BYTES_MAX,
+};
 pub use hash::{Hash, HashParseError};
 pub use limits::{
     ARGUMENTS_BYTES_MAX, FUEL_MAX, LOG_BYTES_DEFAULT, LOG_BYTES_MAX, Limits, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MAX,
     OUTPUT_BYTES_DEFAULT, OUTPUT_BYTES_MAX, TIME_MS_DEFAULT, TIME_MS_MAX,
 };
+pub use services::{ContextEntry, HostServices, LogLevel, NoServices, ServiceError};
 pub use value::{Argument, Value};
 pub use wasm::{Allocation, SLOTS_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, WasmCacheStats, WasmConfig, WasmExecutor};

@@ -166,7 +166,7 @@ impl Shared {
             program,
             command,
             limits: attempt.limits,
-            network: attempt.network,
+            network: attempt.grants.network,
         })
     }
 

@@ -1,26 +1,31 @@
 //! The `wasm` runtime: core WebAssembly modules in wasmtime, as WASI preview 1 commands or as plain functions.
 //!
 //! ```text
-//! run ─► check limits ─► program (cache) ─► resolve call ─► slot ─► thread: store, instance, call ─► report
-//!                        host: engine, linker, ticker                guest: WASI, meter, pipes
+//! run ─► check limits, grants ─► program (cache) ─► resolve call ─► slot ─► store, instance, call ─► report
+//!                                host: engine, linkers                      guest: WASI, meter, pipes
 //! ```
 //!
-//! - Each running guest has a thread of tokio's blocking pool for itself, so that one that computes for a minute holds
-//!   up nobody. Slots bound how many run; a bounded number of attempts waits.
-//! - Time limit and cancellation reach a computing guest by the engine's epoch, which a ticker thread advances, and a sleeping
-//!   one by dropping its future.
+//! - A guest starts as a part of the future that waits for it, and most end there. It burns fuel, and after each slice of it gives way to
+//!   others; one that has computed for longer than [`INLINE`] moves to a thread of tokio's blocking pool, so
+//!   that one that computes for a minute holds up nobody. Slots bound how many run; a bounded number of attempts waits.
+//! - Time limit and cancellation reach a computing guest between its slices and at its host calls, and a sleeping one by
+//!   dropping its future.
 //! - Memory comes from a pool of slots in reserved address space; where that cannot be had, on demand.
 //! - Machine code is cached in memory and on disk.
 
 use std::collections::BTreeMap;
-use std::path::PathBuf;
+use std::future::poll_fn;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+use std::pin::Pin;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::task::Poll;
+use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{FUEL_MAX, LOG_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, TIME_MS_MAX};
@@ -31,21 +36,22 @@ mod call;
 mod disk;
 mod guest;
 mod host;
+mod link;
 mod pipe;
 mod program;
 mod run;
-mod ticker;
+mod scratch;
 
 pub use cache::WasmCacheStats;
 
-use cache::{Cache, Key};
+use cache::Cache;
 use call::Call;
 use disk::DiskCache;
-use host::{Host, Metering};
+use host::Host;
 use run::{Ended, Job};
 
-/// The most slots that one executor may have. Every running guest occupies a thread of tokio's blocking pool, which has
-/// 512; the other half stays free for files. In address space it is 1 TiB of 128.
+/// The most slots that one executor may have. Every guest that computes for long occupies a thread of tokio's blocking pool, which has
+/// 512; the other half stays free for files. In address space it is 7 TiB of 128.
 pub const SLOTS_MAX: usize = 256;
 
 /// The most elements that each of a guest's tables may have. Compilers put one in for each function whose address is
@@ -59,10 +65,14 @@ pub const TABLES_MAX: u32 = 4;
 /// holds its input in memory. A node leases about as many tasks as it has slots, so only a mistake gets here.
 const WAITING_PER_SLOT: usize = 64;
 
+/// How long a guest may compute in the future that waits for it before it gets a thread of its own. Changing threads takes about as
+/// long as a small guest runs, and holding up whoever else that thread serves for this long harms nobody.
+const INLINE: Duration = Duration::from_millis(1);
+
 /// Where the memory of guests comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Allocation {
-    /// From address space that is reserved ahead, about 4 GiB for each slot. Starts guests about three times as fast. When it
+    /// From address space that is reserved ahead, about 26 GiB for each slot. Starts guests about three times as fast. When it
     /// cannot be reserved (`ulimit -v`, a container with restricted virtual memory), the executor says so in the log
     /// and goes on with [`OnDemand`](Self::OnDemand).
     #[default]
@@ -80,6 +90,9 @@ pub struct WasmConfig {
     /// Where compiled modules are kept across restarts; `None` keeps them in memory only. The directory must be the
     /// executor's own: it is made accessible to its owner only, and must be in use by one process at a time.
     pub cache_dir: Option<PathBuf>,
+    /// Where guests get their scratch directories; `None` is the system's directory for temporary files. The directory must
+    /// be the executor's own: what lies in it is removed at start.
+    pub scratch_dir: Option<PathBuf>,
     /// Where the memory of guests comes from.
     pub allocation: Allocation,
 }
@@ -90,6 +103,7 @@ impl Default for WasmConfig {
         Self {
             slots: cores.min(SLOTS_MAX),
             cache_dir: None,
+            scratch_dir: None,
             allocation: Allocation::default(),
         }
     }
@@ -98,9 +112,8 @@ impl Default for WasmConfig {
 /// Runs WebAssembly. Dropping it ends its threads; guests that are running keep what they need until their end.
 pub struct WasmExecutor {
     config: WasmConfig,
-    plain: Arc<Host>,
-    /// Started by the first attempt that wants its fuel metered.
-    metered: OnceLock<Result<Arc<Host>, ExecutionError>>,
+    scratch_dir: Arc<Path>,
+    host: Arc<Host>,
     cache: Arc<Cache>,
     slots: Arc<Semaphore>,
     admitted: AtomicUsize,
@@ -123,17 +136,22 @@ impl WasmExecutor {
                 max,
             });
         }
-        let plain = Host::start(Metering::Off, config.allocation, slots_u32(slots))?;
+        let pool_slots = u32::try_from(slots).expect("the number of slots was checked");
+        let host = Host::start(config.allocation, pool_slots)?;
         let disk = match &config.cache_dir {
             Some(dir) => Some(DiskCache::open(dir).map_err(|error| {
                 ExecutionError::broken(format!("cannot use the directory for compiled modules: {error}"))
             })?),
             None => None,
         };
+        if let Some(dir) = &config.scratch_dir {
+            scratch::open(dir)
+                .map_err(|error| ExecutionError::broken(format!("cannot use the directory for scratch: {error}")))?;
+        }
         Ok(Self {
+            scratch_dir: config.scratch_dir.clone().unwrap_or_else(std::env::temp_dir).into(),
             config,
-            plain: Arc::new(plain),
-            metered: OnceLock::new(),
+            host: Arc::new(host),
             cache: Arc::new(Cache::new(disk)),
             slots: Arc::new(Semaphore::new(slots)),
             admitted: AtomicUsize::new(0),
@@ -149,7 +167,7 @@ impl WasmExecutor {
     /// Where guests get their memory from in fact: [`Allocation::OnDemand`] when the pool could not be reserved.
     #[must_use]
     pub fn allocation(&self) -> Allocation {
-        if self.plain.pooling {
+        if self.host.pooling {
             Allocation::Pooling
         } else {
             Allocation::OnDemand
@@ -160,18 +178,6 @@ impl WasmExecutor {
     #[must_use]
     pub fn admitted(&self) -> usize {
         self.admitted.load(Ordering::Relaxed)
-    }
-
-    fn host(&self, metering: Metering) -> Result<Arc<Host>, ExecutionError> {
-        match metering {
-            Metering::Off => Ok(Arc::clone(&self.plain)),
-            Metering::Fuel => self
-                .metered
-                .get_or_init(|| {
-                    Host::start(Metering::Fuel, Allocation::OnDemand, slots_u32(self.config.slots)).map(Arc::new)
-                })
-                .clone(),
-        }
     }
 
     /// Lets an attempt in, or refuses it when too many are waiting.
@@ -193,24 +199,17 @@ impl WasmExecutor {
     /// Does all that comes before the guest can start.
     async fn make_ready(&self, attempt: Attempt, cancel: &CancellationToken) -> Result<Job, ExecutionError> {
         attempt.limits.check()?;
-        let metering = if attempt.limits.fuel.is_some() {
-            Metering::Fuel
-        } else {
-            Metering::Off
-        };
-        let host = self.host(metering)?;
-        let key = Key {
-            artifact: attempt.artifact,
-            metering,
-        };
-        let program = self.cache.program(&host, key, attempt.source).await?;
-        let call = Call::resolve(attempt.kind, program.ready.module())?;
+        attempt.grants.check()?;
+        let program = self.cache.program(&self.host, attempt.artifact, attempt.source).await?;
+        let call = Call::resolve(attempt.kind, program.module())?;
         Ok(Job {
-            host,
+            host: Arc::clone(&self.host),
             program,
-            metering,
             call,
             limits: attempt.limits,
+            grants: attempt.grants,
+            services: attempt.services,
+            scratch_dir: Arc::clone(&self.scratch_dir),
             cancel: cancel.clone(),
         })
     }
@@ -224,14 +223,7 @@ impl WasmExecutor {
             slot = Arc::clone(&self.slots).acquire_owned() => slot.map_err(ExecutionError::broken)?,
         };
         let waited = called.elapsed();
-        let runtime = tokio::runtime::Handle::current();
-        let work = move || {
-            let _slot = slot;
-            run::run(job, &runtime)
-        };
-        let ended = tokio::task::spawn_blocking(work)
-            .await
-            .map_err(ExecutionError::broken)?;
+        let ended = run_where_it_fits(job, slot).await?;
         let Ended {
             result,
             logs,
@@ -257,8 +249,50 @@ impl WasmExecutor {
     }
 }
 
-fn slots_u32(slots: usize) -> u32 {
-    u32::try_from(slots).expect("the number of slots was checked")
+/// Runs a guest here while it is short, and on a thread of its own when it turns out to be long. What was long the last time starts
+/// there.
+async fn run_where_it_fits(job: Job, slot: OwnedSemaphorePermit) -> Result<Ended, ExecutionError> {
+    let program = Arc::clone(&job.program);
+    let mut guest: Running = Box::pin(run::run(job));
+    let here = if program.long.load(Ordering::Relaxed) {
+        None
+    } else {
+        run_here(&mut guest).await?
+    };
+    let ended = match here {
+        Some(ended) => ended,
+        None => {
+            let runtime = tokio::runtime::Handle::current();
+            let work = move || {
+                let _slot = slot;
+                runtime.block_on(guest)
+            };
+            let ended = tokio::task::spawn_blocking(work).await;
+            ended.map_err(ExecutionError::broken)?
+        }
+    };
+    program.long.store(ended.ran > INLINE, Ordering::Relaxed);
+    Ok(ended)
+}
+
+type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
+
+/// Runs a guest until it ends, or has computed for [`INLINE`]. Time that it only waits does not count.
+async fn run_here(guest: &mut Running) -> Result<Option<Ended>, ExecutionError> {
+    let mut computed = Duration::ZERO;
+    poll_fn(|context| {
+        let began = Instant::now();
+        // What a bug of ours breaks is this attempt's alone: it is not touched again.
+        let polled = catch_unwind(AssertUnwindSafe(|| guest.as_mut().poll(context)));
+        computed += began.elapsed();
+        match polled {
+            Ok(Poll::Ready(ended)) => Poll::Ready(Ok(Some(ended))),
+            Ok(Poll::Pending) if computed >= INLINE => Poll::Ready(Ok(None)),
+            Ok(Poll::Pending) => Poll::Pending,
+            Err(_) => Poll::Ready(Err(ExecutionError::broken("a host call panicked"))),
+        }
+    })
+    .await
 }
 
 /// An attempt that was let in.
@@ -296,11 +330,7 @@ impl Executor for WasmExecutor {
     }
 
     async fn prepare(&self, hash: &Hash, bytes: Bytes) -> Result<(), ExecutionError> {
-        let key = Key {
-            artifact: *hash,
-            metering: Metering::Off,
-        };
-        self.cache.program(&self.plain, key, Source::Bytes(bytes)).await?;
+        self.cache.program(&self.host, *hash, Source::Bytes(bytes)).await?;
         Ok(())
     }
 

@@ -2,7 +2,9 @@
 
 use std::sync::Arc;
 
-use tarn_executor::{Argument, Attempt, Command, ExecutionError, Failure, Hash, Kind, Limits, Report, Source};
+use tarn_executor::{
+    Argument, Attempt, Command, ExecutionError, Failure, Grants, Hash, Kind, Limits, NoServices, Report, Source,
+};
 use tarn_proto::v1;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
@@ -121,6 +123,13 @@ async fn prepare(shared: &Shared, task: &v1::LeasedTask, received: Instant) -> R
         source: Source::Provider(Arc::clone(&shared.options.artifacts)),
         kind,
         limits,
+        // A task cannot name grants yet, so that it has what guests had before there were any.
+        grants: Grants {
+            clock: true,
+            random: true,
+            ..Grants::default()
+        },
+        services: Arc::new(NoServices),
     })
 }
 

@@ -7,7 +7,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use tokio::sync::{Semaphore, watch};
 
 use super::disk::{DiskCache, Entry};
-use super::host::{Host, Metering};
+use super::host::Host;
 use super::program::{Program, one_line};
 use crate::{ExecutionError, Hash, Source};
 
@@ -34,13 +34,6 @@ pub struct WasmCacheStats {
     pub discarded: u64,
 }
 
-/// An artifact for one of the engines.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) struct Key {
-    pub(super) artifact: Hash,
-    pub(super) metering: Metering,
-}
-
 type Outcome = Result<Arc<Program>, ExecutionError>;
 
 pub(super) struct Cache {
@@ -60,9 +53,9 @@ struct Counters {
 
 #[derive(Default)]
 struct State {
-    programs: HashMap<Key, Kept>,
+    programs: HashMap<Hash, Kept>,
     /// What is being loaded or compiled right now, with the channel on which the outcome will arrive.
-    flights: HashMap<Key, watch::Receiver<Option<Outcome>>>,
+    flights: HashMap<Hash, watch::Receiver<Option<Outcome>>>,
     /// Counts uses, so that the one that lies longest ago can be found.
     uses: u64,
 }
@@ -100,7 +93,7 @@ impl Cache {
 
     /// Returns the program for `key`, making it if need be. Dropping the returned future does not stop the making: others may
     /// be waiting for it, and the next attempt will want it.
-    pub(super) async fn program(self: &Arc<Self>, host: &Arc<Host>, key: Key, source: Source) -> Outcome {
+    pub(super) async fn program(self: &Arc<Self>, host: &Arc<Host>, key: Hash, source: Source) -> Outcome {
         loop {
             match self.step(key) {
                 Step::Have(program) => {
@@ -129,7 +122,7 @@ impl Cache {
         }
     }
 
-    fn step(&self, key: Key) -> Step {
+    fn step(&self, key: Hash) -> Step {
         let mut state = self.lock();
         if let Some(program) = state.find(&key) {
             return Step::Have(program);
@@ -142,15 +135,15 @@ impl Cache {
         Step::Lead(sender, receiver)
     }
 
-    async fn make(self: &Arc<Self>, host: Arc<Host>, key: Key, source: Source) -> Outcome {
+    async fn make(self: &Arc<Self>, host: Arc<Host>, key: Hash, source: Source) -> Outcome {
         let (cache, engine) = (Arc::clone(self), Arc::clone(&host));
-        if let Some(outcome) = blocking(move || cache.load_from_disk(&engine, &key.artifact)).await? {
+        if let Some(outcome) = blocking(move || cache.load_from_disk(&engine, &key)).await? {
             return outcome;
         }
-        let bytes = source.obtain(&key.artifact).await?;
+        let bytes = source.obtain(&key).await?;
         let _compiling = self.compiling.acquire().await.map_err(ExecutionError::broken)?;
         let cache = Arc::clone(self);
-        blocking(move || cache.compile(&host, &key.artifact, &bytes)).await?
+        blocking(move || cache.compile(&host, &key, &bytes)).await?
     }
 
     fn load_from_disk(&self, host: &Host, artifact: &Hash) -> Option<Outcome> {
@@ -217,7 +210,7 @@ impl Cache {
 /// The making of one program, in a task of its own.
 struct Flight {
     cache: Arc<Cache>,
-    key: Key,
+    key: Hash,
     sender: watch::Sender<Option<Outcome>>,
 }
 
@@ -245,7 +238,7 @@ async fn landed(mut receiver: watch::Receiver<Option<Outcome>>) -> Outcome {
 }
 
 impl State {
-    fn find(&mut self, key: &Key) -> Option<Arc<Program>> {
+    fn find(&mut self, key: &Hash) -> Option<Arc<Program>> {
         self.uses += 1;
         let kept = self.programs.get_mut(key)?;
         kept.last_use = self.uses;
@@ -254,7 +247,7 @@ impl State {
 
     /// Keeps a program and drops those that were unused for longest, down to the bounds. The newest always stays, however
     /// large: it is about to be run.
-    fn keep(&mut self, key: Key, program: Arc<Program>) {
+    fn keep(&mut self, key: Hash, program: Arc<Program>) {
         self.uses += 1;
         self.programs.insert(
             key,

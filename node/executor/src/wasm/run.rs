@@ -1,32 +1,46 @@
-//! Runs one guest to its end, on a thread of its own, and says how it ended.
+//! Runs one guest to its end, and says how it ended.
 
+use std::future::poll_fn;
+use std::path::Path;
+use std::pin::pin;
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
-use wasmtime::{Store, Trap, UpdateDeadline, WasmBacktrace};
+use wasmtime::{Store, Trap, WasmBacktrace};
 
 use super::TABLE_ELEMENTS_MAX;
 use super::call::{Call, numbers};
-use super::guest::{Guest, Refused, Stop};
-use super::host::{Host, Metering};
+use super::guest::{Guest, Refused, Stop, Watch, world};
+use super::host::Host;
+use super::link::Offer;
 use super::pipe::{Overflow, Pipe};
 use super::program::{Program, one_line};
+use super::scratch::Scratch;
 use crate::value::format_results;
-use crate::{ExecutionError, Limits, Value};
+use crate::{ExecutionError, Grants, HostServices, Limits, Value};
 
 /// What a WASI reactor exports to be called before anything else.
 const INITIALIZE: &str = "_initialize";
+
+/// How much fuel a guest burns before it is looked whether it has to stop, and others get their turn: a tenth of a millisecond of
+/// plain computing, and hardly more than ten of the slowest.
+const SLICE_FUEL: u64 = 1_000_000;
+
+/// What a guest without a limit on its fuel starts with: more than any can burn.
+const FUEL_UNLIMITED: u64 = 1 << 62;
 
 /// Everything that a guest needs to run.
 pub(super) struct Job {
     pub(super) host: Arc<Host>,
     pub(super) program: Arc<Program>,
-    pub(super) metering: Metering,
     pub(super) call: Call,
     pub(super) limits: Limits,
+    pub(super) grants: Grants,
+    pub(super) services: Arc<dyn HostServices>,
+    pub(super) scratch_dir: Arc<Path>,
     pub(super) cancel: CancellationToken,
 }
 
@@ -41,7 +55,7 @@ pub(super) struct Ended {
 
 /// What kept a guest from returning.
 enum Fault {
-    /// It was stopped while it slept.
+    /// It was stopped while it slept, or between two slices.
     Stopped(Stop),
     /// It could not start: its memory could not be had, or its start function failed.
     Starting(wasmtime::Error),
@@ -49,24 +63,18 @@ enum Fault {
     Running(wasmtime::Error),
 }
 
-/// Runs the guest. Blocks the thread until it ended; `runtime` serves the guest's timers meanwhile.
-pub(super) fn run(mut job: Job, runtime: &Handle) -> Ended {
+/// Runs the guest. Comes back to the scheduler after every [`SLICE_FUEL`]; dropping the future ends the guest.
+pub(super) async fn run(mut job: Job) -> Ended {
     let began = Instant::now();
     let output = Pipe::new(job.limits.output_bytes, Overflow::Stop);
     let logs = Pipe::new(job.limits.log_bytes, Overflow::Drop);
-    // The output of an exported function are its results, so what it prints goes to the logs.
-    let stdout = if job.call.command.is_some() {
-        output.clone()
-    } else {
-        logs.clone()
-    };
-    let guest = Guest::new(job.call.command.as_ref(), &job.limits, stdout, logs.clone());
-    let mut store = Store::new(&job.host.engine, guest);
-    let result = match equip(&mut store, &job, began) {
-        Ok(()) => drive(&mut store, &mut job, runtime, began),
+    let watch = Watch::new(job.cancel.clone(), Duration::from_millis(job.limits.time_ms));
+    let mut store = Store::new(&job.host.engine, Guest::new(&job.limits, watch.clone()));
+    let fuel = job.limits.fuel.unwrap_or(FUEL_UNLIMITED);
+    let result = match equip(&mut store, &job, fuel, &output, &logs) {
+        Ok(()) => drive(&mut store, &mut job, &watch).await,
         Err(error) => Err(Fault::Starting(error)),
     };
-    let fuel = fuel_used(&store, &job);
     let result = match result {
         Ok(()) => finish(&job, &output),
         Err(fault) => explain(fault, &job, store.data(), &output, &logs),
@@ -76,54 +84,67 @@ pub(super) fn run(mut job: Job, runtime: &Handle) -> Ended {
         logs: logs.take(),
         ran: began.elapsed(),
         memory_bytes_peak: store.data().meter.peak_bytes,
-        fuel,
+        fuel: Some(fuel.saturating_sub(store.get_fuel().unwrap_or(fuel))),
     }
 }
 
-/// Attaches the limits to the store.
-fn equip(store: &mut Store<Guest>, job: &Job, began: Instant) -> wasmtime::Result<()> {
+/// Attaches the limits to the store, and what the guest imports. The world of one that imports nothing is not even built.
+fn equip(store: &mut Store<Guest>, job: &Job, fuel: u64, output: &Pipe, logs: &Pipe) -> wasmtime::Result<()> {
     store.limiter(|guest| &mut guest.meter);
-    if let (Metering::Fuel, Some(fuel)) = (job.metering, job.limits.fuel) {
-        store.set_fuel(fuel)?;
+    store.set_fuel(fuel)?;
+    store.fuel_async_yield_interval(Some(SLICE_FUEL))?;
+    if !job.program.imports {
+        return Ok(());
     }
-    let cancel = job.cancel.clone();
-    let time = Duration::from_millis(job.limits.time_ms);
-    store.set_epoch_deadline(1);
-    store.epoch_deadline_callback(move |mut store| {
-        let stop = if cancel.is_cancelled() {
-            Stop::Cancelled
-        } else if began.elapsed() >= time {
-            Stop::TimeOver
-        } else {
-            return Ok(UpdateDeadline::Continue(1));
-        };
-        store.data_mut().stop = Some(stop);
-        Err(wasmtime::Error::msg("interrupted"))
-    });
+    store.call_hook(Guest::on_call);
+    let guest = store.data_mut();
+    if job.grants.scratch_bytes > 0 {
+        guest.scratch = Some(Scratch::new(&job.scratch_dir, job.grants.scratch_bytes)?);
+    }
+    // The output of an exported function are its results, so what it prints goes to the logs.
+    let stdout = if job.call.command.is_some() { output } else { logs };
+    let world = world(
+        job.call.command.as_ref(),
+        stdout.clone(),
+        logs.clone(),
+        guest.scratch.as_ref(),
+    )?;
+    guest.equip_preview1(world);
     Ok(())
 }
 
-/// Runs the guest until it ends, is cancelled, or its time is over. The engine's epoch interrupts a guest that computes;
-/// one that sleeps in a host call is simply not woken any more.
-fn drive(store: &mut Store<Guest>, job: &mut Job, runtime: &Handle, began: Instant) -> Result<(), Fault> {
-    let host = Arc::clone(&job.host);
-    let _ticking = host.ticker.keep_ticking();
-    let cancel = job.cancel.clone();
-    let deadline = tokio::time::Instant::from_std(began + Duration::from_millis(job.limits.time_ms));
-    runtime.block_on(async {
+/// Runs the guest until it ends, is cancelled, or its time is over. One that computes is looked after between its slices; one that
+/// sleeps in a host call is simply not woken any more.
+async fn drive(store: &mut Store<Guest>, job: &mut Job, watch: &Watch) -> Result<(), Fault> {
+    let mut entered = pin!(enter(store, job));
+    // Most guests are done before a timer could be set up.
+    if let Poll::Ready(result) = poll_fn(|context| Poll::Ready(entered.as_mut().poll(context))).await {
+        return result;
+    }
+    let mut outside = pin!(async {
         tokio::select! {
-            biased;
-            () = cancel.cancelled() => Err(Fault::Stopped(Stop::Cancelled)),
-            entered = enter(store, job) => entered,
-            () = tokio::time::sleep_until(deadline) => Err(Fault::Stopped(Stop::TimeOver)),
+            () = watch.cancel().cancelled() => Stop::Cancelled,
+            () = tokio::time::sleep_until(watch.deadline().into()) => Stop::TimeOver,
         }
+    });
+    poll_fn(|context| {
+        // The timer may come late where every thread computes.
+        if let Some(stop) = watch.due() {
+            return Poll::Ready(Err(Fault::Stopped(stop)));
+        }
+        if let Poll::Ready(stop) = outside.as_mut().poll(context) {
+            return Poll::Ready(Err(Fault::Stopped(stop)));
+        }
+        entered.as_mut().poll(context)
     })
+    .await
 }
 
 async fn enter(store: &mut Store<Guest>, job: &mut Job) -> Result<(), Fault> {
+    let offer = Offer::of(&job.grants).index();
     let instance = job
         .program
-        .ready
+        .ready(&job.host, offer)
         .instantiate_async(&mut *store)
         .await
         .map_err(Fault::Starting)?;
@@ -139,13 +160,6 @@ async fn enter(store: &mut Store<Guest>, job: &mut Job) -> Result<(), Fault> {
         .call_async(&mut *store, &job.call.params, &mut job.call.results)
         .await
         .map_err(Fault::Running)
-}
-
-fn fuel_used(store: &Store<Guest>, job: &Job) -> Option<u64> {
-    match (job.metering, job.limits.fuel) {
-        (Metering::Fuel, Some(fuel)) => Some(fuel.saturating_sub(store.get_fuel().unwrap_or(0))),
-        _ => None,
-    }
 }
 
 /// Collects the result of a guest that returned.
@@ -175,34 +189,16 @@ fn explain(
     let limits = &job.limits;
     let (stop, error, starting) = match fault {
         Fault::Stopped(stop) => (Some(stop), None, false),
-        Fault::Starting(error) => (guest.stop, Some(error), true),
-        Fault::Running(error) => (guest.stop, Some(error), false),
+        Fault::Starting(error) => (guest.stop.clone(), Some(error), true),
+        Fault::Running(error) => (guest.stop.clone(), Some(error), false),
     };
     match stop {
-        Some(Stop::Cancelled) => return Err(ExecutionError::Cancelled),
-        Some(Stop::TimeOver) => {
-            return Err(ExecutionError::TimeLimit {
-                limit_ms: limits.time_ms,
-            });
-        }
         Some(Stop::Exit(0)) if job.call.command.is_some() => return finish(job, output),
-        Some(Stop::Exit(status)) => return Err(ExecutionError::ExitNonzero { status }),
+        Some(stop) => return Err(stopped(stop, limits)),
         None => {}
     }
-    match guest.meter.refused {
-        Some(Refused::Memory { wanted_bytes }) => {
-            return Err(ExecutionError::MemoryLimit {
-                wanted_bytes,
-                limit_bytes: limits.memory_bytes,
-            });
-        }
-        Some(Refused::Table { wanted }) => {
-            return Err(ExecutionError::TableLimit {
-                wanted,
-                limit: TABLE_ELEMENTS_MAX as u64,
-            });
-        }
-        None => {}
+    if let Some(refused) = guest.meter.refused {
+        return Err(beyond(refused, limits));
     }
     if output.overflowed() {
         return Err(ExecutionError::OutputLimit {
@@ -229,6 +225,38 @@ fn explain(
             trap: error.root_cause().to_string(),
         },
     })
+}
+
+fn stopped(stop: Stop, limits: &Limits) -> ExecutionError {
+    match stop {
+        Stop::Cancelled => ExecutionError::Cancelled,
+        Stop::TimeOver => ExecutionError::TimeLimit {
+            limit_ms: limits.time_ms,
+        },
+        Stop::Exit(status) => ExecutionError::ExitNonzero { status },
+        Stop::Refused {
+            capability,
+            call,
+            advice,
+        } => ExecutionError::CapabilityNotGranted {
+            capability,
+            call,
+            advice,
+        },
+    }
+}
+
+fn beyond(refused: Refused, limits: &Limits) -> ExecutionError {
+    match refused {
+        Refused::Memory { wanted_bytes } => ExecutionError::MemoryLimit {
+            wanted_bytes,
+            limit_bytes: limits.memory_bytes,
+        },
+        Refused::Table { wanted } => ExecutionError::TableLimit {
+            wanted,
+            limit: TABLE_ELEMENTS_MAX as u64,
+        },
+    }
 }
 
 /// Adds the guest's call stack to its logs. It is the guest's own, so it tells its author everything and nothing about us.

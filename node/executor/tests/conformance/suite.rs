@@ -4,7 +4,9 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
-use tarn_executor::{Attempt, Command, ExecutionError, Executor, Failure, Hash, Kind, Limits, Report, Source};
+use tarn_executor::{
+    Attempt, Command, ExecutionError, Executor, Failure, Grants, Hash, Kind, Limits, NoServices, Report, Source,
+};
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
 
@@ -97,7 +99,8 @@ fn attempt(guest: &Bytes, args: &[&str]) -> Attempt {
             memory_bytes: 64 << 20,
             ..Limits::default()
         },
-        network: false,
+        grants: Grants::default(),
+        services: Arc::new(NoServices),
     }
 }
 

@@ -10,11 +10,12 @@ mod limits;
 mod network;
 
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tarn_executor::native::{NativeConfig, NativeExecutor, USER_BASE};
-use tarn_executor::{Attempt, Command, Executor as _, Failure, Hash, Kind, Limits, Report, Source};
+use tarn_executor::{Attempt, Command, Executor as _, Failure, Grants, Hash, Kind, Limits, NoServices, Report, Source};
 use tokio_util::sync::CancellationToken;
 
 /// Longer than anything here takes on a machine that is busy with other things. Reaching it is a failure.
@@ -82,7 +83,8 @@ fn program(bytes: Bytes) -> Attempt {
         source: Source::Bytes(bytes),
         kind: Kind::Command(Command::default()),
         limits: Limits::default(),
-        network: false,
+        grants: Grants::default(),
+        services: Arc::new(NoServices),
     }
 }
 

@@ -32,7 +32,7 @@ fn client(port: u16, network: bool) -> Attempt {
     if let tarn_executor::Kind::Command(command) = &mut attempt.kind {
         command.args = vec![port.to_string()];
     }
-    attempt.network = network;
+    attempt.grants.network = network;
     attempt
 }
 

@@ -44,7 +44,7 @@ async fn standard_input_reaches_standard_output() {
             assert_eq!(report.logs, "");
             assert_eq!(report.values, []);
             assert_eq!(report.usage.memory_bytes_peak, 2 << 16);
-            assert_eq!(report.usage.fuel, None);
+            assert!(report.usage.fuel.is_some_and(|fuel| fuel > 0));
         }
     }
 }

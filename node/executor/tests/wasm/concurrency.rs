@@ -65,8 +65,8 @@ async fn dropping_the_future_frees_the_slot() {
     for allocation in [Allocation::Pooling, Allocation::OnDemand] {
         let executor = WasmExecutor::new(WasmConfig {
             slots: 1,
-            cache_dir: None,
             allocation,
+            ..WasmConfig::default()
         })
         .unwrap();
         executor

@@ -12,6 +12,7 @@ const PAGE: u64 = 1 << 16;
 
 fn limited(module: &str, change: impl FnOnce(&mut Limits)) -> Attempt {
     let mut attempt = command(module);
+    attempt.grants.clock = true;
     change(&mut attempt.limits);
     attempt
 }
@@ -186,7 +187,7 @@ async fn cancel_in_the_middle(executor: &tarn_executor::WasmExecutor, body: &str
     let mut delay = Duration::from_millis(1);
     loop {
         let cancel = CancellationToken::new();
-        let running = executor.run(command(&guest), cancel.clone());
+        let running = executor.run(limited(&guest, |_| {}), cancel.clone());
         let cancelling = async {
             tokio::time::sleep(delay).await;
             cancel.cancel();

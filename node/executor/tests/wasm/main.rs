@@ -5,16 +5,18 @@ mod cache;
 mod commands;
 mod concurrency;
 mod functions;
+mod grants;
 mod guests;
 mod limits;
 mod modules;
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use tarn_executor::{
-    Allocation, Argument, Attempt, Command, ExecutionError, Executor, Failure, Hash, Kind, Limits, Report, Source,
-    WasmConfig, WasmExecutor,
+    Allocation, Argument, Attempt, Command, ExecutionError, Executor, Failure, Grants, Hash, Kind, Limits, NoServices,
+    Report, Source, WasmConfig, WasmExecutor,
 };
 use tokio_util::sync::CancellationToken;
 
@@ -26,8 +28,8 @@ fn executors() -> [WasmExecutor; 2] {
     [Allocation::Pooling, Allocation::OnDemand].map(|allocation| {
         WasmExecutor::new(WasmConfig {
             slots: 4,
-            cache_dir: None,
             allocation,
+            ..WasmConfig::default()
         })
         .unwrap()
     })
@@ -40,7 +42,8 @@ fn attempt(module: &str, kind: Kind) -> Attempt {
         source: Source::Bytes(Bytes::copy_from_slice(module.as_bytes())),
         kind,
         limits: Limits::default(),
-        network: false,
+        grants: Grants::default(),
+        services: Arc::new(NoServices),
     }
 }
 
