@@ -145,6 +145,29 @@ impl Task {
         self
     }
 
+    /// Runs a WASM module in a micro-VM on any node that has them.
+    #[must_use]
+    pub fn microvm(mut self, wasm: proto::WasmSpec) -> Task {
+        self.spec.runtime = "microvm".to_owned();
+        self.spec.wasm = Some(wasm);
+        self
+    }
+
+    /// Runs a program as a process on any node that runs some.
+    #[must_use]
+    pub fn native(mut self, native: proto::NativeSpec) -> Task {
+        self.spec.runtime = "native".to_owned();
+        self.spec.native = Some(native);
+        self
+    }
+
+    /// What the executor lets the task reach beyond its own memory.
+    #[must_use]
+    pub fn grants(mut self, grants: proto::Grants) -> Task {
+        self.spec.grants = Some(grants);
+        self
+    }
+
     /// A note of the submitter's own; tarn only keeps it.
     pub fn annotation(mut self, key: impl Into<String>, value: impl Into<String>) -> Task {
         self.spec.annotations.insert(key.into(), value.into());

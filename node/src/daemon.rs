@@ -7,6 +7,7 @@
 
 mod addresses;
 mod dev;
+mod executors;
 mod founding;
 mod keys;
 mod parts;
@@ -24,6 +25,7 @@ use tokio_util::task::TaskTracker;
 
 pub use addresses::Addresses;
 pub use dev::{Dev, DevError, prepare_dev};
+pub use executors::child_main;
 pub use signals::{Ending, run};
 
 use crate::api::Health;
@@ -97,8 +99,13 @@ pub enum StartError {
     #[error("the artifact store cannot be used: {0}")]
     Artifacts(#[from] tarn_executor::StoreError),
     /// An executor does not work on this machine.
-    #[error("the executor for WASM does not start: {0}")]
-    Executor(#[from] tarn_executor::ExecutionError),
+    #[error("the executor for {runtime} does not start: {source}")]
+    Executor {
+        /// Its runtime.
+        runtime: &'static str,
+        /// Why.
+        source: tarn_executor::ExecutionError,
+    },
     /// The build is defective.
     #[error("the services cannot be built: {0}")]
     Services(#[from] tonic_reflection::server::Error),
@@ -111,7 +118,7 @@ pub struct Running {
     consensus: Consensus,
     readiness: Readiness,
     health: Health,
-    host: Option<Host>,
+    hosts: Vec<Host>,
     stops: Stops,
     grace: Duration,
     tasks: TaskTracker,
@@ -179,9 +186,7 @@ impl Running {
         tracing::info!("the node stops");
         self.health.set(false).await;
         self.stops.leaving.cancel();
-        if let Some(host) = &self.host {
-            host.drain().await;
-        }
+        futures::future::join_all(self.hosts.iter().map(Host::drain)).await;
         self.hand_over().await;
         self.stops.closing.cancel();
         self.tasks.close();

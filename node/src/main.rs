@@ -7,5 +7,13 @@ use std::process::ExitCode;
 static ALLOCATOR: tarn_policy::Rationed = tarn_policy::Rationed;
 
 fn main() -> ExitCode {
-    tarn::cli::main()
+    // Before anything makes a thread: a child of an executor forks.
+    match tarn::daemon::child_main() {
+        None => tarn::cli::main(),
+        Some(Ok(())) => ExitCode::SUCCESS,
+        Some(Err(error)) => {
+            eprintln!("tarn: a child process of an executor failed: {error}");
+            ExitCode::FAILURE
+        }
+    }
 }

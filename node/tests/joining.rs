@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tarn::config::{BootstrapMember, Config};
+use tarn::config::{BootstrapMember, Config, Switch};
 use tarn::daemon::{self, Running};
 use tarn::identity::{CertificateAuthority, IdentityStore, IssueOptions, JoinToken, make_request};
 use tarn::peer::{JoinError, Seeds, join};
@@ -36,6 +36,7 @@ fn config(data_dir: &Path, bind: SocketAddr) -> Config {
     config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
     config.listen.https_bind = "127.0.0.1:0".parse().unwrap();
     config.executors.wasm = false;
+    config.executors.native = Switch::Off;
     config
 }
 

@@ -270,6 +270,7 @@ impl Crew {
                     namespace: request.namespace,
                     task_id: request.task_id,
                     token,
+                    progress: None,
                 };
                 let error = JobError::permanent(format!("the result was refused: {}", refusal.message));
                 self.file_failure(lease, error.with_reason(refusal.reason), Bytes::new());
@@ -332,6 +333,7 @@ fn lease_of(job: &Job) -> proto::TaskLease {
         namespace: job.namespace().into(),
         task_id: job.task_id().into(),
         token: job.token(),
+        progress: None,
     }
 }
 
@@ -340,5 +342,6 @@ fn lease_of_task(leased: &proto::LeasedTask) -> proto::TaskLease {
         namespace: leased.namespace.clone(),
         task_id: leased.task_id.clone(),
         token: leased.token,
+        progress: None,
     }
 }

@@ -260,6 +260,7 @@ impl Hand {
                 namespace: task.namespace.clone(),
                 task_id: task.task_id.clone(),
                 token: task.token,
+                progress: None,
             }],
             lease_ms: u64::try_from(LEASE.as_millis()).unwrap_or(u64::MAX),
         };

@@ -115,6 +115,7 @@ fn bare() -> Vec<Duration> {
 
 fn attempt(module: &str, kind: Kind) -> Attempt {
     Attempt {
+        tenant: "bench".into(),
         artifact: Hash::of(module.as_bytes()),
         source: Source::Bytes(module.to_owned().into()),
         kind,

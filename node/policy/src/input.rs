@@ -4,7 +4,7 @@ mod clock;
 mod document;
 
 pub use clock::Clock;
-pub use document::{Cluster, Document, Payload, Resource, Task, Wasm};
+pub use document::{Cluster, Document, Grants, Native, Payload, Resource, Task, Wasm};
 
 use std::sync::LazyLock;
 
@@ -67,6 +67,7 @@ pub(crate) fn known() -> &'static Value {
     static KNOWN: LazyLock<Value> = LazyLock::new(|| {
         let task = Task {
             wasm: Some(Wasm::default()),
+            native: Some(Native::default()),
             ..Task::default()
         };
         let document = Document {

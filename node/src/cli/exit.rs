@@ -17,7 +17,7 @@ Exit codes:
   70  the node stopped because going on could have lost data; see its log";
 
 /// Fields of requests that refusals name, and what sets them on the command line.
-const FLAGS: [(&str, &str); 23] = [
+const FLAGS: [(&str, &str); 26] = [
     ("action.mark", "--mark"),
     ("environment", "--environment"),
     ("holder", "--holder"),
@@ -38,6 +38,9 @@ const FLAGS: [(&str, &str); 23] = [
     ("tasks.retry.max_attempts", "--max-attempts"),
     ("tasks.wasm.artifact", "--wasm"),
     ("tasks.wasm.memory_bytes", "--memory"),
+    ("tasks.native.artifact", "--native"),
+    ("tasks.native.memory_bytes", "--memory"),
+    ("tasks.grants", "--grant"),
     ("token", "--token"),
     ("ttl_ms", "--ttl, in milliseconds,"),
     ("weight", "--weight"),

@@ -21,6 +21,7 @@ mod queue;
 mod rights;
 mod server;
 mod task;
+mod work;
 
 use std::io::{BufRead, IsTerminal, Write};
 use std::process::ExitCode;

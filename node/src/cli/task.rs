@@ -10,9 +10,10 @@ use tarn_client::{Client, Task};
 use tarn_machine::limits::PAYLOAD_BYTES_MAX;
 use tarn_proto::v1::{self as proto, Priority, TaskState};
 
-use super::connect::{parse_bytes, parse_count, parse_duration, parse_time};
+use super::connect::{parse_count, parse_duration, parse_time};
 use super::exit::Failure;
 use super::output::{Printer, duration, time};
+use super::work::WorkArgs;
 
 /// Submit tasks and follow them.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -21,6 +22,8 @@ pub enum TaskCommand {
     #[command(after_help = "\
 Examples:
   tarn task submit --queue mail --payload '{\"to\":\"ann\"}'             for a worker built with an SDK
+  tarn task submit --queue tools --native ./convert.sh --arg=--fast --memory 256Mi --wait
+  tarn task submit --queue fetch --wasm fetch.wasm --grant clock --grant http=https://api.example.com
   tarn task submit --queue wasm --wasm wordcount.wasm --payload-file text.txt --wait
   tarn task submit --queue nightly --not-before +2h --priority low --max-attempts 3 --payload x
   echo 3 | tarn task submit --queue q --payload-file - -o json          the payload from standard input")]
@@ -104,23 +107,10 @@ pub struct SubmitArgs {
     #[arg(long)]
     payload_file: Option<PathBuf>,
     /// For SDK workers: the handler's name
-    #[arg(long, conflicts_with = "wasm")]
-    handler: Option<String>,
-    /// Run a WASM module: a .wasm or .wat file, which is put first, or an artifact's address
     #[arg(long)]
-    wasm: Option<String>,
-    /// Arguments of the WASM command
-    #[arg(long = "arg", requires = "wasm")]
-    args: Vec<String>,
-    /// Call this exported function instead of running a command
-    #[arg(long, requires = "wasm")]
-    export: Option<String>,
-    /// Parameters of the exported function
-    #[arg(long = "param", requires = "export", allow_hyphen_values = true)]
-    params: Vec<String>,
-    /// Linear memory of the WASM module, such as 128Mi; 0 stands for 64Mi
-    #[arg(long, requires = "wasm", value_parser = parse_bytes)]
-    memory: Option<u64>,
+    handler: Option<String>,
+    #[command(flatten)]
+    work: WorkArgs,
     /// How urgent it is
     #[arg(long, value_enum, default_value = "normal")]
     priority: PriorityArg,
@@ -243,9 +233,7 @@ async fn submit(args: SubmitArgs, client: Client, printer: Printer) -> Result<()
             PriorityArg::Low => Priority::Low,
             PriorityArg::Background => Priority::Background,
         });
-    if let Some(module) = &args.wasm {
-        task = task.wasm(wasm(module, &args, &client).await?);
-    }
+    task = args.work.describe(task, &client).await?;
     if let Some(handler) = args.handler {
         task = task.handler(handler);
     }
@@ -306,23 +294,6 @@ fn bounded(source: impl Read) -> std::io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     source.take(PAYLOAD_BYTES_MAX as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
-}
-
-async fn wasm(module: &str, args: &SubmitArgs, client: &Client) -> Result<proto::WasmSpec, Failure> {
-    let artifact = if module.starts_with("blake3:") {
-        module.to_owned()
-    } else {
-        let bytes = std::fs::read(module).with_context(|| format!("cannot read {module}"))?;
-        client.put_artifact(bytes).await?
-    };
-    Ok(proto::WasmSpec {
-        artifact,
-        args: args.args.clone(),
-        export: args.export.clone().unwrap_or_default(),
-        params: args.params.clone(),
-        memory_bytes: args.memory.unwrap_or(0),
-        ..Default::default()
-    })
 }
 
 async fn list(
@@ -443,6 +414,10 @@ fn describe(task: &proto::Task) -> String {
                 task.token
             ),
         );
+    }
+    if let Some(progress) = &task.progress {
+        let (whole, tenth) = (progress.permille / 10, progress.permille % 10);
+        say("progress", format!("{whole}.{tenth}% {}", progress.message));
     }
     if let Some(error) = task.error.as_ref().filter(|error| !error.reason.is_empty()) {
         say("error", format!("{}: {}", error.reason, error.message));

@@ -25,7 +25,7 @@ use std::path::PathBuf;
 
 pub use raw::Origin;
 pub use settings::{Auth, Cluster, Config, Executors, Https, Identity, KEYS, Limits, Listen, Log, Network, Node, Raft};
-pub use types::{Bind, BootstrapMember, JwtIssuers, LogFormat, SourceAddress};
+pub use types::{Bind, BootstrapMember, JwtIssuers, LogFormat, Paths, SourceAddress, Switch};
 
 /// Where to look for settings.
 #[derive(Clone, Debug, Default)]

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 use super::reader::Reader;
-use super::types::{Bind, BootstrapMember, JwtIssuers, LogFormat, SourceAddress};
+use super::types::{Bind, BootstrapMember, JwtIssuers, LogFormat, Paths, SourceAddress, Switch};
 
 /// A setting's key and meaning, for help and for suggestions.
 #[derive(Clone, Copy, Debug)]
@@ -171,6 +171,17 @@ settings! {
         wasm_memory_bytes: u64 = 1_024 * MIB, in MIB..=1_024 * MIB;
         /// Whether compiled modules are kept on disk, in `<node.data_dir>/wasm`, so that a restart compiles nothing again.
         wasm_cache: bool = true;
+        /// Whether this node runs processes: `auto` where the machine can put up all walls around them, `on` also where it cannot put up
+        /// some, `off` never. `tarn worker list -o json` shows the walls as labels, such as `native.network=yes`.
+        native: Switch = Switch::Auto;
+        /// Native attempts that run at once. 0: one a core.
+        native_slots: usize = 0, in 0..=256;
+        /// Most memory that one native attempt may ask for on this node, in bytes.
+        native_memory_bytes: u64 = 1_024 * MIB, in MIB..=1_024 * MIB;
+        /// The first of the user ids that native attempts become, one for each slot. Nobody else on the machine may have them.
+        native_user_base: u32 = tarn_executor::native::USER_BASE, in 1_000..=4_000_000_000;
+        /// Folders and files that native attempts may read besides the system's programs and libraries.
+        native_readable: Paths = Paths::default();
         /// Leases of this node's executors last this long, in milliseconds, unless renewed: how soon others take over when it dies.
         lease_ms: u64 = 10_000, in 1_000..=3_600_000;
     }

@@ -78,6 +78,7 @@ texts! {
     String, "a string";
     SocketAddr, "an IP address and a port, such as \"0.0.0.0:7610\"";
     LogFormat, "\"text\" or \"json\"";
+    Switch, "\"auto\", \"on\" or \"off\"";
     Bind, "an IP address and a port, such as \"0.0.0.0:7611\", or \"off\"";
     SourceAddress, "an IP address of this machine, such as \"10.0.0.1\", or nothing";
 }
@@ -130,6 +131,58 @@ impl<T: FromStr + fmt::Display + Clone> Setting for Vec<T> {
     fn show(&self) -> String {
         let items: Vec<String> = self.iter().map(|item| format!("{:?}", item.to_string())).collect();
         format!("[{}]", items.join(", "))
+    }
+}
+
+/// Folders and files of this machine.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Paths(pub Vec<PathBuf>);
+
+impl Setting for Paths {
+    const EXPECTED: &'static str = "a list of absolute paths, such as [\"/opt/models\"]";
+
+    fn read(raw: &Raw) -> Option<Self> {
+        let paths: Vec<PathBuf> = Vec::<String>::read(raw)?.into_iter().map(PathBuf::from).collect();
+        paths.iter().all(|path| path.is_absolute()).then_some(Self(paths))
+    }
+
+    fn show(&self) -> String {
+        let items: Vec<String> = self.0.iter().map(|path| path.show()).collect();
+        format!("[{}]", items.join(", "))
+    }
+}
+
+/// Whether something is done.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Switch {
+    /// Where it can be done well.
+    Auto,
+    /// Wherever it can be done at all; a node where it cannot does not start.
+    On,
+    /// Never.
+    Off,
+}
+
+impl FromStr for Switch {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        match text {
+            "auto" => Ok(Self::Auto),
+            "on" => Ok(Self::On),
+            "off" => Ok(Self::Off),
+            _ => Err(()),
+        }
+    }
+}
+
+impl fmt::Display for Switch {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Auto => "auto",
+            Self::On => "on",
+            Self::Off => "off",
+        })
     }
 }
 

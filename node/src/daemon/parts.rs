@@ -6,12 +6,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tarn_client::tls::{Credentials, PrincipalKind, server_config};
-use tarn_executor::{ArtifactStore, SLOTS_MAX, WasmConfig, WasmExecutor};
+use tarn_executor::{ArtifactSource, ArtifactStore};
 use tarn_proto::v1::PeerMembershipRequest;
 use tarn_raft::{AdminError, BootstrapError, Consensus, Instant, Limits, Options, Timings};
 use tokio::net::TcpListener;
 use tokio_util::task::TaskTracker;
 
+use super::executors;
 use super::founding::found_version;
 use super::keys::watch_key_files;
 use super::revocations::{tell, watch_revocations};
@@ -25,7 +26,6 @@ use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
 use crate::escalation::{Escalation, Webhook};
 use crate::gate::{Caller, Gate, Ledger, PolicyGate, Snapshot};
-use crate::host::{Host, HostOptions};
 use crate::identity::bearer::Authenticator;
 use crate::identity::web::{Web, WebAuthority, WebCertificate, WebStore, web_config};
 use crate::identity::{
@@ -88,7 +88,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     };
 
     let store = ArtifactStore::open(data_dir.join("artifacts"))?;
-    let executor = config.executors.wasm.then(|| wasm_executor(&config)).transpose()?;
+    let runtimes = executors::start(&config).await?;
     let revoked = Revoked::default();
     let links = Links::guarded(config.network.source_address.0, credentials.clone(), revoked.clone());
     let metrics = Arc::new(Metrics::new());
@@ -267,19 +267,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         stops.closed.clone(),
     ));
     tokio::spawn(artifacts.clone().reconcile(stops.leaving.clone()));
-    let host = executor.map(|executor| {
-        let options = HostOptions {
-            node_id,
-            executor: Arc::new(executor),
-            artifacts: Arc::new(artifacts),
-            lease_ms: config.executors.lease_ms,
-            memory_bytes_max: config.executors.wasm_memory_bytes,
-            grace: Duration::from_millis(config.limits.shutdown_grace_ms),
-        };
-        let host = Host::new(way, dispatcher, options);
-        tokio::spawn(host.clone().run());
-        host
-    });
+    let artifacts: Arc<dyn ArtifactSource> = Arc::new(artifacts);
+    let hosts = executors::host(runtimes, &config, node_id, &way, &dispatcher, &artifacts);
 
     let readiness = readiness(&consensus, &stops);
     let sampler = Sampler::new(consensus.clone(), refusals);
@@ -314,7 +303,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         consensus,
         readiness,
         health,
-        host,
+        hosts,
         stops,
         grace,
         tasks,
@@ -354,15 +343,6 @@ async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, StartError> 
     TcpListener::bind(address)
         .await
         .map_err(|source| StartError::Listen { address, source })
-}
-
-fn wasm_executor(config: &Config) -> Result<WasmExecutor, StartError> {
-    let mut wasm = WasmConfig::default();
-    if config.executors.wasm_slots > 0 {
-        wasm.slots = config.executors.wasm_slots.min(SLOTS_MAX);
-    }
-    wasm.cache_dir = config.executors.wasm_cache.then(|| config.node.data_dir.join("wasm"));
-    Ok(WasmExecutor::new(wasm)?)
 }
 
 fn options(config: &Config, node_id: u64, links: &Arc<Links>, metrics: &Arc<Metrics>) -> Options {

@@ -9,9 +9,10 @@ use tarn_proto::v1;
 use tokio_util::sync::CancellationToken;
 
 /// What a host holds.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Held(Mutex<HashMap<u64, Holding>>);
 
+#[derive(Debug)]
 struct Holding {
     lease: v1::TaskLease,
     cancel: CancellationToken,
@@ -31,9 +32,21 @@ impl Held {
         self.lock().remove(&token);
     }
 
-    /// Every lease, to be renewed.
+    /// The attempt under this token says how far it is. The next heartbeat passes it on.
+    pub fn progress(&self, token: u64, progress: v1::Progress) {
+        if let Some(holding) = self.lock().get_mut(&token) {
+            holding.lease.progress = Some(progress);
+        }
+    }
+
+    /// Every lease, to be renewed. What attempts said of their progress is in it once.
     pub fn leases(&self) -> Vec<v1::TaskLease> {
-        self.lock().values().map(|holding| holding.lease.clone()).collect()
+        let mut held = self.lock();
+        let leases = held.values_mut().map(|holding| v1::TaskLease {
+            progress: holding.lease.progress.take(),
+            ..holding.lease.clone()
+        });
+        leases.collect()
     }
 
     /// Stops an attempt that somebody cancelled, or whose lease was lost.
@@ -91,6 +104,14 @@ mod tests {
         held.remove(7);
         assert!(held.is_lost(7) && !held.is_lost(9));
         assert_eq!(held.leases(), [lease(9)]);
+        let half = v1::Progress {
+            permille: 500,
+            message: "half".into(),
+        };
+        held.progress(9, half.clone());
+        held.progress(7, half.clone());
+        assert_eq!(held.leases()[0].progress, Some(half), "of the attempt that is held");
+        assert_eq!(held.leases(), [lease(9)], "once");
         report.token = 9;
         report.set_status(v1::LeaseStatus::CancelRequested);
         held.obey(&report);

@@ -17,9 +17,9 @@ pub(super) async fn of(
     shared: &Shared,
     task: &v1::LeasedTask,
     spec: &v1::TaskSpec,
-    wasm: &v1::WasmSpec,
+    feed_dependency_results: bool,
 ) -> Result<Bytes, Unfit> {
-    if !wasm.feed_dependency_results {
+    if !feed_dependency_results {
         return Ok(spec.payload.clone());
     }
     // The lease may have been granted by a leader that is ahead of this node's state.

@@ -11,11 +11,13 @@
 //! Invariants: an attempt whose lease was lost reports nothing; a worker never runs more attempts at once than the executor has slots.
 
 mod attempt;
+mod grants;
 mod held;
 mod input;
 mod pulse;
 mod redact;
 mod report;
+mod services;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -75,7 +77,7 @@ struct Shared {
     slots: Arc<Semaphore>,
     /// Permits to hold: running and waiting for a slot.
     places: Arc<Semaphore>,
-    held: Held,
+    held: Arc<Held>,
     attempts: TaskTracker,
     /// Begins the drain.
     drain: CancellationToken,
@@ -97,7 +99,7 @@ impl Host {
                 slots: Arc::new(Semaphore::new(slots)),
                 // While a slot's result is on its way through the log, the next task is here already.
                 places: Arc::new(Semaphore::new(2 * slots)),
-                held: Held::default(),
+                held: Arc::default(),
                 attempts: TaskTracker::new(),
                 drain: CancellationToken::new(),
                 kill: CancellationToken::new(),
@@ -245,6 +247,7 @@ impl Host {
             namespace: task.namespace.clone(),
             task_id: task.task_id.clone(),
             token: task.token,
+            progress: None,
         };
         let token = lease.token;
         shared.held.add(lease, cancel.clone());

@@ -26,12 +26,11 @@ pub(super) async fn send(shared: &Shared, session: &Session, task: &v1::LeasedTa
     count(shared, &end);
     if end.was_stopped() {
         if shared.kill.is_cancelled() && !shared.held.is_lost(task.token) {
-            // A guest touches nothing outside of its sandbox, so an attempt that was stopped is as good as one not begun.
             fail(
                 shared,
                 session,
                 task,
-                FailureKind::Returned,
+                interrupted(task),
                 "NODE_STOPPING",
                 "the node stopped",
                 Bytes::new(),
@@ -80,6 +79,16 @@ pub(super) async fn send(shared: &Shared, session: &Session, task: &v1::LeasedTa
             };
             fail(shared, session, task, kind, unfit.reason, &unfit.message, Bytes::new()).await;
         }
+    }
+}
+
+/// What becomes of an attempt that the node stopped. One that reaches nothing outside of its sandbox is as good as not begun; one that could
+/// reach the world counts, because the world may have seen it.
+fn interrupted(task: &v1::LeasedTask) -> FailureKind {
+    let grants = task.spec.as_ref().and_then(|spec| spec.grants.as_ref());
+    match grants.is_some_and(|grants| grants.network || !grants.http.is_empty()) {
+        true => FailureKind::Retryable,
+        false => FailureKind::Returned,
     }
 }
 

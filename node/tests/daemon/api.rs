@@ -19,6 +19,7 @@ async fn a_task_is_submitted_leased_completed_and_read() {
         namespace: String::new(),
         task_id: id.clone(),
         token: leased.token,
+        progress: None,
     };
     let beat = v1::HeartbeatTasksRequest {
         worker_id: worker.clone(),

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use tarn::config::Config;
+use tarn::config::{Config, Switch};
 use tarn::daemon::{self, Running, prepare_dev};
 use tarn::identity::{CertificateAuthority, IdentityStore, IssueOptions};
 use tarn_client::tls::{Address, ConnectOptions, Credentials, Expect, PrincipalKind, client_config, connect};
@@ -44,6 +44,8 @@ pub async fn node_with(change: impl FnOnce(&mut Config)) -> Node {
     let any = "127.0.0.1:0".parse().unwrap();
     let dev = prepare_dev(dir.path(), any, any).unwrap();
     let mut config = dev.config;
+    // This process is no tarn binary, which could become a launcher.
+    config.executors.native = Switch::Off;
     change(&mut config);
     let running = daemon::start(config).await.unwrap();
     until(|| running.is_ready()).await;
@@ -59,6 +61,8 @@ pub async fn unfounded_node() -> Node {
     let any = "127.0.0.1:0".parse().unwrap();
     let dev = prepare_dev(dir.path(), any, any).unwrap();
     let mut config = dev.config;
+    // This process is no tarn binary, which could become a launcher.
+    config.executors.native = Switch::Off;
     config.executors.wasm = false;
     config.cluster.bootstrap.clear();
     let running = daemon::start(config).await.unwrap();
@@ -87,6 +91,7 @@ pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node
             .create(authority.certificate(), &node)
             .unwrap();
         let mut config = Config::in_dir(dir.path());
+        config.executors.native = Switch::Off;
         config.listen.bind = "127.0.0.1:0".parse().unwrap();
         config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
         config.listen.https_bind = "127.0.0.1:0".parse().unwrap();

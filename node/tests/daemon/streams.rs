@@ -95,6 +95,7 @@ async fn a_worker_works_over_one_stream() {
         namespace: String::new(),
         task_id: id.clone(),
         token: leased.token,
+        progress: None,
     };
     let beat = v1::HeartbeatTasksRequest {
         worker_id: worker.clone(),

@@ -98,6 +98,7 @@ async fn nobody_works_as_somebody_elses_worker() {
             namespace: task.namespace.clone(),
             task_id: task.task_id.clone(),
             token: task.token,
+            progress: None,
         }],
         lease_ms: 0,
     };

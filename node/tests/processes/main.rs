@@ -8,6 +8,7 @@
 //! stops          SIGTERM: leadership handed over           command_line   exit codes, errors, help, configuration
 //! snapshots      catching up after the log was purged      crash_points   dying at each named point
 //! sdk            the SDK's own example                     audit          `tarn audit verify`
+//! executors      tasks of each runtime, by the binary itself
 //! ```
 //!
 //! `TARN_TEST_SEED=N` repeats the choices of a run; the schedule of the processes is the machine's. The crash points need a binary that can
@@ -21,6 +22,8 @@ mod audit;
 mod command_line;
 #[cfg(feature = "crash-points")]
 mod crash_points;
+mod dev;
+mod executors;
 mod kills;
 mod load;
 mod members;

@@ -7,8 +7,8 @@ mod policy;
 
 use prost::Message;
 use tarn_proto::v1::{
-    Binding, Command, Decision, DependencyFailure, FailureKind, GateFacts, Isolation, Priority, Rejection, RetryPolicy,
-    Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WasmSpec, WorkerCapabilities, command, timer_action,
+    Binding, Command, Decision, DependencyFailure, FailureKind, GateFacts, Isolation, Priority, Progress, Rejection,
+    RetryPolicy, Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WorkerCapabilities, command, timer_action,
 };
 
 use crate::domain::version;
@@ -27,22 +27,18 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
     let Some(body) = &command.body else {
         return Err(invalid("NO_COMMAND", "body", "the command is empty: name what to do"));
     };
-    length(
-        "COMMAND_TOO_LARGE",
-        "",
-        command.encoded_len(),
-        limits::COMMAND_BYTES_MAX,
-    )?;
+    let (bytes, principal, id_bytes) = (command.encoded_len(), &command.principal, body.request_id().len());
+    length("COMMAND_TOO_LARGE", "", bytes, limits::COMMAND_BYTES_MAX)?;
     length(
         "PRINCIPAL_TOO_LONG",
         "principal",
-        command.principal.len(),
+        principal.len(),
         limits::PRINCIPAL_BYTES_MAX,
     )?;
     length(
         "REQUEST_ID_TOO_LONG",
         "request_id",
-        body.request_id().len(),
+        id_bytes,
         limits::REQUEST_ID_BYTES_MAX,
     )?;
     command.gate.as_ref().map_or(Ok(()), gate)?;
@@ -73,16 +69,16 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         }
         command::Body::HeartbeatTasks(r) => {
             id("worker_id", &r.worker_id)?;
-            count(
-                "TOO_MANY_LEASES",
-                "leases",
-                r.leases.len(),
-                limits::LEASE_TASKS_MAX as usize,
-            )?;
+            let (leases, max) = (&r.leases, limits::LEASE_TASKS_MAX as usize);
+            count("TOO_MANY_LEASES", "leases", leases.len(), max)?;
             range_or_zero("lease_ms", r.lease_ms, limits::TASK_LEASE_MS)?;
-            r.leases
+            leases
                 .iter()
-                .try_for_each(|lease| id("leases.task_id", &lease.task_id))
+                .try_for_each(|lease| id("leases.task_id", &lease.task_id))?;
+            leases
+                .iter()
+                .filter_map(|lease| lease.progress.as_ref())
+                .try_for_each(progress)
         }
         command::Body::CompleteTask(r) => {
             name("namespace", &r.namespace)?;
@@ -142,14 +138,10 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             r.weight.map_or(Ok(()), |weight| {
                 range("weight", weight.into(), (1, limits::WEIGHT_MAX.into()))
             })?;
-            known(
-                "isolation",
-                r.isolation
-                    .is_none_or(|isolation| Isolation::try_from(isolation).is_ok()),
-            )?;
-            r.environment
-                .as_ref()
-                .map_or(Ok(()), |environment| name("environment", environment))
+            let isolation = r.isolation.unwrap_or_default();
+            known("isolation", Isolation::try_from(isolation).is_ok())?;
+            let environment = r.environment.as_ref();
+            environment.map_or(Ok(()), |environment| name("environment", environment))
         }
         command::Body::DeleteNamespace(r) if r.cancel && !r.drain => {
             let message = "cancel says how to drain: set drain too";
@@ -161,11 +153,10 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             // A node that knows no roles does not know the field either: it may only see it where it stops anyway.
             match r.keep_access && r.version < version::ACCESS {
                 false => Ok(()),
-                true => Err(invalid(
-                    "NO_ROLES_YET",
-                    "keep_access",
-                    "there are no roles in this version: leave keep_access out",
-                )),
+                true => {
+                    let message = "there are no roles in this version: leave keep_access out";
+                    Err(invalid("NO_ROLES_YET", "keep_access", message))
+                }
             }
         }
         command::Body::PutJoinToken(r) => {
@@ -194,12 +185,8 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         command::Body::RevokeToken(r) => id("token_id", &r.token_id),
         command::Body::RevokeCertificate(r) => {
             serial("serial", &r.serial)?;
-            length(
-                "REASON_TOO_LONG",
-                "reason",
-                r.reason.len(),
-                limits::REVOCATION_REASON_BYTES_MAX,
-            )?;
+            let max = limits::REVOCATION_REASON_BYTES_MAX;
+            length("REASON_TOO_LONG", "reason", r.reason.len(), max)?;
             range("expires_at_ms", r.expires_at_ms, (0, limits::TIME_MS_MAX))
         }
         command::Body::PutBundle(r) => policy::put_bundle(r),
@@ -288,21 +275,17 @@ fn tokens_principal(text: &str) -> Check {
     principal("principal", text)?;
     match text.starts_with("node/") {
         false => Ok(()),
-        true => Err(invalid(
-            "INVALID_PRINCIPAL",
-            "principal",
-            "a token cannot stand for a node: make it for a user or a service",
-        )),
+        true => {
+            let message = "a token cannot stand for a node: make it for a user or a service";
+            Err(invalid("INVALID_PRINCIPAL", "principal", message))
+        }
     }
 }
 
 fn binding(binding: Option<&Binding>) -> Check {
     let Some(binding) = binding else {
-        return Err(invalid(
-            "NO_BINDING",
-            "binding",
-            "name a principal, a role and a namespace",
-        ));
+        let message = "name a principal, a role and a namespace";
+        return Err(invalid("NO_BINDING", "binding", message));
     };
     match binding.principal.strip_suffix("/*") {
         // Everybody of a kind.
@@ -362,36 +345,22 @@ fn serial(field: &str, text: &str) -> Check {
     let message = format!(
         "{field} must be a serial number as `openssl x509 -serial` prints it, in small letters and without colons"
     );
-    Err(too_large(
-        "INVALID_SERIAL",
-        field,
-        limits::SERIAL_BYTES_MAX as u64,
-        message,
-    ))
+    let max = limits::SERIAL_BYTES_MAX as u64;
+    Err(too_large("INVALID_SERIAL", field, max, message))
 }
 
 // --- Tasks -----------------------------------------------------------------------------------------------------------------------------
 
 fn batch(tasks: &[TaskSpec]) -> Check {
     if tasks.is_empty() {
-        return Err(invalid(
-            "NO_TASKS",
-            "tasks",
-            "there is no task in the request: name at least one",
-        ));
+        let message = "there is no task in the request: name at least one";
+        return Err(invalid("NO_TASKS", "tasks", message));
     }
     count("TOO_MANY_TASKS", "tasks", tasks.len(), limits::BATCH_TASKS_MAX)?;
     tasks.iter().try_for_each(task)?;
-    let dependencies = tasks
-        .iter()
-        .map(|task| task.after.len() + task.after_in_batch.len())
-        .sum();
-    count(
-        "TOO_MANY_DEPENDENCIES",
-        "tasks.after",
-        dependencies,
-        limits::BATCH_DEPENDENCIES_MAX,
-    )?;
+    let dependencies = tasks.iter().map(dependencies).sum();
+    let max = limits::BATCH_DEPENDENCIES_MAX;
+    count("TOO_MANY_DEPENDENCIES", "tasks.after", dependencies, max)?;
     for task in tasks {
         if let Some(place) = task.after_in_batch.iter().find(|place| **place as usize >= tasks.len()) {
             let message = format!(
@@ -403,11 +372,10 @@ fn batch(tasks: &[TaskSpec]) -> Check {
     }
     match has_cycle(tasks) {
         false => Ok(()),
-        true => Err(invalid(
-            "DEPENDENCY_CYCLE",
-            "tasks.after_in_batch",
-            "tasks of this batch wait for each other in a circle: none of them could ever run",
-        )),
+        true => {
+            let message = "tasks of this batch wait for each other in a circle: none of them could ever run";
+            Err(invalid("DEPENDENCY_CYCLE", "tasks.after_in_batch", message))
+        }
     }
 }
 
@@ -440,113 +408,111 @@ fn has_cycle(tasks: &[TaskSpec]) -> bool {
 }
 
 fn task(spec: &TaskSpec) -> Check {
-    length(
-        "PAYLOAD_TOO_LARGE",
-        "tasks.payload",
-        spec.payload.len(),
-        limits::PAYLOAD_BYTES_MAX,
-    )?;
-    let rest = spec.encoded_len() - spec.payload.len();
+    let payload = spec.payload.len();
+    length("PAYLOAD_TOO_LARGE", "tasks.payload", payload, limits::PAYLOAD_BYTES_MAX)?;
+    let rest = spec.encoded_len() - payload;
     length("SPEC_TOO_LARGE", "tasks", rest, limits::SPEC_BYTES_MAX)?;
     name("tasks.queue", &spec.queue)?;
     if !spec.runtime.is_empty() {
         name("tasks.runtime", &spec.runtime)?;
     }
-    length(
-        "HANDLER_TOO_LONG",
-        "tasks.handler",
-        spec.handler.len(),
-        limits::LABEL_BYTES_MAX,
-    )?;
+    let handler = spec.handler.len();
+    length("HANDLER_TOO_LONG", "tasks.handler", handler, limits::LABEL_BYTES_MAX)?;
     known("tasks.priority", Priority::try_from(spec.priority).is_ok())?;
-    known(
-        "tasks.on_dependency_failure",
-        DependencyFailure::try_from(spec.on_dependency_failure).is_ok(),
-    )?;
+    let on_failure = DependencyFailure::try_from(spec.on_dependency_failure);
+    known("tasks.on_dependency_failure", on_failure.is_ok())?;
     let (time, timeout) = (limits::TIME_MS_MAX, limits::ATTEMPT_TIMEOUT_MS_MAX);
     range("tasks.not_before_at_ms", spec.not_before_at_ms, (0, time))?;
     range("tasks.deadline_at_ms", spec.deadline_at_ms, (0, time))?;
     range("tasks.attempt_timeout_ms", spec.attempt_timeout_ms, (0, timeout))?;
     range("tasks.retention_ms", spec.retention_ms, (0, limits::RETENTION_MS_MAX))?;
-    count(
-        "TOO_MANY_LABELS",
-        "tasks.requires",
-        spec.requires.len(),
-        limits::REQUIRES_MAX,
-    )?;
-    spec.requires
-        .iter()
-        .try_for_each(|text| label("tasks.requires", text))?;
-    let dependencies = spec.after.len() + spec.after_in_batch.len();
-    count(
-        "TOO_MANY_DEPENDENCIES",
-        "tasks.after",
-        dependencies,
-        limits::DEPENDENCIES_MAX,
-    )?;
-    spec.after.iter().try_for_each(|text| id("tasks.after", text))?;
+    let (field, requires) = ("tasks.requires", &spec.requires);
+    count("TOO_MANY_LABELS", field, requires.len(), limits::REQUIRES_MAX)?;
+    requires.iter().try_for_each(|text| label(field, text))?;
+    let (field, max) = ("tasks.after", limits::DEPENDENCIES_MAX);
+    count("TOO_MANY_DEPENDENCIES", field, dependencies(spec), max)?;
+    spec.after.iter().try_for_each(|text| id(field, text))?;
     spec.retry.as_ref().map_or(Ok(()), retry)?;
-    wasm(&spec.runtime, spec.wasm.as_ref())
+    parts(spec)
+}
+
+/// How many tasks it waits for.
+fn dependencies(spec: &TaskSpec) -> usize {
+    spec.after.len() + spec.after_in_batch.len()
 }
 
 fn retry(policy: &RetryPolicy) -> Check {
     let (attempts, backoff) = (limits::ATTEMPTS_MAX.into(), limits::BACKOFF_MS_MAX);
     range("tasks.retry.max_attempts", policy.max_attempts.into(), (0, attempts))?;
-    range(
-        "tasks.retry.initial_backoff_ms",
-        policy.initial_backoff_ms,
-        (0, backoff),
-    )?;
+    let initial = policy.initial_backoff_ms;
+    range("tasks.retry.initial_backoff_ms", initial, (0, backoff))?;
     range("tasks.retry.max_backoff_ms", policy.max_backoff_ms, (0, backoff))?;
     let (factor, (low, high)) = (policy.multiplier_percent.into(), limits::BACKOFF_PERCENT);
     range_or_zero("tasks.retry.multiplier_percent", factor, (low.into(), high.into()))?;
     range("tasks.retry.jitter_percent", policy.jitter_percent.into(), (0, 100))
 }
 
-/// What an executor could never run. What the module itself is, only the executor can say.
-fn wasm(runtime: &str, spec: Option<&WasmSpec>) -> Check {
-    match spec {
-        Some(spec) if runtime == "wasm" && !spec.artifact.is_empty() => Ok(()),
-        None if runtime != "wasm" => Ok(()),
-        Some(_) if runtime != "wasm" => Err(invalid(
-            "WASM_SPEC_UNEXPECTED",
-            "tasks.wasm",
-            "only tasks of the runtime \"wasm\" have a wasm part",
-        )),
-        Some(_) | None => {
-            let message =
-                "a task of the runtime \"wasm\" names its module: set wasm.artifact to what PutArtifact returned";
-            Err(invalid("WASM_SPEC_MISSING", "tasks.wasm.artifact", message))
+/// What an executor could never run. What the artifact itself is, only the executor can say.
+fn parts(spec: &TaskSpec) -> Check {
+    let wasm = spec.wasm.as_ref().map(|part| &part.artifact);
+    let native = spec.native.as_ref().map(|part| &part.artifact);
+    part(spec, "wasm", &["wasm", "microvm"], wasm)?;
+    part(spec, "native", &["native"], native)?;
+    match &spec.grants {
+        Some(_) if wasm.is_none() && native.is_none() => {
+            let message = "grants are for tasks that executors run: workers of your own do what you let them";
+            Err(invalid("GRANTS_UNEXPECTED", "tasks.grants", message))
+        }
+        _ => Ok(()),
+    }
+}
+
+/// A part of a specification, of which the runtimes' tasks have exactly one, with an artifact, and others have none.
+fn part(spec: &TaskSpec, name: &str, runtimes: &[&str], artifact: Option<&String>) -> Check {
+    let (reason, field) = (name.to_ascii_uppercase(), format!("tasks.{name}"));
+    match (artifact, runtimes.contains(&spec.runtime.as_str())) {
+        (None, false) => Ok(()),
+        (Some(artifact), true) if !artifact.is_empty() => Ok(()),
+        (Some(_), false) => {
+            let message = format!("only tasks of the runtime {runtimes:?} have a {name} part");
+            Err(invalid(&format!("{reason}_SPEC_UNEXPECTED"), &field, message))
+        }
+        (_, true) => {
+            let runtime = &spec.runtime;
+            let message = format!(
+                "a task of the runtime {runtime:?} names its artifact: set {name}.artifact to what PutArtifact returned"
+            );
+            Err(invalid(
+                &format!("{reason}_SPEC_MISSING"),
+                &format!("{field}.artifact"),
+                message,
+            ))
         }
     }
 }
 
+fn progress(progress: &Progress) -> Check {
+    let (field, message) = ("leases.progress.message", progress.message.len());
+    range("leases.progress.permille", progress.permille.into(), (0, 1_000))?;
+    length("MESSAGE_TOO_LONG", field, message, limits::PROGRESS_BYTES_MAX)
+}
+
 fn task_error(error: Option<&TaskError>) -> Check {
     let Some(error) = error else { return Ok(()) };
+    let (reason, message) = (&error.reason, error.message.len());
     length(
         "REASON_TOO_LONG",
         "error.reason",
-        error.reason.len(),
+        reason.len(),
         limits::REASON_BYTES_MAX,
     )?;
-    length(
-        "MESSAGE_TOO_LONG",
-        "error.message",
-        error.message.len(),
-        limits::MESSAGE_BYTES_MAX,
-    )?;
-    if error
-        .reason
-        .bytes()
-        .all(|b| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_')
-    {
+    length("MESSAGE_TOO_LONG", "error.message", message, limits::MESSAGE_BYTES_MAX)?;
+    let valid = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
+    if reason.bytes().all(valid) {
         return Ok(());
     }
-    Err(invalid(
-        "INVALID_REASON",
-        "error.reason",
-        "a reason is written in capitals, digits and underscores, such as NO_SUCH_FILE",
-    ))
+    let message = "a reason is written in capitals, digits and underscores, such as NO_SUCH_FILE";
+    Err(invalid("INVALID_REASON", "error.reason", message))
 }
 
 fn purge_states(states: &[i32]) -> Check {
@@ -569,29 +535,22 @@ fn schedule_timer(request: &ScheduleTimerRequest) -> Check {
     range("due_at_ms", request.due_at_ms, (0, limits::TIME_MS_MAX))?;
     range("delay_ms", request.delay_ms, (0, limits::DELAY_MS_MAX))?;
     if request.due_at_ms != 0 && request.delay_ms != 0 {
-        return Err(invalid(
-            "TWO_TIMES",
-            "delay_ms",
-            "name either due_at_ms or delay_ms, not both",
-        ));
+        let message = "name either due_at_ms or delay_ms, not both";
+        return Err(invalid("TWO_TIMES", "delay_ms", message));
     }
     match request.action.as_ref().and_then(|action| action.action.as_ref()) {
-        None => Err(invalid(
-            "NO_ACTION",
-            "action",
-            "say what the timer does: enqueue a task or mark an event",
-        )),
+        None => {
+            let message = "say what the timer does: enqueue a task or mark an event";
+            Err(invalid("NO_ACTION", "action", message))
+        }
         Some(timer_action::Action::Mark(text)) => {
             length("MARK_TOO_LONG", "action.mark", text.len(), limits::MARK_BYTES_MAX)
         }
         Some(timer_action::Action::Enqueue(spec)) if spec.after_in_batch.is_empty() => task(spec),
         Some(timer_action::Action::Enqueue(_)) => {
             let message = "a timer enqueues one task: it cannot depend on others of a batch";
-            Err(invalid(
-                "DEPENDENCY_NOT_FOUND",
-                "action.enqueue.after_in_batch",
-                message,
-            ))
+            let field = "action.enqueue.after_in_batch";
+            Err(invalid("DEPENDENCY_NOT_FOUND", field, message))
         }
     }
 }
@@ -610,14 +569,9 @@ fn capabilities(given: &WorkerCapabilities) -> Check {
             length("LABEL_TOO_LONG", field, text.len(), limits::LABEL_BYTES_MAX)?;
         }
     }
-    given
-        .namespaces
-        .iter()
-        .try_for_each(|text| name("capabilities.namespaces", text))?;
-    given
-        .queues
-        .iter()
-        .try_for_each(|text| name("capabilities.queues", text))
+    let names = |field, list: &[String]| list.iter().try_for_each(|text| name(field, text));
+    names("capabilities.namespaces", &given.namespaces)?;
+    names("capabilities.queues", &given.queues)
 }
 
 // --- Fields ----------------------------------------------------------------------------------------------------------------------------
@@ -644,11 +598,8 @@ pub(crate) fn id(field: &str, text: &str) -> Check {
 
 fn label(field: &str, text: &str) -> Check {
     if text.is_empty() {
-        return Err(invalid(
-            "EMPTY_LABEL",
-            field,
-            format!("{field} has an empty entry: leave it out"),
-        ));
+        let message = format!("{field} has an empty entry: leave it out");
+        return Err(invalid("EMPTY_LABEL", field, message));
     }
     length("LABEL_TOO_LONG", field, text.len(), limits::LABEL_BYTES_MAX)
 }
@@ -663,22 +614,20 @@ fn token(token: u64) -> Check {
 fn hash(field: &str, bytes: &[u8]) -> Check {
     match bytes.len() {
         32 => Ok(()),
-        _ => Err(invalid(
-            "INVALID_HASH",
-            field,
-            format!("{field} is a BLAKE3 hash of 32 bytes"),
-        )),
+        _ => {
+            let message = format!("{field} is a BLAKE3 hash of 32 bytes");
+            Err(invalid("INVALID_HASH", field, message))
+        }
     }
 }
 
 fn known(field: &str, known: bool) -> Check {
     match known {
         true => Ok(()),
-        false => Err(invalid(
-            "UNKNOWN_VALUE",
-            field,
-            format!("{field} has a value that this version does not know"),
-        )),
+        false => {
+            let message = format!("{field} has a value that this version does not know");
+            Err(invalid("UNKNOWN_VALUE", field, message))
+        }
     }
 }
 
@@ -687,24 +636,16 @@ fn length(reason: &str, field: &str, found: usize, max: usize) -> Check {
         return Ok(());
     }
     let what = if field.is_empty() { "the request" } else { field };
-    Err(too_large(
-        reason,
-        field,
-        max as u64,
-        format!("{what} is {found} bytes long: at most {max} are allowed"),
-    ))
+    let message = format!("{what} is {found} bytes long: at most {max} are allowed");
+    Err(too_large(reason, field, max as u64, message))
 }
 
 fn count(reason: &str, field: &str, found: usize, max: usize) -> Check {
     if found <= max {
         return Ok(());
     }
-    Err(too_large(
-        reason,
-        field,
-        max as u64,
-        format!("{field} has {found} entries: at most {max} are allowed"),
-    ))
+    let message = format!("{field} has {found} entries: at most {max} are allowed");
+    Err(too_large(reason, field, max as u64, message))
 }
 
 fn range(field: &str, found: u64, (low, high): (u64, u64)) -> Check {
@@ -712,12 +653,8 @@ fn range(field: &str, found: u64, (low, high): (u64, u64)) -> Check {
         return Ok(());
     }
     let limit = if found < low { low } else { high };
-    Err(too_large(
-        "OUT_OF_RANGE",
-        field,
-        limit,
-        format!("{field} is {found}: it must be from {low} to {high}"),
-    ))
+    let message = format!("{field} is {found}: it must be from {low} to {high}");
+    Err(too_large("OUT_OF_RANGE", field, limit, message))
 }
 
 /// Zero stands for the default.

@@ -40,6 +40,9 @@ pub const BATCH_DEPENDENCIES_MAX: usize = 16_384;
 pub const REASON_BYTES_MAX: usize = 64;
 /// A failure's sentence. Longer explanations belong in the logs.
 pub const MESSAGE_BYTES_MAX: usize = 4 << 10;
+
+/// What a running attempt says of its progress: a line on a screen.
+pub const PROGRESS_BYTES_MAX: usize = 256;
 /// Attempts of one task.
 pub const ATTEMPTS_MAX: u32 = 100;
 /// Longest back-off: a week. Whoever wants to wait longer schedules a timer.

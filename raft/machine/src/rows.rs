@@ -4,7 +4,7 @@
 
 use bytes::Bytes;
 use tarn_proto::v1::{
-    self, Isolation, NamespaceState, TaskError, TaskSpec, TaskState, TimerAction, WorkerCapabilities,
+    self, Isolation, NamespaceState, Progress, TaskError, TaskSpec, TaskState, TimerAction, WorkerCapabilities,
 };
 
 /// Where the machine stands.
@@ -204,6 +204,9 @@ pub struct TaskRow {
     /// version 2.
     #[prost(uint64, tag = "28")]
     pub stored_bytes: u64,
+    /// What the last attempt that said so said of its progress.
+    #[prost(message, optional, tag = "29")]
+    pub progress: Option<Progress>,
     /// Log indices of the last [`crate::limits::RECORDS_OF_TASK_KEPT`] entries that recorded a decision about it. Those that the ids of the
     /// task and of its attempts name are left out.
     #[prost(uint64, repeated, tag = "40")]

@@ -126,6 +126,7 @@ fn some_command(dice: &mut Dice, known: &Known, now: u64) -> Command {
                 namespace: ns(),
                 task_id: text(task),
                 token,
+                progress: None,
             }];
             command(HeartbeatTasksRequest {
                 worker_id: text(dice.recent(&known.workers)),

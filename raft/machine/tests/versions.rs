@@ -191,6 +191,7 @@ fn first_version() -> Vec<Vec<u8>> {
                         namespace: namespace(),
                         task_id: first.clone(),
                         token: first_token,
+                        progress: None,
                     }],
                     lease_ms: 5_000,
                 }),

@@ -168,6 +168,7 @@ impl Pump {
                 namespace: task.namespace.clone(),
                 task_id: task.task_id.clone(),
                 token: task.token,
+                progress: None,
             };
             self.leased.push(lease);
             news.push(work_response::Message::Task(task));

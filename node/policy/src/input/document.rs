@@ -82,8 +82,14 @@ pub struct Task {
     pub after: u32,
     /// Its input, as a digest: policies never see the content.
     pub payload: Payload,
-    /// For runtime `wasm`; null otherwise.
+    /// For the runtimes `wasm` and `microvm`; null otherwise.
     pub wasm: Option<Wasm>,
+    /// For the runtime `native`; null otherwise.
+    #[serde(default)]
+    pub native: Option<Native>,
+    /// What an executor lets it reach.
+    #[serde(default)]
+    pub grants: Grants,
 }
 
 /// A payload without its content.
@@ -121,4 +127,32 @@ pub struct Cluster {
     pub time_ms: u64,
     /// The same time in UTC, taken apart. [`Input::new`](super::Input::new) sets it, whatever is here.
     pub clock: Clock,
+}
+
+/// What a native task runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Native {
+    /// The program's content address.
+    pub artifact: String,
+    /// Memory that it asks for; 0 for the default.
+    pub memory_bytes: u64,
+    /// Output that it asks for; 0 for the default.
+    pub output_bytes: u64,
+}
+
+/// What a task may reach beyond its own memory.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Grants {
+    /// Clocks.
+    pub clock: bool,
+    /// Random numbers.
+    pub random: bool,
+    /// Bytes of its own files.
+    pub scratch_bytes: u64,
+    /// Origins that its requests over HTTP may go to.
+    pub http: Vec<String>,
+    /// Artifacts that it may call.
+    pub calls: Vec<String>,
+    /// The machine's network as it is.
+    pub network: bool,
 }

@@ -1,6 +1,6 @@
 //! What policies are asked about: a document for each thing that a command wants.
 
-use tarn_policy::{Cluster, Digest, Document, Payload, Resource, Task, Wasm};
+use tarn_policy::{Cluster, Digest, Document, Grants, Native, Payload, Resource, Task, Wasm};
 use tarn_proto::v1::command::Body;
 use tarn_proto::v1::{Priority, TaskSpec, timer_action};
 
@@ -132,6 +132,19 @@ fn task(spec: &TaskSpec) -> Task {
             memory_bytes: wasm.memory_bytes,
             output_bytes: wasm.output_bytes,
             fuel: wasm.fuel,
+        }),
+        native: spec.native.as_ref().map(|native| Native {
+            artifact: native.artifact.clone(),
+            memory_bytes: native.memory_bytes,
+            output_bytes: native.output_bytes,
+        }),
+        grants: spec.grants.as_ref().map_or_else(Grants::default, |grants| Grants {
+            clock: grants.clock,
+            random: grants.random,
+            scratch_bytes: grants.scratch_bytes,
+            http: grants.http.clone(),
+            calls: grants.calls.clone(),
+            network: grants.network,
         }),
     }
 }

@@ -1,6 +1,8 @@
 //! The cluster's machine version: it rises by a command, once every voter supports it.
 
-use tarn_proto::v1::{Command, EventKind, RaiseVersion, Rejection, VersionRaised, command};
+use tarn_proto::v1::{
+    Command, EventKind, RaiseVersion, Rejection, TaskSpec, VersionRaised, command, timer_action::Action,
+};
 
 use super::{access, audit, quota};
 use crate::error::{Fatal, Refusal};
@@ -9,6 +11,9 @@ use crate::txn::Txn;
 
 /// The machine version that brought roles, and workers that belong to who registered them.
 pub const ACCESS: u32 = 2;
+
+/// The machine version that brought executors besides WASM, and grants.
+pub const EXECUTORS: u32 = 3;
 
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
@@ -28,6 +33,15 @@ fn since(body: &command::Body) -> u32 {
     use command::Body as C;
     match body {
         C::CreateNamespace(r) if r.quotas.is_some() || r.isolation != 0 || !r.environment.is_empty() => quota::SINCE,
+        C::Enqueue(r) if r.tasks.iter().any(is_for_executors) => EXECUTORS,
+        C::ScheduleTimer(r) => {
+            let action = r.action.as_ref().and_then(|action| action.action.as_ref());
+            match action {
+                Some(Action::Enqueue(spec)) if is_for_executors(spec) => EXECUTORS,
+                _ => 1,
+            }
+        }
+        C::HeartbeatTasks(r) if r.leases.iter().any(|lease| lease.progress.is_some()) => EXECUTORS,
         C::DeleteNamespace(r) if r.drain || r.cancel => quota::SINCE,
         C::UpdateNamespace(_) => quota::SINCE,
         C::PutRole(_)
@@ -50,6 +64,11 @@ fn since(body: &command::Body) -> u32 {
         C::RecordDecisions(_) | C::PutAuditSettings(_) => audit::SINCE,
         _ => 1,
     }
+}
+
+/// Whether a specification has fields that came with executors besides WASM.
+fn is_for_executors(spec: &TaskSpec) -> bool {
+    spec.native.is_some() || spec.grants.is_some() || spec.runtime == "microvm"
 }
 
 /// The command: from here on the cluster writes this version. A build that cannot read it stops before it applies the entry; nothing

@@ -147,6 +147,7 @@ impl Machine {
             token: row.token,
             lease_expires_at_ms: row.lease_expires_at_ms,
             cancel_requested: row.cancel_requested,
+            progress: row.progress.clone(),
             result: if with_bytes {
                 result(&self.rows(), ns, id, &row)?
             } else {

@@ -50,6 +50,7 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
         namespace: ns(),
         task_id: task.to_owned(),
         token: 9,
+        progress: None,
     };
     let capabilities = WorkerCapabilities {
         labels: vec!["gpu".to_owned()],

@@ -18,11 +18,11 @@ use crate::reference::{Line, Model};
 type Told = Vec<&'static str>;
 
 /// "Explained: a choice leaves a decision record in the same batch": exactly one for each event that is one, with the same task, worker,
-/// attempt and reason; and one for whoever came too late.
+/// attempt and reason; and one for whoever came too late. `before` is the version that the cluster had before the entry.
 pub fn of_entry_tell_what_happened(
     engine: &MemoryEngine,
     machine: &Machine,
-    model: &Model,
+    (before, model): (u32, &Model),
     lines: &[Line],
     applied: &Applied,
 ) -> Result<Told, String> {
@@ -37,11 +37,9 @@ pub fn of_entry_tell_what_happened(
         };
     }
     let records = read(machine, index)?;
-    // The entry in which the version was raised records from there on.
-    let raised = applied
-        .events
-        .iter()
-        .position(|event| event.kind() == EventKind::VersionRaised);
+    // The entry in which the version was raised to one that keeps records does so from there on.
+    let rises = |event: &Event| event.kind() == EventKind::VersionRaised && before < 2;
+    let raised = applied.events.iter().position(rises);
     let mut expected: BTreeMap<(i32, String, String, u32, String), i64> = BTreeMap::new();
     for event in applied.events.iter().skip(raised.unwrap_or(0)) {
         if let Some(key) = of_event(event) {

@@ -314,7 +314,9 @@ impl Generator {
                 ..Default::default()
             }),
             18 => {
-                let (version, keep_access) = self.dice.pick(&[(1, false), (2, false), (2, true)]);
+                let (version, keep_access) =
+                    self.dice
+                        .pick(&[(1, false), (2, false), (2, true), (3, false), (3, true)]);
                 B::RaiseVersion(RaiseVersion { version, keep_access })
             }
             19 => B::PutJoinToken(PutJoinToken {

@@ -168,6 +168,7 @@ impl Run {
             commands,
         }
         .encode_to_vec();
+        let before = self.model.version;
         let told = self.model.apply(index, now_ms, lines);
         let applied = feed(&mut self.machine, index, Some(&entry))?.ok_or("an entry was taken for a note")?;
         let twin = feed(&mut self.twin, index, Some(&entry))?;
@@ -182,7 +183,9 @@ impl Run {
         }
         invariants::replicas_agree("the twin", &self.machine, &self.twin)?;
         self.history.entry(index, lines, &applied)?;
-        for told in decisions::of_entry_tell_what_happened(&self.engine, &self.machine, &self.model, lines, &applied)? {
+        for told in
+            decisions::of_entry_tell_what_happened(&self.engine, &self.machine, (before, &self.model), lines, &applied)?
+        {
             self.seen.note(told);
         }
         invariants::nobody_who_waited_long_is_passed_over(&self.model, &applied)?;

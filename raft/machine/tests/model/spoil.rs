@@ -60,6 +60,11 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
     let bad_name = || "Upper Case".to_owned();
     let bad_id = || "not-an-id".to_owned();
     let long = |limit: usize| "x".repeat(limit + 1);
+    let told = |permille, message| TaskLease {
+        task_id: "0000000000001".to_owned(),
+        progress: Some(Progress { permille, message }),
+        ..TaskLease::default()
+    };
     match body {
         B::Enqueue(r) => {
             let last = r.tasks.len() - 1;
@@ -88,6 +93,9 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
                 "TOO_MANY_LABELS": r.tasks[last].requires = vec!["l".to_owned(); limits::REQUIRES_MAX + 1],
                 "EMPTY_LABEL": r.tasks[last].requires = vec![String::new()],
                 "WASM_SPEC_MISSING": (r.tasks[last].runtime, r.tasks[last].wasm) = ("wasm".to_owned(), None),
+                "NATIVE_SPEC_MISSING": (r.tasks[last].runtime, r.tasks[last].native, r.tasks[last].wasm) = ("native".to_owned(), None, None),
+                "NATIVE_SPEC_UNEXPECTED": (r.tasks[last].runtime, r.tasks[last].native, r.tasks[last].wasm) = (String::new(), Some(NativeSpec::default()), None),
+                "GRANTS_UNEXPECTED": (r.tasks[last].runtime, r.tasks[last].grants, r.tasks[last].wasm, r.tasks[last].native) = (String::new(), Some(Grants::default()), None, None),
                 "WASM_SPEC_UNEXPECTED": (r.tasks[last].runtime, r.tasks[last].wasm) = (String::new(), Some(WasmSpec::default())),
             )
         }
@@ -119,6 +127,8 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
             "INVALID_ID": r.leases.push(TaskLease::default()),
             "TOO_MANY_LEASES": r.leases = vec![TaskLease::default(); limits::LEASE_TASKS_MAX as usize + 1],
             "OUT_OF_RANGE": r.lease_ms = 1,
+            "OUT_OF_RANGE": r.leases.push(told(1_001, String::new())),
+            "MESSAGE_TOO_LONG": r.leases.push(told(0, long(limits::PROGRESS_BYTES_MAX))),
         ),
         B::CompleteTask(r) => one_of!(dice,
             "INVALID_NAME": r.namespace = bad_name(),

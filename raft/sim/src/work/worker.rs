@@ -135,6 +135,7 @@ impl Worker {
                 namespace: task.namespace.clone(),
                 task_id: task.task_id.clone(),
                 token: task.token,
+                progress: None,
             }],
             lease_ms: 2_000,
         };

@@ -89,6 +89,7 @@ fn begin_attempt(txn: &mut Txn<'_>, task: &mut Task, worker: u64, expires: u64) 
     row.attempts_begun += 1;
     row.attempt_ends_at_ms = now + row.attempt_timeout_ms;
     row.lease_expires_at_ms = expires.min(row.attempt_ends_at_ms);
+    row.progress = None;
     if row.attempts.len() >= limits::ATTEMPTS_KEPT {
         row.attempts.remove(0);
     }
@@ -217,6 +218,9 @@ pub fn heartbeat_tasks(
         report.set_status(LeaseStatus::Lost);
         if let Some(mut task) = held {
             task.row.lease_expires_at_ms = expires.min(task.row.attempt_ends_at_ms);
+            if lease.progress.is_some() {
+                task.row.progress = lease.progress;
+            }
             task.save(txn)?;
             report.lease_expires_at_ms = task.row.lease_expires_at_ms;
             report.set_status(match task.row.cancel_requested {

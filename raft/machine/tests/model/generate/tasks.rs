@@ -56,11 +56,7 @@ impl Generator {
         }
         let now = model.now;
         if self.dice.chance(10) {
-            spec.runtime = "wasm".to_owned();
-            spec.wasm = Some(WasmSpec {
-                artifact: "a".repeat(64),
-                ..WasmSpec::default()
-            });
+            self.for_executors(&mut spec, model);
         }
         if self.dice.chance(30) {
             spec.handler = self.dice.pick(&HANDLERS).to_owned();
@@ -191,6 +187,30 @@ impl Generator {
         }
     }
 
+    /// What an executor runs. Where the cluster has not the version for all of it, mostly what it can take.
+    fn for_executors(&mut self, spec: &mut TaskSpec, model: &Model) {
+        let artifact = "a".repeat(64);
+        let all = model.version >= 3 || self.dice.chance(5);
+        let runtime = if all {
+            self.dice.pick(&["wasm", "microvm", "native"])
+        } else {
+            "wasm"
+        };
+        spec.runtime = runtime.to_owned();
+        if runtime == "native" {
+            spec.native = Some(NativeSpec {
+                artifact,
+                ..NativeSpec::default()
+            });
+        } else {
+            spec.wasm = Some(WasmSpec {
+                artifact,
+                ..WasmSpec::default()
+            });
+        }
+        spec.grants = (all && self.dice.chance(50)).then(Grants::default);
+    }
+
     pub(super) fn heartbeat_tasks(&mut self, model: &Model) -> HeartbeatTasksRequest {
         let leases = (0..self.dice.below(5)).map(|_| {
             let (namespace, task_id, token) = self.task_lease(model);
@@ -198,6 +218,10 @@ impl Generator {
                 namespace,
                 task_id,
                 token,
+                progress: self.dice.chance(20).then(|| Progress {
+                    permille: self.dice.below(1_001) as u32,
+                    message: self.dice.pick(&["", "half way"]).to_owned(),
+                }),
             }
         });
         let leases: Vec<TaskLease> = leases.collect();

@@ -111,6 +111,7 @@ impl Model {
         task.worker = worker;
         task.token = token;
         task.attempts_begun += 1;
+        task.progress = None;
         let timeout = or_default(task.spec.attempt_timeout_ms, limits::ATTEMPT_TIMEOUT_MS_DEFAULT);
         task.attempt_ends_at_ms = now + timeout;
         task.lease_expires_at_ms = (now + lease_ms).min(task.attempt_ends_at_ms);
@@ -185,6 +186,7 @@ impl Model {
             report.set_status(LeaseStatus::Lost);
             if let Some(task) = task.and_then(|id| self.tasks.get_mut(&id)) {
                 task.lease_expires_at_ms = expires.min(task.attempt_ends_at_ms);
+                task.progress = lease.progress.or(task.progress.take());
                 report.lease_expires_at_ms = task.lease_expires_at_ms;
                 report.set_status(match task.cancel_requested {
                     true => LeaseStatus::CancelRequested,

@@ -22,7 +22,7 @@ use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
     AuditSettings, Command, DecisionsRecorded, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse,
-    PutAuditSettingsRequest, PutAuditSettingsResponse, Revocation, Rule, command, outcome,
+    PutAuditSettingsRequest, PutAuditSettingsResponse, Revocation, Rule, TaskSpec, command, outcome, timer_action,
 };
 
 pub use access::ApiToken;
@@ -375,8 +375,19 @@ fn since(body: &command::Body) -> u32 {
         C::UpdateNamespace(_) => 2,
         C::CreateNamespace(r) if r.quotas.is_some() || r.isolation != 0 || !r.environment.is_empty() => 2,
         C::RecordDecisions(_) | C::PutAuditSettings(_) => 2,
+        C::Enqueue(r) if r.tasks.iter().any(for_executors) => 3,
+        C::ScheduleTimer(r) => match r.action.as_ref().and_then(|action| action.action.as_ref()) {
+            Some(timer_action::Action::Enqueue(spec)) if for_executors(spec) => 3,
+            _ => 1,
+        },
+        C::HeartbeatTasks(r) if r.leases.iter().any(|lease| lease.progress.is_some()) => 3,
         _ => 1,
     }
+}
+
+/// Whether it says anything that came with executors besides WASM.
+fn for_executors(spec: &TaskSpec) -> bool {
+    spec.runtime == "microvm" || spec.native.is_some() || spec.grants.is_some()
 }
 
 /// How long decisions are kept from here on. They answer no other question that the model knows.

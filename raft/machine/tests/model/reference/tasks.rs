@@ -7,7 +7,8 @@ use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
     CancelTaskRequest, CancelTaskResponse, DependencyFailure, EnqueueRequest, EnqueueResponse, EventKind, Priority,
-    PurgeQueueRequest, PurgeQueueResponse, RequeueDeadRequest, RequeueDeadResponse, TaskError, TaskSpec, TaskState,
+    Progress, PurgeQueueRequest, PurgeQueueResponse, RequeueDeadRequest, RequeueDeadResponse, TaskError, TaskSpec,
+    TaskState,
 };
 
 use super::{Class, Flaw, Model, Queue, number};
@@ -37,6 +38,7 @@ pub struct Task {
     pub lease_expires_at_ms: u64,
     pub attempt_ends_at_ms: u64,
     pub cancel_requested: bool,
+    pub progress: Option<Progress>,
     /// The token under which it was given back last.
     pub returned_token: u64,
     pub result: Bytes,
@@ -200,6 +202,7 @@ impl Model {
             lease_expires_at_ms: 0,
             attempt_ends_at_ms: 0,
             cancel_requested: false,
+            progress: None,
             returned_token: 0,
             result: Bytes::new(),
             error: None,

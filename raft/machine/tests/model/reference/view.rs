@@ -38,6 +38,7 @@ impl Model {
             token: task.token,
             lease_expires_at_ms: task.lease_expires_at_ms,
             cancel_requested: task.cancel_requested,
+            progress: task.progress.clone(),
             result: if whole { task.result.clone() } else { Bytes::new() },
             error: task.error.clone(),
             waits_for: task

@@ -1,0 +1,177 @@
+//! What a submitted task runs: the flags that name an artifact, its limits, and what it may reach.
+
+use anyhow::Context as _;
+use tarn_client::{Client, Task, proto};
+
+use super::Failure;
+use super::connect::parse_bytes;
+
+/// What an executor runs.
+#[derive(Clone, Debug, clap::Args)]
+#[command(next_help_heading = "What executors run")]
+pub struct WorkArgs {
+    /// Run a WASM module or component: a .wasm or .wat file, which is put first, or an artifact's address
+    #[arg(long, value_name = "FILE|ADDRESS", conflicts_with_all = ["native", "handler"])]
+    wasm: Option<String>,
+    /// Run a process: a program for the nodes' machines or a script that begins with #!, as a file, which is put first, or an
+    /// artifact's address
+    #[arg(long, value_name = "FILE|ADDRESS", conflicts_with = "handler")]
+    native: Option<String>,
+    /// Run the WASM module in a micro-VM: behind a second wall
+    #[arg(long, requires = "wasm")]
+    microvm: bool,
+    /// Arguments of the program, one each
+    #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
+    args: Vec<String>,
+    /// A variable of the program's environment. Nothing is inherited from the node
+    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    env: Vec<(String, String)>,
+    /// Call this exported function of the WASM module instead of running a command
+    #[arg(long, requires = "wasm")]
+    export: Option<String>,
+    /// Parameters of the exported function
+    #[arg(long = "param", requires = "export", allow_hyphen_values = true)]
+    params: Vec<String>,
+    /// Memory, such as 128Mi; 0 stands for 64Mi
+    #[arg(long, value_parser = parse_bytes)]
+    memory: Option<u64>,
+    /// Let it reach something: clock, random, log, progress, scratch=SIZE, http=ORIGIN, call=ADDRESS, or for a process network
+    #[arg(long = "grant", value_name = "NAME[=VALUE]")]
+    grants: Vec<String>,
+}
+
+impl WorkArgs {
+    /// Adds what is to be run to `task`, having put it if it is a file.
+    pub async fn describe(&self, mut task: Task, client: &Client) -> Result<Task, Failure> {
+        match (&self.wasm, &self.native) {
+            (Some(module), _) => {
+                let wasm = self.wasm(artifact(module, client).await?);
+                task = if self.microvm {
+                    task.microvm(wasm)
+                } else {
+                    task.wasm(wasm)
+                };
+            }
+            (None, Some(program)) => task = task.native(self.native(artifact(program, client).await?)),
+            (None, None) if self.says_something() => {
+                let message = "--arg, --env, --memory and --grant are about what an executor runs: name it with --wasm or --native";
+                return Err(Failure::Usage(message.into()));
+            }
+            (None, None) => {}
+        }
+        match grants(&self.grants)? {
+            Some(grants) => Ok(task.grants(grants)),
+            None => Ok(task),
+        }
+    }
+
+    fn says_something(&self) -> bool {
+        !(self.args.is_empty() && self.env.is_empty() && self.grants.is_empty()) || self.memory.is_some()
+    }
+
+    fn wasm(&self, artifact: String) -> proto::WasmSpec {
+        proto::WasmSpec {
+            artifact,
+            args: self.args.clone(),
+            env: self.env.iter().cloned().collect(),
+            export: self.export.clone().unwrap_or_default(),
+            params: self.params.clone(),
+            memory_bytes: self.memory.unwrap_or(0),
+            ..Default::default()
+        }
+    }
+
+    fn native(&self, artifact: String) -> proto::NativeSpec {
+        proto::NativeSpec {
+            artifact,
+            args: self.args.clone(),
+            env: self.env.iter().cloned().collect(),
+            memory_bytes: self.memory.unwrap_or(0),
+            ..Default::default()
+        }
+    }
+}
+
+/// The address of an artifact, put first if it is a file.
+async fn artifact(name: &str, client: &Client) -> Result<String, Failure> {
+    if name.starts_with("blake3:") {
+        return Ok(name.to_owned());
+    }
+    let bytes = std::fs::read(name).with_context(|| format!("cannot read {name}"))?;
+    Ok(client.put_artifact(bytes).await?)
+}
+
+fn parse_variable(text: &str) -> Result<(String, String), String> {
+    match text.split_once('=') {
+        Some((name, value)) if !name.is_empty() => Ok((name.to_owned(), value.to_owned())),
+        _ => Err("write NAME=VALUE".into()),
+    }
+}
+
+/// The grants that the flags name; `None` if there are none.
+fn grants(given: &[String]) -> Result<Option<proto::Grants>, Failure> {
+    if given.is_empty() {
+        return Ok(None);
+    }
+    let mut grants = proto::Grants::default();
+    for text in given {
+        grant(&mut grants, text).map_err(|why| Failure::Usage(format!("--grant {text}: {why}")))?;
+    }
+    Ok(Some(grants))
+}
+
+fn grant(grants: &mut proto::Grants, text: &str) -> Result<(), String> {
+    let (name, value) = match text.split_once('=') {
+        Some((name, value)) => (name, Some(value)),
+        None => (text, None),
+    };
+    match (name, value) {
+        ("clock", None) => grants.clock = true,
+        ("random", None) => grants.random = true,
+        ("log", None) => grants.log = true,
+        ("progress", None) => grants.progress = true,
+        ("network", None) => grants.network = true,
+        ("scratch", Some(size)) => grants.scratch_bytes = parse_bytes(size)?,
+        ("http", Some(origin)) => grants.http.push(origin.to_owned()),
+        ("call", Some(address)) => grants.calls.push(address.to_owned()),
+        ("scratch", None) => return Err("say how much, such as scratch=16Mi".into()),
+        ("http", None) => return Err("say where to, such as http=https://api.example.com".into()),
+        ("call", None) => return Err("say what, by its address, such as call=blake3:…".into()),
+        ("clock" | "random" | "log" | "progress" | "network", Some(_)) => return Err("it takes no value".into()),
+        _ => return Err("there are clock, random, log, progress, scratch, http, call and network".into()),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn grants_are_read_by_name() {
+        let given = [
+            "clock",
+            "scratch=2Mi",
+            "http=https://a.example",
+            "http=http://b.example:8080",
+        ];
+        let read = grants(&given.map(str::to_owned)).unwrap().unwrap();
+        assert!(read.clock && !read.random && !read.network);
+        assert_eq!(read.scratch_bytes, 2 << 20);
+        assert_eq!(read.http, ["https://a.example", "http://b.example:8080"]);
+        assert_eq!(grants(&[]).unwrap(), None);
+    }
+
+    #[test]
+    fn bad_grants_are_told() {
+        for bad in ["sky", "clock=now", "scratch", "scratch=much", "http", "call", "", "=x"] {
+            assert!(grants(&[bad.to_owned()]).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn variables_have_a_name() {
+        assert_eq!(parse_variable("A=b=c").unwrap(), ("A".into(), "b=c".into()));
+        assert!(parse_variable("=x").is_err() && parse_variable("x").is_err());
+    }
+}

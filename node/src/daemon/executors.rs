@@ -1,0 +1,129 @@
+//! The executors of this node: one host for each runtime that the configuration and the machine allow.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tarn_executor::native::{self, NativeConfig, NativeExecutor};
+use tarn_executor::{ArtifactSource, Executor, SLOTS_MAX, WasmConfig, WasmExecutor};
+
+use super::StartError;
+use crate::config::{Config, Switch};
+use crate::dispatch::Dispatcher;
+use crate::host::{Host, HostOptions};
+use crate::way::Way;
+
+/// The hidden argument with which this binary becomes a child process of an executor. No test harness takes it for a filter.
+const CHILD: &str = "--executor-child";
+
+/// This binary itself, also after the file was replaced by a newer one.
+const OWN_BINARY: &str = "/proc/self/exe";
+
+/// An executor, and the most memory that an attempt may ask of it.
+pub(super) struct Runtime {
+    executor: Arc<dyn Executor>,
+    memory_bytes_max: u64,
+}
+
+/// Where this process was started as a child of an executor: does its work, and says whether that went well.
+pub fn child_main() -> Option<std::io::Result<()>> {
+    let mut args = std::env::args().skip(1);
+    if args.next()? != CHILD {
+        return None;
+    }
+    Some(match args.next().as_deref() {
+        Some("native") => native::launcher_main(),
+        other => Err(std::io::Error::other(format!("no child process is called {other:?}"))),
+    })
+}
+
+/// Starts the executors.
+pub(super) async fn start(config: &Config) -> Result<Vec<Runtime>, StartError> {
+    let mut runtimes = Vec::new();
+    if config.executors.wasm {
+        runtimes.push(wasm(config)?);
+    }
+    runtimes.extend(native(config).await?);
+    Ok(runtimes)
+}
+
+fn wasm(config: &Config) -> Result<Runtime, StartError> {
+    let mut wasm = WasmConfig::default();
+    if config.executors.wasm_slots > 0 {
+        wasm.slots = config.executors.wasm_slots.min(SLOTS_MAX);
+    }
+    wasm.cache_dir = config.executors.wasm_cache.then(|| config.node.data_dir.join("wasm"));
+    let executor = WasmExecutor::new(wasm).map_err(|source| StartError::Executor {
+        runtime: "wasm",
+        source,
+    })?;
+    Ok(Runtime {
+        executor: Arc::new(executor),
+        memory_bytes_max: config.executors.wasm_memory_bytes,
+    })
+}
+
+/// Processes, where the machine can keep them apart. What it cannot is told once, here.
+async fn native(config: &Config) -> Result<Option<Runtime>, StartError> {
+    let settings = &config.executors;
+    if settings.native == Switch::Off {
+        return Ok(None);
+    }
+    let native = NativeConfig {
+        slots: match settings.native_slots {
+            0 => std::thread::available_parallelism().map_or(1, usize::from),
+            slots => slots,
+        },
+        dir: config.node.data_dir.join("native"),
+        launcher: (PathBuf::from(OWN_BINARY), vec![CHILD.into(), "native".into()]),
+        user_base: settings.native_user_base,
+        readable: settings.native_readable.0.clone(),
+        allow_incomplete_walls: settings.native == Switch::On,
+    };
+    match NativeExecutor::new(native).await {
+        Ok(executor) => {
+            let missing = executor.walls().missing();
+            if !missing.is_empty() {
+                let missing = missing.join(", ");
+                tracing::warn!(missing, "native tasks run on this node without all walls around them");
+            }
+            Ok(Some(Runtime {
+                executor: Arc::new(executor),
+                memory_bytes_max: settings.native_memory_bytes,
+            }))
+        }
+        Err(error) if settings.native == Switch::Auto => {
+            tracing::info!(%error, "this node runs no native tasks");
+            Ok(None)
+        }
+        Err(source) => Err(StartError::Executor {
+            runtime: "native",
+            source,
+        }),
+    }
+}
+
+/// Puts the executors to work.
+pub(super) fn host(
+    runtimes: Vec<Runtime>,
+    config: &Config,
+    node_id: u64,
+    way: &Way,
+    dispatcher: &Dispatcher,
+    artifacts: &Arc<dyn ArtifactSource>,
+) -> Vec<Host> {
+    let hosts = runtimes.into_iter().map(|runtime| {
+        let options = HostOptions {
+            node_id,
+            executor: runtime.executor,
+            artifacts: artifacts.clone(),
+            lease_ms: config.executors.lease_ms,
+            memory_bytes_max: runtime.memory_bytes_max,
+            grace: Duration::from_millis(config.limits.shutdown_grace_ms),
+        };
+        let host = Host::new(way.clone(), dispatcher.clone(), options);
+        tokio::spawn(host.clone().run());
+        host
+    });
+    hosts.collect()
+}
