@@ -17,7 +17,6 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -33,10 +32,14 @@ use crate::{Attempt, Capabilities, ExecutionError, Executor, Failure, Hash, Limi
 
 mod cache;
 mod call;
+mod component;
+mod contract;
 mod disk;
 mod guest;
 mod host;
+mod http;
 mod link;
+mod nested;
 mod pipe;
 mod program;
 mod run;
@@ -45,10 +48,9 @@ mod scratch;
 pub use cache::WasmCacheStats;
 
 use cache::Cache;
-use call::Call;
 use disk::DiskCache;
 use host::Host;
-use run::{Ended, Job};
+use run::{Ended, Job, Running};
 
 /// The most slots that one executor may have. Every guest that computes for long occupies a thread of tokio's blocking pool, which has
 /// 512; the other half stays free for files. In address space it is 7 TiB of 128.
@@ -200,12 +202,21 @@ impl WasmExecutor {
     async fn make_ready(&self, attempt: Attempt, cancel: &CancellationToken) -> Result<Job, ExecutionError> {
         attempt.limits.check()?;
         attempt.grants.check()?;
+        // What it calls comes from the same place, which for bytes that were handed in is nowhere.
+        let source = match &attempt.source {
+            Source::Provider(provider) => Source::Provider(Arc::clone(provider)),
+            Source::Prepared | Source::Bytes(_) => Source::Prepared,
+        };
         let program = self.cache.program(&self.host, attempt.artifact, attempt.source).await?;
-        let call = Call::resolve(attempt.kind, program.module())?;
+        let (call, command) = program.resolve(attempt.kind)?;
         Ok(Job {
             host: Arc::clone(&self.host),
+            cache: Arc::clone(&self.cache),
             program,
             call,
+            command,
+            logs: None,
+            source,
             limits: attempt.limits,
             grants: attempt.grants,
             services: attempt.services,
@@ -253,7 +264,7 @@ impl WasmExecutor {
 /// there.
 async fn run_where_it_fits(job: Job, slot: OwnedSemaphorePermit) -> Result<Ended, ExecutionError> {
     let program = Arc::clone(&job.program);
-    let mut guest: Running = Box::pin(run::run(job));
+    let mut guest = run::start(job);
     let here = if program.long.load(Ordering::Relaxed) {
         None
     } else {
@@ -274,8 +285,6 @@ async fn run_where_it_fits(job: Job, slot: OwnedSemaphorePermit) -> Result<Ended
     program.long.store(ended.ran > INLINE, Ordering::Relaxed);
     Ok(ended)
 }
-
-type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
 /// Runs a guest until it ends, or has computed for [`INLINE`]. Time that it only waits does not count.
 async fn run_here(guest: &mut Running) -> Result<Option<Ended>, ExecutionError> {
@@ -313,7 +322,12 @@ impl Executor for WasmExecutor {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let labels = [("wasm.wasi", "preview1"), ("wasm.simd", "true"), ("wasm.fuel", "true")];
+        let labels = [
+            ("wasm.wasi", "preview1"),
+            ("wasm.components", "wasi-0.2"),
+            ("wasm.simd", "true"),
+            ("wasm.fuel", "true"),
+        ];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Capabilities {
             runtime: self.runtime(),
