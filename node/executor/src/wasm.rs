@@ -50,6 +50,7 @@ pub use cache::WasmCacheStats;
 use cache::Cache;
 use disk::DiskCache;
 use host::Host;
+use http::HttpClient;
 use run::{Ended, Job, Running};
 
 /// The most slots that one executor may have. Every guest that computes for long occupies a thread of tokio's blocking pool, which has
@@ -95,6 +96,9 @@ pub struct WasmConfig {
     /// Where guests get their scratch directories; `None` is the system's directory for temporary files. The directory must
     /// be the executor's own: what lies in it is removed at start.
     pub scratch_dir: Option<PathBuf>,
+    /// A PEM file with the certificates of the authorities that guests' requests over https trust; `None`, and https is not
+    /// reachable.
+    pub http_authorities: Option<PathBuf>,
     /// Where the memory of guests comes from.
     pub allocation: Allocation,
 }
@@ -106,6 +110,7 @@ impl Default for WasmConfig {
             slots: cores.min(SLOTS_MAX),
             cache_dir: None,
             scratch_dir: None,
+            http_authorities: None,
             allocation: Allocation::default(),
         }
     }
@@ -117,6 +122,7 @@ pub struct WasmExecutor {
     scratch_dir: Arc<Path>,
     host: Arc<Host>,
     cache: Arc<Cache>,
+    http: Arc<HttpClient>,
     slots: Arc<Semaphore>,
     admitted: AtomicUsize,
 }
@@ -126,7 +132,7 @@ impl WasmExecutor {
     ///
     /// # Errors
     /// [`ExecutionError::LimitOutOfRange`] for a bad number of slots, [`ExecutionError::Broken`] when the engine does not work
-    /// on this machine or the cache directory cannot be used.
+    /// on this machine or a directory or file of the configuration cannot be used.
     pub fn new(config: WasmConfig) -> Result<Self, ExecutionError> {
         let slots = config.slots;
         if !(1..=SLOTS_MAX).contains(&slots) {
@@ -146,6 +152,8 @@ impl WasmExecutor {
             })?),
             None => None,
         };
+        let http = HttpClient::new(config.http_authorities.as_deref())
+            .map_err(|why| ExecutionError::broken(format!("cannot use the certificates of authorities: {why}")))?;
         if let Some(dir) = &config.scratch_dir {
             scratch::open(dir)
                 .map_err(|error| ExecutionError::broken(format!("cannot use the directory for scratch: {error}")))?;
@@ -155,6 +163,7 @@ impl WasmExecutor {
             config,
             host: Arc::new(host),
             cache: Arc::new(Cache::new(disk)),
+            http: Arc::new(http),
             slots: Arc::new(Semaphore::new(slots)),
             admitted: AtomicUsize::new(0),
         })
@@ -212,6 +221,7 @@ impl WasmExecutor {
         Ok(Job {
             host: Arc::clone(&self.host),
             cache: Arc::clone(&self.cache),
+            http: Arc::clone(&self.http),
             program,
             call,
             command,

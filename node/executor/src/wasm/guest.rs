@@ -16,6 +16,7 @@ use super::TABLE_ELEMENTS_MAX;
 use super::cache::Cache;
 use super::contract::Reported;
 use super::host::Host;
+use super::http::HttpClient;
 use super::pipe::Pipe;
 use super::scratch::{GUEST_PATH, Scratch};
 use crate::{Command, Grants, HostServices, Limits, Source};
@@ -148,6 +149,7 @@ pub(super) struct Reach {
     pub(super) env: BTreeMap<String, String>,
     pub(super) host: Arc<Host>,
     pub(super) cache: Arc<Cache>,
+    pub(super) http: Arc<HttpClient>,
     pub(super) source: Source,
     pub(super) scratch_dir: Arc<Path>,
 }

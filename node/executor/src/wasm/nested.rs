@@ -12,6 +12,7 @@ use super::cache::Cache;
 use super::contract::{CALL, call};
 use super::guest::Guest;
 use super::host::Host;
+use super::http::HttpClient;
 use super::pipe::Pipe;
 use super::run::{Job, start};
 use crate::{Command, ExecutionError, Grants, Hash, HostServices, Kind, Limits, Source};
@@ -75,6 +76,7 @@ struct Inheritance {
     logs: Pipe,
     source: Source,
     cache: Arc<Cache>,
+    http: Arc<HttpClient>,
     host: Arc<Host>,
 }
 
@@ -100,6 +102,7 @@ fn inheritance(store: &StoreContextMut<'_, Guest>) -> Inheritance {
         logs: reach.logs.clone(),
         source: reach.source.clone(),
         cache: Arc::clone(&reach.cache),
+        http: Arc::clone(&reach.http),
         host: Arc::clone(&reach.host),
     }
 }
@@ -119,6 +122,7 @@ async fn prepare(from: Inheritance, artifact: Hash, kind: Kind) -> Result<Job, E
         logs: Some(from.logs),
         source: from.source,
         cache: from.cache,
+        http: from.http,
         host: from.host,
     })
 }

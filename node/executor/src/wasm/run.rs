@@ -18,6 +18,7 @@ use super::component::Returned;
 use super::contract::Reported;
 use super::guest::{Guest, Reach, Refused, Stop, Watch, world};
 use super::host::Host;
+use super::http::HttpClient;
 use super::link::Offer;
 use super::pipe::{Overflow, Pipe};
 use super::program::{Call, Form, Program, one_line};
@@ -55,6 +56,7 @@ pub(super) struct Job {
     /// Where what it calls comes from.
     pub(super) source: Source,
     pub(super) cache: Arc<Cache>,
+    pub(super) http: Arc<HttpClient>,
 }
 
 /// A guest that is under way.
@@ -157,6 +159,7 @@ fn reach(job: &Job, logs: &Pipe) -> Reach {
             .unwrap_or_default(),
         host: Arc::clone(&job.host),
         cache: Arc::clone(&job.cache),
+        http: Arc::clone(&job.http),
         source: job.source.clone(),
         scratch_dir: Arc::clone(&job.scratch_dir),
     }

@@ -8,6 +8,7 @@ mod concurrency;
 mod functions;
 mod grants;
 mod guests;
+mod http;
 mod limits;
 mod modules;
 mod tools;
