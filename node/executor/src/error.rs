@@ -14,7 +14,7 @@ pub enum ExecutionError {
     // Final: the task itself has to change.
     /// The artifact is not a module that this runtime can compile.
     #[error(
-        "the artifact is not a valid core WebAssembly module ({detail}): rebuild it for wasm32-wasip1 and put it again"
+        "the artifact is not a valid WebAssembly module or component ({detail}): rebuild it for wasm32-wasip1 or wasm32-wasip2 and put it again"
     )]
     InvalidModule {
         /// What the compiler found.
@@ -36,7 +36,7 @@ pub enum ExecutionError {
     },
     /// The module imports something that the sandbox does not offer.
     #[error(
-        "the module imports `{import}`, which this runtime does not offer: use only functions of wasi_snapshot_preview1"
+        "the module imports `{import}`, which this runtime does not offer: a module may import wasi_snapshot_preview1, a component WASI 0.2 and tarn:guest"
     )]
     UnsupportedImport {
         /// `module::name`.
@@ -153,6 +153,14 @@ pub enum ExecutionError {
         "the process was killed from outside, for want of memory on the machine perhaps: another attempt may go better"
     )]
     Killed,
+    /// The guest said itself that it failed, and whether another try may go better.
+    #[error("the guest failed: {message}")]
+    GuestFailed {
+        /// What it said, in one line.
+        message: String,
+        /// Whether it asked for another try.
+        retryable: bool,
+    },
     /// The caller cancelled the attempt. It says nothing against the task, so only who cancelled knows what comes next.
     #[error("the attempt was cancelled: submit the task again if it is still wanted")]
     Cancelled,
@@ -216,6 +224,7 @@ impl ExecutionError {
             | Self::TableLimit { .. }
             | Self::OutputLimit { .. }
             | Self::FuelLimit { .. } => false,
+            Self::GuestFailed { retryable, .. } => *retryable,
             Self::TimeLimit { .. }
             | Self::ExitNonzero { .. }
             | Self::Killed
@@ -251,6 +260,7 @@ impl ExecutionError {
             Self::FuelLimit { .. } => "FUEL_LIMIT",
             Self::TimeLimit { .. } => "TIME_LIMIT",
             Self::ExitNonzero { .. } => "EXIT_NONZERO",
+            Self::GuestFailed { .. } => "GUEST_FAILED",
             Self::Cancelled => "CANCELLED",
             Self::HashMismatch { .. } => "HASH_MISMATCH",
             Self::ArtifactUnavailable { .. } => "ARTIFACT_UNAVAILABLE",
@@ -331,6 +341,10 @@ mod tests {
             ExecutionError::FuelLimit { limit: 1 },
             ExecutionError::TimeLimit { limit_ms: 1 },
             ExecutionError::ExitNonzero { status: 1 },
+            ExecutionError::GuestFailed {
+                message: text(),
+                retryable: true,
+            },
             ExecutionError::Cancelled,
             ExecutionError::HashMismatch {
                 expected: hash,

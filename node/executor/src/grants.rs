@@ -388,7 +388,7 @@ mod tests {
                 context: Some(context),
                 ..Grants::default()
             };
-            assert_eq!(grants.check().unwrap_err().reason(), "WASM_BAD_ARGUMENTS");
+            assert_eq!(grants.check().unwrap_err().reason(), "BAD_ARGUMENTS");
         }
     }
 

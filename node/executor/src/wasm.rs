@@ -17,7 +17,6 @@ use std::collections::BTreeMap;
 use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
-use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::task::Poll;
@@ -33,10 +32,14 @@ use crate::{Attempt, Capabilities, ExecutionError, Executor, Failure, Hash, Limi
 
 mod cache;
 mod call;
+mod component;
+mod contract;
 mod disk;
 mod guest;
 mod host;
+mod http;
 mod link;
+mod nested;
 mod pipe;
 mod program;
 mod run;
@@ -45,10 +48,10 @@ mod scratch;
 pub use cache::WasmCacheStats;
 
 use cache::Cache;
-use call::Call;
 use disk::DiskCache;
 use host::Host;
-use run::{Ended, Job};
+use http::HttpClient;
+use run::{Ended, Job, Running};
 
 /// The most slots that one executor may have. Every guest that computes for long occupies a thread of tokio's blocking pool, which has
 /// 512; the other half stays free for files. In address space it is 7 TiB of 128.
@@ -93,6 +96,9 @@ pub struct WasmConfig {
     /// Where guests get their scratch directories; `None` is the system's directory for temporary files. The directory must
     /// be the executor's own: what lies in it is removed at start.
     pub scratch_dir: Option<PathBuf>,
+    /// A PEM file with the certificates of the authorities that guests' requests over https trust; `None`, and https is not
+    /// reachable.
+    pub http_authorities: Option<PathBuf>,
     /// Where the memory of guests comes from.
     pub allocation: Allocation,
 }
@@ -104,6 +110,7 @@ impl Default for WasmConfig {
             slots: cores.min(SLOTS_MAX),
             cache_dir: None,
             scratch_dir: None,
+            http_authorities: None,
             allocation: Allocation::default(),
         }
     }
@@ -115,6 +122,7 @@ pub struct WasmExecutor {
     scratch_dir: Arc<Path>,
     host: Arc<Host>,
     cache: Arc<Cache>,
+    http: Arc<HttpClient>,
     slots: Arc<Semaphore>,
     admitted: AtomicUsize,
 }
@@ -124,7 +132,7 @@ impl WasmExecutor {
     ///
     /// # Errors
     /// [`ExecutionError::LimitOutOfRange`] for a bad number of slots, [`ExecutionError::Broken`] when the engine does not work
-    /// on this machine or the cache directory cannot be used.
+    /// on this machine or a directory or file of the configuration cannot be used.
     pub fn new(config: WasmConfig) -> Result<Self, ExecutionError> {
         let slots = config.slots;
         if !(1..=SLOTS_MAX).contains(&slots) {
@@ -144,6 +152,8 @@ impl WasmExecutor {
             })?),
             None => None,
         };
+        let http = HttpClient::new(config.http_authorities.as_deref())
+            .map_err(|why| ExecutionError::broken(format!("cannot use the certificates of authorities: {why}")))?;
         if let Some(dir) = &config.scratch_dir {
             scratch::open(dir)
                 .map_err(|error| ExecutionError::broken(format!("cannot use the directory for scratch: {error}")))?;
@@ -153,6 +163,7 @@ impl WasmExecutor {
             config,
             host: Arc::new(host),
             cache: Arc::new(Cache::new(disk)),
+            http: Arc::new(http),
             slots: Arc::new(Semaphore::new(slots)),
             admitted: AtomicUsize::new(0),
         })
@@ -200,12 +211,22 @@ impl WasmExecutor {
     async fn make_ready(&self, attempt: Attempt, cancel: &CancellationToken) -> Result<Job, ExecutionError> {
         attempt.limits.check()?;
         attempt.grants.check()?;
+        // What it calls comes from the same place, which for bytes that were handed in is nowhere.
+        let source = match &attempt.source {
+            Source::Provider(provider) => Source::Provider(Arc::clone(provider)),
+            Source::Prepared | Source::Bytes(_) => Source::Prepared,
+        };
         let program = self.cache.program(&self.host, attempt.artifact, attempt.source).await?;
-        let call = Call::resolve(attempt.kind, program.module())?;
+        let (call, command) = program.resolve(attempt.kind)?;
         Ok(Job {
             host: Arc::clone(&self.host),
+            cache: Arc::clone(&self.cache),
+            http: Arc::clone(&self.http),
             program,
             call,
+            command,
+            logs: None,
+            source,
             limits: attempt.limits,
             grants: attempt.grants,
             services: attempt.services,
@@ -253,7 +274,7 @@ impl WasmExecutor {
 /// there.
 async fn run_where_it_fits(job: Job, slot: OwnedSemaphorePermit) -> Result<Ended, ExecutionError> {
     let program = Arc::clone(&job.program);
-    let mut guest: Running = Box::pin(run::run(job));
+    let mut guest = run::start(job);
     let here = if program.long.load(Ordering::Relaxed) {
         None
     } else {
@@ -274,8 +295,6 @@ async fn run_where_it_fits(job: Job, slot: OwnedSemaphorePermit) -> Result<Ended
     program.long.store(ended.ran > INLINE, Ordering::Relaxed);
     Ok(ended)
 }
-
-type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
 /// Runs a guest until it ends, or has computed for [`INLINE`]. Time that it only waits does not count.
 async fn run_here(guest: &mut Running) -> Result<Option<Ended>, ExecutionError> {
@@ -313,7 +332,12 @@ impl Executor for WasmExecutor {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let labels = [("wasm.wasi", "preview1"), ("wasm.simd", "true"), ("wasm.fuel", "true")];
+        let labels = [
+            ("wasm.wasi", "preview1"),
+            ("wasm.components", "wasi-0.2"),
+            ("wasm.simd", "true"),
+            ("wasm.fuel", "true"),
+        ];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Capabilities {
             runtime: self.runtime(),

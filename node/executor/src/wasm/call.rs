@@ -9,21 +9,20 @@ use crate::{Argument, Command, ExecutionError, Kind, Value};
 const START: &str = "_start";
 
 /// How many of a module's exports an error lists: enough to recognise a typing error.
-const EXPORTS_LISTED_MAX: usize = 10;
+pub(super) const EXPORTS_LISTED_MAX: usize = 10;
 
-/// What to call, with arguments of the right types.
+/// What to call in a module, with arguments of the right types.
 #[derive(Debug)]
-pub(super) struct Call {
+pub(super) struct ModuleCall {
     pub(super) function: String,
     pub(super) params: Vec<Val>,
     /// As many places as the function has results.
     pub(super) results: Vec<Val>,
-    /// For a command, what it is started with.
-    pub(super) command: Option<Command>,
 }
 
-impl Call {
-    pub(super) fn resolve(kind: Kind, module: &Module) -> Result<Self, ExecutionError> {
+impl ModuleCall {
+    /// The call, and for a command what it is started with.
+    pub(super) fn resolve(kind: Kind, module: &Module) -> Result<(Self, Option<Command>), ExecutionError> {
         match kind {
             Kind::Command(command) => {
                 check_command(&command)?;
@@ -33,23 +32,23 @@ impl Call {
                         "the module's `_start` takes or returns values, so it is not a command: call it as an exported function",
                     ));
                 }
-                Ok(Self {
+                let call = Self {
                     function: START.into(),
                     params: Vec::new(),
                     results: Vec::new(),
-                    command: Some(command),
-                })
+                };
+                Ok((call, Some(command)))
             }
             Kind::Export { name, params } => {
                 let function = find(module, &name)?;
                 let params = convert_all(&name, &function, &params)?;
                 let results = vec![Val::I32(0); numeric_results(&name, &function)?];
-                Ok(Self {
+                let call = Self {
                     function: name,
                     params,
                     results,
-                    command: None,
-                })
+                };
+                Ok((call, None))
             }
         }
     }
@@ -72,7 +71,7 @@ fn find(module: &Module, name: &str) -> Result<FuncType, ExecutionError> {
     })
 }
 
-fn check_command(command: &Command) -> Result<(), ExecutionError> {
+pub(super) fn check_command(command: &Command) -> Result<(), ExecutionError> {
     let refuse = |detail: String| Err(ExecutionError::BadArguments { detail });
     if let Some(index) = command.args.iter().position(|arg| arg.contains('\0')) {
         return refuse(format!(
@@ -172,7 +171,7 @@ fn numeric_results(name: &str, function: &FuncType) -> Result<usize, ExecutionEr
     Ok(function.results().len())
 }
 
-/// Takes the numbers out of the places that [`Call::results`] had for them.
+/// Takes the numbers out of the places that [`ModuleCall::results`] had for them.
 pub(super) fn numbers(results: &[Val]) -> Vec<Value> {
     let number = |result: &Val| match *result {
         Val::I32(value) => Value::I32(value),

@@ -1,21 +1,32 @@
 //! What belongs to one running guest: its view of the world, its limits, and why it stopped.
 
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use tokio_util::sync::CancellationToken;
+use wasmtime::component::ResourceTable;
 use wasmtime::{CallHook, Caller, ResourceLimiter, StoreContextMut};
 use wasmtime_wasi::p1::WasiP1Ctx;
 use wasmtime_wasi::p2::pipe::MemoryInputPipe;
-use wasmtime_wasi::{FsPerms, I32Exit, WasiCtxBuilder};
+use wasmtime_wasi::{FsPerms, I32Exit, WasiCtx, WasiCtxBuilder, WasiCtxView, WasiView};
 
 use super::TABLE_ELEMENTS_MAX;
+use super::cache::Cache;
+use super::contract::Reported;
+use super::host::Host;
+use super::http::HttpClient;
 use super::pipe::Pipe;
 use super::scratch::{GUEST_PATH, Scratch};
-use crate::{Command, Limits};
+use crate::{Command, Grants, HostServices, Limits, Source};
 
 /// The program name that a command finds as its first argument. The artifact has no name but its hash, which would
 /// only make usage messages hard to read.
 const PROGRAM_NAME: &str = "main";
+
+/// How many resources (files, streams, things to wait for) a component may hold at once.
+const RESOURCES_MAX: usize = 4096;
 
 /// How many host calls a guest may make before it is looked whether its time is over. Each takes from a hundredth of a
 /// microsecond to some ten.
@@ -25,10 +36,14 @@ const HOST_CALLS_UNWATCHED: u32 = 16;
 pub(super) struct Guest {
     /// For a module that imports any of it.
     preview1: Option<WasiP1Ctx>,
+    /// For a component.
+    preview2: Option<(WasiCtx, ResourceTable)>,
+    /// For a component: what its calls of `tarn:guest` need.
+    reach: Option<Box<Reach>>,
     pub(super) scratch: Option<Scratch>,
     pub(super) meter: Meter,
     pub(super) stop: Option<Stop>,
-    watch: Watch,
+    pub(super) watch: Watch,
 }
 
 /// Why the guest was stopped or stopped itself, noted by whoever did it. The error that then comes out of the engine only
@@ -49,6 +64,8 @@ impl Guest {
     pub(super) fn new(limits: &Limits, watch: Watch) -> Self {
         Self {
             preview1: None,
+            preview2: None,
+            reach: None,
             scratch: None,
             meter: Meter::new(limits.memory_bytes),
             stop: None,
@@ -64,6 +81,22 @@ impl Guest {
     /// Gives the guest what WASI preview 1 stands on.
     pub(super) fn equip_preview1(&mut self, mut world: WasiCtxBuilder) {
         self.preview1 = Some(world.build_p1());
+    }
+
+    /// Gives the guest what components stand on.
+    pub(super) fn equip_component(&mut self, mut world: WasiCtxBuilder, reach: Reach) {
+        let mut table = ResourceTable::new();
+        table.set_max_capacity(RESOURCES_MAX);
+        self.preview2 = Some((world.build(), table));
+        self.reach = Some(Box::new(reach));
+    }
+
+    pub(super) fn reach(&mut self) -> &mut Reach {
+        self.reach.as_mut().expect("a component was equipped with it")
+    }
+
+    pub(super) fn reach_ref(&self) -> &Reach {
+        self.reach.as_ref().expect("a component was equipped with it")
     }
 
     pub(super) fn preview1(&mut self) -> &mut WasiP1Ctx {
@@ -96,6 +129,29 @@ impl Guest {
             None => Ok(()),
         }
     }
+}
+
+impl WasiView for Guest {
+    fn ctx(&mut self) -> WasiCtxView<'_> {
+        let (ctx, table) = self.preview2.as_mut().expect("a component was equipped with it");
+        WasiCtxView { ctx, table }
+    }
+}
+
+/// What the calls of a component need beside the guest's own limits.
+pub(super) struct Reach {
+    pub(super) grants: Grants,
+    pub(super) services: Arc<dyn HostServices>,
+    pub(super) limits: Limits,
+    pub(super) logs: Pipe,
+    pub(super) reported: Reported,
+    /// For what it calls.
+    pub(super) env: BTreeMap<String, String>,
+    pub(super) host: Arc<Host>,
+    pub(super) cache: Arc<Cache>,
+    pub(super) http: Arc<HttpClient>,
+    pub(super) source: Source,
+    pub(super) scratch_dir: Arc<Path>,
 }
 
 /// What a guest sees: `command` (for an exported function: nothing), two pipes to write to, and its scratch directory. What it was not

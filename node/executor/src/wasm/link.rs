@@ -3,11 +3,13 @@
 //! Tool-chains import more than a program uses, so an import is never missing; calling it is what ends the guest, with
 //! a reason that names the capability.
 
-use wasmtime::{Engine, ExternType, FuncType, Linker, Store};
-use wasmtime_wasi::p1;
+use std::sync::OnceLock;
+
+use wasmtime::{Engine, ExternType, FuncType, Linker, Store, component};
+use wasmtime_wasi::{p1, p2};
 
 use super::guest::{Guest, Stop};
-use super::scratch;
+use super::{contract, nested, scratch};
 use crate::Grants;
 
 /// The module name of WASI preview 1.
@@ -71,6 +73,55 @@ const PREVIEW1_NEEDS: [(&str, Capability); 20] = [
     ("sock_shutdown", Capability::Sockets),
 ];
 
+/// The same of WASI 0.2. Without scratch there is no directory, so that every function on one is out of reach.
+const PREVIEW2_NEEDS: [(&str, &[&str], Capability); 9] = [
+    (
+        "wasi:clocks/wall-clock@0.2.12",
+        &["now", "resolution"],
+        Capability::Clock,
+    ),
+    (
+        "wasi:clocks/monotonic-clock@0.2.12",
+        &["now", "resolution", "subscribe-instant", "subscribe-duration"],
+        Capability::Clock,
+    ),
+    (
+        "wasi:random/random@0.2.12",
+        &["get-random-bytes", "get-random-u64"],
+        Capability::Random,
+    ),
+    (
+        "wasi:random/insecure@0.2.12",
+        &["get-insecure-random-bytes", "get-insecure-random-u64"],
+        Capability::Random,
+    ),
+    (
+        "wasi:random/insecure-seed@0.2.12",
+        &["insecure-seed"],
+        Capability::Random,
+    ),
+    (
+        "wasi:sockets/instance-network@0.2.12",
+        &["instance-network"],
+        Capability::Sockets,
+    ),
+    (
+        "wasi:sockets/ip-name-lookup@0.2.12",
+        &["resolve-addresses"],
+        Capability::Sockets,
+    ),
+    (
+        "wasi:sockets/tcp-create-socket@0.2.12",
+        &["create-tcp-socket"],
+        Capability::Sockets,
+    ),
+    (
+        "wasi:sockets/udp-create-socket@0.2.12",
+        &["create-udp-socket"],
+        Capability::Sockets,
+    ),
+];
+
 /// The part of the grants that decides what is linked. Everything else is asked for at each call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct Offer {
@@ -116,7 +167,10 @@ impl Offer {
 
 /// A linker for each offer.
 pub(super) struct Linkers {
+    engine: Engine,
     preview1: Vec<Linker<Guest>>,
+    /// Made when first wanted: many nodes never see a component.
+    component: [OnceLock<component::Linker<Guest>>; OFFERS],
 }
 
 impl Linkers {
@@ -125,6 +179,8 @@ impl Linkers {
         let types = preview1_types(engine, &whole)?;
         let offers = (0..OFFERS).map(Offer::from_index);
         Ok(Self {
+            engine: engine.clone(),
+            component: Default::default(),
             preview1: offers
                 .map(|offer| refuse_the_rest(&whole, &types, offer))
                 .collect::<wasmtime::Result<_>>()?,
@@ -133,6 +189,14 @@ impl Linkers {
 
     pub(super) fn preview1(&self, offer: usize) -> &Linker<Guest> {
         &self.preview1[offer]
+    }
+
+    pub(super) fn component(&self, offer: usize) -> wasmtime::Result<&component::Linker<Guest>> {
+        if let Some(linker) = self.component[offer].get() {
+            return Ok(linker);
+        }
+        let made = components(&self.engine, Offer::from_index(offer))?;
+        Ok(self.component[offer].get_or_init(|| made))
     }
 }
 
@@ -171,6 +235,29 @@ fn refuse_the_rest(whole: &Linker<Guest>, types: &[FuncType], offer: Offer) -> w
         }
     }
     linker.allow_shadowing(false);
+    Ok(linker)
+}
+
+/// WASI 0.2 and the contract of tarn, with refusals in place.
+fn components(engine: &Engine, offer: Offer) -> wasmtime::Result<component::Linker<Guest>> {
+    let mut linker = component::Linker::new(engine);
+    p2::add_to_linker_async(&mut linker)?;
+    contract::add_to_linker(&mut linker)?;
+    nested::add_to_linker(&mut linker)?;
+    linker.allow_shadowing(true);
+    scratch::add_to_component_linker(&mut linker)?;
+    for (interface, functions, capability) in PREVIEW2_NEEDS {
+        if offer.has(capability) {
+            continue;
+        }
+        let mut instance = linker.instance(interface)?;
+        for function in functions {
+            instance.func_new(function, move |mut store, _, _, _| {
+                let call = format!("{interface}.{function}");
+                Err(store.data_mut().refuse(capability.name(), call, capability.advice()))
+            })?;
+        }
+    }
     Ok(linker)
 }
 

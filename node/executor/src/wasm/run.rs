@@ -2,25 +2,29 @@
 
 use std::future::poll_fn;
 use std::path::Path;
-use std::pin::pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
-use wasmtime::{Store, Trap, WasmBacktrace};
+use wasmtime::{InstancePre, Store, Trap, WasmBacktrace};
 
 use super::TABLE_ELEMENTS_MAX;
-use super::call::{Call, numbers};
-use super::guest::{Guest, Refused, Stop, Watch, world};
+use super::cache::Cache;
+use super::call::{ModuleCall, numbers};
+use super::component::Returned;
+use super::contract::Reported;
+use super::guest::{Guest, Reach, Refused, Stop, Watch, world};
 use super::host::Host;
+use super::http::HttpClient;
 use super::link::Offer;
 use super::pipe::{Overflow, Pipe};
-use super::program::{Program, one_line};
+use super::program::{Call, Form, Program, one_line};
 use super::scratch::Scratch;
 use crate::value::format_results;
-use crate::{ExecutionError, Grants, HostServices, Limits, Value};
+use crate::{Command, ExecutionError, Grants, HostServices, Limits, Source, Value};
 
 /// What a WASI reactor exports to be called before anything else.
 const INITIALIZE: &str = "_initialize";
@@ -32,17 +36,31 @@ const SLICE_FUEL: u64 = 1_000_000;
 /// What a guest without a limit on its fuel starts with: more than any can burn.
 const FUEL_UNLIMITED: u64 = 1 << 62;
 
+/// How many bytes one call of a component may hand to the host.
+const HOST_CALL_BYTES_MAX: usize = 32 << 20;
+
 /// Everything that a guest needs to run.
 pub(super) struct Job {
     pub(super) host: Arc<Host>,
     pub(super) program: Arc<Program>,
     pub(super) call: Call,
+    /// For a command, what it is started with.
+    pub(super) command: Option<Command>,
     pub(super) limits: Limits,
     pub(super) grants: Grants,
     pub(super) services: Arc<dyn HostServices>,
     pub(super) scratch_dir: Arc<Path>,
     pub(super) cancel: CancellationToken,
+    /// Where its logs go, if they are somebody else's.
+    pub(super) logs: Option<Pipe>,
+    /// Where what it calls comes from.
+    pub(super) source: Source,
+    pub(super) cache: Arc<Cache>,
+    pub(super) http: Arc<HttpClient>,
 }
+
+/// A guest that is under way.
+pub(super) type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
 /// How it ended, and what it used.
 pub(super) struct Ended {
@@ -63,11 +81,16 @@ enum Fault {
     Running(wasmtime::Error),
 }
 
-/// Runs the guest. Comes back to the scheduler after every [`SLICE_FUEL`]; dropping the future ends the guest.
-pub(super) async fn run(mut job: Job) -> Ended {
+/// Gets a guest under way. Comes back to the scheduler after every [`SLICE_FUEL`]; dropping the future ends the guest.
+pub(super) fn start(job: Job) -> Running {
+    Box::pin(run(job))
+}
+
+async fn run(mut job: Job) -> Ended {
     let began = Instant::now();
     let output = Pipe::new(job.limits.output_bytes, Overflow::Stop);
-    let logs = Pipe::new(job.limits.log_bytes, Overflow::Drop);
+    let logs = job.logs.clone();
+    let logs = logs.unwrap_or_else(|| Pipe::new(job.limits.log_bytes, Overflow::Drop));
     let watch = Watch::new(job.cancel.clone(), Duration::from_millis(job.limits.time_ms));
     let mut store = Store::new(&job.host.engine, Guest::new(&job.limits, watch.clone()));
     let fuel = job.limits.fuel.unwrap_or(FUEL_UNLIMITED);
@@ -76,12 +99,12 @@ pub(super) async fn run(mut job: Job) -> Ended {
         Err(error) => Err(Fault::Starting(error)),
     };
     let result = match result {
-        Ok(()) => finish(&job, &output),
+        Ok(returned) => finish(returned, &job, &output),
         Err(fault) => explain(fault, &job, store.data(), &output, &logs),
     };
     Ended {
         result,
-        logs: logs.take(),
+        logs: if job.logs.is_some() { Bytes::new() } else { logs.take() },
         ran: began.elapsed(),
         memory_bytes_peak: store.data().meter.peak_bytes,
         fuel: Some(fuel.saturating_sub(store.get_fuel().unwrap_or(fuel))),
@@ -93,7 +116,11 @@ fn equip(store: &mut Store<Guest>, job: &Job, fuel: u64, output: &Pipe, logs: &P
     store.limiter(|guest| &mut guest.meter);
     store.set_fuel(fuel)?;
     store.fuel_async_yield_interval(Some(SLICE_FUEL))?;
-    if !job.program.imports {
+    let (imports, component) = match &job.program.form {
+        Form::Module(module) => (module.imports, false),
+        Form::Component(_) => (true, true),
+    };
+    if !imports {
         return Ok(());
     }
     store.call_hook(Guest::on_call);
@@ -102,20 +129,45 @@ fn equip(store: &mut Store<Guest>, job: &Job, fuel: u64, output: &Pipe, logs: &P
         guest.scratch = Some(Scratch::new(&job.scratch_dir, job.grants.scratch_bytes)?);
     }
     // The output of an exported function are its results, so what it prints goes to the logs.
-    let stdout = if job.call.command.is_some() { output } else { logs };
+    let stdout = if job.command.is_some() { output } else { logs };
     let world = world(
-        job.call.command.as_ref(),
+        job.command.as_ref(),
         stdout.clone(),
         logs.clone(),
         guest.scratch.as_ref(),
     )?;
-    guest.equip_preview1(world);
+    if component {
+        guest.equip_component(world, reach(job, logs));
+        store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
+    } else {
+        guest.equip_preview1(world);
+    }
     Ok(())
+}
+
+fn reach(job: &Job, logs: &Pipe) -> Reach {
+    Reach {
+        grants: job.grants.clone(),
+        services: Arc::clone(&job.services),
+        limits: job.limits,
+        logs: logs.clone(),
+        reported: Reported::default(),
+        env: job
+            .command
+            .as_ref()
+            .map(|command| command.env.clone())
+            .unwrap_or_default(),
+        host: Arc::clone(&job.host),
+        cache: Arc::clone(&job.cache),
+        http: Arc::clone(&job.http),
+        source: job.source.clone(),
+        scratch_dir: Arc::clone(&job.scratch_dir),
+    }
 }
 
 /// Runs the guest until it ends, is cancelled, or its time is over. One that computes is looked after between its slices; one that
 /// sleeps in a host call is simply not woken any more.
-async fn drive(store: &mut Store<Guest>, job: &mut Job, watch: &Watch) -> Result<(), Fault> {
+async fn drive(store: &mut Store<Guest>, job: &mut Job, watch: &Watch) -> Result<Returned, Fault> {
     let mut entered = pin!(enter(store, job));
     // Most guests are done before a timer could be set up.
     if let Poll::Ready(result) = poll_fn(|context| Poll::Ready(entered.as_mut().poll(context))).await {
@@ -140,41 +192,61 @@ async fn drive(store: &mut Store<Guest>, job: &mut Job, watch: &Watch) -> Result
     .await
 }
 
-async fn enter(store: &mut Store<Guest>, job: &mut Job) -> Result<(), Fault> {
+async fn enter(store: &mut Store<Guest>, job: &mut Job) -> Result<Returned, Fault> {
     let offer = Offer::of(&job.grants).index();
-    let instance = job
-        .program
-        .ready(&job.host, offer)
-        .instantiate_async(&mut *store)
-        .await
-        .map_err(Fault::Starting)?;
-    if job.call.command.is_none()
-        && job.call.function != INITIALIZE
+    match (&job.program.form, &mut job.call) {
+        (Form::Module(program), Call::Module(call)) => {
+            let ready = program.ready(&job.host, offer);
+            enter_module(store, ready, call, job.command.is_some()).await
+        }
+        (Form::Component(program), Call::Component(call)) => {
+            let instance = program.instantiate(&job.host, offer, store).await;
+            let instance = instance.map_err(Fault::Starting)?;
+            call.enter(store, &instance).await.map_err(Fault::Running)
+        }
+        _ => unreachable!("a call was resolved in the program that it is for"),
+    }
+}
+
+async fn enter_module(
+    store: &mut Store<Guest>,
+    ready: &InstancePre<Guest>,
+    call: &mut ModuleCall,
+    is_command: bool,
+) -> Result<Returned, Fault> {
+    let instance = ready.instantiate_async(&mut *store).await.map_err(Fault::Starting)?;
+    if !is_command
+        && call.function != INITIALIZE
         && let Ok(initialize) = instance.get_typed_func::<(), ()>(&mut *store, INITIALIZE)
     {
         initialize.call_async(&mut *store, ()).await.map_err(Fault::Running)?;
     }
-    let function = instance.get_func(&mut *store, &job.call.function);
+    let function = instance.get_func(&mut *store, &call.function);
     let function = function.expect("the export was looked up in the module before");
     function
-        .call_async(&mut *store, &job.call.params, &mut job.call.results)
+        .call_async(&mut *store, &call.params, &mut call.results)
         .await
-        .map_err(Fault::Running)
+        .map_err(Fault::Running)?;
+    Ok(if is_command {
+        Returned::Nothing
+    } else {
+        Returned::Values(numbers(&call.results))
+    })
 }
 
 /// Collects the result of a guest that returned.
-fn finish(job: &Job, output: &Pipe) -> Result<(Bytes, Vec<Value>), ExecutionError> {
-    if job.call.command.is_some() {
-        return Ok((output.take(), Vec::new()));
+fn finish(returned: Returned, job: &Job, output: &Pipe) -> Result<(Bytes, Vec<Value>), ExecutionError> {
+    let (bytes, values) = match returned {
+        Returned::Nothing => return Ok((output.take(), Vec::new())),
+        Returned::Output(bytes) => (bytes.into(), Vec::new()),
+        Returned::Values(values) => (format_results(&values).into(), values),
+        Returned::Failed { message, retryable } => return Err(ExecutionError::GuestFailed { message, retryable }),
+    };
+    let limit_bytes = job.limits.output_bytes;
+    match Bytes::len(&bytes) as u64 <= limit_bytes {
+        true => Ok((bytes, values)),
+        false => Err(ExecutionError::OutputLimit { limit_bytes }),
     }
-    let values = numbers(&job.call.results);
-    let text = format_results(&values);
-    if text.len() as u64 > job.limits.output_bytes {
-        return Err(ExecutionError::OutputLimit {
-            limit_bytes: job.limits.output_bytes,
-        });
-    }
-    Ok((text.into(), values))
 }
 
 /// Says why a guest did not return. Whoever stopped it has left a note; what comes out of the engine is only looked at when
@@ -193,7 +265,7 @@ fn explain(
         Fault::Running(error) => (guest.stop.clone(), Some(error), false),
     };
     match stop {
-        Some(Stop::Exit(0)) if job.call.command.is_some() => return finish(job, output),
+        Some(Stop::Exit(0)) if job.command.is_some() => return finish(Returned::Nothing, job, output),
         Some(stop) => return Err(stopped(stop, limits)),
         None => {}
     }

@@ -4,9 +4,15 @@
 //! page for each name that is made. It is charged before the call and never given back, so however a guest writes, the
 //! directory never holds more; deleting and writing again uses the quota up too.
 
+mod component;
+
+pub(super) use component::add_to_linker as add_to_component_linker;
+
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tempfile::TempDir;
 use wasmtime::{AsContextMut as _, Caller, Extern, Linker};
@@ -39,7 +45,7 @@ const STDERR: i32 = 2;
 /// A private directory, removed when it is dropped.
 pub(super) struct Scratch {
     dir: TempDir,
-    left: u64,
+    quota: Arc<Quota>,
     /// Whether one of the three standard streams was closed or replaced, so that its descriptor may now be a file.
     streams_moved: bool,
 }
@@ -47,9 +53,12 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) fn new(parent: &Path, bytes: u64) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
+        let quota = Quota {
+            left: AtomicU64::new(bytes),
+        };
         Ok(Self {
             dir,
-            left: bytes,
+            quota: Arc::new(quota),
             streams_moved: false,
         })
     }
@@ -57,16 +66,20 @@ impl Scratch {
     pub(super) fn path(&self) -> &Path {
         self.dir.path()
     }
+}
 
-    /// Takes from the quota, or nothing if it has not that much left.
-    pub(super) fn charge(&mut self, bytes: u64) -> bool {
-        match self.left.checked_sub(bytes) {
-            Some(left) => {
-                self.left = left;
-                true
-            }
-            None => false,
-        }
+/// How many bytes may still be written.
+struct Quota {
+    left: AtomicU64,
+}
+
+impl Quota {
+    /// Takes so many, or none if there are not so many left.
+    fn charge(&self, bytes: u64) -> bool {
+        let take = |left: u64| left.checked_sub(bytes);
+        self.left
+            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
+            .is_ok()
     }
 }
 
@@ -240,8 +253,8 @@ fn add_names(linker: &mut Linker<Guest>, module: &str) -> wasmtime::Result<()> {
 }
 
 fn charge(caller: &mut Caller<'_, Guest>, bytes: u64) -> bool {
-    match &mut caller.data_mut().scratch {
-        Some(scratch) => scratch.charge(bytes),
+    match &caller.data().scratch {
+        Some(scratch) => scratch.quota.charge(bytes),
         // There is no file to write to; the call itself says so.
         None => true,
     }

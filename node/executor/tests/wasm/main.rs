@@ -3,12 +3,15 @@
 
 mod cache;
 mod commands;
+mod components;
 mod concurrency;
 mod functions;
 mod grants;
 mod guests;
+mod http;
 mod limits;
 mod modules;
+mod tools;
 
 use std::sync::Arc;
 use std::time::Duration;

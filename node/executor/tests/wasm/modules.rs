@@ -12,15 +12,20 @@ const MINIMAL: &[u8] = b"\0asm\x01\0\0\0";
 
 #[tokio::test]
 async fn what_is_not_a_core_module_is_invalid() {
-    let component = b"\0asm\x0d\0\x01\0";
+    // A component's header with a module's body, and the other way round.
+    let no_component = b"\0asm\x0d\0\x01\0\x01\x04\x01\x60\0\0";
+    let no_module = b"\0asm\x01\0\0\0\x0d\0\x01\0";
     let torn = b"\0asm\x01\0\0\0\x01\x05\x01\x60";
-    let cases: [&[u8]; 8] = [
+    let cases: [&[u8]; 11] = [
         b"",
         b"not a module at all",
         b"\x7fELF",
         &MINIMAL[..5],
         torn,
-        component,
+        no_component,
+        no_module,
+        b"(component (nonsense))",
+        b";; text\n (component (core module (memory 1) (memory 1)))",
         b"(module (func (result i32)))",
         b"(module (memory 1) (memory 1))",
     ];
