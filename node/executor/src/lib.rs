@@ -51,6 +51,7 @@ mod error;
 mod executor;
 mod hash;
 mod limits;
+mod microvm;
 mod value;
 mod wasm;
 
@@ -65,5 +66,6 @@ pub use limits::{
     ARGUMENTS_BYTES_MAX, FUEL_MAX, LOG_BYTES_DEFAULT, LOG_BYTES_MAX, Limits, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MAX,
     OUTPUT_BYTES_DEFAULT, OUTPUT_BYTES_MAX, TIME_MS_DEFAULT, TIME_MS_MAX,
 };
+pub use microvm::{MACHINES_MAX, MicroVmConfig, MicroVmExecutor};
 pub use value::{Argument, Value};
 pub use wasm::{Allocation, SLOTS_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, WasmCacheStats, WasmConfig, WasmExecutor};

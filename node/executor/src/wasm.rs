@@ -28,7 +28,7 @@ use crate::{Attempt, Capabilities, ExecutionError, Executor, Failure, Hash, Limi
 
 mod cache;
 mod call;
-mod disk;
+pub(crate) mod disk;
 mod guest;
 mod host;
 mod pipe;
