@@ -439,6 +439,7 @@ fn set_start(vcpu: &VcpuFd, entry: u64) -> io::Result<()> {
     const PHYSICAL_ADDRESS_EXTENSION: u64 = 1 << 5;
     const FXSAVE: u64 = 1 << 9;
     const SIMD_EXCEPTIONS: u64 = 1 << 10;
+    const BASE_REGISTERS: u64 = 1 << 16;
     const XSAVE: u64 = 1 << 18;
     const LONG_MODE: u64 = 1 << 8;
     const LONG_MODE_ACTIVE: u64 = 1 << 10;
@@ -447,7 +448,9 @@ fn set_start(vcpu: &VcpuFd, entry: u64) -> io::Result<()> {
     let mut system = vcpu.get_sregs()?;
     system.cr0 = PROTECTED | MONITOR_COPROCESSOR | EXTENSION_TYPE | NUMERIC_ERROR | WRITE_PROTECT | PAGING;
     system.cr3 = TABLES_BASE;
-    system.cr4 = PHYSICAL_ADDRESS_EXTENSION | FXSAVE | SIMD_EXCEPTIONS | XSAVE;
+    // A guest may set its segment bases. Where ring 3 runs natively it can do so whatever is said here, so it is said, and the bases
+    // are among the registers that are set again.
+    system.cr4 = PHYSICAL_ADDRESS_EXTENSION | FXSAVE | SIMD_EXCEPTIONS | BASE_REGISTERS | XSAVE;
     system.efer = LONG_MODE | LONG_MODE_ACTIVE | NO_EXECUTE;
     system.cs = segment(true);
     let data = segment(false);
@@ -456,13 +459,11 @@ fn set_start(vcpu: &VcpuFd, entry: u64) -> io::Result<()> {
     (system.gdt.limit, system.idt.limit) = (0, 0);
     vcpu.set_sregs(&system)?;
 
-    // x87, SSE and AVX, and nothing with a larger state.
-    const EXTENDED_STATES: u64 = 0b111;
     let mut control = kvm_xcrs {
         nr_xcrs: 1,
         ..kvm_xcrs::default()
     };
-    control.xcrs[0].value = EXTENDED_STATES;
+    control.xcrs[0].value = extended_states(vcpu)?;
     vcpu.set_xcrs(&control)?;
 
     const RESERVED_ONE: u64 = 1 << 1;
@@ -475,6 +476,18 @@ fn set_start(vcpu: &VcpuFd, entry: u64) -> io::Result<()> {
         ..kvm_regs::default()
     };
     Ok(vcpu.set_regs(&general)?)
+}
+
+/// The registers beside the general ones that this processor has: x87, SSE, AVX and AVX-512, and nothing with a larger state. All of
+/// them are on, because where ring 3 runs natively a guest can use them whatever is said here; what is on is saved and set again.
+fn extended_states(vcpu: &VcpuFd) -> io::Result<u64> {
+    const KNOWN: u64 = 0b1110_0111;
+    const LEAF: u32 = 0xD;
+    let cpuid = vcpu.get_cpuid2(kvm_bindings::KVM_MAX_CPUID_ENTRIES)?;
+    let entries = cpuid.as_slice().iter();
+    let states = entries.filter(|entry| entry.function == LEAF && entry.index == 0);
+    let supported = states.map(|entry| u64::from(entry.eax)).next().unwrap_or(0);
+    Ok(supported & KNOWN)
 }
 
 /// A flat segment of ring 3.

@@ -4,7 +4,18 @@
 //! Where `/dev/kvm` or the guest image is missing the tests say so and pass, unless `TARN_REQUIRE_MICROVM` is `1`. The image is
 //! taken from `TARN_MICROVM_IMAGE`, or built by `deploy/microvm/build` once for each run.
 
+// The contract with the guest, which the attacks break.
+#[allow(dead_code, reason = "the attacks need a part of it")]
+#[path = "../../src/microvm/abi.rs"]
+mod abi;
+mod attacks;
+mod commands;
+mod concurrency;
+mod elf;
 mod functions;
+mod isolation;
+mod limits;
+mod setup;
 // The same ones as in the suite of `wasm`: both runtimes have to do the same with them.
 #[allow(dead_code, reason = "some are for the other suite alone")]
 #[path = "../wasm/guests.rs"]
