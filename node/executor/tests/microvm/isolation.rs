@@ -81,12 +81,16 @@ fn image() -> Vec<u8> {
     }
 }
 
-/// A job of the image above. What it is given (input, argument, environment) holds `given`, which has eight bytes.
-fn job(what: &str, given: &str) -> Attempt {
+/// A job of the image above. All that it is given holds `given`, which has eight bytes, or nothing.
+fn job(what: &str, given: Option<&str>) -> Attempt {
+    let text = given.unwrap_or_default();
     let kind = Kind::Command(Command {
-        args: vec![given.into()],
-        env: [(given.to_owned(), given.to_owned())].into(),
-        input: format!("{what}.......{}", given.repeat(1000)).into(),
+        args: given.iter().map(|text| (*text).to_owned()).collect(),
+        env: given
+            .iter()
+            .map(|text| ((*text).to_owned(), (*text).to_owned()))
+            .collect(),
+        input: format!("{what}.......{}", text.repeat(50_000)).into(),
     });
     let mut attempt = attempt(MODULE, kind);
     attempt.limits.memory_bytes = 16 << 20;
@@ -100,14 +104,14 @@ async fn nothing_that_a_guest_writes_is_there_in_the_next_attempt() {
     }
     // One machine, so that every attempt gets what the one before left.
     let raw = boot(&elf::code(&image()), 1).unwrap();
-    assert_eq!(succeed(&raw.executor, job("l", "harmless")).await.output, "n");
+    assert_eq!(succeed(&raw.executor, job("l", None)).await.output, "n");
     // The search works: it finds what the same attempt planted.
-    assert_eq!(succeed(&raw.executor, job("b", "harmless")).await.output, "y");
+    assert_eq!(succeed(&raw.executor, job("b", None)).await.output, "y");
     for _ in 0..2 {
-        succeed(&raw.executor, job("p", "harmless")).await;
+        succeed(&raw.executor, job("p", None)).await;
         raw.executor.settled().await;
         assert_eq!(raw.executor.idle(), 1);
-        assert_eq!(succeed(&raw.executor, job("l", "harmless")).await.output, "n");
+        assert_eq!(succeed(&raw.executor, job("l", None)).await.output, "n");
     }
 }
 
@@ -127,11 +131,11 @@ async fn nothing_that_a_guest_was_given_is_there_in_the_next_attempt() {
         .unwrap();
     code[place..place + 8].copy_from_slice(&(!number).to_le_bytes());
     let raw = boot(&elf::code(&code), 1).unwrap();
-    // Eight bytes before it, so that the search, which goes by eight, meets it.
-    assert_eq!(succeed(&raw.executor, job("l", text)).await.output, "y");
+    // The letter and seven dots before it, so that the search, which goes by eight, meets it.
+    assert_eq!(succeed(&raw.executor, job("l", Some(text))).await.output, "y");
     for _ in 0..2 {
-        assert_eq!(succeed(&raw.executor, job("l", "harmless")).await.output, "n");
-        assert_eq!(succeed(&raw.executor, job("l", text)).await.output, "y");
+        assert_eq!(succeed(&raw.executor, job("l", None)).await.output, "n");
+        assert_eq!(succeed(&raw.executor, job("l", Some(text))).await.output, "y");
     }
 }
 
