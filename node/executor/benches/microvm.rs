@@ -89,6 +89,32 @@ async fn measure<E: Executor>(name: &str, executor: &E, attempt: &Attempt, round
     println!("{name:<44} p50 {median:>10.2?}  p99 {late:>10.2?}");
 }
 
+/// How long it takes from cancelling an attempt that computes without end until its report is there.
+async fn cancelling(executor: &MicroVmExecutor, rounds: usize) {
+    let spin = export(
+        "(module (func (export \"spin\") (loop $again (br $again))))",
+        "spin",
+        &[],
+    );
+    let mut times = Vec::with_capacity(rounds);
+    for _ in 0..rounds {
+        let cancel = CancellationToken::new();
+        let mut running = std::pin::pin!(executor.run(spin.clone(), cancel.clone()));
+        let computing = tokio::time::timeout(Duration::from_millis(20), &mut running).await;
+        assert!(computing.is_err(), "it does not end by itself");
+        let began = Instant::now();
+        cancel.cancel();
+        running.await.expect_err("it was cancelled");
+        times.push(began.elapsed());
+    }
+    times.sort_unstable();
+    let (median, late) = (times[times.len() / 2], times[times.len() * 99 / 100]);
+    println!(
+        "{:<44} p50 {median:>10.2?}  p99 {late:>10.2?}",
+        "microvm: cancelled until reported"
+    );
+}
+
 /// Runs attempts as fast as they go.
 async fn throughput<E: Executor>(name: &str, executor: &E, attempt: &Attempt, total: usize, at_once: usize) {
     use futures::StreamExt as _;
@@ -135,6 +161,7 @@ async fn main() {
     let compute = export(COMPUTE, "compute", &[]);
     measure("microvm pool: compute", &pool, &compute, 5).await;
     measure("wasm: compute", &wasm, &compute, 5).await;
+    cancelling(&pool, 100).await;
     throughput("microvm pool: add", &pool, &add, 2000, 2).await;
     let hundred = start(100, 100);
     throughput("microvm pool of 100: add", &hundred, &add, 2000, 100).await;

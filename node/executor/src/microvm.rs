@@ -72,10 +72,11 @@ const WAITING_PER_SLOT: usize = 64;
 pub struct MicroVmConfig {
     /// How many guests run at once, from 1 to [`MACHINES_MAX`].
     pub slots: usize,
-    /// How many machines wait ready, up to `slots`. Each uses about 2 MB once it has run. With none, each attempt starts a
+    /// How many machines wait ready, up to `slots`. Each uses about 3 MB once it has run. With none, each attempt starts a
     /// machine of its own.
     pub idle: usize,
-    /// The guest image, which `deploy/microvm/build` makes.
+    /// The guest image, which `deploy/microvm/build` makes. It is as trusted as the node's own binary where one attempt is
+    /// concerned, and not at all where others are.
     pub image: PathBuf,
     /// Where compiled modules are kept across restarts; `None` keeps them in memory only. The directory must be the
     /// executor's own, not shared with another runtime's.

@@ -28,6 +28,8 @@ impl Mapping {
         mapping.advise(0, mapping.length, libc::MADV_NOHUGEPAGE)?;
         // A crash dump of the node must not hold what its tenants computed.
         mapping.advise(0, mapping.length, libc::MADV_DONTDUMP)?;
+        // Nor a process that the node starts.
+        mapping.advise(0, mapping.length, libc::MADV_DONTFORK)?;
         Ok(mapping)
     }
 

@@ -314,7 +314,7 @@ mod tests {
     const TEXT: &str = r#"(module
         (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
         (func (export "mix") (param i32 i64 f32) (result f64 i32) f64.const 0 i32.const 0)
-        (func (export "odd") (param externref)))"#;
+        (func (export "odd") (param funcref)))"#;
 
     #[test]
     fn a_module_comes_back_from_its_bytes() {

@@ -636,3 +636,37 @@ async fn a_hundred_attackers_do_not_disturb_each_other() {
     assert_eq!(raw.executor.idle(), 8);
     assert_eq!(raw.executor.admitted(), 0);
 }
+
+#[tokio::test]
+async fn random_bytes_as_code_are_contained() {
+    if !has_kvm() {
+        return;
+    }
+    // A small generator, so that the bytes are the same everywhere (Marsaglia, Xorshift RNGs, 2003).
+    let mut state: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mut byte = || {
+        state ^= state << 13;
+        state ^= state >> 7;
+        state ^= state << 17;
+        state.to_le_bytes()[3]
+    };
+    for round in 0..64 {
+        let mut code = machine_code!("mov dword ptr [rdi], 1");
+        code.extend((0..256).map(|_| byte()));
+        let raw = boot(&elf::code(&code), 1).unwrap();
+        for _ in 0..2 {
+            let mut attack = job("x");
+            attack.limits.time_ms = 20;
+            if let Err(failure) = crate::run(&raw.executor, attack).await {
+                let reason = failure.error.reason();
+                assert!(
+                    ["MICROVM_FAULT", "TIME_LIMIT"].contains(&reason),
+                    "{round}: {}",
+                    failure.error
+                );
+            }
+        }
+        raw.executor.settled().await;
+        assert_eq!(raw.executor.idle(), 1, "{round}");
+    }
+}
