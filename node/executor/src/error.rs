@@ -134,6 +134,14 @@ pub enum ExecutionError {
         limit: u64,
     },
 
+    /// The guest did to its micro-VM what the machine does not allow: it broke out of the sandbox of WebAssembly, and no
+    /// further. Final, because it follows from the module (or from a bug in the compiler or the guest runtime).
+    #[error("the guest broke the rules of its micro-VM and was stopped ({detail}): report it, with the module")]
+    MicroVmFault {
+        /// What it did.
+        detail: String,
+    },
+
     // Retryable: the same task may succeed another time or elsewhere.
     /// The guest ran for too long. Retryable, because another machine or another moment may be faster.
     #[error("the guest ran longer than the limit time_ms of {limit_ms}: raise it or cut the work into smaller tasks")]
@@ -196,6 +204,18 @@ pub enum ExecutionError {
         /// What is missing.
         missing: Vec<&'static str>,
     },
+    /// This machine cannot run micro-VMs.
+    #[error("this machine cannot run micro-VMs ({detail}): use another runtime, or a machine with KVM")]
+    KvmUnavailable {
+        /// What is missing.
+        detail: String,
+    },
+    /// The image that micro-VMs are started from is missing or bad.
+    #[error("the guest image for micro-VMs cannot be used ({detail}): build it with deploy/microvm/build")]
+    GuestImageUnavailable {
+        /// Which file, and what is wrong with it.
+        detail: String,
+    },
     /// The executor itself failed: a bug in it or a fault of the machine, not of the task.
     #[error("the executor failed ({detail}): try again on another node and look at this node's log")]
     Broken {
@@ -223,7 +243,8 @@ impl ExecutionError {
             | Self::MemoryLimit { .. }
             | Self::TableLimit { .. }
             | Self::OutputLimit { .. }
-            | Self::FuelLimit { .. } => false,
+            | Self::FuelLimit { .. }
+            | Self::MicroVmFault { .. } => false,
             Self::GuestFailed { retryable, .. } => *retryable,
             Self::TimeLimit { .. }
             | Self::ExitNonzero { .. }
@@ -233,6 +254,8 @@ impl ExecutionError {
             | Self::ArtifactUnavailable { .. }
             | Self::ResourceExhausted { .. }
             | Self::WallsIncomplete { .. }
+            | Self::KvmUnavailable { .. }
+            | Self::GuestImageUnavailable { .. }
             | Self::Broken { .. } => true,
         }
     }
@@ -265,6 +288,9 @@ impl ExecutionError {
             Self::HashMismatch { .. } => "HASH_MISMATCH",
             Self::ArtifactUnavailable { .. } => "ARTIFACT_UNAVAILABLE",
             Self::ResourceExhausted { .. } => "RESOURCE_EXHAUSTED",
+            Self::MicroVmFault { .. } => "MICROVM_FAULT",
+            Self::KvmUnavailable { .. } => "NO_KVM",
+            Self::GuestImageUnavailable { .. } => "NO_GUEST_IMAGE",
             Self::Broken { .. } => "EXECUTOR_BROKEN",
         }
     }
@@ -352,6 +378,9 @@ mod tests {
             },
             ExecutionError::ArtifactUnavailable { hash, detail: text() },
             ExecutionError::ResourceExhausted { detail: text() },
+            ExecutionError::MicroVmFault { detail: text() },
+            ExecutionError::KvmUnavailable { detail: text() },
+            ExecutionError::GuestImageUnavailable { detail: text() },
             ExecutionError::Broken { detail: text() },
         ];
         let reasons: BTreeSet<&str> = all.iter().map(ExecutionError::reason).collect();
@@ -367,6 +396,6 @@ mod tests {
             );
             assert!(!error.to_string().contains(['\n', '\t']), "{error}");
         }
-        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 15);
+        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 16);
     }
 }

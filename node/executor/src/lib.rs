@@ -17,9 +17,10 @@
 //! verifies them on every read; a file that was damaged is set aside and treated as missing, so that the node fetches it
 //! again from a peer.
 //!
-//! Each runtime is one file behind the trait. The one that exists is [`WasmExecutor`]: WASI preview 1 commands (input on
-//! standard input, output on standard output, standard error kept as logs) and plain exported functions on numbers. A guest
-//! has no ambient authority: no files, no network, no inherited environment.
+//! Each runtime is one file behind the trait. [`WasmExecutor`] runs WASI preview 1 commands (input on standard input, output on
+//! standard output, standard error kept as logs) and plain exported functions on numbers. A guest has no ambient authority: no
+//! files, no network, no inherited environment. [`MicroVmExecutor`] runs the same modules, each in a virtual machine of its
+//! own, so that there is a second wall behind the sandbox.
 //!
 //! Every way in which an attempt can end badly is a distinct [`ExecutionError`] with a stable
 //! [`reason`](ExecutionError::reason) and a verdict: [`retryable`](ExecutionError::retryable) or final.
@@ -58,6 +59,7 @@ mod executor;
 mod grants;
 mod hash;
 mod limits;
+mod microvm;
 pub mod native;
 mod output;
 mod services;
@@ -79,6 +81,7 @@ pub use limits::{
     ARGUMENTS_BYTES_MAX, FUEL_MAX, LOG_BYTES_DEFAULT, LOG_BYTES_MAX, Limits, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MAX,
     OUTPUT_BYTES_DEFAULT, OUTPUT_BYTES_MAX, TIME_MS_DEFAULT, TIME_MS_MAX,
 };
+pub use microvm::{MACHINES_MAX, MicroVmConfig, MicroVmExecutor};
 pub use services::{ContextEntry, HostServices, LogLevel, NoServices, ServiceError};
 pub use value::{Argument, Value};
 pub use wasm::{Allocation, SLOTS_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, WasmCacheStats, WasmConfig, WasmExecutor};

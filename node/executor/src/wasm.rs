@@ -34,7 +34,7 @@ mod cache;
 mod call;
 mod component;
 mod contract;
-mod disk;
+pub(crate) mod disk;
 mod guest;
 mod host;
 mod http;

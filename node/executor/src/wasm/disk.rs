@@ -31,12 +31,12 @@ const ENTRY_BYTES_MAX: u64 = 256 << 20;
 const CACHE_BYTES_MAX: u64 = 1 << 30;
 
 /// A directory of compiled modules.
-pub(super) struct DiskCache {
+pub(crate) struct DiskCache {
     dir: PathBuf,
 }
 
 /// What was found under a name.
-pub(super) enum Entry {
+pub(crate) enum Entry {
     Missing,
     Damaged,
     /// Machine code that is byte for byte what was stored.
@@ -44,13 +44,13 @@ pub(super) enum Entry {
 }
 
 impl DiskCache {
-    pub(super) fn open(dir: &Path) -> io::Result<Self> {
+    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
         own_directory(dir)?;
         remove_unfinished(dir)?;
         Ok(Self { dir: dir.to_owned() })
     }
 
-    pub(super) fn load(&self, artifact: &Hash, fingerprint: &str) -> io::Result<Entry> {
+    pub(crate) fn load(&self, artifact: &Hash, fingerprint: &str) -> io::Result<Entry> {
         let name = name(artifact, fingerprint);
         let mut file = match File::open(self.dir.join(&name)) {
             Ok(file) => file,
@@ -69,7 +69,7 @@ impl DiskCache {
     }
 
     /// Stores machine code. When the process dies in between, the entry is either whole or not there.
-    pub(super) fn store(&self, artifact: &Hash, fingerprint: &str, code: &[u8]) -> io::Result<()> {
+    pub(crate) fn store(&self, artifact: &Hash, fingerprint: &str, code: &[u8]) -> io::Result<()> {
         if code.len() as u64 > ENTRY_BYTES_MAX {
             return Ok(());
         }
@@ -82,7 +82,7 @@ impl DiskCache {
         self.evict(CACHE_BYTES_MAX)
     }
 
-    pub(super) fn discard(&self, artifact: &Hash, fingerprint: &str) -> io::Result<()> {
+    pub(crate) fn discard(&self, artifact: &Hash, fingerprint: &str) -> io::Result<()> {
         match fs::remove_file(self.dir.join(name(artifact, fingerprint))) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
             _ => Ok(()),

@@ -1,0 +1,154 @@
+//! The conformance suite of the `microvm` runtime. Guests are WebAssembly text, as in the suite of `wasm`; the attacks are
+//! machine code in the place of the guest image.
+//!
+//! Where `/dev/kvm` or the guest image is missing the tests say so and pass, unless `TARN_REQUIRE_MICROVM` is `1`. The image is
+//! taken from `TARN_MICROVM_IMAGE`, or built by `deploy/microvm/build` once for each run.
+
+// The contract with the guest, which the attacks break.
+#[allow(dead_code, reason = "the attacks need a part of it")]
+#[path = "../../src/microvm/abi.rs"]
+mod abi;
+mod attacks;
+mod commands;
+mod concurrency;
+mod elf;
+mod functions;
+mod isolation;
+mod limits;
+mod setup;
+// The same ones as in the suite of `wasm`: both runtimes have to do the same with them.
+#[allow(dead_code, reason = "some are for the other suite alone")]
+#[path = "../wasm/guests.rs"]
+mod guests;
+
+use std::path::{Path, PathBuf};
+use std::process;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
+
+use bytes::Bytes;
+use tarn_executor::{
+    Argument, Attempt, Command, ExecutionError, Executor, Failure, Grants, Hash, Kind, Limits, MicroVmConfig,
+    MicroVmExecutor, NoServices, Report, Source,
+};
+use tokio_util::sync::CancellationToken;
+
+/// Longer than anything here takes on a machine that is busy with other things. Reaching it is a failure.
+const PATIENCE: Duration = Duration::from_secs(60);
+
+/// Says why a test cannot run here, and fails it where that is not acceptable.
+fn skip(why: &str) {
+    assert!(
+        std::env::var_os("TARN_REQUIRE_MICROVM").is_none_or(|value| value != "1"),
+        "{why}"
+    );
+    eprintln!("skipped: {why}");
+}
+
+/// Whether there is a KVM.
+fn has_kvm() -> bool {
+    let opened = std::fs::File::options().read(true).write(true).open("/dev/kvm");
+    if let Err(error) = &opened {
+        skip(&format!("/dev/kvm cannot be opened: {error}"));
+    }
+    opened.is_ok()
+}
+
+/// The guest image.
+fn image() -> Option<&'static Path> {
+    static IMAGE: OnceLock<Result<PathBuf, String>> = OnceLock::new();
+    match IMAGE.get_or_init(build_image) {
+        Ok(path) => Some(path),
+        Err(why) => {
+            skip(why);
+            None
+        }
+    }
+}
+
+fn build_image() -> Result<PathBuf, String> {
+    if let Some(path) = std::env::var_os("TARN_MICROVM_IMAGE") {
+        return Ok(path.into());
+    }
+    let script = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../deploy/microvm/build");
+    let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join("microvm-guest.elf");
+    let built = process::Command::new(&script).arg(&image).output();
+    let built = built.map_err(|error| format!("{} cannot be run: {error}", script.display()))?;
+    if built.status.success() {
+        Ok(image)
+    } else {
+        let errors = String::from_utf8_lossy(&built.stderr).into_owned();
+        // Status 3 is a missing package; anything else is a broken image, which must not pass for a skipped test.
+        assert_eq!(built.status.code(), Some(3), "the guest image does not build: {errors}");
+        Err(errors.trim().to_owned())
+    }
+}
+
+/// An executor with the real guest image, or nothing where it cannot run.
+fn executor(slots: usize) -> Option<MicroVmExecutor> {
+    if !has_kvm() {
+        return None;
+    }
+    let config = MicroVmConfig {
+        slots,
+        idle: slots,
+        ..MicroVmConfig::new(image()?)
+    };
+    Some(MicroVmExecutor::new(config).expect("the executor should start"))
+}
+
+fn attempt(module: &str, kind: Kind) -> Attempt {
+    Attempt {
+        tenant: "t".into(),
+        artifact: Hash::of(module.as_bytes()),
+        source: Source::Bytes(Bytes::copy_from_slice(module.as_bytes())),
+        kind,
+        limits: Limits::default(),
+        grants: Grants {
+            clock: true,
+            random: true,
+            ..Grants::default()
+        },
+        services: Arc::new(NoServices),
+    }
+}
+
+fn command(module: &str) -> Attempt {
+    attempt(module, Kind::Command(Command::default()))
+}
+
+fn with_input(module: &str, input: impl Into<Bytes>) -> Attempt {
+    attempt(
+        module,
+        Kind::Command(Command {
+            input: input.into(),
+            ..Command::default()
+        }),
+    )
+}
+
+fn export(module: &str, name: &str, params: Vec<Argument>) -> Attempt {
+    let name = name.into();
+    attempt(module, Kind::Export { name, params })
+}
+
+async fn run<E: Executor>(executor: &E, attempt: Attempt) -> Result<Report, Failure> {
+    let running = executor.run(attempt, CancellationToken::new());
+    tokio::time::timeout(PATIENCE, running)
+        .await
+        .expect("the attempt does not end")
+}
+
+async fn succeed<E: Executor>(executor: &E, attempt: Attempt) -> Report {
+    run(executor, attempt).await.expect("the attempt should succeed")
+}
+
+async fn fail<E: Executor>(executor: &E, attempt: Attempt) -> Failure {
+    run(executor, attempt).await.expect_err("the attempt should fail")
+}
+
+/// Asserts what programs rely on: the name and the verdict.
+fn assert_reason(error: &ExecutionError, reason: &str, retryable: bool) {
+    assert_eq!(error.reason(), reason, "{error}");
+    assert_eq!(error.retryable(), retryable, "{error}");
+}
