@@ -85,8 +85,10 @@ async fn leaks_nothing(rounds: usize) {
     mixed(&executor, rounds).await;
     let (after, memory_after) = (holdings(), resident_kib());
     assert_eq!(after.files, before.files);
-    assert!(after.threads <= before.threads + 2, "{before:?} {after:?}");
-    assert!(after.mappings <= before.mappings + 20, "{before:?} {after:?}");
+    // The runtime keeps threads for a while and starts another one when none happens to be idle, so their number varies a little, and
+    // each has a handful of mappings. A leak would be one for every attempt, or for every fifth.
+    assert!(after.threads <= before.threads + 8, "{before:?} {after:?}");
+    assert!(after.mappings <= before.mappings + 80, "{before:?} {after:?}");
     assert!(
         memory_after < memory_before + 16 * 1024,
         "{memory_before} KiB, then {memory_after} KiB"
