@@ -29,6 +29,12 @@ const COMMAND: &str = r#"(module
     (memory (export "memory") 2) (data (i32.const 1024) "some data")
     (func (export "_start") (drop (call $sizes (i32.const 0) (i32.const 4)))))"#;
 
+/// The same function in a component.
+const COMPONENT: &str = r#"(component
+    (core module $m (memory (export "memory") 2) (data (i32.const 1024) "some data") (func (export "noop")))
+    (core instance $i (instantiate $m))
+    (func (export "noop") (canon lift (core func $i "noop"))))"#;
+
 /// Runs before what is measured, and what is measured.
 const WARM_UP: usize = 2_000;
 const ROUNDS: usize = 20_000;
@@ -50,6 +56,7 @@ fn main() {
         .expect("a runtime");
     print_times("executor, exported function", executor(&runtime, &noop()));
     print_times("executor, WASI command", executor(&runtime, &command()));
+    print_times("executor, component", executor(&runtime, &component()));
     let threads = tokio::runtime::Builder::new_multi_thread()
         .worker_threads(1)
         .enable_all()
@@ -129,12 +136,19 @@ fn attempt(module: &str, kind: Kind) -> Attempt {
     }
 }
 
-fn noop() -> Attempt {
-    let kind = Kind::Export {
+fn export() -> Kind {
+    Kind::Export {
         name: "noop".into(),
         params: Vec::new(),
-    };
-    attempt(NOOP, kind)
+    }
+}
+
+fn noop() -> Attempt {
+    attempt(NOOP, export())
+}
+
+fn component() -> Attempt {
+    attempt(COMPONENT, export())
 }
 
 fn command() -> Attempt {

@@ -146,7 +146,7 @@ impl Kind {
     }
 }
 
-/// What a program is started with. It sees nothing else of the machine but clocks and random numbers.
+/// What a program is started with. It sees nothing else of the machine but what it was granted.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Command {
     /// Its arguments, without the program's own name, which the executor adds in front.

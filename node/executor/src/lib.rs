@@ -17,10 +17,13 @@
 //! verifies them on every read; a file that was damaged is set aside and treated as missing, so that the node fetches it
 //! again from a peer.
 //!
-//! Each runtime is one file behind the trait. [`WasmExecutor`] runs WASI preview 1 commands (input on standard input, output on
-//! standard output, standard error kept as logs) and plain exported functions on numbers. A guest has no ambient authority: no
-//! files, no network, no inherited environment. [`MicroVmExecutor`] runs the same modules, each in a virtual machine of its
-//! own, so that there is a second wall behind the sandbox.
+//! Each runtime is one file behind the trait. [`WasmExecutor`] runs core modules (WASI preview 1 commands and plain functions on
+//! numbers) and components (WASI 0.2 commands, tasks of `tarn:guest`, functions): input on standard input or as the
+//! argument of the task, output on standard output or as its result, standard error kept as logs. A guest has no ambient
+//! authority: what it may reach beyond computing is named in its [`Grants`], and what they let it do outside of the sandbox the node
+//! does for it, as [`HostServices`]. [`MicroVmExecutor`] runs core modules
+//! too, each in a virtual machine of its own, so that there is a second wall behind the sandbox. [`native::NativeExecutor`] runs
+//! processes behind the walls that the machine's kernel can put up, and [`CudaExecutor`] kernels and built-in transforms on devices.
 //!
 //! Every way in which an attempt can end badly is a distinct [`ExecutionError`] with a stable
 //! [`reason`](ExecutionError::reason) and a verdict: [`retryable`](ExecutionError::retryable) or final.

@@ -191,7 +191,7 @@ async fn enter_program(store: &mut Store<Guest>, function: Func) -> wasmtime::Re
 }
 
 async fn enter_task(store: &mut Store<Guest>, function: Func, input: Vec<u8>) -> wasmtime::Result<Returned> {
-    let run: TypedFunc<(Vec<u8>,), (Result<Vec<u8>, Failure>,)> = function.typed(&*store)?;
+    let run = function.typed::<(Vec<u8>,), (Result<Vec<u8>, Failure>,)>(&*store)?;
     let (result,) = match run.call_async(&mut *store, (input,)).await {
         Ok(result) => result,
         Err(error) => {

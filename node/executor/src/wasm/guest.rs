@@ -118,7 +118,7 @@ impl Guest {
         }
         let guest = store.data_mut();
         guest.watch.host_calls += 1;
-        if guest.watch.host_calls % HOST_CALLS_UNWATCHED != 0 {
+        if !guest.watch.host_calls.is_multiple_of(HOST_CALLS_UNWATCHED) {
             return Ok(());
         }
         match guest.watch.due() {

@@ -132,10 +132,13 @@ fn on_demand() -> Result<Engine, ExecutionError> {
 /// more than comparing with a clock would: both add a few instructions to each loop and call.
 fn base_config() -> Config {
     let mut config = Config::new();
-    let mut cost = OperatorCost::default();
-    cost.variable = VariableOperatorCost {
+    let variable = VariableOperatorCost {
         memory_grow_per_page: GROW_FUEL_PER_PAGE,
         ..VariableOperatorCost::default()
+    };
+    let cost = OperatorCost {
+        variable,
+        ..OperatorCost::default()
     };
     config
         .cranelift_opt_level(OptLevel::Speed)

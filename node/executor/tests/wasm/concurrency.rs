@@ -136,6 +136,89 @@ fn the_number_of_slots_is_bounded() {
     assert_eq!(most.capabilities().slots, SLOTS_MAX);
 }
 
+/// Set in the process that measures its own memory.
+const MEASURED: &str = "TARN_TEST_MEASURED_MEMORY";
+
+/// The resident memory of this process, in bytes.
+fn resident_bytes() -> u64 {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap();
+    let line = status.lines().find(|line| line.starts_with("VmRSS:")).unwrap();
+    line.split_whitespace().nth(1).unwrap().parse::<u64>().unwrap() << 10
+}
+
+/// Runs itself again in a process of its own, because what other tests use would be counted too.
+#[test]
+fn two_hundred_at_once_take_the_memory_that_they_use() {
+    if std::env::var_os(MEASURED).is_none() {
+        let output = process::Command::new(std::env::current_exe().unwrap())
+            .args([
+                "--exact",
+                "concurrency::two_hundred_at_once_take_the_memory_that_they_use",
+            ])
+            .env(MEASURED, "1")
+            .output()
+            .unwrap();
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stdout));
+        return;
+    }
+    const GUESTS: usize = 200;
+    const LIMIT_BYTES: u64 = 32 << 20;
+    const TOUCHED_BYTES: u64 = 4 << 20;
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    // Each has as much memory as it may, writes to an eighth of it, says so, and sleeps.
+    let guest = guests::module(&format!(
+        r#"(func (export "_start")
+            (drop (memory.grow (i32.const 510)))
+            (memory.fill (i32.const 65536) (i32.const 1) (i32.const {TOUCHED_BYTES}))
+            {})"#,
+        guests::SLEEP
+    ));
+    let executor = Arc::new(
+        WasmExecutor::new(WasmConfig {
+            slots: GUESTS,
+            ..WasmConfig::default()
+        })
+        .unwrap(),
+    );
+    runtime.block_on(async {
+        let mut one = command(&guest);
+        one.grants.clock = true;
+        one.limits.memory_bytes = LIMIT_BYTES;
+        executor.prepare(&one.artifact, guest.clone().into()).await.unwrap();
+        let before = resident_bytes();
+        let cancel = CancellationToken::new();
+        let mut running = JoinSet::new();
+        for _ in 0..GUESTS {
+            let (executor, attempt, cancel) = (Arc::clone(&executor), one.clone(), cancel.clone());
+            running.spawn(async move { executor.run(attempt, cancel).await });
+        }
+        // All have written when so much is resident; a guest that never gets there is a failure.
+        let all = GUESTS as u64 * TOUCHED_BYTES;
+        tokio::time::timeout(crate::PATIENCE, async {
+            while resident_bytes() - before < all {
+                tokio::task::yield_now().await;
+            }
+        })
+        .await
+        .expect("200 guests do not come to run at once");
+        let used = resident_bytes() - before;
+        // Beside it each has a stack, a record of its instance, and the first pages of its memory.
+        assert!(used < all + GUESTS as u64 * (256 << 10), "{used} bytes for {all}");
+        cancel.cancel();
+        for ended in running.join_all().await {
+            let failure = ended.unwrap_err();
+            assert_reason(&failure.error, "CANCELLED", true);
+            assert_eq!(failure.usage.memory_bytes_peak, LIMIT_BYTES);
+        }
+        // What ended gives its memory back, up to what the slots keep to themselves.
+        let kept = resident_bytes() - before;
+        assert!(kept < GUESTS as u64 * (256 << 10), "{kept} bytes are still there");
+    });
+}
+
 /// Set in the process that the test below starts.
 const RESTRICTED: &str = "TARN_TEST_RESTRICTED_MEMORY";
 
