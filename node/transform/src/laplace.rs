@@ -91,8 +91,8 @@ const PARAMS: &[Param] = &[
 ];
 
 const ACCURACY: &str = "M = 24, relative to the largest |f|: talbot 1e-10 for f that decays or is a power of t, 1e-6 for sin(t) up to \
-                        t = 10; dehoog 1e-8 for sin(t) up to t = 30, 5e-3 for a step at least a tenth of t away from its jump. Later \
-                        than about five periods of its fastest oscillation, neither method sees f";
+                        t = 10; dehoog 1e-8 for sin(t) up to t = 25, 5e-3 for a step at least a tenth of t away from its jump. Later \
+                        than about four periods of its fastest oscillation, neither method sees f";
 
 pub(crate) const NODES: Transform = Transform {
     name: "laplace_nodes",

@@ -54,7 +54,7 @@ fn oscillations() {
     let sine = |s: Complex64| 1.0 / (s * s + 1.0);
     let error = worst(&invert("", &TIMES, sine), &TIMES, f64::sin);
     assert!(error < 1e-6, "talbot: {error:e}");
-    let times: Vec<f64> = (1..=60).map(|k| f64::from(k) / 2.0).collect();
+    let times: Vec<f64> = (1..=50).map(|k| f64::from(k) / 2.0).collect();
     let error = worst(&invert(r#"{"method": "dehoog"}"#, &times, sine), &times, f64::sin);
     assert!(error < 1e-8, "dehoog: {error:e}");
 }
