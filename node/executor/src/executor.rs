@@ -9,7 +9,7 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
-use crate::{Argument, ArtifactSource, ExecutionError, Hash, Limits, Value};
+use crate::{Argument, ArtifactSource, ExecutionError, Hash, KernelCall, Limits, TransformCall, Value};
 
 /// A runtime that runs attempts. Implementations are shared between threads and cheap to call concurrently: they
 /// bound by themselves how much runs at once.
@@ -97,6 +97,10 @@ pub enum Kind {
         /// Its arguments, in order.
         params: Vec<Argument>,
     },
+    /// As CUDA source or PTX, of which one kernel is launched on a device.
+    Kernel(KernelCall),
+    /// As nothing: a built-in transform is computed, and the artifact is not looked at.
+    Transform(TransformCall),
 }
 
 /// What a program is started with. It sees nothing else of the machine but clocks and random numbers.

@@ -46,6 +46,7 @@
 //! ```
 
 mod artifact;
+pub mod cuda;
 mod durable;
 mod error;
 mod executor;
@@ -58,6 +59,7 @@ pub use artifact::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, ArtifactSource, ArtifactStore, ArtifactWriter, DAMAGED_FILES_MAX, SourceError,
     StoreError,
 };
+pub use cuda::{CudaConfig, CudaExecutor, KernelCall, TransformCall};
 pub use error::ExecutionError;
 pub use executor::{Attempt, Capabilities, Command, Executor, Failure, Kind, Report, Source, Usage};
 pub use hash::{Hash, HashParseError};

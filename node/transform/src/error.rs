@@ -57,6 +57,17 @@ pub enum TransformError {
 }
 
 impl TransformError {
+    /// All the reasons there are.
+    pub const REASONS: &[&'static str] = &[
+        "TRANSFORM_UNKNOWN",
+        "TRANSFORM_BAD_PARAMS",
+        "TRANSFORM_BAD_INPUT",
+        "TRANSFORM_OUT_OF_DOMAIN",
+        "TRANSFORM_TOO_LARGE",
+        "TRANSFORM_MEMORY_LIMIT",
+        "TRANSFORM_CANCELLED",
+    ];
+
     /// The stable name of this error. A name is never reused for something else.
     #[must_use]
     pub fn reason(&self) -> &'static str {

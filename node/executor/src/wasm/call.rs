@@ -51,8 +51,14 @@ impl Call {
                     command: None,
                 })
             }
+            Kind::Kernel(_) => Err(unsupported("a CUDA kernel")),
+            Kind::Transform(_) => Err(unsupported("a built-in transform")),
         }
     }
+}
+
+fn unsupported(kind: &'static str) -> ExecutionError {
+    ExecutionError::UnsupportedKind { runtime: "wasm", kind }
 }
 
 fn find(module: &Module, name: &str) -> Result<FuncType, ExecutionError> {
