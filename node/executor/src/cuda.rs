@@ -15,7 +15,7 @@
 //!   with `NO_CUDA_DEVICE`.
 //!
 //! What runs on a device was written from the documentation of CUDA and compiled, and is **untested on a device** so far: everything
-//! in `cuda/device/` and `cuda/kernels/`. `deploy/cuda` tests it where there is one. What surrounds it (ledger, workers, frames) is
+//! in `cuda/device` and `cuda/kernels`, but for the compiler. `deploy/cuda` tests it where there is one. What surrounds it (ledger, workers, frames) is
 //! tested with workers that compute on the processor.
 
 use std::collections::BTreeMap;
@@ -34,6 +34,7 @@ use crate::{Attempt, Capabilities, ExecutionError, Executor, Failure, Hash, Kind
 mod attempt;
 mod backend;
 mod child;
+pub mod device;
 mod frame;
 mod ledger;
 mod message;
@@ -43,6 +44,7 @@ mod worker;
 
 pub use backend::{Backend, Backends, Mirror, Processor};
 pub use child::child_main;
+pub use device::Cuda;
 pub use ledger::{Grant, Ledger, Refusal};
 pub use message::{DeviceInfo, JobError, Launch};
 pub use request::{

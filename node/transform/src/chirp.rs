@@ -8,7 +8,7 @@ use num_complex::Complex64;
 use crate::array::elements;
 use crate::catalogue::Transform;
 use crate::exact::cis_multiple;
-use crate::fourier::{Plan, one, scale};
+use crate::fourier::{Plan, one};
 use crate::inputs::{signal, take};
 use crate::params::{Fallback, Param, ParamKind};
 use crate::{Array, Budget, Data, ELEMENTS_MAX, Operation, Params, TransformError};
@@ -136,6 +136,38 @@ impl Chirp {
         cis_multiple(-(n as f64), self.start) * (-(n as f64) * self.radius.ln()).exp()
     }
 
+    /// What the samples are multiplied with before the convolution.
+    #[must_use]
+    pub fn before(&self) -> Vec<Complex64> {
+        (0..self.signal.row_len())
+            .map(|n| self.start_power(n) / self.chirp(n))
+            .collect()
+    }
+
+    /// What the convolution is multiplied with after it.
+    #[must_use]
+    pub fn after(&self) -> Vec<Complex64> {
+        (0..self.points).map(|k| self.chirp(k).inv()).collect()
+    }
+
+    /// What the samples are convolved with, around a circle of [`padded_len`](Self::padded_len), with the factor of the inverse
+    /// transform in it.
+    #[must_use]
+    pub fn kernel(&self) -> Vec<Complex64> {
+        let (n, padded) = (self.signal.row_len(), self.padded_len());
+        let mut kernel = vec![Complex64::ZERO; padded];
+        for k in 0..self.points.max(n) {
+            let value = self.chirp(k) / padded as f64;
+            if k < self.points {
+                kernel[k] = value;
+            }
+            if (1..n).contains(&k) {
+                kernel[padded - k] = value;
+            }
+        }
+        kernel
+    }
+
     /// Computes it.
     ///
     /// # Errors
@@ -160,21 +192,10 @@ impl Chirp {
     /// z_k⁻ⁿ = z_0⁻ⁿ·w^(−nk) with nk = (n² + k² − (k−n)²)/2 makes the sum a convolution with the chirp.
     fn fast(&self, data: &[Complex64], budget: &Budget<'_>) -> Result<Vec<Complex64>, TransformError> {
         let (n, padded) = (self.signal.row_len(), self.padded_len());
-        let mut kernel = vec![Complex64::ZERO; padded];
-        for k in 0..self.points.max(n) {
-            let value = self.chirp(k);
-            if k < self.points {
-                kernel[k] = value;
-            }
-            if (1..n).contains(&k) {
-                kernel[padded - k] = value;
-            }
-        }
+        let mut kernel = self.kernel();
         let (mut forward, mut back) = (Plan::new(padded, false), Plan::new(padded, true));
         forward.apply(&mut kernel, budget)?;
-        scale(&mut kernel, 1.0 / padded as f64);
-        let before: Vec<Complex64> = (0..n).map(|n| self.start_power(n) / self.chirp(n)).collect();
-        let after: Vec<Complex64> = (0..self.points).map(|k| self.chirp(k).inv()).collect();
+        let (before, after) = (self.before(), self.after());
         let mut out = Vec::with_capacity(data.len() / n * self.points);
         let mut work = vec![Complex64::ZERO; padded];
         for row in data.chunks_exact(n) {

@@ -60,6 +60,7 @@ pub use catalogue::{CATALOGUE, Transform, find};
 pub use error::TransformError;
 pub use inputs::Points;
 pub use npy::{ARRAYS_MAX, read_arrays, write_arrays};
+pub use num_complex::Complex64;
 pub use operation::Operation;
 pub use params::{Fallback, PARAMS_BYTES_MAX, Param, ParamKind, Params};
 

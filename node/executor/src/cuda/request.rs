@@ -67,9 +67,9 @@ pub enum KernelArgument {
     /// `unsigned long long`.
     U64(u64),
     /// `float`.
-    F32(f32),
+    F32(#[serde(with = "single_bits")] f32),
     /// `double`.
-    F64(f64),
+    F64(#[serde(with = "double_bits")] f64),
     /// A buffer with a part of the input.
     Input {
         /// Where the part begins.
@@ -95,6 +95,25 @@ pub enum KernelArgument {
         bytes: u64,
     },
 }
+
+/// Floats travel as their bits: JSON has no number for some, and readers of it round others.
+macro_rules! bits {
+    ($module:ident, $float:ty, $integer:ty) => {
+        mod $module {
+            use serde::{Deserialize as _, Deserializer, Serialize as _, Serializer};
+
+            pub(super) fn serialize<S: Serializer>(value: &$float, to: S) -> Result<S::Ok, S::Error> {
+                value.to_bits().serialize(to)
+            }
+
+            pub(super) fn deserialize<'de, D: Deserializer<'de>>(from: D) -> Result<$float, D::Error> {
+                <$integer>::deserialize(from).map(<$float>::from_bits)
+            }
+        }
+    };
+}
+bits!(single_bits, f32, u32);
+bits!(double_bits, f64, u64);
 
 impl KernelArgument {
     /// How long the buffer is; nothing for numbers.
@@ -331,6 +350,30 @@ mod tests {
             assert_eq!(error.reason(), reason, "{error}");
             assert!(error.to_string().contains(words), "{error}");
         }
+    }
+
+    #[test]
+    fn numbers_travel_bit_for_bit() {
+        let numbers = [
+            0.1,
+            f64::MIN_POSITIVE / 3.0,
+            -0.0,
+            f64::INFINITY,
+            1.000_000_000_000_000_2,
+            8.41e21,
+        ];
+        for number in numbers {
+            for argument in [KernelArgument::F64(number), KernelArgument::F32(number as f32)] {
+                let text = serde_json::to_string(&argument).unwrap();
+                assert_eq!(
+                    serde_json::from_str::<KernelArgument>(&text).unwrap(),
+                    argument,
+                    "{text}"
+                );
+            }
+        }
+        let text = serde_json::to_string(&KernelArgument::F64(f64::NAN)).unwrap();
+        assert!(matches!(serde_json::from_str(&text), Ok(KernelArgument::F64(value)) if value.is_nan()));
     }
 
     #[test]
