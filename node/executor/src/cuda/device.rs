@@ -12,7 +12,10 @@ use super::message::{DeviceInfo, JobError};
 pub mod compile;
 mod gpu;
 mod kernel;
+mod report;
 mod transforms;
+
+pub use report::{FftReport, fft_report};
 
 use gpu::Gpu;
 

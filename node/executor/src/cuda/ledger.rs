@@ -199,7 +199,7 @@ mod tests {
                 .wrapping_mul(6_364_136_223_846_793_005)
                 .wrapping_add(1_442_695_040_888_963_407);
             let pick = state >> 33;
-            if pick % 2 == 0 {
+            if pick.is_multiple_of(2) {
                 held.extend(ledger.admit(DeviceShare::Bytes(1 + pick % 70)));
             } else if !held.is_empty() {
                 let at = usize::try_from(pick).unwrap() % held.len();

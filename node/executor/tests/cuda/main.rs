@@ -2,6 +2,8 @@
 //!
 //! A worker is this test program again, which in [`worker_entry`] looks at its environment and becomes one.
 
+mod device;
+mod mirror;
 mod supervision;
 
 use std::io::Write as _;
@@ -10,7 +12,8 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use tarn_executor::cuda::{
-    Backend, Backends, CudaConfig, DeviceInfo, DeviceShare, JobError, Launch, Processor, WorkerCommand, child_main,
+    Backend, Backends, Cuda, CudaConfig, DeviceInfo, DeviceShare, JobError, Launch, Processor, WorkerCommand,
+    child_main,
 };
 use tarn_executor::{Attempt, Hash, Kind, Limits, Source, TransformCall};
 use tarn_transform::{Array, Budget, Operation, write_arrays};
@@ -23,6 +26,8 @@ const ROLE: &str = "TARN_TEST_WORKER";
 fn worker_entry() {
     match std::env::var(ROLE).as_deref() {
         Err(_) => {}
+        // Not a role of the tests without a device: the real thing, for `device.rs`.
+        Ok("cuda") => child_main(&Cuda),
         Ok("none") => child_main(&NoDevice),
         Ok("silent") => {
             // Reads nothing and says nothing, until it is killed.

@@ -24,7 +24,7 @@ use super::gpu::{Gpu, OnDevice};
 /// How much of the host's memory what is left to the processor may have, in bytes.
 const HOST_BYTES_MAX: u64 = 4 << 30;
 
-const FORWARD: i32 = -1;
+pub(super) const FORWARD: i32 = -1;
 const INVERSE: i32 = 1;
 
 impl Backend for Gpu {
@@ -101,10 +101,10 @@ fn paired(values: &[f64]) -> Vec<Complex64> {
 }
 
 /// A plan of cuFFT for complex rows in double precision. It is freed with this.
-struct Plan(cudarc::cufft::sys::cufftHandle);
+pub(super) struct Plan(cudarc::cufft::sys::cufftHandle);
 
 impl Plan {
-    fn new(on_device: &OnDevice<'_>, n: usize, rows: usize) -> Result<Self, JobError> {
+    pub(super) fn new(on_device: &OnDevice<'_>, n: usize, rows: usize) -> Result<Self, JobError> {
         let small = |value: usize| i32::try_from(value).map_err(|_| failed("a row is too long for cuFFT"));
         let estimate = cufft::estimate_1d(small(n)?, cufftType::CUFFT_Z2Z, small(rows)?).map_err(failed)?;
         on_device.account(estimate)?;
@@ -115,7 +115,7 @@ impl Plan {
     }
 
     /// Transforms in place, without scaling.
-    fn run(&self, on_device: &OnDevice<'_>, data: &CudaSlice<f64>, direction: i32) -> Result<(), JobError> {
+    pub(super) fn run(&self, on_device: &OnDevice<'_>, data: &CudaSlice<f64>, direction: i32) -> Result<(), JobError> {
         let pointer = on_device.pointer(data) as *mut cudarc::cufft::sys::cufftDoubleComplex;
         // SAFETY: the buffer holds the plan's rows of pairs of doubles, and belongs to the attempt whose stream the plan uses.
         unsafe { cufft::exec_z2z(self.0, pointer, pointer, direction) }.map_err(failed)
