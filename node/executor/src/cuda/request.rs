@@ -35,7 +35,7 @@ pub struct KernelCall {
     pub block: [u32; 3],
     /// Dynamic shared memory of a block, in bytes.
     pub shared_bytes: u32,
-    /// The kernel's arguments in order. Its types must be these; nothing can check that.
+    /// The kernel's arguments in order. Their number and sizes must be those of its parameters.
     pub arguments: Vec<KernelArgument>,
     /// What input buffers are filled from.
     pub input: Bytes,

@@ -31,6 +31,20 @@ const QUEUED_MAX: usize = 64;
 /// How much of what a worker prints is kept for the log, in bytes.
 const PRINTED_BYTES_MAX: usize = 4096;
 
+/// The environment variables that a worker inherits: what finds CUDA's libraries and devices. Everything else, above all the node's
+/// secrets, is no business of a process that runs strangers' code.
+const INHERITED: [&str; 9] = [
+    "PATH",
+    "HOME",
+    "TMPDIR",
+    "LD_LIBRARY_PATH",
+    "CUDA_VISIBLE_DEVICES",
+    "CUDA_DEVICE_ORDER",
+    "CUDA_CACHE_PATH",
+    "CUDA_MPS_PIPE_DIRECTORY",
+    "CUDA_MPS_LOG_DIRECTORY",
+];
+
 /// How a worker is started.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct WorkerCommand {
@@ -38,7 +52,7 @@ pub struct WorkerCommand {
     pub program: PathBuf,
     /// Its arguments: the hidden mode in which it calls [`child_main`](super::child_main).
     pub args: Vec<String>,
-    /// Environment variables that are set beside the inherited ones.
+    /// Environment variables that are set beside the few that it inherits.
     pub env: Vec<(String, String)>,
 }
 
@@ -47,8 +61,13 @@ impl WorkerCommand {
     fn spawn(&self) -> io::Result<(Child, UnixStream)> {
         let (ours, theirs) = BlockingStream::pair()?;
         ours.set_nonblocking(true)?;
+        let inherited = INHERITED
+            .iter()
+            .filter_map(|name| Some((name, std::env::var_os(name)?)));
         let child = Command::new(&self.program)
             .args(&self.args)
+            .env_clear()
+            .envs(inherited)
             .envs(self.env.iter().map(|(name, value)| (name, value)))
             .stdin(Stdio::from(OwnedFd::from(theirs)))
             // Libraries print there; nothing they print can get into the messages.

@@ -122,6 +122,10 @@ impl Backend for Worker {
                 std::thread::park();
             }
         }
+        if launch.name == "environment" {
+            let names: Vec<String> = std::env::vars().map(|(name, _)| name).collect();
+            return Ok(names.join(" ").into_bytes());
+        }
         let process = format!(" in {} ", std::process::id());
         Ok([launch.name.as_bytes(), process.as_bytes(), source, input].concat())
     }

@@ -144,6 +144,22 @@ async fn a_kernel_gets_its_source_and_input_in_a_process_of_its_own() {
 }
 
 #[tokio::test]
+async fn a_worker_does_not_see_the_environment_of_the_node() {
+    // Cargo sets this for the test itself.
+    assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+    let executor = CudaExecutor::new(config("good")).await;
+    let report = executor
+        .run(kernel("environment", "source"), CancellationToken::new())
+        .await
+        .unwrap();
+    let names = String::from_utf8(report.output.to_vec()).unwrap();
+    assert!(
+        names.contains("TARN_TEST_WORKER") && !names.contains("CARGO"),
+        "{names}"
+    );
+}
+
+#[tokio::test]
 async fn a_kernel_that_never_ends_is_killed_and_its_share_comes_back() {
     let executor = CudaExecutor::new(CudaConfig {
         slots_per_device: 1,

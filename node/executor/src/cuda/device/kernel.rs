@@ -1,6 +1,6 @@
 //! A stranger's kernel: compiled, launched once, and its output buffers read back.
 
-use cudarc::driver::{CudaSlice, sys};
+use cudarc::driver::{CudaFunction, CudaSlice, DriverError, sys};
 use cudarc::nvrtc::Ptx;
 use tarn_transform::Budget;
 
@@ -40,6 +40,7 @@ impl Gpu {
                 .set_attribute(attribute, launch.shared_bytes.cast_signed())
                 .map_err(sort)?;
         }
+        check_parameters(&function, &launch.arguments)?;
         let mut buffers = Vec::new();
         let mut slots = Vec::new();
         for argument in &launch.arguments {
@@ -50,9 +51,9 @@ impl Gpu {
             });
             buffers.push(buffer);
         }
-        // SAFETY: the pointers are to the buffers above, which live until the stream is done. That the parameters are what the kernel
-        // declares is the stranger's promise: if it does not hold, the kernel reads beyond a slot on the host side or faults on the
-        // device, in a process that runs nothing else and is ended afterwards.
+        // SAFETY: there are as many slots as parameters, each as large as its parameter, which was checked above; the pointers are to
+        // the buffers above, which live until the stream is done. What the kernel does with them can spoil the device's context, which
+        // belongs to this process alone, and the process is ended afterwards.
         unsafe { on_device.launch_raw(&function, launch.grid, launch.block, launch.shared_bytes, &mut slots) }?;
         let mut output = Vec::new();
         for (argument, buffer) in launch.arguments.iter().zip(&buffers) {
@@ -64,6 +65,45 @@ impl Gpu {
         }
         on_device.wait()?;
         Ok(output)
+    }
+}
+
+/// Asks the driver how many parameters the kernel has and how large each is. Launching it with fewer would let it read whatever lies
+/// behind them in this process.
+fn check_parameters(function: &CudaFunction, arguments: &[KernelArgument]) -> Result<(), JobError> {
+    let size_of_parameter = |index: usize| {
+        let (mut offset, mut size) = (0, 0);
+        // SAFETY: the function is loaded, and the driver writes two numbers to the places given.
+        let found = unsafe { sys::cuFuncGetParamInfo(function.cu_function(), index, &raw mut offset, &raw mut size) };
+        match found {
+            sys::CUresult::CUDA_SUCCESS => Ok(Some(size)),
+            sys::CUresult::CUDA_ERROR_INVALID_VALUE => Ok(None),
+            other => Err(sort(DriverError(other))),
+        }
+    };
+    for (index, argument) in arguments.iter().enumerate() {
+        let given = match argument {
+            KernelArgument::I32(_) | KernelArgument::U32(_) | KernelArgument::F32(_) => 4,
+            _ => 8,
+        };
+        let detail = match size_of_parameter(index)? {
+            Some(declared) if declared == given => continue,
+            Some(declared) => format!("argument {index} has {given} bytes and the kernel's parameter {declared}"),
+            None => format!(
+                "there are {} arguments and the kernel has {index} parameters",
+                arguments.len()
+            ),
+        };
+        return Err(JobError::BadLaunch { detail });
+    }
+    match size_of_parameter(arguments.len())? {
+        None => Ok(()),
+        Some(_) => Err(JobError::BadLaunch {
+            detail: format!(
+                "there are {} arguments and the kernel has more parameters",
+                arguments.len()
+            ),
+        }),
     }
 }
 

@@ -153,7 +153,9 @@ impl Gpu {
         let (n, count) = (fourier.signal.row_len(), fourier.signal.len());
         let data = on_device.upload(&flat(&fourier.signal.into_complex()))?;
         let direction = if fourier.inverse { INVERSE } else { FORWARD };
-        Plan::new(&on_device, n, count / n)?.run(&on_device, &data, direction)?;
+        // Plans live until the stream is done with them.
+        let plan = Plan::new(&on_device, n, count / n)?;
+        plan.run(&on_device, &data, direction)?;
         let factor = fourier.norm.factor(fourier.inverse, n);
         on_device.launch("scale", &[on_device.argument(&data), Float(factor)], 2 * count)?;
         let out = paired(&on_device.download(&data, 2 * count)?);
@@ -188,7 +190,8 @@ impl Gpu {
         let (before, kernel, after) = (chirp.before(), chirp.kernel(), chirp.after());
         let (before, after) = (on_device.upload(&flat(&before))?, on_device.upload(&flat(&after))?);
         let kernel = on_device.upload(&flat(&kernel))?;
-        Plan::new(&on_device, padded, 1)?.run(&on_device, &kernel, FORWARD)?;
+        let single = Plan::new(&on_device, padded, 1)?;
+        single.run(&on_device, &kernel, FORWARD)?;
         let signal = on_device.upload(&flat(&chirp.signal.into_complex()))?;
         let (work, out) = (
             on_device.zeros::<f64>(2 * rows * padded)?,
