@@ -2,6 +2,7 @@
 //!
 //! A worker is this test program again, which in [`worker_entry`] looks at its environment and becomes one.
 
+mod arithmetic;
 mod device;
 mod mirror;
 mod supervision;

@@ -4,7 +4,7 @@ use tarn_executor::cuda::{Backend, JobError, Launch, Mirror, Processor};
 use tarn_transform::{Array, Budget, Complex64, Data, Operation, prepare, write_arrays};
 
 /// Numbers from −1 to 1 that look random, the same in every run.
-fn noise(seed: u64, count: usize) -> Vec<f64> {
+pub fn noise(seed: u64, count: usize) -> Vec<f64> {
     let mut state = 0x9e37_79b9_7f4a_7c15_u64 ^ (seed << 20);
     let mut next = || {
         state ^= state << 13;
