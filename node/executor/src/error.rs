@@ -133,6 +133,40 @@ pub enum ExecutionError {
         /// The limit in units.
         limit: u64,
     },
+    /// The artifact is not CUDA source or PTX that compiles.
+    #[error("the artifact is not a CUDA kernel that compiles ({detail}): correct it and put it again")]
+    InvalidKernel {
+        /// What the compiler or the driver said.
+        detail: String,
+    },
+    /// The launch of a kernel does not fit the kernel, its input or the device.
+    #[error("the kernel cannot be launched like this: {detail}")]
+    BadLaunch {
+        /// What is wrong, and what is wanted instead.
+        detail: String,
+    },
+    /// The kernel did what no kernel may, such as reading outside of its memory.
+    #[error("the kernel failed on the device ({detail}): fix the kernel or its input")]
+    KernelFault {
+        /// What the driver said.
+        detail: String,
+    },
+    /// The attempt wanted more device memory than it may have.
+    #[error("the attempt needs {wanted_bytes} bytes of device memory and has {limit_bytes}: ask for a larger share")]
+    DeviceMemoryLimit {
+        /// What it would have had, in bytes.
+        wanted_bytes: u64,
+        /// Its share in bytes.
+        limit_bytes: u64,
+    },
+    /// A built-in transform refused its parameters or its input.
+    #[error("{message}")]
+    Transform {
+        /// Its own reason, which begins with `TRANSFORM_`.
+        reason: &'static str,
+        /// Its own sentence.
+        message: String,
+    },
 
     /// The guest did to its micro-VM what the machine does not allow: it broke out of the sandbox of WebAssembly, and no
     /// further. Final, because it follows from the module (or from a bug in the compiler or the guest runtime).
@@ -143,6 +177,18 @@ pub enum ExecutionError {
     },
 
     // Retryable: the same task may succeed another time or elsewhere.
+    /// This node has no CUDA device that works.
+    #[error("this node has no CUDA device ({detail}): run the task on a node that announces one")]
+    NoCudaDevice {
+        /// Why it has none.
+        detail: String,
+    },
+    /// The process that did the device work ended before its answer.
+    #[error("the device worker was lost ({detail}): try again, and look at this node's log if it happens twice")]
+    WorkerLost {
+        /// How it ended.
+        detail: String,
+    },
     /// The guest ran for too long. Retryable, because another machine or another moment may be faster.
     #[error("the guest ran longer than the limit time_ms of {limit_ms}: raise it or cut the work into smaller tasks")]
     TimeLimit {
@@ -244,9 +290,16 @@ impl ExecutionError {
             | Self::TableLimit { .. }
             | Self::OutputLimit { .. }
             | Self::FuelLimit { .. }
+            | Self::InvalidKernel { .. }
+            | Self::BadLaunch { .. }
+            | Self::KernelFault { .. }
+            | Self::DeviceMemoryLimit { .. }
+            | Self::Transform { .. }
             | Self::MicroVmFault { .. } => false,
             Self::GuestFailed { retryable, .. } => *retryable,
-            Self::TimeLimit { .. }
+            Self::NoCudaDevice { .. }
+            | Self::WorkerLost { .. }
+            | Self::TimeLimit { .. }
             | Self::ExitNonzero { .. }
             | Self::Killed
             | Self::Cancelled
@@ -281,6 +334,13 @@ impl ExecutionError {
             Self::TableLimit { .. } => "TABLE_LIMIT",
             Self::OutputLimit { .. } => "OUTPUT_LIMIT",
             Self::FuelLimit { .. } => "FUEL_LIMIT",
+            Self::InvalidKernel { .. } => "CUDA_INVALID_KERNEL",
+            Self::BadLaunch { .. } => "CUDA_BAD_LAUNCH",
+            Self::KernelFault { .. } => "CUDA_KERNEL_FAULT",
+            Self::DeviceMemoryLimit { .. } => "CUDA_MEMORY_LIMIT",
+            Self::Transform { reason, .. } => reason,
+            Self::NoCudaDevice { .. } => "NO_CUDA_DEVICE",
+            Self::WorkerLost { .. } => "CUDA_WORKER_LOST",
             Self::TimeLimit { .. } => "TIME_LIMIT",
             Self::ExitNonzero { .. } => "EXIT_NONZERO",
             Self::GuestFailed { .. } => "GUEST_FAILED",
@@ -365,6 +425,19 @@ mod tests {
             ExecutionError::TableLimit { wanted: 2, limit: 1 },
             ExecutionError::OutputLimit { limit_bytes: 1 },
             ExecutionError::FuelLimit { limit: 1 },
+            ExecutionError::InvalidKernel { detail: text() },
+            ExecutionError::BadLaunch { detail: text() },
+            ExecutionError::KernelFault { detail: text() },
+            ExecutionError::DeviceMemoryLimit {
+                wanted_bytes: 2,
+                limit_bytes: 1,
+            },
+            ExecutionError::Transform {
+                reason: "TRANSFORM_BAD_INPUT",
+                message: text(),
+            },
+            ExecutionError::NoCudaDevice { detail: text() },
+            ExecutionError::WorkerLost { detail: text() },
             ExecutionError::TimeLimit { limit_ms: 1 },
             ExecutionError::ExitNonzero { status: 1 },
             ExecutionError::GuestFailed {
@@ -396,6 +469,6 @@ mod tests {
             );
             assert!(!error.to_string().contains(['\n', '\t']), "{error}");
         }
-        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 16);
+        assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 21);
     }
 }

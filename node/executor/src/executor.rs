@@ -10,7 +10,10 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact::ARTIFACT_BYTES_MAX;
-use crate::{Argument, ArtifactSource, ExecutionError, Grants, Hash, HostServices, Limits, Value};
+use crate::{
+    Argument, ArtifactSource, ExecutionError, Grants, Hash, HostServices, KernelCall, Limits, NoServices,
+    TransformCall, Value,
+};
 
 /// A runtime that runs attempts. Implementations are shared between threads and cheap to call concurrently: they
 /// bound by themselves how much runs at once.
@@ -67,6 +70,22 @@ pub struct Attempt {
     pub grants: Grants,
     /// What does for it what it was granted; [`NoServices`](crate::NoServices) does nothing.
     pub services: Arc<dyn HostServices>,
+}
+
+impl Attempt {
+    /// An attempt for nobody in particular, within the default limits and without grants.
+    #[must_use]
+    pub fn new(artifact: Hash, source: Source, kind: Kind) -> Self {
+        Self {
+            tenant: "".into(),
+            artifact,
+            source,
+            kind,
+            limits: Limits::default(),
+            grants: Grants::default(),
+            services: Arc::new(NoServices),
+        }
+    }
 }
 
 /// Where the bytes of an artifact come from. They are only asked for when the compiled form is not cached.
@@ -134,15 +153,22 @@ pub enum Kind {
         /// Its arguments, in order.
         params: Vec<Argument>,
     },
+    /// As CUDA source or PTX, of which one kernel is launched on a device.
+    Kernel(KernelCall),
+    /// As nothing: a built-in transform is computed, and the artifact is not looked at.
+    Transform(TransformCall),
 }
 
 impl Kind {
-    /// What it is, for errors.
-    pub(crate) fn name(&self) -> &'static str {
-        match self {
+    /// That `runtime` cannot run it.
+    pub(crate) fn unsupported(&self, runtime: &'static str) -> ExecutionError {
+        let kind = match self {
             Self::Command(_) => "a command",
             Self::Export { .. } => "an exported function",
-        }
+            Self::Kernel(_) => "a kernel",
+            Self::Transform(_) => "a built-in transform",
+        };
+        ExecutionError::UnsupportedKind { runtime, kind }
     }
 }
 

@@ -207,10 +207,7 @@ impl Drop for Number<'_> {
 
 fn command(kind: Kind) -> Result<Command, ExecutionError> {
     let Kind::Command(command) = kind else {
-        return Err(ExecutionError::UnsupportedKind {
-            runtime: "native",
-            kind: kind.name(),
-        });
+        return Err(kind.unsupported("native"));
     };
     let refuse = |detail: String| Err(ExecutionError::BadArguments { detail });
     let pairs = command.env.iter().flat_map(|(key, value)| [key, value]);

@@ -66,6 +66,7 @@ impl Job {
                 let results = numeric_results(&name, signature)?;
                 Start::Export { name, params, results }
             }
+            other @ (Kind::Kernel(_) | Kind::Transform(_)) => return Err(other.unsupported("microvm")),
         };
         let job = Self { module, start, limits };
         let bytes = job.encode().bytes.len() as u64;

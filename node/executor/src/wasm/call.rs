@@ -50,6 +50,7 @@ impl ModuleCall {
                 };
                 Ok((call, None))
             }
+            other @ (Kind::Kernel(_) | Kind::Transform(_)) => Err(other.unsupported("wasm")),
         }
     }
 }

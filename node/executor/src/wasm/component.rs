@@ -125,6 +125,7 @@ impl ComponentProgram {
                 let entry = Entry::Function { params, results };
                 Ok((ComponentCall { index, entry }, None))
             }
+            other @ (Kind::Kernel(_) | Kind::Transform(_)) => Err(other.unsupported("wasm")),
         }
     }
 
