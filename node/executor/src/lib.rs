@@ -56,6 +56,7 @@
 //! ```
 
 mod artifact;
+mod child;
 pub mod cuda;
 mod durable;
 mod error;
@@ -74,6 +75,7 @@ pub use artifact::{
     ARTIFACT_BYTES_MAX, ArtifactInfo, ArtifactSource, ArtifactStore, ArtifactWriter, DAMAGED_FILES_MAX, SourceError,
     StoreError,
 };
+pub use child::child_main;
 pub use cuda::{CudaConfig, CudaExecutor, KernelCall, TransformCall};
 pub use error::ExecutionError;
 pub use executor::{Attempt, Capabilities, Command, Executor, Failure, Kind, Report, Source, Usage};

@@ -40,13 +40,14 @@ mod programs;
 mod root;
 mod run;
 mod syscalls;
+mod transform;
 mod walls;
 
 pub use walls::Walls;
 
 use cgroup::Cgroups;
-use programs::{Program, Programs};
-use run::Job;
+use programs::Programs;
+use run::{Job, Runnable};
 
 /// The most slots that one executor may have: each has a user of its own.
 pub const SLOTS_MAX: usize = 256;
@@ -68,8 +69,9 @@ pub struct NativeConfig {
     pub slots: usize,
     /// A folder of the executor's own, for programs. What is in it is removed on start.
     pub dir: PathBuf,
-    /// The command that becomes a launcher: this node's own binary, with the arguments on which it calls [`launcher_main`].
-    pub launcher: (PathBuf, Vec<String>),
+    /// The command that becomes a child of the executor: this node's own binary, with the arguments on which it calls [`child_main`] with
+    /// those that follow them.
+    pub child: (PathBuf, Vec<String>),
     /// The first user id that attempts may become; one more for each slot. Of use to root alone.
     pub user_base: u32,
     /// Folders and files that every attempt may read besides the system's.
@@ -78,12 +80,17 @@ pub struct NativeConfig {
     pub allow_incomplete_walls: bool,
 }
 
-/// What the binary named by [`NativeConfig::launcher`] does when it is started as a launcher, before it makes any thread.
+/// What the binary named by [`NativeConfig::child`] does when it is started in one of its roles, before it makes any thread. `None` if the
+/// role is none of this executor's.
 ///
 /// # Errors
-/// The node is gone.
-pub fn launcher_main() -> std::io::Result<()> {
-    launcher::main()
+/// The node is gone, or the arguments are not those that the executor gives.
+pub fn child_main(role: &str, args: impl Iterator<Item = String>) -> Option<std::io::Result<()>> {
+    match role {
+        launcher::ROLE => Some(launcher::main()),
+        transform::ROLE => Some(transform::main(args)),
+        _ => None,
+    }
 }
 
 /// Runs processes. Dropping it ends those that run.
@@ -120,7 +127,7 @@ impl NativeExecutor {
             });
         }
         let cgroups = Cgroups::open();
-        let mut walls = run::probe(&config.launcher).await.map_err(ExecutionError::broken)?;
+        let mut walls = run::probe(&config.child).await.map_err(ExecutionError::broken)?;
         walls.cgroup = cgroups.as_ref().map_or(0, Cgroups::version);
         if !walls.are_complete() && !config.allow_incomplete_walls {
             return Err(ExecutionError::WallsIncomplete {
@@ -160,11 +167,26 @@ impl Shared {
                 "a process cannot be metered in fuel: leave that limit out",
             ));
         }
-        let command = command(attempt.kind)?;
-        let program = self.programs.program(&attempt.artifact, attempt.source).await?;
+        let (program, command, transforms) = match attempt.kind {
+            Kind::Transform(call) => {
+                tarn_transform::find(&call.name).map_err(|error| ExecutionError::Transform {
+                    reason: error.reason(),
+                    message: error.to_string(),
+                })?;
+                let (own, prefix) = &self.config.child;
+                let command = transform::command(call, prefix, attempt.limits.memory_bytes);
+                (Runnable::Own(own.clone()), command, true)
+            }
+            other => {
+                let command = command(other)?;
+                let program = self.programs.program(&attempt.artifact, attempt.source).await?;
+                (Runnable::Artifact(program), command, false)
+            }
+        };
         Ok(Job {
             program,
             command,
+            transforms,
             limits: attempt.limits,
             network: attempt.grants.network,
         })

@@ -4,14 +4,9 @@
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let role = std::env::args().nth(1);
-    let done = match role.as_deref() {
-        Some("native") => tarn_executor::native::launcher_main(),
-        other => Err(std::io::Error::other(format!(
-            "no child process of an executor is called {other:?}"
-        ))),
-    };
-    match done {
+    let mut args = std::env::args().skip(1);
+    let role = args.next().unwrap_or_default();
+    match tarn_executor::child_main(&role, args) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("{error}");

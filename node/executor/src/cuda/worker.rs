@@ -57,6 +57,17 @@ pub struct WorkerCommand {
 }
 
 impl WorkerCommand {
+    /// The node's own binary, with the arguments on which it calls [`child_main`](crate::child_main).
+    #[must_use]
+    pub fn own(program: PathBuf, mut args: Vec<String>) -> Self {
+        args.push(crate::child::CUDA.to_owned());
+        Self {
+            program,
+            args,
+            env: Vec::new(),
+        }
+    }
+
     /// Starts the process with one end of a socket as its standard input, and gives the other end.
     fn spawn(&self) -> io::Result<(Child, UnixStream)> {
         let (ours, theirs) = BlockingStream::pair()?;

@@ -28,6 +28,9 @@ use super::init;
 use super::orders::{Ended, Ending, Orders};
 use super::walls::Walls;
 
+/// The role of a launcher.
+pub(super) const ROLE: &str = "native";
+
 /// The connection to the node, in a launcher.
 pub(super) const CONTROL: i32 = 3;
 

@@ -16,9 +16,10 @@ use tokio::process::{Child, ChildStdin};
 use tokio_util::sync::CancellationToken;
 
 use super::cgroup::Cgroup;
-use super::launcher::{CONTROL, PROBE};
+use super::launcher::{CONTROL, PROBE, ROLE};
 use super::orders::{Ended, Ending, Orders};
-use super::{PROCESSES_DEFAULT, Program, Shared, Walls, root};
+use super::programs::Program;
+use super::{PROCESSES_DEFAULT, Shared, Walls, root, transform};
 use crate::output::Bounded;
 use crate::{Command, ExecutionError, Failure, Limits, Report, Usage};
 
@@ -39,10 +40,29 @@ const ENDING: Duration = Duration::from_secs(10);
 
 /// Everything that an attempt needs to run.
 pub(super) struct Job {
-    pub(super) program: Arc<Program>,
+    pub(super) program: Runnable,
     pub(super) command: Command,
+    /// Whether it is a built-in transform.
+    pub(super) transforms: bool,
     pub(super) limits: Limits,
     pub(super) network: bool,
+}
+
+/// A program that can be started.
+pub(super) enum Runnable {
+    /// An artifact, whose file is kept as long as this.
+    Artifact(Arc<Program>),
+    /// The node's own binary.
+    Own(PathBuf),
+}
+
+impl Runnable {
+    fn path(&self) -> PathBuf {
+        match self {
+            Self::Artifact(program) => program.path.clone(),
+            Self::Own(path) => path.clone(),
+        }
+    }
 }
 
 /// Who ended it, if it did not end by itself.
@@ -57,7 +77,7 @@ enum Stop {
 pub(super) async fn run(shared: &Shared, job: Job, slot: u32, cancel: &CancellationToken) -> Result<Report, Failure> {
     let orders = orders(shared, &job, slot)?;
     let group = group(shared, &job.limits)?;
-    let mut launched = Launched::start(&shared.config.launcher, &orders, group.as_ref())
+    let mut launched = Launched::start(&shared.config.child, &orders, group.as_ref())
         .await
         .map_err(ExecutionError::broken)?;
     let began = Instant::now();
@@ -88,7 +108,14 @@ pub(super) async fn run(shared: &Shared, job: Job, slot: u32, cancel: &Cancellat
             logs,
             usage,
         }),
-        Err(error) => Err(Failure { error, logs, usage }),
+        Err(error) => {
+            let error = if job.transforms {
+                transform::explain(error, &logs)
+            } else {
+                error
+            };
+            Err(Failure { error, logs, usage })
+        }
     }
 }
 
@@ -165,7 +192,7 @@ fn orders(shared: &Shared, job: &Job, slot: u32) -> Result<Orders, ExecutionErro
         Some(scratch(shared, slot)?)
     };
     Ok(Orders {
-        program: job.program.path.clone(),
+        program: job.program.path(),
         args: job.command.args.clone(),
         env,
         mount_point: shared.mount_point.clone(),
@@ -315,6 +342,7 @@ fn spawn((program, args): &(PathBuf, Vec<String>)) -> io::Result<Launched> {
     let mut command = tokio::process::Command::new(program);
     command
         .args(args)
+        .arg(ROLE)
         .env_clear()
         .stdin(Stdio::piped())
         .stdout(Stdio::piped())

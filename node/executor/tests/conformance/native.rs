@@ -20,10 +20,7 @@ impl Subject for Native {
         let config = NativeConfig {
             slots,
             dir,
-            launcher: (
-                PathBuf::from(env!("CARGO_BIN_EXE_executor-child")),
-                vec!["native".into()],
-            ),
+            child: (PathBuf::from(env!("CARGO_BIN_EXE_executor-child")), Vec::new()),
             user_base: USER_BASE,
             readable: Vec::new(),
             allow_incomplete_walls: false,

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tarn_executor::cuda::{CudaConfig, DeviceShare, KernelArgument, Language};
-use tarn_executor::{Attempt, CudaExecutor, Executor, Failure, Hash, KernelCall, Kind, Source};
+use tarn_executor::{Attempt, CudaExecutor, Executor, Failure, Hash, KernelCall, Kind, Limits, Source};
 use tarn_transform::{Budget, run};
 use tokio_util::sync::CancellationToken;
 

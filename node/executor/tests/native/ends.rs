@@ -96,13 +96,13 @@ async fn the_walls_are_labels() {
 async fn a_launcher_that_is_none_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path().to_owned());
-    config.launcher = ("/bin/true".into(), Vec::new());
+    config.child = ("/bin/true".into(), Vec::new());
     let error = NativeExecutor::new(config.clone())
         .await
         .err()
         .expect("it cannot start");
     assert_eq!(error.reason(), "EXECUTOR_BROKEN");
-    config.launcher = ("/no/such/file".into(), Vec::new());
+    config.child = ("/no/such/file".into(), Vec::new());
     assert_eq!(
         NativeExecutor::new(config.clone()).await.err().unwrap().reason(),
         "EXECUTOR_BROKEN"

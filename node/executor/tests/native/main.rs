@@ -8,6 +8,7 @@ mod attacks;
 mod ends;
 mod limits;
 mod network;
+mod transforms;
 
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -62,10 +63,7 @@ fn config(dir: PathBuf) -> NativeConfig {
     NativeConfig {
         slots: 2,
         dir,
-        launcher: (
-            PathBuf::from(env!("CARGO_BIN_EXE_executor-child")),
-            vec!["native".into()],
-        ),
+        child: (PathBuf::from(env!("CARGO_BIN_EXE_executor-child")), Vec::new()),
         user_base: USER_BASE,
         readable: Vec::new(),
         allow_incomplete_walls: false,
