@@ -52,6 +52,7 @@ mod paging;
 mod pool;
 mod session;
 mod settings;
+mod vcpu;
 
 use cache::Cache;
 use job::Job;

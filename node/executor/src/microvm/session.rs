@@ -13,7 +13,8 @@ use super::abi::{
 };
 use super::job::{Job, Start};
 use super::leash::{Leash, Stop};
-use super::machine::{Exit, Machine};
+use super::machine::Machine;
+use super::vcpu::Exit;
 use crate::value::format_results;
 use crate::{ExecutionError, Limits, Value};
 
