@@ -143,15 +143,8 @@ fn parse_url(url: &str) -> Result<(HttpOrigin, Uri), http::Error> {
         _ => return Err(invalid("the URL starts with neither http:// nor https://")),
     };
     let authority = uri.authority().ok_or_else(|| invalid("the URL names no host"))?;
-    if authority.as_str().contains('@') {
-        return Err(invalid("the URL contains a user"));
-    }
-    let port = match uri.port() {
-        Some(port) => port.as_u16(),
-        None if authority.as_str().ends_with(':') => return Err(invalid("the URL has an empty port")),
-        None => scheme.default_port(),
-    };
-    let origin = HttpOrigin::new(scheme, authority.host(), port).map_err(invalid)?;
+    // By the one strict reading that the grants have too: the library takes a port that is none for no port.
+    let origin = format!("{}://{authority}", scheme.as_str()).parse().map_err(invalid)?;
     Ok((origin, uri))
 }
 
