@@ -17,9 +17,9 @@
 //! verifies them on every read; a file that was damaged is set aside and treated as missing, so that the node fetches it
 //! again from a peer.
 //!
-//! Each runtime is one file behind the trait. The one that exists is [`WasmExecutor`]: WASI preview 1 commands (input on
-//! standard input, output on standard output, standard error kept as logs) and plain exported functions on numbers. A guest
-//! has no ambient authority: no files, no network, no inherited environment.
+//! Each runtime is one file behind the trait. [`CudaExecutor`] runs kernels and built-in transforms on CUDA devices, in processes of
+//! their own. [`WasmExecutor`] runs WASI preview 1 commands (input on standard input, output on standard output, standard error kept as
+//! logs) and plain exported functions on numbers. Its guests have no ambient authority: no files, no network, no inherited environment.
 //!
 //! Every way in which an attempt can end badly is a distinct [`ExecutionError`] with a stable
 //! [`reason`](ExecutionError::reason) and a verdict: [`retryable`](ExecutionError::retryable) or final.
