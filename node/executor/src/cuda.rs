@@ -15,8 +15,9 @@
 //!   with `NO_CUDA_DEVICE`.
 //!
 //! What runs on a device was written from the documentation of CUDA and compiled, and is **untested on a device** so far: everything
-//! in `cuda/device` and `cuda/kernels`, but for the compiler. `deploy/cuda` tests it where there is one. What surrounds it (ledger, workers, frames) is
-//! tested with workers that compute on the processor.
+//! in `cuda/device` but the compiler. The kernels in `cuda/kernels` compile, and their arithmetic is tested on the processor.
+//! `deploy/cuda` tests all of it where there is a device. What surrounds it (ledger, workers, frames) is tested with workers
+//! that compute on the processor.
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;

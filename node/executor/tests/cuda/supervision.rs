@@ -62,6 +62,18 @@ async fn without_a_device_nothing_is_announced_and_everything_refused() {
     );
 }
 
+/// The real thing, which on most machines finds no driver.
+#[tokio::test]
+async fn cuda_itself_finds_devices_or_says_why_not() {
+    let executor = CudaExecutor::new(config("cuda")).await;
+    if executor.devices().is_empty() {
+        assert!(executor.absence().contains("CUDA driver"), "{}", executor.absence());
+        assert_eq!(reason(&executor, transform("fft", SMALL)).await, "NO_CUDA_DEVICE");
+    } else {
+        assert_eq!(executor.absence(), "");
+    }
+}
+
 #[tokio::test]
 async fn a_driver_that_hangs_does_not_hold_up_the_node() {
     let config = CudaConfig {
