@@ -161,6 +161,22 @@ impl Task {
         self
     }
 
+    /// Launches a kernel on any node that has CUDA devices.
+    #[must_use]
+    pub fn cuda(mut self, cuda: proto::CudaSpec) -> Task {
+        self.spec.runtime = "cuda".to_owned();
+        self.spec.cuda = Some(cuda);
+        self
+    }
+
+    /// Computes a built-in transform of the payload, on a CUDA device or on a processor.
+    #[must_use]
+    pub fn transform(mut self, transform: proto::TransformSpec, on_device: bool) -> Task {
+        self.spec.runtime = if on_device { "cuda" } else { "native" }.to_owned();
+        self.spec.transform = Some(transform);
+        self
+    }
+
     /// What the executor lets the task reach beyond its own memory.
     #[must_use]
     pub fn grants(mut self, grants: proto::Grants) -> Task {

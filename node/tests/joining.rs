@@ -37,6 +37,8 @@ fn config(data_dir: &Path, bind: SocketAddr) -> Config {
     config.listen.https_bind = "127.0.0.1:0".parse().unwrap();
     config.executors.wasm = false;
     config.executors.native = Switch::Off;
+    config.executors.microvm = Switch::Off;
+    config.executors.cuda = Switch::Off;
     config
 }
 

@@ -43,11 +43,13 @@ const RELEASED_WITHIN: Duration = Duration::from_secs(20);
 /// Between two looks at whether the machine itself is still sound.
 const LOOK_AGAIN: Duration = Duration::from_millis(500);
 /// What every node is told: snapshots and purged logs are met within seconds, and no node does the workers' work. A run's own settings win.
-const SETTINGS: [(&str, &str); 4] = [
+const SETTINGS: [(&str, &str); 6] = [
     ("raft.snapshot_entries", "500"),
     ("raft.keep_entries", "100"),
     ("executors.wasm", "false"),
     ("executors.native", "off"),
+    ("executors.microvm", "off"),
+    ("executors.cuda", "off"),
 ];
 
 /// What to run.

@@ -142,6 +142,7 @@ impl CudaExecutor {
     /// Does all that comes before a share is asked for.
     async fn make_ready(&self, attempt: Attempt) -> Result<Work, ExecutionError> {
         attempt.limits.check()?;
+        attempt.grants.check_offered("cuda", &[])?;
         if self.devices.is_empty() {
             let detail = self.absence.clone();
             return Err(ExecutionError::NoCudaDevice { detail });

@@ -127,6 +127,28 @@ impl Grants {
         }
     }
 
+    /// Refuses grants that a runtime cannot give: a task that names one means something by it.
+    pub(crate) fn check_offered(&self, runtime: &'static str, offered: &[&str]) -> Result<(), ExecutionError> {
+        self.check()?;
+        let given = [
+            ("clock", self.clock),
+            ("random", self.random),
+            ("scratch", self.scratch_bytes > 0),
+            ("context", self.context.is_some()),
+            ("log", self.log),
+            ("progress", self.progress),
+            ("calls", !self.calls.artifacts.is_empty()),
+            ("http", !self.http.is_empty()),
+            ("network", self.network),
+        ];
+        match given.iter().find(|(name, given)| *given && !offered.contains(name)) {
+            None => Ok(()),
+            Some((name, _)) => Err(ExecutionError::bad_arguments(format!(
+                "the runtime {runtime:?} cannot grant {name}: leave that grant out, or choose another runtime"
+            ))),
+        }
+    }
+
     /// What a called guest gets: the same, one call less deep, and no scratch of its own.
     pub(crate) fn of_callee(&self) -> Self {
         let mut grants = self.clone();

@@ -196,6 +196,7 @@ impl MicroVmExecutor {
 
     /// Does all that comes before the guest can start.
     async fn make_ready(&self, attempt: Attempt) -> Result<Job, ExecutionError> {
+        attempt.grants.check_offered("microvm", &["clock", "random"])?;
         attempt.limits.check()?;
         let (value, max) = (attempt.limits.memory_bytes, self.config.memory_bytes_max);
         if value > max {
@@ -213,7 +214,7 @@ impl MicroVmExecutor {
             &self.plain
         };
         let module = cache.module(&attempt.artifact, attempt.source).await?;
-        Job::resolve(module, attempt.kind, attempt.limits)
+        Job::resolve(module, attempt.kind, attempt.limits, &attempt.grants)
     }
 
     /// Waits for a slot, runs the guest in it, and watches it. The slot is free again when the machine is ready for the next

@@ -162,6 +162,9 @@ impl NativeExecutor {
 impl Shared {
     async fn make_ready(&self, attempt: Attempt) -> Result<Job, ExecutionError> {
         attempt.limits.check()?;
+        attempt
+            .grants
+            .check_offered("native", &["clock", "random", "scratch", "network"])?;
         if attempt.limits.fuel.is_some() {
             return Err(ExecutionError::bad_arguments(
                 "a process cannot be metered in fuel: leave that limit out",
@@ -189,6 +192,10 @@ impl Shared {
             transforms,
             limits: attempt.limits,
             network: attempt.grants.network,
+            scratch_bytes: match attempt.grants.scratch_bytes {
+                0 => run::SCRATCH_BYTES_DEFAULT,
+                bytes => bytes,
+            },
         })
     }
 

@@ -72,6 +72,11 @@ const WAITING_PER_SLOT: usize = 64;
 /// long as a small guest runs, and holding up whoever else that thread serves for this long harms nobody.
 const INLINE: Duration = Duration::from_millis(1);
 
+/// What it can grant.
+const OFFERED: [&str; 8] = [
+    "clock", "random", "scratch", "context", "log", "progress", "calls", "http",
+];
+
 /// Where the memory of guests comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub enum Allocation {
@@ -210,7 +215,7 @@ impl WasmExecutor {
     /// Does all that comes before the guest can start.
     async fn make_ready(&self, attempt: Attempt, cancel: &CancellationToken) -> Result<Job, ExecutionError> {
         attempt.limits.check()?;
-        attempt.grants.check()?;
+        attempt.grants.check_offered("wasm", &OFFERED)?;
         // What it calls comes from the same place, which for bytes that were handed in is nowhere.
         let source = match &attempt.source {
             Source::Provider(provider) => Source::Provider(Arc::clone(provider)),

@@ -13,6 +13,7 @@ mod context;
 mod coordination;
 mod event;
 mod exit;
+mod kernel;
 mod keys;
 mod namespace;
 mod output;
@@ -21,6 +22,7 @@ mod queue;
 mod rights;
 mod server;
 mod task;
+mod transform;
 mod work;
 
 use std::io::{BufRead, IsTerminal, Write};
@@ -104,6 +106,9 @@ enum Command {
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
+    /// See the built-in transforms of numeric arrays, and try them
+    #[command(subcommand)]
+    Transform(transform::TransformCommand),
     /// See and change the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -157,6 +162,7 @@ fn run(cli: Cli) -> Result<(), Failure> {
         Command::Server(args) => server::server(args),
         Command::Dev(args) => server::dev(args, printer),
         Command::Config(command) => server::config(command, printer),
+        Command::Transform(command) => transform::run(command, printer),
         Command::Ca(command) => keys::ca(command, printer),
         Command::Context(command) => context::run(command, printer),
         Command::Completion { shell } => {
@@ -195,6 +201,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         | Command::Policy(_)
         | Command::Dev(_)
         | Command::Config(_)
+        | Command::Transform(_)
         | Command::Ca(_)
         | Command::Context(_)
         | Command::Completion { .. } => unreachable!("these run without a cluster"),

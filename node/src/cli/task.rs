@@ -23,6 +23,7 @@ pub enum TaskCommand {
 Examples:
   tarn task submit --queue mail --payload '{\"to\":\"ann\"}'             for a worker built with an SDK
   tarn task submit --queue tools --native ./convert.sh --arg=--fast --memory 256Mi --wait
+  tarn task submit --queue math --transform fft --payload-file x.npy --wait > spectrum.npy
   tarn task submit --queue fetch --wasm fetch.wasm --grant clock --grant http=https://api.example.com
   tarn task submit --queue wasm --wasm wordcount.wasm --payload-file text.txt --wait
   tarn task submit --queue nightly --not-before +2h --priority low --max-attempts 3 --payload x
@@ -107,7 +108,7 @@ pub struct SubmitArgs {
     #[arg(long)]
     payload_file: Option<PathBuf>,
     /// For SDK workers: the handler's name
-    #[arg(long)]
+    #[arg(long, conflicts_with = "what")]
     handler: Option<String>,
     #[command(flatten)]
     work: WorkArgs,

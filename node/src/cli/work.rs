@@ -5,18 +5,36 @@ use tarn_client::{Client, Task, proto};
 
 use super::Failure;
 use super::connect::parse_bytes;
+use super::kernel::KernelArgs;
 
 /// What an executor runs.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "What executors run")]
 pub struct WorkArgs {
     /// Run a WASM module or component: a .wasm or .wat file, which is put first, or an artifact's address
-    #[arg(long, value_name = "FILE|ADDRESS", conflicts_with_all = ["native", "handler"])]
+    #[arg(long, value_name = "FILE|ADDRESS", group = "what")]
     wasm: Option<String>,
     /// Run a process: a program for the nodes' machines or a script that begins with #!, as a file, which is put first, or an
     /// artifact's address
-    #[arg(long, value_name = "FILE|ADDRESS", conflicts_with = "handler")]
+    #[arg(long, value_name = "FILE|ADDRESS", group = "what")]
     native: Option<String>,
+    /// Run a built-in transform; `tarn transform list` names them. The payload is its input, in numpy's NPY format
+    #[arg(long, value_name = "NAME", group = "what")]
+    transform: Option<String>,
+    /// Parameters of the transform, as a JSON object
+    #[arg(
+        long,
+        value_name = "JSON",
+        requires = "transform",
+        default_value = "",
+        hide_default_value = true
+    )]
+    params_json: String,
+    /// Compute the transform on a CUDA device, and not on a processor
+    #[arg(long, requires = "transform")]
+    on_device: bool,
+    #[command(flatten)]
+    kernel: KernelArgs,
     /// Run the WASM module in a micro-VM: behind a second wall
     #[arg(long, requires = "wasm")]
     microvm: bool,
@@ -53,11 +71,16 @@ impl WorkArgs {
                 };
             }
             (None, Some(program)) => task = task.native(self.native(artifact(program, client).await?)),
-            (None, None) if self.says_something() => {
-                let message = "--arg, --env, --memory and --grant are about what an executor runs: name it with --wasm or --native";
-                return Err(Failure::Usage(message.into()));
+            (None, None) => {
+                if let Some(name) = &self.transform {
+                    task = task.transform(self.transform(name), self.on_device);
+                } else if let Some(source) = &self.kernel.cuda {
+                    task = task.cuda(self.kernel.describe(artifact(source, client).await?)?);
+                } else if self.says_something() {
+                    let message = "--arg, --env, --memory and --grant are about what an executor runs: name it with --wasm or --native";
+                    return Err(Failure::Usage(message.into()));
+                }
             }
-            (None, None) => {}
         }
         match grants(&self.grants)? {
             Some(grants) => Ok(task.grants(grants)),
@@ -77,6 +100,16 @@ impl WorkArgs {
             export: self.export.clone().unwrap_or_default(),
             params: self.params.clone(),
             memory_bytes: self.memory.unwrap_or(0),
+            ..Default::default()
+        }
+    }
+
+    fn transform(&self, name: &str) -> proto::TransformSpec {
+        proto::TransformSpec {
+            name: name.to_owned(),
+            params: self.params_json.clone(),
+            memory_bytes: self.memory.unwrap_or(0),
+            device: self.kernel.share(),
             ..Default::default()
         }
     }

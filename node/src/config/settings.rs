@@ -61,6 +61,12 @@ macro_rules! settings {
 const MIB: u64 = 1 << 20;
 const DAY_S: u64 = 24 * 60 * 60;
 
+/// A file that is installed with the binary.
+fn beside_binary(name: &str) -> PathBuf {
+    let binary = std::env::current_exe().unwrap_or_default();
+    binary.parent().unwrap_or(Path::new("/")).join(name)
+}
+
 settings! {
     /// Who this node is and where it keeps its data.
     Node node {
@@ -171,6 +177,22 @@ settings! {
         wasm_memory_bytes: u64 = 1_024 * MIB, in MIB..=1_024 * MIB;
         /// Whether compiled modules are kept on disk, in `<node.data_dir>/wasm`, so that a restart compiles nothing again.
         wasm_cache: bool = true;
+        /// PEM file with the certificates of the authorities that guests' requests over https trust. Where there is no such file, guests
+        /// reach nothing over https.
+        http_authorities: PathBuf = PathBuf::from("/etc/ssl/certs/ca-certificates.crt");
+        /// Whether this node runs WASM modules in micro-VMs: `auto` where there are KVM and the guest image, `on` only then (the node does
+        /// not start without), `off` never.
+        microvm: Switch = Switch::Auto;
+        /// The guest image of micro-VMs, which `deploy/microvm/build` makes. Default: `tarn-microvm.elf` beside the binary.
+        microvm_image: PathBuf = beside_binary("tarn-microvm.elf");
+        /// Micro-VMs that run at once, and as many wait ready. 0: one a core.
+        microvm_slots: usize = 0, in 0..=128;
+        /// Most linear memory that one attempt in a micro-VM may ask for on this node, in bytes. Starting one costs a little more for each.
+        microvm_memory_bytes: u64 = 256 * MIB, in MIB..=1_024 * MIB;
+        /// Whether this node runs tasks on its CUDA devices: `auto` where it has some, `on` only then, `off` never.
+        cuda: Switch = Switch::Auto;
+        /// CUDA attempts that run at once on one device, each with a share of its memory.
+        cuda_slots_per_device: usize = 4, in 1..=64;
         /// Whether this node runs processes: `auto` where the machine can put up all walls around them, `on` also where it cannot put up
         /// some, `off` never. `tarn worker list -o json` shows the walls as labels, such as `native.network=yes`.
         native: Switch = Switch::Auto;

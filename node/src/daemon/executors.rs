@@ -4,8 +4,12 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tarn_executor::native::{self, NativeConfig, NativeExecutor};
-use tarn_executor::{ArtifactSource, Executor, SLOTS_MAX, WasmConfig, WasmExecutor};
+use tarn_executor::cuda::WorkerCommand;
+use tarn_executor::native::{NativeConfig, NativeExecutor};
+use tarn_executor::{
+    ArtifactSource, CudaConfig, CudaExecutor, ExecutionError, Executor, MicroVmConfig, MicroVmExecutor, SLOTS_MAX,
+    WasmConfig, WasmExecutor,
+};
 
 use super::StartError;
 use crate::config::{Config, Switch};
@@ -31,10 +35,8 @@ pub fn child_main() -> Option<std::io::Result<()>> {
     if args.next()? != CHILD {
         return None;
     }
-    Some(match args.next().as_deref() {
-        Some("native") => native::launcher_main(),
-        other => Err(std::io::Error::other(format!("no child process is called {other:?}"))),
-    })
+    let role = args.next().unwrap_or_default();
+    Some(tarn_executor::child_main(&role, args))
 }
 
 /// Starts the executors.
@@ -43,7 +45,9 @@ pub(super) async fn start(config: &Config) -> Result<Vec<Runtime>, StartError> {
     if config.executors.wasm {
         runtimes.push(wasm(config)?);
     }
+    runtimes.extend(micro_vm(config).await?);
     runtimes.extend(native(config).await?);
+    runtimes.extend(cuda(config).await?);
     Ok(runtimes)
 }
 
@@ -53,6 +57,10 @@ fn wasm(config: &Config) -> Result<Runtime, StartError> {
         wasm.slots = config.executors.wasm_slots.min(SLOTS_MAX);
     }
     wasm.cache_dir = config.executors.wasm_cache.then(|| config.node.data_dir.join("wasm"));
+    wasm.scratch_dir = Some(config.node.data_dir.join("scratch"));
+    let authorities = &config.executors.http_authorities;
+    // Guests reach nothing over https where the system has no authorities and none are named.
+    wasm.http_authorities = authorities.is_file().then(|| authorities.clone());
     let executor = WasmExecutor::new(wasm).map_err(|source| StartError::Executor {
         runtime: "wasm",
         source,
@@ -61,6 +69,66 @@ fn wasm(config: &Config) -> Result<Runtime, StartError> {
         executor: Arc::new(executor),
         memory_bytes_max: config.executors.wasm_memory_bytes,
     })
+}
+
+/// Micro-VMs, where the machine has KVM and the guest image.
+async fn micro_vm(config: &Config) -> Result<Option<Runtime>, StartError> {
+    let settings = &config.executors;
+    if settings.microvm == Switch::Off {
+        return Ok(None);
+    }
+    let mut micro_vm = MicroVmConfig::new(settings.microvm_image.clone());
+    if settings.microvm_slots > 0 {
+        (micro_vm.slots, micro_vm.idle) = (settings.microvm_slots, settings.microvm_slots);
+    }
+    micro_vm.memory_bytes_max = settings.microvm_memory_bytes;
+    micro_vm.cache_dir = settings.wasm_cache.then(|| config.node.data_dir.join("microvm"));
+    // Starting the first machine and taking its picture takes some milliseconds of this thread.
+    let started = tokio::task::spawn_blocking(move || MicroVmExecutor::new(micro_vm)).await;
+    let started = started.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
+    match started {
+        Ok(executor) => Ok(Some(Runtime {
+            executor: Arc::new(executor),
+            memory_bytes_max: settings.microvm_memory_bytes,
+        })),
+        Err(error) if settings.microvm == Switch::Auto => {
+            tracing::info!(%error, "this node runs no micro-VMs");
+            Ok(None)
+        }
+        Err(source) => Err(StartError::Executor {
+            runtime: "microvm",
+            source,
+        }),
+    }
+}
+
+/// CUDA devices, where there are any.
+async fn cuda(config: &Config) -> Result<Option<Runtime>, StartError> {
+    let settings = &config.executors;
+    if settings.cuda == Switch::Off {
+        return Ok(None);
+    }
+    let cuda = CudaConfig {
+        cache_dir: Some(config.node.data_dir.join("cuda")),
+        slots_per_device: settings.cuda_slots_per_device,
+        ..CudaConfig::new(WorkerCommand::own(PathBuf::from(OWN_BINARY), vec![CHILD.into()]))
+    };
+    let executor = CudaExecutor::new(cuda).await;
+    if executor.devices().is_empty() {
+        let detail = executor.absence().to_owned();
+        if settings.cuda == Switch::On {
+            return Err(StartError::Executor {
+                runtime: "cuda",
+                source: ExecutionError::NoCudaDevice { detail },
+            });
+        }
+        tracing::info!(detail, "this node has no CUDA devices");
+        return Ok(None);
+    }
+    Ok(Some(Runtime {
+        executor: Arc::new(executor),
+        memory_bytes_max: tarn_executor::MEMORY_BYTES_MAX,
+    }))
 }
 
 /// Processes, where the machine can keep them apart. What it cannot is told once, here.
@@ -75,7 +143,7 @@ async fn native(config: &Config) -> Result<Option<Runtime>, StartError> {
             slots => slots,
         },
         dir: config.node.data_dir.join("native"),
-        launcher: (PathBuf::from(OWN_BINARY), vec![CHILD.into(), "native".into()]),
+        child: (PathBuf::from(OWN_BINARY), vec![CHILD.into()]),
         user_base: settings.native_user_base,
         readable: settings.native_readable.0.clone(),
         allow_incomplete_walls: settings.native == Switch::On,

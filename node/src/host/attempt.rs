@@ -1,15 +1,15 @@
 //! One attempt: from a granted task to its report.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tarn_executor::{Argument, Attempt, Command, ExecutionError, Failure, Hash, Kind, Limits, Report, Source};
+use tarn_executor::{Attempt, ExecutionError, Failure, Limits, Report, Source};
 use tarn_proto::v1;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use super::services::Services;
-use super::{Shared, grants, input, report};
+use super::work::Work;
+use super::{Shared, grants, report, work};
 use crate::dispatch::{Granted, Session};
 
 /// The guest must end this much before the attempt does, so that its own report arrives before the cluster's time-out, in milliseconds.
@@ -88,7 +88,7 @@ async fn prepare(shared: &Shared, task: &v1::LeasedTask, received: Instant) -> R
         .spec
         .as_ref()
         .ok_or_else(|| unfit("BAD_SPEC", "the task has no specification"))?;
-    let work = Work::of(spec)?;
+    let work = work::of(shared, task, spec).await?;
     let limits = limits(spec, &work, received);
     let (runtime, memory_bytes_max) = (&spec.runtime, shared.options.memory_bytes_max);
     if limits.memory_bytes > memory_bytes_max {
@@ -98,84 +98,18 @@ async fn prepare(shared: &Shared, task: &v1::LeasedTask, received: Instant) -> R
         );
         return Err(unfit("MEMORY_NOT_ALLOWED", message));
     }
-    let artifact: Hash = work
-        .artifact
-        .parse()
-        .map_err(|error| unfit("BAD_SPEC", format!("the artifact: {error}")))?;
-    let kind = if work.export.is_empty() {
-        Kind::Command(Command {
-            args: work.args.to_vec(),
-            env: work.env.clone(),
-            input: input::of(shared, task, spec, work.feed_dependency_results).await?,
-        })
-    } else {
-        let params = work.params.iter().map(|param| Argument::from(param.as_str())).collect();
-        Kind::Export {
-            name: work.export.to_owned(),
-            params,
-        }
-    };
     Ok(Attempt {
         tenant: task.namespace.as_str().into(),
-        artifact,
+        artifact: work.artifact,
         source: Source::Provider(Arc::clone(&shared.options.artifacts)),
-        kind,
+        kind: work.kind,
         limits,
         grants: grants::of(spec.grants.as_ref())?,
         services: Arc::new(Services::new(Arc::clone(&shared.held), task.token)),
     })
 }
 
-/// The part of a specification that says what an executor runs.
-struct Work<'a> {
-    artifact: &'a str,
-    args: &'a [String],
-    env: &'a BTreeMap<String, String>,
-    export: &'a str,
-    params: &'a [String],
-    memory_bytes: u64,
-    output_bytes: u64,
-    fuel: u64,
-    feed_dependency_results: bool,
-}
-
-impl<'a> Work<'a> {
-    fn of(spec: &'a v1::TaskSpec) -> Result<Self, Unfit> {
-        match (&spec.wasm, &spec.native) {
-            (Some(wasm), None) => Ok(Self {
-                artifact: &wasm.artifact,
-                args: &wasm.args,
-                env: &wasm.env,
-                export: &wasm.export,
-                params: &wasm.params,
-                memory_bytes: wasm.memory_bytes,
-                output_bytes: wasm.output_bytes,
-                fuel: wasm.fuel,
-                feed_dependency_results: wasm.feed_dependency_results,
-            }),
-            (None, Some(native)) => Ok(Self {
-                artifact: &native.artifact,
-                args: &native.args,
-                env: &native.env,
-                export: "",
-                params: &[],
-                memory_bytes: native.memory_bytes,
-                output_bytes: native.output_bytes,
-                fuel: 0,
-                feed_dependency_results: native.feed_dependency_results,
-            }),
-            (None, None) | (Some(_), Some(_)) => {
-                let message = format!(
-                    "a task of the runtime {:?} has one part that says what to run",
-                    spec.runtime
-                );
-                Err(unfit("BAD_SPEC", message))
-            }
-        }
-    }
-}
-
-fn limits(spec: &v1::TaskSpec, work: &Work<'_>, received: Instant) -> Limits {
+fn limits(spec: &v1::TaskSpec, work: &Work, received: Instant) -> Limits {
     let or = |value: u64, default: u64| if value == 0 { default } else { value };
     let spent = u64::try_from(received.elapsed().as_millis()).unwrap_or(u64::MAX);
     let timeout = or(spec.attempt_timeout_ms, ATTEMPT_TIMEOUT_MS);

@@ -13,14 +13,10 @@ use super::{COMMAND_DEADLINE, Shared};
 const INPUT_BYTES_MAX: usize = 16 << 20;
 
 /// The input of an attempt.
-pub(super) async fn of(
-    shared: &Shared,
-    task: &v1::LeasedTask,
-    spec: &v1::TaskSpec,
-    feed_dependency_results: bool,
-) -> Result<Bytes, Unfit> {
+pub(super) async fn of(shared: &Shared, task: &v1::LeasedTask, feed_dependency_results: bool) -> Result<Bytes, Unfit> {
+    let payload = task.spec.as_ref().map(|spec| spec.payload.clone()).unwrap_or_default();
     if !feed_dependency_results {
-        return Ok(spec.payload.clone());
+        return Ok(payload);
     }
     // The lease may have been granted by a leader that is ahead of this node's state.
     shared
@@ -36,7 +32,7 @@ pub(super) async fn of(
             retryable: true,
         })?;
     let mut input = Vec::new();
-    push(&mut input, &spec.payload)?;
+    push(&mut input, &payload)?;
     for dependency in &task.dependencies {
         push(&mut input, &result_of(shared, &task.namespace, dependency)?)?;
     }

@@ -18,6 +18,7 @@ mod pulse;
 mod redact;
 mod report;
 mod services;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -46,6 +46,8 @@ pub async fn node_with(change: impl FnOnce(&mut Config)) -> Node {
     let mut config = dev.config;
     // This process is no tarn binary, which could become a launcher.
     config.executors.native = Switch::Off;
+    config.executors.microvm = Switch::Off;
+    config.executors.cuda = Switch::Off;
     change(&mut config);
     let running = daemon::start(config).await.unwrap();
     until(|| running.is_ready()).await;
@@ -63,6 +65,8 @@ pub async fn unfounded_node() -> Node {
     let mut config = dev.config;
     // This process is no tarn binary, which could become a launcher.
     config.executors.native = Switch::Off;
+    config.executors.microvm = Switch::Off;
+    config.executors.cuda = Switch::Off;
     config.executors.wasm = false;
     config.cluster.bootstrap.clear();
     let running = daemon::start(config).await.unwrap();
@@ -92,6 +96,8 @@ pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node
             .unwrap();
         let mut config = Config::in_dir(dir.path());
         config.executors.native = Switch::Off;
+        config.executors.microvm = Switch::Off;
+        config.executors.cuda = Switch::Off;
         config.listen.bind = "127.0.0.1:0".parse().unwrap();
         config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
         config.listen.https_bind = "127.0.0.1:0".parse().unwrap();

@@ -452,43 +452,57 @@ fn retry(policy: &RetryPolicy) -> Check {
     range("tasks.retry.jitter_percent", policy.jitter_percent.into(), (0, 100))
 }
 
-/// What an executor could never run. What the artifact itself is, only the executor can say.
+/// What an executor could never run: its tasks have one part that says what to run, and others have none. What an artifact itself is, only
+/// the executor can say.
 fn parts(spec: &TaskSpec) -> Check {
-    let wasm = spec.wasm.as_ref().map(|part| &part.artifact);
-    let native = spec.native.as_ref().map(|part| &part.artifact);
-    part(spec, "wasm", &["wasm", "microvm"], wasm)?;
-    part(spec, "native", &["native"], native)?;
-    match &spec.grants {
-        Some(_) if wasm.is_none() && native.is_none() => {
+    let parts: [(&str, Option<&String>, &[&str]); 4] = [
+        (
+            "wasm",
+            spec.wasm.as_ref().map(|part| &part.artifact),
+            &["wasm", "microvm"],
+        ),
+        ("native", spec.native.as_ref().map(|part| &part.artifact), &["native"]),
+        ("cuda", spec.cuda.as_ref().map(|part| &part.artifact), &["cuda"]),
+        (
+            "transform",
+            spec.transform.as_ref().map(|part| &part.name),
+            &["native", "cuda"],
+        ),
+    ];
+    let runtime = spec.runtime.as_str();
+    for (part, what, runtimes) in &parts {
+        if what.is_some() && !runtimes.contains(&runtime) {
+            let message = format!("only tasks of the runtime {} have a {part} part", runtimes.join(" or "));
+            return Err(part_error(part, "UNEXPECTED", "", message));
+        }
+    }
+    let mut given = parts.iter().filter(|(_, what, _)| what.is_some());
+    let wanted = parts.iter().find(|(_, _, runtimes)| runtimes.contains(&runtime));
+    match (given.next().or(wanted), given.next()) {
+        (Some((part, _, _)), Some((other, _, _))) => {
+            let message = format!("the task says twice what to run: leave out its {part} or its {other} part");
+            Err(part_error(other, "UNEXPECTED", "", message))
+        }
+        (Some((_, Some(what), _)), None) if !what.is_empty() => Ok(()),
+        (Some((part, _, _)), None) => {
+            let (what, from) = match *part {
+                "transform" => ("name", "one of `tarn transform list`"),
+                _ => ("artifact", "what PutArtifact returned"),
+            };
+            let message = format!("a task of the runtime {runtime:?} names what it runs: set {part}.{what} to {from}");
+            Err(part_error(part, "MISSING", &format!(".{what}"), message))
+        }
+        (None, _) if spec.grants.is_some() => {
             let message = "grants are for tasks that executors run: workers of your own do what you let them";
             Err(invalid("GRANTS_UNEXPECTED", "tasks.grants", message))
         }
-        _ => Ok(()),
+        (None, _) => Ok(()),
     }
 }
 
-/// A part of a specification, of which the runtimes' tasks have exactly one, with an artifact, and others have none.
-fn part(spec: &TaskSpec, name: &str, runtimes: &[&str], artifact: Option<&String>) -> Check {
-    let (reason, field) = (name.to_ascii_uppercase(), format!("tasks.{name}"));
-    match (artifact, runtimes.contains(&spec.runtime.as_str())) {
-        (None, false) => Ok(()),
-        (Some(artifact), true) if !artifact.is_empty() => Ok(()),
-        (Some(_), false) => {
-            let message = format!("only tasks of the runtime {runtimes:?} have a {name} part");
-            Err(invalid(&format!("{reason}_SPEC_UNEXPECTED"), &field, message))
-        }
-        (_, true) => {
-            let runtime = &spec.runtime;
-            let message = format!(
-                "a task of the runtime {runtime:?} names its artifact: set {name}.artifact to what PutArtifact returned"
-            );
-            Err(invalid(
-                &format!("{reason}_SPEC_MISSING"),
-                &format!("{field}.artifact"),
-                message,
-            ))
-        }
-    }
+fn part_error(part: &str, what: &str, field: &str, message: String) -> Rejection {
+    let reason = format!("{}_SPEC_{what}", part.to_ascii_uppercase());
+    invalid(&reason, &format!("tasks.{part}{field}"), message)
 }
 
 fn progress(progress: &Progress) -> Check {

@@ -100,7 +100,10 @@ pub struct Random {
 
 impl Random {
     pub const fn new() -> Self {
-        Self { used: 0 }
+        // There are none before they are asked for: the host may refuse.
+        Self {
+            used: mailbox::RANDOM_BYTES as usize,
+        }
     }
 
     pub fn fill(&mut self, bytes: &mut [u8]) {

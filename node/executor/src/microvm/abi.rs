@@ -97,7 +97,7 @@ pub mod mailbox {
     /// Host to guest: how many bytes the name of the function takes, which follows them.
     pub const NAME_LENGTH: u64 = 0xE0;
 
-    /// Host to guest: random bytes, fresh after each [`super::call::RANDOM`] and at the start.
+    /// Host to guest: random bytes, fresh after each [`super::call::RANDOM`].
     pub const RANDOM: u64 = 0x800;
     /// How many.
     pub const RANDOM_BYTES: u64 = 0x400;

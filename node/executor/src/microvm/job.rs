@@ -7,7 +7,7 @@ use bytes::Bytes;
 use super::abi::JOB_BYTES;
 use super::module::{Module, Number, Signature};
 use crate::limits::ARGUMENTS_BYTES_MAX;
-use crate::{Argument, Command, ExecutionError, Kind, Limits, Value};
+use crate::{Argument, Command, ExecutionError, Grants, Kind, Limits, Value};
 
 /// The entry point of a command.
 const START: &str = "_start";
@@ -23,6 +23,9 @@ pub(super) struct Job {
     pub(super) module: Arc<Module>,
     pub(super) start: Start,
     pub(super) limits: Limits,
+    /// Whether the guest may ask for the time, and for random numbers.
+    pub(super) clock: bool,
+    pub(super) random: bool,
 }
 
 /// What is called.
@@ -48,7 +51,12 @@ pub(super) struct Encoded {
 
 impl Job {
     /// Checks that what is to be run exists in the module and that the arguments fit.
-    pub(super) fn resolve(module: Arc<Module>, kind: Kind, limits: Limits) -> Result<Self, ExecutionError> {
+    pub(super) fn resolve(
+        module: Arc<Module>,
+        kind: Kind,
+        limits: Limits,
+        grants: &Grants,
+    ) -> Result<Self, ExecutionError> {
         let start = match kind {
             Kind::Command(command) => {
                 check_command(&command)?;
@@ -68,7 +76,13 @@ impl Job {
             }
             other @ (Kind::Kernel(_) | Kind::Transform(_)) => return Err(other.unsupported("microvm")),
         };
-        let job = Self { module, start, limits };
+        let job = Self {
+            module,
+            start,
+            limits,
+            clock: grants.clock,
+            random: grants.random,
+        };
         let bytes = job.encode().bytes.len() as u64;
         if bytes > JOB_BYTES {
             let detail = format!("they take {bytes} bytes and the limit is {JOB_BYTES}: pass them on standard input");

@@ -67,6 +67,14 @@ pub(super) fn run(machine: &mut Machine, job: &Job, leash: &Leash) -> Ended {
     }
 }
 
+fn not_granted(capability: &'static str, call: &str) -> ExecutionError {
+    ExecutionError::CapabilityNotGranted {
+        capability,
+        call: call.to_owned(),
+        advice: format!("add `{capability}` to the task's grants"),
+    }
+}
+
 struct Session<'a> {
     machine: &'a mut Machine,
     job: &'a Job,
@@ -117,7 +125,6 @@ impl Session<'_> {
         machine.set(mailbox::ENV_COUNT, encoded.env_count);
         machine.set(mailbox::ENV_LENGTH, encoded.env_length);
         machine.set(mailbox::NAME_LENGTH, encoded.name_length);
-        self.hand_in_random()?;
         self.hand_in_input();
         Ok(())
     }
@@ -126,6 +133,9 @@ impl Session<'_> {
         match number {
             call::FLUSH => self.take_output()?,
             call::INPUT => self.hand_in_input(),
+            call::CLOCK if !self.job.clock => return Err(not_granted("clock", "clock_time_get")),
+            call::SLEEP if !self.job.clock => return Err(not_granted("clock", "poll_oneoff")),
+            call::RANDOM if !self.job.random => return Err(not_granted("random", "random_get")),
             call::CLOCK => self.hand_in_time(),
             call::RANDOM => self.hand_in_random()?,
             call::SLEEP => self

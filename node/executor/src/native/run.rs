@@ -27,7 +27,7 @@ use crate::{Command, ExecutionError, Failure, Limits, Report, Usage};
 const OPEN_FILES: u64 = 1_024;
 
 /// What the files of an attempt may have together, in bytes. They lie in memory and count as such.
-const SCRATCH_BYTES: u64 = 64 << 20;
+pub(super) const SCRATCH_BYTES_DEFAULT: u64 = 64 << 20;
 
 /// What a launcher and the first process behind the walls use themselves, in bytes, so that the whole limit is the program's.
 const OVERHEAD_BYTES: u64 = 8 << 20;
@@ -46,6 +46,8 @@ pub(super) struct Job {
     pub(super) transforms: bool,
     pub(super) limits: Limits,
     pub(super) network: bool,
+    /// What its files may have together.
+    pub(super) scratch_bytes: u64,
 }
 
 /// A program that can be started.
@@ -200,7 +202,7 @@ fn orders(shared: &Shared, job: &Job, slot: u32) -> Result<Orders, ExecutionErro
         user: walls.own_user.then(|| shared.config.user_base + slot),
         walls,
         network: job.network,
-        scratch_bytes: SCRATCH_BYTES,
+        scratch_bytes: job.scratch_bytes,
         scratch_dir,
         address_bytes: (!counted).then_some(job.limits.memory_bytes + ADDRESS_OVERHEAD_BYTES),
         open_files: OPEN_FILES,

@@ -4,6 +4,7 @@
 
 mod guest;
 mod leaks;
+mod microvm;
 mod native;
 mod suite;
 mod wasm;
@@ -101,5 +102,6 @@ mod conformance {
     use super::{leaks, suite};
 
     conformance!(wasm, crate::wasm::Wasm);
+    conformance!(microvm, crate::microvm::MicroVm);
     conformance!(native, crate::native::Native);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::process;
 
 use bytes::Bytes;
-use tarn_executor::{ARGUMENTS_BYTES_MAX, Attempt, Command, ExecutionError, Kind, WasmConfig, WasmExecutor};
+use tarn_executor::{ARGUMENTS_BYTES_MAX, Attempt, Command, ExecutionError, Grants, Kind, WasmConfig, WasmExecutor};
 
 use crate::{assert_reason, attempt, command, executor, export, fail, guests, run, succeed, with_input};
 
@@ -68,7 +68,7 @@ async fn standard_error_is_kept_as_logs_and_an_exit_status_is_a_reason_to_retry(
         let exit = format!("(call $proc_exit (i32.const {status}))");
         let failure = fail(&executor, command(&guests::say(2, "why", &exit))).await;
         assert_eq!(failure.error, ExecutionError::ExitNonzero { status });
-        assert_reason(&failure.error, "WASM_EXIT_NONZERO", true);
+        assert_reason(&failure.error, "EXIT_NONZERO", true);
         assert_eq!(failure.logs, "why");
     }
 }
@@ -162,9 +162,7 @@ async fn both_runtimes_do_the_same_with_the_same_module() {
         (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "fd_read" (func $read (param i32 i32 i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "fd_prestat_get" (func $prestat (param i32 i32) (result i32)))
-        (import "wasi_snapshot_preview1" "path_open" (func $open (param i32 i32 i32 i32 i32 i64 i64 i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
-        (import "wasi_snapshot_preview1" "sock_accept" (func $accept (param i32 i32 i32) (result i32)))
         (import "wasi_snapshot_preview1" "sched_yield" (func $yield (result i32)))
         (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
         (memory (export "memory") 1)
@@ -182,10 +180,7 @@ async fn both_runtimes_do_the_same_with_the_same_module() {
             (call $note (i32.const 1060) (call $read (i32.const 1) (i32.const 0) (i32.const 0) (i32.const 8)))
             (call $note (i32.const 1064) (call $write (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 8)))
             (call $note (i32.const 1068) (call $prestat (i32.const 3) (i32.const 8)))
-            (call $note (i32.const 1072) (call $open (i32.const 3) (i32.const 0) (i32.const 0) (i32.const 1)
-                (i32.const 0) (i64.const 0) (i64.const 0) (i32.const 0) (i32.const 8)))
             (call $note (i32.const 1076) (call $clock (i32.const 2) (i64.const 0) (i32.const 8)))
-            (call $note (i32.const 1080) (call $accept (i32.const 1) (i32.const 0) (i32.const 8)))
             (call $note (i32.const 1084) (call $yield))
             (call $note (i32.const 1088) (call $poll (i32.const 0) (i32.const 0) (i32.const 0) (i32.const 8)))
             (i32.store (i32.const 0) (i32.const 1024)) (i32.store (i32.const 4) (i32.const 2048))
@@ -253,7 +248,7 @@ async fn arguments_that_cannot_be_passed_are_refused() {
     let Some(executor) = executor(1) else { return };
     let large = "x".repeat(usize::try_from(ARGUMENTS_BYTES_MAX).unwrap() + 1);
     let failure = fail(&executor, with_args(&guests::print_args(), &[&large])).await;
-    assert_reason(&failure.error, "WASM_BAD_ARGUMENTS", false);
+    assert_reason(&failure.error, "BAD_ARGUMENTS", false);
     // Empty arguments have no bytes, but each takes one in the job.
     let many = vec![String::new(); 5_000_000];
     let kind = Kind::Command(Command {
@@ -261,7 +256,7 @@ async fn arguments_that_cannot_be_passed_are_refused() {
         ..Command::default()
     });
     let failure = fail(&executor, attempt(&guests::print_args(), kind)).await;
-    assert_reason(&failure.error, "WASM_BAD_ARGUMENTS", false);
+    assert_reason(&failure.error, "BAD_ARGUMENTS", false);
     let env = BTreeMap::from([("K".to_owned(), "v".repeat(1 << 19))]);
     let kind = Kind::Command(Command {
         env,
@@ -315,4 +310,26 @@ async fn a_c_program_runs() {
     assert_eq!(report.output, "3 lines, home is unset, 0.141120, 1\n");
     assert_eq!(report.logs, "clang counted\n");
     assert!(report.usage.memory_bytes_peak > 1 << 20);
+}
+
+#[tokio::test]
+async fn what_was_not_granted_ends_the_attempt() {
+    let clock = r#"(module (import "wasi_snapshot_preview1" "clock_time_get" (func $now (param i32 i64 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "_start") (drop (call $now (i32.const 0) (i64.const 1) (i32.const 0)))))"#;
+    let random = r#"(module (import "wasi_snapshot_preview1" "random_get" (func $fill (param i32 i32) (result i32)))
+        (memory (export "memory") 1)
+        (func (export "_start") (drop (call $fill (i32.const 0) (i32.const 8)))))"#;
+    let Some(executor) = executor(1) else { return };
+    for (module, capability) in [(clock, "clock"), (random, "random")] {
+        let mut attempt = command(module);
+        succeed(&executor, attempt.clone()).await;
+        attempt.grants = Grants::default();
+        let failure = fail(&executor, attempt).await;
+        assert_reason(&failure.error, "CAPABILITY_NOT_GRANTED", false);
+        assert!(failure.error.to_string().contains(capability), "{failure}");
+    }
+    let mut attempt = command(&guests::command(""));
+    attempt.grants.scratch_bytes = 1;
+    assert_reason(&fail(&executor, attempt).await.error, "BAD_ARGUMENTS", false);
 }

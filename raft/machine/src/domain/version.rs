@@ -68,7 +68,8 @@ fn since(body: &command::Body) -> u32 {
 
 /// Whether a specification has fields that came with executors besides WASM.
 fn is_for_executors(spec: &TaskSpec) -> bool {
-    spec.native.is_some() || spec.grants.is_some() || spec.runtime == "microvm"
+    let parts = spec.native.is_some() || spec.cuda.is_some() || spec.transform.is_some();
+    parts || spec.grants.is_some() || spec.runtime == "microvm"
 }
 
 /// The command: from here on the cluster writes this version. A build that cannot read it stops before it applies the entry; nothing

@@ -92,11 +92,31 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
                 "OUT_OF_RANGE": r.tasks[last].retry = Some(RetryPolicy { multiplier_percent: 99, ..Default::default() }),
                 "TOO_MANY_LABELS": r.tasks[last].requires = vec!["l".to_owned(); limits::REQUIRES_MAX + 1],
                 "EMPTY_LABEL": r.tasks[last].requires = vec![String::new()],
-                "WASM_SPEC_MISSING": (r.tasks[last].runtime, r.tasks[last].wasm) = ("wasm".to_owned(), None),
-                "NATIVE_SPEC_MISSING": (r.tasks[last].runtime, r.tasks[last].native, r.tasks[last].wasm) = ("native".to_owned(), None, None),
-                "NATIVE_SPEC_UNEXPECTED": (r.tasks[last].runtime, r.tasks[last].native, r.tasks[last].wasm) = (String::new(), Some(NativeSpec::default()), None),
-                "GRANTS_UNEXPECTED": (r.tasks[last].runtime, r.tasks[last].grants, r.tasks[last].wasm, r.tasks[last].native) = (String::new(), Some(Grants::default()), None, None),
-                "WASM_SPEC_UNEXPECTED": (r.tasks[last].runtime, r.tasks[last].wasm) = (String::new(), Some(WasmSpec::default())),
+                "WASM_SPEC_MISSING": runs(&mut r.tasks[last], "wasm"),
+                "NATIVE_SPEC_MISSING": runs(&mut r.tasks[last], "native"),
+                "WASM_SPEC_MISSING": runs(&mut r.tasks[last], "microvm"),
+                "CUDA_SPEC_MISSING": runs(&mut r.tasks[last], "cuda"),
+                "TRANSFORM_SPEC_MISSING": {
+                    runs(&mut r.tasks[last], "cuda");
+                    r.tasks[last].transform = Some(TransformSpec::default());
+                },
+                "TRANSFORM_SPEC_UNEXPECTED": {
+                    runs(&mut r.tasks[last], "native");
+                    r.tasks[last].native = Some(NativeSpec { artifact: "a".to_owned(), ..Default::default() });
+                    r.tasks[last].transform = Some(TransformSpec { name: "fft".to_owned(), ..Default::default() });
+                },
+                "NATIVE_SPEC_UNEXPECTED": {
+                    runs(&mut r.tasks[last], "");
+                    r.tasks[last].native = Some(NativeSpec::default());
+                },
+                "GRANTS_UNEXPECTED": {
+                    runs(&mut r.tasks[last], "");
+                    r.tasks[last].grants = Some(Grants::default());
+                },
+                "WASM_SPEC_UNEXPECTED": {
+                    runs(&mut r.tasks[last], "");
+                    r.tasks[last].wasm = Some(WasmSpec::default());
+                },
             )
         }
         B::CancelTask(r) => one_of!(dice,
@@ -339,4 +359,17 @@ fn plain() -> TaskSpec {
 
 fn action(action: timer_action::Action) -> Option<TimerAction> {
     Some(TimerAction { action: Some(action) })
+}
+
+/// Leaves a task with this runtime and nothing that says what to run.
+fn runs(spec: &mut TaskSpec, runtime: &str) {
+    *spec = TaskSpec {
+        runtime: runtime.to_owned(),
+        wasm: None,
+        native: None,
+        cuda: None,
+        transform: None,
+        grants: None,
+        ..spec.clone()
+    };
 }

@@ -192,21 +192,36 @@ impl Generator {
         let artifact = "a".repeat(64);
         let all = model.version >= 3 || self.dice.chance(5);
         let runtime = if all {
-            self.dice.pick(&["wasm", "microvm", "native"])
+            self.dice.pick(&["wasm", "microvm", "native", "cuda"])
         } else {
             "wasm"
         };
         spec.runtime = runtime.to_owned();
-        if runtime == "native" {
-            spec.native = Some(NativeSpec {
-                artifact,
-                ..NativeSpec::default()
-            });
-        } else {
-            spec.wasm = Some(WasmSpec {
-                artifact,
-                ..WasmSpec::default()
-            });
+        match runtime {
+            "native" if self.dice.chance(70) => {
+                spec.native = Some(NativeSpec {
+                    artifact,
+                    ..NativeSpec::default()
+                });
+            }
+            "cuda" if self.dice.chance(50) => {
+                spec.cuda = Some(CudaSpec {
+                    artifact,
+                    ..CudaSpec::default()
+                });
+            }
+            "native" | "cuda" => {
+                spec.transform = Some(TransformSpec {
+                    name: "fft".to_owned(),
+                    ..TransformSpec::default()
+                });
+            }
+            _ => {
+                spec.wasm = Some(WasmSpec {
+                    artifact,
+                    ..WasmSpec::default()
+                });
+            }
         }
         spec.grants = (all && self.dice.chance(50)).then(Grants::default);
     }

@@ -387,7 +387,13 @@ fn since(body: &command::Body) -> u32 {
 
 /// Whether it says anything that came with executors besides WASM.
 fn for_executors(spec: &TaskSpec) -> bool {
-    spec.runtime == "microvm" || spec.native.is_some() || spec.grants.is_some()
+    let parts = [
+        spec.native.is_some(),
+        spec.cuda.is_some(),
+        spec.transform.is_some(),
+        spec.grants.is_some(),
+    ];
+    spec.runtime == "microvm" || parts.contains(&true)
 }
 
 /// How long decisions are kept from here on. They answer no other question that the model knows.
