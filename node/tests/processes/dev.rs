@@ -1,5 +1,6 @@
 //! `tarn dev` and the command line beside it.
 
+use std::ffi::OsStr;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -17,6 +18,11 @@ pub struct Dev {
 
 impl Dev {
     pub fn start() -> Dev {
+        Dev::start_with(&[])
+    }
+
+    /// With these variables in its environment.
+    pub fn start_with(variables: &[(&str, &OsStr)]) -> Dev {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("dev");
         let process = command(dir.path())
@@ -31,6 +37,7 @@ impl Dev {
                 "--dir",
             ])
             .arg(&home)
+            .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(dir.path().join("log")).unwrap())
             .spawn()

@@ -7,6 +7,10 @@ use serde_json::Value;
 use crate::dev::{Dev, failure};
 use crate::scene::{LIMIT, succeeded};
 
+const ADD: &str = r#"(module
+  (func (export "add") (param i32 i32) (result i32) local.get 0 local.get 1 i32.add)
+  (func (export "trap") unreachable))"#;
+
 /// Whether the node runs native tasks; a machine that cannot put up the walls tells so in its log.
 fn runs_native(dev: &Dev) -> bool {
     let log = || std::fs::read_to_string(dev.dir.path().join("log")).unwrap_or_default();
@@ -63,6 +67,55 @@ fn a_native_task_runs_behind_walls() {
     for label in ["native.network=yes", "native.files=yes"] {
         assert!(workers.contains(label), "{workers}");
     }
+}
+
+#[test]
+fn a_module_runs_in_a_micro_vm() {
+    let Some(image) = std::env::var_os("TARN_MICROVM_IMAGE").filter(|_| std::path::Path::new("/dev/kvm").exists())
+    else {
+        assert!(
+            std::env::var_os("TARN_REQUIRE_MICROVM").is_none(),
+            "there must be KVM and a guest image"
+        );
+        eprintln!("skipped: TARN_MICROVM_IMAGE names no guest image, or there is no KVM");
+        return;
+    };
+    let dev = Dev::start_with(&[("TARN_EXECUTORS__MICROVM_IMAGE", &image)]);
+    write(&dev, "add.wat", ADD);
+    let task = "task submit --queue sums --wasm add.wat --microvm --export add --param 40 --param 2 --wait";
+    assert_eq!(succeeded(dev.tarn(task)).trim(), "42");
+    let died = dev.tarn("task submit --queue sums --wasm add.wat --microvm --export trap --wait -o json");
+    assert!(failure(&died).1.to_string().contains("WASM_TRAP"));
+}
+
+#[test]
+fn a_transform_runs_as_a_task_and_on_the_command_line() {
+    let dev = Dev::start();
+    if !runs_native(&dev) {
+        return;
+    }
+    // One array of four numbers in numpy's format.
+    let mut npy = b"\x93NUMPY\x01\x00".to_vec();
+    let mut header = b"{'descr': '<f8', 'fortran_order': False, 'shape': (4,), }".to_vec();
+    header.resize(117, b' ');
+    header.push(b'\n');
+    npy.extend(u16::try_from(header.len()).unwrap().to_le_bytes());
+    npy.extend(header);
+    npy.extend([1.0_f64, 0.0, 0.0, 0.0].iter().flat_map(|number| number.to_le_bytes()));
+    std::fs::write(dev.dir.path().join("x.npy"), &npy).unwrap();
+
+    let here = dev.tarn("transform run fft x.npy");
+    assert!(here.status.success(), "{}", String::from_utf8_lossy(&here.stderr));
+    let task = dev.tarn("task submit --queue math --transform fft --payload-file x.npy --wait");
+    assert!(task.status.success(), "{}", String::from_utf8_lossy(&task.stderr));
+    assert_eq!(task.stdout, here.stdout, "to the byte");
+
+    let bad = dev.tarn("task submit --queue math --transform fft --payload nonsense --wait -o json");
+    assert!(failure(&bad).1.to_string().contains("TRANSFORM_BAD_INPUT"));
+    let list = succeeded(dev.tarn("transform list"));
+    assert!(list.contains("fft") && list.contains("persistence"), "{list}");
+    let unknown = dev.tarn("transform show nonsense");
+    assert_eq!(unknown.status.code(), Some(2));
 }
 
 #[test]
