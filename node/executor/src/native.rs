@@ -47,7 +47,7 @@ pub use walls::Walls;
 
 use cgroup::Cgroups;
 use programs::Programs;
-use run::{Job, Runnable};
+use run::Job;
 
 /// The most slots that one executor may have: each has a user of its own.
 pub const SLOTS_MAX: usize = 256;
@@ -178,12 +178,12 @@ impl Shared {
                 })?;
                 let (own, prefix) = &self.config.child;
                 let command = transform::command(call, prefix, attempt.limits.memory_bytes);
-                (Runnable::Own(own.clone()), command, true)
+                (self.programs.own(own).await?, command, true)
             }
             other => {
                 let command = command(other)?;
                 let program = self.programs.program(&attempt.artifact, attempt.source).await?;
-                (Runnable::Artifact(program), command, false)
+                (program, command, false)
             }
         };
         Ok(Job {

@@ -3,11 +3,11 @@
 use std::collections::HashMap;
 use std::fs::{self, OpenOptions};
 use std::io::{self, Write as _};
-use std::os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _, PermissionsExt as _};
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::Mutex;
+use tokio::sync::{Mutex, OnceCell};
 
 use crate::{ExecutionError, Hash, Source};
 
@@ -19,6 +19,8 @@ const PROGRAMS_MAX: usize = 64;
 pub(super) struct Programs {
     folder: PathBuf,
     ready: Mutex<Ready>,
+    /// The node's own binary, made when it is first wanted.
+    own: OnceCell<Arc<Program>>,
 }
 
 #[derive(Debug, Default)]
@@ -51,7 +53,20 @@ impl Programs {
         Ok(Self {
             folder: folder.to_owned(),
             ready: Mutex::default(),
+            own: OnceCell::new(),
         })
+    }
+
+    /// This node's own binary as such a file.
+    pub(super) async fn own(&self, binary: &Path) -> Result<Arc<Program>, ExecutionError> {
+        let made = self.own.get_or_try_init(|| async {
+            let (binary, folder) = (binary.to_owned(), self.folder.clone());
+            let made = tokio::task::spawn_blocking(move || own_binary(&binary, &folder)).await;
+            made.map_err(ExecutionError::broken)?
+                .map(Arc::new)
+                .map_err(ExecutionError::broken)
+        });
+        made.await.cloned()
     }
 
     /// The artifact as a file, written if it is not there.
@@ -87,6 +102,27 @@ impl Programs {
         }
         Ok(program)
     }
+}
+
+/// The binary at `path`, or of this process where that is `/proc/self/exe`, under a name in `folder`. It cannot be shown to a process as it is:
+/// what this process was started from belongs to another mount namespace, and its file may have been replaced since.
+fn own_binary(binary: &Path, folder: &Path) -> io::Result<Program> {
+    let copy = Program {
+        path: folder.join("own"),
+    };
+    let same = |path: &Path| -> io::Result<bool> {
+        let (linked, running) = (fs::metadata(path)?, fs::metadata(binary)?);
+        Ok((linked.dev(), linked.ino()) == (running.dev(), running.ino()))
+    };
+    let linked = fs::canonicalize(binary).and_then(|path| fs::hard_link(path, &copy.path));
+    if linked.is_ok() && same(&copy.path)? {
+        return Ok(copy);
+    }
+    // Another file system, or another file by now.
+    let _ = fs::remove_file(&copy.path);
+    fs::copy(binary, &copy.path)?;
+    fs::set_permissions(&copy.path, fs::Permissions::from_mode(0o555))?;
+    Ok(copy)
 }
 
 fn write(path: &Path, bytes: &[u8]) -> io::Result<()> {

@@ -40,7 +40,7 @@ const ENDING: Duration = Duration::from_secs(10);
 
 /// Everything that an attempt needs to run.
 pub(super) struct Job {
-    pub(super) program: Runnable,
+    pub(super) program: Arc<Program>,
     pub(super) command: Command,
     /// Whether it is a built-in transform.
     pub(super) transforms: bool,
@@ -48,23 +48,6 @@ pub(super) struct Job {
     pub(super) network: bool,
     /// What its files may have together.
     pub(super) scratch_bytes: u64,
-}
-
-/// A program that can be started.
-pub(super) enum Runnable {
-    /// An artifact, whose file is kept as long as this.
-    Artifact(Arc<Program>),
-    /// The node's own binary.
-    Own(PathBuf),
-}
-
-impl Runnable {
-    fn path(&self) -> PathBuf {
-        match self {
-            Self::Artifact(program) => program.path.clone(),
-            Self::Own(path) => path.clone(),
-        }
-    }
 }
 
 /// Who ended it, if it did not end by itself.
@@ -194,7 +177,7 @@ fn orders(shared: &Shared, job: &Job, slot: u32) -> Result<Orders, ExecutionErro
         Some(scratch(shared, slot)?)
     };
     Ok(Orders {
-        program: job.program.path(),
+        program: job.program.path.clone(),
         args: job.command.args.clone(),
         env,
         mount_point: shared.mount_point.clone(),
