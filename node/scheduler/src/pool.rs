@@ -1,0 +1,174 @@
+//! The workers that one class of tasks can choose from, the best on top.
+//!
+//! Only *balance* depends on load, and it only falls as a worker fills up. So a score that was worked out earlier in the batch is never too
+//! low, and it is enough to work out again what has come to the top of the heap (lazy evaluation, Minoux 1978): the choice is
+//! the same as if every worker were scored for every task.
+
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+use crate::books::Books;
+use crate::class::Link;
+use crate::history::{Estimate, History};
+use crate::pressure::Pressure;
+use crate::score::{PART_MAX, balance, expense, learned, placed, share, tie, unneeded_devices};
+use crate::{Cluster, Parts, Task, Tuning};
+
+/// The heap, and what does not change within the batch.
+pub struct Pool {
+    members: Vec<Member>,
+    heap: BinaryHeap<Entry>,
+}
+
+/// An eligible worker. Those that never had room while the pool was made are left out of the heap alone.
+struct Member {
+    at: usize,
+    parts: Parts,
+    /// The weighted sum of all parts but *balance*.
+    fixed: u32,
+    tie: u64,
+}
+
+/// The best first: by score, then whoever was given least in this batch, then by the tie-breaker, then by id.
+#[derive(PartialEq, Eq, PartialOrd, Ord, Clone, Copy)]
+struct Entry {
+    score: u32,
+    taken: Reverse<u32>,
+    tie: u64,
+    member: Reverse<usize>,
+}
+
+/// Everything that scoring rests on.
+pub struct Facts<'a> {
+    pub cluster: &'a Cluster,
+    pub history: &'a History,
+    pub tuning: &'a Tuning,
+    pub pressure: &'a Pressure,
+}
+
+/// A worker and the parts of its score, as it stands now.
+#[derive(Clone, Copy)]
+pub struct Choice {
+    pub at: usize,
+    pub score: u32,
+    pub parts: Parts,
+}
+
+impl Pool {
+    pub fn new(task: &Task, level: u8, link: &Link<'_>, facts: &Facts<'_>, books: &Books) -> Self {
+        let workers = facts.cluster.workers();
+        let expected = estimates(task, link, facts);
+        let fastest_ms = expected.iter().map(|(_, e)| e.run_ms).min().unwrap_or(1);
+        let cost = |at: usize, expected: Estimate| expense(expected, workers[at].cost_per_second);
+        let cheapest = expected.iter().map(|(at, e)| cost(*at, *e)).min().unwrap_or(0);
+        let (low, high) = facts.pressure.range(link.eligible.iter());
+        let weights = &facts.tuning.weights;
+        let mut pool = Self {
+            members: Vec::with_capacity(expected.len()),
+            heap: BinaryHeap::new(),
+        };
+        let mut entries = Vec::with_capacity(expected.len());
+        for (at, expected) in expected {
+            let mut parts = Parts::default();
+            learned(&mut parts, expected, fastest_ms, cheapest, level, &workers[at]);
+            placed(&mut parts, task, facts.cluster, at);
+            let pressed = share((facts.pressure.of(at) - low).into(), high.into()) / 2;
+            let unneeded = if unneeded_devices(task, &workers[at]) {
+                PART_MAX / 2
+            } else {
+                0
+            };
+            parts.thrift = PART_MAX - unneeded - pressed;
+            pool.members.push(Member {
+                at,
+                fixed: parts.score(weights),
+                parts,
+                tie: tie(&task.id, &workers[at].id),
+            });
+            entries.extend(pool.entry(pool.members.len() - 1, task, facts, books));
+        }
+        pool.heap = entries.into();
+        pool
+    }
+
+    /// The best workers with room, at most `count` of them, the best first.
+    pub fn best(&mut self, count: usize, task: &Task, facts: &Facts<'_>, books: &Books) -> Vec<Choice> {
+        let mut found = Vec::with_capacity(count);
+        while found.len() < count {
+            let Some(top) = self.freshest(task, facts, books) else {
+                break;
+            };
+            found.push(top);
+        }
+        let choices = found
+            .iter()
+            .map(|entry| self.choice(entry, task, facts, books))
+            .collect();
+        // What was given a task since is found out of date when it next comes to the top.
+        self.heap.extend(found);
+        choices
+    }
+
+    /// Whether any worker has room.
+    pub fn has_room(&mut self, task: &Task, facts: &Facts<'_>, books: &Books) -> bool {
+        let top = self.freshest(task, facts, books);
+        self.heap.extend(top);
+        top.is_some()
+    }
+
+    /// Takes the best worker off the heap, having brought its score up to date.
+    fn freshest(&mut self, task: &Task, facts: &Facts<'_>, books: &Books) -> Option<Entry> {
+        loop {
+            let top = self.heap.pop()?;
+            let member = top.member.0;
+            if top.taken.0 == books.taken(self.members[member].at) {
+                return Some(top);
+            }
+            let entry = self.entry(member, task, facts, books);
+            debug_assert!(entry.is_none_or(|entry| entry <= top), "a score rose with the load");
+            self.heap.extend(entry);
+        }
+    }
+
+    /// How a member stands now; none if it has no room.
+    fn entry(&self, number: usize, task: &Task, facts: &Facts<'_>, books: &Books) -> Option<Entry> {
+        let member = &self.members[number];
+        let worker = &facts.cluster.workers()[member.at];
+        books.has_room(member.at, worker, &task.requires).then(|| {
+            let balance = balance(task, worker, member.at, books);
+            Entry {
+                score: member.fixed + u32::from(balance) * u32::from(facts.tuning.weights.balance),
+                taken: Reverse(books.taken(member.at)),
+                tie: member.tie,
+                member: Reverse(number),
+            }
+        })
+    }
+
+    fn choice(&self, entry: &Entry, task: &Task, facts: &Facts<'_>, books: &Books) -> Choice {
+        let member = &self.members[entry.member.0];
+        let worker = &facts.cluster.workers()[member.at];
+        Choice {
+            at: member.at,
+            score: entry.score,
+            parts: Parts {
+                balance: balance(task, worker, member.at, books),
+                ..member.parts
+            },
+        }
+    }
+}
+
+/// What to expect of the task on each eligible worker.
+pub fn estimates(task: &Task, link: &Link<'_>, facts: &Facts<'_>) -> Vec<(usize, Estimate)> {
+    let (general, by_node) = facts.history.on_runtime(&task.artifact, link.runtime, facts.tuning);
+    let everywhere = general.estimate();
+    let on = |at: usize| {
+        let node = facts.cluster.workers()[at].node.as_str();
+        match by_node.get(node) {
+            Some(record) => general.on(Some(*record)).estimate(),
+            None => everywhere,
+        }
+    };
+    link.eligible.iter().map(|at| (at, on(at))).collect()
+}
