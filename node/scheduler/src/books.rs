@@ -11,6 +11,7 @@ pub struct Books {
     devices: Vec<u64>,
     first_device: Vec<usize>,
     taken: Vec<u32>,
+    changes: Vec<u32>,
 }
 
 impl Books {
@@ -28,6 +29,7 @@ impl Books {
             devices,
             first_device,
             taken: vec![0; workers.len()],
+            changes: vec![0; workers.len()],
         }
     }
 
@@ -43,10 +45,14 @@ impl Books {
         self.devices[self.first_device[at] + device]
     }
 
-    /// How many tasks of this batch the worker was given. It rises with everything that is taken, and so tells whether what was worked out
-    /// for the worker still holds.
+    /// How often the worker was given a task of this batch.
     pub fn taken(&self, at: usize) -> u32 {
         self.taken[at]
+    }
+
+    /// How often what is free has changed: tells whether what was worked out for the worker still holds.
+    pub fn changes(&self, at: usize) -> u32 {
+        self.changes[at]
     }
 
     /// Whether the worker, which could run the task, has room for it now.
@@ -71,6 +77,18 @@ impl Books {
             self.devices[self.first_device[at] + device] -= need.memory_bytes;
         }
         self.taken[at] += 1;
+        self.changes[at] += 1;
+    }
+
+    /// Gives back what was taken. What was worked out for the worker no longer holds after this either.
+    pub fn give_back(&mut self, at: usize, worker: &Worker, requires: &Requirements, devices: &[usize]) {
+        self.slots[at] += 1;
+        self.memory[at] += requires.memory_bytes;
+        for (need, device) in binding(requires, &worker.runtime).iter().zip(devices) {
+            self.devices[self.first_device[at] + device] += need.memory_bytes;
+        }
+        self.taken[at] -= 1;
+        self.changes[at] += 1;
     }
 }
 

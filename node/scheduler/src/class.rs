@@ -51,6 +51,8 @@ pub struct Class<'t> {
     pub prices: Vec<Price>,
     /// What the first that was not placed missed.
     pub shortage: Option<(Prospect, Arc<Shortage>)>,
+    /// Room was sought for one of them by moving others, in vain.
+    pub stuck: bool,
 }
 
 /// A runtime of a class.
@@ -107,6 +109,7 @@ impl<'t> Class<'t> {
             links,
             prices: Vec::new(),
             shortage: None,
+            stuck: false,
         }
     }
 }

@@ -59,6 +59,8 @@ pub struct Explanation {
     pub passed_over: Vec<PassedOver>,
     /// Of `runtime: auto`: what the runtimes were expected to cost, the cheapest first.
     pub prices: Vec<Price>,
+    /// The worker where the task would have gone, had it not made room for one that could go nowhere else.
+    pub moved_from: Option<String>,
 }
 
 /// A worker that could have had the task.

@@ -369,10 +369,11 @@ mod tests {
 
     #[test]
     fn absurd_numbers_overflow_nothing() {
-        let mut tuning = Tuning::default();
-        tuning.priors_ms = [("wasm".into(), u64::MAX), ("native".into(), 1)].into();
-        tuning.check().unwrap_err();
-        tuning.priors_ms = [("wasm".into(), crate::tuning::TIME_MS_MAX), ("native".into(), 1)].into();
+        let tuning = Tuning {
+            priors_ms: [("wasm".into(), crate::tuning::TIME_MS_MAX), ("native".into(), 1)].into(),
+            ..Tuning::default()
+        };
+        tuning.check().unwrap();
         let mut history = History::default();
         history.record(ran("native", "n", u64::MAX));
         assert_eq!(history.expect("a", "wasm", "n", &tuning).run_ms, RUN_MS_MAX);

@@ -1,5 +1,6 @@
 //! Scheduler.
 
+mod batch;
 mod bits;
 mod books;
 mod chain;
@@ -8,11 +9,13 @@ mod cluster;
 mod decision;
 mod devices;
 mod history;
+mod make_room;
 mod place;
 mod pool;
 mod pressure;
 mod require;
 mod score;
+mod shortage;
 mod task;
 mod tuning;
 mod worker;
@@ -27,5 +30,5 @@ pub use place::{Scheduler, compare};
 pub use require::{Miss, Reason};
 pub use score::{PART_MAX, Parts};
 pub use task::{DeviceNeed, Isolation, Priority, Requirements, Runtimes, Task, Weighed};
-pub use tuning::{CANDIDATES_MAX, PRIORS_MAX, TIME_MS_MAX, Tuning, TuningError, WEIGHT_MAX, Weights};
+pub use tuning::{CANDIDATES_MAX, MOVES_MAX, PRIORS_MAX, TIME_MS_MAX, Tuning, TuningError, WEIGHT_MAX, Weights};
 pub use worker::{Device, Worker};

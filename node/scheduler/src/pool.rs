@@ -2,7 +2,8 @@
 //!
 //! Only *balance* depends on load, and it only falls as a worker fills up. So a score that was worked out earlier in the batch is never too
 //! low, and it is enough to work out again what has come to the top of the heap (lazy evaluation, Minoux 1978): the choice is
-//! the same as if every worker were scored for every task.
+//! the same as if every worker were scored for every task. Where a worker gives something back, because a task is moved, it is put on the
+//! heap anew.
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
@@ -20,7 +21,7 @@ pub struct Pool {
     heap: BinaryHeap<Entry>,
 }
 
-/// An eligible worker. Those that never had room while the pool was made are left out of the heap alone.
+/// An eligible worker. The members are in the order of their ids, and those without room are not in the heap.
 struct Member {
     at: usize,
     parts: Parts,
@@ -36,6 +37,8 @@ struct Entry {
     taken: Reverse<u32>,
     tie: u64,
     member: Reverse<usize>,
+    /// As of which state of the worker; see [`Books::changes`].
+    changes: u32,
 }
 
 /// Everything that scoring rests on.
@@ -109,6 +112,20 @@ impl Pool {
         choices
     }
 
+    /// Brings a worker up to date that may have become better, because it gave something back.
+    pub fn refresh(&mut self, at: usize, task: &Task, facts: &Facts<'_>, books: &Books) {
+        if let Ok(number) = self.members.binary_search_by_key(&at, |member| member.at) {
+            self.heap.extend(self.entry(number, task, facts, books));
+        }
+    }
+
+    /// An eligible worker as it stands now.
+    pub fn member(&self, at: usize, task: &Task, facts: &Facts<'_>, books: &Books) -> Option<Choice> {
+        let number = self.members.binary_search_by_key(&at, |member| member.at).ok()?;
+        let entry = self.entry(number, task, facts, books)?;
+        Some(self.choice(&entry, task, facts, books))
+    }
+
     /// Whether any worker has room.
     pub fn has_room(&mut self, task: &Task, facts: &Facts<'_>, books: &Books) -> bool {
         let top = self.freshest(task, facts, books);
@@ -121,12 +138,10 @@ impl Pool {
         loop {
             let top = self.heap.pop()?;
             let member = top.member.0;
-            if top.taken.0 == books.taken(self.members[member].at) {
+            if top.changes == books.changes(self.members[member].at) {
                 return Some(top);
             }
-            let entry = self.entry(member, task, facts, books);
-            debug_assert!(entry.is_none_or(|entry| entry <= top), "a score rose with the load");
-            self.heap.extend(entry);
+            self.heap.extend(self.entry(member, task, facts, books));
         }
     }
 
@@ -141,6 +156,7 @@ impl Pool {
                 taken: Reverse(books.taken(member.at)),
                 tie: member.tie,
                 member: Reverse(number),
+                changes: books.changes(member.at),
             }
         })
     }

@@ -10,6 +10,8 @@ pub const WEIGHT_MAX: u16 = 100;
 pub const TIME_MS_MAX: u64 = 24 * 60 * 60 * 1000;
 /// The most candidates that an explanation names.
 pub const CANDIDATES_MAX: usize = 8;
+/// The most tasks of a batch that may be moved.
+pub const MOVES_MAX: usize = 1 << 16;
 /// The most runtimes for which a prior can be set.
 pub const PRIORS_MAX: usize = 32;
 
@@ -99,6 +101,9 @@ pub struct Tuning {
     pub priors_ms: BTreeMap<String, u64>,
     /// Candidates that an explanation names, the chosen one included. 0: none, which is fastest.
     pub candidates: usize,
+    /// How many tasks of a batch may be moved from the worker where they scored best to another one, each to make room for one that could go
+    /// nowhere else. Only tasks of the same level are moved. 0: none.
+    pub moves: usize,
 }
 
 /// For runtimes without a prior of their own.
@@ -116,6 +121,7 @@ impl Default for Tuning {
             ageing_ms: 0,
             priors_ms: priors.map(|(name, ms)| (name.to_owned(), ms)).into(),
             candidates: 3,
+            moves: 256,
         }
     }
 }
@@ -138,7 +144,8 @@ impl Tuning {
         for ms in self.priors_ms.values() {
             within("priors_ms", *ms, 1, TIME_MS_MAX)?;
         }
-        within("candidates", self.candidates as u64, 0, CANDIDATES_MAX as u64)
+        within("candidates", self.candidates as u64, 0, CANDIDATES_MAX as u64)?;
+        within("moves", self.moves as u64, 0, MOVES_MAX as u64)
     }
 
     pub(crate) fn prior_ms(&self, runtime: &str) -> u64 {
@@ -190,6 +197,7 @@ mod tests {
             |t| t.priors_ms = [("wasm".to_owned(), 0)].into(),
             |t| t.priors_ms = (0..=PRIORS_MAX).map(|n| (n.to_string(), 1)).collect(),
             |t| t.candidates = CANDIDATES_MAX + 1,
+            |t| t.moves = MOVES_MAX + 1,
         ] {
             let mut tuning = Tuning::default();
             spoil(&mut tuning);

@@ -207,12 +207,19 @@ fn weights() -> impl Strategy<Value = Weights> {
 }
 
 fn tuning() -> impl Strategy<Value = Tuning> {
-    (weights(), 0_u64..100, select(&[0_u64, 1_000][..])).prop_map(|(weights, time_value, patience)| Tuning {
-        weights,
-        time_value_per_second: time_value,
-        chain_patience_ms: patience,
-        ..Tuning::default()
-    })
+    (
+        weights(),
+        0_u64..100,
+        select(&[0_u64, 1_000][..]),
+        select(&[0_usize, 256][..]),
+    )
+        .prop_map(|(weights, time_value, patience, moves)| Tuning {
+            moves,
+            weights,
+            time_value_per_second: time_value,
+            chain_patience_ms: patience,
+            ..Tuning::default()
+        })
 }
 
 fn data() -> BTreeMap<String, BTreeSet<String>> {
@@ -254,10 +261,11 @@ proptest! {
                 prop_assert!(taken.is_ok(), "{}: {taken:?}", tasks[decision.task].id);
             }
         }
-        // A task that waits, and does not hold out, is one that no worker could take even then.
+        // A task that waits, and does not hold out, is one that no worker could take even then. (A move may leave a little room behind.)
         for decision in &decisions {
             if let Outcome::Waits(waiting) = &decision.outcome
                 && waiting.falls_back_at_ms.is_none()
+                && tuning.moves == 0
             {
                 let cluster = ledger.cluster();
                 let able = compare(&tasks[decision.task].requires, &cluster).find(|(_, misses)| misses.is_empty());
@@ -277,13 +285,15 @@ proptest! {
         prop_assert_eq!(place(&one, &tasks, &history, &tuning), place(&other, &tasks, &history, &tuning));
     }
 
-    /// Lazy rescoring gives what scoring every worker anew for every task gives. Without *thrift*, which looks at the whole batch.
+    /// Lazy rescoring gives what scoring every worker anew for every task gives. Without *thrift* and moves, which look at the
+    /// whole batch.
     #[test]
     fn a_batch_scores_as_its_tasks_one_by_one(
         workers in workers(), tasks in tasks(), history in history(), tuning in tuning(),
     ) {
         let mut tuning = tuning;
         tuning.weights.thrift = 0;
+        tuning.moves = 0;
         let mut ledger = Ledger::new(&workers, &data());
         for decision in place(&workers, &tasks, &history, &tuning) {
             let now: Vec<Worker> = ledger.workers.values().cloned().collect();

@@ -30,7 +30,11 @@ fn the_regret_stays_within_its_bound() {
     }
     println!("mean {:.4} fewer {}", mean(&regrets), fewer(&regrets));
     let mut t = Tuning::default();
-    for thrift in [0, 10, 20, 30, 40, 60, 100] {
+    t.moves = 0;
+    let r = measure(&t);
+    println!("no moves mean {:.4} fewer {}", mean(&r), fewer(&r));
+    t.moves = 256;
+    for thrift in [0, 20, 60] {
         t.weights.thrift = thrift;
         let r = measure(&t);
         println!("thrift {thrift} mean {:.4} fewer {}", mean(&r), fewer(&r));

@@ -22,19 +22,24 @@ fn worth(parts: &Parts, weights: &Weights) -> u64 {
 
 /// Places the case as a batch, and compares.
 pub fn regret(case: &Case, tuning: &Tuning) -> Regret {
-    let mut scheduler = scheduler(case, tuning);
     let ledger = Ledger::new(&case.workers, &Default::default());
+    let decisions = scheduler(case, tuning).place(&case.tasks, &ledger.cluster(), 1);
+    let order = decisions.iter().map(|decision| &case.tasks[decision.task]).collect();
+    let mut search = Search::new(case, order, tuning);
     let mut ours = 0;
     let mut placed = 0;
-    let mut order = Vec::new();
-    for decision in scheduler.place(&case.tasks, &ledger.cluster(), 1) {
-        order.push(&case.tasks[decision.task]);
+    // Worked out along the way, as that of the exhaustive choice is: a task that was moved scored when later ones were placed already.
+    let mut now = ledger.clone();
+    for decision in decisions {
+        let task = &case.tasks[decision.task];
         if let Outcome::Placed(placement) = decision.outcome {
-            ours += worth(&placement.explanation.candidates[0].parts, &tuning.weights);
+            let options = search.options(task, &now);
+            let option = options.iter().find(|(_, option)| option.worker == placement.worker);
+            ours += option.expect("where it was placed it could be placed").0;
             placed += 1;
+            now.take(&task.requires, &placement).expect("there is room");
         }
     }
-    let mut search = Search::new(case, order, tuning);
     search.go(0, &ledger, 0, 0);
     assert!(
         search.best >= ours,
@@ -143,6 +148,7 @@ fn on(task: &Task, candidate: &Candidate, ledger: &Ledger) -> Placement {
             registered: 0,
             passed_over: Vec::new(),
             prices: Vec::new(),
+            moved_from: None,
         },
     }
 }

@@ -232,6 +232,7 @@ fn placed(id: &str, placement: &Placement) -> Vec<String> {
         registered,
         passed_over,
         prices,
+        moved_from,
     } = &placement.explanation;
     let mut head = format!("{id} -> {} runtime={}", placement.worker, placement.runtime);
     if !placement.devices.is_empty() {
@@ -239,6 +240,9 @@ fn placed(id: &str, placement: &Placement) -> Vec<String> {
     }
     head += &format!(" level={level} eligible={eligible}/{registered}");
     let mut lines = vec![head];
+    if let Some(worker) = moved_from {
+        lines.push(format!("  moved from {worker}"));
+    }
     for passed in passed_over {
         lines.push(format!("  passed over {} {}", passed.runtime, passed.why.code()));
     }
