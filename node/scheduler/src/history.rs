@@ -19,6 +19,13 @@ const MILLION: u64 = 1_000_000;
 const PRIOR_RUNS: u64 = 2;
 /// How many attempts the average over all nodes is worth next to that of one node.
 const SHARED_RUNS: u64 = 4;
+/// Attempts of an artifact after which its average is good enough to compare a node with.
+const PACE_RUNS_MIN: u64 = 3;
+/// No node is taken to be more than ten times as fast as the average,
+const PACE_MIN: u64 = 100;
+/// or as slow.
+const PACE_MAX: u64 = 10_000;
+const THOUSAND: u64 = 1_000;
 /// How likely an attempt is taken to succeed of which nothing is known, in millionths.
 const PRIOR_SUCCESS_PPM: u64 = 950_000;
 /// No success is taken to be less likely than this, in thousandths: what always failed may have been mended.
@@ -48,11 +55,13 @@ pub struct Estimate {
     pub success: u64,
 }
 
-/// One line of a [`History`], for keeping it over a restart.
+/// One line of a [`History`], for keeping it over a restart: of an artifact on a runtime over all nodes, of the same on one node, or of all
+/// artifacts on a runtime on one node.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct HistoryRow {
-    /// As in [`Finished`].
-    pub artifact: String,
+    /// As in [`Finished`]. None: all; then the record's run time is the node's pace in thousandths, again in 1024ths: 2,000 where things
+    /// take twice as long as they do on average.
+    pub artifact: Option<String>,
     /// As in [`Finished`].
     pub runtime: String,
     /// Empty: over all nodes.
@@ -101,12 +110,13 @@ fn towards(average: u64, value: u64, count: u64) -> u64 {
     }
 }
 
-type Key = (String, String, String);
+type Key = (Option<String>, String, String);
 
 /// What was learned from attempts. It is bounded: what was not added to for longest is forgotten first.
 ///
 /// What it expects leans on the prior while it knows little: the average over all nodes counts as many attempts as there were, up to
-/// sixteen, and the prior as two; likewise a node's own average next to four of all nodes together.
+/// sixteen, and the prior as two. For a node this is scaled by its pace, which is learned from all artifacts that ran there, and counts as
+/// four attempts next to what the artifact itself did there.
 #[derive(Debug, Clone)]
 pub struct History {
     rows: BTreeMap<Key, (u64, Record)>,
@@ -135,15 +145,41 @@ impl History {
 
     /// Learns from an attempt.
     pub fn record(&mut self, finished: Finished<'_>) {
+        self.record_pace(finished);
         for node in [finished.node, ""] {
-            let key = (finished.artifact.into(), finished.runtime.into(), node.into());
-            let mut record = self.rows.get(&key).map_or(Record::default(), |(_, record)| *record);
-            record.add(finished.run_ms, finished.succeeded);
-            self.put(key, record);
+            let key = (Some(finished.artifact.into()), finished.runtime.into(), node.into());
+            self.add(key, finished.run_ms, finished.succeeded);
             if finished.node.is_empty() {
                 break;
             }
         }
+    }
+
+    /// How the attempt compares with the artifact's average, once there is one to speak of.
+    fn record_pace(&mut self, finished: Finished<'_>) {
+        let key = (Some(finished.artifact.into()), finished.runtime.into(), String::new());
+        let usual = self.rows.get(&key).filter(|(_, record)| record.runs >= PACE_RUNS_MIN);
+        let usual_ms = usual.map_or(0, |(_, record)| record.run_ms());
+        if finished.succeeded && usual_ms > 0 && !finished.node.is_empty() {
+            let pace = finished.run_ms.min(RUN_MS_MAX) * THOUSAND / usual_ms;
+            let key = (None, finished.runtime.into(), finished.node.into());
+            self.add(key, pace.clamp(PACE_MIN, PACE_MAX), true);
+        }
+    }
+
+    fn add(&mut self, key: Key, run_ms: u64, succeeded: bool) {
+        let mut record = self.rows.get(&key).map_or(Record::default(), |(_, record)| *record);
+        record.add(run_ms, succeeded);
+        self.put(key, record);
+    }
+
+    /// How long things take on a node next to the average, in thousandths.
+    pub(crate) fn pace(&self, runtime: &str, node: &str) -> u64 {
+        let key = (None, runtime.to_owned(), node.to_owned());
+        self.rows.get(&key).map_or(THOUSAND, |(_, record)| {
+            let runs = record.runs.min(WINDOW);
+            (THOUSAND * SHARED_RUNS + record.run_ms().clamp(PACE_MIN, PACE_MAX) * runs) / (SHARED_RUNS + runs)
+        })
     }
 
     /// Everything, the longest untouched first: given back to [`History::restore`] in this order, nothing is lost.
@@ -182,7 +218,9 @@ impl History {
     /// What to expect of an artifact on a runtime, on a node.
     pub fn expect(&self, artifact: &str, runtime: &str, node: &str, tuning: &Tuning) -> Estimate {
         let (general, by_node) = self.on_runtime(artifact, runtime, tuning);
-        general.on(by_node.get(node).copied()).estimate()
+        general
+            .on(self.pace(runtime, node), by_node.get(node).copied())
+            .estimate()
     }
 
     /// What to expect over all nodes, and what is known of each.
@@ -194,11 +232,11 @@ impl History {
     ) -> (Expectation, BTreeMap<&str, Record>) {
         let mut general = self.prior(artifact, runtime, tuning);
         let mut by_node = BTreeMap::new();
-        let from = (artifact.to_owned(), runtime.to_owned(), String::new());
+        let from = (Some(artifact.to_owned()), runtime.to_owned(), String::new());
         for ((_, _, node), (_, record)) in self
             .rows
             .range(from..)
-            .take_while(|((a, r, _), _)| a == artifact && r == runtime)
+            .take_while(|((a, r, _), _)| a.as_deref() == Some(artifact) && r == runtime)
         {
             if node.is_empty() {
                 general = general.blend(record, PRIOR_RUNS);
@@ -214,8 +252,12 @@ impl History {
     fn prior(&self, artifact: &str, runtime: &str, tuning: &Tuning) -> Expectation {
         let prior_ms = tuning.prior_ms(runtime);
         let mut seen_most: Option<(&str, &Record)> = None;
-        let from = (artifact.to_owned(), String::new(), String::new());
-        for ((_, other, node), (_, record)) in self.rows.range(from..).take_while(|((a, _, _), _)| a == artifact) {
+        let from = (Some(artifact.to_owned()), String::new(), String::new());
+        for ((_, other, node), (_, record)) in self
+            .rows
+            .range(from..)
+            .take_while(|((a, _, _), _)| a.as_deref() == Some(artifact))
+        {
             let more = seen_most.is_none_or(|(_, most)| record.runs > most.runs);
             if node.is_empty() && other != runtime && record.runs > 0 && more {
                 seen_most = Some((other, record));
@@ -267,9 +309,13 @@ impl Expectation {
         }
     }
 
-    /// On a node of which this is known.
-    pub fn on(self, node: Option<Record>) -> Self {
-        node.map_or(self, |record| self.blend(&record, SHARED_RUNS))
+    /// On a node with this pace, where this is known of the artifact.
+    pub fn on(self, pace: u64, node: Option<Record>) -> Self {
+        let scaled = Self {
+            run_ms: self.run_ms * pace / THOUSAND,
+            ..self
+        };
+        node.map_or(scaled, |record| scaled.blend(&record, SHARED_RUNS))
     }
 
     pub fn estimate(self) -> Estimate {
@@ -329,6 +375,24 @@ mod tests {
     }
 
     #[test]
+    fn a_node_that_is_slow_for_one_artifact_is_slow_for_the_next() {
+        let tuning = Tuning::default();
+        let mut history = History::default();
+        for _ in 0..10 {
+            history.record(ran("wasm", "quick", 500));
+            history.record(ran("wasm", "slow", 1_500));
+        }
+        let other = |node| history.expect("b", "wasm", node, &tuning).run_ms;
+        assert!(
+            other("slow") > 1_800 && other("quick") < 1_000,
+            "{} {}",
+            other("slow"),
+            other("quick")
+        );
+        assert_eq!(other("new"), 1_500);
+    }
+
+    #[test]
     fn failures_lower_the_success_and_leave_the_run_time() {
         let tuning = Tuning::default();
         let mut history = History::default();
@@ -378,7 +442,7 @@ mod tests {
         history.record(ran("native", "n", u64::MAX));
         assert_eq!(history.expect("a", "wasm", "n", &tuning).run_ms, RUN_MS_MAX);
         history.restore([HistoryRow {
-            artifact: "a".into(),
+            artifact: Some("a".into()),
             runtime: "native".into(),
             node: "n".into(),
             record: Record {

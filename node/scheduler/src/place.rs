@@ -70,11 +70,16 @@ impl Scheduler {
         let books = Books::new(cluster);
         let mut classes = Classes::new(tasks, cluster, &self.tuning);
         let pressure = Pressure::new(&classes.classes, &books, cluster.workers().len());
+        let workers = cluster.workers().iter();
+        let paces = workers
+            .map(|worker| self.history.pace(&worker.runtime, &worker.node))
+            .collect();
         let facts = Facts {
             cluster,
             history: &self.history,
             tuning: &self.tuning,
             pressure: &pressure,
+            paces,
         };
         for class in &mut classes.classes {
             meet(class, &mut self.chains, self.now_ms, &facts);

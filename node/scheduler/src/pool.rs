@@ -47,6 +47,8 @@ pub struct Facts<'a> {
     pub history: &'a History,
     pub tuning: &'a Tuning,
     pub pressure: &'a Pressure,
+    /// Of each worker's node, for its runtime; see [`History`].
+    pub paces: Vec<u64>,
 }
 
 /// A worker and the parts of its score, as it stands now.
@@ -178,13 +180,11 @@ impl Pool {
 /// What to expect of the task on each eligible worker.
 pub fn estimates(task: &Task, link: &Link<'_>, facts: &Facts<'_>) -> Vec<(usize, Estimate)> {
     let (general, by_node) = facts.history.on_runtime(&task.artifact, link.runtime, facts.tuning);
-    let everywhere = general.estimate();
     let on = |at: usize| {
         let node = facts.cluster.workers()[at].node.as_str();
-        match by_node.get(node) {
-            Some(record) => general.on(Some(*record)).estimate(),
-            None => everywhere,
-        }
+        // Mostly nothing is known of a node, and then there is nothing to look for.
+        let record = if by_node.is_empty() { None } else { by_node.get(node) };
+        general.on(facts.paces[at], record.copied()).estimate()
     };
     link.eligible.iter().map(|at| (at, on(at))).collect()
 }

@@ -1,9 +1,11 @@
 //! Ways of placing tasks.
 
+use std::collections::BTreeSet;
+
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tarn_scheduler::{
-    Cluster, Explanation, Finished, History, Outcome, Placement, Requirements, Scheduler, Task, Tuning, Worker, compare,
+    Cluster, Explanation, Finished, History, Outcome, Placement, Scheduler, Task, Tuning, Worker, compare,
 };
 
 use crate::support::ledger::Ledger;
@@ -150,16 +152,17 @@ impl Policy for LeastLoaded {
 fn each_by_priority(tasks: &[Task], mut place: impl FnMut(&Task) -> Option<Placement>) -> Vec<(usize, Placement)> {
     let mut order: Vec<usize> = (0..tasks.len()).collect();
     order.sort_by_key(|task| tasks[*task].priority);
-    let mut full: Option<Requirements> = None;
+    // Tasks of the same artifact are alike: where one finds no room, the next finds none either.
+    let mut full = BTreeSet::new();
     let mut placed = Vec::new();
     for number in order {
         let task = &tasks[number];
-        if full.as_ref() == Some(&task.requires) {
+        if full.contains(&task.artifact) {
             continue;
         }
         match place(task) {
             Some(placement) => placed.push((number, placement)),
-            None => full = Some(task.requires.clone()),
+            None => drop(full.insert(&task.artifact)),
         }
     }
     placed

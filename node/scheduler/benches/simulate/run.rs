@@ -91,7 +91,7 @@ fn run(world: &World, policy: &mut dyn Policy) -> Totals {
 /// The first waiting tasks of each kind: as many as could find room, and some.
 fn offer(world: &World, queues: &[VecDeque<usize>], ledger: &Ledger, now_ms: u64) -> (Vec<usize>, Vec<Task>) {
     let free: usize = ledger.workers.values().map(|worker| worker.slots_free as usize).sum();
-    let limit = 20 + 2 * free / queues.len();
+    let limit = 10 + 2 * free / queues.len();
     let mut numbers: Vec<usize> = queues
         .iter()
         .flat_map(|queue| queue.iter().take(limit).copied())

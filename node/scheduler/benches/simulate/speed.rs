@@ -10,7 +10,7 @@ const ROUNDS: usize = 5;
 
 /// One batch of everything on a cluster with room for all of it; and batches of a thousand tasks, every one of its own kind.
 pub fn report(world: &World) {
-    let roomy: Vec<Worker> = world.workers.iter().map(|worker| with_room(worker, 16)).collect();
+    let roomy: Vec<Worker> = world.workers.iter().map(|worker| with_room(worker, 40)).collect();
     let cluster = Cluster::new(roomy, &world.data).expect("the world is sound");
     let tasks: Vec<Task> = world.tasks.iter().map(|(_, task)| task.clone()).collect();
     for candidates in [0, 3] {

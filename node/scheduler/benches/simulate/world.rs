@@ -10,10 +10,10 @@ use tarn_scheduler::{Device, DeviceNeed, Isolation, Priority, Requirements, Runt
 const GIB: u64 = 1 << 30;
 /// Runtime, isolation, share of nodes that have it, slots, cost per second.
 const RUNTIMES: [(&str, Isolation, f64, u32, u64); 4] = [
-    ("wasm", Isolation::Sandbox, 1.0, 8, 100),
-    ("native", Isolation::Process, 0.5, 4, 130),
-    ("cuda", Isolation::Process, 0.15, 8, 900),
-    ("microvm", Isolation::Machine, 0.3, 4, 180),
+    ("wasm", Isolation::Sandbox, 1.0, 4, 100),
+    ("native", Isolation::Process, 0.5, 2, 130),
+    ("cuda", Isolation::Process, 0.15, 4, 900),
+    ("microvm", Isolation::Machine, 0.3, 2, 180),
 ];
 const KINDS: usize = 200;
 
@@ -126,7 +126,7 @@ fn node_workers(node: &str, rng: &mut SmallRng) -> Vec<Worker> {
 }
 
 fn kind(number: usize, rng: &mut SmallRng) -> Kind {
-    let native_ms = (200.0 * 100_f64.powf(rng.random::<f64>())) as u64;
+    let native_ms = (200.0 * 30_f64.powf(rng.random::<f64>())) as u64;
     let run_ms = [
         ("native", native_ms),
         ("wasm", native_ms * rng.random_range(110..=250) / 100),
@@ -137,13 +137,13 @@ fn kind(number: usize, rng: &mut SmallRng) -> Kind {
     let mut isolation = Isolation::Process;
     let mut devices = Vec::new();
     let runtimes = match rng.random_range(0..100) {
-        0..40 => Runtimes::only("wasm"),
-        40..65 => Runtimes::Auto(names(&["wasm", "native", "microvm"])),
-        65..75 => {
+        0..25 => Runtimes::only("wasm"),
+        25..75 => Runtimes::Auto(names(&["wasm", "native", "microvm"])),
+        75..79 => {
             isolation = Isolation::Machine;
             Runtimes::Auto(names(&["wasm", "native", "microvm"]))
         }
-        75..90 => Runtimes::Chain(names(&["cuda", "native", "wasm"])),
+        79..97 => Runtimes::Chain(names(&["cuda", "native", "wasm"])),
         _ => Runtimes::only("cuda"),
     };
     if runtimes.names()[0] == "cuda" {
@@ -163,7 +163,8 @@ fn kind(number: usize, rng: &mut SmallRng) -> Kind {
     let template = Task {
         requires: Requirements {
             runtimes,
-            labels: chosen(0.15, "ssd", rng),
+            // Nodes with both are too rare for a kind that may be popular.
+            labels: chosen(if devices.is_empty() { 0.15 } else { 0.0 }, "ssd", rng),
             isolation,
             memory_bytes: GIB * rng.random_range(0..=4),
             devices,
