@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use crate::bits::Bits;
+use crate::score::hash;
 use crate::{Requirements, Worker};
 
 /// The most workers that a cluster can have.
@@ -15,6 +16,8 @@ pub const DEVICES_MAX: usize = 64;
 pub struct Cluster {
     /// By id.
     workers: Vec<Worker>,
+    /// Of their ids, for telling equal ones apart.
+    hashes: Vec<u64>,
     by_runtime: BTreeMap<String, Bits>,
     by_label: BTreeMap<String, Bits>,
     /// Workers on whose node a piece of data lies, by its name.
@@ -39,6 +42,7 @@ impl Cluster {
             check(worker)?;
         }
         let mut cluster = Self {
+            hashes: workers.iter().map(|worker| hash(&worker.id)).collect(),
             workers: Vec::new(),
             by_runtime: BTreeMap::new(),
             by_label: BTreeMap::new(),
@@ -64,6 +68,10 @@ impl Cluster {
     /// All workers, by id.
     pub fn workers(&self) -> &[Worker] {
         &self.workers
+    }
+
+    pub(crate) fn hash(&self, worker: usize) -> u64 {
+        self.hashes[worker]
     }
 
     /// Whether this data lies on the node of the worker at this position.

@@ -1,4 +1,86 @@
-//! Scheduler.
+//! Which worker, on which runtime, gets a task, and why: the core of the router.
+//!
+//! It does nothing but decide. Tasks, workers and the time go in, decisions come out; what it remembers is how attempts went, and which
+//! runtimes were lost or full. No I/O, no clock, no randomness, no floating point: the same input gives the same answer on every
+//! node, whatever the order of the workers.
+//!
+//! ```text
+//!   tasks ──► by level, then as given ──► classes of alike tasks
+//!                                             │
+//!   workers ──► requirements ── missed? ──► reasons ─────────────────────────► WAITS: what is missing, does waiting help?
+//!   (Cluster)       │ met                                                        ▲
+//!                   ▼                                                            │
+//!              runtimes in order ◄── auto: by expected cost                      │ its patience is not over,
+//!                   │                chain: as the task says                     │ or nothing has room
+//!                   │ first that is steady and has room ─────────────────────────┘
+//!                   ▼
+//!              score = Σ weight × part ──► the best worker with room ──────────► PLACED: worker, runtime, devices,
+//!                   ▲        ▲                │                                  and the explanation for the decision record
+//!   attempts ──► History   Tuning             └──► books: slots, memory, device memory
+//! ```
+//!
+//! **Requirements** come first, and no score makes up for one that is missed: see [`Requirements`] and [`Reason`]. A task that cannot be
+//! placed is told what is missing, of how many workers, and its [`Prospect`].
+//!
+//! **Runtimes** come next. A task names them in its own order ([`Runtimes::Chain`], such as `cuda`, `native`, `wasm`), or leaves the order to
+//! the scheduler ([`Runtimes::Auto`]): the cheapest first, see [`Price`]. A runtime that is lost is passed over at once; one that is full
+//! only when it was full, or the task has waited, for as long as the task's patience. Later tasks climb back: to a full runtime as slots
+//! free, to a lost one once it has been back for [`Tuning::settle_ms`] without a break.
+//!
+//! **Scores** choose among the workers of the runtime. Each of the eight [`Parts`] is a number from 0 to 1,000 with a documented formula,
+//! and counts as much as its [`Weights`] say. Equal workers are told apart by a hash of their ids and the task's.
+//!
+//! A batch is placed greedily, task by task, and what one takes is gone for the next: nothing is overcommitted within a batch, and devices are
+//! shared by their memory. Alike tasks share a heap of workers, in which only what comes to the top is scored again; that is exact, because
+//! no score rises as a worker fills up. Where a task finds nothing, one of the same level that was placed may be moved, if that makes room.
+//!
+//! What it does not do: it gives no leases (the kernel does, and may refuse), it is not fair between namespaces (the kernel orders the tasks),
+//! it does not preempt, and it does not place tasks together that want to run together.
+//!
+//! ```
+//! use tarn_scheduler::{Cluster, Finished, History, Isolation, Outcome, Requirements, Runtimes, Scheduler, Task, Tuning, Worker};
+//!
+//! # fn main() -> Result<(), Box<dyn std::error::Error>> {
+//! let worker = |id: &str, runtime: &str, isolation, cost_per_second| Worker {
+//!     id: id.into(),
+//!     node: "n1".into(),
+//!     runtime: runtime.into(),
+//!     isolation,
+//!     slots: 4,
+//!     slots_free: 4,
+//!     quality: 1000,
+//!     cost_per_second,
+//!     ..Worker::default()
+//! };
+//! let workers = vec![
+//!     worker("w1", "native", Isolation::Process, 10),
+//!     worker("w2", "wasm", Isolation::Sandbox, 10),
+//!     worker("w3", "microvm", Isolation::Machine, 30),
+//! ];
+//! let cluster = Cluster::new(workers, &Default::default())?;
+//! let task = Task {
+//!     id: "t1".into(),
+//!     artifact: "resize".into(),
+//!     requires: Requirements {
+//!         runtimes: Runtimes::Auto(vec!["native".into(), "wasm".into(), "microvm".into()]),
+//!         isolation: Isolation::Sandbox,
+//!         ..Requirements::default()
+//!     },
+//!     ..Task::default()
+//! };
+//! let mut scheduler = Scheduler::new(Tuning::default(), History::default())?;
+//! scheduler.record(Finished { artifact: "resize", runtime: "wasm", node: "n1", run_ms: 800, succeeded: true });
+//! let decisions = scheduler.place(&[task], &cluster, 1_000);
+//! let Outcome::Placed(placement) = &decisions[0].outcome else { panic!("w2 has room") };
+//! assert_eq!(placement.worker, "w2");
+//! assert_eq!(placement.explanation.prices[0].runtime, "wasm");
+//! # Ok(())
+//! # }
+//! ```
+//!
+//! # How good, how fast
+//!
+//! FIGURES
 
 mod batch;
 mod bits;

@@ -7,12 +7,13 @@
 
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
+use std::collections::binary_heap::PeekMut;
 
 use crate::books::Books;
 use crate::class::Link;
 use crate::history::{Estimate, History};
 use crate::pressure::Pressure;
-use crate::score::{PART_MAX, balance, expense, learned, placed, share, tie, unneeded_devices};
+use crate::score::{PART_MAX, balance, expense, hash, learned, placed, share, tie, unneeded_devices};
 use crate::{Cluster, Parts, Task, Tuning};
 
 /// The heap, and what does not change within the batch.
@@ -68,6 +69,7 @@ impl Pool {
         let cheapest = expected.iter().map(|(at, e)| cost(*at, *e)).min().unwrap_or(0);
         let (low, high) = facts.pressure.range(link.eligible.iter());
         let weights = &facts.tuning.weights;
+        let task_hash = hash(&task.id);
         let mut pool = Self {
             members: Vec::with_capacity(expected.len()),
             heap: BinaryHeap::new(),
@@ -88,7 +90,7 @@ impl Pool {
                 at,
                 fixed: parts.score(weights),
                 parts,
-                tie: tie(&task.id, &workers[at].id),
+                tie: tie(task_hash, facts.cluster.hash(at)),
             });
             entries.extend(pool.entry(pool.members.len() - 1, task, facts, books));
         }
@@ -98,20 +100,24 @@ impl Pool {
 
     /// The best workers with room, at most `count` of them, the best first.
     pub fn best(&mut self, count: usize, task: &Task, facts: &Facts<'_>, books: &Books) -> Vec<Choice> {
-        let mut found = Vec::with_capacity(count);
-        while found.len() < count {
-            let Some(top) = self.freshest(task, facts, books) else {
+        let mut found: Vec<Entry> = Vec::with_capacity(count);
+        while let Some(top) = self.freshest(task, facts, books) {
+            // Twice in the heap if it was refreshed.
+            if found.iter().all(|entry| entry.member != top.member) {
+                found.push(top);
+            }
+            if found.len() == count {
                 break;
-            };
-            found.push(top);
+            }
+            self.heap.pop();
         }
-        let choices = found
+        // The last one was left on the heap, and what is given a task is found out of date when it next comes to the top.
+        let popped = if found.len() == count { count - 1 } else { found.len() };
+        self.heap.extend(&found[..popped]);
+        found
             .iter()
             .map(|entry| self.choice(entry, task, facts, books))
-            .collect();
-        // What was given a task since is found out of date when it next comes to the top.
-        self.heap.extend(found);
-        choices
+            .collect()
     }
 
     /// Brings a worker up to date that may have become better, because it gave something back.
@@ -130,37 +136,28 @@ impl Pool {
 
     /// Whether any worker has room.
     pub fn has_room(&mut self, task: &Task, facts: &Facts<'_>, books: &Books) -> bool {
-        let top = self.freshest(task, facts, books);
-        self.heap.extend(top);
-        top.is_some()
+        self.freshest(task, facts, books).is_some()
     }
 
-    /// Takes the best worker off the heap, having brought its score up to date.
+    /// The best worker, which stays on the heap, its score brought up to date.
     fn freshest(&mut self, task: &Task, facts: &Facts<'_>, books: &Books) -> Option<Entry> {
         loop {
-            let top = self.heap.pop()?;
-            let member = top.member.0;
-            if top.changes == books.changes(self.members[member].at) {
-                return Some(top);
+            let mut top = self.heap.peek_mut()?;
+            let member = &self.members[top.member.0];
+            if top.changes == books.changes(member.at) {
+                return Some(*top);
             }
-            self.heap.extend(self.entry(member, task, facts, books));
+            match member.entry(top.member.0, task, facts, books) {
+                // Written over in place, for it mostly sinks by a little.
+                Some(entry) => *top = entry,
+                None => drop(PeekMut::pop(top)),
+            }
         }
     }
 
     /// How a member stands now; none if it has no room.
     fn entry(&self, number: usize, task: &Task, facts: &Facts<'_>, books: &Books) -> Option<Entry> {
-        let member = &self.members[number];
-        let worker = &facts.cluster.workers()[member.at];
-        books.has_room(member.at, worker, &task.requires).then(|| {
-            let balance = balance(task, worker, member.at, books);
-            Entry {
-                score: member.fixed + u32::from(balance) * u32::from(facts.tuning.weights.balance),
-                taken: Reverse(books.taken(member.at)),
-                tie: member.tie,
-                member: Reverse(number),
-                changes: books.changes(member.at),
-            }
-        })
+        self.members[number].entry(number, task, facts, books)
     }
 
     fn choice(&self, entry: &Entry, task: &Task, facts: &Facts<'_>, books: &Books) -> Choice {
@@ -174,6 +171,22 @@ impl Pool {
                 ..member.parts
             },
         }
+    }
+}
+
+impl Member {
+    fn entry(&self, number: usize, task: &Task, facts: &Facts<'_>, books: &Books) -> Option<Entry> {
+        let worker = &facts.cluster.workers()[self.at];
+        books.has_room(self.at, worker, &task.requires).then(|| {
+            let balance = balance(task, worker, self.at, books);
+            Entry {
+                score: self.fixed + u32::from(balance) * u32::from(facts.tuning.weights.balance),
+                taken: Reverse(books.taken(self.at)),
+                tie: self.tie,
+                member: Reverse(number),
+                changes: books.changes(self.at),
+            }
+        })
     }
 }
 

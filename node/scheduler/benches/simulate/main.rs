@@ -31,7 +31,7 @@ fn main() {
         world.kinds.len()
     );
     speed::report(&world);
-    println!("\n             makespan   mean completion   of critical   slots in use   cost");
+    println!("\n             makespan   mean completion   of critical   slots in use     cost   decisions");
     let mut policies: [Box<dyn Policy>; 3] = [
         Box::new(Tarn::new()),
         Box::new(LeastLoaded),
