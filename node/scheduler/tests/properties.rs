@@ -425,3 +425,48 @@ fn weights_and_parts_have_the_same_names() {
     let weights = Weights::default().all().map(|(name, _)| name);
     assert_eq!(weights, Parts::default().all().map(|(name, _)| name));
 }
+
+/// More classes than pools are kept for: those that were dropped and made again choose as if they had been kept.
+#[test]
+fn a_batch_of_many_classes_scores_as_its_tasks_one_by_one() {
+    let worker = |number: u64| Worker {
+        id: format!("w{number}"),
+        node: format!("n{number}"),
+        runtime: "wasm".into(),
+        slots: 500,
+        slots_free: 500,
+        memory_bytes: 1_000_000,
+        memory_free_bytes: 1_000_000,
+        cost_per_second: number,
+        quality: 1000,
+        ..Worker::default()
+    };
+    let workers: Vec<Worker> = (1..=4).map(worker).collect();
+    let task = |number: u64| Task {
+        id: format!("t{number}"),
+        artifact: format!("a{}", number % 700),
+        requires: Requirements {
+            runtimes: Runtimes::only("wasm"),
+            memory_bytes: number % 7,
+            ..Requirements::default()
+        },
+        ..Task::default()
+    };
+    let tasks: Vec<Task> = (0..1_400).map(task).collect();
+    let mut tuning = Tuning {
+        moves: 0,
+        ..Tuning::default()
+    };
+    tuning.weights.thrift = 0;
+    let history = History::default();
+    let mut ledger = Ledger::new(&workers, &data());
+    for decision in place(&workers, &tasks, &history, &tuning) {
+        let now: Vec<Worker> = ledger.workers.values().cloned().collect();
+        let alone = place(&now, &tasks[decision.task..=decision.task], &history, &tuning);
+        assert_eq!(chosen(&alone[0].outcome), chosen(&decision.outcome));
+        let Outcome::Placed(placement) = &decision.outcome else {
+            panic!("there is room")
+        };
+        ledger.take(&tasks[decision.task].requires, placement).unwrap();
+    }
+}

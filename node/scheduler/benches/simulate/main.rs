@@ -17,6 +17,8 @@ use support::{cases::case, optimum::regret};
 use tarn_scheduler::Tuning;
 use world::World;
 
+const ARRIVE_OVER_MS: u64 = 90_000;
+
 fn main() {
     let arguments: Vec<String> = std::env::args().collect();
     let quick = arguments.iter().any(|argument| argument == "--quick");
@@ -31,14 +33,18 @@ fn main() {
         world.kinds.len()
     );
     speed::report(&world);
-    println!("\n             makespan   mean completion   of critical   slots in use     cost   decisions");
-    let mut policies: [Box<dyn Policy>; 3] = [
-        Box::new(Tarn::new()),
-        Box::new(LeastLoaded),
-        Box::new(RandomFeasible::new(seed)),
-    ];
-    for policy in &mut policies {
-        run::report(&world, policy.as_mut());
+    // All at once there is more work than room until the end; over this time there is mostly room to choose from.
+    for arrive_over_ms in [0, ARRIVE_OVER_MS] {
+        println!("\ntasks arrive over {} s", arrive_over_ms / 1000);
+        println!("             makespan   arrival to end   of critical   slots in use     cost   decisions");
+        let mut policies: [Box<dyn Policy>; 3] = [
+            Box::new(Tarn::new()),
+            Box::new(LeastLoaded),
+            Box::new(RandomFeasible::new(seed)),
+        ];
+        for policy in &mut policies {
+            run::report(&world, policy.as_mut(), arrive_over_ms);
+        }
     }
     small_cases(if quick { 500 } else { 5_000 });
 }

@@ -16,7 +16,8 @@ const TICK_MS: u64 = 250;
 #[derive(Default)]
 struct Totals {
     makespan_ms: u64,
-    completions_ms: u64,
+    /// From arrival to end.
+    time_ms: u64,
     critical: u64,
     critical_ms: u64,
     busy_slot_ms: u64,
@@ -26,15 +27,15 @@ struct Totals {
     deciding: Duration,
 }
 
-/// Prints how it went.
-pub fn report(world: &World, policy: &mut dyn Policy) {
-    let totals = run(world, policy);
+/// Prints how it went. The tasks arrive evenly over this time.
+pub fn report(world: &World, policy: &mut dyn Policy, arrive_over_ms: u64) {
+    let totals = run(world, policy, arrive_over_ms);
     let tasks = world.tasks.len() as u64;
     println!(
         "{:<12} {:>7.1} s {:>15.1} s {:>11.1} s {:>12.1} % {:>6.1} M   {:>7.0}/s",
         policy.name(),
         totals.makespan_ms as f64 / 1000.0,
-        totals.completions_ms as f64 / tasks as f64 / 1000.0,
+        totals.time_ms as f64 / tasks as f64 / 1000.0,
         totals.critical_ms as f64 / totals.critical.max(1) as f64 / 1000.0,
         totals.busy_slot_ms as f64 * 100.0 / (world.slots() * totals.makespan_ms) as f64,
         totals.cost as f64 / 1e9,
@@ -42,26 +43,34 @@ pub fn report(world: &World, policy: &mut dyn Policy) {
     );
 }
 
-fn run(world: &World, policy: &mut dyn Policy) -> Totals {
+fn run(world: &World, policy: &mut dyn Policy, arrive_over_ms: u64) -> Totals {
+    let arrival_ms = |number: usize| number as u64 * arrive_over_ms / world.tasks.len() as u64;
     let eligible = Eligible::new(world);
     let mut ledger = Ledger::new(&world.workers, &world.data);
     let mut queues: Vec<VecDeque<usize>> = vec![VecDeque::new(); world.kinds.len()];
-    for (number, (kind, _)) in world.tasks.iter().enumerate() {
-        queues[*kind].push_back(number);
-    }
+    let mut arrived = 0;
     let mut running: BinaryHeap<Reverse<(u64, usize, u64)>> = BinaryHeap::new();
     let mut placements: Vec<Option<Placement>> = vec![None; world.tasks.len()];
     let mut totals = Totals::default();
     let mut done = 0;
     let mut now_ms = 0;
     while done < world.tasks.len() {
+        while arrived < world.tasks.len() && arrival_ms(arrived) <= now_ms {
+            queues[world.tasks[arrived].0].push_back(arrived);
+            arrived += 1;
+        }
         while let Some(Reverse((end_ms, number, run_ms))) = running.peek().copied()
             && end_ms <= now_ms
         {
             running.pop();
             done += 1;
             let placement = placements[number].take().expect("what runs was placed");
-            finish(world, number, run_ms, end_ms, &placement, &mut totals);
+            finish(world, run_ms, end_ms, &placement, &mut totals);
+            totals.time_ms += end_ms - arrival_ms(number);
+            if world.tasks[number].1.priority == Priority::Critical {
+                totals.critical += 1;
+                totals.critical_ms += end_ms - arrival_ms(number);
+            }
             ledger.give_back(&world.tasks[number].1.requires, &placement);
             policy.learn(Finished {
                 artifact: &world.tasks[number].1.artifact,
@@ -71,7 +80,7 @@ fn run(world: &World, policy: &mut dyn Policy) -> Totals {
                 succeeded: true,
             });
         }
-        let (numbers, tasks) = offer(world, &queues, &ledger, now_ms);
+        let (numbers, tasks) = offer(world, &queues, &ledger, |number| now_ms - arrival_ms(number));
         let mut placed_by_kind = vec![Vec::new(); queues.len()];
         let started = Instant::now();
         let placed = policy.place(&tasks, &mut ledger, &eligible, now_ms);
@@ -95,7 +104,12 @@ fn run(world: &World, policy: &mut dyn Policy) -> Totals {
 }
 
 /// The first waiting tasks of each kind: as many as could find room, and some.
-fn offer(world: &World, queues: &[VecDeque<usize>], ledger: &Ledger, now_ms: u64) -> (Vec<usize>, Vec<Task>) {
+fn offer(
+    world: &World,
+    queues: &[VecDeque<usize>],
+    ledger: &Ledger,
+    waited_ms: impl Fn(usize) -> u64,
+) -> (Vec<usize>, Vec<Task>) {
     let free: usize = ledger.workers.values().map(|worker| worker.slots_free as usize).sum();
     let limit = 10 + 2 * free / queues.len();
     let mut numbers: Vec<usize> = queues
@@ -104,20 +118,15 @@ fn offer(world: &World, queues: &[VecDeque<usize>], ledger: &Ledger, now_ms: u64
         .collect();
     numbers.sort_unstable();
     let waiting = |number: &usize| Task {
-        waited_ms: now_ms,
+        waited_ms: waited_ms(*number),
         ..world.tasks[*number].1.clone()
     };
     let tasks = numbers.iter().map(waiting).collect();
     (numbers, tasks)
 }
 
-fn finish(world: &World, number: usize, run_ms: u64, end_ms: u64, placement: &Placement, totals: &mut Totals) {
+fn finish(world: &World, run_ms: u64, end_ms: u64, placement: &Placement, totals: &mut Totals) {
     totals.makespan_ms = totals.makespan_ms.max(end_ms);
-    totals.completions_ms += end_ms;
-    if world.tasks[number].1.priority == Priority::Critical {
-        totals.critical += 1;
-        totals.critical_ms += end_ms;
-    }
     totals.busy_slot_ms += run_ms;
     let worker = world.workers.iter().find(|worker| worker.id == placement.worker);
     totals.cost += u128::from(run_ms) * u128::from(worker.map_or(0, |worker| worker.cost_per_second));
