@@ -4,33 +4,27 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
-use crate::Tuning;
+use crate::estimate::Expectation;
+use crate::{Estimate, Tuning};
 
 /// Rows that are kept unless said otherwise: some 15 MB.
 pub const HISTORY_ROWS: usize = 1 << 16;
 /// An average leans on about this many of the latest attempts.
-const WINDOW: u64 = 16;
+pub(crate) const WINDOW: u64 = 16;
 /// Run times are kept in 1024ths of a millisecond, so that rounding does not hold an average back.
 const FRACTION_BITS: u32 = 10;
 /// No attempt counts as longer than thirty days.
 const RUN_MS_MAX: u64 = 30 * 24 * 60 * 60 * 1000;
 const MILLION: u64 = 1_000_000;
-/// How many attempts the prior is worth.
-const PRIOR_RUNS: u64 = 2;
 /// How many attempts the average over all nodes is worth next to that of one node.
-const SHARED_RUNS: u64 = 4;
+pub(crate) const SHARED_RUNS: u64 = 4;
 /// Attempts of an artifact after which its average is good enough to compare a node with.
 const PACE_RUNS_MIN: u64 = 3;
 /// No node is taken to be more than ten times as fast as the average,
 const PACE_MIN: u64 = 100;
 /// or as slow.
 const PACE_MAX: u64 = 10_000;
-const THOUSAND: u64 = 1_000;
-/// How likely an attempt is taken to succeed of which nothing is known, in millionths.
-const PRIOR_SUCCESS_PPM: u64 = 950_000;
-/// No success is taken to be less likely than this, in thousandths: what always failed may have been mended.
-const SUCCESS_MIN: u64 = 50;
-
+pub(crate) const THOUSAND: u64 = 1_000;
 /// One attempt that has ended.
 #[derive(Debug, Clone, Copy)]
 pub struct Finished<'a> {
@@ -44,15 +38,6 @@ pub struct Finished<'a> {
     pub run_ms: u64,
     /// Whether it succeeded. Attempts that were cancelled or given back say nothing and are not recorded.
     pub succeeded: bool,
-}
-
-/// What is to be expected of an attempt.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Estimate {
-    /// How long it runs, in milliseconds; at least 1.
-    pub run_ms: u64,
-    /// How likely it succeeds, in thousandths; from 50 to 1,000.
-    pub success: u64,
 }
 
 /// One line of a [`History`], for keeping it over a restart: of an artifact on a runtime over all nodes, of the same on one node, or of all
@@ -95,7 +80,7 @@ impl Record {
         }
     }
 
-    fn run_ms(&self) -> u64 {
+    pub(crate) fn run_ms(&self) -> u64 {
         self.run_ms_q10.min(RUN_MS_MAX << FRACTION_BITS) >> FRACTION_BITS
     }
 }
@@ -239,7 +224,7 @@ impl History {
             .take_while(|((a, r, _), _)| a.as_deref() == Some(artifact) && r == runtime)
         {
             if node.is_empty() {
-                general = general.blend(record, PRIOR_RUNS);
+                general = general.general(record);
             } else {
                 by_node.insert(node.as_str(), *record);
             }
@@ -270,10 +255,7 @@ impl History {
             }
             None => prior_ms,
         };
-        Expectation {
-            run_ms,
-            success_ppm: PRIOR_SUCCESS_PPM,
-        }
+        Expectation::prior(run_ms)
     }
 
     fn put(&mut self, key: Key, record: Record) {
@@ -285,43 +267,6 @@ impl History {
         while self.rows.len() > self.capacity {
             let Some((_, key)) = self.oldest.pop_first() else { break };
             self.rows.remove(&key);
-        }
-    }
-}
-
-/// An estimate before it is rounded.
-#[derive(Debug, Clone, Copy)]
-pub(crate) struct Expectation {
-    run_ms: u64,
-    success_ppm: u64,
-}
-
-impl Expectation {
-    /// Leans towards a record by as much as it knows, against a weight of so many attempts.
-    fn blend(self, record: &Record, weight: u64) -> Self {
-        let mix = |ours: u64, theirs: u64, count: u64| {
-            let count = count.min(WINDOW);
-            (ours * weight + theirs * count) / (weight + count)
-        };
-        Self {
-            run_ms: mix(self.run_ms, record.run_ms(), record.runs),
-            success_ppm: mix(self.success_ppm, record.success_ppm, record.attempts),
-        }
-    }
-
-    /// On a node with this pace, where this is known of the artifact.
-    pub fn on(self, pace: u64, node: Option<Record>) -> Self {
-        let scaled = Self {
-            run_ms: self.run_ms * pace / THOUSAND,
-            ..self
-        };
-        node.map_or(scaled, |record| scaled.blend(&record, SHARED_RUNS))
-    }
-
-    pub fn estimate(self) -> Estimate {
-        Estimate {
-            run_ms: self.run_ms.max(1),
-            success: (self.success_ppm / 1000).clamp(SUCCESS_MIN, 1000),
         }
     }
 }

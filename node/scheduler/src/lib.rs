@@ -90,6 +90,7 @@ mod class;
 mod cluster;
 mod decision;
 mod devices;
+mod estimate;
 mod history;
 mod make_room;
 mod place;
@@ -107,7 +108,8 @@ pub use decision::{
     Candidate, Closest, Decision, Explanation, LISTED_MAX, Missing, Obstacle, Outcome, PassedOver, Placement, Price,
     Prospect, Shortage, Waiting,
 };
-pub use history::{Estimate, Finished, HISTORY_ROWS, History, HistoryRow, Record};
+pub use estimate::Estimate;
+pub use history::{Finished, HISTORY_ROWS, History, HistoryRow, Record};
 pub use place::{Scheduler, compare};
 pub use require::{Miss, Reason};
 pub use score::{PART_MAX, Parts};

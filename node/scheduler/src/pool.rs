@@ -11,7 +11,8 @@ use std::collections::binary_heap::PeekMut;
 
 use crate::books::Books;
 use crate::class::Link;
-use crate::history::{Estimate, History};
+use crate::estimate::Estimate;
+use crate::history::History;
 use crate::pressure::Pressure;
 use crate::score::{PART_MAX, balance, expense, hash, learned, placed, share, tie, unneeded_devices};
 use crate::{Cluster, Parts, Task, Tuning};

@@ -6,7 +6,7 @@
 use serde::{Deserialize, Serialize};
 
 use crate::books::{Books, binding};
-use crate::history::Estimate;
+use crate::estimate::Estimate;
 use crate::{Cluster, Task, Tuning, Weighed, Weights, Worker};
 
 /// The best that a part can be.
@@ -33,8 +33,9 @@ pub struct Parts {
     pub dependencies: u16,
     /// 1000 × what would be left free of the scarcest of slots, memory and memory of needed devices, once the task has its part.
     pub balance: u16,
-    /// 1000, less 500 if the worker has a device that the task does not need, less up to 500 by how much the rest of the batch presses for
-    /// this worker: 500 × its pressure ÷ the highest pressure among the eligible. See [`Pressure`](crate::pressure::Pressure).
+    /// 1000, less 500 if the worker has a device that the task does not need, and less up to 500 by how much the rest of the batch presses
+    /// for it: 500 × (its pressure − the lowest among the eligible) ÷ the highest among them, but at least 1. A worker's pressure is the sum,
+    /// over the classes of alike tasks that it is eligible for, of (tasks of the class) ÷ (free slots that these can choose from).
     pub thrift: u16,
 }
 
