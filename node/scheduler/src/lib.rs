@@ -80,7 +80,31 @@
 //!
 //! # How good, how fast
 //!
-//! FIGURES
+//! `cargo bench -p tarn-scheduler --bench simulate`, seed 1: 1,000 nodes with 1,938 workers of four runtimes, 6,158 slots and 100,000 tasks of
+//! 200 kinds, on a machine with two cores that others used as well.
+//!
+//! | what | decisions per second | per second of processor time |
+//! | --- | --: | --: |
+//! | one batch of 100,000, on forty times the room | 75,000 | 138,000 |
+//! | the same, three candidates explained | 83,000 | 136,000 |
+//! | one batch of 1,000, all unlike | 6,000 | 9,400 |
+//!
+//! | all arrive at once | makespan | mean time to the end | cost |
+//! | --- | --: | --: | --: |
+//! | tarn | 55.5 s | 19.9 s | 29.9 M |
+//! | least loaded | 60.8 s | 20.5 s | 32.0 M |
+//! | random | 63.7 s | 22.5 s | 33.3 M |
+//!
+//! | arrive over 90 s | makespan | mean time to the end | cost |
+//! | --- | --: | --: | --: |
+//! | tarn | 100.6 s | 1.8 s | 23.1 M |
+//! | least loaded | 109.4 s | 2.3 s | 31.6 M |
+//! | random | 115.9 s | 3.2 s | 35.4 M |
+//!
+//! Next to the best of all assignments, on small cases with too little room for everybody (`tests/regret.rs`, 3,000 cases each, which also
+//! asserts bounds): tasks of one runtime and one priority lose 0.9 % of the worth on average, and 9 cases place fewer tasks than could be
+//! placed; with chains and `auto` 2.2 % and 56 (without moves 5.1 % and 394); with priorities, which the best assignment ignores, 4.1 %
+//! and 294. Single cases can lose half: an urgent task that takes all the room of two others is meant to.
 
 mod batch;
 mod bits;

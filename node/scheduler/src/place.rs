@@ -60,8 +60,8 @@ impl Scheduler {
         self.history.record(finished);
     }
 
-    /// Decides on every task, by level and then in the order given, and gives the decisions in the order in which they were made: a
-    /// caller that carries out only the first few has carried out what would have come of those tasks alone, but for *thrift*.
+    /// Decides on every task, by level and then in the order given, and gives the decisions in that order. Any of them can be carried out
+    /// without the others.
     ///
     /// What is placed is taken off what is free for the rest of the batch; the next batch must be given a cluster that knows of it.
     /// Where `now_ms` is less than it was, the greater one counts.
