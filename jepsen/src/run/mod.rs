@@ -47,9 +47,9 @@ const SETTINGS: [(&str, &str); 6] = [
     ("raft.snapshot_entries", "500"),
     ("raft.keep_entries", "100"),
     ("executors.wasm", "false"),
-    ("executors.native", "off"),
-    ("executors.microvm", "off"),
-    ("executors.cuda", "off"),
+    ("executors.native", "\"off\""),
+    ("executors.microvm", "\"off\""),
+    ("executors.cuda", "\"off\""),
 ];
 
 /// What to run.
