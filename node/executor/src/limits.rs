@@ -53,9 +53,8 @@ pub struct Limits {
     pub output_bytes: u64,
     /// Bytes of logs that are kept, up to [`LOG_BYTES_MAX`]. What is beyond is dropped and a marker says so.
     pub log_bytes: u64,
-    /// Units of computation (about one for each WebAssembly instruction), up to [`FUEL_MAX`]; `None` does not meter.
+    /// Units of computation (about one for each WebAssembly instruction), up to [`FUEL_MAX`]; `None` does not limit them.
     /// Unlike time, fuel is deterministic: the same guest with the same input uses the same amount on every machine.
-    /// A metered guest runs more slowly.
     pub fuel: Option<u64>,
 }
 

@@ -110,8 +110,6 @@ pub struct SubmitArgs {
     /// For SDK workers: the handler's name
     #[arg(long, conflicts_with = "what")]
     handler: Option<String>,
-    #[command(flatten)]
-    work: WorkArgs,
     /// How urgent it is
     #[arg(long, value_enum, default_value = "normal")]
     priority: PriorityArg,
@@ -148,6 +146,8 @@ pub struct SubmitArgs {
     /// With --wait: give up waiting after this long; the task goes on
     #[arg(long, default_value = "1h", value_parser = parse_duration)]
     timeout: Duration,
+    #[command(flatten)]
+    work: WorkArgs,
 }
 
 /// Priorities, as the command line writes them.

@@ -33,8 +33,6 @@ pub struct WorkArgs {
     /// Compute the transform on a CUDA device, and not on a processor
     #[arg(long, requires = "transform")]
     on_device: bool,
-    #[command(flatten)]
-    kernel: KernelArgs,
     /// Run the WASM module in a micro-VM: behind a second wall
     #[arg(long, requires = "wasm")]
     microvm: bool,
@@ -56,6 +54,8 @@ pub struct WorkArgs {
     /// Let it reach something: clock, random, log, progress, scratch=SIZE, http=ORIGIN, call=ADDRESS, or for a process network
     #[arg(long = "grant", value_name = "NAME[=VALUE]")]
     grants: Vec<String>,
+    #[command(flatten)]
+    kernel: KernelArgs,
 }
 
 impl WorkArgs {
