@@ -18,8 +18,10 @@ use super::root;
 
 /// Starts the program, reaps every orphan until the program itself has ended, says how, and ends. The kernel then ends all that the
 /// program left running.
-pub(super) fn main(orders: &Orders, says: PipeWriter) -> ! {
-    let ending = begin(orders, &says)
+pub(super) fn main(orders: &Orders, launcher: Pid, says: PipeWriter) -> ! {
+    // Should the launcher be killed, nobody else would end what is behind the walls.
+    let ending = end_with(launcher)
+        .and_then(|()| begin(orders, &says))
         .map(wait_for)
         .unwrap_or_else(|failed| Some(unwalled(failed)));
     if let Some(ending) = ending {
@@ -123,6 +125,8 @@ const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
 fn confined(orders: &Orders, filters: &[BpfProgram], parent: Pid) -> Result<(), Step> {
     close_all_but_standard().map_err(step("close what is open"))?;
+    // For want of memory the kernel is to kill the program and not the launcher, which may have more than it.
+    std::fs::write("/proc/self/oom_score_adj", "1000").map_err(step("offer itself where memory is short"))?;
     confine::limit(orders).map_err(step("limit resources"))?;
     confine::empty_bounding_set().map_err(step("give up rights"))?;
     if let Some(user) = orders.user {

@@ -21,7 +21,7 @@ use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
-use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, setsid};
+use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getpid, setsid};
 
 use super::confine::landlock_version;
 use super::init;
@@ -86,6 +86,7 @@ fn launch(orders: &Orders, control: &UnixStream) -> Result<Ending, Step> {
     // SAFETY: it changes a number of this process's own. The node must stay quick whatever its tasks do.
     unsafe { libc::nice(10) };
     separate(&orders.walls, orders.network)?;
+    let own = getpid();
     let (said, says) = io::pipe().map_err(step("make a pipe"))?;
     // SAFETY: this process has one thread, so the child may do what it likes.
     let first = match unsafe { fork() }.map_err(step("fork"))? {
@@ -95,7 +96,7 @@ fn launch(orders: &Orders, control: &UnixStream) -> Result<Ending, Step> {
             // Its parent's connection to the node is none of its business.
             // SAFETY: the number is the launcher's own, and nothing in this child uses it.
             unsafe { libc::close(CONTROL) };
-            init::main(orders, says)
+            init::main(orders, own, says)
         }
     };
     drop(says);

@@ -246,8 +246,9 @@ impl Launched {
         let (stdout, stderr) = (self.launcher.stdout.take(), self.launcher.stderr.take());
         let full = CancellationToken::new();
         let feeding = feed(stdin, job.command.input.clone());
-        let output = drain(stdout, job.limits.output_bytes, Some(&full));
-        let logs = drain(stderr, job.limits.log_bytes, None);
+        let gone = CancellationToken::new();
+        let output = drain(stdout, job.limits.output_bytes, Some(&full), &gone);
+        let logs = drain(stderr, job.limits.log_bytes, None, &gone);
         let (reading, mut writing) = self.control.split();
         let ending = async {
             let mut said = BufReader::new(reading);
@@ -265,6 +266,12 @@ impl Launched {
                 let _ = writing.shutdown().await;
                 let _ = tokio::time::timeout(ENDING, said.read_line(&mut line)).await;
             }
+            // What was written is read to its end, but for nobody's sake for ever.
+            let late = gone.clone();
+            tokio::spawn(async move {
+                tokio::time::sleep(ENDING).await;
+                late.cancel();
+            });
             (stop, line)
         };
         // The program may neither read its input nor close its output; both end with it.
@@ -299,16 +306,21 @@ async fn feed(stdin: Option<ChildStdin>, input: Bytes) {
 }
 
 /// Reads until nobody can write any more. What does not fit is dropped, and told.
-async fn drain(from: Option<impl AsyncRead + Unpin>, limit_bytes: u64, full: Option<&CancellationToken>) -> Bounded {
+async fn drain(
+    from: Option<impl AsyncRead + Unpin>,
+    limit_bytes: u64,
+    full: Option<&CancellationToken>,
+    gone: &CancellationToken,
+) -> Bounded {
     let mut bounded = Bounded::new(limit_bytes);
     let Some(mut from) = from else {
         return bounded;
     };
     let mut buffer = vec![0; 16 << 10];
     loop {
-        match from.read(&mut buffer).await {
-            Ok(0) | Err(_) => return bounded,
-            Ok(read) => {
+        match gone.run_until_cancelled(from.read(&mut buffer)).await {
+            None | Some(Ok(0) | Err(_)) => return bounded,
+            Some(Ok(read)) => {
                 let fits = bounded.append(&buffer[..read]);
                 if let Some(full) = full
                     && !fits
