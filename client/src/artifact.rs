@@ -33,16 +33,11 @@ impl Client {
         let address = artifact_address(&bytes);
         let request = (address.clone(), bytes);
         let kind = Kind::WRITE.waiting(TRANSFER_TIME);
-        let answer = self
-            .call(kind, request, |channel, request| Box::pin(upload(channel, request)))
-            .await?;
+        let answer = self.call(kind, request, |channel, request| Box::pin(upload(channel, request))).await?;
         if answer.artifact == address {
             Ok(address)
         } else {
-            Err(Error::Transport(format!(
-                "the node stored {} where {address} was sent",
-                answer.artifact
-            )))
+            Err(Error::Transport(format!("the node stored {} where {address} was sent", answer.artifact)))
         }
     }
 
@@ -51,12 +46,9 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is no such artifact; see [`Error`].
     pub async fn get_artifact(&self, address: impl Into<String>) -> Result<Bytes, Error> {
-        let request = proto::GetArtifactRequest {
-            artifact: address.into(),
-        };
+        let request = proto::GetArtifactRequest { artifact: address.into() };
         let kind = Kind::READ.waiting(TRANSFER_TIME);
-        self.call(kind, request, |channel, request| Box::pin(download(channel, request)))
-            .await
+        self.call(kind, request, |channel, request| Box::pin(download(channel, request))).await
     }
 
     /// Lists the artifacts that the answering node has.
@@ -64,13 +56,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn list_artifacts(&self) -> Result<Vec<proto::ArtifactInfo>, Error> {
-        Ok(self
-            .read(
-                proto::ListArtifactsRequest {},
-                rpc!(ArtifactServiceClient.list_artifacts),
-            )
-            .await?
-            .artifacts)
+        Ok(self.read(proto::ListArtifactsRequest {}, rpc!(ArtifactServiceClient.list_artifacts)).await?.artifacts)
     }
 }
 
@@ -80,10 +66,7 @@ fn chunks(address: String, bytes: &Bytes) -> Vec<proto::PutArtifactRequest> {
     let mut messages: Vec<_> = (0..count)
         .map(|index| {
             let end = bytes.len().min((index + 1) * CHUNK_BYTES);
-            proto::PutArtifactRequest {
-                artifact: String::new(),
-                chunk: bytes.slice(index * CHUNK_BYTES..end),
-            }
+            proto::PutArtifactRequest { artifact: String::new(), chunk: bytes.slice(index * CHUNK_BYTES..end) }
         })
         .collect();
     messages[0].artifact = address;
@@ -103,10 +86,7 @@ async fn download(
     request: tonic::Request<proto::GetArtifactRequest>,
 ) -> Result<Response<Bytes>, Status> {
     let address = request.get_ref().artifact.clone();
-    let mut stream = ArtifactServiceClient::new(channel)
-        .get_artifact(request)
-        .await?
-        .into_inner();
+    let mut stream = ArtifactServiceClient::new(channel).get_artifact(request).await?.into_inner();
     let mut bytes = BytesMut::new();
     while let Some(message) = stream.message().await? {
         if bytes.len() + message.chunk.len() > ARTIFACT_BYTES_MAX {
@@ -116,9 +96,7 @@ async fn download(
     }
     if artifact_address(&bytes) != address {
         // Unavailable, so that another node is asked.
-        return Err(Status::unavailable(
-            "the node sent bytes that the address does not name",
-        ));
+        return Err(Status::unavailable("the node sent bytes that the address does not name"));
     }
     Ok(Response::new(bytes.freeze()))
 }

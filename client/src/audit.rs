@@ -20,13 +20,7 @@ impl Client {
     ) -> impl Stream<Item = Result<proto::Decision, Error>> + Send {
         let client = self.clone();
         page::items(move |page_token| {
-            let (client, request) = (
-                client.clone(),
-                proto::ListDecisionsRequest {
-                    page_token,
-                    ..filter.clone()
-                },
-            );
+            let (client, request) = (client.clone(), proto::ListDecisionsRequest { page_token, ..filter.clone() });
             async move {
                 let answer = client.read(request, rpc!(AuditServiceClient.list_decisions)).await?;
                 Ok((answer.decisions, answer.next_page_token))
@@ -48,16 +42,11 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn export_decisions(&self, filter: proto::ListDecisionsRequest, follow: bool) -> Result<Export, Error> {
-        let request = proto::ExportDecisionsRequest {
-            filter: Some(filter),
-            follow,
-        };
+        let request = proto::ExportDecisionsRequest { filter: Some(filter), follow };
         let node = self.nodes().pick();
         let mut service = AuditServiceClient::new(node.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
         match service.export_decisions(request).await {
-            Ok(answer) => Ok(Export {
-                stream: answer.into_inner(),
-            }),
+            Ok(answer) => Ok(Export { stream: answer.into_inner() }),
             Err(status) => Err(ended(Failure::of(&status))),
         }
     }
@@ -76,13 +65,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] for values out of their range; see [`Error`].
     pub async fn put_audit_settings(&self, settings: proto::AuditSettings) -> Result<proto::AuditSettings, Error> {
-        let request = proto::PutAuditSettingsRequest {
-            request_id: String::new(),
-            settings: Some(settings),
-        };
-        let answer = self
-            .command(request, rpc!(AuditServiceClient.put_audit_settings))
-            .await?;
+        let request = proto::PutAuditSettingsRequest { request_id: String::new(), settings: Some(settings) };
+        let answer = self.command(request, rpc!(AuditServiceClient.put_audit_settings)).await?;
         Ok(answer.settings.unwrap_or_default())
     }
 
@@ -95,11 +79,7 @@ impl Client {
         task_id: impl Into<String>,
         level: proto::ExplainLevel,
     ) -> Result<proto::ExplainTaskResponse, Error> {
-        let request = proto::ExplainTaskRequest {
-            namespace: self.ns(),
-            task_id: task_id.into(),
-            level: level.into(),
-        };
+        let request = proto::ExplainTaskRequest { namespace: self.ns(), task_id: task_id.into(), level: level.into() };
         self.read(request, rpc!(AuditServiceClient.explain_task)).await
     }
 
@@ -112,10 +92,7 @@ impl Client {
         id: impl Into<String>,
         level: proto::ExplainLevel,
     ) -> Result<proto::ExplainRequestResponse, Error> {
-        let request = proto::ExplainRequestRequest {
-            id: id.into(),
-            level: level.into(),
-        };
+        let request = proto::ExplainRequestRequest { id: id.into(), level: level.into() };
         self.read(request, rpc!(AuditServiceClient.explain_request)).await
     }
 }
@@ -131,10 +108,7 @@ impl Export {
     /// # Errors
     /// [`Error::Unavailable`] where the node is gone; [`Error::Refused`] where going on is refused.
     pub async fn next(&mut self) -> Result<Option<proto::ExportDecisionsResponse>, Error> {
-        self.stream
-            .message()
-            .await
-            .map_err(|status| ended(Failure::of(&status)))
+        self.stream.message().await.map_err(|status| ended(Failure::of(&status)))
     }
 }
 

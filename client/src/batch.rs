@@ -36,11 +36,7 @@ pub struct BatchOptions {
 impl Default for BatchOptions {
     /// 256 tasks, one MiB, one millisecond.
     fn default() -> Self {
-        BatchOptions {
-            max_tasks: 256,
-            max_bytes: 1 << 20,
-            linger: Duration::from_millis(1),
-        }
+        BatchOptions { max_tasks: 256, max_bytes: 1 << 20, linger: Duration::from_millis(1) }
     }
 }
 
@@ -68,15 +64,9 @@ impl Batcher {
     /// A batcher that submits to the client's namespace. It runs until its last clone is dropped and what was given to it is answered.
     pub fn new(client: Client, options: BatchOptions) -> Batcher {
         let (submissions, inbox) = mpsc::channel(BACKLOG);
-        let options = BatchOptions {
-            max_tasks: options.max_tasks.clamp(1, TASKS_MAX),
-            ..options
-        };
+        let options = BatchOptions { max_tasks: options.max_tasks.clamp(1, TASKS_MAX), ..options };
         tokio::spawn(collect(client, options, inbox));
-        Batcher {
-            submissions,
-            bytes: Arc::new(Semaphore::new(BACKLOG_KIB)),
-        }
+        Batcher { submissions, bytes: Arc::new(Semaphore::new(BACKLOG_KIB)) }
     }
 
     /// Submits one task with others and returns its id. Once this has returned, the task survives any crash.
@@ -92,19 +82,9 @@ impl Batcher {
         }
         let bytes = task.encoded_len();
         let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, BACKLOG_KIB)).expect("the backlog's bound fits");
-        let share = self
-            .bytes
-            .clone()
-            .acquire_many_owned(kib)
-            .await
-            .expect("the semaphore is never closed");
+        let share = self.bytes.clone().acquire_many_owned(kib).await.expect("the semaphore is never closed");
         let (answer, answered) = oneshot::channel();
-        let submission = Submission {
-            task,
-            bytes,
-            answer,
-            _share: share,
-        };
+        let submission = Submission { task, bytes, answer, _share: share };
         let stopped = || Error::Config("the runtime that carried the batcher has stopped".into());
         self.submissions.send(submission).await.map_err(|_| stopped())?;
         answered.await.map_err(|_| stopped())?
@@ -116,11 +96,7 @@ async fn collect(client: Client, options: BatchOptions, mut inbox: mpsc::Receive
     let slots = Arc::new(Semaphore::new(IN_FLIGHT));
     while let Some(first) = inbox.recv().await {
         // Waiting for a slot before the linger lets batches grow while the cluster is busy.
-        let slot = slots
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the semaphore is never closed");
+        let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
         let group = gather(&options, first, &mut inbox).await;
         let client = client.clone();
         tokio::spawn(async move {
@@ -152,10 +128,7 @@ async fn gather(options: &BatchOptions, first: Submission, inbox: &mut mpsc::Rec
 /// Sends a group as one batch and answers everybody in it; a refused group is sent again by halves.
 fn submit(client: &Client, mut group: Vec<Submission>) -> BoxFuture<'_, ()> {
     Box::pin(async move {
-        match client
-            .enqueue_batch(group.iter().map(|submission| submission.task.clone()))
-            .await
-        {
+        match client.enqueue_batch(group.iter().map(|submission| submission.task.clone())).await {
             Ok(ids) => {
                 for (submission, id) in group.into_iter().zip(ids) {
                     // Nobody waits where the caller has gone away.
@@ -179,9 +152,6 @@ fn submit(client: &Client, mut group: Vec<Submission>) -> BoxFuture<'_, ()> {
 /// Whether a smaller batch may fare better. Who may not submit at all may not submit less.
 fn may_be_one_tasks_fault(error: &Error) -> bool {
     error.refusal().is_some_and(|refusal| {
-        !matches!(
-            refusal.code,
-            Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::Internal
-        )
+        !matches!(refusal.code, Code::PermissionDenied | Code::Unauthenticated | Code::Unimplemented | Code::Internal)
     })
 }

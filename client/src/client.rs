@@ -72,22 +72,13 @@ pub(crate) struct Kind {
 
 impl Kind {
     /// Changes nothing.
-    pub(crate) const READ: Kind = Kind {
-        changes: false,
-        try_timeout: TRY_TIMEOUT,
-    };
+    pub(crate) const READ: Kind = Kind { changes: false, try_timeout: TRY_TIMEOUT };
     /// Changes something, and may be repeated.
-    pub(crate) const WRITE: Kind = Kind {
-        changes: true,
-        try_timeout: TRY_TIMEOUT,
-    };
+    pub(crate) const WRITE: Kind = Kind { changes: true, try_timeout: TRY_TIMEOUT };
 
     /// A call at whose node it is normal to wait this long for the answer.
     pub(crate) fn waiting(self, wait: Duration) -> Kind {
-        Kind {
-            try_timeout: TRY_TIMEOUT.saturating_add(wait),
-            ..self
-        }
+        Kind { try_timeout: TRY_TIMEOUT.saturating_add(wait), ..self }
     }
 }
 
@@ -192,9 +183,7 @@ impl ClientBuilder {
                 self = self.credentials(credentials);
             }
             _ => {
-                return Err(Error::Config(
-                    "set all of TARN_CACERT, TARN_CERT and TARN_KEY, or none".into(),
-                ));
+                return Err(Error::Config("set all of TARN_CACERT, TARN_CERT and TARN_KEY, or none".into()));
             }
         }
         Ok(self)
@@ -228,10 +217,7 @@ impl Client {
 
     /// The same connections, with calls that refer to another namespace.
     pub fn in_namespace(&self, namespace: impl AsRef<str>) -> Client {
-        Client {
-            namespace: namespace.as_ref().into(),
-            ..self.clone()
-        }
+        Client { namespace: namespace.as_ref().into(), ..self.clone() }
     }
 
     /// How long each call may take, all its tries together.
@@ -241,10 +227,7 @@ impl Client {
 
     /// The same connections, with calls that may take this long, all tries together.
     pub fn with_deadline(&self, deadline: Duration) -> Client {
-        Client {
-            deadline,
-            ..self.clone()
-        }
+        Client { deadline, ..self.clone() }
     }
 
     /// Learns the addresses of all the cluster's members from the cluster, in addition to those known, and returns how many nodes the
@@ -392,11 +375,7 @@ impl Effort {
             true => client.deadline.min(REPEATABLE_FOR),
             false => client.deadline,
         };
-        Effort {
-            tries: Tries::new(kind.changes),
-            end: from_now(time),
-            try_timeout: kind.try_timeout,
-        }
+        Effort { tries: Tries::new(kind.changes), end: from_now(time), try_timeout: kind.try_timeout }
     }
 
     /// The node to try, and how long.

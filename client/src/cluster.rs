@@ -16,8 +16,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn cluster(&self) -> Result<proto::GetClusterResponse, Error> {
-        self.read(proto::GetClusterRequest {}, rpc!(ClusterServiceClient.get_cluster))
-            .await
+        self.read(proto::GetClusterRequest {}, rpc!(ClusterServiceClient.get_cluster)).await
     }
 
     /// Makes a node a member: a learner, and a voter once it has caught up unless the request says otherwise. Give the client a deadline
@@ -27,9 +26,7 @@ impl Client {
     /// See [`Error`].
     pub async fn add_member(&self, request: proto::AddMemberRequest) -> Result<(), Error> {
         let kind = Kind::WRITE.waiting(MEMBERSHIP_WAIT);
-        self.call(kind, request, rpc!(ClusterServiceClient.add_member))
-            .await
-            .map(drop)
+        self.call(kind, request, rpc!(ClusterServiceClient.add_member)).await.map(drop)
     }
 
     /// Removes a node from the cluster.
@@ -38,13 +35,9 @@ impl Client {
     /// See [`Error`].
     pub async fn remove_member(&self, node_id: u64) -> Result<(), Error> {
         let kind = Kind::WRITE.waiting(MEMBERSHIP_WAIT);
-        self.call(
-            kind,
-            proto::RemoveMemberRequest { node_id },
-            rpc!(ClusterServiceClient.remove_member),
-        )
-        .await
-        .map(drop)
+        self.call(kind, proto::RemoveMemberRequest { node_id }, rpc!(ClusterServiceClient.remove_member))
+            .await
+            .map(drop)
     }
 
     /// Hands leadership to a voter, the most advanced one unless named, and returns who leads then.
@@ -52,13 +45,8 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn transfer_leader(&self, node_id: Option<u64>) -> Result<u64, Error> {
-        let request = proto::TransferLeaderRequest {
-            node_id: node_id.unwrap_or(0),
-        };
-        Ok(self
-            .call(Kind::WRITE, request, rpc!(ClusterServiceClient.transfer_leader))
-            .await?
-            .leader_id)
+        let request = proto::TransferLeaderRequest { node_id: node_id.unwrap_or(0) };
+        Ok(self.call(Kind::WRITE, request, rpc!(ClusterServiceClient.transfer_leader)).await?.leader_id)
     }
 
     /// Raises the machine version of the whole cluster, and returns the version in force. It cannot be taken back.
@@ -67,10 +55,7 @@ impl Client {
     /// [`Error::Refused`] where a voter does not support the version; see [`Error`].
     pub async fn upgrade_cluster(&self, machine_version: u32) -> Result<u32, Error> {
         let request = proto::UpgradeClusterRequest { machine_version };
-        Ok(self
-            .call(Kind::WRITE, request, rpc!(ClusterServiceClient.upgrade_cluster))
-            .await?
-            .machine_version)
+        Ok(self.call(Kind::WRITE, request, rpc!(ClusterServiceClient.upgrade_cluster)).await?.machine_version)
     }
 
     /// Tells the cluster of a one-time token for joining, which the caller has made, by the BLAKE3 hash of the token's public key.
@@ -87,8 +72,7 @@ impl Client {
             ttl_ms: millis(ttl),
             key_hash: key_hash.to_vec().into(),
         };
-        self.call(Kind::WRITE, request, rpc!(ClusterServiceClient.create_join_token))
-            .await
+        self.call(Kind::WRITE, request, rpc!(ClusterServiceClient.create_join_token)).await
     }
 
     /// Exchanges a join token, which the client's credentials hold, for a node's identity. Repeating it with the same certificate

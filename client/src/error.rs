@@ -135,13 +135,7 @@ impl Error {
     pub fn outcome_unknown(&self) -> bool {
         matches!(
             self,
-            Error::Unavailable {
-                fate: Fate::Unknown,
-                ..
-            } | Error::DeadlineExceeded {
-                fate: Fate::Unknown,
-                ..
-            }
+            Error::Unavailable { fate: Fate::Unknown, .. } | Error::DeadlineExceeded { fate: Fate::Unknown, .. }
         )
     }
 

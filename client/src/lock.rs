@@ -88,13 +88,7 @@ impl Lock {
     fn new(client: Client, lease: proto::NamedLease, asked: Instant, ttl: Duration) -> Lock {
         let lost = CancellationToken::new();
         let renewal = tokio::spawn(renew(client.clone(), lease.clone(), asked, ttl, lost.clone()));
-        Lock {
-            client,
-            lease,
-            lost,
-            renewal: AbortOnDropHandle::new(renewal),
-            released: false,
-        }
+        Lock { client, lease, lost, renewal: AbortOnDropHandle::new(renewal), released: false }
     }
 
     /// The fencing token: greater than that of every earlier holder.
@@ -135,11 +129,7 @@ impl Drop for Lock {
             return;
         }
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
-            let (client, name, token) = (
-                self.client.clone(),
-                std::mem::take(&mut self.lease.name),
-                self.lease.token,
-            );
+            let (client, name, token) = (self.client.clone(), std::mem::take(&mut self.lease.name), self.lease.token);
             runtime.spawn(async move {
                 if let Err(error) = client.release_lease(&name, token).await {
                     tracing::debug!(lock = name, %error, "a dropped lock was not released and will expire");
@@ -157,11 +147,7 @@ async fn renew(client: Client, lease: proto::NamedLease, asked: Instant, ttl: Du
         tokio::time::sleep_until(renewed + ttl / 3).await;
         let asked = Instant::now();
         let left = (renewed + ttl).saturating_duration_since(asked);
-        match client
-            .with_deadline(left)
-            .renew_lease(&lease.name, lease.token, ttl)
-            .await
-        {
+        match client.with_deadline(left).renew_lease(&lease.name, lease.token, ttl).await {
             Ok(_) => renewed = asked,
             Err(error) => {
                 tracing::warn!(lock = lease.name, %error, "a lock is lost");
@@ -196,11 +182,7 @@ impl Client {
             holder: holder.to_owned(),
             ttl_ms: millis(ttl),
         };
-        given(
-            self.command(request, rpc!(LeaseServiceClient.acquire_lease))
-                .await?
-                .lease,
-        )
+        given(self.command(request, rpc!(LeaseServiceClient.acquire_lease)).await?.lease)
     }
 
     /// Extends a named lease: it ends this long from now.
@@ -229,9 +211,7 @@ impl Client {
             name: name.to_owned(),
             token,
         };
-        self.command(request, rpc!(LeaseServiceClient.release_lease))
-            .await
-            .map(drop)
+        self.command(request, rpc!(LeaseServiceClient.release_lease)).await.map(drop)
     }
 
     /// Reads a named lease.
@@ -239,10 +219,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where nobody holds it; see [`Error`].
     pub async fn get_lease(&self, name: impl Into<String>) -> Result<proto::NamedLease, Error> {
-        let request = proto::GetLeaseRequest {
-            namespace: self.ns(),
-            name: name.into(),
-        };
+        let request = proto::GetLeaseRequest { namespace: self.ns(), name: name.into() };
         given(self.read(request, rpc!(LeaseServiceClient.get_lease)).await?.lease)
     }
 
@@ -252,11 +229,7 @@ impl Client {
         page::items(move |page_token| {
             let client = client.clone();
             async move {
-                let request = proto::ListLeasesRequest {
-                    namespace: client.ns(),
-                    page_size: 0,
-                    page_token,
-                };
+                let request = proto::ListLeasesRequest { namespace: client.ns(), page_size: 0, page_token };
                 let page = client.read(request, rpc!(LeaseServiceClient.list_leases)).await?;
                 Ok((page.leases, page.next_page_token))
             }

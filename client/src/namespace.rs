@@ -10,11 +10,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where the name is taken or malformed; see [`Error`].
     pub async fn create_namespace(&self, name: impl Into<String>, weight: u32) -> Result<proto::Namespace, Error> {
-        let request = proto::CreateNamespaceRequest {
-            name: name.into(),
-            weight,
-            ..proto::CreateNamespaceRequest::default()
-        };
+        let request =
+            proto::CreateNamespaceRequest { name: name.into(), weight, ..proto::CreateNamespaceRequest::default() };
         self.create_namespace_with(request).await
     }
 
@@ -53,13 +50,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn list_namespaces(&self) -> Result<Vec<proto::Namespace>, Error> {
-        Ok(self
-            .read(
-                proto::ListNamespacesRequest {},
-                rpc!(NamespaceServiceClient.list_namespaces),
-            )
-            .await?
-            .namespaces)
+        Ok(self.read(proto::ListNamespacesRequest {}, rpc!(NamespaceServiceClient.list_namespaces)).await?.namespaces)
     }
 
     /// Deletes an empty namespace.
@@ -67,13 +58,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] while it holds tasks that have not ended, dead letters, named leases or pending timers; see [`Error`].
     pub async fn delete_namespace(&self, name: impl Into<String>) -> Result<(), Error> {
-        let request = proto::DeleteNamespaceRequest {
-            name: name.into(),
-            ..proto::DeleteNamespaceRequest::default()
-        };
-        self.command(request, rpc!(NamespaceServiceClient.delete_namespace))
-            .await
-            .map(drop)
+        let request = proto::DeleteNamespaceRequest { name: name.into(), ..proto::DeleteNamespaceRequest::default() };
+        self.command(request, rpc!(NamespaceServiceClient.delete_namespace)).await.map(drop)
     }
 
     /// Has a namespace go that may still hold something: it takes nothing new from now on, and goes by itself when what is in it has ended,
@@ -89,9 +75,7 @@ impl Client {
             cancel,
             ..proto::DeleteNamespaceRequest::default()
         };
-        self.command(request, rpc!(NamespaceServiceClient.delete_namespace))
-            .await
-            .map(drop)
+        self.command(request, rpc!(NamespaceServiceClient.delete_namespace)).await.map(drop)
     }
 }
 

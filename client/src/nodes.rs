@@ -46,40 +46,27 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// Starts with some address of the list, so that many clients with one list do not all choose the same node.
     pub(crate) fn new(addresses: &[String], dial: Dial) -> Result<Nodes, Error> {
-        let nodes = Nodes {
-            dial,
-            known: RwLock::new(Vec::new()),
-            current: AtomicUsize::new(0),
-            failed: Mutex::new(None),
-        };
+        let nodes =
+            Nodes { dial, known: RwLock::new(Vec::new()), current: AtomicUsize::new(0), failed: Mutex::new(None) };
         nodes.add(addresses)?;
         let count = nodes.len();
         if count == 0 {
             return Err(Error::Config("give at least one node's address".into()));
         }
-        nodes
-            .current
-            .store(rand::rng().random_range(0..count), Ordering::Relaxed);
+        nodes.current.store(rand::rng().random_range(0..count), Ordering::Relaxed);
         Ok(nodes)
     }
 
     /// Adds the addresses that are not yet known.
     pub(crate) fn add(&self, addresses: &[String]) -> Result<(), Error> {
         for address in addresses {
-            let address: tls::Address = address
-                .trim()
-                .parse()
-                .map_err(|error: tls::AddressError| Error::Config(error.to_string()))?;
+            let address: tls::Address =
+                address.trim().parse().map_err(|error: tls::AddressError| Error::Config(error.to_string()))?;
             let mut known = self.known.write().expect("no code panics while it holds this lock");
             let index = known.len();
             if index < NODES_MAX && known.iter().all(|node| node.address != address) {
                 let channel = (self.dial)(&address);
-                known.push(Node {
-                    index,
-                    address,
-                    channel,
-                    pipeline: Arc::default(),
-                });
+                known.push(Node { index, address, channel, pipeline: Arc::default() });
             }
         }
         Ok(())
@@ -87,10 +74,7 @@ impl Nodes {
 
     /// How many nodes are known.
     pub(crate) fn len(&self) -> usize {
-        self.known
-            .read()
-            .expect("no code panics while it holds this lock")
-            .len()
+        self.known.read().expect("no code panics while it holds this lock").len()
     }
 
     /// The node to speak to now.
@@ -120,10 +104,7 @@ impl Nodes {
     pub(crate) fn failed(&self, node: &Node) {
         *self.failed.lock().expect("no code panics while it holds this lock") = Some((node.index, Instant::now()));
         let next = (node.index + 1) % self.len();
-        if self
-            .current
-            .compare_exchange(node.index, next, Ordering::Relaxed, Ordering::Relaxed)
-            .is_ok()
+        if self.current.compare_exchange(node.index, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
             && next != node.index
         {
             tracing::debug!(node = %node.address, "left a node that failed");
@@ -152,10 +133,7 @@ mod tests {
         let nodes = Nodes::new(&addresses, dial).expect("three nodes");
         nodes.add(&addresses).expect("known already");
         assert_eq!(nodes.len(), 3);
-        assert!(matches!(
-            nodes.add(&["http://node-4".to_owned()]),
-            Err(Error::Config(_))
-        ));
+        assert!(matches!(nodes.add(&["http://node-4".to_owned()]), Err(Error::Config(_))));
         let first = nodes.pick();
         nodes.failed(&first);
         nodes.failed(&first);

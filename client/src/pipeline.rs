@@ -82,11 +82,7 @@ impl Pipeline {
         let request = PipelineRequest {
             correlation,
             timeout_ms: millis(limit),
-            command: Some(proto::Command {
-                principal: String::new(),
-                gate: None,
-                body: Some(command),
-            }),
+            command: Some(proto::Command { principal: String::new(), gate: None, body: Some(command) }),
         };
         if stream.outgoing.send(request).await.is_err() {
             return Err(Failure::NotSent(stream.end()));
@@ -121,11 +117,7 @@ impl Pipeline {
                 });
             }
         };
-        let stream = Arc::new(Stream {
-            outgoing,
-            waiting: Mutex::default(),
-            correlation: AtomicU64::new(0),
-        });
+        let stream = Arc::new(Stream { outgoing, waiting: Mutex::default(), correlation: AtomicU64::new(0) });
         tokio::spawn(stream.clone().receive(answers));
         *line = Line::Up(stream.clone());
         Ok(Some(stream))
@@ -145,10 +137,7 @@ impl Stream {
         }
         waiting.calls.insert(correlation, answer);
         drop(waiting);
-        Ok(Place {
-            stream: self,
-            correlation,
-        })
+        Ok(Place { stream: self, correlation })
     }
 
     /// Why the stream ended.

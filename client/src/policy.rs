@@ -64,10 +64,7 @@ impl Client {
         environment: impl Into<String>,
         name: impl Into<String>,
     ) -> Result<Vec<proto::Bundle>, Error> {
-        let request = proto::ListBundlesRequest {
-            environment: environment.into(),
-            name: name.into(),
-        };
+        let request = proto::ListBundlesRequest { environment: environment.into(), name: name.into() };
         let answer = self.read(request, rpc!(PolicyServiceClient.list_bundles));
         Ok(answer.await?.bundles)
     }
@@ -99,8 +96,7 @@ impl Client {
         &self,
         request: proto::PutPolicyHandlerRequest,
     ) -> Result<proto::PutPolicyHandlerResponse, Error> {
-        self.command(request, rpc!(PolicyServiceClient.put_policy_handler))
-            .await
+        self.command(request, rpc!(PolicyServiceClient.put_policy_handler)).await
     }
 
     /// Sends violations there no more.
@@ -108,10 +104,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is no such handler; see [`Error`].
     pub async fn delete_policy_handler(&self, name: impl Into<String>) -> Result<(), Error> {
-        let request = proto::DeletePolicyHandlerRequest {
-            request_id: String::new(),
-            name: name.into(),
-        };
+        let request = proto::DeletePolicyHandlerRequest { request_id: String::new(), name: name.into() };
         let answer = self.command(request, rpc!(PolicyServiceClient.delete_policy_handler));
         answer.await.map(drop)
     }
@@ -131,10 +124,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where an active bundle does not satisfy the settings; see [`Error`].
     pub async fn put_policy_settings(&self, settings: proto::PolicySettings) -> Result<(), Error> {
-        let request = proto::PutPolicySettingsRequest {
-            request_id: String::new(),
-            settings: Some(settings),
-        };
+        let request = proto::PutPolicySettingsRequest { request_id: String::new(), settings: Some(settings) };
         let answer = self.command(request, rpc!(PolicyServiceClient.put_policy_settings));
         answer.await.map(drop)
     }

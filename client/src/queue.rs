@@ -22,13 +22,7 @@ impl Client {
     }
 
     async fn queues_of(&self, namespace: String) -> Result<Vec<proto::QueueStats>, Error> {
-        Ok(self
-            .read(
-                proto::ListQueuesRequest { namespace },
-                rpc!(QueueServiceClient.list_queues),
-            )
-            .await?
-            .queues)
+        Ok(self.read(proto::ListQueuesRequest { namespace }, rpc!(QueueServiceClient.list_queues)).await?.queues)
     }
 
     /// Reads one queue's counts.
@@ -36,14 +30,9 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is no such queue; see [`Error`].
     pub async fn get_queue(&self, queue: impl Into<String>) -> Result<proto::QueueStats, Error> {
-        let request = proto::GetQueueRequest {
-            namespace: self.ns(),
-            queue: queue.into(),
-        };
+        let request = proto::GetQueueRequest { namespace: self.ns(), queue: queue.into() };
         let answer = self.read(request, rpc!(QueueServiceClient.get_queue)).await?;
-        answer
-            .stats
-            .ok_or_else(|| Error::Transport("the node answered without the queue's counts".into()))
+        answer.stats.ok_or_else(|| Error::Transport("the node answered without the queue's counts".into()))
     }
 
     /// Puts dead tasks of a queue back, with their attempts counted from zero: those named, or all where none is named, up to 1,000 a

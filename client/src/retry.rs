@@ -28,9 +28,7 @@ pub(crate) struct Backoff {
 impl Backoff {
     /// The pause before the next try: between half of the step and the whole.
     pub(crate) fn next(&mut self) -> Duration {
-        let step = BACKOFF_FIRST
-            .saturating_mul(1 << self.failures.min(16))
-            .min(BACKOFF_LONGEST);
+        let step = BACKOFF_FIRST.saturating_mul(1 << self.failures.min(16)).min(BACKOFF_LONGEST);
         self.failures += 1;
         step.mul_f64(rand::rng().random_range(0.5..=1.0))
     }
@@ -112,16 +110,8 @@ fn local(status: &Status, source: &(dyn StdError + 'static)) -> Failure {
         }
         next = error.source();
     }
-    let text = if texts.is_empty() {
-        status.message().to_owned()
-    } else {
-        texts.join(": ")
-    };
-    if sent {
-        Failure::Lost(text)
-    } else {
-        Failure::NotSent(text)
-    }
+    let text = if texts.is_empty() { status.message().to_owned() } else { texts.join(": ") };
+    if sent { Failure::Lost(text) } else { Failure::NotSent(text) }
 }
 
 /// Whether making a connection took too long, as opposed to a standing connection that went silent.
@@ -144,14 +134,7 @@ pub(crate) struct Tries {
 impl Tries {
     /// For a call that changes something, or one that only reads.
     pub(crate) fn new(changes: bool) -> Tries {
-        Tries {
-            made: 0,
-            barred: 0,
-            changes,
-            may_be_done: false,
-            last: None,
-            backoff: Backoff::default(),
-        }
+        Tries { made: 0, barred: 0, changes, may_be_done: false, last: None, backoff: Backoff::default() }
     }
 
     /// Notes a failed try, and says after how long to try again; or why not to. `nodes` is how many nodes there are to try.
@@ -182,11 +165,7 @@ impl Tries {
 
     /// What the tries together may have done.
     fn fate(&self) -> Fate {
-        if self.changes && self.may_be_done {
-            Fate::Unknown
-        } else {
-            Fate::NotDone
-        }
+        if self.changes && self.may_be_done { Fate::Unknown } else { Fate::NotDone }
     }
 
     /// The error of a call whose last try was refused. An earlier try without an answer may still be on its way to a node, as in one that is
@@ -206,11 +185,7 @@ impl Tries {
     fn barred(&self, text: String) -> Error {
         match self.fate() {
             Fate::NotDone => Error::Transport(text),
-            fate @ Fate::Unknown => Error::Unavailable {
-                message: text,
-                tries: self.made,
-                fate,
-            },
+            fate @ Fate::Unknown => Error::Unavailable { message: text, tries: self.made, fate },
         }
     }
 
@@ -222,11 +197,9 @@ impl Tries {
             Some(Failure::Busy(_, refusal)) if fate == Fate::NotDone => Error::Refused(refusal),
             Some(Failure::Barred(text)) => self.barred(text),
             Some(Failure::NotSent(message) | Failure::Lost(message)) => Error::Unavailable { message, tries, fate },
-            Some(Failure::Busy(_, refusal) | Failure::Refused(refusal)) => Error::Unavailable {
-                message: refusal.message,
-                tries,
-                fate,
-            },
+            Some(Failure::Busy(_, refusal) | Failure::Refused(refusal)) => {
+                Error::Unavailable { message: refusal.message, tries, fate }
+            }
             Some(Failure::TimedOut) | None => Error::DeadlineExceeded { tries, fate },
         }
     }
@@ -298,10 +271,7 @@ mod tests {
     fn a_refused_session_ends_the_call_once_every_node_refused_it() {
         let mut tries = Tries::new(true);
         assert!(tries.failed(Failure::Barred("unknown issuer".into()), 2).is_ok());
-        assert!(matches!(
-            tries.failed(Failure::Barred("unknown issuer".into()), 2),
-            Err(Error::Transport(_))
-        ));
+        assert!(matches!(tries.failed(Failure::Barred("unknown issuer".into()), 2), Err(Error::Transport(_))));
     }
 
     #[test]

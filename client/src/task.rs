@@ -43,12 +43,7 @@ pub struct Task {
 impl Task {
     /// A task for this queue. A queue comes into being with its first task.
     pub fn new(queue: impl Into<String>) -> Task {
-        Task {
-            spec: proto::TaskSpec {
-                queue: queue.into(),
-                ..Default::default()
-            },
-        }
+        Task { spec: proto::TaskSpec { queue: queue.into(), ..Default::default() } }
     }
 
     /// The name of the handler that is to run it, for workers built with an SDK.
@@ -210,10 +205,7 @@ impl From<proto::TaskSpec> for Task {
 
 /// Whether a task in this state will change no more by itself: it succeeded, died or was cancelled.
 pub fn has_ended(state: proto::TaskState) -> bool {
-    matches!(
-        state,
-        proto::TaskState::Succeeded | proto::TaskState::Dead | proto::TaskState::Cancelled
-    )
+    matches!(state, proto::TaskState::Succeeded | proto::TaskState::Dead | proto::TaskState::Cancelled)
 }
 
 impl Client {
@@ -223,8 +215,7 @@ impl Client {
     /// [`Error::Refused`] where the cluster finds the task unacceptable, and what every call can meet; see [`Error`].
     pub async fn enqueue(&self, task: impl Into<proto::TaskSpec>) -> Result<String, Error> {
         let mut ids = self.enqueue_batch([task]).await?;
-        ids.pop()
-            .ok_or_else(|| Error::Transport("the node answered without a task id".into()))
+        ids.pop().ok_or_else(|| Error::Transport("the node answered without a task id".into()))
     }
 
     /// Submits 1 to 1,000 tasks, all or none, and returns their ids in order.
@@ -250,19 +241,12 @@ impl Client {
     ) -> Result<Vec<String>, Error> {
         let tasks: Vec<proto::TaskSpec> = tasks.into_iter().map(Into::into).collect();
         let count = tasks.len();
-        let request = proto::EnqueueRequest {
-            request_id: request_id.into(),
-            namespace: self.ns(),
-            tasks,
-        };
+        let request = proto::EnqueueRequest { request_id: request_id.into(), namespace: self.ns(), tasks };
         let ids = self.command(request, rpc!(TaskServiceClient.enqueue)).await?.task_ids;
         if ids.len() == count {
             Ok(ids)
         } else {
-            Err(Error::Transport(format!(
-                "the node answered {count} tasks with {} ids",
-                ids.len()
-            )))
+            Err(Error::Transport(format!("the node answered {count} tasks with {} ids", ids.len())))
         }
     }
 
@@ -271,11 +255,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is no such task, or no more; see [`Error`].
     pub async fn get_task(&self, task_id: impl Into<String>) -> Result<proto::Task, Error> {
-        let request = proto::GetTaskRequest {
-            namespace: self.ns(),
-            task_id: task_id.into(),
-            ..Default::default()
-        };
+        let request = proto::GetTaskRequest { namespace: self.ns(), task_id: task_id.into(), ..Default::default() };
         found(self.read(request, rpc!(TaskServiceClient.get_task)).await?)
     }
 
@@ -298,20 +278,13 @@ impl Client {
             };
             // The deadline of the whole wait replaces the client's own: until then a failed poll is repeated.
             let patient = self.with_deadline(left + ANSWER_TIME);
-            let task = found(
-                patient
-                    .call(Kind::READ.waiting(wait), request, rpc!(TaskServiceClient.get_task))
-                    .await?,
-            )?;
+            let task = found(patient.call(Kind::READ.waiting(wait), request, rpc!(TaskServiceClient.get_task)).await?)?;
             if has_ended(task.state()) {
                 return Ok(task);
             }
             polls += 1;
             if Instant::now() >= end {
-                return Err(Error::DeadlineExceeded {
-                    tries: polls,
-                    fate: Fate::NotDone,
-                });
+                return Err(Error::DeadlineExceeded { tries: polls, fate: Fate::NotDone });
             }
         }
     }
@@ -327,13 +300,7 @@ impl Client {
             request.namespace = self.ns();
         }
         page::items(move |page_token| {
-            let (client, request) = (
-                client.clone(),
-                proto::ListTasksRequest {
-                    page_token,
-                    ..request.clone()
-                },
-            );
+            let (client, request) = (client.clone(), proto::ListTasksRequest { page_token, ..request.clone() });
             async move {
                 let page = client.list_tasks_page(request).await?;
                 Ok((page.tasks, page.next_page_token))
@@ -366,16 +333,8 @@ impl Client {
     }
 
     async fn end_task(&self, task_id: String, force: bool) -> Result<proto::TaskState, Error> {
-        let request = proto::CancelTaskRequest {
-            request_id: String::new(),
-            namespace: self.ns(),
-            task_id,
-            force,
-        };
-        Ok(self
-            .command(request, rpc!(TaskServiceClient.cancel_task))
-            .await?
-            .state())
+        let request = proto::CancelTaskRequest { request_id: String::new(), namespace: self.ns(), task_id, force };
+        Ok(self.command(request, rpc!(TaskServiceClient.cancel_task)).await?.state())
     }
 
     /// Reads what a task's attempts wrote to their logs.
@@ -383,16 +342,11 @@ impl Client {
     /// # Errors
     /// As [`Client::get_task`].
     pub async fn task_logs(&self, task_id: impl Into<String>) -> Result<Vec<proto::AttemptLog>, Error> {
-        let request = proto::GetTaskLogsRequest {
-            namespace: self.ns(),
-            task_id: task_id.into(),
-        };
+        let request = proto::GetTaskLogsRequest { namespace: self.ns(), task_id: task_id.into() };
         Ok(self.read(request, rpc!(TaskServiceClient.get_task_logs)).await?.logs)
     }
 }
 
 fn found(answer: proto::GetTaskResponse) -> Result<proto::Task, Error> {
-    answer
-        .task
-        .ok_or_else(|| Error::Transport("the node answered without a task".into()))
+    answer.task.ok_or_else(|| Error::Transport("the node answered without a task".into()))
 }

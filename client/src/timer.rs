@@ -65,14 +65,9 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is no such timer or it has fired; see [`Error`].
     pub async fn cancel_timer(&self, timer_id: impl Into<String>) -> Result<(), Error> {
-        let request = proto::CancelTimerRequest {
-            request_id: String::new(),
-            namespace: self.ns(),
-            timer_id: timer_id.into(),
-        };
-        self.command(request, rpc!(TimerServiceClient.cancel_timer))
-            .await
-            .map(drop)
+        let request =
+            proto::CancelTimerRequest { request_id: String::new(), namespace: self.ns(), timer_id: timer_id.into() };
+        self.command(request, rpc!(TimerServiceClient.cancel_timer)).await.map(drop)
     }
 
     /// Reads a timer. Fired ones are kept for 24 hours.
@@ -80,14 +75,9 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is no such timer; see [`Error`].
     pub async fn get_timer(&self, timer_id: impl Into<String>) -> Result<proto::Timer, Error> {
-        let request = proto::GetTimerRequest {
-            namespace: self.ns(),
-            timer_id: timer_id.into(),
-        };
+        let request = proto::GetTimerRequest { namespace: self.ns(), timer_id: timer_id.into() };
         let answer = self.read(request, rpc!(TimerServiceClient.get_timer)).await?;
-        answer
-            .timer
-            .ok_or_else(|| Error::Transport("the node answered without the timer".into()))
+        answer.timer.ok_or_else(|| Error::Transport("the node answered without the timer".into()))
     }
 
     /// Lists the timers of the client's namespace, pending and fired, in the order of their ids.
@@ -96,11 +86,7 @@ impl Client {
         page::items(move |page_token| {
             let client = client.clone();
             async move {
-                let request = proto::ListTimersRequest {
-                    namespace: client.ns(),
-                    page_size: 0,
-                    page_token,
-                };
+                let request = proto::ListTimersRequest { namespace: client.ns(), page_size: 0, page_token };
                 let page = client.read(request, rpc!(TimerServiceClient.list_timers)).await?;
                 Ok((page.timers, page.next_page_token))
             }

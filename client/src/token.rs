@@ -96,9 +96,7 @@ impl FromStr for ApiToken {
             .ok_or(ApiTokenError::Malformed)?;
         let (secret, checksum) = body.split_at_checked(SECRET_CHARS).ok_or(ApiTokenError::Malformed)?;
         let alphabet = alphabet();
-        let checksum = alphabet
-            .decode(checksum.as_bytes())
-            .map_err(|_| ApiTokenError::Malformed)?;
+        let checksum = alphabet.decode(checksum.as_bytes()).map_err(|_| ApiTokenError::Malformed)?;
         // Characters of the alphabet that do not end on a whole byte are a typing error in the last one.
         let secret = alphabet.decode(secret.as_bytes()).map_err(|error| match error.kind {
             data_encoding::DecodeKind::Trailing => ApiTokenError::Damaged,
@@ -124,9 +122,7 @@ fn alphabet() -> &'static Encoding {
     static SMALL: LazyLock<Encoding> = LazyLock::new(|| {
         let mut specification: Specification = BASE32_NOPAD.specification();
         specification.symbols = specification.symbols.to_ascii_lowercase();
-        specification
-            .encoding()
-            .expect("the standard alphabet in small letters is an alphabet")
+        specification.encoding().expect("the standard alphabet in small letters is an alphabet")
     });
     &SMALL
 }
@@ -142,10 +138,7 @@ mod tests {
         assert_eq!(text.len(), API_TOKEN_CHARS);
         assert!(text.starts_with("tarn_"));
         let scanned = |c: char| c.is_ascii_lowercase() || ('2'..='7').contains(&c);
-        assert!(
-            text["tarn_".len()..].chars().all(scanned),
-            "the alphabet that scanners look for"
-        );
+        assert!(text["tarn_".len()..].chars().all(scanned), "the alphabet that scanners look for");
         let read: ApiToken = text.parse().unwrap();
         assert_eq!(read, token);
         assert_eq!(read.secret_hash(), token.secret_hash());
@@ -159,11 +152,7 @@ mod tests {
         assert_eq!(token.secret_hash(), *blake3::hash(&[7; 32]).as_bytes());
         // Tokens of old clusters must stay readable: this text never changes.
         assert_eq!(token.reveal().parse::<ApiToken>().unwrap(), token);
-        assert!(
-            token
-                .reveal()
-                .starts_with("tarn_a4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dq")
-        );
+        assert!(token.reveal().starts_with("tarn_a4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dqobyha4dq"));
     }
 
     #[test]
@@ -195,12 +184,7 @@ mod tests {
             format!("tarn_{}é", "a".repeat(58)),
             format!("tarn_{}", "a".repeat(1 << 20)),
         ] {
-            assert_eq!(
-                wrong.parse::<ApiToken>(),
-                Err(ApiTokenError::Malformed),
-                "{:.80}",
-                wrong
-            );
+            assert_eq!(wrong.parse::<ApiToken>(), Err(ApiTokenError::Malformed), "{:.80}", wrong);
         }
     }
 }

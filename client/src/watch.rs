@@ -51,13 +51,7 @@ impl Watch {
 
     /// Begins with the first call of [`Watcher::next`].
     pub fn start(self) -> Watcher {
-        Watcher {
-            client: self.client,
-            request: self.request,
-            open: None,
-            at_hand: VecDeque::new(),
-            trouble: None,
-        }
+        Watcher { client: self.client, request: self.request, open: None, at_hand: VecDeque::new(), trouble: None }
     }
 }
 
@@ -140,15 +134,10 @@ impl Watcher {
 
     fn take(&mut self, message: proto::WatchResponse) {
         self.trouble = None;
-        let seen = if self.request.from_now {
-            0
-        } else {
-            self.request.after_revision
-        };
+        let seen = if self.request.from_now { 0 } else { self.request.after_revision };
         let last = message.events.last().map_or(0, |event| event.revision);
         // A message holds whole revisions, so what a resumed stream might repeat is told by the revision alone.
-        self.at_hand
-            .extend(message.events.into_iter().filter(|event| event.revision > seen));
+        self.at_hand.extend(message.events.into_iter().filter(|event| event.revision > seen));
         self.request.after_revision = seen.max(message.revision).max(last);
         self.request.from_now = false;
     }
@@ -157,9 +146,7 @@ impl Watcher {
         if let Failure::Refused(refusal) = &failure
             && refusal.reason == COMPACTED
         {
-            return Err(Error::Compacted {
-                after_revision: self.request.after_revision,
-            });
+            return Err(Error::Compacted { after_revision: self.request.after_revision });
         }
         tracing::debug!(?failure, "a watch was interrupted");
         let (since, tries) = self.trouble.get_or_insert_with(|| (Instant::now(), Tries::new(false)));
@@ -182,14 +169,7 @@ impl Watcher {
 impl Client {
     /// Watches events, to be begun with [`Watch::start`].
     pub fn watch(&self) -> Watch {
-        let request = proto::WatchRequest {
-            namespace: self.ns(),
-            from_now: true,
-            ..Default::default()
-        };
-        Watch {
-            client: self.clone(),
-            request,
-        }
+        let request = proto::WatchRequest { namespace: self.ns(), from_now: true, ..Default::default() };
+        Watch { client: self.clone(), request }
     }
 }

@@ -13,10 +13,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn list_workers(&self) -> Result<Vec<proto::Worker>, Error> {
-        Ok(self
-            .read(proto::ListWorkersRequest {}, rpc!(WorkerServiceClient.list_workers))
-            .await?
-            .workers)
+        Ok(self.read(proto::ListWorkersRequest {}, rpc!(WorkerServiceClient.list_workers)).await?.workers)
     }
 
     /// Has a worker get no more tasks, and returns how many it still holds.
@@ -24,14 +21,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is no such worker; see [`Error`].
     pub async fn drain_worker(&self, worker_id: impl Into<String>) -> Result<u32, Error> {
-        let request = proto::DrainWorkerRequest {
-            request_id: String::new(),
-            worker_id: worker_id.into(),
-        };
-        Ok(self
-            .command(request, rpc!(WorkerServiceClient.drain_worker))
-            .await?
-            .running)
+        let request = proto::DrainWorkerRequest { request_id: String::new(), worker_id: worker_id.into() };
+        Ok(self.command(request, rpc!(WorkerServiceClient.drain_worker)).await?.running)
     }
 
     /// Registers a worker.
@@ -53,9 +44,7 @@ impl Client {
         &self,
         worker_id: impl Into<String>,
     ) -> Result<proto::HeartbeatWorkerResponse, Error> {
-        let request = proto::HeartbeatWorkerRequest {
-            worker_id: worker_id.into(),
-        };
+        let request = proto::HeartbeatWorkerRequest { worker_id: worker_id.into() };
         self.command(request, rpc!(WorkerServiceClient.heartbeat_worker)).await
     }
 
@@ -77,14 +66,7 @@ impl Client {
             lease_ms: millis(lease),
             wait_ms: millis(wait),
         };
-        Ok(self
-            .call(
-                Kind::WRITE.waiting(wait),
-                request,
-                rpc!(WorkerServiceClient.lease_tasks),
-            )
-            .await?
-            .tasks)
+        Ok(self.call(Kind::WRITE.waiting(wait), request, rpc!(WorkerServiceClient.lease_tasks)).await?.tasks)
     }
 
     /// Extends the leases of running tasks, and tells which were cancelled or lost.
@@ -95,10 +77,7 @@ impl Client {
         &self,
         request: proto::HeartbeatTasksRequest,
     ) -> Result<Vec<proto::LeaseReport>, Error> {
-        Ok(self
-            .command(request, rpc!(WorkerServiceClient.heartbeat_tasks))
-            .await?
-            .leases)
+        Ok(self.command(request, rpc!(WorkerServiceClient.heartbeat_tasks)).await?.leases)
     }
 
     /// Reports that a leased task has succeeded.
@@ -106,9 +85,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where the lease has been lost; see [`Error`].
     pub async fn complete_task(&self, request: proto::CompleteTaskRequest) -> Result<(), Error> {
-        self.command(request, rpc!(WorkerServiceClient.complete_task))
-            .await
-            .map(drop)
+        self.command(request, rpc!(WorkerServiceClient.complete_task)).await.map(drop)
     }
 
     /// Reports that a leased task has failed, and returns what it is now.
@@ -116,9 +93,6 @@ impl Client {
     /// # Errors
     /// As [`Client::complete_task`].
     pub async fn fail_task(&self, request: proto::FailTaskRequest) -> Result<proto::TaskState, Error> {
-        Ok(self
-            .command(request, rpc!(WorkerServiceClient.fail_task))
-            .await?
-            .state())
+        Ok(self.command(request, rpc!(WorkerServiceClient.fail_task)).await?.state())
     }
 }

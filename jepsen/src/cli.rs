@@ -332,35 +332,18 @@ fn command_of(args: &RunArgs, seed: u64) -> String {
         format!("--clients {}", args.clients),
         format!("--seed {seed}"),
     ];
-    let names = [
-        ("--network", value_name(args.cluster.network), "auto"),
-        ("--disk", value_name(args.disk), "auto"),
-    ];
+    let names = [("--network", value_name(args.cluster.network), "auto"), ("--disk", value_name(args.disk), "auto")];
     words.extend(
-        names
-            .iter()
-            .filter(|(_, value, default)| value != default)
-            .map(|(flag, value, _)| format!("{flag} {value}")),
+        names.iter().filter(|(_, value, default)| value != default).map(|(flag, value, _)| format!("{flag} {value}")),
     );
-    words.extend(
-        args.cluster
-            .settings
-            .iter()
-            .map(|(key, value)| format!("--set {key}={value}")),
-    );
+    words.extend(args.cluster.settings.iter().map(|(key, value)| format!("--set {key}={value}")));
     let paths = [("--tarn", &args.cluster.tarn), ("--tarn-next", &args.tarn_next)];
-    words.extend(
-        paths
-            .iter()
-            .filter_map(|(flag, path)| Some(format!("{flag} {}", path.as_ref()?.display()))),
-    );
+    words.extend(paths.iter().filter_map(|(flag, path)| Some(format!("{flag} {}", path.as_ref()?.display()))));
     words.join(" ")
 }
 
 fn value_name(value: impl ValueEnum) -> String {
-    value
-        .to_possible_value()
-        .map_or_else(String::new, |value| value.get_name().to_owned())
+    value.to_possible_value().map_or_else(String::new, |value| value.get_name().to_owned())
 }
 
 fn soak_options(args: SoakArgs) -> Result<SoakOptions> {
@@ -386,25 +369,13 @@ fn soak_options(args: SoakArgs) -> Result<SoakOptions> {
         keep: false,
         command: String::new(),
     };
-    let names = if args.nemesis.is_empty() {
-        vec!["all".to_owned()]
-    } else {
-        args.nemesis
-    };
+    let names = if args.nemesis.is_empty() { vec!["all".to_owned()] } else { args.nemesis };
     let nemeses = chosen(names, &base)?;
-    Ok(SoakOptions {
-        time: args.time,
-        workloads,
-        nemeses,
-        base,
-    })
+    Ok(SoakOptions { time: args.time, workloads, nemeses, base })
 }
 
 fn recovery_options(args: RecoveryArgs) -> Result<RecoveryOptions> {
-    ensure!(
-        args.cluster.nodes >= 3,
-        "with fewer than three nodes there is no majority without the leader"
-    );
+    ensure!(args.cluster.nodes >= 3, "with fewer than three nodes there is no majority without the leader");
     Ok(RecoveryOptions {
         kills: args.kills,
         nodes: args.cluster.nodes.into(),
@@ -432,10 +403,7 @@ fn tarn(given: Option<PathBuf>) -> Result<PathBuf> {
         }
     };
     path.canonicalize().with_context(|| {
-        format!(
-            "{} is not there: build it with `cargo build -p tarn`, or name it with --tarn",
-            path.display()
-        )
+        format!("{} is not there: build it with `cargo build -p tarn`, or name it with --tarn", path.display())
     })
 }
 
@@ -524,10 +492,7 @@ fn duration(text: &str) -> Result<Duration, String> {
             _ => return Err(wrong()),
         };
         let count: u64 = number.parse().map_err(|_| wrong())?;
-        seconds = count
-            .checked_mul(unit)
-            .and_then(|more| seconds.checked_add(more))
-            .ok_or_else(wrong)?;
+        seconds = count.checked_mul(unit).and_then(|more| seconds.checked_add(more)).ok_or_else(wrong)?;
         number.clear();
     }
     if !number.is_empty() || seconds == 0 {
@@ -558,16 +523,7 @@ mod tests {
     fn durations() {
         assert_eq!(duration("90s"), Ok(Duration::from_secs(90)));
         assert_eq!(duration("1h30m"), Ok(Duration::from_secs(5_400)));
-        for wrong in [
-            "",
-            "90",
-            "s",
-            "-1s",
-            "0s",
-            "1d",
-            "99999999999999999999h",
-            "9999999999999999h",
-        ] {
+        for wrong in ["", "90", "s", "-1s", "0s", "1d", "99999999999999999999h", "9999999999999999h"] {
             assert!(duration(wrong).is_err(), "{wrong}");
         }
     }
@@ -575,13 +531,9 @@ mod tests {
     #[test]
     fn the_command_of_a_run_gives_the_same_run_again() {
         let words = "jepsen run --workload queue --nemesis kill,pause --time 1m30s --seed 7 --network loopback --set raft.keep_entries=9";
-        let Command::Run(args) = Cli::parse_from(words.split(' ')).command else {
-            panic!("not a run")
-        };
+        let Command::Run(args) = Cli::parse_from(words.split(' ')).command else { panic!("not a run") };
         let command = command_of(&args, 7);
-        let Command::Run(again) = Cli::parse_from(command.split(' ')).command else {
-            panic!("not a run")
-        };
+        let Command::Run(again) = Cli::parse_from(command.split(' ')).command else { panic!("not a run") };
         assert_eq!(format!("{args:?}"), format!("{again:?}"));
     }
 }

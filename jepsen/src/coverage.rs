@@ -41,11 +41,7 @@ pub const TESTS: &[Test] = &[
         &["partition", "pause", "kill", "slow"],
         "",
     ),
-    waits(
-        2,
-        "transactions over several keys: no lost update, no cycles",
-        "a key-value API with transactions",
-    ),
+    waits(2, "transactions over several keys: no lost update, no cycles", "a key-value API with transactions"),
     runs(
         3,
         "every acknowledged submission ends exactly once, with many workers",
@@ -67,11 +63,7 @@ pub const TESTS: &[Test] = &[
         &["disk-damage"],
         "a damaged node stops and is replaced; it does not repair itself",
     ),
-    waits(
-        6,
-        "the same, and every node's disk is damaged at another place",
-        "the repair of damaged logs from peers",
-    ),
+    waits(6, "the same, and every node's disk is damaged at another place", "the repair of damaged logs from peers"),
     runs(
         7,
         "a node whose disk is gone is replaced without loss",
@@ -144,28 +136,12 @@ pub const TESTS: &[Test] = &[
         &["clock", "pause", "kill-leader", "restart"],
         "cron waits for recurring timers",
     ),
-    waits(
-        19,
-        "workflows survive a kill at every write of their journal",
-        "workflows",
-    ),
-    waits(
-        20,
-        "a workflow that waits on a hung worker's step is rescheduled",
-        "workflows",
-    ),
+    waits(19, "workflows survive a kill at every write of their journal", "workflows"),
+    waits(20, "a workflow that waits on a hung worker's step is rescheduled", "workflows"),
     waits(21, "stored histories replay with each new build", "workflows"),
     waits(22, "approvals have at most one outcome", "approvals"),
-    waits(
-        23,
-        "each decision carries exactly one version of the policy",
-        "policies",
-    ),
-    waits(
-        24,
-        "the audit log is complete, chained and equal on all nodes",
-        "the audit log",
-    ),
+    waits(23, "each decision carries exactly one version of the policy", "policies"),
+    waits(24, "the audit log is complete, chained and equal on all nodes", "the audit log"),
     runs(
         25,
         "watchers see the same order without gap or repeat, and are told when events are gone",
@@ -187,17 +163,9 @@ pub const TESTS: &[Test] = &[
         &["upgrade", "kill"],
         "needs --tarn-next; refusals of unknown entries and snapshots are in raft/tests/cluster",
     ),
-    waits(
-        28,
-        "federated clusters converge and never merge what needs consensus",
-        "federation",
-    ),
+    waits(28, "federated clusters converge and never merge what needs consensus", "federation"),
     waits(29, "leases of devices never exceed the device", "leases of devices"),
-    elsewhere(
-        30,
-        "a task that breaks its limits ends alone",
-        "node/executor/tests/wasm/limits.rs",
-    ),
+    elsewhere(30, "a task that breaks its limits ends alone", "node/executor/tests/wasm/limits.rs"),
     runs(
         31,
         "the client library keeps deadlines and tells unknown outcomes from failures",
@@ -238,46 +206,22 @@ const fn runs(
     nemeses: &'static [&'static str],
     note: &'static str,
 ) -> Test {
-    Test {
-        number,
-        subject,
-        by: By::Runs {
-            workloads,
-            nemeses,
-            note,
-        },
-    }
+    Test { number, subject, by: By::Runs { workloads, nemeses, note } }
 }
 
 const fn elsewhere(number: u32, subject: &'static str, place: &'static str) -> Test {
-    Test {
-        number,
-        subject,
-        by: By::Elsewhere(place),
-    }
+    Test { number, subject, by: By::Elsewhere(place) }
 }
 
 const fn waits(number: u32, subject: &'static str, feature: &'static str) -> Test {
-    Test {
-        number,
-        subject,
-        by: By::Waits(feature),
-    }
+    Test { number, subject, by: By::Waits(feature) }
 }
 
 /// What covers a test, in words.
 pub fn covered(by: &By) -> String {
     match by {
-        By::Runs {
-            workloads,
-            nemeses,
-            note,
-        } => {
-            let note = if note.is_empty() {
-                String::new()
-            } else {
-                format!(" ({note})")
-            };
+        By::Runs { workloads, nemeses, note } => {
+            let note = if note.is_empty() { String::new() } else { format!(" ({note})") };
             format!("{} under {}{note}", workloads.join(", "), nemeses.join(", "))
         }
         By::Elsewhere(place) => (*place).to_owned(),
@@ -292,10 +236,7 @@ mod tests {
 
     #[test]
     fn the_list_is_whole_and_names_what_exists() {
-        assert_eq!(
-            TESTS.iter().map(|test| test.number).collect::<Vec<_>>(),
-            (1..=35).collect::<Vec<_>>()
-        );
+        assert_eq!(TESTS.iter().map(|test| test.number).collect::<Vec<_>>(), (1..=35).collect::<Vec<_>>());
         for test in TESTS {
             if let By::Runs { workloads, nemeses, .. } = test.by {
                 assert!(workloads.iter().all(|name| workload::named(name).is_some()), "{test:?}");

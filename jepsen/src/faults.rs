@@ -71,13 +71,7 @@ fn is_yes(made: &bool) -> bool {
 
 /// Writes down a moment of a fault. `number` tells faults apart; `what` is what the nemesis says it did, or why it could not.
 pub fn record(recorder: &Recorder, nemesis: &str, number: u64, moment: Moment, what: Result<Value, String>) {
-    write(
-        recorder,
-        nemesis,
-        number,
-        moment,
-        what.map(|what| Injected { made: true, what }),
-    );
+    write(recorder, nemesis, number, moment, what.map(|what| Injected { made: true, what }));
 }
 
 /// Writes down that a nemesis has struck, and whether that did anything.
@@ -88,22 +82,9 @@ pub fn injected(recorder: &Recorder, nemesis: &str, number: u64, what: Result<In
 fn write(recorder: &Recorder, nemesis: &str, number: u64, moment: Moment, what: Result<Injected, String>) {
     let (Injected { made, what }, error) = match what {
         Ok(injected) => (injected, None),
-        Err(error) => (
-            Injected {
-                made: false,
-                what: Value::Null,
-            },
-            Some(error),
-        ),
+        Err(error) => (Injected { made: false, what: Value::Null }, Some(error)),
     };
-    let line = Line {
-        nemesis: nemesis.to_owned(),
-        number,
-        moment,
-        what,
-        made,
-        error,
-    };
+    let line = Line { nemesis: nemesis.to_owned(), number, moment, what, made, error };
     recorder.info(FAULT, json!(line));
 }
 
@@ -182,15 +163,11 @@ pub fn faults(history: &[Event]) -> Vec<Fault> {
 
 /// When this phase began, in nanoseconds since the run began; `None` if the run did not get there.
 pub fn phase(history: &[Event], wanted: Phase) -> Option<u64> {
-    harness_events(history, PHASE)
-        .find(|event| event.read::<Phase>() == Some(wanted))
-        .map(|event| event.time_ns)
+    harness_events(history, PHASE).find(|event| event.read::<Phase>() == Some(wanted)).map(|event| event.time_ns)
 }
 
 fn harness_events<'a>(history: &'a [Event], op: &'a str) -> impl Iterator<Item = &'a Event> {
-    history
-        .iter()
-        .filter(move |event| event.process == Process::Nemesis && event.kind == Kind::Info && event.op == op)
+    history.iter().filter(move |event| event.process == Process::Nemesis && event.kind == Kind::Info && event.op == op)
 }
 
 #[cfg(test)]
@@ -209,10 +186,7 @@ mod tests {
         record(&recorder, "kill", 1, Moment::Injected, Ok(json!({"nodes": [2]})));
         injected(&recorder, "clock", 2, Err("no such library".into()));
         record(&recorder, "pause", 3, Moment::Injecting, Ok(Value::Null));
-        let nobody = Injected {
-            made: false,
-            what: json!({"paused": []}),
-        };
+        let nobody = Injected { made: false, what: json!({"paused": []}) };
         injected(&recorder, "pause", 3, Ok(nobody));
         record(&recorder, "kill", 1, Moment::Healing, Ok(Value::Null));
         record(&recorder, "kill", 1, Moment::Healed, Ok(Value::Null));
@@ -225,10 +199,7 @@ mod tests {
         assert_eq!(found[0].what, json!({"nodes": [2]}));
         assert!(found[0].begun_ns <= found[0].made_ns.unwrap() && found[0].made_ns <= found[0].healing_ns);
         assert_eq!(found[0].healed_ns, Some(history[8].time_ns));
-        assert_eq!(
-            (found[1].made_ns, found[1].error.as_deref()),
-            (None, Some("no such library"))
-        );
+        assert_eq!((found[1].made_ns, found[1].error.as_deref()), (None, Some("no such library")));
         assert_eq!(found[1].over_ns(99), 99);
         assert_eq!((found[2].made_ns, &found[2].what), (None, &json!({"paused": []})));
         assert_eq!(

@@ -167,14 +167,7 @@ fn pair<'a>(invoke: &'a Event, ended_ns: u64, kind: Kind, reason: &'a str) -> Op
     let Process::Client(client) = invoke.process else {
         return None;
     };
-    Some(Done {
-        op: &invoke.op,
-        client,
-        begun_ns: invoke.time_ns,
-        ended_ns,
-        kind,
-        reason,
-    })
+    Some(Done { op: &invoke.op, client, begun_ns: invoke.time_ns, ended_ns, kind, reason })
 }
 
 /// Takes the figures of a history.
@@ -194,11 +187,7 @@ pub fn of(history: &[Event]) -> Figures {
     let mut latencies: BTreeMap<String, Vec<u64>> = BTreeMap::new();
     for operation in &operations {
         figures.operations.add(operation.kind);
-        figures
-            .by_operation
-            .entry(operation.op.to_owned())
-            .or_default()
-            .add(operation.kind);
+        figures.by_operation.entry(operation.op.to_owned()).or_default().add(operation.kind);
         if operation.kind == Kind::Ok {
             let times = latencies.entry(operation.op.to_owned()).or_default();
             times.push(operation.ended_ns - operation.begun_ns);
@@ -207,10 +196,7 @@ pub fn of(history: &[Event]) -> Figures {
             *figures.reasons.entry(reason).or_default() += 1;
         }
     }
-    figures.latency = latencies
-        .into_iter()
-        .map(|(op, times)| (op, Spread::of(times)))
-        .collect();
+    figures.latency = latencies.into_iter().map(|(op, times)| (op, Spread::of(times))).collect();
     figures
 }
 
@@ -234,11 +220,7 @@ fn longest_gap(operations: &[Done<'_>], faults: &[Fault], from: u64, to: u64) ->
         .collect();
     during.sort();
     during.dedup();
-    Gap {
-        ms: millis(end - begin),
-        from_s: (begin - from) as f64 / 1e9,
-        during,
-    }
+    Gap { ms: millis(end - begin), from_s: (begin - from) as f64 / 1e9, during }
 }
 
 fn recoveries(operations: &[Done<'_>], faults: &[Fault], end: u64) -> BTreeMap<String, Recovery> {
@@ -257,9 +239,7 @@ fn recoveries(operations: &[Done<'_>], faults: &[Fault], end: u64) -> BTreeMap<S
         match fault.made_ns {
             Some(made) => {
                 times.made += 1;
-                times
-                    .after_fault
-                    .extend(answers.after(made).map(|answer| answer - made));
+                times.after_fault.extend(answers.after(made).map(|answer| answer - made));
             }
             None => times.not_made += 1,
         }
@@ -276,12 +256,8 @@ fn recoveries(operations: &[Done<'_>], faults: &[Fault], end: u64) -> BTreeMap<S
         let others = faults
             .iter()
             .any(|other| other.harmed() && other != fault && other.begun_ns < healed && other.over_ns(end) > healed);
-        times
-            .after_healing
-            .extend(answers.after(healed).map(|answer| answer - healed));
-        let everyone = answers
-            .everyone_after(healed)
-            .filter(|answer| *answer < next && !others);
+        times.after_healing.extend(answers.after(healed).map(|answer| answer - healed));
+        let everyone = answers.everyone_after(healed).filter(|answer| *answer < next && !others);
         times.everyone.extend(everyone.map(|answer| answer - healed));
     }
     times
@@ -319,11 +295,7 @@ impl Answers {
         }
         Self {
             all: Sorted::of(all),
-            clients: clients
-                .into_values()
-                .filter(|answers| answers.len() >= REGULAR)
-                .map(Sorted::of)
-                .collect(),
+            clients: clients.into_values().filter(|answers| answers.len() >= REGULAR).map(Sorted::of).collect(),
         }
     }
 
@@ -359,14 +331,7 @@ mod tests {
     use super::*;
 
     fn answered(client: u32, begun_ns: u64, ended_ns: u64) -> Done<'static> {
-        Done {
-            op: "put",
-            client,
-            begun_ns,
-            ended_ns,
-            kind: Kind::Ok,
-            reason: "",
-        }
+        Done { op: "put", client, begun_ns, ended_ns, kind: Kind::Ok, reason: "" }
     }
 
     fn fault(nemesis: &str, begun_ns: u64, healed_ns: u64) -> Fault {
@@ -384,10 +349,7 @@ mod tests {
     #[test]
     fn quantiles_are_values_that_were_seen() {
         let values: Vec<u64> = (1..=100).collect();
-        assert_eq!(
-            (quantile(&values, 0.5), quantile(&values, 0.99), quantile(&values, 1.0)),
-            (50, 99, 100)
-        );
+        assert_eq!((quantile(&values, 0.5), quantile(&values, 0.99), quantile(&values, 1.0)), (50, 99, 100));
         assert_eq!((quantile(&[7], 0.5), quantile(&[], 0.5)), (7, 0));
     }
 
@@ -406,9 +368,7 @@ mod tests {
     #[test]
     fn everyone_is_the_slowest_client_and_not_measured_across_the_next_fault() {
         let at = |ms: u64| ms * 1_000_000;
-        let mut operations: Vec<Done<'_>> = (0..10)
-            .map(|n| answered(0, at(200 + n * 10), at(205 + n * 10)))
-            .collect();
+        let mut operations: Vec<Done<'_>> = (0..10).map(|n| answered(0, at(200 + n * 10), at(205 + n * 10))).collect();
         operations.extend((0..10).map(|n| answered(1, at(230 + n * 10), at(239 + n * 10))));
         let alone = recoveries(&operations, &[fault("pause", at(100), at(200))], at(400));
         assert_eq!(alone["pause"].after_healing.max_ms, 5.0);
@@ -421,24 +381,12 @@ mod tests {
     fn what_hit_nobody_is_no_fault() {
         let at = |ms: u64| ms * 1_000_000;
         let operations: Vec<Done<'_>> = (0..10).map(|n| answered(0, at(200 + n), at(201 + n))).collect();
-        let nobody = Fault {
-            made_ns: None,
-            ..fault("pause", at(100), at(150))
-        };
-        let failed = Fault {
-            error: Some("no such library".to_owned()),
-            ..nobody.clone()
-        };
+        let nobody = Fault { made_ns: None, ..fault("pause", at(100), at(150)) };
+        let failed = Fault { error: Some("no such library".to_owned()), ..nobody.clone() };
         let recovery = &recoveries(&operations, std::slice::from_ref(&nobody), at(400))["pause"];
-        assert_eq!(
-            (recovery.made, recovery.not_made, recovery.after_healing.count),
-            (0, 1, 0)
-        );
+        assert_eq!((recovery.made, recovery.not_made, recovery.after_healing.count), (0, 1, 0));
         let recovery = &recoveries(&operations, &[failed], at(400))["pause"];
-        assert_eq!(
-            (recovery.made, recovery.not_made, recovery.after_healing.count),
-            (0, 1, 1)
-        );
+        assert_eq!((recovery.made, recovery.not_made, recovery.after_healing.count), (0, 1, 1));
         assert!(longest_gap(&operations, &[nobody], 0, at(400)).during.is_empty());
     }
 
@@ -446,12 +394,7 @@ mod tests {
     fn the_longest_gap_counts_from_the_first_moment_to_the_last() {
         let at = |ms: u64| ms * 1_000_000;
         let operations = [answered(0, at(10), at(30)), answered(0, at(30), at(40))];
-        let gap = longest_gap(
-            &operations,
-            &[fault("kill", at(50), at(60)), fault("cut", at(1), at(20))],
-            0,
-            at(100),
-        );
+        let gap = longest_gap(&operations, &[fault("kill", at(50), at(60)), fault("cut", at(1), at(20))], 0, at(100));
         assert_eq!((gap.ms, gap.from_s, gap.during), (60.0, 0.04, vec!["kill".to_owned()]));
         assert_eq!(longest_gap(&[], &[], at(5), at(10)).ms, 5.0);
     }

@@ -143,10 +143,7 @@ pub fn operations<'a>(history: &'a [Event], op: &str) -> Vec<Operation<'a>> {
         match event.kind {
             Kind::Invoke => {
                 at.insert(event.index, found.len());
-                found.push(Operation {
-                    invoke: event,
-                    end: None,
-                });
+                found.push(Operation { invoke: event, end: None });
             }
             Kind::Ok | Kind::Fail | Kind::Unknown => {
                 if let Some(at) = event.of.and_then(|of| at.remove(&of)) {
@@ -199,11 +196,7 @@ impl Recorder {
         let recorder = Self {
             inner: Arc::new(Inner {
                 start: Instant::now(),
-                file: Mutex::new(Lines {
-                    next: 0,
-                    out: file,
-                    error: None,
-                }),
+                file: Mutex::new(Lines { next: 0, out: file, error: None }),
             }),
             deadline_ms: None,
         };
@@ -216,10 +209,7 @@ impl Recorder {
 
     /// Records into the same history for a client whose calls may take so long.
     pub fn with_deadline(&self, deadline: Duration) -> Self {
-        Self {
-            inner: self.inner.clone(),
-            deadline_ms: u64::try_from(deadline.as_millis()).ok(),
-        }
+        Self { inner: self.inner.clone(), deadline_ms: u64::try_from(deadline.as_millis()).ok() }
     }
 
     /// Records that a client is about to send an operation. What it returns must be ended with how the operation ended.
@@ -258,13 +248,7 @@ impl Recorder {
 
     /// Records something that a client saw or did and that is no operation, such as an event of a watch.
     pub fn info_by(&self, process: Process, op: &str, key: Option<&str>, value: Value) {
-        self.write(Event {
-            process,
-            op: op.to_owned(),
-            key: key.map(str::to_owned),
-            value,
-            ..Event::default()
-        });
+        self.write(Event { process, op: op.to_owned(), key: key.map(str::to_owned), value, ..Event::default() });
     }
 
     /// Nanoseconds since the history began.
@@ -294,12 +278,10 @@ impl Recorder {
             ..event
         };
         lines.next += 1;
-        let written = serde_json::to_vec(&event)
-            .map_err(std::io::Error::from)
-            .and_then(|mut line| {
-                line.push(b'\n');
-                lines.out.write_all(&line)
-            });
+        let written = serde_json::to_vec(&event).map_err(std::io::Error::from).and_then(|mut line| {
+            line.push(b'\n');
+            lines.out.write_all(&line)
+        });
         if let Err(error) = written {
             lines.error.get_or_insert(error);
         }
@@ -316,10 +298,7 @@ async fn watch_for_stalls(recorder: Weak<Inner>) {
         let late = asleep.elapsed().saturating_sub(LOOK_EVERY);
         if late >= STOOD_STILL {
             let ms = u64::try_from(late.as_millis()).unwrap_or(u64::MAX);
-            let recorder = Recorder {
-                inner,
-                deadline_ms: None,
-            };
+            let recorder = Recorder { inner, deadline_ms: None };
             recorder.info(STALL, serde_json::json!(Stall { ms }));
         }
     }

@@ -120,9 +120,7 @@ async fn kill_leaders(wanted: u32, cluster: &Cluster) -> Result<Vec<Kill>> {
     let mut kills = Vec::new();
     for number in 1..=wanted {
         // Connections to every node are open, as those of a client that has worked for a while.
-        write(&client)
-            .await
-            .context("the cluster is healthy and does not take a write")?;
+        write(&client).await.context("the cluster is healthy and does not take a write")?;
         sleep(QUIET).await;
         let kill = kill_leader(cluster, &client).await?;
         say(&format!(
@@ -166,10 +164,7 @@ async fn first_acknowledgement(client: &Client) -> Result<SystemTime> {
             }
             () = sleep(PROBE_EVERY) => {}
         }
-        ensure!(
-            Instant::now() < end,
-            "no write was acknowledged within {RETURN_WITHIN:?}"
-        );
+        ensure!(Instant::now() < end, "no write was acknowledged within {RETURN_WITHIN:?}");
     }
 }
 
@@ -194,9 +189,7 @@ impl Change {
             return None;
         }
         Some(Self {
-            at: OffsetDateTime::parse(line["timestamp"].as_str()?, &Rfc3339)
-                .ok()?
-                .into(),
+            at: OffsetDateTime::parse(line["timestamp"].as_str()?, &Rfc3339).ok()?.into(),
             term: line["term"].as_u64()?,
             known: line["leader"].as_str()? != "None",
         })
@@ -205,16 +198,8 @@ impl Change {
 
 /// Divides the time between a kill and the acknowledgement by the survivors' later changes of leadership.
 fn divide(killed: SystemTime, acknowledged: SystemTime, term: u64, changes: &[Change]) -> Result<Kill> {
-    let detected = changes
-        .iter()
-        .map(|change| change.at)
-        .min()
-        .context("no survivor began an election")?;
-    let elected = changes
-        .iter()
-        .filter(|change| change.known)
-        .map(|change| change.at)
-        .min();
+    let detected = changes.iter().map(|change| change.at).min().context("no survivor began an election")?;
+    let elected = changes.iter().filter(|change| change.known).map(|change| change.at).min();
     let elected = elected.context("no survivor knew a new leader")?;
     let last = changes.iter().map(|change| change.term).max().unwrap_or(term);
     let between = |from: SystemTime, to: SystemTime| {
@@ -261,10 +246,8 @@ impl Measured {
 
     /// The measurement for people.
     pub fn text(&self) -> String {
-        let mut text = format!(
-            "{} kills of the leader; from the kill to the next acknowledged write\n",
-            self.kills.len()
-        );
+        let mut text =
+            format!("{} kills of the leader; from the kill to the next acknowledged write\n", self.kills.len());
         text.push_str("                median       p99   longest\n");
         let rows = [
             ("all", &self.total),
@@ -279,10 +262,7 @@ impl Measured {
             ));
         }
         let split = self.kills.iter().filter(|kill| kill.terms > 1).count();
-        text.push_str(&format!(
-            "what dominates: {}; {split} elections took more than one term\n",
-            self.dominant
-        ));
+        text.push_str(&format!("what dominates: {}; {split} elections took more than one term\n", self.dominant));
         let holds = if self.within_bar { "holds" } else { "DOES NOT HOLD" };
         text.push_str(&format!(
             "the bar {holds}: a median of {:.0} ms, and at most {:.0} ms are allowed\n",
@@ -309,10 +289,7 @@ mod tests {
         let kill = divide(at(0), at(600), 1, &changes).unwrap();
         assert_eq!((kill.total_ms, kill.detection_ms, kill.terms), (600.0, 500.0, 1));
         assert_eq!((kill.election_ms, kill.first_commit_ms), (47.01, 52.99));
-        assert!(
-            divide(at(0), at(600), 1, &changes[1..]).is_err(),
-            "nobody knew a leader"
-        );
+        assert!(divide(at(0), at(600), 1, &changes[1..]).is_err(), "nobody knew a leader");
     }
 
     #[test]

@@ -54,10 +54,7 @@ pub fn draw(seed: u64, time: Duration, rhythms: &[Rhythm]) -> Schedule {
         }
     }
     steps.sort_by_key(|step| step.at);
-    Schedule {
-        steps,
-        quiet: (quarter * quiet, quarter * (quiet + 1)),
-    }
+    Schedule { steps, quiet: (quarter * quiet, quarter * (quiet + 1)) }
 }
 
 /// Fills a lane with faults, one after the other.
@@ -88,10 +85,7 @@ struct Bag {
 
 impl Bag {
     fn new(size: usize) -> Self {
-        Self {
-            all: (0..size).collect(),
-            dealt: 0,
-        }
+        Self { all: (0..size).collect(), dealt: 0 }
     }
 
     fn deal(&mut self, lanes: usize, rng: &mut StdRng) -> Vec<Vec<usize>> {
@@ -113,10 +107,7 @@ mod tests {
     use super::*;
 
     fn rhythm(on: u64, off: u64) -> Rhythm {
-        Rhythm {
-            on: Duration::from_secs(on),
-            off: Duration::from_secs(off),
-        }
+        Rhythm { on: Duration::from_secs(on), off: Duration::from_secs(off) }
     }
 
     #[test]
@@ -139,10 +130,7 @@ mod tests {
             for step in &schedule.steps {
                 let quarter = |at: Duration| at.as_millis() / (time / 4).as_millis();
                 let end = step.at + step.on;
-                assert!(
-                    end <= from || step.at >= to,
-                    "{step:?} is in the quiet quarter {from:?}"
-                );
+                assert!(end <= from || step.at >= to, "{step:?} is in the quiet quarter {from:?}");
                 assert!(end <= time);
                 assert_eq!(
                     quarter(step.at),
@@ -174,10 +162,7 @@ mod tests {
         for seed in 0..50 {
             let steps = draw(seed, Duration::from_secs(90), &rhythms).steps;
             for nemesis in 0..rhythms.len() {
-                assert!(
-                    steps.iter().any(|step| step.nemesis == nemesis),
-                    "seed {seed}: {nemesis}"
-                );
+                assert!(steps.iter().any(|step| step.nemesis == nemesis), "seed {seed}: {nemesis}");
             }
         }
     }

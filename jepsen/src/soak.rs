@@ -95,11 +95,7 @@ pub async fn soak(options: &SoakOptions, interrupt: &CancellationToken) -> Resul
         folder.path().display()
     ));
     let began = Instant::now();
-    let mut summary = Summary {
-        folder: folder.path().to_owned(),
-        seconds: 0.0,
-        runs: Vec::new(),
-    };
+    let mut summary = Summary { folder: folder.path().to_owned(), seconds: 0.0, runs: Vec::new() };
     let mut failures = 0;
     let mut stopped = None;
     for number in 0.. {
@@ -120,12 +116,7 @@ pub async fn soak(options: &SoakOptions, interrupt: &CancellationToken) -> Resul
         }
         failures = if result.is_err() { failures + 1 } else { 0 };
         let entry = entry(&run, result)?;
-        say(&format!(
-            "run {}: {} {}",
-            number + 1,
-            entry.outcome.map_or("harness failed", word),
-            entry.finding
-        ));
+        say(&format!("run {}: {} {}", number + 1, entry.outcome.map_or("harness failed", word), entry.finding));
         append(&folder, &entry)?;
         summary.runs.push(entry);
         summary.seconds = began.elapsed().as_secs_f64();
@@ -140,12 +131,8 @@ fn nth(options: &SoakOptions, number: usize, folder: &Folder) -> RunOptions {
     let workloads = options.workloads.len();
     let workload = options.workloads[number % workloads].clone();
     let round = number / workloads;
-    let nemeses: Vec<String> = options
-        .nemeses
-        .iter()
-        .filter(|nemesis| !run::clash(&workload, nemesis))
-        .cloned()
-        .collect();
+    let nemeses: Vec<String> =
+        options.nemeses.iter().filter(|nemesis| !run::clash(&workload, nemesis)).cloned().collect();
     // Neighbouring runs of one round differ in their nemesis too.
     let turn = round + number % workloads;
     let nemeses = if nemeses.is_empty() || turn % MIXED_EVERY == MIXED_EVERY - 1 {
@@ -168,11 +155,7 @@ fn nth(options: &SoakOptions, number: usize, folder: &Folder) -> RunOptions {
 
 /// The command that does one run again.
 fn command(base: &RunOptions, workload: &str, nemeses: &[String], seed: u64) -> String {
-    let nemeses = if nemeses.is_empty() {
-        "none".to_owned()
-    } else {
-        nemeses.join(",")
-    };
+    let nemeses = if nemeses.is_empty() { "none".to_owned() } else { nemeses.join(",") };
     let mut command = format!(
         "jepsen run --workload {workload} --nemesis {nemeses} --time {}s --nodes {} --clients {} --seed {seed}",
         base.time.as_secs(),
@@ -205,11 +188,7 @@ fn entry(run: &RunOptions, result: Result<Finished>) -> Result<Entry> {
                 .filter(|check| check.outcome != Outcome::Valid)
                 .map(|check| check.name.as_str())
                 .collect();
-            let folder = finished
-                .folder
-                .path()
-                .file_name()
-                .map(|name| name.to_string_lossy().into_owned());
+            let folder = finished.folder.path().file_name().map(|name| name.to_string_lossy().into_owned());
             (Some(report.outcome), folder, wrong.join(", "), report.figures)
         }
         Err(error) => (None, None, format!("{error:#}"), Figures::default()),
@@ -264,11 +243,7 @@ impl Soaked {
 impl Summary {
     /// The worst that any run has shown. A soak in which no run came to a verdict is unknown.
     pub fn outcome(&self) -> Outcome {
-        self.runs
-            .iter()
-            .filter_map(|run| run.outcome)
-            .max()
-            .unwrap_or(Outcome::Unknown)
+        self.runs.iter().filter_map(|run| run.outcome).max().unwrap_or(Outcome::Unknown)
     }
 
     /// The summary for people.
@@ -329,10 +304,8 @@ mod tests {
     fn every_workload_meets_every_nemesis_and_their_mix() {
         let folder = Folder::open("soak".as_ref());
         let options = options();
-        let met: BTreeSet<(String, Vec<String>)> = (0..60)
-            .map(|number| nth(&options, number, &folder))
-            .map(|run| (run.workload, run.nemeses))
-            .collect();
+        let met: BTreeSet<(String, Vec<String>)> =
+            (0..60).map(|number| nth(&options, number, &folder)).map(|run| (run.workload, run.nemeses)).collect();
         assert_eq!(met.len(), 3 * (4 + 1), "{met:?}");
     }
 
@@ -383,9 +356,6 @@ mod tests {
             assert_eq!(soaked(outcomes, stopped).code(), code, "{outcomes:?} {stopped:?}");
         }
         let text = soaked(&[valid], interrupted).text();
-        assert!(
-            text.starts_with("ended before its time: it was interrupted\n1 runs"),
-            "{text}"
-        );
+        assert!(text.starts_with("ended before its time: it was interrupted\n1 runs"), "{text}");
     }
 }

@@ -12,11 +12,7 @@ use tarn_jepsen::{cluster, disk};
 fn jepsen() -> Command {
     let own = Path::new(env!("CARGO_BIN_EXE_jepsen"));
     let tarn = own.with_file_name("tarn");
-    assert!(
-        tarn.is_file(),
-        "{} is not there: build it with `cargo build -p tarn`",
-        tarn.display()
-    );
+    assert!(tarn.is_file(), "{} is not there: build it with `cargo build -p tarn`", tarn.display());
     Command::new(own)
 }
 
@@ -32,17 +28,10 @@ fn attack(workload: &str, nemeses: &[&str], seconds: u32, seed: u32, out: &Path)
         .output()
         .unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let wrong: Vec<&Value> = report["checks"]
-        .as_array()
-        .into_iter()
-        .flatten()
-        .filter(|check| check["outcome"] != "valid")
-        .collect();
+    let wrong: Vec<&Value> =
+        report["checks"].as_array().into_iter().flatten().filter(|check| check["outcome"] != "valid").collect();
     assert_eq!(output.status.code(), Some(0), "{}: {wrong:#?}", out.display());
-    assert!(
-        report["figures"]["operations"]["ok"].as_u64() > Some(50),
-        "hardly anything was done: {report:#}"
-    );
+    assert!(report["figures"]["operations"]["ok"].as_u64() > Some(50), "hardly anything was done: {report:#}");
     let faults = report["figures"]["faults"].as_object().unwrap();
     let made: u64 = faults.values().filter_map(|fault| fault["made"].as_u64()).sum();
     assert!(made >= 3, "hardly anything was attacked: {faults:#?}");
@@ -108,15 +97,7 @@ impl Drop for Run {
 fn an_interrupted_run_ends_everything_and_has_no_verdict() {
     let dir = tempfile::tempdir().unwrap();
     let child = jepsen()
-        .args([
-            "run",
-            "--workload",
-            "register",
-            "--nemesis",
-            "pause",
-            "--network",
-            "loopback",
-        ])
+        .args(["run", "--workload", "register", "--nemesis", "pause", "--network", "loopback"])
         .args(["--time", "10m", "--seed", "1", "--out"])
         .arg(dir.path())
         .stderr(Stdio::null())
@@ -136,9 +117,5 @@ fn an_interrupted_run_ends_everything_and_has_no_verdict() {
     assert_eq!(status.code(), Some(3));
     assert_eq!(processes_of(dir.path()), Vec::<String>::new());
     assert!(!folder.join("verdict.json").exists());
-    assert!(
-        std::fs::read_to_string(folder.join("failure.txt"))
-            .unwrap()
-            .contains("interrupted")
-    );
+    assert!(std::fs::read_to_string(folder.join("failure.txt")).unwrap().contains("interrupted"));
 }

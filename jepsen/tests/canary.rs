@@ -27,13 +27,7 @@ const BUGS: &[Bug] = &[
         workload: "queue",
         nemesis: "power-loss-all",
         seeds: 3,
-        found_by: &[
-            "accepted tasks end",
-            "completed once",
-            "tokens are unique",
-            "no node gave up",
-            "nodes agree",
-        ],
+        found_by: &["accepted tasks end", "completed once", "tokens are unique", "no node gave up", "nodes agree"],
         needs_disk: true,
     },
     Bug {
@@ -83,11 +77,7 @@ fn broken(binary: &Path, tarn: &Path, bug: &Bug, seed: u32, out: &Path) -> Vec<S
 fn each_planted_bug_is_found_within_its_seeds() {
     let binary = Path::new(env!("CARGO_BIN_EXE_jepsen"));
     let tarn = binary.with_file_name("tarn-canary");
-    assert!(
-        tarn.is_file(),
-        "{} is not there: the head of this test says how to build it",
-        tarn.display()
-    );
+    assert!(tarn.is_file(), "{} is not there: the head of this test says how to build it", tarn.display());
     for bug in BUGS {
         if let (true, Err(reason)) = (bug.needs_disk, disk::available()) {
             eprintln!("{} is left out: {reason}", bug.name);
@@ -100,10 +90,6 @@ fn each_planted_bug_is_found_within_its_seeds() {
         });
         let (seed, broken) = found.unwrap_or_else(|| panic!("{} was not found in {} seeds", bug.name, bug.seeds));
         eprintln!("{}: seed {seed}: {broken:?}", bug.name);
-        assert!(
-            broken.iter().any(|check| bug.found_by.contains(&check.as_str())),
-            "{}: {broken:?}",
-            bug.name
-        );
+        assert!(broken.iter().any(|check| bug.found_by.contains(&check.as_str())), "{}: {broken:?}", bug.name);
     }
 }

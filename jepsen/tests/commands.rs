@@ -47,42 +47,10 @@ fn wrong_usage_is_no_verdict() {
     let own = env!("CARGO_BIN_EXE_jepsen");
     let cases: [(&[&str], &str); 8] = [
         (&["run"], "--workload"),
-        (
-            &["run", "--workload", "none-such", "--tarn", own, "--out", out_text],
-            "there are register",
-        ),
-        (
-            &[
-                "run",
-                "--workload",
-                "queue",
-                "--nemesis",
-                "none-such",
-                "--tarn",
-                own,
-                "--out",
-                out_text,
-            ],
-            "partition",
-        ),
-        (
-            &[
-                "run",
-                "--workload",
-                "queue",
-                "--nemesis",
-                "kill,all",
-                "--tarn",
-                own,
-                "--out",
-                out_text,
-            ],
-            "stand alone",
-        ),
-        (
-            &["run", "--workload", "queue", "--tarn", "/none/such", "--out", out_text],
-            "cargo build -p tarn",
-        ),
+        (&["run", "--workload", "none-such", "--tarn", own, "--out", out_text], "there are register"),
+        (&["run", "--workload", "queue", "--nemesis", "none-such", "--tarn", own, "--out", out_text], "partition"),
+        (&["run", "--workload", "queue", "--nemesis", "kill,all", "--tarn", own, "--out", out_text], "stand alone"),
+        (&["run", "--workload", "queue", "--tarn", "/none/such", "--out", out_text], "cargo build -p tarn"),
         (
             &[
                 "run",
@@ -144,10 +112,8 @@ fn stored(dir: &Path, read: Result<Value, &str>, whole: bool) {
     faults::begin(&recorder, Phase::Drain);
     recorder.info("ready", json!({"leader": 1, "seconds": 0.5}));
     recorder.info("drained", json!({"seconds": 0.5}));
-    recorder.info(
-        "agreement",
-        json!({"result": "agreed", "index": 9, "digest": "0123456789abcdef", "nodes": [1, 2, 3]}),
-    );
+    recorder
+        .info("agreement", json!({"result": "agreed", "index": 9, "digest": "0123456789abcdef", "nodes": [1, 2, 3]}));
     if whole {
         recorder.info("endings", json!([]));
     }
@@ -191,10 +157,7 @@ fn a_stored_history_is_judged_again_and_its_verdict_is_the_exit_code() {
         assert!(page.contains(&format!("<body class=\"{word}\">")));
         assert!(page.contains("jepsen run --workload register --nemesis kill --seed 7"));
         for elsewhere in ["http://", "https://", "src=", "@import"] {
-            assert!(
-                !page.replace("http://www.w3.org/2000/svg", "").contains(elsewhere),
-                "{elsewhere}"
-            );
+            assert!(!page.replace("http://www.w3.org/2000/svg", "").contains(elsewhere), "{elsewhere}");
         }
     }
 }

@@ -190,10 +190,7 @@ impl Running {
         self.hand_over().await;
         self.stops.closing.cancel();
         self.tasks.close();
-        if tokio::time::timeout(CLOSE_TIMEOUT + self.grace.min(CLOSE_TIMEOUT), self.tasks.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(CLOSE_TIMEOUT + self.grace.min(CLOSE_TIMEOUT), self.tasks.wait()).await.is_err() {
             tracing::warn!("some requests were still under way and are cut off");
         }
         self.consensus.shutdown().await;
@@ -205,16 +202,9 @@ impl Running {
     async fn hand_over(&self) {
         let Ok(status) = self.consensus.status() else { return };
         let leads = self.consensus.leadership().borrow().is_this_node;
-        let others = status
-            .members
-            .iter()
-            .any(|member| member.voter && member.peer.id != self.node_id);
+        let others = status.members.iter().any(|member| member.voter && member.peer.id != self.node_id);
         if leads && others {
-            match self
-                .consensus
-                .transfer_leader(None, Instant::now() + HAND_OVER_TIMEOUT)
-                .await
-            {
+            match self.consensus.transfer_leader(None, Instant::now() + HAND_OVER_TIMEOUT).await {
                 Ok(leader) => tracing::info!(leader, "leadership is handed over"),
                 Err(error) => tracing::warn!(%error, "leadership was not handed over; the others will elect a leader"),
             }

@@ -31,12 +31,7 @@ impl Way {
     /// Through this gate to this consensus.
     #[must_use]
     pub fn new(consensus: Consensus, gate: Gate, metrics: Arc<Metrics>) -> Self {
-        Self {
-            snapshots: Snapshots::new(consensus.clone()),
-            consensus,
-            gate,
-            metrics,
-        }
+        Self { snapshots: Snapshots::new(consensus.clone()), consensus, gate, metrics }
     }
 
     /// The consensus behind it.
@@ -68,8 +63,7 @@ impl Way {
     /// Nothing that the request brings proves a user of this cluster.
     pub fn identify<T>(&self, request: &tonic::Request<T>, trace: Arc<str>) -> Result<Caller, Refusal> {
         let state = self.snapshot()?;
-        self.gate
-            .identify(request.extensions(), request.metadata(), &state, trace)
+        self.gate.identify(request.extensions(), request.metadata(), &state, trace)
     }
 
     /// Lets in whoever the caller is, for what everybody may ask about themselves: only that the credential is still good is judged.
@@ -145,11 +139,7 @@ impl Way {
         body.ensure_request_id(fresh_id);
         name_namespace(&mut body);
         let name = body.name();
-        let mut command = v1::Command {
-            principal: caller.principal.to_string(),
-            gate: None,
-            body: Some(body),
-        };
+        let mut command = v1::Command { principal: caller.principal.to_string(), gate: None, body: Some(body) };
         self.founded(deadline).await?;
         command.gate = self.judge(caller, &command)?;
         let prepared = match &mut command.body {
@@ -273,10 +263,7 @@ fn name_namespace(body: &mut v1::command::Body) {
         Body::ScheduleTimer(request) => &mut request.namespace,
         Body::CancelTimer(request) => &mut request.namespace,
         Body::HeartbeatTasks(request) => {
-            request
-                .leases
-                .iter_mut()
-                .for_each(|lease| namespace_or_default(&mut lease.namespace));
+            request.leases.iter_mut().for_each(|lease| namespace_or_default(&mut lease.namespace));
             return;
         }
         Body::LeaseTasks(_)

@@ -17,29 +17,17 @@ fn authority() -> CertificateAuthority {
 
 /// A few chunks and a bit.
 fn content(seed: u8) -> Bytes {
-    (0..(5 << 20) / 2 + 7_u32)
-        .map(|index| (index % 251) as u8 ^ seed)
-        .collect()
+    (0..(5 << 20) / 2 + 7_u32).map(|index| (index % 251) as u8 ^ seed).collect()
 }
 
 async fn put(node: &TestNode, content: &Bytes) -> Result<Hash, ArtifactError> {
     let chunks: Vec<_> = content.chunks(1 << 20).map(Bytes::copy_from_slice).collect();
-    let chunks = chunks.into_iter().map(|bytes| {
-        Ok::<_, ()>(Chunk {
-            artifact: String::new(),
-            bytes,
-        })
-    });
+    let chunks = chunks.into_iter().map(|bytes| Ok::<_, ()>(Chunk { artifact: String::new(), bytes }));
     node.artifacts.put(stream::iter(chunks)).await.map(|(hash, _)| hash)
 }
 
 async fn has(node: &TestNode, hash: Hash) -> bool {
-    node.artifacts
-        .list()
-        .await
-        .unwrap()
-        .iter()
-        .any(|info| info.hash == hash)
+    node.artifacts.list().await.unwrap().iter().any(|info| info.hash == hash)
 }
 
 /// Where a node keeps an artifact.
@@ -59,30 +47,14 @@ async fn what_is_put_once_is_everywhere() {
     let content = content(1);
     let hash = put(&nodes[0], &content).await.unwrap();
     let holders = join_all(nodes.iter().map(|node| has(node, hash))).await;
-    assert!(
-        holders.iter().filter(|has| **has).count() >= 2,
-        "a majority has it when the put is answered"
-    );
+    assert!(holders.iter().filter(|has| **has).count() >= 2, "a majority has it when the put is answered");
     for node in &nodes {
         eventually("every node has it", || has(node, hash)).await;
         assert_eq!(node.artifacts.get(hash).await.unwrap(), content);
     }
-    assert_eq!(
-        put(&nodes[2], &content).await.unwrap(),
-        hash,
-        "putting it again changes nothing"
-    );
-    let streamed: Vec<_> = nodes[1]
-        .artifacts
-        .stream_named(&hash.to_string())
-        .await
-        .unwrap()
-        .collect()
-        .await;
-    assert_eq!(
-        streamed.into_iter().map(Result::unwrap).collect::<Vec<_>>().concat(),
-        content
-    );
+    assert_eq!(put(&nodes[2], &content).await.unwrap(), hash, "putting it again changes nothing");
+    let streamed: Vec<_> = nodes[1].artifacts.stream_named(&hash.to_string()).await.unwrap().collect().await;
+    assert_eq!(streamed.into_iter().map(Result::unwrap).collect::<Vec<_>>().concat(), content);
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -152,12 +124,7 @@ async fn without_a_majority_a_put_says_how_many() {
     two.kill().await;
     three.kill().await;
     let error = put(&one, &content(4)).await.unwrap_err();
-    let ArtifactError::NotReplicated {
-        stored, needed, voters, ..
-    } = error
-    else {
-        panic!("{error}")
-    };
+    let ArtifactError::NotReplicated { stored, needed, voters, .. } = error else { panic!("{error}") };
     assert_eq!((stored, needed, voters), (1, 2, 3));
     assert_eq!(error.reason(), "NOT_REPLICATED");
     assert!(error.to_string().contains("1 of 3"), "{error}");
@@ -168,10 +135,7 @@ async fn a_damaged_file_is_fetched_again() {
     let [one, two, three] = three(&authority()).await;
     let content = content(5);
     let hash = put(&one, &content).await.unwrap();
-    eventually("all have it", || async {
-        has(&two, hash).await && has(&three, hash).await
-    })
-    .await;
+    eventually("all have it", || async { has(&two, hash).await && has(&three, hash).await }).await;
     let file = file_of(&two, hash);
     let mut damaged = content.to_vec();
     damaged[1 << 20] ^= 1;
@@ -189,26 +153,14 @@ async fn a_damaged_file_is_fetched_again() {
 async fn what_nobody_has_is_told_apart_from_what_nobody_can_be_asked_for() {
     let [one, two, three] = three(&authority()).await;
     let hash = Hash::of(b"nowhere");
-    assert_eq!(
-        one.artifacts.get(hash).await.unwrap_err(),
-        ArtifactError::NotFound(hash)
-    );
+    assert_eq!(one.artifacts.get(hash).await.unwrap_err(), ArtifactError::NotFound(hash));
     assert!(one.artifacts.load(&hash).await.unwrap().is_none());
     three.kill().await;
     // It is not at a majority, so nobody was ever told that it is stored.
-    assert_eq!(
-        one.artifacts.get(hash).await.unwrap_err(),
-        ArtifactError::NotFound(hash)
-    );
+    assert_eq!(one.artifacts.get(hash).await.unwrap_err(), ArtifactError::NotFound(hash));
     two.kill().await;
     let error = one.artifacts.get(hash).await.unwrap_err();
-    assert_eq!(
-        error,
-        ArtifactError::Unreachable {
-            artifact: hash,
-            unreachable: 2
-        }
-    );
+    assert_eq!(error, ArtifactError::Unreachable { artifact: hash, unreachable: 2 });
     assert!(one.artifacts.load(&hash).await.is_err());
 }
 
@@ -217,10 +169,7 @@ async fn those_who_want_the_same_share_one_transfer() {
     let [one, two, three] = three(&authority()).await;
     let content = content(6);
     let hash = put(&one, &content).await.unwrap();
-    eventually("all have it", || async {
-        has(&two, hash).await && has(&three, hash).await
-    })
-    .await;
+    eventually("all have it", || async { has(&two, hash).await && has(&three, hash).await }).await;
     std::fs::remove_file(file_of(&three, hash)).unwrap();
     let gets = join_all((0..16).map(|_| three.artifacts.get(hash))).await;
     assert!(gets.into_iter().all(|got| got.unwrap() == content));

@@ -44,10 +44,7 @@ fn config(data_dir: &Path, bind: SocketAddr) -> Config {
 
 /// A port that was free a moment ago: what a node advertises must be known before it starts.
 fn free_address() -> SocketAddr {
-    std::net::TcpListener::bind("127.0.0.1:0")
-        .unwrap()
-        .local_addr()
-        .unwrap()
+    std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap()
 }
 
 impl Cluster {
@@ -57,19 +54,12 @@ impl Cluster {
             true => CertificateAuthority::init(&dir.path().join("ca"), "prod").unwrap(),
             false => CertificateAuthority::ephemeral("prod").unwrap(),
         };
-        let node = authority
-            .issue(&PrincipalKind::Node { id: 1 }, &IssueOptions::default())
-            .unwrap();
-        IdentityStore::new(dir.path())
-            .create(authority.certificate(), &node)
-            .unwrap();
+        let node = authority.issue(&PrincipalKind::Node { id: 1 }, &IssueOptions::default()).unwrap();
+        IdentityStore::new(dir.path()).create(authority.certificate(), &node).unwrap();
         let mut config = config(dir.path(), "127.0.0.1:0".parse().unwrap());
         config.cluster.bootstrap = vec![BootstrapMember::Itself];
         let running = daemon::start(config).await.unwrap();
-        Self {
-            authority: Arc::new(authority),
-            nodes: vec![(running, dir)],
-        }
+        Self { authority: Arc::new(authority), nodes: vec![(running, dir)] }
     }
 
     fn address(&self, index: usize) -> String {
@@ -84,11 +74,7 @@ impl Cluster {
 
     /// A client of one node and no other.
     fn client(&self, index: usize) -> Client {
-        Client::builder()
-            .addresses([self.address(index)])
-            .credentials(self.user())
-            .connect_lazy()
-            .unwrap()
+        Client::builder().addresses([self.address(index)]).credentials(self.user()).connect_lazy().unwrap()
     }
 
     async fn token(&self, ttl: Duration) -> JoinToken {
@@ -104,9 +90,7 @@ impl Cluster {
         let bind = free_address();
         // The other node may not have heard of the token yet.
         wait_for_token(&self.nodes[through].0, &token, true).await;
-        let joined = join(&token, &[self.address(through)], &bind.to_string(), dir.path())
-            .await
-            .unwrap();
+        let joined = join(&token, &[self.address(through)], &bind.to_string(), dir.path()).await.unwrap();
         let running = daemon::start(config(dir.path(), bind)).await.unwrap();
         assert_eq!(running.node_id(), joined.node_id);
         self.nodes.push((running, dir));
@@ -137,48 +121,26 @@ impl Cluster {
 async fn wait_for_token(node: &Running, token: &JoinToken, outstanding: bool) {
     let deadline = tokio::time::Instant::now() + Duration::from_secs(30);
     let hash = token.spki_hash();
-    while node
-        .consensus()
-        .read(|machine| machine.join_token_outstanding(&hash))
-        .unwrap()
-        != outstanding
-    {
+    while node.consensus().read(|machine| machine.join_token_outstanding(&hash)).unwrap() != outstanding {
         assert!(tokio::time::Instant::now() < deadline, "the token never changed");
         tokio::time::sleep(Duration::from_millis(20)).await;
     }
 }
 
 fn voters(state: &GetClusterResponse) -> Vec<u64> {
-    state
-        .members
-        .iter()
-        .filter(|member| member.voter)
-        .map(|member| member.node_id)
-        .collect()
+    state.members.iter().filter(|member| member.voter).map(|member| member.node_id).collect()
 }
 
 /// The join request itself, with a key of the caller's choice.
 async fn ask(token: &JoinToken, address: &str, certificate_request: Vec<u8>) -> Result<JoinResponse, Status> {
     let address = address.parse().unwrap();
-    let channel = connect(&address, token.client_config(), &ConnectOptions::default())
-        .await
-        .unwrap();
-    let request = JoinRequest {
-        certificate_request: certificate_request.into(),
-        address: "127.0.0.1:9".into(),
-    };
-    JoinServiceClient::new(channel)
-        .join(request)
-        .await
-        .map(tonic::Response::into_inner)
+    let channel = connect(&address, token.client_config(), &ConnectOptions::default()).await.unwrap();
+    let request = JoinRequest { certificate_request: certificate_request.into(), address: "127.0.0.1:9".into() };
+    JoinServiceClient::new(channel).join(request).await.map(tonic::Response::into_inner)
 }
 
 fn reason(status: &Status) -> String {
-    status
-        .get_error_details()
-        .error_info()
-        .map(|info| info.reason.clone())
-        .unwrap_or_default()
+    status.get_error_details().error_info().map(|info| info.reason.clone()).unwrap_or_default()
 }
 
 fn refused(result: Result<impl std::fmt::Debug, Error>) -> String {
@@ -189,9 +151,7 @@ fn refused(result: Result<impl std::fmt::Debug, Error>) -> String {
 async fn three_nodes_grow_out_of_one_and_are_administered_through_any() {
     let mut cluster = Cluster::found(true).await;
     assert_eq!(cluster.join(0).await, 2);
-    cluster
-        .wait_for("the second node votes", |state| voters(state) == [1, 2])
-        .await;
+    cluster.wait_for("the second node votes", |state| voters(state) == [1, 2]).await;
     // Through the node that has no CA key: it passes the joiner on.
     assert_eq!(cluster.join(1).await, 3);
     let state = cluster.wait_for("all vote and are reached", |state| {
@@ -199,12 +159,7 @@ async fn three_nodes_grow_out_of_one_and_are_administered_through_any() {
     });
     let state = state.await;
     assert_eq!((state.cluster_id.as_str(), state.answering_node_id), ("prod", 1));
-    assert!(
-        state
-            .members
-            .iter()
-            .all(|member| !member.build_version.is_empty() && member.machine_version_max > 0)
-    );
+    assert!(state.members.iter().all(|member| !member.build_version.is_empty() && member.machine_version_max > 0));
     let seeds = Seeds::load(cluster.nodes[2].1.path()).unwrap().unwrap();
     assert_eq!((seeds.node_id, seeds.members.len()), (3, 2));
 
@@ -215,19 +170,9 @@ async fn three_nodes_grow_out_of_one_and_are_administered_through_any() {
     let third = cluster.client(2);
     assert_eq!(refused(third.transfer_leader(Some(9)).await), "NODE_NOT_FOUND");
     assert_eq!(refused(third.remove_member(9).await), "NODE_NOT_FOUND");
-    let stranger = AddMemberRequest {
-        node_id: 2,
-        address: "127.0.0.1:1".into(),
-        learner: true,
-        replaces: 0,
-    };
+    let stranger = AddMemberRequest { node_id: 2, address: "127.0.0.1:1".into(), learner: true, replaces: 0 };
     assert_eq!(refused(third.add_member(stranger).await), "NODE_ALREADY_MEMBER");
-    let nobody = AddMemberRequest {
-        node_id: 0,
-        address: "127.0.0.1:1".into(),
-        learner: true,
-        replaces: 0,
-    };
+    let nobody = AddMemberRequest { node_id: 0, address: "127.0.0.1:1".into(), learner: true, replaces: 0 };
     assert_eq!(refused(third.add_member(nobody).await), "MEMBER_INVALID");
 
     // What is put at one node is read at another.
@@ -250,12 +195,7 @@ async fn three_nodes_grow_out_of_one_and_are_administered_through_any() {
 async fn the_id_of_a_member_that_was_removed_is_not_given_again() {
     let cluster = Cluster::found(true).await;
     // As a founder, or a node whose certificate was issued by hand: no token gave it its id.
-    let by_hand = AddMemberRequest {
-        node_id: 6,
-        address: "127.0.0.1:1".into(),
-        learner: true,
-        replaces: 0,
-    };
+    let by_hand = AddMemberRequest { node_id: 6, address: "127.0.0.1:1".into(), learner: true, replaces: 0 };
     cluster.client(0).add_member(by_hand).await.unwrap();
     cluster.client(0).remove_member(6).await.unwrap();
     let token = cluster.token(HOUR).await;
@@ -268,9 +208,7 @@ async fn the_id_of_a_member_that_was_removed_is_not_given_again() {
 async fn a_node_that_was_removed_stays_out_whatever_it_says_of_itself() {
     let mut cluster = Cluster::found(true).await;
     assert_eq!(cluster.join(0).await, 2);
-    cluster
-        .wait_for("the second node votes", |state| voters(state) == [1, 2])
-        .await;
+    cluster.wait_for("the second node votes", |state| voters(state) == [1, 2]).await;
     cluster.client(0).remove_member(2).await.unwrap();
     let (node, dir) = cluster.nodes.pop().unwrap();
     let address = node.addresses().api;
@@ -283,43 +221,22 @@ async fn a_node_that_was_removed_stays_out_whatever_it_says_of_itself() {
     let node = daemon::start(config(dir.path(), address)).await.unwrap();
     let credentials = IdentityStore::new(dir.path()).load().unwrap();
     let first = cluster.address(0).parse().unwrap();
-    let channel = connect(
-        &first,
-        client_config(&credentials, Expect::Node(1)),
-        &ConnectOptions::default(),
-    )
-    .await
-    .unwrap();
+    let channel =
+        connect(&first, client_config(&credentials, Expect::Node(1)), &ConnectOptions::default()).await.unwrap();
     let mut peer = PeerServiceClient::new(channel);
-    let request = PeerMembershipRequest {
-        address: address.to_string(),
-        learner: false,
-    };
+    let request = PeerMembershipRequest { address: address.to_string(), learner: false };
     let refusal = peer.request_membership(request).await.unwrap_err();
-    assert_eq!(
-        (refusal.code(), reason(&refusal).as_str()),
-        (Code::FailedPrecondition, "NODE_REMOVED")
-    );
+    assert_eq!((refusal.code(), reason(&refusal).as_str()), (Code::FailedPrecondition, "NODE_REMOVED"));
     assert!(refusal.message().contains("tarn node token"), "{refusal}");
     // Nor does it get a vote for an election, or a new certificate.
-    let vote = peer
-        .call(PeerRequest {
-            method: 2,
-            ..PeerRequest::default()
-        })
-        .await;
+    let vote = peer.call(PeerRequest { method: 2, ..PeerRequest::default() }).await;
     assert_eq!(reason(&vote.unwrap_err()), "NODE_REMOVED");
     let renewed = peer.renew(PeerRenewal::default()).await;
     assert_eq!(reason(&renewed.unwrap_err()), "NODE_REMOVED");
 
     // And an administrator cannot give it its id back, alone or in the place of another.
     for replaces in [0, 1] {
-        let again = AddMemberRequest {
-            node_id: 2,
-            address: address.to_string(),
-            learner: false,
-            replaces,
-        };
+        let again = AddMemberRequest { node_id: 2, address: address.to_string(), learner: false, replaces };
         assert_eq!(refused(cluster.client(0).add_member(again).await), "NODE_REMOVED");
     }
     assert_eq!(voters(&cluster.client(0).cluster().await.unwrap()), [1]);
@@ -327,9 +244,7 @@ async fn a_node_that_was_removed_stays_out_whatever_it_says_of_itself() {
     // A new machine, with a token, comes in as ever.
     node.shutdown().await;
     assert_eq!(cluster.join(0).await, 3);
-    cluster
-        .wait_for("the new node votes", |state| voters(state) == [1, 3])
-        .await;
+    cluster.wait_for("the new node votes", |state| voters(state) == [1, 3]).await;
     cluster.stop().await;
 }
 
@@ -342,9 +257,7 @@ async fn a_node_that_is_stopped_before_it_votes_goes_on_when_it_is_back() {
     node.shutdown().await;
     let node = daemon::start(config(dir.path(), address)).await.unwrap();
     cluster.nodes.push((node, dir));
-    cluster
-        .wait_for("the node votes after all", |state| voters(state) == [1, 2])
-        .await;
+    cluster.wait_for("the node votes after all", |state| voters(state) == [1, 2]).await;
     cluster.stop().await;
 }
 
@@ -357,41 +270,22 @@ async fn a_token_is_for_one_key_and_can_be_repeated_with_it() {
     // What cannot be signed does not cost the token.
     for bad in [Vec::new(), vec![0x30; 500], vec![0; 1 << 20]] {
         let status = ask(&token, &address, bad).await.unwrap_err();
-        assert_eq!(
-            (status.code(), reason(&status).as_str()),
-            (Code::InvalidArgument, "JOIN_REQUEST_INVALID")
-        );
+        assert_eq!((status.code(), reason(&status).as_str()), (Code::InvalidArgument, "JOIN_REQUEST_INVALID"));
     }
     let mut forged = make_request(&PrivateKey::generate());
     let last = forged.len() - 1;
     forged[last] ^= 1;
-    assert_eq!(
-        reason(&ask(&token, &address, forged).await.unwrap_err()),
-        "JOIN_REQUEST_INVALID"
-    );
+    assert_eq!(reason(&ask(&token, &address, forged).await.unwrap_err()), "JOIN_REQUEST_INVALID");
 
     let key = PrivateKey::generate();
     let first = ask(&token, &address, make_request(&key)).await.unwrap();
     let again = ask(&token, &address, make_request(&key)).await.unwrap();
-    assert_eq!(
-        (first.node_id, again.node_id),
-        (2, 2),
-        "the answer was lost, the id is not"
-    );
-    let status = ask(&token, &address, make_request(&PrivateKey::generate()))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::PermissionDenied, "JOIN_TOKEN_USED")
-    );
+    assert_eq!((first.node_id, again.node_id), (2, 2), "the answer was lost, the id is not");
+    let status = ask(&token, &address, make_request(&PrivateKey::generate())).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "JOIN_TOKEN_USED"));
 
     let next = cluster.token(HOUR).await;
-    assert_eq!(
-        ask(&next, &address, make_request(&key)).await.unwrap().node_id,
-        3,
-        "ids are not given twice"
-    );
+    assert_eq!(ask(&next, &address, make_request(&key)).await.unwrap().node_id, 3, "ids are not given twice");
     cluster.stop().await;
 }
 
@@ -415,10 +309,7 @@ async fn tokens_that_are_unknown_expired_or_of_another_cluster_open_nothing() {
 
     let other = CertificateAuthority::ephemeral("prod").unwrap();
     let error = join(JoinToken::generate(other.certificate())).await;
-    assert!(
-        matches!(&error, JoinError::Untrusted { reason, .. } if reason.contains("root certificate")),
-        "{error}"
-    );
+    assert!(matches!(&error, JoinError::Untrusted { reason, .. } if reason.contains("root certificate")), "{error}");
     assert!(!IdentityStore::new(dir.path()).exists());
     cluster.stop().await;
 }
@@ -428,12 +319,8 @@ async fn without_the_cas_key_the_refusal_says_what_to_do() {
     let cluster = Cluster::found(false).await;
     let token = cluster.token(HOUR).await;
     let dir = tempfile::tempdir().unwrap();
-    let error = join(&token, &[cluster.address(0)], "127.0.0.1:9", dir.path())
-        .await
-        .unwrap_err();
-    let JoinError::Refused(status) = error else {
-        panic!("{error}")
-    };
+    let error = join(&token, &[cluster.address(0)], "127.0.0.1:9", dir.path()).await.unwrap_err();
+    let JoinError::Refused(status) = error else { panic!("{error}") };
     assert_eq!(reason(&status), "NO_CA");
     assert!(status.message().contains("ca.key"), "{}", status.message());
     cluster.stop().await;
@@ -445,20 +332,12 @@ async fn each_door_is_for_one_kind_of_caller() {
     let address = cluster.address(0).parse().unwrap();
     let user = client_config(&cluster.user(), Expect::AnyNode);
     let channel = connect(&address, user, &ConnectOptions::default()).await.unwrap();
-    let status = JoinServiceClient::new(channel)
-        .join(JoinRequest::default())
-        .await
-        .unwrap_err();
+    let status = JoinServiceClient::new(channel).join(JoinRequest::default()).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
 
     let token = cluster.token(HOUR).await;
-    let channel = connect(&address, token.client_config(), &ConnectOptions::default())
-        .await
-        .unwrap();
-    let status = ClusterServiceClient::new(channel)
-        .get_cluster(GetClusterRequest {})
-        .await
-        .unwrap_err();
+    let channel = connect(&address, token.client_config(), &ConnectOptions::default()).await.unwrap();
+    let status = ClusterServiceClient::new(channel).get_cluster(GetClusterRequest {}).await.unwrap_err();
     assert_eq!(status.code(), Code::PermissionDenied);
     cluster.stop().await;
 }

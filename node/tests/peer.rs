@@ -67,10 +67,7 @@ async fn a_pipeline_answers_while_it_is_open_and_ends_after_an_error() {
     }
     sender.send("bad".into()).await.unwrap();
     let error = replies.next().await.unwrap().unwrap_err();
-    assert!(
-        matches!(&error, TransportError::Remote(text) if text.contains("bad")),
-        "{error}"
-    );
+    assert!(matches!(&error, TransportError::Remote(text) if text.contains("bad")), "{error}");
     assert!(replies.next().await.is_none());
 }
 
@@ -80,17 +77,11 @@ async fn the_longest_message_passes_and_a_longer_one_is_refused() {
     let transport = one.transport();
     // The answer repeats the body after a short prefix.
     let longest = Bytes::from(vec![1; MESSAGE_BYTES_MAX - 16]);
-    let answer = transport
-        .call(&two.peer(), Method::Append, longest.clone(), SECONDS_5)
-        .await
-        .unwrap();
+    let answer = transport.call(&two.peer(), Method::Append, longest.clone(), SECONDS_5).await.unwrap();
     assert_eq!(answer.len(), longest.len() + "1:1:".len());
 
     let longer = Bytes::from(vec![1; MESSAGE_BYTES_MAX + 100]);
-    let error = transport
-        .call(&two.peer(), Method::Append, longer, SECONDS_5)
-        .await
-        .unwrap_err();
+    let error = transport.call(&two.peer(), Method::Append, longer, SECONDS_5).await.unwrap_err();
     assert!(matches!(error, TransportError::Remote(_)), "{error}");
     assert_eq!(ask(&transport, &two.peer(), "x").await.unwrap(), "1:2:x");
 }
@@ -101,18 +92,13 @@ async fn what_failed_is_told_apart() {
     let transport = one.transport();
 
     let started = Instant::now();
-    let error = transport
-        .call(&two.peer(), Method::Vote, "never".into(), Duration::from_millis(200))
-        .await
-        .unwrap_err();
+    let error =
+        transport.call(&two.peer(), Method::Vote, "never".into(), Duration::from_millis(200)).await.unwrap_err();
     assert!(matches!(error, TransportError::Timeout), "{error}");
     assert!(started.elapsed() < SECONDS_5);
 
     let error = ask(&transport, &two.peer(), "busy").await.unwrap_err();
-    assert!(
-        matches!(&error, TransportError::Remote(text) if text.contains("with this")),
-        "{error}"
-    );
+    assert!(matches!(&error, TransportError::Remote(text) if text.contains("with this")), "{error}");
 
     let peer = two.peer();
     let (_sender, receiver) = tokio::sync::mpsc::channel::<Bytes>(1);
@@ -132,10 +118,7 @@ async fn what_failed_is_told_apart() {
 
     let error = ask(&transport, &peer, "x").await.unwrap_err();
     assert!(error.certainly_undelivered(), "{error}");
-    let nonsense = Peer {
-        id: 2,
-        address: "http://nowhere".into(),
-    };
+    let nonsense = Peer { id: 2, address: "http://nowhere".into() };
     let error = ask(&transport, &nonsense, "x").await.unwrap_err();
     assert!(error.certainly_undelivered(), "{error}");
 }
@@ -182,10 +165,7 @@ async fn nothing_that_is_stuck_holds_up_heartbeats() {
     let flood = stream::repeat_with(|| Bytes::from(vec![0; 1 << 20]));
     let untaken = transport.replicate(&peer, Box::pin(flood)).await.unwrap();
     for _ in 0..50 {
-        let answer = transport
-            .call(&peer, Method::Append, "beat".into(), SECONDS_5)
-            .await
-            .unwrap();
+        let answer = transport.call(&peer, Method::Append, "beat".into(), SECONDS_5).await.unwrap();
         assert_eq!(answer, "1:1:beat");
     }
     assert!(!stuck.is_finished());
@@ -198,10 +178,7 @@ async fn another_node_than_the_dialled_one_is_refused() {
     let (_, one, two) = pair().await;
     let mixed_up = Peer { id: 3, ..two.peer() };
     let error = ask(&one.transport(), &mixed_up, "x").await.unwrap_err();
-    assert!(
-        matches!(&error, TransportError::Unreachable(text) if text.contains("node 3 was expected")),
-        "{error}"
-    );
+    assert!(matches!(&error, TransportError::Unreachable(text) if text.contains("node 3 was expected")), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -210,10 +187,7 @@ async fn a_node_of_another_cluster_is_refused_on_either_side() {
     let two = TestNode::start(&ours, 2).await;
     let stranger = PeerTransport::new(Links::new(node_credentials(&theirs, 1)));
     let error = ask(&stranger, &two.peer(), "x").await.unwrap_err();
-    assert!(
-        matches!(&error, TransportError::Unreachable(text) if text.contains("unknown issuer")),
-        "{error}"
-    );
+    assert!(matches!(&error, TransportError::Unreachable(text) if text.contains("unknown issuer")), "{error}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -222,35 +196,17 @@ async fn users_are_refused_at_every_method() {
     let two = TestNode::start(&authority, 2).await;
     let user = credentials(&authority, &PrincipalKind::User { name: "ada".into() });
     let address = two.address.to_string().parse().unwrap();
-    let channel = connect(
-        &address,
-        client_config(&user, Expect::AnyNode),
-        &ConnectOptions::default(),
-    )
-    .await
-    .unwrap();
+    let channel = connect(&address, client_config(&user, Expect::AnyNode), &ConnectOptions::default()).await.unwrap();
     let mut client = PeerServiceClient::new(channel);
     let frames = || stream::iter([PeerFrame { body: "x".into() }]);
     let codes = [
-        client
-            .call(PeerRequest {
-                method: 2,
-                body: "x".into(),
-            })
-            .await
-            .map(drop),
+        client.call(PeerRequest { method: 2, body: "x".into() }).await.map(drop),
         client.replicate(frames()).await.map(drop),
         client.install_snapshot(frames()).await.map(drop),
         client.push_artifact(stream::iter([])).await.map(drop),
-        client
-            .pull_artifact(tarn_proto::v1::PeerArtifactWanted::default())
-            .await
-            .map(drop),
+        client.pull_artifact(tarn_proto::v1::PeerArtifactWanted::default()).await.map(drop),
         client.list_peer_artifacts(PeerArtifactList::default()).await.map(drop),
-        client
-            .request_membership(tarn_proto::v1::PeerMembershipRequest::default())
-            .await
-            .map(drop),
+        client.request_membership(tarn_proto::v1::PeerMembershipRequest::default()).await.map(drop),
         client.admit(tarn_proto::v1::PeerAdmission::default()).await.map(drop),
     ];
     for (method, answer) in codes.into_iter().enumerate() {

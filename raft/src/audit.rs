@@ -25,19 +25,12 @@ pub(crate) async fn run(admin: Admin, machine: StateMachine, fatal: FatalFlag) {
             continue;
         };
         for node in &verdict.odd {
-            tracing::error!(
-                node,
-                index = verdict.right.index,
-                "the node's state differs from the majority's"
-            );
+            tracing::error!(node, index = verdict.right.index, "the node's state differs from the majority's");
             if *node == admin.node_id {
                 fatal.raise(describe(&verdict.right));
             } else if let Some(peer) = admin.peer(*node) {
                 let body = wire::encode(&verdict.right);
-                let sent = admin
-                    .transport
-                    .call(&peer, Method::Diverged, body, admin.timings.election_max)
-                    .await;
+                let sent = admin.transport.call(&peer, Method::Diverged, body, admin.timings.election_max).await;
                 if let Err(error) = sent {
                     tracing::error!(node, %error, "the node could not be told to stop");
                 }
@@ -83,12 +76,7 @@ fn judge(reports: &BTreeMap<NodeId, BTreeMap<u64, Bytes>>) -> Option<Verdict> {
     let mut by_index: BTreeMap<u64, BTreeMap<&Bytes, Vec<NodeId>>> = BTreeMap::new();
     for (node, digests) in reports {
         for (index, digest) in digests {
-            by_index
-                .entry(*index)
-                .or_default()
-                .entry(digest)
-                .or_default()
-                .push(*node);
+            by_index.entry(*index).or_default().entry(digest).or_default().push(*node);
         }
     }
     for (index, camps) in by_index {
@@ -101,18 +89,9 @@ fn judge(reports: &BTreeMap<NodeId, BTreeMap<u64, Bytes>>) -> Option<Verdict> {
             tracing::error!(index, ?camps, "the nodes' states differ, and no majority agrees");
             continue;
         };
-        let right = DigestAt {
-            index,
-            digest: (*digest).clone(),
-        };
-        let odd = camps
-            .iter()
-            .filter(|(other, _)| *other != digest)
-            .flat_map(|(_, nodes)| nodes.clone());
-        return Some(Verdict {
-            odd: odd.collect(),
-            right,
-        });
+        let right = DigestAt { index, digest: (*digest).clone() };
+        let odd = camps.iter().filter(|(other, _)| *other != digest).flat_map(|(_, nodes)| nodes.clone());
+        return Some(Verdict { odd: odd.collect(), right });
     }
     None
 }
@@ -122,10 +101,7 @@ mod tests {
     use super::*;
 
     fn report(digests: &[(u64, &'static str)]) -> BTreeMap<u64, Bytes> {
-        digests
-            .iter()
-            .map(|(index, digest)| (*index, Bytes::from_static(digest.as_bytes())))
-            .collect()
+        digests.iter().map(|(index, digest)| (*index, Bytes::from_static(digest.as_bytes()))).collect()
     }
 
     #[test]

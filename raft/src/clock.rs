@@ -33,9 +33,7 @@ pub struct SystemClock {
 impl SystemClock {
     /// The system's clocks; its monotonic time begins now.
     pub fn new() -> Self {
-        Self {
-            started: Instant::now(),
-        }
+        Self { started: Instant::now() }
     }
 }
 
@@ -87,11 +85,7 @@ impl LeaderClock {
             0 => clock.wall_ms(),
             _ => machine_ms,
         };
-        Self {
-            now: Duration::from_millis(now_ms),
-            read_at: clock.monotonic(),
-            correction_ms: None,
-        }
+        Self { now: Duration::from_millis(now_ms), read_at: clock.monotonic(), correction_ms: None }
     }
 
     /// Takes what a majority's clocks have reached: at once the first time, and as the goal to approach after that. As
@@ -119,11 +113,7 @@ impl LeaderClock {
 
         let wall_ms = clock.wall_ms().saturating_add_signed(self.correction_ms.unwrap_or(0));
         let ahead = Duration::from_millis(wall_ms).saturating_sub(self.now);
-        self.now += if ahead <= Duration::from_millis(STEP_MS_MAX) {
-            ahead
-        } else {
-            ahead.min(elapsed)
-        };
+        self.now += if ahead <= Duration::from_millis(STEP_MS_MAX) { ahead } else { ahead.min(elapsed) };
         u64::try_from(self.now.as_millis()).unwrap_or(u64::MAX)
     }
 }
@@ -143,9 +133,7 @@ mod tests {
     impl ManualClock {
         /// A clock whose wall shows this time, in milliseconds since the Unix epoch.
         fn new(wall_ms: u64) -> Self {
-            Self {
-                times: Mutex::new((wall_ms, Duration::ZERO)),
-            }
+            Self { times: Mutex::new((wall_ms, Duration::ZERO)) }
         }
 
         /// Lets time pass: both clocks move.

@@ -56,10 +56,7 @@ impl StartError {
     }
 
     fn io(what: &str, source: io::Error) -> Self {
-        Self {
-            reason: format!("{what}: {source}"),
-            source: Some(source),
-        }
+        Self { reason: format!("{what}: {source}"), source: Some(source) }
     }
 }
 
@@ -131,15 +128,9 @@ impl Consensus {
             machine: machine.clone(),
             stall: options.timings.election_max * 2,
         };
-        let raft = Raft::new(
-            options.node_id,
-            config(&options)?,
-            network,
-            log.clone(),
-            machine.clone(),
-        )
-        .await
-        .map_err(StartError::because)?;
+        let raft = Raft::new(options.node_id, config(&options)?, network, log.clone(), machine.clone())
+            .await
+            .map_err(StartError::because)?;
         Ok(Self::assemble(options, raft, log, machine, fatal))
     }
 
@@ -217,10 +208,8 @@ impl Consensus {
     ///
     /// See [`BootstrapError`].
     pub async fn bootstrap(&self, members: BTreeMap<NodeId, String>) -> Result<(), BootstrapError> {
-        let nodes: BTreeMap<NodeId, BasicNode> = members
-            .into_iter()
-            .map(|(id, address)| (id, BasicNode::new(address)))
-            .collect();
+        let nodes: BTreeMap<NodeId, BasicNode> =
+            members.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
         self.inner.raft.initialize(nodes).await.map_err(|error| match error {
             RaftError::APIError(InitializeError::NotAllowed(_)) => BootstrapError::AlreadyBootstrapped,
             RaftError::APIError(InitializeError::NotInMembers(error)) => {
@@ -315,17 +304,13 @@ impl Consensus {
         futures::future::join_all(peers.map(|peer| async move {
             let info = match peer.id == self.inner.peers.node_id {
                 true => Some(self.inner.peers.info()),
-                false => tokio::time::timeout(timeout, self.inner.admin.node_info(&peer))
-                    .await
-                    .ok()
-                    .flatten(),
+                false => tokio::time::timeout(timeout, self.inner.admin.node_info(&peer)).await.ok().flatten(),
             };
             MemberInfo {
                 peer,
-                versions: info.as_ref().map(|info| Versions {
-                    min: info.machine_version_min,
-                    max: info.machine_version_max,
-                }),
+                versions: info
+                    .as_ref()
+                    .map(|info| Versions { min: info.machine_version_min, max: info.machine_version_max }),
                 applied_index: info.as_ref().map(|info| info.applied_index),
                 build_version: info.map(|info| info.build_version),
             }
@@ -340,8 +325,7 @@ impl Consensus {
     ///
     /// See [`AdminError`].
     pub async fn add_learner(&self, id: NodeId, address: String, deadline: Instant) -> Result<(), AdminError> {
-        self.administer(AdminAction::AddLearner(wire::Node { id, address }), deadline)
-            .await
+        self.administer(AdminAction::AddLearner(wire::Node { id, address }), deadline).await
     }
 
     /// Gives a learner a vote, as soon as it has caught up.
@@ -375,8 +359,7 @@ impl Consensus {
         deadline: Instant,
     ) -> Result<(), AdminError> {
         let new = Some(wire::Node { id, address });
-        self.administer(AdminAction::Replace(wire::Replace { dead, new }), deadline)
-            .await
+        self.administer(AdminAction::Replace(wire::Replace { dead, new }), deadline).await
     }
 
     /// Hands leadership to a voter, or to the most advanced one. Returns who leads.
@@ -479,9 +462,7 @@ impl Consensus {
     }
 
     fn has_other_voters(&self) -> bool {
-        self.members()
-            .iter()
-            .any(|(peer, voter)| *voter && peer.id != self.inner.peers.node_id)
+        self.members().iter().any(|(peer, voter)| *voter && peer.id != self.inner.peers.node_id)
     }
 }
 
@@ -491,34 +472,13 @@ fn node(id: NodeId) -> wire::Node {
 }
 
 async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMachine), StartError> {
-    let Options {
-        node_id,
-        data_dir,
-        versions,
-        limits,
-        on_applied,
-        disk,
-        ..
-    } = options.clone();
+    let Options { node_id, data_dir, versions, limits, on_applied, disk, .. } = options.clone();
     let opened = disk::blocking(options.disk.as_ref(), move || {
-        let Limits {
-            log_cache_bytes,
-            batch_bytes,
-            ..
-        } = limits;
-        let limits = LogLimits {
-            cache_bytes: log_cache_bytes,
-            batch_bytes,
-        };
+        let Limits { log_cache_bytes, batch_bytes, .. } = limits;
+        let limits = LogLimits { cache_bytes: log_cache_bytes, batch_bytes };
         let open_log = || {
             tarn_storage::dir::create_durably(&data_dir).map_err(io::Error::other)?;
-            LogStore::open(
-                disk::open_log(disk.as_ref(), &data_dir.join("log"))?,
-                node_id,
-                limits,
-                &disk,
-                fatal.clone(),
-            )
+            LogStore::open(disk::open_log(disk.as_ref(), &data_dir.join("log"))?, node_id, limits, &disk, fatal.clone())
         };
         let log = open_log().map_err(|error| StartError::io("the log", error))?;
         let machine =
@@ -532,12 +492,7 @@ async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMac
 }
 
 fn config(options: &Options) -> Result<Arc<Config>, StartError> {
-    let Timings {
-        heartbeat,
-        election_min,
-        election_max,
-        ..
-    } = options.timings;
+    let Timings { heartbeat, election_min, election_max, .. } = options.timings;
     let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
     let config = Config {
         cluster_name: "tarn".into(),

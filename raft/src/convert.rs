@@ -17,19 +17,12 @@ fn missing(what: &str) -> PeerError {
 }
 
 pub(crate) fn log_id_to_wire(id: &LogId) -> wire::LogId {
-    wire::LogId {
-        term: id.leader_id.term,
-        node: id.leader_id.node_id,
-        index: id.index,
-    }
+    wire::LogId { term: id.leader_id.term, node: id.leader_id.node_id, index: id.index }
 }
 
 /// The entry's place, as the invariants name it.
 pub(crate) fn entry_id(id: &LogId) -> EntryId {
-    EntryId {
-        term: id.leader_id.term,
-        index: id.index,
-    }
+    EntryId { term: id.leader_id.term, index: id.index }
 }
 
 pub(crate) fn log_id_from_wire(id: wire::LogId) -> LogId {
@@ -37,11 +30,7 @@ pub(crate) fn log_id_from_wire(id: wire::LogId) -> LogId {
 }
 
 pub(crate) fn vote_to_wire(vote: &Vote) -> wire::Vote {
-    wire::Vote {
-        term: vote.leader_id.term,
-        node: vote.leader_id.node_id,
-        committed: vote.committed,
-    }
+    wire::Vote { term: vote.leader_id.term, node: vote.leader_id.node_id, committed: vote.committed }
 }
 
 pub(crate) fn vote_from_wire(vote: Option<wire::Vote>) -> Result<Vote, PeerError> {
@@ -57,25 +46,16 @@ pub(crate) fn membership_to_wire(membership: &Membership) -> wire::Membership {
         configs: membership
             .get_joint_config()
             .iter()
-            .map(|ids| wire::NodeSet {
-                ids: ids.iter().copied().collect(),
-            })
+            .map(|ids| wire::NodeSet { ids: ids.iter().copied().collect() })
             .collect(),
         nodes: membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
     }
 }
 
 pub(crate) fn membership_from_wire(membership: wire::Membership) -> Result<Membership, PeerError> {
-    let configs: Vec<BTreeSet<u64>> = membership
-        .configs
-        .into_iter()
-        .map(|set| set.ids.into_iter().collect())
-        .collect();
-    let nodes: BTreeMap<u64, BasicNode> = membership
-        .nodes
-        .into_iter()
-        .map(|(id, address)| (id, BasicNode::new(address)))
-        .collect();
+    let configs: Vec<BTreeSet<u64>> = membership.configs.into_iter().map(|set| set.ids.into_iter().collect()).collect();
+    let nodes: BTreeMap<u64, BasicNode> =
+        membership.nodes.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
@@ -92,10 +72,7 @@ pub(crate) fn stored_to_wire(stored: &StoredMembership) -> wire::StoredMembershi
 pub(crate) fn stored_from_wire(stored: Option<wire::StoredMembership>) -> Result<StoredMembership, PeerError> {
     let stored = stored.ok_or_else(|| missing("the membership"))?;
     let membership = stored.membership.ok_or_else(|| missing("the membership"))?;
-    Ok(StoredMembership::new(
-        stored.log_id.map(log_id_from_wire),
-        membership_from_wire(membership)?,
-    ))
+    Ok(StoredMembership::new(stored.log_id.map(log_id_from_wire), membership_from_wire(membership)?))
 }
 
 pub(crate) fn entry_to_wire(entry: &Entry) -> wire::LogEntry {
@@ -124,10 +101,7 @@ pub(crate) fn entry_from_wire(entry: wire::LogEntry) -> Result<Entry, PeerError>
         wire::Payload::Normal(bytes) => EntryPayload::Normal(Payload(bytes)),
         wire::Payload::Membership(membership) => EntryPayload::Membership(membership_from_wire(membership)?),
     };
-    Ok(Entry {
-        log_id: log_id_from_wire(log_id),
-        payload,
-    })
+    Ok(Entry { log_id: log_id_from_wire(log_id), payload })
 }
 
 pub(crate) fn append_to_wire(request: &AppendEntriesRequest<TypeConfig>) -> wire::AppendRequest {
@@ -142,19 +116,13 @@ pub(crate) fn append_to_wire(request: &AppendEntriesRequest<TypeConfig>) -> wire
 /// Refuses entries that do not follow each other and what they are said to follow: openraft takes the sender's word for it, and a log with a hole
 /// in it would be taken for one without.
 pub(crate) fn append_from_wire(request: wire::AppendRequest) -> Result<AppendEntriesRequest<TypeConfig>, PeerError> {
-    let entries: Vec<Entry> = request
-        .entries
-        .into_iter()
-        .map(entry_from_wire)
-        .collect::<Result<_, _>>()?;
+    let entries: Vec<Entry> = request.entries.into_iter().map(entry_from_wire).collect::<Result<_, _>>()?;
     let prev_log_id = request.prev_log_id.map(log_id_from_wire);
     let first = prev_log_id.as_ref().map_or(0, |id: &LogId| id.index + 1);
     for (next, entry) in (first..).zip(&entries) {
         let found = entry.log_id.index;
         if found != next {
-            return Err(PeerError::Malformed(format!(
-                "log entry {found} where {next} should be"
-            )));
+            return Err(PeerError::Malformed(format!("log entry {found} where {next} should be")));
         }
     }
     Ok(AppendEntriesRequest {
@@ -167,9 +135,7 @@ pub(crate) fn append_from_wire(request: wire::AppendRequest) -> Result<AppendEnt
 
 pub(crate) fn append_result_to_wire(result: &StreamAppendResult<TypeConfig>) -> wire::AppendReply {
     let result = match result {
-        Ok(matched) => wire::AppendResult::Matched(wire::Matched {
-            log_id: matched.as_ref().map(log_id_to_wire),
-        }),
+        Ok(matched) => wire::AppendResult::Matched(wire::Matched { log_id: matched.as_ref().map(log_id_to_wire) }),
         Err(StreamAppendError::Conflict(id)) => wire::AppendResult::Conflict(log_id_to_wire(id)),
         Err(StreamAppendError::HigherVote(vote)) => wire::AppendResult::HigherVote(vote_to_wire(vote)),
     };
@@ -207,11 +173,7 @@ pub(crate) fn vote_reply_to_wire(reply: &VoteResponse<TypeConfig>) -> wire::Vote
 }
 
 pub(crate) fn vote_reply_from_wire(reply: wire::VoteReply) -> Result<VoteResponse<TypeConfig>, PeerError> {
-    Ok(VoteResponse::new(
-        vote_from_wire(reply.vote)?,
-        reply.last_log_id.map(log_id_from_wire),
-        reply.granted,
-    ))
+    Ok(VoteResponse::new(vote_from_wire(reply.vote)?, reply.last_log_id.map(log_id_from_wire), reply.granted))
 }
 
 /// openraft backs off after an unreachable peer and tries again at once after other errors.
@@ -229,12 +191,7 @@ mod tests {
 
     fn append(prev: Option<u64>, indexes: &[u64]) -> wire::AppendRequest {
         let id = |index| LogId::new(LeaderId::new(1, 1), index);
-        let entry = |index: &u64| {
-            entry_to_wire(&Entry {
-                log_id: id(*index),
-                payload: EntryPayload::Blank,
-            })
-        };
+        let entry = |index: &u64| entry_to_wire(&Entry { log_id: id(*index), payload: EntryPayload::Blank });
         wire::AppendRequest {
             vote: Some(vote_to_wire(&Vote::new_committed(1, 1))),
             prev_log_id: prev.map(|index| log_id_to_wire(&id(index))),

@@ -101,12 +101,7 @@ pub(crate) struct LeaderTime {
 
 impl LeaderTime {
     pub fn new(clock: Arc<dyn Clock>, applied: watch::Receiver<Applied>) -> Self {
-        Self {
-            clock,
-            applied,
-            current: None,
-            agreed: watch::Sender::new(0),
-        }
+        Self { clock, applied, current: None, agreed: watch::Sender::new(0) }
     }
 
     /// Tells in which term a majority's clocks were last heard of.

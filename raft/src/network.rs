@@ -71,10 +71,7 @@ type Rpc<T> = Result<T, RPCError<TypeConfig>>;
 
 impl Link {
     async fn call(&self, method: Method, body: Bytes, timeout: Duration) -> Rpc<Bytes> {
-        self.transport
-            .call(&self.peer, method, body, timeout)
-            .await
-            .map_err(|error| convert::rpc_error(&error))
+        self.transport.call(&self.peer, method, body, timeout).await.map_err(|error| convert::rpc_error(&error))
     }
 
     async fn open_pipeline<S>(&self, mut input: S) -> Rpc<BoxStream<'static, Rpc<StreamAppendResult<TypeConfig>>>>
@@ -97,12 +94,7 @@ impl Link {
             .await
             .unwrap_or(Err(TransportError::Timeout))
             .map_err(|error| convert::rpc_error(&error))?;
-        let pipeline = Pipeline {
-            replies,
-            sent,
-            received: 0,
-            stall: self.stall,
-        };
+        let pipeline = Pipeline { replies, sent, received: 0, stall: self.stall };
         Ok(Box::pin(stream::unfold(Some(pipeline), |pipeline| async move {
             let mut pipeline = pipeline?;
             match pipeline.next().await {
@@ -122,21 +114,10 @@ impl Link {
         snapshot: Arc<SnapshotDir>,
         option: &RPCOption,
     ) -> Result<Vote, TransportError> {
-        let offer = wire::SnapshotOffer {
-            manifest: snapshot.manifest_bytes.clone(),
-        };
-        let progress = self
-            .transport
-            .call(
-                &self.peer,
-                Method::SnapshotOffer,
-                wire::encode(&offer),
-                option.soft_ttl(),
-            )
-            .await?;
-        let received = wire::decode::<wire::SnapshotProgress>(progress)
-            .map_err(misunderstood)?
-            .received;
+        let offer = wire::SnapshotOffer { manifest: snapshot.manifest_bytes.clone() };
+        let progress =
+            self.transport.call(&self.peer, Method::SnapshotOffer, wire::encode(&offer), option.soft_ttl()).await?;
+        let received = wire::decode::<wire::SnapshotProgress>(progress).map_err(misunderstood)?.received;
         tracing::info!(
             peer = self.peer.id,
             received = received.iter().sum::<u64>(),
@@ -145,10 +126,7 @@ impl Link {
         );
         let reply = self
             .transport
-            .send_snapshot(
-                &self.peer,
-                send::frames(snapshot, vote, received, self.machine.disk().clone()),
-            )
+            .send_snapshot(&self.peer, send::frames(snapshot, vote, received, self.machine.disk().clone()))
             .await?;
         let reply = wire::decode::<wire::SnapshotReply>(reply).map_err(misunderstood)?;
         convert::vote_from_wire(reply.vote).map_err(misunderstood)
@@ -160,8 +138,7 @@ impl Link {
     async fn doubt(&self, snapshot: Arc<SnapshotDir>) {
         let compared = disk::blocking(self.machine.disk().as_ref(), move || snapshot.doubt()).await;
         if let Ok(Err(error)) = compared {
-            self.machine
-                .fail(format!("the snapshot of the state is damaged: {error}"));
+            self.machine.fail(format!("the snapshot of the state is damaged: {error}"));
         }
     }
 }
@@ -276,9 +253,7 @@ impl RaftNetworkV2<TypeConfig> for Link {
             to: *request.to_node_id(),
             last_log_id: request.last_log_id().map(convert::log_id_to_wire),
         };
-        let reply = self
-            .call(Method::TransferLeader, wire::encode(&body), option.soft_ttl())
-            .await?;
+        let reply = self.call(Method::TransferLeader, wire::encode(&body), option.soft_ttl()).await?;
         let reply = decoded(wire::decode::<wire::TransferReply>(reply))?;
         let expected_log: Option<LogId> = request.last_log_id().copied();
         Ok(match reply.result {

@@ -105,12 +105,7 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Self {
-        Self {
-            snapshot_entries: 20_000,
-            keep_entries: 5_000,
-            log_cache_bytes: 32 << 20,
-            batch_bytes: 4 << 20,
-        }
+        Self { snapshot_entries: 20_000, keep_entries: 5_000, log_cache_bytes: 32 << 20, batch_bytes: 4 << 20 }
     }
 }
 

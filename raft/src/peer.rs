@@ -58,19 +58,15 @@ impl PeerService {
                 audit::diverged(&self.machine, &wire::decode(body)?, &self.fatal);
                 Ok(Bytes::new())
             }
-            Method::WallClock => Ok(wire::encode(&wire::WallClock {
-                wall_ms: self.clock.wall_ms(),
-            })),
+            Method::WallClock => Ok(wire::encode(&wire::WallClock { wall_ms: self.clock.wall_ms() })),
         }
     }
 
     async fn append(&self, from: NodeId, body: Bytes) -> Result<Bytes, PeerError> {
         let request = convert::append_from_wire(wire::decode(body)?)?;
         own_vote(from, &request.vote)?;
-        let (prev, last) = (
-            request.prev_log_id,
-            request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id),
-        );
+        let (prev, last) =
+            (request.prev_log_id, request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id));
         let response = self.raft.append_entries(request).await.map_err(stopped)?;
         let result = match response.is_conflict() && prev.is_none() {
             // Nothing can conflict with the beginning of the log; openraft's own conversion would panic.
@@ -100,9 +96,9 @@ impl PeerService {
             Err(TransferLeaderError::VoteChanged { actual, .. }) => {
                 wire::TransferResult::VoteChanged(convert::vote_to_wire(&actual))
             }
-            Err(TransferLeaderError::LogNotFlushed { actual, .. }) => wire::TransferResult::Behind(wire::Matched {
-                log_id: actual.as_ref().map(convert::log_id_to_wire),
-            }),
+            Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
+                wire::TransferResult::Behind(wire::Matched { log_id: actual.as_ref().map(convert::log_id_to_wire) })
+            }
         };
         Ok(wire::encode(&wire::TransferReply { result: Some(result) }))
     }
@@ -156,10 +152,8 @@ impl PeerService {
         let offer: wire::SnapshotOffer = wire::decode(body)?;
         let _receiving = self.begin_receiving()?;
         let machine = self.machine.clone();
-        let (manifest, received) = blocking(self.machine.disk().as_ref(), move || {
-            machine.snapshots().offered(offer.manifest)
-        })
-        .await?;
+        let (manifest, received) =
+            blocking(self.machine.disk().as_ref(), move || machine.snapshots().offered(offer.manifest)).await?;
         self.machine.check_readable(&manifest).map_err(PeerError::Stopped)?;
         Ok(wire::encode(&wire::SnapshotProgress { received }))
     }
@@ -182,9 +176,7 @@ impl PeerService {
         let mut incoming: Incoming =
             blocking(self.machine.disk().as_ref(), move || machine.snapshots().receive(first)).await?;
         own_vote(from, &incoming.vote)?;
-        self.machine
-            .check_readable(incoming.manifest())
-            .map_err(PeerError::Stopped)?;
+        self.machine.check_readable(incoming.manifest()).map_err(PeerError::Stopped)?;
 
         loop {
             let frame = next_frame(&mut frames).await?;
@@ -206,9 +198,7 @@ impl PeerService {
             .install_full_snapshot(vote, into_raft(Arc::new(snapshot)))
             .await
             .map_err(|fatal| PeerError::Stopped(fatal.to_string()))?;
-        Ok(wire::encode(&wire::SnapshotReply {
-            vote: Some(convert::vote_to_wire(&reply.vote)),
-        }))
+        Ok(wire::encode(&wire::SnapshotReply { vote: Some(convert::vote_to_wire(&reply.vote)) }))
     }
 }
 

@@ -124,23 +124,11 @@ impl Proposer {
     ) -> Self {
         let (appender, appends) = mpsc::channel(limits.queued_commands);
         let (forwarder, forwards) = mpsc::channel(limits.queued_commands);
-        let append = Appender {
-            raft,
-            applied,
-            leadership: leadership.clone(),
-            time,
-        };
+        let append = Appender { raft, applied, leadership: leadership.clone(), time };
         tasks.spawn(append.run(appends, limits));
-        let forward = Forwarder {
-            transport,
-            leadership: leadership.clone(),
-        };
+        let forward = Forwarder { transport, leadership: leadership.clone() };
         tasks.spawn(forward.run(forwards, limits));
-        Self {
-            appender,
-            forwarder,
-            leadership,
-        }
+        Self { appender, forwarder, leadership }
     }
 
     /// Proposes until there is an outcome, an error that repeating cannot mend, or the deadline.
@@ -194,10 +182,7 @@ impl Proposer {
 
     /// Proposes an entry without commands, if this node leads. True if it was applied.
     pub async fn tick(&self, deadline: Instant) -> bool {
-        matches!(
-            attempt(&self.appender, None, 0, deadline).await,
-            Some(Attempt::Applied(_))
-        )
+        matches!(attempt(&self.appender, None, 0, deadline).await, Some(Attempt::Applied(_)))
     }
 
     /// Serves a group that another node forwarded: each command gets one attempt here, and is never forwarded again.
@@ -223,9 +208,7 @@ impl Proposer {
             };
             wire::ProposeResult { outcome: Some(outcome) }
         });
-        wire::ProposeReply {
-            results: results.collect(),
-        }
+        wire::ProposeReply { results: results.collect() }
     }
 }
 
@@ -238,14 +221,8 @@ async fn attempt(
 ) -> Option<Attempt> {
     let (answer, answered) = oneshot::channel();
     let submitted = Arc::new(AtomicBool::new(false));
-    let pending = Pending {
-        is_tick: command.is_none(),
-        command,
-        bytes,
-        deadline,
-        submitted: submitted.clone(),
-        answer,
-    };
+    let pending =
+        Pending { is_tick: command.is_none(), command, bytes, deadline, submitted: submitted.clone(), answer };
     match timeout_at(deadline, queue.send(pending)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return None,
@@ -384,20 +361,12 @@ struct Appender {
 impl Appender {
     async fn run(self, queue: mpsc::Receiver<Pending>, limits: ProposalLimits) {
         let slots = Arc::new(Semaphore::new(limits.entries_in_flight));
-        let mut groups = Groups {
-            queue,
-            left_over: None,
-            limits,
-        };
+        let mut groups = Groups { queue, left_over: None, limits };
         let mut agreed = self.time.lock().expect("no holder of this lock panics").agreed();
         let mut waited_in = 0;
         loop {
             // First a slot, then a group: while all slots are taken, the next group grows.
-            let slot = slots
-                .clone()
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
+            let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
             let Some(group) = groups.next().await else { return };
             self.know_the_time(&mut agreed, &mut waited_in).await;
             let Some((group, entry)) = self.entry(group) else {
@@ -476,17 +445,9 @@ struct Forwarder {
 impl Forwarder {
     async fn run(self, queue: mpsc::Receiver<Pending>, limits: ProposalLimits) {
         let slots = Arc::new(Semaphore::new(limits.forwards_in_flight));
-        let mut groups = Groups {
-            queue,
-            left_over: None,
-            limits,
-        };
+        let mut groups = Groups { queue, left_over: None, limits };
         loop {
-            let slot = slots
-                .clone()
-                .acquire_owned()
-                .await
-                .expect("the semaphore is never closed");
+            let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
             let Some(group) = groups.next().await else { return };
             let leader = {
                 let leadership = self.leadership.borrow();
@@ -553,40 +514,24 @@ mod tests {
     use super::*;
 
     fn command(body: Body) -> v1::Command {
-        v1::Command {
-            principal: String::new(),
-            gate: None,
-            body: Some(body),
-        }
+        v1::Command { principal: String::new(), gate: None, body: Some(body) }
     }
 
     #[test]
     fn only_what_is_safe_is_repeated() {
         let enqueue = v1::EnqueueRequest::default();
         assert!(!is_repeatable(&command(Body::Enqueue(enqueue.clone()))));
-        let named = v1::EnqueueRequest {
-            request_id: "r".into(),
-            ..enqueue
-        };
+        let named = v1::EnqueueRequest { request_id: "r".into(), ..enqueue };
         assert!(is_repeatable(&command(Body::Enqueue(named))));
-        assert!(is_repeatable(&command(Body::CompleteTask(
-            v1::CompleteTaskRequest::default()
-        ))));
+        assert!(is_repeatable(&command(Body::CompleteTask(v1::CompleteTaskRequest::default()))));
         assert!(!is_repeatable(&v1::Command::default()));
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_command_of_unknown_fate_is_repeated_while_its_request_id_is_remembered_for_certain() {
         let (appender, mut attempts) = mpsc::channel::<Pending>(1);
-        let (_leadership, leadership) = watch::channel(Leadership {
-            is_this_node: true,
-            ..Leadership::default()
-        });
-        let proposer = Proposer {
-            forwarder: appender.clone(),
-            appender,
-            leadership,
-        };
+        let (_leadership, leadership) = watch::channel(Leadership { is_this_node: true, ..Leadership::default() });
+        let proposer = Proposer { forwarder: appender.clone(), appender, leadership };
         let answering = tokio::spawn(async move {
             let mut last = Instant::now();
             while let Some(pending) = attempts.recv().await {
@@ -597,10 +542,7 @@ mod tests {
             last
         });
         let began = Instant::now();
-        let named = v1::EnqueueRequest {
-            request_id: "r".into(),
-            ..v1::EnqueueRequest::default()
-        };
+        let named = v1::EnqueueRequest { request_id: "r".into(), ..v1::EnqueueRequest::default() };
         let deadline = began + Duration::from_secs(24 * 3_600);
         let outcome = proposer.propose(command(Body::Enqueue(named)), deadline).await;
         assert_eq!(outcome, Err(ProposeError::OutcomeUnknown));
@@ -616,47 +558,23 @@ mod tests {
         for (code, known) in [(ALREADY_EXISTS, false), (INVALID_ARGUMENT, true)] {
             let (forwarder, mut attempts) = mpsc::channel::<Pending>(1);
             let (_leadership, leadership) = watch::channel(Leadership {
-                leader: Some(Peer {
-                    id: 2,
-                    address: String::new(),
-                }),
+                leader: Some(Peer { id: 2, address: String::new() }),
                 ..Leadership::default()
             });
-            let proposer = Proposer {
-                appender: forwarder.clone(),
-                forwarder,
-                leadership,
-            };
+            let proposer = Proposer { appender: forwarder.clone(), forwarder, leadership };
             let refusal = v1::Outcome {
-                body: Some(v1::outcome::Body::Rejected(v1::Rejection {
-                    code,
-                    ..v1::Rejection::default()
-                })),
+                body: Some(v1::outcome::Body::Rejected(v1::Rejection { code, ..v1::Rejection::default() })),
             };
-            let answers = [
-                Attempt::NotProposed,
-                Attempt::Unknown,
-                Attempt::Applied(refusal.clone()),
-            ];
+            let answers = [Attempt::NotProposed, Attempt::Unknown, Attempt::Applied(refusal.clone())];
             let answering = tokio::spawn(async move {
                 for answer in answers {
                     attempts.recv().await.unwrap().answer(answer);
                 }
             });
-            let named = v1::CreateNamespaceRequest {
-                request_id: "r".into(),
-                ..v1::CreateNamespaceRequest::default()
-            };
+            let named = v1::CreateNamespaceRequest { request_id: "r".into(), ..v1::CreateNamespaceRequest::default() };
             let deadline = Instant::now() + Duration::from_secs(10);
             let outcome = proposer.propose(command(Body::CreateNamespace(named)), deadline).await;
-            assert_eq!(
-                outcome,
-                if known {
-                    Ok(refusal)
-                } else {
-                    Err(ProposeError::OutcomeUnknown)
-                }
-            );
+            assert_eq!(outcome, if known { Ok(refusal) } else { Err(ProposeError::OutcomeUnknown) });
             answering.await.unwrap();
         }
     }
@@ -665,26 +583,12 @@ mod tests {
         let (answer, answered) = oneshot::channel();
         let submitted = Arc::new(AtomicBool::new(false));
         let command = Some(v1::Command::default());
-        (
-            Pending {
-                command,
-                is_tick: false,
-                bytes,
-                deadline,
-                submitted,
-                answer,
-            },
-            answered,
-        )
+        (Pending { command, is_tick: false, bytes, deadline, submitted, answer }, answered)
     }
 
     #[tokio::test]
     async fn groups_respect_count_and_bytes_and_skip_the_late() {
-        let limits = ProposalLimits {
-            group_commands: 3,
-            group_bytes: 100,
-            ..ProposalLimits::default()
-        };
+        let limits = ProposalLimits { group_commands: 3, group_bytes: 100, ..ProposalLimits::default() };
         let (sender, queue) = mpsc::channel(16);
         let later = Instant::now() + Duration::from_secs(60);
         let mut answers = Vec::new();
@@ -697,11 +601,7 @@ mod tests {
         sender.send(late).await.unwrap();
         drop(sender);
 
-        let mut groups = Groups {
-            queue,
-            left_over: None,
-            limits,
-        };
+        let mut groups = Groups { queue, left_over: None, limits };
         let mut sizes = Vec::new();
         while let Some(group) = groups.next().await {
             sizes.push(group.iter().map(|pending| pending.bytes).collect::<Vec<_>>());

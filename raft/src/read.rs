@@ -55,19 +55,9 @@ impl ReadGate {
         tasks: &mut Tasks,
     ) -> Self {
         let (queue, waiters) = mpsc::channel(QUEUE);
-        let asker = Asker {
-            raft,
-            transport,
-            leadership: leadership.clone(),
-            mode,
-            round_timeout,
-        };
+        let asker = Asker { raft, transport, leadership: leadership.clone(), mode, round_timeout };
         tasks.spawn(asker.run(waiters));
-        Self {
-            queue,
-            leadership,
-            applied,
-        }
+        Self { queue, leadership, applied }
     }
 
     /// Returns when this node's state contains everything that was committed when this was called, and up to which index
@@ -101,19 +91,14 @@ impl ReadGate {
             true => self.enqueue().await,
             false => None,
         };
-        wire::ReadIndexReply {
-            confirmed: index.is_some(),
-            index: index.unwrap_or(0),
-        }
+        wire::ReadIndexReply { confirmed: index.is_some(), index: index.unwrap_or(0) }
     }
 
     async fn ask(&self, deadline: Instant) -> Result<Option<u64>, ReadError> {
         if self.queue.is_closed() {
             return Err(ReadError::Stopped);
         }
-        timeout_at(deadline, self.enqueue())
-            .await
-            .map_err(|_| ReadError::NotConfirmed)
+        timeout_at(deadline, self.enqueue()).await.map_err(|_| ReadError::NotConfirmed)
     }
 
     async fn enqueue(&self) -> Option<u64> {
@@ -154,11 +139,7 @@ impl Asker {
             return Some(linearizer.read_log_id().index());
         }
         let leader = leadership.leader?;
-        let reply = self
-            .transport
-            .call(&leader, Method::ReadIndex, Bytes::new(), self.round_timeout)
-            .await
-            .ok()?;
+        let reply = self.transport.call(&leader, Method::ReadIndex, Bytes::new(), self.round_timeout).await.ok()?;
         let reply: wire::ReadIndexReply = wire::decode(reply).ok()?;
         reply.confirmed.then_some(reply.index)
     }

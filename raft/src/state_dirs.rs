@@ -31,10 +31,7 @@ impl StateDirs {
         let current = match pointer.read().map_err(storage)? {
             None => 0,
             Some(name) => parse(&name).ok_or_else(|| {
-                io::Error::other(format!(
-                    "{} names {name:?}, which is no generation",
-                    root.join(POINTER).display()
-                ))
+                io::Error::other(format!("{} names {name:?}, which is no generation", root.join(POINTER).display()))
             })?,
         };
         let dirs = Self { root, pointer };
@@ -58,11 +55,7 @@ impl StateDirs {
     pub fn remove_others(&self, keep: u64) -> Result<(), io::Error> {
         for entry in std::fs::read_dir(&self.root)? {
             let entry = entry?;
-            let is_other = entry
-                .file_name()
-                .to_str()
-                .and_then(parse)
-                .is_some_and(|found| found != keep);
+            let is_other = entry.file_name().to_str().and_then(parse).is_some_and(|found| found != keep);
             // A checkpoint that was interrupted has a generation's name with a suffix.
             let is_partial = entry.path().extension().is_some_and(|extension| extension == "partial");
             if is_other || is_partial {

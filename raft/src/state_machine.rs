@@ -216,9 +216,7 @@ impl Live {
         let machine = Machine::open(engine.clone(), versions).map_err(io::Error::other)?;
         let last_applied = match engine.get(RAFT, APPLIED).map_err(io::Error::other)? {
             None => None,
-            Some(value) => Some(convert::log_id_from_wire(
-                wire::decode(value.into()).map_err(io::Error::other)?,
-            )),
+            Some(value) => Some(convert::log_id_from_wire(wire::decode(value.into()).map_err(io::Error::other)?)),
         };
         let membership = match engine.get(RAFT, MEMBERSHIP).map_err(io::Error::other)? {
             None => StoredMembership::default(),
@@ -237,14 +235,7 @@ impl Live {
                 machine.applied_index()
             )));
         }
-        Ok(Self {
-            machine,
-            engine,
-            generation,
-            last_applied,
-            membership,
-            node_id_max,
-        })
+        Ok(Self { machine, engine, generation, last_applied, membership, node_id_max })
     }
 
     fn position(&self) -> Applied {
@@ -279,10 +270,7 @@ impl Shared {
     }
 
     fn apply_one(&self, entry: &Entry) -> Result<(Vec<v1::Outcome>, EventBatch, Applied), io::Error> {
-        let _changing = self
-            .changing
-            .lock()
-            .map_err(|_| self.fatal.stop("the kernel panicked"))?;
+        let _changing = self.changing.lock().map_err(|_| self.fatal.stop("the kernel panicked"))?;
         let mut guard = self.live.write().map_err(|_| self.fatal.stop("the kernel panicked"))?;
         let live = guard.as_mut().ok_or_else(closed)?;
         let index = entry.log_id.index;
@@ -292,11 +280,7 @@ impl Shared {
         ));
         let mut extra = Batch::new();
         extra.put(RAFT, APPLIED, convert::log_id_to_wire(&entry.log_id).encode_to_vec());
-        let mut batch = EventBatch {
-            revision: index,
-            events: Arc::default(),
-            ready: Arc::default(),
-        };
+        let mut batch = EventBatch { revision: index, events: Arc::default(), ready: Arc::default() };
         let mut outcomes = Vec::new();
 
         crash::point(crash::APPLY_COMMIT_BEFORE);
@@ -375,12 +359,7 @@ impl Shared {
             guard.as_ref().ok_or_else(closed)?.generation + 1
         };
         snapshot.copy_state(&self.dirs.path(generation))?;
-        let live = Live::open(
-            self.disk.as_ref(),
-            self.dirs.path(generation),
-            generation,
-            self.versions,
-        )?;
+        let live = Live::open(self.disk.as_ref(), self.dirs.path(generation), generation, self.versions)?;
         let meta = snapshot.meta();
         if live.last_applied != meta.last_log_id {
             return Err(io::Error::other(format!(
@@ -422,9 +401,7 @@ impl Shared {
 impl StateMachine {
     /// Stops the node if it cannot read a snapshot, with the reason.
     pub fn check_readable(&self, manifest: &wire::Manifest) -> Result<(), String> {
-        self.shared
-            .refuse_unreadable(manifest)
-            .inspect_err(|reason| self.shared.fatal.raise(reason))
+        self.shared.refuse_unreadable(manifest).inspect_err(|reason| self.shared.fatal.raise(reason))
     }
 
     /// Runs what may block on the disk away from the threads that serve the network. An error stops the node.
@@ -502,10 +479,7 @@ impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
 pub(crate) fn into_raft(
     snapshot: Arc<SnapshotDir>,
 ) -> openraft::type_config::alias::SnapshotOf<TypeConfig, Arc<SnapshotDir>> {
-    Snapshot {
-        meta: snapshot.meta().clone(),
-        snapshot,
-    }
+    Snapshot { meta: snapshot.meta().clone(), snapshot }
 }
 
 /// Such as "voters 1, 2, 3; learners 4". During a change two groups of voters must agree.
@@ -550,10 +524,7 @@ mod tests {
         )
         .unwrap();
         let shared = &machine.shared;
-        let entry = |index| Entry {
-            log_id: LogId::new(LeaderId::new(1, 1), index),
-            payload: EntryPayload::Blank,
-        };
+        let entry = |index| Entry { log_id: LogId::new(LeaderId::new(1, 1), index), payload: EntryPayload::Blank };
         shared.apply_one(&entry(1)).unwrap();
         std::thread::scope(|scope| {
             // What a checkpoint holds as long as it copies.

@@ -106,12 +106,8 @@ pub(crate) fn look(raft: &Raft, machine: &StateMachine, build_version: &str) -> 
             ServerState::Shutdown => Role::Stopped,
         },
         term: metrics.current_term,
-        leader: leader.and_then(|id| {
-            members
-                .iter()
-                .find(|member| member.peer.id == id)
-                .map(|member| member.peer.clone())
-        }),
+        leader: leader
+            .and_then(|id| members.iter().find(|member| member.peer.id == id).map(|member| member.peer.clone())),
         last_log_index: metrics.last_log_index.unwrap_or(0),
         committed_index: index(metrics.local_committed.as_ref()),
         snapshot_index: index(metrics.snapshot.as_ref()),
@@ -134,9 +130,7 @@ fn members(metrics: &RaftMetrics<TypeConfig>) -> Vec<MemberStatus> {
                 true => metrics.last_log_index.unwrap_or(0),
                 false => index(matched.get(id).and_then(Option::as_ref)),
             });
-            let contact = heartbeat
-                .and_then(|heartbeat| heartbeat.get(id))
-                .and_then(Option::as_ref);
+            let contact = heartbeat.and_then(|heartbeat| heartbeat.get(id)).and_then(Option::as_ref);
             MemberStatus {
                 peer: Peer::new(id, node),
                 voter: membership.voter_ids().any(|voter| voter == *id),

@@ -87,21 +87,13 @@ impl StoreBuilder<TypeConfig, LogStore, Gapless, Guard> for Builder {
         let engine = disk::open_log(disk.as_ref(), &temp.path().join("log")).unwrap();
         let log = LogStore::open(engine, 1, self.limits, &disk, fatal.clone()).unwrap();
         let machine = StateMachine::open(temp.path(), Versions::CURRENT, Arc::new(|_, _| {}), disk, fatal).unwrap();
-        let guard = Guard {
-            _temp: temp,
-            log: log.clone(),
-            machine: machine.clone(),
-        };
+        let guard = Guard { _temp: temp, log: log.clone(), machine: machine.clone() };
         Ok((guard, log, Gapless(machine)))
     }
 }
 
 fn run(limits: LogLimits) {
-    let runtime = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(2)
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     runtime.block_on(async {
         Suite::test_all(Builder { limits }).await.unwrap();
     });
@@ -109,16 +101,10 @@ fn run(limits: LogLimits) {
 
 #[test]
 fn the_suite_passes() {
-    run(LogLimits {
-        cache_bytes: 1 << 20,
-        batch_bytes: 1 << 20,
-    });
+    run(LogLimits { cache_bytes: 1 << 20, batch_bytes: 1 << 20 });
 }
 
 #[test]
 fn the_suite_passes_without_a_cache_and_with_the_smallest_batches() {
-    run(LogLimits {
-        cache_bytes: 0,
-        batch_bytes: 1,
-    });
+    run(LogLimits { cache_bytes: 0, batch_bytes: 1 });
 }

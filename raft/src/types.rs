@@ -63,9 +63,7 @@ pub(crate) struct FatalFlag {
 
 impl FatalFlag {
     pub fn new() -> Self {
-        Self {
-            reason: Arc::new(watch::Sender::new(None)),
-        }
+        Self { reason: Arc::new(watch::Sender::new(None)) }
     }
 
     /// Raises the flag, unless it is up already, and says so in the log.

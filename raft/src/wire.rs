@@ -21,18 +21,13 @@ pub(crate) const SNAPSHOT_FORMAT: u32 = 1;
 /// Reads a message that has nothing unknown in it.
 pub(crate) fn decode<M: Message + Default>(bytes: Bytes) -> Result<M, PeerError> {
     if bytes.len() > MESSAGE_BYTES_MAX {
-        return Err(PeerError::Malformed(format!(
-            "{} bytes are more than {MESSAGE_BYTES_MAX}",
-            bytes.len()
-        )));
+        return Err(PeerError::Malformed(format!("{} bytes are more than {MESSAGE_BYTES_MAX}", bytes.len())));
     }
     let length = bytes.len();
     let message = M::decode(bytes).map_err(|error| PeerError::Malformed(error.to_string()))?;
     // prost drops what it does not know, so a message that got shorter had something unknown in it.
     if message.encoded_len() != length {
-        return Err(PeerError::Malformed(
-            "it has fields that this build does not know; upgrade this node".into(),
-        ));
+        return Err(PeerError::Malformed("it has fields that this build does not know; upgrade this node".into()));
     }
     Ok(message)
 }
@@ -447,11 +442,7 @@ mod tests {
     fn what_was_encoded_is_decoded() {
         let entry = LogEntry {
             format: LOG_FORMAT,
-            log_id: Some(LogId {
-                term: 3,
-                node: 1,
-                index: 7,
-            }),
+            log_id: Some(LogId { term: 3, node: 1, index: 7 }),
             payload: Some(Payload::Normal(Bytes::from_static(b"entry"))),
         };
         assert_eq!(decode::<LogEntry>(encode(&entry)).unwrap(), entry);
@@ -459,12 +450,7 @@ mod tests {
 
     #[test]
     fn an_unknown_field_is_refused() {
-        let mut bytes = encode(&Vote {
-            term: 1,
-            node: 2,
-            committed: true,
-        })
-        .to_vec();
+        let mut bytes = encode(&Vote { term: 1, node: 2, committed: true }).to_vec();
         // Field 15, a varint.
         bytes.extend_from_slice(&[15 << 3, 1]);
         assert!(matches!(decode::<Vote>(bytes.into()), Err(PeerError::Malformed(_))));

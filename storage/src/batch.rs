@@ -72,10 +72,7 @@ impl Batch {
 
     /// An empty batch with room for this many encoded bytes.
     pub fn with_capacity(bytes: usize) -> Self {
-        Self {
-            encoded: Vec::with_capacity(bytes),
-            ..Self::default()
-        }
+        Self { encoded: Vec::with_capacity(bytes), ..Self::default() }
     }
 
     /// Adds: store `value` under `key`.
@@ -144,11 +141,7 @@ impl Batch {
 
     /// The operations, in order.
     pub fn iter(&self) -> Ops<'_> {
-        Ops {
-            rest: &self.encoded,
-            left: self.len,
-            keyspaces: &self.keyspaces,
-        }
+        Ops { rest: &self.encoded, left: self.len, keyspaces: &self.keyspaces }
     }
 
     /// The keyspaces that the operations name, each once, in the order in which they first occur.
@@ -247,17 +240,9 @@ impl<'a> Iterator for Ops<'a> {
         let keyspace = self.take_keyspace();
         let key = self.take_bytes();
         Some(match tag {
-            PUT => Op::Put {
-                keyspace,
-                key,
-                value: self.take_bytes(),
-            },
+            PUT => Op::Put { keyspace, key, value: self.take_bytes() },
             DELETE => Op::Delete { keyspace, key },
-            DELETE_RANGE => Op::DeleteRange {
-                keyspace,
-                start: key,
-                end: self.take_bytes(),
-            },
+            DELETE_RANGE => Op::DeleteRange { keyspace, start: key, end: self.take_bytes() },
             _ => unreachable!("only this module encodes, and it writes no other first byte"),
         })
     }
@@ -308,22 +293,10 @@ mod tests {
         assert_eq!(
             ops,
             [
-                Op::Put {
-                    keyspace: LONG,
-                    key: b"k1",
-                    value: b"value"
-                },
+                Op::Put { keyspace: LONG, key: b"k1", value: b"value" },
                 Op::Delete { keyspace: A, key: b"" },
-                Op::DeleteRange {
-                    keyspace: LONG,
-                    start: b"a",
-                    end: b"b\xff"
-                },
-                Op::Put {
-                    keyspace: A,
-                    key: b"",
-                    value: b""
-                },
+                Op::DeleteRange { keyspace: LONG, start: b"a", end: b"b\xff" },
+                Op::Put { keyspace: A, key: b"", value: b"" },
             ]
         );
         assert_eq!(batch.len(), 4);
@@ -346,10 +319,7 @@ mod tests {
         batch.delete(A, b"x");
         batch.append(&sample());
         assert_eq!(batch.len(), 5);
-        assert_eq!(
-            batch.iter().skip(1).collect::<Vec<_>>(),
-            sample().iter().collect::<Vec<_>>()
-        );
+        assert_eq!(batch.iter().skip(1).collect::<Vec<_>>(), sample().iter().collect::<Vec<_>>());
     }
 
     /// Neighbouring fields cannot be shifted into each other without changing the bytes.

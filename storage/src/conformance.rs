@@ -52,16 +52,10 @@ pub const CHECKS: &[(&str, Check)] = &[
     ("values of a megabyte are kept", large_values),
     ("later operations of a batch win", order_within_a_batch),
     ("a range is deleted, and nothing beside it", delete_range),
-    (
-        "a delete_range sees the operations before it",
-        delete_range_within_a_batch,
-    ),
+    ("a delete_range sees the operations before it", delete_range_within_a_batch),
     ("an empty delete_range deletes nothing", delete_empty_range),
     ("keyspaces are separate", separate_keyspaces),
-    (
-        "an unknown keyspace is refused before anything is written",
-        unknown_keyspace,
-    ),
+    ("an unknown keyspace is refused before anything is written", unknown_keyspace),
     ("an empty batch is accepted", empty_batch),
     ("a scan sees one moment", scan_is_a_snapshot),
     ("a reader never sees half a batch", concurrent_reader),
@@ -104,10 +98,7 @@ fn entries(scan: Scan<'_>) -> Vec<(Vec<u8>, Vec<u8>)> {
 }
 
 fn keys(engine: &dyn Engine, keyspace: Keyspace, range: Range<'_>) -> Vec<Vec<u8>> {
-    entries(engine.scan(keyspace, range))
-        .into_iter()
-        .map(|(key, _)| key)
-        .collect()
+    entries(engine.scan(keyspace, range)).into_iter().map(|(key, _)| key).collect()
 }
 
 /// Fills keyspace `a` with one entry for each key, all with the value `v`.
@@ -144,31 +135,8 @@ fn read_your_writes(bench: &mut dyn Bench) {
 
 fn byte_order(bench: &mut dyn Bench) {
     let engine = open(bench);
-    fill(
-        &*engine,
-        &[
-            b"\xff\xff",
-            b"b",
-            b"\x80",
-            b"a\x00",
-            b"\xff",
-            b"a",
-            b"\x00",
-            b"ab",
-            b"\x7f",
-        ],
-    );
-    let expected: [&[u8]; 9] = [
-        b"\x00",
-        b"a",
-        b"a\x00",
-        b"ab",
-        b"b",
-        b"\x7f",
-        b"\x80",
-        b"\xff",
-        b"\xff\xff",
-    ];
+    fill(&*engine, &[b"\xff\xff", b"b", b"\x80", b"a\x00", b"\xff", b"a", b"\x00", b"ab", b"\x7f"]);
+    let expected: [&[u8]; 9] = [b"\x00", b"a", b"a\x00", b"ab", b"b", b"\x7f", b"\x80", b"\xff", b"\xff\xff"];
     assert_eq!(keys(&*engine, A, Range::all()), expected);
 }
 
@@ -255,10 +223,7 @@ fn delete_range(bench: &mut dyn Bench) {
     fill(&*engine, &[b"a", b"b", b"ba", b"bb", b"c", b"d"]);
     write(&*engine, |batch| batch.put(B, b"b", b"another keyspace"));
     write(&*engine, |batch| batch.delete_range(A, b"b", b"c"));
-    assert_eq!(
-        keys(&*engine, A, Range::all()),
-        [b"a".to_vec(), b"c".to_vec(), b"d".to_vec()]
-    );
+    assert_eq!(keys(&*engine, A, Range::all()), [b"a".to_vec(), b"c".to_vec(), b"d".to_vec()]);
     assert_eq!(get(&*engine, A, b"ba"), None);
     assert_eq!(get(&*engine, B, b"b").as_deref(), Some(&b"another keyspace"[..]));
     // What is written after the deletion stays.
@@ -304,19 +269,12 @@ fn separate_keyspaces(bench: &mut dyn Bench) {
 fn unknown_keyspace(bench: &mut dyn Bench) {
     let engine = open(bench);
     let refused = |error: StorageError| {
-        assert!(
-            matches!(&error, StorageError::UnknownKeyspace { keyspace } if keyspace == "missing"),
-            "{error:?}"
-        );
+        assert!(matches!(&error, StorageError::UnknownKeyspace { keyspace } if keyspace == "missing"), "{error:?}");
     };
     refused(engine.get(MISSING, b"k").expect_err("a read is refused"));
 
     let mut scan = engine.scan(MISSING, Range::all());
-    refused(
-        scan.next()
-            .expect("there is an item")
-            .expect_err("and it is the refusal"),
-    );
+    refused(scan.next().expect("there is an item").expect_err("and it is the refusal"));
     assert!(scan.next().is_none(), "nothing follows the refusal");
 
     let mut batch = Batch::new();
@@ -329,9 +287,7 @@ fn unknown_keyspace(bench: &mut dyn Bench) {
 fn empty_batch(bench: &mut dyn Bench) {
     let engine = open(bench);
     for durability in [Durability::Buffered, Durability::Synced] {
-        engine
-            .write(Batch::new(), durability)
-            .expect("an empty batch is written");
+        engine.write(Batch::new(), durability).expect("an empty batch is written");
     }
     assert!(keys(&*engine, A, Range::all()).is_empty());
 }
@@ -350,10 +306,7 @@ fn scan_is_a_snapshot(bench: &mut dyn Bench) {
     let rest = [(b"b".to_vec(), b"v".to_vec()), (b"c".to_vec(), b"v".to_vec())];
     assert_eq!(entries(forwards), rest);
     assert_eq!(entries(backwards).len(), 3);
-    assert_eq!(
-        keys(&*engine, A, Range::all()),
-        [b"a".to_vec(), b"bb".to_vec(), b"c".to_vec()]
-    );
+    assert_eq!(keys(&*engine, A, Range::all()), [b"a".to_vec(), b"bb".to_vec(), b"c".to_vec()]);
 }
 
 fn concurrent_reader(bench: &mut dyn Bench) {
@@ -376,10 +329,7 @@ fn concurrent_reader(bench: &mut dyn Bench) {
             while !done.load(Ordering::Acquire) || looks == 0 {
                 let seen = entries(engine.scan(A, Range::all()));
                 assert_eq!(seen.len(), usize::from(WIDTH));
-                assert!(
-                    seen.iter().all(|entry| entry.1 == seen[0].1),
-                    "a batch is seen whole: {seen:?}"
-                );
+                assert!(seen.iter().all(|entry| entry.1 == seen[0].1), "a batch is seen whole: {seen:?}");
                 assert!(seen[0].1 >= last, "time does not run backwards");
                 last = seen[0].1.clone();
                 looks += 1;
@@ -404,11 +354,7 @@ fn concurrent_writers(bench: &mut dyn Bench) {
                 for number in 0..WRITES {
                     let mut batch = Batch::new();
                     batch.put(A, [writer, number], b"v");
-                    let durability = if number % 10 == 0 {
-                        Durability::Synced
-                    } else {
-                        Durability::Buffered
-                    };
+                    let durability = if number % 10 == 0 { Durability::Synced } else { Durability::Buffered };
                     engine.write(batch, durability).expect("the batch is written");
                 }
             });
@@ -469,9 +415,7 @@ fn checkpoint_refuses_existing(bench: &mut dyn Bench) {
     assert!(!error.must_stop_node());
     let copy = bench.open_checkpoint(&dir).expect("the first is unharmed");
     assert!(keys(&*copy, A, Range::all()).is_empty());
-    engine
-        .checkpoint(&bench.scratch().join("another"))
-        .expect("another place is well");
+    engine.checkpoint(&bench.scratch().join("another")).expect("another place is well");
 }
 
 fn checkpoint_of_nothing(bench: &mut dyn Bench) {
@@ -492,11 +436,7 @@ fn random_against_model(bench: &mut dyn Bench) {
     for round in 0..300 {
         let batch = random.batch();
         apply_to_model(&mut model, &batch);
-        let durability = if random.below(20) == 0 {
-            Durability::Synced
-        } else {
-            Durability::Buffered
-        };
+        let durability = if random.below(20) == 0 { Durability::Synced } else { Durability::Buffered };
         engine.write(batch, durability).expect("the batch is written");
         compare(&*engine, &model, &mut random);
         if round % 100 == 99 {
@@ -516,10 +456,7 @@ fn apply_to_model(model: &mut Model, batch: &Batch) {
                 model.entry(keyspace).or_default().remove(key);
             }
             Op::DeleteRange { keyspace, start, end } => {
-                model
-                    .entry(keyspace)
-                    .or_default()
-                    .retain(|key, _| !(key.as_slice() >= start && key.as_slice() < end));
+                model.entry(keyspace).or_default().retain(|key, _| !(key.as_slice() >= start && key.as_slice() < end));
             }
         }
     }
@@ -532,11 +469,7 @@ fn compare(engine: &dyn Engine, model: &Model, random: &mut Random) {
     let map = model.get(&keyspace).unwrap_or(&empty);
 
     let key = random.key();
-    assert_eq!(
-        get(engine, keyspace, &key).as_ref(),
-        map.get(&key),
-        "key {key:?} of {keyspace}"
-    );
+    assert_eq!(get(engine, keyspace, &key).as_ref(), map.get(&key), "key {key:?} of {keyspace}");
 
     let (start, end) = (random.key(), random.key());
     let mut range = match random.below(4) {
@@ -548,19 +481,12 @@ fn compare(engine: &dyn Engine, model: &Model, random: &mut Random) {
     if random.below(2) == 0 {
         range = range.reversed();
     }
-    let mut expected: Vec<_> = map
-        .iter()
-        .filter(|(key, _)| range.contains(key))
-        .map(|(key, value)| (key.clone(), value.clone()))
-        .collect();
+    let mut expected: Vec<_> =
+        map.iter().filter(|(key, _)| range.contains(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
     if range.direction() == Direction::Descending {
         expected.reverse();
     }
-    assert_eq!(
-        entries(engine.scan(keyspace, range.clone())),
-        expected,
-        "{range:?} of {keyspace}"
-    );
+    assert_eq!(entries(engine.scan(keyspace, range.clone())), expected, "{range:?} of {keyspace}");
 }
 
 /// A small generator (splitmix64), so that the suite needs no dependency and every run is the same.
@@ -586,9 +512,7 @@ impl Random {
     /// Up to three bytes from a small alphabet, so that keys collide and are prefixes of each other.
     fn key(&mut self) -> Vec<u8> {
         let len = self.below(4);
-        (0..len)
-            .map(|_| [0, b'a', b'b', 0xff][self.below(4) as usize])
-            .collect()
+        (0..len).map(|_| [0, b'a', b'b', 0xff][self.below(4) as usize]).collect()
     }
 
     fn keyspace(&mut self) -> Keyspace {

@@ -58,10 +58,7 @@ mod armed {
                         .expect("the visit after the colon of a crash point is a positive number"),
                 ),
             };
-            Self {
-                name: name.to_owned(),
-                visits_before_crash: AtomicU64::new(visit - 1),
-            }
+            Self { name: name.to_owned(), visits_before_crash: AtomicU64::new(visit - 1) }
         }
 
         /// Counts a visit, and says whether it is the one to die at.

@@ -40,9 +40,7 @@ pub fn fsync_tree(path: &Path) -> Result<(), StorageError> {
         if kind.is_dir() {
             fsync_tree(&entry.path())?;
         } else if kind.is_file() {
-            File::open(entry.path())
-                .and_then(|file| file.sync_all())
-                .map_err(|error| failed(&entry.path(), error))?;
+            File::open(entry.path()).and_then(|file| file.sync_all()).map_err(|error| failed(&entry.path(), error))?;
         }
     }
     fsync_dir(path)
@@ -193,10 +191,7 @@ impl Pointer {
     ///
     /// If `name` is not the name of a sibling: empty, with a path separator, a control character, or only dots.
     pub fn switch(&self, name: &str) -> Result<(), StorageError> {
-        assert!(
-            is_plain_name(name),
-            "a pointer points to a sibling, and {name:?} is not the name of one"
-        );
+        assert!(is_plain_name(name), "a pointer points to a sibling, and {name:?} is not the name of one");
         write_atomically(&self.path, format!("{name}\n").as_bytes())
     }
 }
@@ -238,22 +233,14 @@ mod tests {
         write_atomically(&path, b"a longer first content").unwrap();
         write_atomically(&path, b"second").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"second");
-        assert_eq!(
-            fs::read_dir(dir.path()).unwrap().count(),
-            1,
-            "nothing temporary is left"
-        );
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1, "nothing temporary is left");
     }
 
     #[test]
     fn a_left_over_temporary_file_does_no_harm() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("f");
-        fs::write(
-            with_suffix(&path, TEMPORARY_SUFFIX),
-            b"half of an interrupted write that was long",
-        )
-        .unwrap();
+        fs::write(with_suffix(&path, TEMPORARY_SUFFIX), b"half of an interrupted write that was long").unwrap();
         write_atomically(&path, b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"new");
     }
@@ -283,10 +270,7 @@ mod tests {
         for damaged in ["", "state-1", "../elsewhere\n", "a\nb\n", "\n"] {
             fs::write(dir.path().join("CURRENT"), damaged).unwrap();
             let error = pointer.read().unwrap_err();
-            assert!(
-                matches!(error, StorageError::Corruption { .. }),
-                "{damaged:?} gave {error:?}"
-            );
+            assert!(matches!(error, StorageError::Corruption { .. }), "{damaged:?} gave {error:?}");
         }
     }
 
@@ -318,9 +302,7 @@ mod tests {
         fs::create_dir(&partial).unwrap();
         fs::write(partial.join("rubbish"), b"of a crash").unwrap();
 
-        let fault = || StorageError::Corruption {
-            detail: "for the test".into(),
-        };
+        let fault = || StorageError::Corruption { detail: "for the test".into() };
         create_whole(&path, |at| {
             fs::create_dir(at).unwrap();
             Err(fault())

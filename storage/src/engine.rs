@@ -24,10 +24,7 @@ impl Keyspace {
     /// If the name is empty or longer than [`Keyspace::NAME_BYTES_MAX`]; at compile time where the keyspace is a constant.
     pub const fn new(name: &'static str) -> Self {
         assert!(!name.is_empty(), "a keyspace has a name");
-        assert!(
-            name.len() <= Self::NAME_BYTES_MAX,
-            "a keyspace's name is at most 255 bytes long"
-        );
+        assert!(name.len() <= Self::NAME_BYTES_MAX, "a keyspace's name is at most 255 bytes long");
         Self(name)
     }
 
@@ -117,10 +114,7 @@ pub struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// Wraps an engine's own iterator.
     pub fn new(entries: impl Iterator<Item = Result<Entry, StorageError>> + Send + 'a) -> Self {
-        Self {
-            inner: Box::new(entries),
-            finished: false,
-        }
+        Self { inner: Box::new(entries), finished: false }
     }
 
     /// A scan that could not begin: it yields this error and ends.
@@ -146,8 +140,6 @@ impl FusedIterator for Scan<'_> {}
 
 impl fmt::Debug for Scan<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Scan")
-            .field("finished", &self.finished)
-            .finish_non_exhaustive()
+        f.debug_struct("Scan").field("finished", &self.finished).finish_non_exhaustive()
     }
 }

@@ -117,22 +117,15 @@ impl StorageError {
     pub(crate) fn from_io(doing: &str, path: &Path, source: io::Error) -> Self {
         let doing = format!("{doing} {}", path.display());
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full {
-                doing,
-                detail: source.to_string(),
-            },
-            _ => Self::Io {
-                doing,
-                detail: source.to_string(),
-                source: Some(source),
-            },
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
+                Self::Full { doing, detail: source.to_string() }
+            }
+            _ => Self::Io { doing, detail: source.to_string(), source: Some(source) },
         }
     }
 
     pub(crate) fn unknown_keyspace(name: &str) -> Self {
-        Self::UnknownKeyspace {
-            keyspace: name.to_owned(),
-        }
+        Self::UnknownKeyspace { keyspace: name.to_owned() }
     }
 }
 
@@ -142,33 +135,19 @@ mod tests {
 
     #[test]
     fn a_full_disk_is_told_apart_from_a_broken_one() {
-        let full = StorageError::from_io(
-            "writing",
-            Path::new("/d/x"),
-            io::Error::from(io::ErrorKind::StorageFull),
-        );
+        let full = StorageError::from_io("writing", Path::new("/d/x"), io::Error::from(io::ErrorKind::StorageFull));
         assert!(matches!(full, StorageError::Full { .. }), "{full:?}");
-        let broken = StorageError::from_io(
-            "writing",
-            Path::new("/d/x"),
-            io::Error::from(io::ErrorKind::PermissionDenied),
-        );
+        let broken =
+            StorageError::from_io("writing", Path::new("/d/x"), io::Error::from(io::ErrorKind::PermissionDenied));
         assert!(matches!(broken, StorageError::Io { .. }), "{broken:?}");
         assert!(full.must_stop_node() && broken.must_stop_node());
     }
 
     #[test]
     fn a_refused_format_names_both_versions() {
-        let error = StorageError::UnknownFormat {
-            path: "/d".into(),
-            found: 7,
-            supported: 1,
-        };
+        let error = StorageError::UnknownFormat { path: "/d".into(), found: 7, supported: 1 };
         let message = error.to_string();
-        assert!(
-            message.contains("format 7") && message.contains("format 1"),
-            "{message}"
-        );
+        assert!(message.contains("format 7") && message.contains("format 1"), "{message}");
         assert!(!error.must_stop_node());
     }
 }

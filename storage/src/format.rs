@@ -68,19 +68,13 @@ pub fn check(path: &Path, engine: &str) -> Result<(), StorageError> {
         });
     }
     if found != VERSION {
-        return Err(StorageError::UnknownFormat {
-            path: path.to_owned(),
-            found,
-            supported: VERSION,
-        });
+        return Err(StorageError::UnknownFormat { path: path.to_owned(), found, supported: VERSION });
     }
     Ok(())
 }
 
 fn unreadable(file: &Path) -> StorageError {
-    StorageError::Corruption {
-        detail: format!("the file {} does not hold a format version", file.display()),
-    }
+    StorageError::Corruption { detail: format!("the file {} does not hold a format version", file.display()) }
 }
 
 fn line(engine: &str, version: u32) -> String {
@@ -133,17 +127,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join(FILE), line("e", 2)).unwrap();
         let error = ensure(dir.path(), "e").unwrap_err();
-        assert!(
-            matches!(
-                error,
-                StorageError::UnknownFormat {
-                    found: 2,
-                    supported: 1,
-                    ..
-                }
-            ),
-            "{error:?}"
-        );
+        assert!(matches!(error, StorageError::UnknownFormat { found: 2, supported: 1, .. }), "{error:?}");
     }
 
     #[test]
@@ -166,21 +150,12 @@ mod tests {
     #[test]
     fn a_damaged_version_is_corruption() {
         let dir = tempfile::tempdir().unwrap();
-        let damaged: [&[u8]; 6] = [
-            b"",
-            b"tarn-storage e 1",
-            b"tarn-storage e one\n",
-            b"tarn-storage e 1 2\n",
-            b"mud e 1\n",
-            b"\xff\xfe",
-        ];
+        let damaged: [&[u8]; 6] =
+            [b"", b"tarn-storage e 1", b"tarn-storage e one\n", b"tarn-storage e 1 2\n", b"mud e 1\n", b"\xff\xfe"];
         for content in damaged {
             fs::write(dir.path().join(FILE), content).unwrap();
             let error = check(dir.path(), "e").unwrap_err();
-            assert!(
-                matches!(error, StorageError::Corruption { .. }),
-                "{content:?} gave {error:?}"
-            );
+            assert!(matches!(error, StorageError::Corruption { .. }), "{content:?} gave {error:?}");
         }
     }
 }

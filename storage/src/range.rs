@@ -31,11 +31,7 @@ impl<'a> Range<'a> {
 
     /// Every key from `start` on.
     pub fn starting_at<K: AsRef<[u8]> + ?Sized>(start: &'a K) -> Self {
-        Self {
-            start: Cow::Borrowed(start.as_ref()),
-            end: None,
-            direction: Direction::Ascending,
-        }
+        Self { start: Cow::Borrowed(start.as_ref()), end: None, direction: Direction::Ascending }
     }
 
     /// Every key from `start` on that is below `end`.

@@ -31,10 +31,7 @@ fn the_visitor() {
 fn visit(armed: Option<&str>) -> Output {
     let mut command = Command::new(std::env::current_exe().unwrap());
     command.args(["the_visitor", "--exact", "--nocapture", "--test-threads=1"]);
-    command
-        .env(VISITOR, "1")
-        .env_remove(crash::VARIABLE)
-        .stdin(Stdio::null());
+    command.env(VISITOR, "1").env_remove(crash::VARIABLE).stdin(Stdio::null());
     if let Some(armed) = armed {
         command.env(crash::VARIABLE, armed);
     }
@@ -43,10 +40,7 @@ fn visit(armed: Option<&str>) -> Output {
 
 fn last_words(output: &Output) -> Vec<String> {
     let text = String::from_utf8(output.stderr.clone()).unwrap();
-    text.lines()
-        .filter(|line| line.starts_with("passed"))
-        .map(str::to_owned)
-        .collect()
+    text.lines().filter(|line| line.starts_with("passed")).map(str::to_owned).collect()
 }
 
 #[test]

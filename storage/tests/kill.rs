@@ -20,21 +20,12 @@ const DIRECTORY: &str = "TARN_TEST_KILL_DIRECTORY";
 const DURABILITY: &str = "TARN_TEST_KILL_DURABILITY";
 
 fn open(path: &Path) -> Result<RocksEngine, StorageError> {
-    RocksEngine::open(
-        path,
-        RocksOptions {
-            keyspaces: &[DATA, COUNT],
-            profile: Profile::Log,
-        },
-    )
+    RocksEngine::open(path, RocksOptions { keyspaces: &[DATA, COUNT], profile: Profile::Log })
 }
 
 /// How many batches there are; panics if they are not a prefix of whole batches.
 fn batches_in(engine: &RocksEngine) -> u64 {
-    let count = engine
-        .get(COUNT, b"")
-        .unwrap()
-        .map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
+    let count = engine.get(COUNT, b"").unwrap().map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
     let mut keys = engine.scan(DATA, Range::all()).map(|entry| entry.unwrap().0);
     for number in 1..=count {
         assert_eq!(keys.next(), Some(number.to_be_bytes().to_vec()), "no batch is missing");

@@ -25,10 +25,7 @@ struct RocksBench {
 
 impl RocksBench {
     fn open_at(&self, path: &Path) -> Result<Arc<dyn Engine>, StorageError> {
-        let options = RocksOptions {
-            keyspaces: conformance::KEYSPACES,
-            profile: self.profile,
-        };
+        let options = RocksOptions { keyspaces: conformance::KEYSPACES, profile: self.profile };
         Ok(Arc::new(RocksEngine::open(path, options)?))
     }
 }
@@ -49,32 +46,16 @@ impl Bench for RocksBench {
 
 #[test]
 fn rocksdb_conforms_as_a_log() {
-    conformance::run(|| {
-        Box::new(RocksBench {
-            profile: Profile::Log,
-            home: tempfile::tempdir().unwrap(),
-        })
-    });
+    conformance::run(|| Box::new(RocksBench { profile: Profile::Log, home: tempfile::tempdir().unwrap() }));
 }
 
 #[test]
 fn rocksdb_conforms_as_a_state() {
-    conformance::run(|| {
-        Box::new(RocksBench {
-            profile: Profile::State,
-            home: tempfile::tempdir().unwrap(),
-        })
-    });
+    conformance::run(|| Box::new(RocksBench { profile: Profile::State, home: tempfile::tempdir().unwrap() }));
 }
 
 fn open(path: &Path, profile: Profile) -> Result<RocksEngine, StorageError> {
-    RocksEngine::open(
-        path,
-        RocksOptions {
-            keyspaces: BOTH,
-            profile,
-        },
-    )
+    RocksEngine::open(path, RocksOptions { keyspaces: BOTH, profile })
 }
 
 fn put(engine: &RocksEngine, number: u32, durability: Durability) {
@@ -115,9 +96,7 @@ fn log_of_a_hundred(path: &Path, profile: Profile) -> PathBuf {
     }
     drop(engine);
     let logs = files(path, "log");
-    logs.into_iter()
-        .max_by_key(|log| log.metadata().unwrap().len())
-        .expect("there is a write-ahead log")
+    logs.into_iter().max_by_key(|log| log.metadata().unwrap().len()).expect("there is a write-ahead log")
 }
 
 fn cut(file: &Path, len: u64) {
@@ -160,26 +139,13 @@ fn another_format_is_refused_and_left_alone() {
     drop(open(&path, Profile::Log).unwrap());
     fs::write(path.join(format::FILE), "tarn-storage rocksdb 99\n").unwrap();
     let listing = || {
-        let mut names: Vec<_> = fs::read_dir(&path)
-            .unwrap()
-            .map(|entry| entry.unwrap().file_name())
-            .collect();
+        let mut names: Vec<_> = fs::read_dir(&path).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         names.sort();
         names
     };
     let before = listing();
     let error = open(&path, Profile::Log).unwrap_err();
-    assert!(
-        matches!(
-            error,
-            StorageError::UnknownFormat {
-                found: 99,
-                supported: 1,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, StorageError::UnknownFormat { found: 99, supported: 1, .. }), "{error:?}");
     assert_eq!(listing(), before);
 }
 
@@ -218,10 +184,7 @@ fn keyspaces_can_be_added_and_unnamed_ones_are_kept() {
     put(&engine, 1, Durability::Synced);
     drop(engine);
 
-    let narrow = RocksOptions {
-        keyspaces: &[NEW],
-        profile: Profile::State,
-    };
+    let narrow = RocksOptions { keyspaces: &[NEW], profile: Profile::State };
     let engine = RocksEngine::open(home.path(), narrow).unwrap();
     assert!(engine.get(NEW, b"k").unwrap().is_none());
     let error = engine.get(KS, b"k").unwrap_err();
@@ -247,11 +210,7 @@ fn a_torn_tail_costs_only_what_was_not_acknowledged() {
         assert_eq!(numbers(&engine), (0..100).collect::<Vec<_>>(), "{profile:?}");
         put(&engine, 200, Durability::Synced);
         drop(engine);
-        assert_eq!(
-            numbers(&open(home.path(), profile).unwrap()).last(),
-            Some(&200),
-            "{profile:?}"
-        );
+        assert_eq!(numbers(&open(home.path(), profile).unwrap()).last(), Some(&200), "{profile:?}");
     }
 }
 
@@ -266,10 +225,7 @@ fn a_log_that_lost_its_synced_end_is_refused() {
         // It stays refused: opening it must not make it whole.
         for _ in 0..2 {
             let error = open(home.path(), Profile::Log).unwrap_err();
-            assert!(
-                matches!(error, StorageError::Corruption { .. }),
-                "{left} of {whole}: {error:?}"
-            );
+            assert!(matches!(error, StorageError::Corruption { .. }), "{left} of {whole}: {error:?}");
             assert!(error.must_stop_node());
         }
     }
@@ -314,10 +270,7 @@ fn damage_in_a_log_is_not_passed_over() {
         let damaged = fs::read(&log).unwrap();
         let error = open(home.path(), Profile::Log).unwrap_err();
         assert!(matches!(error, StorageError::Corruption { .. }), "{place}: {error:?}");
-        assert!(
-            damaged == fs::read(&log).unwrap(),
-            "{place}: what is left is for whoever looks into it"
-        );
+        assert!(damaged == fs::read(&log).unwrap(), "{place}: what is left is for whoever looks into it");
     }
 }
 
@@ -328,11 +281,7 @@ fn a_state_with_a_hole_in_its_log_opens_with_what_came_before() {
     flip_a_byte(&log, |len| len / 2);
     let left = numbers(&open(home.path(), Profile::State).unwrap());
     assert!(left.len() < 100);
-    assert_eq!(
-        left,
-        (0..left.len() as u32).collect::<Vec<_>>(),
-        "what is left is a prefix"
-    );
+    assert_eq!(left, (0..left.len() as u32).collect::<Vec<_>>(), "what is left is a prefix");
 }
 
 #[test]
@@ -353,10 +302,7 @@ fn damage_in_a_data_file_is_found_when_it_is_read() {
         let found =
             open(&copy, profile).and_then(|engine| engine.scan(KS, Range::all()).collect::<Result<Vec<_>, _>>());
         let error = found.unwrap_err();
-        assert!(
-            matches!(error, StorageError::Corruption { .. }),
-            "{profile:?}: {error:?}"
-        );
+        assert!(matches!(error, StorageError::Corruption { .. }), "{profile:?}: {error:?}");
     }
 }
 
@@ -371,9 +317,7 @@ fn a_checkpoint_shares_files_and_survives_its_origin() {
         put(&engine, number, Durability::Buffered);
     }
     engine.checkpoint(&copy).unwrap();
-    let shared = files(&copy, "sst")
-        .iter()
-        .all(|file| file.metadata().unwrap().nlink() == 2);
+    let shared = files(&copy, "sst").iter().all(|file| file.metadata().unwrap().nlink() == 2);
     assert!(shared, "data files are hard links");
     assert_eq!(fs::metadata(copy.join(format::FILE)).unwrap().nlink(), 1);
     drop(engine);
@@ -393,9 +337,6 @@ fn rubbish_of_an_interrupted_checkpoint_does_no_harm() {
     }
     engine.checkpoint(&copy).unwrap();
     assert_eq!(numbers(&open(&copy, Profile::State).unwrap()), [1]);
-    let left: BTreeSet<_> = fs::read_dir(home.path())
-        .unwrap()
-        .map(|entry| entry.unwrap().file_name())
-        .collect();
+    let left: BTreeSet<_> = fs::read_dir(home.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(left, BTreeSet::from(["copy".into(), "data".into()]));
 }

@@ -82,10 +82,7 @@ impl CaCertificate {
     pub fn from_pem(what: &str, text: &[u8]) -> Result<Self, CertificateError> {
         let mut certificates = pem::certificates(what, text)?;
         if certificates.len() > 1 {
-            return Err(CertificateError::TooMany {
-                what: what.to_owned(),
-                count: certificates.len(),
-            });
+            return Err(CertificateError::TooMany { what: what.to_owned(), count: certificates.len() });
         }
         Self::from_der(what, certificates.remove(0))
     }
@@ -95,10 +92,7 @@ impl CaCertificate {
     /// # Errors
     /// As [`CaCertificate::from_file`].
     pub fn from_der(what: &str, der: CertificateDer<'static>) -> Result<Self, CertificateError> {
-        let not_a_root = |reason: &str| CertificateError::NotARoot {
-            what: what.to_owned(),
-            reason: reason.to_owned(),
-        };
+        let not_a_root = |reason: &str| CertificateError::NotARoot { what: what.to_owned(), reason: reason.to_owned() };
         let certificate = parse_x509(what, &der)?;
         if !certificate.is_ca() {
             return Err(not_a_root("it may not issue certificates"));
@@ -119,17 +113,8 @@ impl CaCertificate {
         };
         let not_after = unix_time(certificate.validity().not_after.timestamp());
         let spki = certificate.public_key().raw.to_vec();
-        let anchor = webpki::anchor_from_trusted_cert(&der)
-            .map_err(|error| malformed(what, &error))?
-            .to_owned();
-        Ok(Self {
-            fingerprint: *blake3::hash(&der).as_bytes(),
-            anchor,
-            cluster,
-            not_after,
-            spki,
-            der,
-        })
+        let anchor = webpki::anchor_from_trusted_cert(&der).map_err(|error| malformed(what, &error))?.to_owned();
+        Ok(Self { fingerprint: *blake3::hash(&der).as_bytes(), anchor, cluster, not_after, spki, der })
     }
 
     /// The cluster's id.
@@ -177,16 +162,8 @@ impl CaCertificate {
         now: UnixTime,
         usage: KeyUsage,
     ) -> Result<(), webpki::Error> {
-        leaf.verify_for_usage(
-            &[ML_DSA_65],
-            std::slice::from_ref(&self.anchor),
-            intermediates,
-            now,
-            usage,
-            None,
-            None,
-        )
-        .map(|_path| ())
+        leaf.verify_for_usage(&[ML_DSA_65], std::slice::from_ref(&self.anchor), intermediates, now, usage, None, None)
+            .map(|_path| ())
     }
 }
 
@@ -221,12 +198,8 @@ impl LeafInfo {
     /// [`CertificateError`] when it is no certificate or names no identity.
     pub fn from_der(what: &str, der: &CertificateDer<'_>) -> Result<Self, CertificateError> {
         let certificate = parse_x509(what, der)?;
-        let principal = Principal::from_uris(uris(what, &certificate)?.into_iter()).map_err(|source| {
-            CertificateError::NotAnIdentity {
-                what: what.to_owned(),
-                source,
-            }
-        })?;
+        let principal = Principal::from_uris(uris(what, &certificate)?.into_iter())
+            .map_err(|source| CertificateError::NotAnIdentity { what: what.to_owned(), source })?;
         Ok(Self {
             principal,
             not_before: unix_time(certificate.validity().not_before.timestamp()),
@@ -251,9 +224,7 @@ fn parse_x509<'a>(what: &str, der: &'a CertificateDer<'_>) -> Result<X509Certifi
 }
 
 fn uris<'a>(what: &str, certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a str>, CertificateError> {
-    let names = certificate
-        .subject_alternative_name()
-        .map_err(|error| malformed(what, &error))?;
+    let names = certificate.subject_alternative_name().map_err(|error| malformed(what, &error))?;
     let Some(names) = names else {
         return Ok(Vec::new());
     };
@@ -269,10 +240,7 @@ fn uris<'a>(what: &str, certificate: &'a X509Certificate<'_>) -> Result<Vec<&'a 
 }
 
 fn malformed(what: &str, reason: &dyn fmt::Display) -> CertificateError {
-    CertificateError::Malformed {
-        what: what.to_owned(),
-        reason: reason.to_string(),
-    }
+    CertificateError::Malformed { what: what.to_owned(), reason: reason.to_string() }
 }
 
 /// X.509 dates before 1970 have no use here and become 1970.

@@ -81,10 +81,7 @@ impl FromStr for Address {
         };
         // What is left must be a name or an IP address; the library's parser for server names knows both.
         ServerName::try_from(host).map_err(|_| malformed())?;
-        Ok(Self {
-            host: host.to_owned(),
-            port: port.ok_or_else(malformed)?,
-        })
+        Ok(Self { host: host.to_owned(), port: port.ok_or_else(malformed)? })
     }
 }
 
@@ -191,11 +188,7 @@ pub async fn connect(
             dial(dial_address.clone(), source, config.clone(), live.clone())
         }))
         .await
-        .map_err(|source| ConnectError {
-            address: address.clone(),
-            reason: describe(&source),
-            source,
-        })
+        .map_err(|source| ConnectError { address: address.clone(), reason: describe(&source), source })
 }
 
 /// A channel that connects with the first request, and again whenever the connection was lost. Errors show at requests.
@@ -240,11 +233,7 @@ async fn connect_from(source: IpAddr, address: &Address) -> io::Result<TcpStream
         format!("{address} has no address that can be reached from {source}"),
     );
     for target in targets.filter(|target| target.is_ipv4() == source.is_ipv4()) {
-        let socket = if source.is_ipv4() {
-            TcpSocket::new_v4()?
-        } else {
-            TcpSocket::new_v6()?
-        };
+        let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(SocketAddr::new(source, 0))?;
         match socket.connect(target).await {
             Ok(stream) => return Ok(stream),

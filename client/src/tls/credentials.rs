@@ -80,9 +80,7 @@ impl Identity {
         let leaf = chain.first().expect("a chain has at least its leaf certificate");
         let info = LeafInfo::from_der(what, leaf)?;
         if info.spki_hash != spki_hash(key.spki()) {
-            return Err(CredentialsError::KeyMismatch {
-                principal: info.principal,
-            });
+            return Err(CredentialsError::KeyMismatch { principal: info.principal });
         }
         Ok(Self { chain, key, info })
     }
@@ -141,10 +139,7 @@ impl Identity {
 
     /// The certificates as PEM text, leaf first.
     pub fn certificate_pem(&self) -> String {
-        self.chain
-            .iter()
-            .map(|certificate| pem::encode("CERTIFICATE", certificate))
-            .collect()
+        self.chain.iter().map(|certificate| pem::encode("CERTIFICATE", certificate)).collect()
     }
 
     /// What answers rustls for a party that has no root yet: a joiner.
@@ -161,9 +156,7 @@ impl Identity {
 
 impl fmt::Debug for Identity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Identity")
-            .field("info", &self.info)
-            .finish_non_exhaustive()
+        f.debug_struct("Identity").field("info", &self.info).finish_non_exhaustive()
     }
 }
 
@@ -181,10 +174,7 @@ impl Credentials {
     /// Puts root and identity together without asking whether the one issued the other: [`Credentials::check_issuer`] asks.
     pub fn new(ca: CaCertificate, identity: Identity) -> Self {
         let current = Current::new(Presented::new(Some(ca.der()), identity));
-        Self {
-            ca: Arc::new(ca),
-            current: Arc::new(current),
-        }
+        Self { ca: Arc::new(ca), current: Arc::new(current) }
     }
 
     /// Reads root certificate, certificate and key from PEM text.
@@ -243,10 +233,7 @@ impl Credentials {
     pub fn replace(&self, identity: Identity) -> Result<(), CredentialsError> {
         let current = self.principal();
         if *identity.principal() != current {
-            return Err(CredentialsError::OtherPrincipal {
-                current,
-                offered: identity.info.principal,
-            });
+            return Err(CredentialsError::OtherPrincipal { current, offered: identity.info.principal });
         }
         check_issuer(&self.ca, &identity)?;
         self.current.set(Presented::new(Some(self.ca.der()), identity));
@@ -269,10 +256,7 @@ impl Credentials {
 
 impl fmt::Debug for Credentials {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Credentials")
-            .field("ca", &self.ca)
-            .field("info", &self.info())
-            .finish()
+        f.debug_struct("Credentials").field("ca", &self.ca).field("info", &self.info()).finish()
     }
 }
 
@@ -282,24 +266,11 @@ fn check_issuer(ca: &CaCertificate, identity: &Identity) -> Result<(), Credentia
         principal: identity.info.principal.clone(),
         cluster: ca.cluster().to_owned(),
     };
-    let since_epoch = identity
-        .info
-        .not_before
-        .duration_since(SystemTime::UNIX_EPOCH)
-        .unwrap_or_default();
+    let since_epoch = identity.info.not_before.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let leaf = EndEntityCert::try_from(&identity.chain[0]).map_err(|_| not_issued())?;
-    ca.verify_chain(
-        &leaf,
-        &identity.chain[1..],
-        UnixTime::since_unix_epoch(since_epoch),
-        KeyUsage::client_auth(),
-    )
-    .map_err(|_| not_issued())?;
-    if identity.info.principal.cluster == ca.cluster() {
-        Ok(())
-    } else {
-        Err(not_issued())
-    }
+    ca.verify_chain(&leaf, &identity.chain[1..], UnixTime::since_unix_epoch(since_epoch), KeyUsage::client_auth())
+        .map_err(|_| not_issued())?;
+    if identity.info.principal.cluster == ca.cluster() { Ok(()) } else { Err(not_issued()) }
 }
 
 /// The identity in force, and its two forms for handshakes.
@@ -311,11 +282,7 @@ struct Presented {
 
 impl Presented {
     fn new(root: Option<&CertificateDer<'static>>, identity: Identity) -> Self {
-        Self {
-            short: identity.certified_key(None),
-            with_root: identity.certified_key(root),
-            identity,
-        }
+        Self { short: identity.certified_key(None), with_root: identity.certified_key(root), identity }
     }
 }
 

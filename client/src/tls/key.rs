@@ -75,11 +75,7 @@ impl PrivateKey {
         let key = provider().key_provider.load_private_key(der).map_err(|_| wrong())?;
         key.choose_scheme(&[SignatureScheme::ML_DSA_65]).ok_or_else(wrong)?;
         let spki: Arc<[u8]> = key.public_key().ok_or_else(wrong)?.as_ref().into();
-        Ok(Self {
-            pkcs8: pkcs8.into(),
-            key,
-            spki,
-        })
+        Ok(Self { pkcs8: pkcs8.into(), key, spki })
     }
 
     /// The key as PEM text. Secret.
@@ -149,14 +145,8 @@ mod tests {
     fn signatures_verify() {
         let key = PrivateKey::generate();
         let signature = key.sign(b"message").unwrap();
-        ML_DSA_65
-            .verify_signature(key.public_key(), b"message", &signature)
-            .unwrap();
-        assert!(
-            ML_DSA_65
-                .verify_signature(key.public_key(), b"massage", &signature)
-                .is_err()
-        );
+        ML_DSA_65.verify_signature(key.public_key(), b"message", &signature).unwrap();
+        assert!(ML_DSA_65.verify_signature(key.public_key(), b"massage", &signature).is_err());
     }
 
     #[test]

@@ -36,10 +36,7 @@ impl LiveConnections {
     /// [`LiveConnections::cut`] does not know the connection yet.
     #[must_use]
     pub fn asking(revocations: Arc<dyn Revocations>) -> Self {
-        Self {
-            table: Arc::default(),
-            revocations: Some(revocations),
-        }
+        Self { table: Arc::default(), revocations: Some(revocations) }
     }
 
     /// Enters a connection whose peer has the certificate with this serial number. It is forgotten when what this returns is dropped.
@@ -49,25 +46,13 @@ impl LiveConnections {
         let mut table = self.lock();
         let id = table.next;
         table.next += 1;
-        let entry = Entry {
-            serial: serial.to_owned(),
-            cut: cut.clone(),
-        };
+        let entry = Entry { serial: serial.to_owned(), cut: cut.clone() };
         table.standing.insert(id, entry);
         drop(table);
-        if self
-            .revocations
-            .as_ref()
-            .is_some_and(|revocations| revocations.is_revoked(serial))
-        {
+        if self.revocations.as_ref().is_some_and(|revocations| revocations.is_revoked(serial)) {
             cut.cancel();
         }
-        LiveConnection {
-            id,
-            all: self.clone(),
-            waiting: Box::pin(cut.clone().cancelled_owned()),
-            cut,
-        }
+        LiveConnection { id, all: self.clone(), waiting: Box::pin(cut.clone().cancelled_owned()), cut }
     }
 
     /// Cuts the connections that stand on such a certificate. Returns how many.

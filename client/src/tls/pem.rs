@@ -93,10 +93,7 @@ pub fn read_secret_file(path: &Path) -> Result<Vec<u8>, PemError> {
 
 /// Opens first and asks the open file afterwards, so that what is checked is what is read.
 fn open_regular(path: &Path) -> Result<(File, Metadata), PemError> {
-    let read_error = |source| PemError::Read {
-        path: path.to_owned(),
-        source,
-    };
+    let read_error = |source| PemError::Read { path: path.to_owned(), source };
     // Asked before opening, because opening a pipe would wait for its writer.
     if !std::fs::metadata(path).map_err(read_error)?.is_file() {
         return Err(PemError::NotAFile { path: path.to_owned() });
@@ -112,10 +109,7 @@ fn check_owner_only(path: &Path, metadata: &Metadata) -> Result<(), PemError> {
 
     let mode = metadata.permissions().mode() & 0o777;
     if mode & 0o077 != 0 {
-        return Err(PemError::TooOpen {
-            path: path.to_owned(),
-            mode,
-        });
+        return Err(PemError::TooOpen { path: path.to_owned(), mode });
     }
     Ok(())
 }
@@ -126,10 +120,7 @@ fn check_owner_only(_path: &Path, _metadata: &Metadata) -> Result<(), PemError> 
 }
 
 fn read_bounded(path: &Path, file: File, metadata: &Metadata) -> Result<Vec<u8>, PemError> {
-    let too_large = |bytes| PemError::TooLarge {
-        path: path.to_owned(),
-        bytes,
-    };
+    let too_large = |bytes| PemError::TooLarge { path: path.to_owned(), bytes };
     if metadata.len() > FILE_BYTES_MAX {
         return Err(too_large(metadata.len()));
     }
@@ -138,10 +129,7 @@ fn read_bounded(path: &Path, file: File, metadata: &Metadata) -> Result<Vec<u8>,
     let read = file
         .take(FILE_BYTES_MAX + 1)
         .read_to_end(&mut bytes)
-        .map_err(|source| PemError::Read {
-            path: path.to_owned(),
-            source,
-        })?;
+        .map_err(|source| PemError::Read { path: path.to_owned(), source })?;
     if read as u64 > FILE_BYTES_MAX {
         return Err(too_large(read as u64));
     }
@@ -204,10 +192,7 @@ fn malformed(what: &str, error: &rustls_pki_types::pem::Error) -> PemError {
         Error::SectionTooLarge => "a section is too large",
         _ => "it cannot be read",
     };
-    PemError::Malformed {
-        what: what.to_owned(),
-        reason: reason.to_owned(),
-    }
+    PemError::Malformed { what: what.to_owned(), reason: reason.to_owned() }
 }
 
 fn missing(what: &str, bytes: &[u8], wanted: &'static str) -> PemError {
@@ -221,11 +206,7 @@ fn missing(what: &str, bytes: &[u8], wanted: &'static str) -> PemError {
     } else {
         ""
     };
-    PemError::Missing {
-        what: what.to_owned(),
-        wanted,
-        hint,
-    }
+    PemError::Missing { what: what.to_owned(), wanted, hint }
 }
 
 #[cfg(test)]
@@ -271,10 +252,7 @@ mod tests {
     #[test]
     fn a_key_file_with_two_keys_is_refused() {
         let twice = encode("PRIVATE KEY", &[1; 54]).repeat(2);
-        assert!(matches!(
-            private_key("node.key", twice.as_bytes()),
-            Err(PemError::Malformed { .. })
-        ));
+        assert!(matches!(private_key("node.key", twice.as_bytes()), Err(PemError::Malformed { .. })));
     }
 
     #[test]
@@ -284,10 +262,7 @@ mod tests {
         std::fs::write(&path, vec![b'x'; FILE_BYTES_MAX as usize + 1]).unwrap();
         assert!(matches!(read_public_file(&path), Err(PemError::TooLarge { .. })));
         assert!(matches!(read_public_file(dir.path()), Err(PemError::NotAFile { .. })));
-        assert!(matches!(
-            read_public_file(&dir.path().join("absent")),
-            Err(PemError::Read { .. })
-        ));
+        assert!(matches!(read_public_file(&dir.path().join("absent")), Err(PemError::Read { .. })));
     }
 
     #[cfg(unix)]

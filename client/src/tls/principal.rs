@@ -81,26 +81,17 @@ pub enum PrincipalError {
 impl Principal {
     /// A node.
     pub fn node(cluster: &str, id: u64) -> Self {
-        Self {
-            cluster: cluster.to_owned(),
-            kind: PrincipalKind::Node { id },
-        }
+        Self { cluster: cluster.to_owned(), kind: PrincipalKind::Node { id } }
     }
 
     /// A user.
     pub fn user(cluster: &str, name: &str) -> Self {
-        Self {
-            cluster: cluster.to_owned(),
-            kind: PrincipalKind::User { name: name.to_owned() },
-        }
+        Self { cluster: cluster.to_owned(), kind: PrincipalKind::User { name: name.to_owned() } }
     }
 
     /// The holder of a join token whose public key has this hash.
     pub fn join(spki_hash: &[u8; 32]) -> Self {
-        Self {
-            cluster: String::new(),
-            kind: PrincipalKind::Join { id: join_id(spki_hash) },
-        }
+        Self { cluster: String::new(), kind: PrincipalKind::Join { id: join_id(spki_hash) } }
     }
 
     /// The text form, as it stands in a certificate. [`Principal::parse`] is its inverse for everything that passes
@@ -141,10 +132,7 @@ impl Principal {
         let rest = uri.strip_prefix(SCHEME).ok_or_else(not_a_uri)?;
         let parts: Vec<&str> = rest.split('/').collect();
         let principal = match parts[..] {
-            [JOIN, id] => Self {
-                cluster: String::new(),
-                kind: PrincipalKind::Join { id: id.to_owned() },
-            },
+            [JOIN, id] => Self { cluster: String::new(), kind: PrincipalKind::Join { id: id.to_owned() } },
             [cluster, "node", id] => Self::node(cluster, parse_node_id(id)?),
             [cluster, "user", name] => Self::user(cluster, name),
             _ => return Err(not_a_uri()),
@@ -203,11 +191,7 @@ pub fn check_cluster_id(id: &str) -> Result<(), PrincipalError> {
     let characters = id.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-'));
     let length = (1..=CLUSTER_ID_MAX).contains(&id.len());
     let ends = !id.starts_with('-') && !id.ends_with('-');
-    if characters && length && ends && id != JOIN {
-        Ok(())
-    } else {
-        Err(PrincipalError::ClusterId(shorten(id)))
-    }
+    if characters && length && ends && id != JOIN { Ok(()) } else { Err(PrincipalError::ClusterId(shorten(id))) }
 }
 
 /// Checks a user name: 1 to 64 of a-z, 0-9, '.', '_', '-', '@', '+', starting with a letter or digit.
@@ -215,25 +199,16 @@ pub fn check_cluster_id(id: &str) -> Result<(), PrincipalError> {
 /// # Errors
 /// [`PrincipalError::UserName`].
 pub fn check_user_name(name: &str) -> Result<(), PrincipalError> {
-    let characters = name
-        .bytes()
-        .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'@' | b'+'));
+    let characters =
+        name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'@' | b'+'));
     let length = (1..=USER_NAME_MAX).contains(&name.len());
     let start = name.starts_with(|first: char| first.is_ascii_alphanumeric());
-    if characters && length && start {
-        Ok(())
-    } else {
-        Err(PrincipalError::UserName(shorten(name)))
-    }
+    if characters && length && start { Ok(()) } else { Err(PrincipalError::UserName(shorten(name))) }
 }
 
 fn check_join_id(id: &str) -> Result<(), PrincipalError> {
     let digits = id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'));
-    if digits && id.len() == JOIN_ID_DIGITS {
-        Ok(())
-    } else {
-        Err(PrincipalError::JoinId(shorten(id)))
-    }
+    if digits && id.len() == JOIN_ID_DIGITS { Ok(()) } else { Err(PrincipalError::JoinId(shorten(id))) }
 }
 
 /// Decimal without sign or leading zeros: one spelling per id.
@@ -341,13 +316,7 @@ mod tests {
         let parse = |uris: &[&str]| Principal::from_uris(uris.iter().copied());
         assert_eq!(parse(&[]), Err(PrincipalError::NoUri));
         assert_eq!(parse(&["tarn://a/node/1"]), Ok(Principal::node("a", 1)));
-        assert_eq!(
-            parse(&["tarn://a/node/1", "tarn://a/user/x"]),
-            Err(PrincipalError::TwoUris)
-        );
-        assert_eq!(
-            parse(&["tarn://a/node/1", "https://example.org"]),
-            Err(PrincipalError::TwoUris)
-        );
+        assert_eq!(parse(&["tarn://a/node/1", "tarn://a/user/x"]), Err(PrincipalError::TwoUris));
+        assert_eq!(parse(&["tarn://a/node/1", "https://example.org"]), Err(PrincipalError::TwoUris));
     }
 }

@@ -32,11 +32,7 @@ pub fn provider() -> Arc<CryptoProvider> {
             cipher_suites: base
                 .cipher_suites
                 .into_iter()
-                .filter(|suite| {
-                    suite
-                        .tls13()
-                        .is_some_and(|suite| suite.aead_alg.key_len() >= CIPHER_KEY_BYTES)
-                })
+                .filter(|suite| suite.tls13().is_some_and(|suite| suite.aead_alg.key_len() >= CIPHER_KEY_BYTES))
                 .collect(),
             kx_groups: vec![kx_group::X25519MLKEM768],
             signature_verification_algorithms: SIGNATURES,
@@ -54,9 +50,7 @@ pub fn provider() -> Arc<CryptoProvider> {
 pub fn random_bytes<const N: usize>() -> [u8; N] {
     let random: &dyn SecureRandom = provider().secure_random;
     let mut bytes = [0; N];
-    random
-        .fill(&mut bytes)
-        .expect("the operating system's random source works: no key can be made without it");
+    random.fill(&mut bytes).expect("the operating system's random source works: no key can be made without it");
     bytes
 }
 

@@ -95,17 +95,11 @@ pub struct Refusal {
 impl Refusal {
     /// A refusal without particulars.
     pub fn of(kind: RefusalKind) -> Self {
-        Self {
-            kind,
-            detail: String::new(),
-        }
+        Self { kind, detail: String::new() }
     }
 
     fn with(kind: RefusalKind, detail: impl fmt::Display) -> Self {
-        Self {
-            kind,
-            detail: detail.to_string(),
-        }
+        Self { kind, detail: detail.to_string() }
     }
 
     /// What a failed handshake means.
@@ -293,12 +287,7 @@ mod tests {
         let labels: BTreeSet<_> = RefusalKind::ALL.iter().map(|kind| kind.label()).collect();
         assert_eq!(labels.len(), RefusalKind::ALL.len());
         for label in labels {
-            assert!(
-                label
-                    .bytes()
-                    .all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')),
-                "{label}"
-            );
+            assert!(label.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'_')), "{label}");
         }
     }
 
@@ -309,10 +298,7 @@ mod tests {
         struct Outer(#[source] io::Error);
 
         let tls = Error::AlertReceived(AlertDescription::UnknownCA);
-        let error = Outer(io::Error::new(
-            io::ErrorKind::InvalidData,
-            io::Error::new(io::ErrorKind::InvalidData, tls),
-        ));
+        let error = Outer(io::Error::new(io::ErrorKind::InvalidData, io::Error::new(io::ErrorKind::InvalidData, tls)));
         let refusal = refusal_in(&error).unwrap();
         assert_eq!(refusal.kind, RefusalKind::RefusedByPeer);
         assert!(refusal.to_string().contains("UnknownCA"), "{refusal}");
@@ -339,11 +325,7 @@ mod tests {
 
     #[test]
     fn verdicts_keep_their_words() {
-        let error: Error = VerifyError::OtherNode {
-            expected: 2,
-            got: crate::tls::Principal::node("prod", 3),
-        }
-        .into();
+        let error: Error = VerifyError::OtherNode { expected: 2, got: crate::tls::Principal::node("prod", 3) }.into();
         let refusal = Refusal::of_tls(&error);
         assert_eq!(refusal.kind, RefusalKind::WrongIdentity);
         assert!(refusal.to_string().contains("node 2 was expected"), "{refusal}");

@@ -130,20 +130,12 @@ impl NodeVerifier {
 
     /// The same, and refuses revoked certificates.
     pub(super) fn asking(self, revocations: Arc<dyn Revocations>) -> Self {
-        Self {
-            revocations: Some(revocations),
-            ..self
-        }
+        Self { revocations: Some(revocations), ..self }
     }
 
     /// Trusts the root with this fingerprint and accepts any node.
     pub(super) fn pinned(fingerprint: [u8; 32]) -> Self {
-        Self {
-            trust: Trust::Fingerprint(fingerprint),
-            expect: Expect::AnyNode,
-            hints: None,
-            revocations: None,
-        }
+        Self { trust: Trust::Fingerprint(fingerprint), expect: Expect::AnyNode, hints: None, revocations: None }
     }
 
     fn verify_with(
@@ -164,11 +156,9 @@ impl NodeVerifier {
         match (&principal.kind, self.expect) {
             (PrincipalKind::Node { .. }, Expect::AnyNode) => Ok(()),
             (PrincipalKind::Node { id }, Expect::Node(expected)) if *id == expected => Ok(()),
-            (PrincipalKind::Node { .. }, Expect::Node(expected)) => Err(VerifyError::OtherNode {
-                expected,
-                got: principal,
+            (PrincipalKind::Node { .. }, Expect::Node(expected)) => {
+                Err(VerifyError::OtherNode { expected, got: principal }.into())
             }
-            .into()),
             (PrincipalKind::User { .. } | PrincipalKind::Join { .. }, _) => {
                 Err(VerifyError::NotANode(principal).into())
             }
@@ -178,9 +168,7 @@ impl NodeVerifier {
 
 impl fmt::Debug for NodeVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("NodeVerifier")
-            .field("expect", &self.expect)
-            .finish_non_exhaustive()
+        f.debug_struct("NodeVerifier").field("expect", &self.expect).finish_non_exhaustive()
     }
 }
 
@@ -259,9 +247,7 @@ impl MemberVerifier {
 
 impl fmt::Debug for MemberVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemberVerifier")
-            .field("ca", &self.ca)
-            .finish_non_exhaustive()
+        f.debug_struct("MemberVerifier").field("ca", &self.ca).finish_non_exhaustive()
     }
 }
 
@@ -288,9 +274,7 @@ impl ClientCertVerifier for MemberVerifier {
             return Ok(ClientCertVerified::assertion());
         }
         let usage = KeyUsage::required(EKU_CLIENT);
-        self.ca
-            .verify_chain(&leaf, intermediates, now, usage)
-            .map_err(chain_error)?;
+        self.ca.verify_chain(&leaf, intermediates, now, usage).map_err(chain_error)?;
         check_cluster(&self.ca, &principal)?;
         check_revoked(&leaf, &principal, |serial| self.gate.is_revoked(serial))?;
         Ok(ClientCertVerified::assertion())
@@ -337,10 +321,7 @@ fn check_cluster(ca: &CaCertificate, principal: &Principal) -> Result<(), Verify
     if principal.cluster == ca.cluster() {
         return Ok(());
     }
-    Err(VerifyError::OtherCluster {
-        ours: ca.cluster().to_owned(),
-        theirs: principal.cluster.clone(),
-    })
+    Err(VerifyError::OtherCluster { ours: ca.cluster().to_owned(), theirs: principal.cluster.clone() })
 }
 
 fn check_revoked(

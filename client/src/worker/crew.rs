@@ -100,10 +100,7 @@ impl Crew {
 
     /// The leases of the running jobs.
     pub(super) fn leases(&self) -> Vec<proto::TaskLease> {
-        let held = self
-            .running
-            .values()
-            .filter(|running| running.standing != Standing::Lost);
+        let held = self.running.values().filter(|running| running.standing != Standing::Lost);
         held.map(|running| lease_of(&running.job)).collect()
     }
 
@@ -134,13 +131,7 @@ impl Crew {
         let job = Job::new(leased, &self.client);
         let task = self.tasks.spawn(attend(handler, job.clone()));
         self.tokens.insert(task.id(), token);
-        self.running.insert(
-            token,
-            Running {
-                job,
-                standing: Standing::Held,
-            },
-        );
+        self.running.insert(token, Running { job, standing: Standing::Held });
         None
     }
 
@@ -202,18 +193,11 @@ impl Crew {
             }
             (Err(error), Standing::Held) => self.file_failure(lease_of(&job), error, log),
             (Err(error), Standing::CancelRequested) => {
-                let error = JobError {
-                    kind: proto::FailureKind::Cancelled,
-                    reason: "CANCELLED".into(),
-                    ..error
-                };
+                let error = JobError { kind: proto::FailureKind::Cancelled, reason: "CANCELLED".into(), ..error };
                 self.file_failure(lease_of(&job), error, log);
             }
             (Err(error), Standing::Stopped) => {
-                let error = JobError {
-                    reason: "WORKER_STOPPED".into(),
-                    ..error
-                };
+                let error = JobError { reason: "WORKER_STOPPED".into(), ..error };
                 self.file_failure(lease_of(&job), error, log);
             }
         }
@@ -266,12 +250,8 @@ impl Crew {
     pub(super) fn refused(&mut self, token: u64, refusal: Refusal) -> bool {
         match self.reports.remove(&token) {
             Some(Report::Complete(request)) if refusal.code == tonic::Code::InvalidArgument => {
-                let lease = proto::TaskLease {
-                    namespace: request.namespace,
-                    task_id: request.task_id,
-                    token,
-                    progress: None,
-                };
+                let lease =
+                    proto::TaskLease { namespace: request.namespace, task_id: request.task_id, token, progress: None };
                 let error = JobError::permanent(format!("the result was refused: {}", refusal.message));
                 self.file_failure(lease, error.with_reason(refusal.reason), Bytes::new());
                 true

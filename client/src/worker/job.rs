@@ -40,9 +40,7 @@ impl Job {
             abandoned: CancellationToken::new(),
             log: Mutex::default(),
         };
-        Job {
-            shared: Arc::new(shared),
-        }
+        Job { shared: Arc::new(shared) }
     }
 
     /// The task's id.
@@ -106,9 +104,7 @@ impl Job {
     pub async fn dependency_result(&self, position: usize) -> Result<Bytes, Error> {
         let count = self.dependencies().len();
         let id = self.dependencies().get(position).ok_or_else(|| {
-            Error::Config(format!(
-                "the task has {count} dependencies and none at position {position}"
-            ))
+            Error::Config(format!("the task has {count} dependencies and none at position {position}"))
         })?;
         Ok(self.shared.client.get_task(id).await?.result)
     }
@@ -158,19 +154,12 @@ pub struct JobError {
 impl JobError {
     /// The attempt failed, and another may succeed: the task is tried again while it has attempts left.
     pub fn retryable(message: impl Into<String>) -> JobError {
-        JobError {
-            kind: proto::FailureKind::Retryable,
-            reason: "HANDLER_FAILED".into(),
-            message: message.into(),
-        }
+        JobError { kind: proto::FailureKind::Retryable, reason: "HANDLER_FAILED".into(), message: message.into() }
     }
 
     /// This input can never succeed: the task goes to the dead letters at once.
     pub fn permanent(message: impl Into<String>) -> JobError {
-        JobError {
-            kind: proto::FailureKind::Final,
-            ..JobError::retryable(message)
-        }
+        JobError { kind: proto::FailureKind::Final, ..JobError::retryable(message) }
     }
 
     /// The same with a machine-readable reason in UPPER_SNAKE, in place of `HANDLER_FAILED`.

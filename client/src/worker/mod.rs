@@ -142,9 +142,7 @@ impl WorkerBuilder {
             return Err(Error::Config("a worker needs a handler".into()));
         }
         if !(1..=CONCURRENCY_MAX).contains(&self.concurrency) {
-            return Err(Error::Config(format!(
-                "a worker's concurrency is from 1 to {CONCURRENCY_MAX}"
-            )));
+            return Err(Error::Config(format!("a worker's concurrency is from 1 to {CONCURRENCY_MAX}")));
         }
         if !(Duration::from_secs(1)..=Duration::from_secs(3600)).contains(&self.lease) {
             return Err(Error::Config("a worker's lease is from one second to one hour".into()));
@@ -181,10 +179,8 @@ impl Worker {
     /// Options for a worker.
     pub fn builder(client: Client) -> WorkerBuilder {
         let program = std::env::current_exe().ok();
-        let program = program
-            .as_deref()
-            .and_then(|path| path.file_name())
-            .map_or("worker".into(), |name| name.to_string_lossy());
+        let program =
+            program.as_deref().and_then(|path| path.file_name()).map_or("worker".into(), |name| name.to_string_lossy());
         WorkerBuilder {
             name: format!("{program}-{}", std::process::id()),
             client,
@@ -211,14 +207,7 @@ impl Worker {
             shutdown.await;
             wish.cancel();
         }));
-        let WorkerBuilder {
-            client,
-            handlers,
-            concurrency,
-            lease,
-            grace,
-            ..
-        } = &self.options;
+        let WorkerBuilder { client, handlers, concurrency, lease, grace, .. } = &self.options;
         let mut stop = Stop::new(wished.clone(), *grace);
         let mut crew = Crew::new(client.clone(), handlers.clone(), *concurrency);
         let mut backoff = Backoff::default();
@@ -244,13 +233,7 @@ impl Worker {
     }
 
     async fn register(&self) -> Result<Registration, Error> {
-        let WorkerBuilder {
-            client,
-            name,
-            capabilities,
-            lease,
-            ..
-        } = &self.options;
+        let WorkerBuilder { client, name, capabilities, lease, .. } = &self.options;
         Registration::new(client, name, capabilities, *lease).await
     }
 }

@@ -98,11 +98,7 @@ pub(super) async fn run(
     let mut service = WorkerServiceClient::new(node.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
     let opening = tokio::time::timeout(ANSWER_TIMEOUT, service.work(ReceiverStream::new(receiver)));
     let end = match opening.await {
-        Ok(Ok(answer)) => {
-            session
-                .converse(client, &node, sender, answer.into_inner(), backoff)
-                .await
-        }
+        Ok(Ok(answer)) => session.converse(client, &node, sender, answer.into_inner(), backoff).await,
         Ok(Err(status)) => end_of(Failure::of(&status)),
         Err(_) => End::Lost("the node did not open the stream in time".into()),
     };
@@ -149,10 +145,7 @@ fn is_the_workers_fault(code: Code) -> bool {
 impl Session<'_> {
     /// Says who works, reports again what no node has taken, and asks how the leases stand that came over an earlier stream.
     fn open(&mut self) {
-        let open = proto::WorkOpen {
-            worker_id: self.registration.worker_id.to_string(),
-            lease_ms: millis(self.lease),
-        };
+        let open = proto::WorkOpen { worker_id: self.registration.worker_id.to_string(), lease_ms: millis(self.lease) };
         self.send(work_request::Message::Open(open));
         let tokens: Vec<u64> = self.crew.reports().map(|(token, _)| token).collect();
         for token in tokens {
@@ -245,10 +238,7 @@ impl Session<'_> {
 
     fn send(&mut self, message: work_request::Message) {
         self.correlation += 1;
-        self.outgoing.push_back(proto::WorkRequest {
-            correlation: self.correlation,
-            message: Some(message),
-        });
+        self.outgoing.push_back(proto::WorkRequest { correlation: self.correlation, message: Some(message) });
     }
 
     fn send_awaited(&mut self, message: work_request::Message, awaited: Awaited) {
@@ -305,10 +295,7 @@ impl Session<'_> {
     fn is_unanswered(&self) -> bool {
         // Correlations grow with time, so the first is the oldest.
         let silent = self.awaited.first_key_value().map(|(_, (since, _))| *since);
-        [silent, self.trouble]
-            .into_iter()
-            .flatten()
-            .any(|since| since.elapsed() >= ANSWER_TIMEOUT)
+        [silent, self.trouble].into_iter().flatten().any(|since| since.elapsed() >= ANSWER_TIMEOUT)
     }
 
     fn receive(&mut self, response: proto::WorkResponse) -> Option<End> {
@@ -341,11 +328,7 @@ impl Session<'_> {
 
     fn take_task(&mut self, task: proto::LeasedTask) {
         self.granted = self.granted.saturating_sub(1);
-        let report = if self.stop.is_stopping() {
-            Some(self.crew.give_back(task))
-        } else {
-            self.crew.accept(task)
-        };
+        let report = if self.stop.is_stopping() { Some(self.crew.give_back(task)) } else { self.crew.accept(task) };
         if let Some(token) = report {
             self.send_report(token);
         }

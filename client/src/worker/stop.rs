@@ -33,11 +33,7 @@ pub(super) struct Stop {
 
 impl Stop {
     pub(super) fn new(wished: CancellationToken, grace: Duration) -> Stop {
-        Stop {
-            wished,
-            grace,
-            stage: Stage::Working,
-        }
+        Stop { wished, grace, stage: Stage::Working }
     }
 
     pub(super) fn stage(&self) -> Stage {

@@ -10,10 +10,7 @@ use tonic::Status;
 use crate::fake::{Fake, Fault, refuse};
 
 fn options() -> BatchOptions {
-    BatchOptions {
-        linger: Duration::from_millis(20),
-        ..BatchOptions::default()
-    }
+    BatchOptions { linger: Duration::from_millis(20), ..BatchOptions::default() }
 }
 
 #[tokio::test]
@@ -48,38 +45,17 @@ async fn bad_tasks_fail_alone() {
 #[tokio::test]
 async fn a_refusal_of_the_caller_is_everybodys() {
     let (fake, _node, client) = Fake::alone().await;
-    let batcher = Batcher::new(
-        client,
-        BatchOptions {
-            max_tasks: 10,
-            linger: Duration::from_secs(5),
-            ..options()
-        },
-    );
-    fake.fault(
-        "enqueue",
-        Fault::Fail(refuse(Code::PermissionDenied, "FORBIDDEN", "ask for the role")),
-    );
+    let batcher = Batcher::new(client, BatchOptions { max_tasks: 10, linger: Duration::from_secs(5), ..options() });
+    fake.fault("enqueue", Fault::Fail(refuse(Code::PermissionDenied, "FORBIDDEN", "ask for the role")));
     let answers = join_all((0..10).map(|_| batcher.enqueue(Task::new("q")))).await;
-    assert!(
-        answers
-            .into_iter()
-            .all(|answer| answer.unwrap_err().reason() == "FORBIDDEN")
-    );
+    assert!(answers.into_iter().all(|answer| answer.unwrap_err().reason() == "FORBIDDEN"));
     assert_eq!(fake.with(|state| state.count("enqueue")), 1);
 }
 
 #[tokio::test]
 async fn large_tasks_fill_a_batch_and_positions_are_refused() {
     let (fake, _node, client) = Fake::alone().await;
-    let batcher = Batcher::new(
-        client,
-        BatchOptions {
-            max_bytes: 1000,
-            linger: Duration::from_secs(5),
-            ..options()
-        },
-    );
+    let batcher = Batcher::new(client, BatchOptions { max_bytes: 1000, linger: Duration::from_secs(5), ..options() });
     let big = || Task::new("q").payload(vec![0; 600]);
     for answer in join_all((0..8).map(|_| batcher.enqueue(big()))).await {
         answer.unwrap();

@@ -18,12 +18,7 @@ async fn a_lost_answer_is_asked_for_again_and_done_once() {
     fake.with(|state| {
         assert_eq!(state.tasks.len(), 1);
         assert_eq!(state.tasks.values().next().unwrap().task.task_id, id);
-        let ids: Vec<_> = state
-            .calls
-            .iter()
-            .filter(|(method, _)| *method == "enqueue")
-            .map(|(_, id)| id)
-            .collect();
+        let ids: Vec<_> = state.calls.iter().filter(|(method, _)| *method == "enqueue").map(|(_, id)| id).collect();
         assert_eq!(ids.len(), 3);
         assert!(ids.iter().all(|id| *id == ids[0] && id.len() == 26));
     });
@@ -53,36 +48,15 @@ async fn a_deadline_holds_and_says_what_is_known() {
     let hasty = client.with_deadline(Duration::from_millis(300));
     fake.fault("enqueue", Fault::Hang);
     let error = hasty.enqueue(Task::new("q")).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::DeadlineExceeded {
-                fate: Fate::Unknown,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::DeadlineExceeded { fate: Fate::Unknown, .. }), "{error:?}");
     fake.fault("get_task", Fault::Hang);
     let error = hasty.get_task("1").await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::DeadlineExceeded {
-                fate: Fate::NotDone,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::DeadlineExceeded { fate: Fate::NotDone, .. }), "{error:?}");
     for _ in 0..100 {
         fake.fault("enqueue", Fault::Fail(Status::unavailable("no leader")));
     }
     let error = hasty.enqueue(Task::new("q")).await.unwrap_err();
-    assert!(
-        matches!(&error, Error::Unavailable { message, .. } if message == "no leader"),
-        "{error:?}"
-    );
+    assert!(matches!(&error, Error::Unavailable { message, .. } if message == "no leader"), "{error:?}");
     assert!(error.outcome_unknown());
 }
 
@@ -94,22 +68,8 @@ async fn where_nobody_listens_nothing_was_done() {
     drop(node);
     let error = builder.clone().connect().await.map(drop).unwrap_err();
     assert!(matches!(error, Error::Unavailable { .. }), "{error:?}");
-    let error = builder
-        .connect_lazy()
-        .unwrap()
-        .enqueue(Task::new("q"))
-        .await
-        .unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::Unavailable {
-                fate: Fate::NotDone,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    let error = builder.connect_lazy().unwrap().enqueue(Task::new("q")).await.unwrap_err();
+    assert!(matches!(error, Error::Unavailable { fate: Fate::NotDone, .. }), "{error:?}");
 }
 
 #[tokio::test]
@@ -143,26 +103,11 @@ async fn members_are_learned() {
 async fn a_strangers_cluster_is_no_cluster() {
     let (fake, stranger) = (Fake::new(), Fake::new());
     let node = fake.node().await;
-    let error = fake
-        .builder(&[&node])
-        .credentials(stranger.credentials())
-        .connect()
-        .await
-        .map(drop)
-        .unwrap_err();
+    let error = fake.builder(&[&node]).credentials(stranger.credentials()).connect().await.map(drop).unwrap_err();
     assert!(matches!(error, Error::Transport(_)), "{error:?}");
     // The other way round: a stranger who knows our authority's certificate is refused by the node.
-    let guise = Credentials::new(
-        CaCertificate::clone(fake.credentials().ca()),
-        stranger.credentials().identity(),
-    );
-    let error = fake
-        .builder(&[&node])
-        .credentials(guise)
-        .connect()
-        .await
-        .map(drop)
-        .unwrap_err();
+    let guise = Credentials::new(CaCertificate::clone(fake.credentials().ca()), stranger.credentials().identity());
+    let error = fake.builder(&[&node]).credentials(guise).connect().await.map(drop).unwrap_err();
     assert!(matches!(error, Error::Transport(_)), "{error:?}");
 }
 
@@ -171,18 +116,9 @@ async fn addresses_that_are_none_are_refused_at_once() {
     let fake = Fake::new();
     let builder = Client::builder().credentials(fake.credentials());
     for address in ["", "http://127.0.0.1:1", "a b"] {
-        assert!(
-            matches!(
-                builder.clone().addresses([address]).connect_lazy(),
-                Err(Error::Config(_))
-            ),
-            "{address:?}"
-        );
+        assert!(matches!(builder.clone().addresses([address]).connect_lazy(), Err(Error::Config(_))), "{address:?}");
     }
-    assert!(matches!(
-        builder.addresses::<String>([]).connect_lazy(),
-        Err(Error::Config(_))
-    ));
+    assert!(matches!(builder.addresses::<String>([]).connect_lazy(), Err(Error::Config(_))));
 }
 
 #[tokio::test]
@@ -190,11 +126,7 @@ async fn pages_are_one_stream() {
     let (_fake, _node, client) = Fake::alone().await;
     let team = client.in_namespace("team");
     let ids = team.enqueue_batch((0..5).map(|_| Task::new("q"))).await.unwrap();
-    let listed: Vec<proto::Task> = client
-        .list_tasks(proto::ListTasksRequest::default())
-        .try_collect()
-        .await
-        .unwrap();
+    let listed: Vec<proto::Task> = client.list_tasks(proto::ListTasksRequest::default()).try_collect().await.unwrap();
     assert_eq!(listed.iter().map(|task| task.task_id.clone()).collect::<Vec<_>>(), ids);
     assert!(listed.iter().all(|task| task.namespace == "team"));
 }
@@ -204,26 +136,14 @@ async fn waiting_ends_with_the_task_or_the_time() {
     let (fake, _node, client) = Fake::alone().await;
     let id = client.enqueue(Task::new("q")).await.unwrap();
     let error = client.wait_task(&id, Duration::from_millis(50)).await.unwrap_err();
-    assert!(
-        matches!(
-            error,
-            Error::DeadlineExceeded {
-                fate: Fate::NotDone,
-                ..
-            }
-        ),
-        "{error:?}"
-    );
+    assert!(matches!(error, Error::DeadlineExceeded { fate: Fate::NotDone, .. }), "{error:?}");
     let waiting = tokio::spawn({
         let (client, id) = (client.clone(), id.clone());
         async move { client.wait_task(id, PATIENCE).await }
     });
     assert_eq!(client.terminate_task(&id).await.unwrap(), TaskState::Cancelled);
     assert_eq!(waiting.await.unwrap().unwrap().state(), TaskState::Cancelled);
-    assert_eq!(
-        client.wait_task("77", PATIENCE).await.unwrap_err().reason(),
-        "TASK_NOT_FOUND"
-    );
+    assert_eq!(client.wait_task("77", PATIENCE).await.unwrap_err().reason(), "TASK_NOT_FOUND");
     drop(fake);
 }
 
@@ -234,17 +154,11 @@ async fn artifacts_go_and_come_back_whole() {
     fake.fault("put_artifact", Fault::DoThenFail(Status::unavailable("lost")));
     let address = client.put_artifact(bytes.clone()).await.unwrap();
     assert_eq!(client.get_artifact(&address).await.unwrap(), bytes);
-    assert_eq!(
-        client.put_artifact("").await.unwrap(),
-        tarn_client::artifact_address(b"")
-    );
+    assert_eq!(client.put_artifact("").await.unwrap(), tarn_client::artifact_address(b""));
     let missing = client.get_artifact("blake3:00").await.unwrap_err();
     assert_eq!(missing.reason(), "ARTIFACT_NOT_FOUND");
     // Bytes that rotted on the node are not handed on.
     fake.with(|state| state.artifacts.insert(address.clone(), "rot".into()));
     let hasty = client.with_deadline(Duration::from_millis(300));
-    assert!(matches!(
-        hasty.get_artifact(&address).await.unwrap_err(),
-        Error::Unavailable { .. }
-    ));
+    assert!(matches!(hasty.get_artifact(&address).await.unwrap_err(), Error::Unavailable { .. }));
 }

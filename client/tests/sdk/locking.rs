@@ -11,18 +11,11 @@ use crate::fake::{Fake, Fault, PATIENCE};
 async fn a_lock_is_held_renewed_and_released() {
     let (fake, _node, client) = Fake::alone().await;
     fake.fault("acquire_lease", Fault::DoThenFail(Status::unavailable("lost")));
-    let lock = client
-        .lock("db")
-        .holder("me")
-        .ttl(Duration::from_secs(1))
-        .acquire()
-        .await
-        .unwrap();
+    let lock = client.lock("db").holder("me").ttl(Duration::from_secs(1)).acquire().await.unwrap();
     assert_eq!((lock.name(), lock.is_lost()), ("db", false));
     let held = client.lock("db").acquire().await.map(drop).unwrap_err();
     assert_eq!(held.reason(), "LEASE_HELD");
-    fake.until("the lock was renewed twice", |state| state.count("renew_lease") >= 2)
-        .await;
+    fake.until("the lock was renewed twice", |state| state.count("renew_lease") >= 2).await;
     let token = lock.token();
     lock.release().await.unwrap();
     let next = client.lock("db").acquire().await.unwrap();
@@ -34,8 +27,7 @@ async fn a_dropped_lock_goes_to_who_waits() {
     let (fake, _node, client) = Fake::alone().await;
     let lock = client.lock("db").acquire().await.unwrap();
     let waiting = tokio::spawn(client.lock("db").wait(PATIENCE).acquire());
-    fake.until("the second has asked", |state| state.count("acquire_lease") >= 2)
-        .await;
+    fake.until("the second has asked", |state| state.count("acquire_lease") >= 2).await;
     drop(lock);
     assert!(!waiting.await.unwrap().unwrap().is_lost());
 }

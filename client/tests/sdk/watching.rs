@@ -38,11 +38,7 @@ async fn from_now_on_means_from_the_first_message() {
     fake.with(|state| state.event("old"));
     let mut watcher = client.watch().start();
     // Nothing has happened yet, but the node has told where the stream begins.
-    assert!(
-        tokio::time::timeout(Duration::from_millis(200), watcher.next())
-            .await
-            .is_err()
-    );
+    assert!(tokio::time::timeout(Duration::from_millis(200), watcher.next()).await.is_err());
     assert_eq!(watcher.revision(), 1);
     fake.cut_streams();
     fake.with(|state| state.event("new"));
@@ -55,10 +51,7 @@ async fn compacted_events_are_told_and_never_skipped() {
     fake.with(|state| state.compacted = 10);
     let mut watcher = client.watch().after(3).start();
     for _ in 0..2 {
-        assert!(matches!(
-            watcher.next().await,
-            Err(Error::Compacted { after_revision: 3 })
-        ));
+        assert!(matches!(watcher.next().await, Err(Error::Compacted { after_revision: 3 })));
     }
     let mut stream = Box::pin(watcher.into_stream());
     assert_eq!(stream.next().await.unwrap().unwrap_err().reason(), "COMPACTED");

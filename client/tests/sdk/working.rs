@@ -24,10 +24,7 @@ impl Running {
         let shutdown = async move {
             let _ = stopped.await;
         };
-        Running {
-            stop: Some(stop),
-            ended: tokio::spawn(worker.run(shutdown)),
-        }
+        Running { stop: Some(stop), ended: tokio::spawn(worker.run(shutdown)) }
     }
 
     fn ask_to_stop(&mut self) {
@@ -36,31 +33,25 @@ impl Running {
 
     async fn end(mut self) -> Result<(), Error> {
         self.ask_to_stop();
-        tokio::time::timeout(PATIENCE, self.ended)
-            .await
-            .expect("the worker ends")
-            .unwrap()
+        tokio::time::timeout(PATIENCE, self.ended).await.expect("the worker ends").unwrap()
     }
 }
 
 /// A worker whose handler waits for a permit before it succeeds, or stops when it is told to.
 fn gated(client: &Client, gate: &Arc<Semaphore>) -> WorkerBuilder {
     let gate = gate.clone();
-    Worker::builder(client.clone())
-        .lease(Duration::from_secs(1))
-        .concurrency(2)
-        .default_handler(move |job: Job| {
-            let gate = gate.clone();
-            async move {
-                tokio::select! {
-                    permit = gate.acquire() => {
-                        permit?.forget();
-                        Ok("done")
-                    }
-                    () = job.cancelled() => Err(JobError::retryable("told to stop")),
+    Worker::builder(client.clone()).lease(Duration::from_secs(1)).concurrency(2).default_handler(move |job: Job| {
+        let gate = gate.clone();
+        async move {
+            tokio::select! {
+                permit = gate.acquire() => {
+                    permit?.forget();
+                    Ok("done")
                 }
+                () = job.cancelled() => Err(JobError::retryable("told to stop")),
             }
-        })
+        }
+    })
 }
 
 fn only(state: &State) -> &Record {
@@ -79,19 +70,13 @@ async fn the_example_runs_as_printed() {
         let _ = stopped.await;
     }));
     assert_eq!(greetings::greet(&client, "world").await.unwrap(), "Hello, world!");
-    assert_eq!(
-        greetings::greet(&client, "").await.unwrap_err().to_string(),
-        "there is nobody to greet"
-    );
+    assert_eq!(greetings::greet(&client, "").await.unwrap_err().to_string(), "there is nobody to greet");
     drop(stop);
     working.await.unwrap().unwrap();
     fake.with(|state| {
         let (request, draining) = state.workers.values().next().unwrap();
         let capabilities = request.capabilities.clone().unwrap();
-        assert_eq!(
-            (capabilities.queues, capabilities.handlers),
-            (vec!["greetings".into()], vec!["greet".into()])
-        );
+        assert_eq!((capabilities.queues, capabilities.handlers), (vec!["greetings".into()], vec!["greet".into()]));
         assert_eq!(capabilities.namespaces, ["default"]);
         assert!(draining);
     });
@@ -123,39 +108,20 @@ async fn handlers_fail_in_every_way_without_harm() {
         });
     let running = Running::start(worker);
     let names = ["panic", "once", "large", "huge", "final", "unheard-of"];
-    let ids = client
-        .enqueue_batch(names.map(|name| Task::new("q").handler(name)))
-        .await
-        .unwrap();
+    let ids = client.enqueue_batch(names.map(|name| Task::new("q").handler(name))).await.unwrap();
     let mut ended = Vec::new();
     for id in &ids {
         ended.push(client.wait_task(id, PATIENCE).await.unwrap());
     }
-    let reasons: Vec<_> = ended
-        .iter()
-        .map(|task| task.error.clone().map_or("".into(), |error| error.reason))
-        .collect();
+    let reasons: Vec<_> = ended.iter().map(|task| task.error.clone().map_or("".into(), |error| error.reason)).collect();
     assert_eq!(
         reasons,
-        [
-            "HANDLER_PANICKED",
-            "",
-            "RESULT_TOO_LARGE",
-            "RESULT_TOO_LARGE",
-            "UNREADABLE",
-            "HANDLER_UNKNOWN"
-        ]
+        ["HANDLER_PANICKED", "", "RESULT_TOO_LARGE", "RESULT_TOO_LARGE", "UNREADABLE", "HANDLER_UNKNOWN"]
     );
     assert!(ended[0].error.as_ref().unwrap().message.contains("oh no"));
     assert_eq!(ended[1].result, "attempt 2");
     assert_eq!(client.task_logs(&ids[1]).await.unwrap()[0].text, "second time\n");
-    let kinds = fake.with(|state| {
-        state
-            .tasks
-            .values()
-            .map(|record| record.failures.len())
-            .collect::<Vec<_>>()
-    });
+    let kinds = fake.with(|state| state.tasks.values().map(|record| record.failures.len()).collect::<Vec<_>>());
     assert_eq!(kinds, [2, 1, 1, 1, 1, 2]);
     running.end().await.unwrap();
 }
@@ -165,17 +131,15 @@ async fn no_more_jobs_run_at_once_than_asked_for() {
     let (fake, _node, client) = Fake::alone().await;
     let (now, most) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
     let counts = (now.clone(), most.clone());
-    let worker = Worker::builder(client.clone())
-        .concurrency(4)
-        .default_handler(move |_| {
-            let (now, most) = counts.clone();
-            async move {
-                most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
-                tokio::time::sleep(Duration::from_millis(5)).await;
-                now.fetch_sub(1, Ordering::SeqCst);
-                Ok("")
-            }
-        });
+    let worker = Worker::builder(client.clone()).concurrency(4).default_handler(move |_| {
+        let (now, most) = counts.clone();
+        async move {
+            most.fetch_max(now.fetch_add(1, Ordering::SeqCst) + 1, Ordering::SeqCst);
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            now.fetch_sub(1, Ordering::SeqCst);
+            Ok("")
+        }
+    });
     client.enqueue_batch((0..60).map(|_| Task::new("q"))).await.unwrap();
     let running = Running::start(worker);
     fake.until("all is done", all_are(TaskState::Succeeded)).await;
@@ -210,29 +174,17 @@ async fn a_broken_stream_costs_nothing() {
     let gate = Arc::new(Semaphore::new(0));
     let running = Running::start(gated(&client, &gate));
     client.enqueue_batch((0..6).map(|_| Task::new("q"))).await.unwrap();
-    fake.until("two run", |state| {
-        state.tasks.values().filter(|record| record.task.token > 0).count() == 2
-    })
-    .await;
+    fake.until("two run", |state| state.tasks.values().filter(|record| record.task.token > 0).count() == 2).await;
     fake.cut_streams();
-    fake.until("the worker is back", |state| state.count("work/open") == 2)
-        .await;
+    fake.until("the worker is back", |state| state.count("work/open") == 2).await;
     drop(nodes.remove(0));
-    fake.fault(
-        "work/complete",
-        Fault::DoThenFail(Status::unavailable("the answer is lost, and the stream with it")),
-    );
+    fake.fault("work/complete", Fault::DoThenFail(Status::unavailable("the answer is lost, and the stream with it")));
     fake.fault("work/complete", Fault::Fail(Status::unavailable("no leader")));
     gate.add_permits(6);
     fake.until("all is done", all_are(TaskState::Succeeded)).await;
     running.end().await.unwrap();
     fake.with(|state| {
-        assert!(
-            state
-                .tasks
-                .values()
-                .all(|record| record.outcomes == 1 && record.task.attempts_begun == 1)
-        );
+        assert!(state.tasks.values().all(|record| record.outcomes == 1 && record.task.attempts_begun == 1));
         assert_eq!(state.count("register_worker"), 1);
     });
 }
@@ -259,10 +211,8 @@ async fn a_forgotten_worker_registers_again_and_keeps_its_jobs() {
     client.enqueue(Task::new("q")).await.unwrap();
     fake.until("it runs", |state| only(state).task.token > 0).await;
     fake.with(|state| state.workers.clear());
-    fake.until("the worker is back", |state| {
-        state.count("register_worker") == 2 && state.count("work/open") >= 2
-    })
-    .await;
+    fake.until("the worker is back", |state| state.count("register_worker") == 2 && state.count("work/open") >= 2)
+        .await;
     gate.add_permits(1);
     fake.until("it is done", all_are(TaskState::Succeeded)).await;
     running.end().await.unwrap();
@@ -274,12 +224,8 @@ async fn leases_are_kept_alive_by_one_message_and_lost_ones_end_their_jobs() {
     let gate = Arc::new(Semaphore::new(0));
     let running = Running::start(gated(&client, &gate));
     client.enqueue_batch([Task::new("q"), Task::new("q")]).await.unwrap();
-    fake.until("both run", |state| {
-        state.tasks.values().all(|record| record.task.token > 0)
-    })
-    .await;
-    fake.until("heartbeats", |state| state.count("work/heartbeat") >= 2)
-        .await;
+    fake.until("both run", |state| state.tasks.values().all(|record| record.task.token > 0)).await;
+    fake.until("heartbeats", |state| state.count("work/heartbeat") >= 2).await;
     // Another holder: what this worker says about the first task is stale.
     fake.with(|state| {
         let task = &mut state.tasks.values_mut().next().unwrap().task;
@@ -288,18 +234,10 @@ async fn leases_are_kept_alive_by_one_message_and_lost_ones_end_their_jobs() {
     });
     client.enqueue(Task::new("q")).await.unwrap();
     // The place of the lost job goes to the third task.
-    fake.until("the third runs", |state| {
-        state.tasks.values().last().unwrap().task.token > 0
-    })
-    .await;
+    fake.until("the third runs", |state| state.tasks.values().last().unwrap().task.token > 0).await;
     gate.add_permits(2);
     fake.until("two are done", |state| {
-        state
-            .tasks
-            .values()
-            .filter(|record| record.task.state() == TaskState::Succeeded)
-            .count()
-            == 2
+        state.tasks.values().filter(|record| record.task.state() == TaskState::Succeeded).count() == 2
     })
     .await;
     running.end().await.unwrap();
@@ -313,10 +251,7 @@ async fn a_cancelled_job_stops_and_says_so() {
     let id = client.enqueue(Task::new("q")).await.unwrap();
     fake.until("it runs", |state| only(state).task.token > 0).await;
     assert_eq!(client.cancel_task(&id).await.unwrap(), TaskState::Running);
-    assert_eq!(
-        client.wait_task(&id, PATIENCE).await.unwrap().state(),
-        TaskState::Cancelled
-    );
+    assert_eq!(client.wait_task(&id, PATIENCE).await.unwrap().state(), TaskState::Cancelled);
     fake.with(|state| assert_eq!(only(state).failures[0].kind(), proto::FailureKind::Cancelled));
     running.end().await.unwrap();
 }
@@ -327,10 +262,7 @@ async fn stopping_waits_for_running_jobs_and_takes_no_more() {
     let gate = Arc::new(Semaphore::new(0));
     let mut running = Running::start(gated(&client, &gate));
     client.enqueue_batch((0..3).map(|_| Task::new("q"))).await.unwrap();
-    fake.until("two run", |state| {
-        state.tasks.values().filter(|record| record.task.token > 0).count() == 2
-    })
-    .await;
+    fake.until("two run", |state| state.tasks.values().filter(|record| record.task.token > 0).count() == 2).await;
     running.ask_to_stop();
     fake.until("it drains", |state| state.count("drain_worker") == 1).await;
     gate.add_permits(3);
@@ -353,16 +285,9 @@ async fn a_task_that_comes_too_late_is_given_back() {
     running.ask_to_stop();
     fake.until("it drains", |state| state.count("drain_worker") == 1).await;
     client.enqueue(Task::new("q")).await.unwrap();
-    let returned = |record: &Record| {
-        record
-            .failures
-            .iter()
-            .any(|failure| failure.kind() == proto::FailureKind::Returned)
-    };
-    fake.until("it came back", |state| {
-        state.tasks.values().last().is_some_and(returned)
-    })
-    .await;
+    let returned =
+        |record: &Record| record.failures.iter().any(|failure| failure.kind() == proto::FailureKind::Returned);
+    fake.until("it came back", |state| state.tasks.values().last().is_some_and(returned)).await;
     gate.add_permits(1);
     running.end().await.unwrap();
     assert_eq!(fake.with(|state| only(state).task.state()), TaskState::Succeeded);
@@ -390,38 +315,18 @@ async fn a_drained_worker_ends_by_itself() {
     fake.until("it is there", |state| state.count("work/open") == 1).await;
     let worker = fake.with(|state| state.workers.keys().next().unwrap().clone());
     client.drain_worker(worker).await.unwrap();
-    tokio::time::timeout(PATIENCE, running.ended)
-        .await
-        .unwrap()
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(PATIENCE, running.ended).await.unwrap().unwrap().unwrap();
 }
 
 #[tokio::test]
 async fn what_no_node_will_ever_allow_ends_the_worker() {
     let (fake, _node, client) = Fake::alone().await;
     let worker = || gated(&client, &Arc::new(Semaphore::new(0)));
-    fake.fault(
-        "register_worker",
-        Fault::Fail(refuse(Code::PermissionDenied, "FORBIDDEN", "ask for the role")),
-    );
-    assert_eq!(
-        worker().run(std::future::pending()).await.unwrap_err().reason(),
-        "FORBIDDEN"
-    );
-    fake.fault(
-        "work/open",
-        Fault::Fail(refuse(Code::PermissionDenied, "FORBIDDEN", "ask for the role")),
-    );
-    assert_eq!(
-        worker().run(std::future::pending()).await.unwrap_err().reason(),
-        "FORBIDDEN"
-    );
-    for wrong in [
-        worker().concurrency(0),
-        worker().lease(Duration::ZERO),
-        Worker::builder(client.clone()),
-    ] {
+    fake.fault("register_worker", Fault::Fail(refuse(Code::PermissionDenied, "FORBIDDEN", "ask for the role")));
+    assert_eq!(worker().run(std::future::pending()).await.unwrap_err().reason(), "FORBIDDEN");
+    fake.fault("work/open", Fault::Fail(refuse(Code::PermissionDenied, "FORBIDDEN", "ask for the role")));
+    assert_eq!(worker().run(std::future::pending()).await.unwrap_err().reason(), "FORBIDDEN");
+    for wrong in [worker().concurrency(0), worker().lease(Duration::ZERO), Worker::builder(client.clone())] {
         assert!(matches!(wrong.build(), Err(Error::Config(_))));
     }
 }

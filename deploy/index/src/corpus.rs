@@ -68,10 +68,7 @@ pub fn collect(roots: &[PathBuf], limit: usize) -> Result<Corpus, CorpusError> {
     let mut corpus = Corpus::default();
     let mut files = BTreeSet::new();
     for root in roots {
-        list(root, &mut files, &mut corpus.skipped).map_err(|source| CorpusError {
-            path: root.clone(),
-            source,
-        })?;
+        list(root, &mut files, &mut corpus.skipped).map_err(|source| CorpusError { path: root.clone(), source })?;
     }
     for path in files {
         if corpus.documents.len() == limit {
@@ -79,11 +76,7 @@ pub fn collect(roots: &[PathBuf], limit: usize) -> Result<Corpus, CorpusError> {
             break;
         }
         match read(&path) {
-            Ok((text, cut)) => corpus.documents.push(Document {
-                name: path.to_string_lossy().into_owned(),
-                text,
-                cut,
-            }),
+            Ok((text, cut)) => corpus.documents.push(Document { name: path.to_string_lossy().into_owned(), text, cut }),
             Err(NoDocument::Empty) => corpus.skipped.empty += 1,
             Err(NoDocument::Binary) => corpus.skipped.binary += 1,
             Err(NoDocument::Damaged) => corpus.skipped.damaged += 1,
@@ -181,11 +174,7 @@ mod tests {
 
     fn names(corpus: &Corpus, folder: &Path) -> Vec<String> {
         let prefix = format!("{}/", folder.display());
-        corpus
-            .documents
-            .iter()
-            .map(|document| document.name.replace(&prefix, ""))
-            .collect()
+        corpus.documents.iter().map(|document| document.name.replace(&prefix, "")).collect()
     }
 
     #[test]
@@ -213,15 +202,7 @@ mod tests {
         let corpus = collect(&[folder.path().to_owned()], 100).unwrap();
         assert_eq!(names(&corpus, folder.path()), ["a.txt", "b/a.gz", "b/x"]);
         assert_eq!(&corpus.documents[1].text[..], b"one two");
-        assert_eq!(
-            corpus.skipped,
-            Skipped {
-                empty: 2,
-                binary: 2,
-                damaged: 2,
-                unreadable: 0
-            }
-        );
+        assert_eq!(corpus.skipped, Skipped { empty: 2, binary: 2, damaged: 2, unreadable: 0 });
         assert!(!corpus.more);
     }
 
@@ -254,24 +235,15 @@ mod tests {
         // What lies behind the cut is not looked at: neither a zero byte nor the end of the stream.
         let mut tail = vec![b'x'; DOCUMENT_BYTES * 3];
         tail.push(0);
-        write(
-            folder.path(),
-            &[("a", &exact), ("b", &long), ("c.gz", &gzip(&tail)), ("d", &tail)],
-        );
+        write(folder.path(), &[("a", &exact), ("b", &long), ("c.gz", &gzip(&tail)), ("d", &tail)]);
         let corpus = collect(&[folder.path().to_owned()], 100).unwrap();
-        assert_eq!(
-            corpus.documents.iter().map(|document| document.cut).collect::<Vec<_>>(),
-            [false, true, true, true]
-        );
+        assert_eq!(corpus.documents.iter().map(|document| document.cut).collect::<Vec<_>>(), [false, true, true, true]);
         assert!(corpus.documents.iter().all(|document| document.text == exact));
     }
 
     #[test]
     fn a_root_that_is_not_there_is_an_error() {
         let error = collect(&[PathBuf::from("/nonexistent/folder")], 1).unwrap_err();
-        assert!(
-            error.to_string().starts_with("cannot read /nonexistent/folder"),
-            "{error}"
-        );
+        assert!(error.to_string().starts_with("cannot read /nonexistent/folder"), "{error}");
     }
 }

@@ -73,11 +73,7 @@ pub struct Shape {
 
 impl Default for Shape {
     fn default() -> Self {
-        Shape {
-            group_documents: GROUP_DOCUMENTS,
-            merge_fan_in: MERGE_FAN_IN,
-            shard_bytes: SHARD_BYTES,
-        }
+        Shape { group_documents: GROUP_DOCUMENTS, merge_fan_in: MERGE_FAN_IN, shard_bytes: SHARD_BYTES }
     }
 }
 
@@ -153,25 +149,14 @@ impl Plan {
         let groups = groups(documents, shape.group_documents)?;
         let shards = shards(documents, shape.shard_bytes)?;
 
-        let mut plan = Plan {
-            tasks: Vec::new(),
-            groups,
-            shards,
-        };
+        let mut plan = Plan { tasks: Vec::new(), groups, shards };
         let maps = plan.add_maps(documents);
         let counts = plan.add_counts(&maps);
-        let frequencies: Vec<usize> = (0..shards)
-            .map(|shard| plan.add_merges(shard, &counts[shard], shape.merge_fan_in))
-            .collect();
+        let frequencies: Vec<usize> =
+            (0..shards).map(|shard| plan.add_merges(shard, &counts[shard], shape.merge_fan_in)).collect();
         let scores = plan.add_scores(&maps, &frequencies, documents.len());
         let args = vec![Stage::Query.verb().to_owned(), ANSWERS.to_string()];
-        plan.add(
-            Stage::Query,
-            Stage::Query.verb().to_owned(),
-            args,
-            query_payload,
-            scores,
-        );
+        plan.add(Stage::Query, Stage::Query.verb().to_owned(), args, query_payload, scores);
         Ok(plan)
     }
 
@@ -183,10 +168,7 @@ impl Plan {
     /// The tasks whose results are the index, in the order of their documents, with the documents of each.
     pub fn scores(&self) -> impl Iterator<Item = (usize, Range<usize>)> + '_ {
         let first = self.query() - self.groups.len();
-        self.groups
-            .iter()
-            .enumerate()
-            .map(move |(group, documents)| (first + group, documents.clone()))
+        self.groups.iter().enumerate().map(move |(group, documents)| (first + group, documents.clone()))
     }
 
     /// The task whose result answers the queries.
@@ -216,24 +198,9 @@ impl Plan {
     }
 
     fn add(&mut self, stage: Stage, label: String, args: Vec<String>, payload: Bytes, after: Vec<usize>) -> usize {
-        assert!(
-            after.len() <= DEPENDENCIES,
-            "{label} would have {} dependencies",
-            after.len()
-        );
-        let level = after
-            .iter()
-            .map(|&index| self.tasks[index].level + 1)
-            .max()
-            .unwrap_or(0);
-        self.tasks.push(Task {
-            stage,
-            label,
-            args,
-            payload,
-            after,
-            level,
-        });
+        assert!(after.len() <= DEPENDENCIES, "{label} would have {} dependencies", after.len());
+        let level = after.iter().map(|&index| self.tasks[index].level + 1).max().unwrap_or(0);
+        self.tasks.push(Task { stage, label, args, payload, after, level });
         self.tasks.len() - 1
     }
 
@@ -241,13 +208,7 @@ impl Plan {
         let mut maps = Vec::with_capacity(documents.len());
         for (number, document) in documents.iter().enumerate() {
             let args = vec![Stage::Map.verb().to_owned()];
-            maps.push(self.add(
-                Stage::Map,
-                format!("map d{number}"),
-                args,
-                document.text.clone(),
-                Vec::new(),
-            ));
+            maps.push(self.add(Stage::Map, format!("map d{number}"), args, document.text.clone(), Vec::new()));
         }
         maps
     }
@@ -257,19 +218,9 @@ impl Plan {
         let mut counts = vec![Vec::new(); self.shards];
         for (group, documents) in self.groups.clone().into_iter().enumerate() {
             for (shard, counts) in counts.iter_mut().enumerate() {
-                let args = vec![
-                    Stage::Count.verb().to_owned(),
-                    shard.to_string(),
-                    self.shards.to_string(),
-                ];
+                let args = vec![Stage::Count.verb().to_owned(), shard.to_string(), self.shards.to_string()];
                 let after = maps[documents.clone()].to_vec();
-                counts.push(self.add(
-                    Stage::Count,
-                    format!("count g{group} s{shard}"),
-                    args,
-                    Bytes::new(),
-                    after,
-                ));
+                counts.push(self.add(Stage::Count, format!("count g{group} s{shard}"), args, Bytes::new(), after));
             }
         }
         counts
@@ -296,17 +247,9 @@ impl Plan {
         let mut scores = Vec::new();
         for (group, range) in self.groups.clone().into_iter().enumerate() {
             let numbers = [documents, range.start, range.len(), TOP_TERMS];
-            let args = [Stage::Score.verb().to_owned()]
-                .into_iter()
-                .chain(numbers.map(|number| number.to_string()));
+            let args = [Stage::Score.verb().to_owned()].into_iter().chain(numbers.map(|number| number.to_string()));
             let after = [&maps[range], frequencies].concat();
-            scores.push(self.add(
-                Stage::Score,
-                format!("score g{group}"),
-                args.collect(),
-                Bytes::new(),
-                after,
-            ));
+            scores.push(self.add(Stage::Score, format!("score g{group}"), args.collect(), Bytes::new(), after));
         }
         scores
     }
@@ -320,10 +263,7 @@ fn check_documents(documents: &[Document]) -> Result<(), PlanError> {
         return Err(PlanError::TooManyDocuments(documents.len()));
     }
     match documents.iter().find(|document| document.text.len() > DOCUMENT_BYTES) {
-        Some(Document { name, text, .. }) => Err(PlanError::DocumentTooLong {
-            name: name.clone(),
-            length: text.len(),
-        }),
+        Some(Document { name, text, .. }) => Err(PlanError::DocumentTooLong { name: name.clone(), length: text.len() }),
         None => Ok(()),
     }
 }
@@ -376,10 +316,8 @@ fn groups(documents: &[Document], group_documents: usize) -> Result<Vec<Range<us
 fn shards(documents: &[Document], shard_bytes: usize) -> Result<usize, PlanError> {
     // The order of a hash set does not matter here: only sums are taken.
     let vocabulary: HashSet<String> = documents.iter().flat_map(|document| terms(&document.text)).collect();
-    let lines: Vec<(u32, usize)> = vocabulary
-        .iter()
-        .map(|term| (hash(term), frequency_line_bytes(term.len())))
-        .collect();
+    let lines: Vec<(u32, usize)> =
+        vocabulary.iter().map(|term| (hash(term), frequency_line_bytes(term.len()))).collect();
     (1..=SHARDS)
         .find(|&shards| {
             let mut bytes = [0; SHARDS];
@@ -388,16 +326,12 @@ fn shards(documents: &[Document], shard_bytes: usize) -> Result<usize, PlanError
             }
             bytes.iter().all(|&bytes| bytes <= shard_bytes)
         })
-        .ok_or(PlanError::TooManyTerms {
-            terms: vocabulary.len(),
-        })
+        .ok_or(PlanError::TooManyTerms { terms: vocabulary.len() })
 }
 
 /// FNV-1a with 32 bits, as in the guest: a term belongs to the shard `hash % shards`.
 fn hash(term: &str) -> u32 {
-    term.bytes().fold(2_166_136_261, |hash, byte| {
-        (hash ^ u32::from(byte)).wrapping_mul(16_777_619)
-    })
+    term.bytes().fold(2_166_136_261, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(16_777_619))
 }
 
 #[cfg(test)]
@@ -405,11 +339,8 @@ mod tests {
     use super::*;
 
     fn documents(texts: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Vec<Document> {
-        let named = |(number, text): (usize, Vec<u8>)| Document {
-            name: format!("d{number}"),
-            text: text.into(),
-            cut: false,
-        };
+        let named =
+            |(number, text): (usize, Vec<u8>)| Document { name: format!("d{number}"), text: text.into(), cut: false };
         texts.into_iter().map(Into::into).enumerate().map(named).collect()
     }
 
@@ -420,11 +351,8 @@ mod tests {
     #[test]
     fn one_document_needs_no_merge() {
         let plan = Plan::new(&documents(["some text"]), &queries()).unwrap();
-        let seen: Vec<_> = plan
-            .tasks()
-            .iter()
-            .map(|task| (task.args.join(" "), task.after.clone(), task.level))
-            .collect();
+        let seen: Vec<_> =
+            plan.tasks().iter().map(|task| (task.args.join(" "), task.after.clone(), task.level)).collect();
         let expected = [
             ("map".to_owned(), vec![], 0),
             ("count 0 1".to_owned(), vec![0], 1),
@@ -437,11 +365,7 @@ mod tests {
 
     #[test]
     fn levels_are_as_deep_as_the_tree_of_merges() {
-        let shape = Shape {
-            group_documents: 2,
-            merge_fan_in: 2,
-            shard_bytes: 30,
-        };
+        let shape = Shape { group_documents: 2, merge_fan_in: 2, shard_bytes: 30 };
         let plan = Plan::with_shape(&documents((0..9).map(|n| format!("word{n} text"))), &queries(), shape).unwrap();
         let shards = plan.shards();
         assert!(shards > 1);
@@ -461,11 +385,7 @@ mod tests {
         let scores: Vec<_> = plan.scores().collect();
         assert_eq!(scores.len(), 5);
         assert_eq!(scores[4].1, 8..9);
-        assert!(
-            scores
-                .iter()
-                .all(|&(index, _)| plan.tasks()[index].stage == Stage::Score)
-        );
+        assert!(scores.iter().all(|&(index, _)| plan.tasks()[index].stage == Stage::Score));
         assert_eq!(plan.tasks()[plan.query()].stage, Stage::Query);
     }
 
@@ -481,21 +401,11 @@ mod tests {
         let words = |count: usize| (0..count).map(|number| format!("w{number:039} ")).collect::<String>();
         // A line of 46 bytes each: the number of documents is reckoned with four digits.
         let per_shard = SHARD_BYTES / 46;
-        let split = |text: String| {
-            documents(
-                text.as_bytes()
-                    .chunks(41 * 5000)
-                    .map(<[u8]>::to_vec)
-                    .collect::<Vec<_>>(),
-            )
-        };
+        let split = |text: String| documents(text.as_bytes().chunks(41 * 5000).map(<[u8]>::to_vec).collect::<Vec<_>>());
         assert_eq!(shards(&split(words(per_shard)), SHARD_BYTES), Ok(1));
         assert_eq!(shards(&split(words(per_shard + 1)), SHARD_BYTES), Ok(2));
         let many = per_shard * SHARDS + 1;
-        assert_eq!(
-            shards(&split(words(many)), SHARD_BYTES),
-            Err(PlanError::TooManyTerms { terms: many })
-        );
+        assert_eq!(shards(&split(words(many)), SHARD_BYTES), Err(PlanError::TooManyTerms { terms: many }));
     }
 
     #[test]
@@ -507,36 +417,16 @@ mod tests {
         assert_eq!(plan(&many, &queries()), PlanError::TooManyDocuments(DOCUMENTS + 1));
         let length = DOCUMENT_BYTES + 1;
         let long = documents([vec![b'x'; length]]);
-        assert_eq!(
-            plan(&long, &queries()),
-            PlanError::DocumentTooLong {
-                name: "d0".into(),
-                length
-            }
-        );
+        assert_eq!(plan(&long, &queries()), PlanError::DocumentTooLong { name: "d0".into(), length });
         // Documents share their bytes, so that a gigabyte of them is cheap.
         let mut much = documents([vec![b' '; DOCUMENT_BYTES]]);
         much.resize(8 * DEPENDENCIES + 1, much[0].clone());
-        assert_eq!(
-            plan(&much, &queries()),
-            PlanError::TooMuchText {
-                groups: DEPENDENCIES + 1
-            }
-        );
+        assert_eq!(plan(&much, &queries()), PlanError::TooMuchText { groups: DEPENDENCIES + 1 });
 
         assert_eq!(plan(&one, &[]), PlanError::QueryCount(0));
-        assert_eq!(
-            plan(&one, &vec!["gnu".into(); QUERIES + 1]),
-            PlanError::QueryCount(QUERIES + 1)
-        );
+        assert_eq!(plan(&one, &vec!["gnu".into(); QUERIES + 1]), PlanError::QueryCount(QUERIES + 1));
         let too_many_terms: String = (0..=QUERY_TERMS).map(|number| format!("w{number} ")).collect();
-        for bad in [
-            "",
-            "1 2 3",
-            "two\nlines",
-            &too_many_terms,
-            &"gnu ".repeat(QUERY_BYTES / 4 + 1),
-        ] {
+        for bad in ["", "1 2 3", "two\nlines", &too_many_terms, &"gnu ".repeat(QUERY_BYTES / 4 + 1)] {
             assert_eq!(plan(&one, &[bad.to_owned()]), PlanError::BadQuery(bad.to_owned()));
         }
     }

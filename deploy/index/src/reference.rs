@@ -40,9 +40,7 @@ impl Index {
             top.truncate(TOP_TERMS);
             Scored { document, top }
         };
-        Index {
-            documents: documents.iter().enumerate().map(score).collect(),
-        }
+        Index { documents: documents.iter().enumerate().map(score).collect() }
     }
 
     /// What the index has of each document, in the order of the corpus.
@@ -62,18 +60,11 @@ impl Index {
             let hits = scored.top.iter().filter(|weighted| wanted.contains(&weighted.term));
             (scored.document, hits.map(|weighted| weighted.weight).sum())
         };
-        let mut documents: Vec<(usize, u32)> = self
-            .documents
-            .iter()
-            .map(score)
-            .filter(|&(_, score)| score > 0)
-            .collect();
+        let mut documents: Vec<(usize, u32)> =
+            self.documents.iter().map(score).filter(|&(_, score)| score > 0).collect();
         documents.sort_by_key(|&(document, score)| (Reverse(score), document));
         documents.truncate(ANSWERS);
-        Answer {
-            terms: wanted,
-            documents,
-        }
+        Answer { terms: wanted, documents }
     }
 }
 
@@ -89,10 +80,8 @@ pub fn count(text: &[u8]) -> BTreeMap<String, u32> {
 /// The results that the plan's last two stages must have, by the index of their task: the index and the answers.
 pub fn outputs(documents: &[Document], queries: &[String], plan: &Plan) -> BTreeMap<usize, Vec<u8>> {
     let index = Index::of(documents);
-    let mut outputs: BTreeMap<usize, Vec<u8>> = plan
-        .scores()
-        .map(|(task, range)| (task, write_scores(&index.documents[range])))
-        .collect();
+    let mut outputs: BTreeMap<usize, Vec<u8>> =
+        plan.scores().map(|(task, range)| (task, write_scores(&index.documents[range]))).collect();
     let answers: Vec<Answer> = queries.iter().map(|query| index.answer(query)).collect();
     outputs.insert(plan.query(), write_answers(&answers));
     outputs
@@ -103,11 +92,8 @@ mod tests {
     use super::*;
 
     fn index(texts: &[&str]) -> Index {
-        let document = |text: &&str| Document {
-            name: String::new(),
-            text: text.as_bytes().to_vec().into(),
-            cut: false,
-        };
+        let document =
+            |text: &&str| Document { name: String::new(), text: text.as_bytes().to_vec().into(), cut: false };
         Index::of(&texts.iter().map(document).collect::<Vec<_>>())
     }
 
@@ -116,10 +102,7 @@ mod tests {
         // Four documents: "the" is in all of them, "cat" in two, "dog" in one.
         let index = index(&["the cat, the cat", "The cat", "the DOG", "the"]);
         let one = 1 << 16;
-        let weighted = |term: &str, weight: u32| Weighted {
-            term: term.into(),
-            weight,
-        };
+        let weighted = |term: &str, weight: u32| Weighted { term: term.into(), weight };
         assert_eq!(index.documents()[0].top, [weighted("cat", 2 * one), weighted("the", 0)]);
         assert_eq!(index.documents()[1].top, [weighted("cat", one), weighted("the", 0)]);
         assert_eq!(index.documents()[2].top, [weighted("dog", 2 * one), weighted("the", 0)]);
@@ -137,10 +120,6 @@ mod tests {
         let index = index(&[&words, "other text"]);
         let top = &index.documents()[0].top;
         assert_eq!(top.len(), TOP_TERMS);
-        assert!(
-            top.iter()
-                .enumerate()
-                .all(|(number, weighted)| weighted.term == format!("w{number:03}"))
-        );
+        assert!(top.iter().enumerate().all(|(number, weighted)| weighted.term == format!("w{number:03}")));
     }
 }

@@ -33,23 +33,13 @@ pub fn corpus(corpus: &Corpus) -> String {
 pub fn levels(plan: &Plan) -> String {
     let mut text = String::new();
     for (level, (stage, count)) in plan.levels().into_iter().enumerate() {
-        let fan_in = plan
-            .tasks()
-            .iter()
-            .filter(|task| task.level == level)
-            .map(|task| task.after.len())
-            .max();
+        let fan_in = plan.tasks().iter().filter(|task| task.level == level).map(|task| task.after.len()).max();
         let waits = match (stage, fan_in.unwrap_or(0)) {
             (Stage::Map, _) => "one per document".to_owned(),
             (_, fan_in) => format!("each after up to {fan_in}"),
         };
-        writeln!(
-            text,
-            "level {level}  {:<5}  {count:>6} {:<5}  {waits}",
-            stage.verb(),
-            tasks(count)
-        )
-        .expect("writing to a string cannot fail");
+        writeln!(text, "level {level}  {:<5}  {count:>6} {:<5}  {waits}", stage.verb(), tasks(count))
+            .expect("writing to a string cannot fail");
     }
     text
 }
@@ -58,11 +48,8 @@ pub fn levels(plan: &Plan) -> String {
 pub fn top_terms<'a>(documents: &[Document], scored: impl IntoIterator<Item = &'a Scored>, terms: usize) -> String {
     let mut text = String::new();
     for Scored { document, top } in scored {
-        let list: Vec<String> = top
-            .iter()
-            .take(terms)
-            .map(|weighted| format!("{} {}", weighted.term, fixed(weighted.weight)))
-            .collect();
+        let list: Vec<String> =
+            top.iter().take(terms).map(|weighted| format!("{} {}", weighted.term, fixed(weighted.weight))).collect();
         writeln!(text, "{}\n    {}", name(documents, *document), list.join(", "))
             .expect("writing to a string cannot fail");
     }
@@ -87,9 +74,7 @@ pub fn answers(documents: &[Document], answers: &[Answer], count: usize) -> Stri
 
 /// The name of a document, or its number if the corpus has no such document.
 fn name(documents: &[Document], number: usize) -> String {
-    documents
-        .get(number)
-        .map_or_else(|| format!("document {number}"), |document| document.name.clone())
+    documents.get(number).map_or_else(|| format!("document {number}"), |document| document.name.clone())
 }
 
 /// A fixed-point number with two digits after the point, rounded down.
@@ -114,40 +99,19 @@ mod tests {
     use crate::results::Weighted;
 
     fn documents() -> Vec<Document> {
-        vec![Document {
-            name: "/doc/a".into(),
-            text: vec![b'x'; 3 << 19].into(),
-            cut: true,
-        }]
+        vec![Document { name: "/doc/a".into(), text: vec![b'x'; 3 << 19].into(), cut: true }]
     }
 
     #[test]
     fn a_corpus_in_one_line() {
-        let skipped = Skipped {
-            binary: 2,
-            ..Skipped::default()
-        };
-        let line = corpus(&Corpus {
-            documents: documents(),
-            skipped,
-            more: true,
-        });
-        assert_eq!(
-            line,
-            "1 documents, 1.5 MiB, 1 cut, 2 binary files skipped, more left out by the limit"
-        );
+        let skipped = Skipped { binary: 2, ..Skipped::default() };
+        let line = corpus(&Corpus { documents: documents(), skipped, more: true });
+        assert_eq!(line, "1 documents, 1.5 MiB, 1 cut, 2 binary files skipped, more left out by the limit");
     }
 
     #[test]
     fn levels_of_a_small_plan() {
-        let small = vec![
-            Document {
-                name: "a".into(),
-                text: "some text".into(),
-                cut: false
-            };
-            3
-        ];
+        let small = vec![Document { name: "a".into(), text: "some text".into(), cut: false }; 3];
         let plan = Plan::new(&small, &["text".to_owned()]).unwrap();
         let expected = "level 0  map         3 tasks  one per document\n\
                         level 1  count       1 task   each after up to 3\n\
@@ -161,33 +125,15 @@ mod tests {
         let scored = Scored {
             document: 0,
             top: vec![
-                Weighted {
-                    term: "gnu".into(),
-                    weight: 98_304,
-                },
-                Weighted {
-                    term: "free".into(),
-                    weight: 655,
-                },
-                Weighted {
-                    term: "rest".into(),
-                    weight: 0,
-                },
+                Weighted { term: "gnu".into(), weight: 98_304 },
+                Weighted { term: "free".into(), weight: 655 },
+                Weighted { term: "rest".into(), weight: 0 },
             ],
         };
-        assert_eq!(
-            top_terms(&documents(), [&scored], 2),
-            "/doc/a\n    gnu 1.50, free 0.00\n"
-        );
+        assert_eq!(top_terms(&documents(), [&scored], 2), "/doc/a\n    gnu 1.50, free 0.00\n");
         let given = [
-            Answer {
-                terms: vec!["gnu".into(), "free".into()],
-                documents: vec![(0, 1 << 20), (9, 1)],
-            },
-            Answer {
-                terms: vec!["none".into()],
-                documents: vec![],
-            },
+            Answer { terms: vec!["gnu".into(), "free".into()], documents: vec![(0, 1 << 20), (9, 1)] },
+            Answer { terms: vec!["none".into()], documents: vec![] },
         ];
         let expected = "gnu free\n      16.00  /doc/a\n       0.00  document 9\nnone\n    no document\n";
         assert_eq!(answers(&documents(), &given, 5), expected);

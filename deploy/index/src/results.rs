@@ -72,25 +72,16 @@ pub fn write_answers(answers: &[Answer]) -> Vec<u8> {
 pub fn read_scores(bytes: &[u8]) -> Result<Vec<Scored>, ResultError> {
     let mut scored: Vec<Scored> = Vec::new();
     for (number, line) in lines(bytes, "score")? {
-        let malformed = ResultError {
-            kind: "score",
-            line: number,
-        };
+        let malformed = ResultError { kind: "score", line: number };
         if let Some(document) = line.strip_prefix("# ") {
             let document = document.parse().map_err(|_| malformed)?;
-            scored.push(Scored {
-                document,
-                top: Vec::new(),
-            });
+            scored.push(Scored { document, top: Vec::new() });
         } else {
             let (Some(last), Some((term, weight))) = (scored.last_mut(), line.split_once(' ')) else {
                 return Err(malformed);
             };
             let weight = weight.parse().map_err(|_| malformed)?;
-            last.top.push(Weighted {
-                term: term.to_owned(),
-                weight,
-            });
+            last.top.push(Weighted { term: term.to_owned(), weight });
         }
     }
     Ok(scored)
@@ -103,15 +94,9 @@ pub fn read_scores(bytes: &[u8]) -> Result<Vec<Scored>, ResultError> {
 pub fn read_answers(bytes: &[u8]) -> Result<Vec<Answer>, ResultError> {
     let mut answers: Vec<Answer> = Vec::new();
     for (number, line) in lines(bytes, "query")? {
-        let malformed = || ResultError {
-            kind: "query",
-            line: number,
-        };
+        let malformed = || ResultError { kind: "query", line: number };
         if let Some(terms) = line.strip_prefix("? ") {
-            answers.push(Answer {
-                terms: terms.split(' ').map(str::to_owned).collect(),
-                documents: Vec::new(),
-            });
+            answers.push(Answer { terms: terms.split(' ').map(str::to_owned).collect(), documents: Vec::new() });
         } else {
             let (Some(last), Some((document, score))) = (answers.last_mut(), line.split_once(' ')) else {
                 return Err(malformed());
@@ -134,37 +119,22 @@ mod tests {
     use super::*;
 
     fn weighted(term: &str, weight: u32) -> Weighted {
-        Weighted {
-            term: term.to_owned(),
-            weight,
-        }
+        Weighted { term: term.to_owned(), weight }
     }
 
     #[test]
     fn what_is_written_can_be_read() {
         let scored = [
-            Scored {
-                document: 7,
-                top: vec![weighted("gnu", 9), weighted("ab", 0)],
-            },
-            Scored {
-                document: 8,
-                top: vec![],
-            },
+            Scored { document: 7, top: vec![weighted("gnu", 9), weighted("ab", 0)] },
+            Scored { document: 8, top: vec![] },
         ];
         let bytes = write_scores(&scored);
         assert_eq!(bytes, b"# 7\ngnu 9\nab 0\n# 8\n");
         assert_eq!(read_scores(&bytes).unwrap(), scored);
 
         let answers = [
-            Answer {
-                terms: vec!["free".into(), "software".into()],
-                documents: vec![(3, 70), (0, 7)],
-            },
-            Answer {
-                terms: vec!["nothing".into()],
-                documents: vec![],
-            },
+            Answer { terms: vec!["free".into(), "software".into()], documents: vec![(3, 70), (0, 7)] },
+            Answer { terms: vec!["nothing".into()], documents: vec![] },
         ];
         let bytes = write_answers(&answers);
         assert_eq!(bytes, b"? free software\n3 70\n0 7\n? nothing\n");
@@ -173,30 +143,13 @@ mod tests {
 
     #[test]
     fn other_bytes_are_refused_with_the_line() {
-        for (bytes, line) in [
-            (&b"gnu 1\n"[..], 1),
-            (b"# 1\ngnu\n", 2),
-            (b"# x\n", 1),
-            (b"# 1\ngnu -1\n", 2),
-            (b"\xff", 1),
-        ] {
-            assert_eq!(
-                read_scores(bytes),
-                Err(ResultError { kind: "score", line }),
-                "{bytes:?}"
-            );
+        for (bytes, line) in
+            [(&b"gnu 1\n"[..], 1), (b"# 1\ngnu\n", 2), (b"# x\n", 1), (b"# 1\ngnu -1\n", 2), (b"\xff", 1)]
+        {
+            assert_eq!(read_scores(bytes), Err(ResultError { kind: "score", line }), "{bytes:?}");
         }
-        for (bytes, line) in [
-            (&b"1 1\n"[..], 1),
-            (b"? a\n1\n", 2),
-            (b"? a\nx 1\n", 2),
-            (b"? a\n1 4294967296\n", 2),
-        ] {
-            assert_eq!(
-                read_answers(bytes),
-                Err(ResultError { kind: "query", line }),
-                "{bytes:?}"
-            );
+        for (bytes, line) in [(&b"1 1\n"[..], 1), (b"? a\n1\n", 2), (b"? a\nx 1\n", 2), (b"? a\n1 4294967296\n", 2)] {
+            assert_eq!(read_answers(bytes), Err(ResultError { kind: "query", line }), "{bytes:?}");
         }
     }
 }

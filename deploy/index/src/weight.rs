@@ -40,10 +40,7 @@ pub fn log2(x: u32) -> u32 {
 /// # Panics
 /// If one of them is zero, or `frequency` is greater than `documents`.
 pub fn weight(count: u32, frequency: u32, documents: u32) -> u32 {
-    assert!(
-        frequency <= documents,
-        "a term cannot be in more documents than there are"
-    );
+    assert!(frequency <= documents, "a term cannot be in more documents than there are");
     let within = (1 << FRACTION_BITS) + u64::from(log2(count));
     let across = u64::from(log2(documents) - log2(frequency));
     u32::try_from((within * across) >> FRACTION_BITS).expect("at most 33 * 32, in fixed point")

@@ -18,11 +18,7 @@ use tarn_index::render;
 use tarn_index::results::{read_answers, read_scores};
 
 fn document(text: impl Into<Vec<u8>>) -> Document {
-    Document {
-        name: String::new(),
-        text: text.into().into(),
-        cut: false,
-    }
+    Document { name: String::new(), text: text.into().into(), cut: false }
 }
 
 /// What a map task must print for a text.
@@ -39,10 +35,7 @@ fn run(guest: &Guest, plan: &Plan) -> Vec<Vec<u8>> {
     let mut results: Vec<Vec<u8>> = Vec::new();
     for task in plan.tasks() {
         let label = &task.label;
-        assert!(
-            task.payload.len() <= PAYLOAD_BYTES && task.after.len() <= DEPENDENCIES,
-            "{label}"
-        );
+        assert!(task.payload.len() <= PAYLOAD_BYTES && task.after.len() <= DEPENDENCIES, "{label}");
         let stdin = if task.after.is_empty() {
             task.payload.to_vec()
         } else {
@@ -64,25 +57,14 @@ fn check(guest: &Guest, documents: &[Document], queries: &[String], plan: &Plan)
     let expected = reference::outputs(documents, queries, plan);
     for (index, bytes) in &expected {
         let label = &plan.tasks()[*index].label;
-        assert_eq!(
-            String::from_utf8_lossy(&results[*index]),
-            String::from_utf8_lossy(bytes),
-            "{label}"
-        );
+        assert_eq!(String::from_utf8_lossy(&results[*index]), String::from_utf8_lossy(bytes), "{label}");
     }
     assert_eq!(expected.len(), plan.scores().count() + 1);
     results
 }
 
 fn queries() -> Vec<String> {
-    [
-        "GNU General Public License",
-        "the author's warranty",
-        "qqqqq",
-        "b, a1 b!",
-    ]
-    .map(str::to_owned)
-    .to_vec()
+    ["GNU General Public License", "the author's warranty", "qqqqq", "b, a1 b!"].map(str::to_owned).to_vec()
 }
 
 #[test]
@@ -116,10 +98,7 @@ fn the_largest_map_result_is_within_its_bound() {
     let letters: Vec<u8> = (b'a'..=b'z').collect();
     let all: Vec<u8> = [&letters[..], b"0123456789"].concat();
     let longer = |terms: &[Vec<u8>]| -> Vec<Vec<u8>> {
-        terms
-            .iter()
-            .flat_map(|term| all.iter().map(|&byte| [&term[..], &[byte]].concat()))
-            .collect()
+        terms.iter().flat_map(|term| all.iter().map(|&byte| [&term[..], &[byte]].concat())).collect()
     };
     let two = longer(&letters.iter().map(|&byte| vec![byte]).collect::<Vec<_>>());
     let three = longer(&two);
@@ -137,12 +116,7 @@ fn a_folder_of_files() {
     let Some(guest) = Guest::get() else { return };
     // Sources and licences of this repository, without this file: real text, which a clean clone has.
     let repository = common::package().join("../..");
-    let roots = [
-        "deploy/index/guest",
-        "deploy/index/src",
-        "LICENSE-APACHE",
-        "LICENSE-MIT",
-    ];
+    let roots = ["deploy/index/guest", "deploy/index/src", "LICENSE-APACHE", "LICENSE-MIT"];
     let roots = roots.map(|name| repository.join(name));
     let documents = collect(&roots, DOCUMENTS).unwrap().documents;
     assert!(documents.len() > 15);
@@ -163,12 +137,7 @@ fn the_documents_of_a_debian_machine() {
     print!("{}", render::levels(&plan));
     let results = check(guest, &corpus.documents, &queries(), &plan);
     for (level, (stage, _)) in plan.levels().into_iter().enumerate() {
-        let of_level = || {
-            plan.tasks()
-                .iter()
-                .zip(&results)
-                .filter(|(task, _)| task.level == level)
-        };
+        let of_level = || plan.tasks().iter().zip(&results).filter(|(task, _)| task.level == level);
         let input = |after: &[usize]| after.iter().map(|&index| results[index].len()).sum::<usize>();
         println!(
             "level {level}  {:<5}  results: {} bytes, the largest {}; inputs: {} bytes, the largest {}",
@@ -181,10 +150,7 @@ fn the_documents_of_a_debian_machine() {
     }
     let scored = read_scores(&results[plan.scores().next().unwrap().0]).unwrap();
     print!("{}", render::top_terms(&corpus.documents, scored.iter().take(8), 8));
-    print!(
-        "{}",
-        render::answers(&corpus.documents, &read_answers(&results[plan.query()]).unwrap(), 3)
-    );
+    print!("{}", render::answers(&corpus.documents, &read_answers(&results[plan.query()]).unwrap(), 3));
 }
 
 #[test]
@@ -196,17 +162,10 @@ fn many_levels_of_merges() {
     };
     let documents: Vec<Document> = (0..40).map(text).collect();
     let asked = ["w1 w17", "common", "w39"].map(str::to_owned);
-    let shape = Shape {
-        group_documents: 3,
-        merge_fan_in: 2,
-        shard_bytes: 120,
-    };
+    let shape = Shape { group_documents: 3, merge_fan_in: 2, shard_bytes: 120 };
     let plan = Plan::with_shape(&documents, &asked, shape).unwrap();
     assert!(plan.shards() >= 3);
-    assert_eq!(
-        plan.levels().iter().filter(|(stage, _)| *stage == Stage::Merge).count(),
-        4
-    );
+    assert_eq!(plan.levels().iter().filter(|(stage, _)| *stage == Stage::Merge).count(), 4);
     let results = check(guest, &documents, &asked, &plan);
 
     let scored: Vec<usize> = plan
@@ -244,11 +203,7 @@ fn texts() -> impl Strategy<Value = Vec<Vec<u8>>> {
     ];
     let separator = prop_oneof![4 => Just(b" ".to_vec()), 1 => proptest::collection::vec(any::<u8>(), 1..4)];
     let text = proptest::collection::vec((word, separator), 0..40).prop_map(|parts| {
-        parts
-            .into_iter()
-            .flat_map(|(word, separator)| [word.into_bytes(), separator])
-            .collect::<Vec<_>>()
-            .concat()
+        parts.into_iter().flat_map(|(word, separator)| [word.into_bytes(), separator]).collect::<Vec<_>>().concat()
     });
     proptest::collection::vec(text, 1..12)
 }

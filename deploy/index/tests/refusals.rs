@@ -18,10 +18,7 @@ fn arguments() {
     let Some(guest) = Guest::get() else { return };
     for (args, message) in [
         (&[][..], "usage: map | count | merge | score | query, and its arguments"),
-        (
-            &["reduce"],
-            "unknown verb \"reduce\": map, count, merge, score or query",
-        ),
+        (&["reduce"], "unknown verb \"reduce\": map, count, merge, score or query"),
         (&["map", "1"], "usage: map"),
         (&["count", "1"], "usage: count SHARD SHARDS"),
         (&["count", "2", "2"], "SHARD must be a number from 0 to 1"),
@@ -29,10 +26,7 @@ fn arguments() {
         (&["count", "-1", "2"], "SHARD must be a number from 0 to 1"),
         (&["count", "01", "2"], "SHARD must be a number from 0 to 1"),
         (&["count", "", "2"], "SHARD must be a number from 0 to 1"),
-        (
-            &["score", "4097", "0", "1", "64"],
-            "DOCUMENTS must be a number from 1 to 4096",
-        ),
+        (&["score", "4097", "0", "1", "64"], "DOCUMENTS must be a number from 1 to 4096"),
         (&["score", "10", "10", "1", "64"], "FIRST must be a number from 0 to 9"),
         (&["score", "10", "8", "3", "64"], "GROUP must be a number from 1 to 2"),
         (&["score", "10", "8", "2", "65"], "TOP must be a number from 1 to 64"),
@@ -54,11 +48,7 @@ fn framing() {
         ("0\n\n", INPUT, "the length of piece 1 is not a number"),
         ("0\n05\nab 1\n", INPUT, "the length of piece 1 is not a number"),
         ("0\n-5\nab 1\n", INPUT, "the length of piece 1 is not a number"),
-        (
-            "0\n99999999999999999999",
-            INPUT,
-            "the length of piece 1 is not a number",
-        ),
+        ("0\n99999999999999999999", INPUT, "the length of piece 1 is not a number"),
         ("0\n1048577\n", LIMIT, "piece 1 is longer than 1048576 bytes"),
         ("0\n4294967295\n", LIMIT, "piece 1 is longer than 1048576 bytes"),
         ("0\n4294967296\n", INPUT, "the length of piece 1 is not a number"),
@@ -68,11 +58,7 @@ fn framing() {
     let many = "0\n".repeat(258);
     refused(&guest.run(&["merge"], many.into()), LIMIT, "more than 257 pieces");
     let long = vec![b' '; (1 << 20) + 1];
-    refused(
-        &guest.run(&["map"], long),
-        LIMIT,
-        "the payload is longer than 1048576 bytes",
-    );
+    refused(&guest.run(&["map"], long), LIMIT, "the payload is longer than 1048576 bytes");
 }
 
 #[test]
@@ -86,10 +72,7 @@ fn lists_that_are_malformed() {
         ("1a 1\n", "piece 1, line 1: does not begin with a term"),
         ("Ab 1\n", "piece 1, line 1: does not begin with a term"),
         ("a\0b 1\n", "piece 1, line 1: does not begin with a term"),
-        (
-            "abcdefghijabcdefghijabcdefghijabcdefghijk 1\n",
-            "piece 1, line 1: does not begin with a term",
-        ),
+        ("abcdefghijabcdefghijabcdefghijabcdefghijk 1\n", "piece 1, line 1: does not begin with a term"),
         ("ab  1\n", "piece 1, line 1: does not end with a number"),
         ("ab 1 \n", "piece 1, line 1: does not end with a number"),
         ("ab -1\n", "piece 1, line 1: does not end with a number"),
@@ -114,12 +97,7 @@ fn sums_and_results_over_the_limit() {
     refused(&run, LIMIT, "the count of \"ab\" is over 4294967295");
 
     let lists: Vec<Vec<u8>> = (0..2)
-        .map(|list| {
-            (0..60_000)
-                .map(|word| format!("list{list}x{word:05} 1\n"))
-                .collect::<String>()
-                .into_bytes()
-        })
+        .map(|list| (0..60_000).map(|word| format!("list{list}x{word:05} 1\n")).collect::<String>().into_bytes())
         .collect();
     let run = guest.run(&["merge"], pieces(b"", &[&lists[0], &lists[1]]));
     refused(&run, LIMIT, "the result is longer than 1048576 bytes");
@@ -138,19 +116,11 @@ fn scores_of_inputs_that_do_not_fit_together() {
     refused(&run(&[b"" as &[u8]; 11]), INPUT, &count(11));
     let missing = "piece 1, line 1: the term is in a document but in no shard";
     refused(&run(&[b"ab 1\n", b"", b"cd 1\n"]), INPUT, missing);
-    refused(
-        &run(&[b"ab 1\n", b"", b"ab 3\n"]),
-        INPUT,
-        "piece 3, line 1: more documents than there are",
-    );
+    refused(&run(&[b"ab 1\n", b"", b"ab 3\n"]), INPUT, "piece 3, line 1: more documents than there are");
     // With two shards, one of them does not own the term.
     let misplaced = run(&[b"ab 1\n", b"", b"ab 1\n", b"ab 1\n"]);
     assert_eq!(misplaced.code, INPUT);
-    assert!(
-        misplaced.stderr.ends_with("the term belongs to another shard\n"),
-        "{}",
-        misplaced.stderr
-    );
+    assert!(misplaced.stderr.ends_with("the term belongs to another shard\n"), "{}", misplaced.stderr);
 }
 
 #[test]
@@ -166,11 +136,7 @@ fn queries_and_scores_that_are_malformed() {
     refused(&run("ab\n1 2\n", &[b""]), INPUT, "query 2 has no term");
     refused(&run(&"ab\n".repeat(17), &[b""]), LIMIT, "more than 16 queries");
     let long: String = (0..17).map(|word| format!("w{word} ")).collect();
-    refused(
-        &run(&(long + "\n"), &[b""]),
-        LIMIT,
-        "query 1 has more than 16 different terms",
-    );
+    refused(&run(&(long + "\n"), &[b""]), LIMIT, "query 1 has more than 16 different terms");
 
     for (scores, message) in [
         (&b"ab 7\n"[..], "piece 1, line 1: a term before any document"),
@@ -180,10 +146,7 @@ fn queries_and_scores_that_are_malformed() {
         (b"# 1\n", "piece 1, line 1: documents are not in order"),
         (b"# 0\n# 0\n", "piece 1, line 2: documents are not in order"),
         (b"# 0\nab\n", "piece 1, line 2: not a term, a space and a number"),
-        (
-            b"# 0\nab 4294967295\nab 1\n",
-            "piece 1, line 3: the score of the document is over 32 bits",
-        ),
+        (b"# 0\nab 4294967295\nab 1\n", "piece 1, line 3: the score of the document is over 32 bits"),
     ] {
         refused(&run("ab\n", &[scores]), INPUT, message);
     }

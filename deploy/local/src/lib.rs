@@ -57,30 +57,13 @@ impl LocalCluster {
         };
         let ca = dir.join("ca");
         cluster.tarn(&["ca", "init", "--dir", &text(&ca)])?;
-        cluster.tarn(&[
-            "ca",
-            "issue",
-            "--ca",
-            &text(&ca),
-            "--user",
-            "admin",
-            "--out",
-            &text(&dir.join("user")),
-        ])?;
+        cluster.tarn(&["ca", "issue", "--ca", &text(&ca), "--user", "admin", "--out", &text(&dir.join("user"))])?;
         for address in free_addresses(nodes)? {
             let [address, ops_address] = address;
-            cluster.nodes.push(Node {
-                address,
-                ops_address,
-                process: None,
-            });
+            cluster.nodes.push(Node { address, ops_address, process: None });
         }
-        let bootstrap: Vec<String> = cluster
-            .nodes
-            .iter()
-            .enumerate()
-            .map(|(at, node)| format!("\"{}={}\"", at + 1, node.address))
-            .collect();
+        let bootstrap: Vec<String> =
+            cluster.nodes.iter().enumerate().map(|(at, node)| format!("\"{}={}\"", at + 1, node.address)).collect();
         for id in cluster.ids() {
             cluster.issue_key(id)?;
             cluster.write_config(id, Some(&format!("cluster.bootstrap = [{}]", bootstrap.join(", "))))?;
@@ -108,16 +91,7 @@ impl LocalCluster {
         let addresses = self.addresses().join(",");
         let id = self.reserve_node()?;
         let (data, advertise) = (text(&self.data_dir(id)), self.node(id)?.address.clone());
-        let join = [
-            "node",
-            "join",
-            "--token",
-            token,
-            "--address",
-            &addresses,
-            "--advertise",
-            &advertise,
-        ];
+        let join = ["node", "join", "--token", token, "--address", &addresses, "--advertise", &advertise];
         let joined = self.tarn(&[&join[..], &["--data-dir", &data, "-o", "json"]].concat());
         let answer = joined.inspect_err(|_| drop(self.nodes.pop()))?;
         ensure!(
@@ -130,27 +104,13 @@ impl LocalCluster {
 
     fn reserve_node(&mut self) -> Result<u64> {
         let [address, ops_address] = free_addresses(1)?.remove(0);
-        self.nodes.push(Node {
-            address,
-            ops_address,
-            process: None,
-        });
+        self.nodes.push(Node { address, ops_address, process: None });
         Ok(self.nodes.len() as u64)
     }
 
     fn issue_key(&self, id: u64) -> Result<()> {
         let (ca, data) = (text(&self.dir.join("ca")), text(&self.data_dir(id)));
-        self.tarn(&[
-            "ca",
-            "issue",
-            "--ca",
-            &ca,
-            "--node",
-            &id.to_string(),
-            "--data-dir",
-            &data,
-        ])
-        .map(drop)
+        self.tarn(&["ca", "issue", "--ca", &ca, "--node", &id.to_string(), "--data-dir", &data]).map(drop)
     }
 
     fn write_config(&self, id: u64, bootstrap: Option<&str>) -> Result<()> {
@@ -226,10 +186,7 @@ impl LocalCluster {
     /// If it was not started.
     pub fn ended(&mut self, id: u64) -> Result<Option<ExitStatus>> {
         let process = &mut self.node_mut(id)?.process;
-        let status = process
-            .as_mut()
-            .with_context(|| format!("node {id} was not started"))?
-            .try_wait()?;
+        let status = process.as_mut().with_context(|| format!("node {id} was not started"))?.try_wait()?;
         if status.is_some() {
             *process = None;
         }
@@ -243,10 +200,7 @@ impl LocalCluster {
     pub async fn stop_node(&mut self, id: u64) -> Result<ExitStatus> {
         let mut child = self.take(id)?;
         ensure!(
-            Command::new("kill")
-                .args(["-TERM", &child.id().to_string()])
-                .status()?
-                .success(),
+            Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?.success(),
             "node {id} cannot be signalled"
         );
         let end = Instant::now() + STOP_WITHIN;
@@ -257,10 +211,7 @@ impl LocalCluster {
             if Instant::now() >= end {
                 child.kill()?;
                 child.wait()?;
-                bail!(
-                    "node {id} did not end within {STOP_WITHIN:?} after SIGTERM:\n{}",
-                    self.log_end(id)
-                );
+                bail!("node {id} did not end within {STOP_WITHIN:?} after SIGTERM:\n{}", self.log_end(id));
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
@@ -290,10 +241,7 @@ impl LocalCluster {
     /// If the keys cannot be read.
     pub fn client(&self) -> Result<Client> {
         let addresses: Vec<String> = self.nodes.iter().map(|node| node.address.clone()).collect();
-        Ok(Client::builder()
-            .addresses(addresses)
-            .credentials(self.credentials()?)
-            .connect_lazy()?)
+        Ok(Client::builder().addresses(addresses).credentials(self.credentials()?).connect_lazy()?)
     }
 
     /// The user's credentials.
@@ -339,11 +287,7 @@ impl LocalCluster {
     /// # Errors
     /// If it does not run.
     pub fn pid(&self, id: u64) -> Result<u32> {
-        self.node(id)?
-            .process
-            .as_ref()
-            .map(Child::id)
-            .with_context(|| format!("node {id} does not run"))
+        self.node(id)?.process.as_ref().map(Child::id).with_context(|| format!("node {id} does not run"))
     }
 
     /// Where a node's log is.
@@ -360,10 +304,7 @@ impl LocalCluster {
 
     /// The last lines of every node's log.
     pub fn log_ends(&self) -> String {
-        self.ids()
-            .into_iter()
-            .map(|id| format!("--- node {id} ---\n{}\n", self.log_end(id)))
-            .collect()
+        self.ids().into_iter().map(|id| format!("--- node {id} ---\n{}\n", self.log_end(id))).collect()
     }
 
     /// Fails if a node that was started has ended by itself.
@@ -381,10 +322,7 @@ impl LocalCluster {
     }
 
     fn take(&mut self, id: u64) -> Result<Child> {
-        self.node_mut(id)?
-            .process
-            .take()
-            .with_context(|| format!("node {id} does not run"))
+        self.node_mut(id)?.process.take().with_context(|| format!("node {id} does not run"))
     }
 
     fn node(&self, id: u64) -> Result<&Node> {
@@ -403,18 +341,11 @@ impl LocalCluster {
 
     /// Runs a `tarn` command to its end and returns what it printed.
     fn tarn(&self, args: &[&str]) -> Result<String> {
-        let output = Command::new(&self.tarn).args(args).output().with_context(|| {
-            format!(
-                "{} cannot be run; build it with `cargo build -p tarn`",
-                self.tarn.display()
-            )
-        })?;
-        ensure!(
-            output.status.success(),
-            "tarn {} failed: {}",
-            args.join(" "),
-            String::from_utf8_lossy(&output.stderr)
-        );
+        let output = Command::new(&self.tarn)
+            .args(args)
+            .output()
+            .with_context(|| format!("{} cannot be run; build it with `cargo build -p tarn`", self.tarn.display()))?;
+        ensure!(output.status.success(), "tarn {} failed: {}", args.join(" "), String::from_utf8_lossy(&output.stderr));
         Ok(String::from_utf8(output.stdout)?)
     }
 }
@@ -436,34 +367,18 @@ impl Drop for LocalCluster {
 /// If it is not there.
 pub fn built_binary() -> Result<PathBuf> {
     let program = std::env::current_exe()?;
-    let found = program
-        .ancestors()
-        .skip(1)
-        .take(2)
-        .map(|folder| folder.join("tarn"))
-        .find(|path| path.is_file());
-    found.with_context(|| {
-        format!(
-            "there is no tarn beside {}; build it with `cargo build -p tarn`",
-            program.display()
-        )
-    })
+    let found = program.ancestors().skip(1).take(2).map(|folder| folder.join("tarn")).find(|path| path.is_file());
+    found.with_context(|| format!("there is no tarn beside {}; build it with `cargo build -p tarn`", program.display()))
 }
 
 /// Two loopback addresses for each of so many nodes, on ports that nobody listens on now.
 fn free_addresses(count: usize) -> Result<Vec<[String; 2]>> {
     // All are held until all are found, so that they differ.
-    let listeners: Vec<TcpListener> = (0..count * 2)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()?;
-    let addresses: Vec<String> = listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.to_string()))
-        .collect::<Result<_>>()?;
-    Ok(addresses
-        .chunks_exact(2)
-        .map(|pair| [pair[0].clone(), pair[1].clone()])
-        .collect())
+    let listeners: Vec<TcpListener> =
+        (0..count * 2).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let addresses: Vec<String> =
+        listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect::<Result<_>>()?;
+    Ok(addresses.chunks_exact(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect())
 }
 
 fn text(path: &Path) -> String {

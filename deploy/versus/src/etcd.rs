@@ -42,20 +42,10 @@ pub struct Etcd {
 impl Etcd {
     /// Starts three members with their data below `dir`, and waits until they serve.
     pub async fn start(dir: &Path) -> Result<Self> {
-        let urls: Vec<String> = free_ports(6)?
-            .iter()
-            .map(|port| format!("http://127.0.0.1:{port}"))
-            .collect();
+        let urls: Vec<String> = free_ports(6)?.iter().map(|port| format!("http://127.0.0.1:{port}")).collect();
         let (peers, endpoints) = urls.split_at(3);
-        let members: Vec<String> = peers
-            .iter()
-            .enumerate()
-            .map(|(at, peer)| format!("m{at}={peer}"))
-            .collect();
-        let mut etcd = Self {
-            processes: Vec::new(),
-            endpoints: endpoints.to_vec(),
-        };
+        let members: Vec<String> = peers.iter().enumerate().map(|(at, peer)| format!("m{at}={peer}")).collect();
+        let mut etcd = Self { processes: Vec::new(), endpoints: endpoints.to_vec() };
         for (at, (peer, endpoint)) in peers.iter().zip(endpoints).enumerate() {
             let process = Command::new("etcd")
                 .args(["--name", &format!("m{at}"), "--data-dir"])
@@ -84,12 +74,7 @@ impl Etcd {
         let end = Instant::now() + READY_WITHIN;
         loop {
             let tried = async {
-                put(
-                    &mut Grpc::new(channel(&self.endpoints[0])?),
-                    Bytes::from_static(b"ready"),
-                    Bytes::new(),
-                )
-                .await
+                put(&mut Grpc::new(channel(&self.endpoints[0])?), Bytes::from_static(b"ready"), Bytes::new()).await
             };
             match tried.await {
                 Ok(()) => return Ok(()),
@@ -152,25 +137,17 @@ async fn put(grpc: &mut Grpc<Channel>, key: Bytes, value: Bytes) -> Result<()> {
     grpc.ready().await?;
     let path = http::uri::PathAndQuery::from_static("/etcdserverpb.KV/Put");
     let codec: ProstCodec<PutRequest, PutResponse> = ProstCodec::default();
-    grpc.unary(tonic::Request::new(PutRequest { key, value }), path, codec)
-        .await?;
+    grpc.unary(tonic::Request::new(PutRequest { key, value }), path, codec).await?;
     Ok(())
 }
 
 fn channel(endpoint: &str) -> Result<Channel> {
-    Ok(Endpoint::from_shared(endpoint.to_owned())?
-        .tcp_nodelay(true)
-        .connect_lazy())
+    Ok(Endpoint::from_shared(endpoint.to_owned())?.tcp_nodelay(true).connect_lazy())
 }
 
 fn free_ports(count: usize) -> Result<Vec<u16>> {
-    let listeners: Vec<TcpListener> = (0..count)
-        .map(|_| TcpListener::bind("127.0.0.1:0"))
-        .collect::<Result<_, _>>()?;
-    let ports: Vec<u16> = listeners
-        .iter()
-        .map(|listener| Ok(listener.local_addr()?.port()))
-        .collect::<Result<_>>()?;
+    let listeners: Vec<TcpListener> = (0..count).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let ports: Vec<u16> = listeners.iter().map(|listener| Ok(listener.local_addr()?.port())).collect::<Result<_>>()?;
     ensure!(ports.len() == count, "too few free ports");
     Ok(ports)
 }

@@ -52,10 +52,7 @@ impl Measured {
     fn new(mut micros: Vec<u32>, took: Duration) -> Self {
         micros.sort_unstable();
         let at = |percent: usize| {
-            micros
-                .get((micros.len() * percent / 100).min(micros.len().saturating_sub(1)))
-                .copied()
-                .unwrap_or(0)
+            micros.get((micros.len() * percent / 100).min(micros.len().saturating_sub(1))).copied().unwrap_or(0)
         };
         Self {
             per_second: micros.len() as f64 / took.as_secs_f64(),
@@ -97,21 +94,13 @@ async fn run(args: &Args) -> Result<()> {
             serde_json::json!({ "medians": { "tarn_tasks_per_second": tarn, "etcd_puts_per_second": etcd, "ratio": tarn / etcd } })
         );
     } else {
-        println!(
-            "median: tarn {tarn:.0} tasks/s, etcd {etcd:.0} puts/s, ratio {:.2}",
-            tarn / etcd
-        );
+        println!("median: tarn {tarn:.0} tasks/s, etcd {etcd:.0} puts/s, ratio {:.2}", tarn / etcd);
     }
     Ok(())
 }
 
 fn report_round(args: &Args, round: usize, what: &str, measured: Option<&Measured>) {
-    let Some(Measured {
-        per_second,
-        p50_ms,
-        p99_ms,
-    }) = measured
-    else {
+    let Some(Measured { per_second, p50_ms, p99_ms }) = measured else {
         return;
     };
     if args.json {
@@ -128,13 +117,7 @@ fn report_round(args: &Args, round: usize, what: &str, measured: Option<&Measure
 async fn etcd_round(args: &Args) -> Result<Measured> {
     let dir = tempfile::tempdir()?;
     let etcd = etcd::Etcd::start(dir.path()).await?;
-    etcd.puts(
-        args.clients,
-        args.connections,
-        args.payload,
-        Duration::from_secs(args.seconds),
-    )
-    .await
+    etcd.puts(args.clients, args.connections, args.payload, Duration::from_secs(args.seconds)).await
 }
 
 async fn tarn_round(args: &Args) -> Result<Measured> {
@@ -143,10 +126,8 @@ async fn tarn_round(args: &Args) -> Result<Measured> {
     let mut cluster = LocalCluster::create(&args.tarn, dir.path(), 3, &[("executors.wasm", "false")])?;
     cluster.start().await?;
     let report = tarn_bench(args, &cluster, &args.tarn).await?;
-    let whole = report["results"]
-        .as_array()
-        .and_then(|results| results.last())
-        .context("tarn bench reported nothing")?;
+    let whole =
+        report["results"].as_array().and_then(|results| results.last()).context("tarn bench reported nothing")?;
     ensure!(
         whole["failures"].as_object().is_none_or(serde_json::Map::is_empty),
         "tarn bench met failures: {}",
@@ -164,26 +145,9 @@ async fn tarn_round(args: &Args) -> Result<Measured> {
 async fn tarn_bench(args: &Args, cluster: &LocalCluster, tarn: &Path) -> Result<serde_json::Value> {
     let [ca, certificate, key] = cluster.credential_files();
     let output = tokio::process::Command::new(tarn)
-        .args([
-            "bench",
-            "work",
-            "--output",
-            "json",
-            "--clients",
-            &args.clients.to_string(),
-        ])
-        .args([
-            "--connections",
-            &args.connections.to_string(),
-            "--payload",
-            &args.payload.to_string(),
-        ])
-        .args([
-            "--time",
-            &format!("{}s", args.seconds),
-            "--address",
-            &cluster.addresses().join(","),
-        ])
+        .args(["bench", "work", "--output", "json", "--clients", &args.clients.to_string()])
+        .args(["--connections", &args.connections.to_string(), "--payload", &args.payload.to_string()])
+        .args(["--time", &format!("{}s", args.seconds), "--address", &cluster.addresses().join(",")])
         .arg("--cacert")
         .arg(ca)
         .arg("--cert")
@@ -192,11 +156,7 @@ async fn tarn_bench(args: &Args, cluster: &LocalCluster, tarn: &Path) -> Result<
         .arg(key)
         .output()
         .await?;
-    ensure!(
-        output.status.success(),
-        "tarn bench failed: {}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    ensure!(output.status.success(), "tarn bench failed: {}", String::from_utf8_lossy(&output.stderr));
     Ok(serde_json::from_slice(&output.stdout)?)
 }
 

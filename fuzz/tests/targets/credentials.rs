@@ -31,36 +31,22 @@ static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
     let jwks_file = dir.path().join("jwks.json");
     let set = serde_json::json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "k", "alg": "EdDSA"}]});
     std::fs::write(&jwks_file, set.to_string()).expect("the folder can be written");
-    let settings = IssuerSettings {
-        issuer: "https://id.example".into(),
-        audience: "tarn".into(),
-        jwks_file,
-        name: String::new(),
-    };
+    let settings =
+        IssuerSettings { issuer: "https://id.example".into(), audience: "tarn".into(), jwks_file, name: String::new() };
     let now = || UNIX_EPOCH + Duration::from_secs(NOW_S);
     let authenticator = Authenticator::with_clock(&[settings], Duration::ZERO, now).expect("the keys are good");
     let header = BASE64URL_NOPAD.encode(br#"{"alg":"EdDSA","kid":"k"}"#);
-    let claims = BASE64URL_NOPAD.encode(
-        format!(
-            r#"{{"iss":"https://id.example","aud":"tarn","sub":"ada","exp":{}}}"#,
-            NOW_S + 60
-        )
-        .as_bytes(),
-    );
+    let claims = BASE64URL_NOPAD
+        .encode(format!(r#"{{"iss":"https://id.example","aud":"tarn","sub":"ada","exp":{}}}"#, NOW_S + 60).as_bytes());
     let message = format!("{header}.{claims}");
     let signature = BASE64URL_NOPAD.encode(key.sign(message.as_bytes()).as_ref());
-    Issuer {
-        authenticator,
-        signed: format!("{message}.{signature}"),
-    }
+    Issuer { authenticator, signed: format!("{message}.{signature}") }
 });
 
 /// Nothing is taken but what was signed, byte for byte.
 fn credential(bytes: &[u8]) {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
-    let answer = ISSUER
-        .authenticator
-        .authenticate(text, &Access::default(), NOW_S * 1_000);
+    let answer = ISSUER.authenticator.authenticate(text, &Access::default(), NOW_S * 1_000);
     match answer {
         Ok(identity) => {
             assert_eq!(text, ISSUER.signed);
@@ -121,10 +107,7 @@ target!(any_principal, principal);
 /// The corpus begins with what is good: from there the engine finds what is nearly so.
 #[test]
 fn the_corpus_has_the_jwt_that_is_taken() {
-    let seed = concat!(
-        env!("CARGO_MANIFEST_DIR"),
-        "/tests/targets/__fuzz__/credentials__any_credential/corpus/jwt"
-    );
+    let seed = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/targets/__fuzz__/credentials__any_credential/corpus/jwt");
     assert_eq!(std::fs::read_to_string(seed).unwrap(), ISSUER.signed);
     credential(ISSUER.signed.as_bytes());
 }

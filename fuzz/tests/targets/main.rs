@@ -19,10 +19,7 @@ macro_rules! target {
     ($name:ident, $judge:expr) => {
         #[test]
         fn $name() {
-            bolero::check!()
-                .with_iterations(crate::ROUNDS)
-                .with_max_len(crate::LENGTH_MAX)
-                .for_each($judge);
+            bolero::check!().with_iterations(crate::ROUNDS).with_max_len(crate::LENGTH_MAX).for_each($judge);
         }
     };
 }

@@ -16,39 +16,19 @@ fn is_plain(text: &str) -> bool {
 }
 
 fn taken(body: Body) -> bool {
-    let command = Command {
-        principal: "user/fuzz".into(),
-        body: Some(body),
-        ..Command::default()
-    };
+    let command = Command { principal: "user/fuzz".into(), body: Some(body), ..Command::default() };
     check::validate(&command).is_ok()
 }
 
 fn name(bytes: &[u8]) {
     let text = String::from_utf8_lossy(bytes).into_owned();
     let plain = is_plain(&text);
-    let namespace = CreateNamespaceRequest {
-        name: text.clone(),
-        ..CreateNamespaceRequest::default()
-    };
+    let namespace = CreateNamespaceRequest { name: text.clone(), ..CreateNamespaceRequest::default() };
     assert_eq!(taken(Body::CreateNamespace(namespace)), plain, "the namespace {text:?}");
-    let task = TaskSpec {
-        queue: text.clone(),
-        ..TaskSpec::default()
-    };
-    let enqueue = EnqueueRequest {
-        namespace: text.clone(),
-        tasks: vec![task],
-        ..EnqueueRequest::default()
-    };
-    assert!(
-        plain || text.is_empty() || !taken(Body::Enqueue(enqueue)),
-        "a task into {text:?}"
-    );
-    let role = PutRoleRequest {
-        name: text.clone(),
-        ..PutRoleRequest::default()
-    };
+    let task = TaskSpec { queue: text.clone(), ..TaskSpec::default() };
+    let enqueue = EnqueueRequest { namespace: text.clone(), tasks: vec![task], ..EnqueueRequest::default() };
+    assert!(plain || text.is_empty() || !taken(Body::Enqueue(enqueue)), "a task into {text:?}");
+    let role = PutRoleRequest { name: text.clone(), ..PutRoleRequest::default() };
     assert!(plain || !taken(Body::PutRole(role)), "the role {text:?}");
 }
 

@@ -33,10 +33,8 @@ pub fn completed_once(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
             false => times > 1,
         };
         if wrong {
-            let told = format!(
-                "task {} is {} at the end, and was seen to succeed {times} times",
-                task.task, task.state
-            );
+            let told =
+                format!("task {} is {} at the end, and was seen to succeed {times} times", task.task, task.state);
             findings.judge(Err(COMPLETED_ONCE.violated(told)), || "by the log".to_owned());
         }
         if !succeeded {
@@ -74,27 +72,16 @@ fn acknowledged_once(facts: &Facts<'_>, findings: &mut Findings) {
         findings.count("acknowledged", 1);
         let at_end = facts.finals.get(&report.task);
         let result = report.result.as_ref().or(at_end.map(|task| &task.result));
-        let completion = Completion {
-            task: &report.task,
-            token: report.token,
-            result: hash_of(result.map(String::as_str)),
-        };
-        findings.judge(completions.observe(completion), || {
-            format!("the latter in event {event}")
-        });
+        let completion =
+            Completion { task: &report.task, token: report.token, result: hash_of(result.map(String::as_str)) };
+        findings.judge(completions.observe(completion), || format!("the latter in event {event}"));
         let Some(task) = at_end else { continue };
         if task.state != "succeeded" {
             let lost = format!("{completion:?} was accepted, and the task is {} at the end", task.state);
-            findings.judge(Err(COMPLETED_ONCE.violated(lost)), || {
-                format!("accepted in event {event}")
-            });
+            findings.judge(Err(COMPLETED_ONCE.violated(lost)), || format!("accepted in event {event}"));
             continue;
         }
-        let end = Completion {
-            task: &task.task,
-            token: task.last_token,
-            result: hash_of([task.result.as_str()]),
-        };
+        let end = Completion { task: &task.task, token: task.last_token, result: hash_of([task.result.as_str()]) };
         findings.judge(rules::completed_once(Some(completion), end), || {
             format!("the former in event {event}, the latter at the end")
         });
@@ -114,10 +101,7 @@ pub fn nothing_runs_after_the_end(facts: &Facts<'_>, lives: Option<&Lives>) -> C
     findings.count("attempts", facts.attempts.len());
     for seen in &facts.attempts {
         let attempt = &seen.attempt;
-        if done
-            .get(attempt.task.as_str())
-            .is_some_and(|token| attempt.token > *token)
-        {
+        if done.get(attempt.task.as_str()).is_some_and(|token| attempt.token > *token) {
             findings.violation(format!(
                 "task {} succeeded under token {}, and event {} runs it under token {}",
                 attempt.task,
@@ -221,10 +205,7 @@ fn ends_are_its_own(
                 format!("a report ends the attempt of task {task} under token {token} before its worker is through");
             findings.judge(Err(FENCED.violated(told)), || {
                 let through = through.map_or("never".to_owned(), |event| format!("in event {event}"));
-                format!(
-                    "{} is seen in event {}, the worker is through {through}",
-                    step.sight.kind, step.index
-                )
+                format!("{} is seen in event {}, the worker is through {through}", step.sight.kind, step.index)
             });
         }
     }
@@ -266,10 +247,5 @@ pub fn tokens_are_unique(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
 }
 
 fn grant(attempt: &Attempt) -> Grant<'_> {
-    Grant {
-        task: &attempt.task,
-        token: attempt.token,
-        attempt: attempt.number,
-        worker: &attempt.worker,
-    }
+    Grant { task: &attempt.task, token: attempt.token, attempt: attempt.number, worker: &attempt.worker }
 }

@@ -19,10 +19,7 @@ pub fn kept(history: &[Event]) -> Check {
     findings.needs("calls");
     let stalls = infos::<Stall>(history, STALL);
     let last = history.last().map_or(0, |event| event.time_ns);
-    let ends: HashMap<u64, u64> = history
-        .iter()
-        .filter_map(|event| Some((event.of?, event.time_ns)))
-        .collect();
+    let ends: HashMap<u64, u64> = history.iter().filter_map(|event| Some((event.of?, event.time_ns))).collect();
     for call in history.iter().filter(|event| event.kind == Kind::Invoke) {
         let Some(deadline_ns) = call.deadline_ms.map(|ms| ms.saturating_mul(1_000_000)) else {
             continue;
@@ -50,10 +47,7 @@ pub fn kept(history: &[Event]) -> Check {
         );
         match stood {
             0 => findings.violation(told),
-            _ => findings.doubt(format!(
-                "{told}; the harness stood still for {:.1} s of it",
-                stood as f64 / 1e9
-            )),
+            _ => findings.doubt(format!("{told}; the harness stood still for {:.1} s of it", stood as f64 / 1e9)),
         }
     }
     findings.finish("no call took much longer than its deadline allows")

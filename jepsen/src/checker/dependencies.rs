@@ -30,12 +30,7 @@ fn pairs<'a>(facts: &'a Facts<'_>) -> Vec<Pair<'a>> {
         };
         for input in &submitted.item.after {
             if let Some(dependency) = facts.acknowledged(input) {
-                pairs.push(Pair {
-                    item: &submitted.item,
-                    task,
-                    input,
-                    dependency,
-                });
+                pairs.push(Pair { item: &submitted.item, task, input, dependency });
             }
         }
     }
@@ -71,10 +66,8 @@ fn never_before(facts: &Facts<'_>, pairs: &[Pair<'_>]) -> Check {
                 ));
             }
             if pair.dependency.state == "succeeded" && through.is_none_or(|through| through > seen.index) {
-                findings.violation(format!(
-                    "event {} runs {name}, and {input} had not been handled before",
-                    seen.index
-                ));
+                findings
+                    .violation(format!("event {} runs {name}, and {input} had not been handled before", seen.index));
             }
         }
     }
@@ -91,17 +84,11 @@ fn death_is_passed_on(facts: &Facts<'_>) -> Check {
         let Some(task) = facts.acknowledged(&item.name) else {
             continue;
         };
-        let inputs: Vec<&Final> = item
-            .after
-            .iter()
-            .filter_map(|input| facts.acknowledged(input))
-            .collect();
+        let inputs: Vec<&Final> = item.after.iter().filter_map(|input| facts.acknowledged(input)).collect();
         if inputs.len() < item.after.len() {
             continue;
         }
-        let failed = inputs
-            .iter()
-            .any(|input| matches!(input.state.as_str(), "dead" | "cancelled"));
+        let failed = inputs.iter().any(|input| matches!(input.state.as_str(), "dead" | "cancelled"));
         let died_of_it = task.state == "dead" && task.reason == FAILED;
         if failed && !item.run_anyway {
             findings.count("dead", 1);
@@ -109,10 +96,7 @@ fn death_is_passed_on(facts: &Facts<'_>) -> Check {
                 findings.violation(format!("{} is {} although a dependency died", item.name, task.state));
             }
             if let Some(seen) = attempts.get(task.task.as_str()).and_then(|seen| seen.first()) {
-                findings.violation(format!(
-                    "event {} runs {} although a dependency died",
-                    seen.index, item.name
-                ));
+                findings.violation(format!("event {} runs {} although a dependency died", seen.index, item.name));
             }
         } else {
             findings.count(if failed { "ran_anyway" } else { "ran" }, 1);
@@ -138,10 +122,7 @@ mod tests {
     }
 
     fn ran(script: &mut Script, op: &str, item: &str, token: u64) {
-        script.info(
-            op,
-            json!({"task": format!("task {item}"), "item": item, "token": token, "number": 1}),
-        );
+        script.info(op, json!({"task": format!("task {item}"), "item": item, "token": token, "number": 1}));
     }
 
     fn ended(script: &mut Script, item: &str, state: &str, reason: &str, token: u64, began: u64, ended: u64) {
@@ -159,11 +140,7 @@ mod tests {
             {"name": "a"}, {"name": "b", "after": ["a"]}, {"name": "c", "after": ["a", "b"]},
             {"name": "d"}, {"name": "e", "after": ["d"]}, {"name": "f", "after": ["d"], "run_anyway": true}
         ]);
-        script.ok(
-            ENQUEUE,
-            items,
-            ["task a", "task b", "task c", "task d", "task e", "task f"],
-        );
+        script.ok(ENQUEUE, items, ["task a", "task b", "task c", "task d", "task e", "task f"]);
         for (item, token) in [("a", 1), ("b", 2), ("c", 3), ("d", 4), ("f", 5)] {
             ran(&mut script, ATTEMPT, item, token);
             ran(&mut script, HANDLED, item, token);
@@ -186,34 +163,20 @@ mod tests {
     fn every_class_of_disrespect_is_found() {
         let bad: [Lie; 6] = [
             ("never before a dependency", "an attempt before its dependency", |s| {
-                let at = s
-                    .events()
-                    .iter()
-                    .position(|e| e.op == ATTEMPT && e.value["item"] == "b")
-                    .unwrap();
+                let at = s.events().iter().position(|e| e.op == ATTEMPT && e.value["item"] == "b").unwrap();
                 s.events_mut()[at].index = 0;
             }),
-            ("never before a dependency", "a token before its dependency's", |s| {
-                ran(s, ATTEMPT, "c", 1)
-            }),
+            ("never before a dependency", "a token before its dependency's", |s| ran(s, ATTEMPT, "c", 1)),
             ("never before a dependency", "a time before its dependency's end", |s| {
                 ended(s, "b", "succeeded", "", 2, 10, 12)
             }),
-            (
-                "dead dependencies are passed on",
-                "it runs although its dependency died",
-                |s| ran(s, ATTEMPT, "e", 9),
-            ),
-            (
-                "dead dependencies are passed on",
-                "it succeeded although its dependency died",
-                |s| ended(s, "e", "succeeded", "", 9, 16, 17),
-            ),
-            (
-                "dead dependencies are passed on",
-                "it died although it was to run anyway",
-                |s| ended(s, "f", "dead", FAILED, 0, 0, 17),
-            ),
+            ("dead dependencies are passed on", "it runs although its dependency died", |s| ran(s, ATTEMPT, "e", 9)),
+            ("dead dependencies are passed on", "it succeeded although its dependency died", |s| {
+                ended(s, "e", "succeeded", "", 9, 16, 17)
+            }),
+            ("dead dependencies are passed on", "it died although it was to run anyway", |s| {
+                ended(s, "f", "dead", FAILED, 0, 0, 17)
+            }),
         ];
         refute(&good(), &bad, respected);
     }

@@ -257,8 +257,7 @@ impl<'a> Facts<'a> {
     pub fn handled_at(&self) -> HashMap<(&str, u64), u64> {
         let mut at = HashMap::new();
         for seen in &self.handled {
-            at.entry((seen.attempt.task.as_str(), seen.attempt.token))
-                .or_insert(seen.index);
+            at.entry((seen.attempt.task.as_str(), seen.attempt.token)).or_insert(seen.index);
         }
         at
     }
@@ -292,24 +291,13 @@ impl<'a> Facts<'a> {
 }
 
 fn seen(history: &[Event], op: &str) -> Vec<Seen> {
-    infos(history, op)
-        .into_iter()
-        .map(|(event, attempt)| Seen {
-            index: event.index,
-            attempt,
-        })
-        .collect()
+    infos(history, op).into_iter().map(|(event, attempt)| Seen { index: event.index, attempt }).collect()
 }
 
 fn reported<'a>(history: &'a [Event], op: &str) -> Vec<Reported<'a>> {
     operations(history, op)
         .into_iter()
-        .filter_map(|operation| {
-            Some(Reported {
-                operation,
-                report: operation.invoke.read()?,
-            })
-        })
+        .filter_map(|operation| Some(Reported { operation, report: operation.invoke.read()? }))
         .collect()
 }
 

@@ -146,10 +146,7 @@ fn tokens_grow(grants: &[Grant<'_>]) -> Check {
         if let Some(earlier) = newest.get(grant.key) {
             let grown = rules::tokens_grow(grant.key, earlier.lease.token, grant.lease.token);
             findings.judge(grown, || {
-                format!(
-                    "asked for in event {}, the other given in event {}",
-                    grant.asked, earlier.answered
-                )
+                format!("asked for in event {}, the other given in event {}", grant.asked, earlier.answered)
             });
         }
     }
@@ -163,10 +160,8 @@ fn tokens_grow(grants: &[Grant<'_>]) -> Check {
 fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
     let mut findings = Findings::new("protected writes never interleave").asking(&[NO_OVERLAP]);
     findings.needs("taken");
-    let given: BTreeMap<(&str, u64), &str> = grants
-        .iter()
-        .map(|grant| ((grant.key, grant.lease.token), grant.holder.as_str()))
-        .collect();
+    let given: BTreeMap<(&str, u64), &str> =
+        grants.iter().map(|grant| ((grant.key, grant.lease.token), grant.holder.as_str())).collect();
     let mut newest: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for (event, write) in infos::<Write>(history, WRITE) {
         let key = event.key.as_deref().unwrap_or_default();
@@ -174,10 +169,8 @@ fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
         if !write.taken {
             findings.count("refused", 1);
             if write.token >= token {
-                findings.violation(format!(
-                    "{key}: event {} was refused though no newer token had written",
-                    event.index
-                ));
+                findings
+                    .violation(format!("{key}: event {} was refused though no newer token had written", event.index));
             }
             continue;
         }
@@ -185,10 +178,7 @@ fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
         findings.judge(rules::writes_never_interleave(key, token, write.token), || {
             format!("events {} and {at}", event.index)
         });
-        if given
-            .get(&(key, write.token))
-            .is_none_or(|holder| *holder != write.holder)
-        {
+        if given.get(&(key, write.token)).is_none_or(|holder| *holder != write.holder) {
             findings.violation(format!(
                 "{key}: {} wrote in event {} with token {}, which it was not given",
                 write.holder, event.index, write.token
@@ -208,10 +198,7 @@ fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
     // The latest end that anybody was told, by key and token.
     let mut ends: BTreeMap<(&str, u64), (u64, u64)> = BTreeMap::new();
     for grant in grants {
-        ends.insert(
-            (grant.key, grant.lease.token),
-            (grant.lease.expires_at_ms, grant.answered),
-        );
+        ends.insert((grant.key, grant.lease.token), (grant.lease.expires_at_ms, grant.answered));
     }
     for word in words(history) {
         findings.count("renewals", 1);
@@ -234,9 +221,7 @@ fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
     order.sort_by_key(|grant| (grant.key, grant.lease.token));
     for pair in order.windows(2) {
         let [one, next] = [pair[0], pair[1]];
-        let early = released
-            .get(&(one.key, one.lease.token))
-            .is_some_and(|asked| *asked < next.answered);
+        let early = released.get(&(one.key, one.lease.token)).is_some_and(|asked| *asked < next.answered);
         if one.key != next.key || one.lease.token == next.lease.token {
             continue;
         }
@@ -252,10 +237,7 @@ fn leases_do_not_overlap(history: &[Event], grants: &[Grant<'_>]) -> Check {
         }
         let (end, told) = ends[&(one.key, one.lease.token)];
         findings.judge(rules::no_overlap(holding(one, end), holding(next, u64::MAX)), || {
-            format!(
-                "event {told} tells the former's end, event {} the latter's beginning",
-                next.answered
-            )
+            format!("event {told} tells the former's end, event {} the latter's beginning", next.answered)
         });
     }
     findings.finish("no lease began before the one before it had ended")
@@ -275,10 +257,8 @@ fn kept_for_its_time(history: &[Event], grants: &[Grant<'_>]) -> Check {
         .filter(|grant| grant.lease.acquired_at_ms != 0)
         .map(|grant| ((grant.key, grant.lease.token), grant))
         .collect();
-    let mut ends: BTreeMap<(&str, u64), u64> = given
-        .iter()
-        .map(|(place, grant)| (*place, grant.lease.expires_at_ms))
-        .collect();
+    let mut ends: BTreeMap<(&str, u64), u64> =
+        given.iter().map(|(place, grant)| (*place, grant.lease.expires_at_ms)).collect();
     let mut words = words(history).into_iter().peekable();
     for (event, write) in infos::<Write>(history, WRITE) {
         while let Some(word) = words.next_if(|word| word.index < event.index) {
@@ -286,10 +266,7 @@ fn kept_for_its_time(history: &[Event], grants: &[Grant<'_>]) -> Check {
             *end = word.expires_at_ms.max(*end);
         }
         let place = (event.key.as_deref().unwrap_or_default(), write.token);
-        let Some(grant) = given
-            .get(&place)
-            .filter(|_| until.is_none_or(|until| event.time_ns < until))
-        else {
+        let Some(grant) = given.get(&place).filter(|_| until.is_none_or(|until| event.time_ns < until)) else {
             findings.count("not_judged", 1);
             continue;
         };
@@ -308,9 +285,7 @@ fn kept_for_its_time(history: &[Event], grants: &[Grant<'_>]) -> Check {
                 write.token,
                 (end_ns - event.time_ns) as f64 / 1e9
             );
-            findings.judge(Err(NO_OVERLAP.violated(told)), || {
-                format!("event {} is refused by the store", event.index)
-            });
+            findings.judge(Err(NO_OVERLAP.violated(told)), || format!("event {} is refused by the store", event.index));
         }
     }
     findings.finish("no write was refused within the time that its holder had been told")

@@ -45,17 +45,9 @@ fn one_holder_after_the_other_is_valid() {
 #[test]
 fn every_class_of_broken_exclusion_is_found() {
     let bad: [Lie; 8] = [
-        ("protected writes never interleave", "a stale write is taken", |s| {
-            write(s, "b", 20, true)
-        }),
-        ("protected writes never interleave", "a good write is refused", |s| {
-            write(s, "c", 30, false)
-        }),
-        (
-            "protected writes never interleave",
-            "a token that was never given",
-            |s| write(s, "d", 99, true),
-        ),
+        ("protected writes never interleave", "a stale write is taken", |s| write(s, "b", 20, true)),
+        ("protected writes never interleave", "a good write is refused", |s| write(s, "c", 30, false)),
+        ("protected writes never interleave", "a token that was never given", |s| write(s, "d", 99, true)),
         ("tokens grow", "a token given twice", |s| {
             s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 30, 6_000, 9_000));
         }),
@@ -69,14 +61,10 @@ fn every_class_of_broken_exclusion_is_found() {
         ("leases do not overlap", "a lease that begins too early", |s| {
             s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 40, 5_999, 9_000));
         }),
-        (
-            "leases do not overlap",
-            "a lease renewed for one who has lost it",
-            |s| {
-                s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 40, 6_000, 9_000));
-                s.ok(RENEW, json!({"token": 30}), lease("c", 30, 4_000, 7_000));
-            },
-        ),
+        ("leases do not overlap", "a lease renewed for one who has lost it", |s| {
+            s.ok(ACQUIRE, json!({"holder": "d"}), lease("d", 40, 6_000, 9_000));
+            s.ok(RENEW, json!({"token": 30}), lease("c", 30, 4_000, 7_000));
+        }),
     ];
     refute(&good(), &bad, excluded);
 }
@@ -97,11 +85,7 @@ fn a_lease_that_ends_before_its_time_is_found_by_the_holders_own_clock() {
     };
     let broken = check(&script, "leases are kept for their time");
     assert_eq!(broken.outcome, Outcome::Invalid, "{broken:?}");
-    for other in [
-        "tokens grow",
-        "protected writes never interleave",
-        "leases do not overlap",
-    ] {
+    for other in ["tokens grow", "protected writes never interleave", "leases do not overlap"] {
         assert_eq!(check(&script, other).outcome, Outcome::Valid, "{other} does not see it");
     }
     let mut late = good();

@@ -14,10 +14,7 @@ pub fn attempts_are_bounded(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
     findings.needs("attempts");
     for seen in &facts.attempts {
         let attempt = &seen.attempt;
-        let limit = facts
-            .submitted
-            .get(&attempt.item)
-            .map_or(u32::MAX, |s| s.item.max_attempts);
+        let limit = facts.submitted.get(&attempt.item).map_or(u32::MAX, |s| s.item.max_attempts);
         if attempt.number == 0 || attempt.number > limit {
             findings.violation(format!(
                 "event {} is attempt {} of task {}, which has {limit}",
@@ -51,14 +48,7 @@ pub fn dead_at_the_limit(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
     for (task, item) in tasks.iter().filter(|(_, item)| item.is_exhausted()) {
         if let Some(end) = facts.finals.get(*task).filter(|end| end.state == "dead") {
             findings.count("dead_at_limit", 1);
-            judge(
-                &mut findings,
-                task,
-                item,
-                end.attempts_begun,
-                &end.reason,
-                "the final read",
-            );
+            judge(&mut findings, task, item, end.attempts_begun, &end.reason, "the final read");
         }
         let Some(steps) = lives.and_then(|lives| lives.of.get(*task)) else {
             continue;
@@ -83,10 +73,8 @@ pub fn dead_at_the_limit(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
 
 fn judge(findings: &mut Findings, task: &str, item: &Item, attempts: u32, reason: &str, place: &str) {
     if attempts != item.max_attempts {
-        findings.violation(format!(
-            "task {task} is dead after {attempts} of {} attempts, by {place}",
-            item.max_attempts
-        ));
+        findings
+            .violation(format!("task {task} is dead after {attempts} of {} attempts, by {place}", item.max_attempts));
     }
     if !BY_WORKERS.contains(&reason) && !BY_TIME.contains(&reason) {
         findings.violation(format!("task {task} is dead with {reason:?}, by {place}"));
@@ -105,10 +93,7 @@ mod tests {
 
     fn judged(history: &[Event]) -> Vec<Check> {
         let (facts, lives) = (Facts::of(history), Lives::of(history));
-        vec![
-            attempts_are_bounded(&facts, lives.as_ref()),
-            dead_at_the_limit(&facts, lives.as_ref()),
-        ]
+        vec![attempts_are_bounded(&facts, lives.as_ref()), dead_at_the_limit(&facts, lives.as_ref())]
     }
 
     /// A task that fails each of its two attempts, the last by time; is put back, and fails both again.
@@ -147,11 +132,7 @@ mod tests {
     /// Changes the last step of this kind.
     fn change(script: &mut Script, kind: &str, lie: fn(&mut Value)) {
         let kind = format!("TASK_{kind}");
-        let found = script
-            .events_mut()
-            .iter_mut()
-            .rev()
-            .find(|event| event.value["kind"] == kind);
+        let found = script.events_mut().iter_mut().rev().find(|event| event.value["kind"] == kind);
         lie(&mut found.expect("there is one").value);
     }
 
@@ -162,12 +143,8 @@ mod tests {
             ("attempts end at the limit", "too soon", |s| {
                 change(s, "DEAD", |step| step["attempt"] = json!(1));
             }),
-            ("attempts end at the limit", "too soon, by the final read", |s| {
-                at_end(s, 1, "FATE")
-            }),
-            ("attempts end at the limit", "too late, by the final read", |s| {
-                at_end(s, 3, "FATE")
-            }),
+            ("attempts end at the limit", "too soon, by the final read", |s| at_end(s, 1, "FATE")),
+            ("attempts end at the limit", "too late, by the final read", |s| at_end(s, 3, "FATE")),
             ("attempts end at the limit", "tried beyond", |s| {
                 change(s, "RETRIED", |step| step["attempt"] = json!(2));
             }),

@@ -60,10 +60,7 @@ pub struct Limits {
 impl Default for Limits {
     /// 300,000 configurations, about 100 MB; 30 seconds.
     fn default() -> Self {
-        Self {
-            configurations: 300_000,
-            time: Duration::from_secs(30),
-        }
+        Self { configurations: 300_000, time: Duration::from_secs(30) }
     }
 }
 
@@ -96,10 +93,7 @@ struct Configurations<State> {
 
 impl<State: Clone + Eq + Hash> Configurations<State> {
     fn new() -> Self {
-        Self {
-            by_state: HashMap::new(),
-            count: 0,
-        }
+        Self { by_state: HashMap::new(), count: 0 }
     }
 
     /// Puts one in; false if there is one already that can do all that it can.
@@ -172,11 +166,7 @@ pub fn check<M: Model>(model: &M, calls: &[Call<M::Op>], limits: Limits) -> Answ
         limits,
         end: Instant::now() + limits.time,
     };
-    search.possible.insert(&Configuration {
-        state: model.initial(),
-        effective: Vec::new(),
-        used: Vec::new(),
-    });
+    search.possible.insert(&Configuration { state: model.initial(), effective: Vec::new(), used: Vec::new() });
     for (index, moment) in moments {
         match moment {
             Moment::Invoked(at) => search.open.push(at),
@@ -273,10 +263,7 @@ impl<M: Model> Search<'_, M> {
     ) -> impl Iterator<Item = Configuration<M::State>> + 'b {
         self.open.iter().filter_map(move |at| {
             let call = &self.calls[*at];
-            let mut next = Configuration {
-                state: self.model.step(&from.state, &call.op)?,
-                ..from.clone()
-            };
+            let mut next = Configuration { state: self.model.step(&from.state, &call.op)?, ..from.clone() };
             if call.returned.is_some() {
                 if from.effective.binary_search(at).is_ok() {
                     return None;

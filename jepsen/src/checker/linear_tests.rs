@@ -35,11 +35,7 @@ impl Model for Register {
 }
 
 fn call(op: Op, invoked: u64, returned: u64) -> Call<Op> {
-    Call {
-        op,
-        invoked,
-        returned: (returned > 0).then_some(returned),
-    }
+    Call { op, invoked, returned: (returned > 0).then_some(returned) }
 }
 
 fn judge(calls: &[Call<Op>]) -> Answer {
@@ -56,11 +52,7 @@ fn is_possible(calls: &[Call<Op>]) -> bool {
 
 #[test]
 fn concurrent_operations_may_take_either_order() {
-    assert!(is_possible(&[
-        call(Op::Write(1), 0, 3),
-        call(Op::Read(0), 1, 2),
-        call(Op::Read(1), 4, 5)
-    ]));
+    assert!(is_possible(&[call(Op::Write(1), 0, 3), call(Op::Read(0), 1, 2), call(Op::Read(1), 4, 5)]));
     assert!(is_possible(&[call(Op::Write(1), 0, 3), call(Op::Read(1), 1, 2)]));
 }
 
@@ -72,35 +64,21 @@ fn a_stale_read_is_found() {
 
 #[test]
 fn a_value_that_was_seen_stays_seen() {
-    let back = [
-        call(Op::Write(1), 0, 9),
-        call(Op::Read(1), 1, 2),
-        call(Op::Read(0), 3, 4),
-    ];
+    let back = [call(Op::Write(1), 0, 9), call(Op::Read(1), 1, 2), call(Op::Read(0), 3, 4)];
     assert!(!is_possible(&back));
 }
 
 #[test]
 fn two_swaps_from_one_value_cannot_both_be_done() {
-    let both = [
-        call(Op::Swap(0, 1, Some(true)), 0, 2),
-        call(Op::Swap(0, 2, Some(true)), 1, 3),
-    ];
+    let both = [call(Op::Swap(0, 1, Some(true)), 0, 2), call(Op::Swap(0, 2, Some(true)), 1, 3)];
     assert!(!is_possible(&both));
-    let one = [
-        call(Op::Swap(0, 1, Some(true)), 0, 2),
-        call(Op::Swap(0, 2, Some(false)), 1, 3),
-    ];
+    let one = [call(Op::Swap(0, 1, Some(true)), 0, 2), call(Op::Swap(0, 2, Some(false)), 1, 3)];
     assert!(is_possible(&one));
 }
 
 #[test]
 fn an_unknown_operation_takes_effect_late_or_never_but_not_twice() {
-    let late = [
-        call(Op::Write(7), 0, 0),
-        call(Op::Read(0), 1, 2),
-        call(Op::Read(7), 3, 4),
-    ];
+    let late = [call(Op::Write(7), 0, 0), call(Op::Read(0), 1, 2), call(Op::Read(7), 3, 4)];
     assert!(is_possible(&late));
     let never = [call(Op::Write(7), 0, 0), call(Op::Read(0), 1, 2)];
     assert!(is_possible(&never));
@@ -120,14 +98,9 @@ fn an_unknown_operation_takes_effect_late_or_never_but_not_twice() {
 
 #[test]
 fn a_search_that_costs_too_much_is_given_up() {
-    let mut calls: Vec<_> = (0..40u32)
-        .map(|n| call(Op::Write(n), n.into(), 200 + u64::from(n)))
-        .collect();
+    let mut calls: Vec<_> = (0..40u32).map(|n| call(Op::Write(n), n.into(), 200 + u64::from(n))).collect();
     calls.push(call(Op::Read(99), 100, 101));
-    let limits = Limits {
-        configurations: 1_000,
-        ..Limits::default()
-    };
+    let limits = Limits { configurations: 1_000, ..Limits::default() };
     assert!(matches!(check(&Register, &calls, limits), Answer::GaveUp(_)));
 }
 
@@ -180,22 +153,15 @@ fn lived(seed: u64, count: usize) -> Vec<Call<Op>> {
 /// and beyond it the search is given up, which fails here.
 #[test]
 fn ten_thousand_operations_are_decided_with_little_work_good_or_bad() {
-    let limits = Limits {
-        configurations: 10_000,
-        time: Duration::from_secs(3_600),
-    };
+    let limits = Limits { configurations: 10_000, time: Duration::from_secs(3_600) };
     let good = lived(1, 10_000);
     assert_eq!(good.len(), 10_000);
     let answer = check(&Register, &good, limits);
-    assert!(
-        matches!(answer, Answer::Linearizable(_)),
-        "a history that was lived: {answer:?}"
-    );
+    assert!(matches!(answer, Answer::Linearizable(_)), "a history that was lived: {answer:?}");
     println!("{answer:?}");
     let answered = |call: &Call<Op>| call.returned.is_some();
-    let reads: Vec<usize> = (0..good.len())
-        .filter(|at| answered(&good[*at]) && matches!(good[*at].op, Op::Read(_)))
-        .collect();
+    let reads: Vec<usize> =
+        (0..good.len()).filter(|at| answered(&good[*at]) && matches!(good[*at].op, Op::Read(_))).collect();
     for (what, read) in [("early", reads[10]), ("in the middle", reads[reads.len() / 2])] {
         let mut bad = good.clone();
         bad[read].op = Op::Read(77);
@@ -212,23 +178,13 @@ fn ten_thousand_operations_are_decided_with_little_work_good_or_bad() {
 #[test]
 fn a_lost_write_is_found_after_ten_thousand_operations() {
     let mut bad = lived(2, 10_000);
-    let end = bad
-        .iter()
-        .filter_map(|call| call.returned)
-        .max()
-        .expect("most were answered");
+    let end = bad.iter().filter_map(|call| call.returned).max().expect("most were answered");
     bad.push(call(Op::Write(50), end + 1, end + 2));
     bad.push(call(Op::Write(51), end + 3, end + 4));
     let good = [bad.clone(), vec![call(Op::Read(51), end + 5, end + 6)]].concat();
     bad.push(call(Op::Read(50), end + 5, end + 6));
-    let limits = Limits {
-        configurations: 10_000,
-        time: Duration::from_secs(3_600),
-    };
+    let limits = Limits { configurations: 10_000, time: Duration::from_secs(3_600) };
     assert!(matches!(check(&Register, &good, limits), Answer::Linearizable(_)));
     let answer = check(&Register, &bad, limits);
-    assert!(
-        matches!(answer, Answer::Impossible(index, _) if index == end + 6),
-        "{answer:?}"
-    );
+    assert!(matches!(answer, Answer::Impossible(index, _) if index == end + 6), "{answer:?}");
 }

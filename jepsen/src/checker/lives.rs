@@ -47,11 +47,7 @@ impl Lives {
         for (event, sight) in infos::<Sight>(history, SIGHT) {
             if sight.kind.starts_with("TASK_") {
                 let place = (sight.revision, sight.ordinal);
-                log.entry(place).or_insert(Step {
-                    sight,
-                    index: event.index,
-                    time_ns: event.time_ns,
-                });
+                log.entry(place).or_insert(Step { sight, index: event.index, time_ns: event.time_ns });
             }
         }
         let mut lives = Self::default();
@@ -160,9 +156,7 @@ pub fn one_state_at_a_time(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
         }
     }
     for task in facts.finals.keys().filter(|task| !lives.of.contains_key(*task)) {
-        findings.violation(format!(
-            "task {task} is there at the end, and the log never speaks of it"
-        ));
+        findings.violation(format!("task {task} is there at the end, and the log never speaks of it"));
     }
     findings.finish("every task went only from one state to another that may follow, and ended where the log says")
 }

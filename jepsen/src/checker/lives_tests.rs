@@ -55,9 +55,7 @@ fn a_life_that_a_task_may_have_is_valid() {
 #[test]
 fn every_class_of_impossible_life_is_found() {
     let bad: [Lie; 12] = [
-        ("one state at a time", "in two places", |s| {
-            step(s, 30, "LEASED", "u", 1, "")
-        }),
+        ("one state at a time", "in two places", |s| step(s, 30, "LEASED", "u", 1, "")),
         ("one state at a time", "leased twice", |s| without(s, 4)),
         ("one state at a time", "an attempt too many", |s| without(s, 3)),
         ("one state at a time", "from nowhere", |s| without(s, 14)),
@@ -72,9 +70,7 @@ fn every_class_of_impossible_life_is_found() {
             let again = s.events_mut().iter_mut().find(|event| event.value["revision"] == 8);
             again.unwrap().value["attempt"] = json!(3);
         }),
-        ("one state at a time", "enqueued twice", |s| {
-            step(s, 30, "ENQUEUED", "w", 0, "")
-        }),
+        ("one state at a time", "enqueued twice", |s| step(s, 30, "ENQUEUED", "w", 0, "")),
         ("one state at a time", "another end than is read", |s| {
             s.info(FINAL, json!({"task": "u", "item": "u", "state": "succeeded"}));
         }),

@@ -108,10 +108,7 @@ impl Clocks {
         let until_ns = first_clock_fault(history).unwrap_or(end).min(end);
         let steps = lives.of.values().flatten().filter(|step| step.time_ns <= until_ns);
         let offsets = steps.map(|step| i128::from(step.time_ns) - i128::from(step.sight.at_ms) * 1_000_000);
-        Some(Self {
-            offset_ns: offsets.min()?,
-            until_ns,
-        })
+        Some(Self { offset_ns: offsets.min()?, until_ns })
     }
 
     fn harness_ns(&self, step: &Step) -> u64 {
@@ -130,11 +127,7 @@ mod tests {
     use crate::checker::testing::{Lie, Script, refute, step_at, told, watched};
 
     fn judged(history: &[Event]) -> Vec<Check> {
-        vec![lost_work_comes_back(
-            history,
-            &Facts::of(history),
-            Lives::of(history).as_ref(),
-        )]
+        vec![lost_work_comes_back(history, &Facts::of(history), Lives::of(history).as_ref())]
     }
 
     /// A worker takes a task at 2 s and is never heard of again; the lease ends at 5 s, and another has the task soon after.
@@ -155,18 +148,11 @@ mod tests {
     /// Cuts the history off after this step, and lets time pass.
     fn stuck_after(script: &mut Script, kind: &str) {
         let kind = format!("TASK_{kind}");
-        let last = script
-            .events()
-            .iter()
-            .position(|event| event.value["kind"] == kind)
-            .unwrap();
+        let last = script.events().iter().position(|event| event.value["kind"] == kind).unwrap();
         let mut at = 0;
         script.events_mut().retain(|event| {
             at += 1;
-            at <= last + 1
-                || !event.value["kind"]
-                    .as_str()
-                    .is_some_and(|kind| kind.starts_with("TASK_"))
+            at <= last + 1 || !event.value["kind"].as_str().is_some_and(|kind| kind.starts_with("TASK_"))
         });
     }
 
@@ -181,17 +167,10 @@ mod tests {
     fn a_lost_workers_task_goes_to_others_within_a_bound() {
         assert_eq!(told(judged(good().events()).remove(0)), Outcome::Valid);
         let bad: [Lie; 3] = [
-            ("lost work comes back", "the lease never ends", |s| {
-                stuck_after(s, "LEASED")
-            }),
-            ("lost work comes back", "it never becomes ready", |s| {
-                stuck_after(s, "RETRIED")
-            }),
+            ("lost work comes back", "the lease never ends", |s| stuck_after(s, "LEASED")),
+            ("lost work comes back", "it never becomes ready", |s| stuck_after(s, "RETRIED")),
             ("lost work comes back", "the lease ends late", |s| {
-                let expired = s
-                    .events_mut()
-                    .iter_mut()
-                    .find(|event| event.value["kind"] == "TASK_RETRIED");
+                let expired = s.events_mut().iter_mut().find(|event| event.value["kind"] == "TASK_RETRIED");
                 let expired = expired.unwrap();
                 expired.value["at_ms"] = json!(1_000_000 + 30_000);
                 expired.time_ns = 30_000_000_000;
@@ -205,11 +184,7 @@ mod tests {
         let mut script = good();
         stuck_after(&mut script, "LEASED");
         disturbed(&mut script, 6_000, "kill");
-        assert_eq!(
-            told(judged(script.events()).remove(0)),
-            Outcome::Unknown,
-            "nothing was judged"
-        );
+        assert_eq!(told(judged(script.events()).remove(0)), Outcome::Unknown, "nothing was judged");
         let mut script = good();
         stuck_after(&mut script, "LEASED");
         disturbed(&mut script, 1_500, "clock");

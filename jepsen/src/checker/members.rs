@@ -60,9 +60,7 @@ fn leaders_only_advance(views: &[(&Event, View)]) -> Check {
     for (event, view) in &views {
         let now = (view.term, view.leader);
         let before = last.insert((event.process, view.node), now);
-        findings.judge(rules::leaders_only_advance(view.node, before, now), || {
-            format!("event {}", event.index)
-        });
+        findings.judge(rules::leaders_only_advance(view.node, before, now), || format!("event {}", event.index));
         leaders.entry(view.term).or_default().insert(view.leader);
     }
     findings.count("views", views.len());
@@ -81,9 +79,7 @@ fn equal_digests(views: &[(&Event, View)]) -> Check {
     findings.needs("compared");
     let mut digests: BTreeMap<u64, (&str, u64, u64)> = BTreeMap::new();
     for (event, view) in views.iter().filter(|(_, view)| !view.digest.is_empty()) {
-        let (digest, node, first) = *digests
-            .entry(view.applied)
-            .or_insert((&view.digest, view.node, event.index));
+        let (digest, node, first) = *digests.entry(view.applied).or_insert((&view.digest, view.node, event.index));
         findings.count("compared", usize::from(first != event.index));
         let (known, said) = ((node, digest.as_bytes()), (view.node, view.digest.as_bytes()));
         findings.judge(rules::equal_digests(view.applied, known, said), || {
@@ -97,10 +93,8 @@ fn equal_digests(views: &[(&Event, View)]) -> Check {
 /// After everything was healed all nodes stand at one index with one digest, and know the same members.
 pub fn agreement(history: &[Event]) -> Check {
     let mut findings = Findings::new("all nodes agree at the end").asking(&[EQUAL_DIGESTS]);
-    let last: BTreeMap<u64, View> = infos::<View>(history, LAST_VIEW)
-        .into_iter()
-        .map(|(_, view)| (view.node, view))
-        .collect();
+    let last: BTreeMap<u64, View> =
+        infos::<View>(history, LAST_VIEW).into_iter().map(|(_, view)| (view.node, view)).collect();
     findings.count("nodes", last.len());
     if last.is_empty() {
         findings.doubt("the nodes were not asked at the end");
@@ -110,19 +104,13 @@ pub fn agreement(history: &[Event]) -> Check {
         findings.doubt(format!("the nodes stand at different indices: {indices:?}"));
     } else if let Some(first) = last.values().next() {
         for view in last.values() {
-            let (known, said) = (
-                (first.node, first.digest.as_bytes()),
-                (view.node, view.digest.as_bytes()),
-            );
+            let (known, said) = ((first.node, first.digest.as_bytes()), (view.node, view.digest.as_bytes()));
             findings.judge(rules::equal_digests(view.applied, known, said), || {
                 format!("{} and {}", first.digest, view.digest)
             });
         }
     }
-    let described: BTreeSet<BTreeSet<u64>> = last
-        .values()
-        .map(|view| view.members.iter().copied().collect())
-        .collect();
+    let described: BTreeSet<BTreeSet<u64>> = last.values().map(|view| view.members.iter().copied().collect()).collect();
     if indices.len() == 1 && described.len() > 1 {
         findings.violation(format!("the nodes know different members: {described:?}"));
     }
@@ -135,10 +123,7 @@ pub fn acknowledged_changes(history: &[Event]) -> Check {
     let mut findings = Findings::new("members are those acknowledged");
     // Whether a member may be in, and whether it may be out.
     let mut possible: BTreeMap<u64, (bool, bool)> = BTreeMap::new();
-    let mut changes: Vec<_> = operations(history, ADD)
-        .into_iter()
-        .map(|change| (change, true))
-        .collect();
+    let mut changes: Vec<_> = operations(history, ADD).into_iter().map(|change| (change, true)).collect();
     changes.extend(operations(history, REMOVE).into_iter().map(|change| (change, false)));
     changes.sort_by_key(|(change, _)| change.invoke.index);
     for (change, adds) in changes {
@@ -250,47 +235,25 @@ mod tests {
     #[test]
     fn every_class_of_disagreement_is_found() {
         let bad: [Lie; 9] = [
-            ("leaders only advance", "back to an earlier term", |s| {
-                view(s, VIEW, 2, 1, 3, 15, "dd")
+            ("leaders only advance", "back to an earlier term", |s| view(s, VIEW, 2, 1, 3, 15, "dd")),
+            ("leaders only advance", "back to an earlier leader of the term", |s| view(s, VIEW, 2, 2, 1, 15, "dd")),
+            ("equal digests at equal index", "different digests on the way", |s| view(s, VIEW, 3, 2, 2, 12, "dd")),
+            ("equal digests at equal index", "different digests in another's view", |s| {
+                view(s, VIEW, 1, 2, 2, 20, "dd");
             }),
-            ("leaders only advance", "back to an earlier leader of the term", |s| {
-                view(s, VIEW, 2, 2, 1, 15, "dd")
-            }),
-            ("equal digests at equal index", "different digests on the way", |s| {
-                view(s, VIEW, 3, 2, 2, 12, "dd")
-            }),
-            (
-                "equal digests at equal index",
-                "different digests in another's view",
-                |s| {
-                    view(s, VIEW, 1, 2, 2, 20, "dd");
-                },
-            ),
             ("all nodes agree at the end", "different members at the end", |s| {
                 s.info(
                     LAST_VIEW,
                     json!({"node": 3, "term": 2, "leader": 2, "applied": 20, "digest": "cc", "members": [1, 2, 3]}),
                 );
             }),
-            ("all nodes agree at the end", "different digests at the end", |s| {
-                view(s, LAST_VIEW, 3, 2, 2, 20, "dd")
+            ("all nodes agree at the end", "different digests at the end", |s| view(s, LAST_VIEW, 3, 2, 2, 20, "dd")),
+            ("members are those acknowledged", "an acknowledged addition is gone", |s| s.ok(ADD, Value::Null, 904)),
+            ("members are those acknowledged", "a removed member is there", |s| s.ok(REMOVE, 900, Value::Null)),
+            ("members are those acknowledged", "a member whose removal was refused is gone", |s| {
+                s.ok(ADD, Value::Null, 905);
+                s.fail(REMOVE, 905, "UNAVAILABLE: nothing was done");
             }),
-            (
-                "members are those acknowledged",
-                "an acknowledged addition is gone",
-                |s| s.ok(ADD, Value::Null, 904),
-            ),
-            ("members are those acknowledged", "a removed member is there", |s| {
-                s.ok(REMOVE, 900, Value::Null)
-            }),
-            (
-                "members are those acknowledged",
-                "a member whose removal was refused is gone",
-                |s| {
-                    s.ok(ADD, Value::Null, 905);
-                    s.fail(REMOVE, 905, "UNAVAILABLE: nothing was done");
-                },
-            ),
         ];
         refute(&good(), &bad, judged);
     }
@@ -311,10 +274,7 @@ mod tests {
         let mut script = good();
         script.ok(ADD, Value::Null, 905);
         assert_eq!(judge(&script), Outcome::Invalid, "nobody removed it");
-        script.info(
-            "fault",
-            json!({"nemesis": "membership", "what": {"steps": [{"removed": 905}]}}),
-        );
+        script.info("fault", json!({"nemesis": "membership", "what": {"steps": [{"removed": 905}]}}));
         assert_eq!(judge(&script), Outcome::Valid);
     }
 

@@ -85,11 +85,7 @@ pub struct Verdict {
 impl Verdict {
     /// Puts checks together: invalid if one is, else unknown if one is or if there are none, else valid.
     pub fn of(checks: Vec<Check>) -> Self {
-        let outcome = checks
-            .iter()
-            .map(|check| check.outcome)
-            .max()
-            .unwrap_or(Outcome::Unknown);
+        let outcome = checks.iter().map(|check| check.outcome).max().unwrap_or(Outcome::Unknown);
         Self { outcome, checks }
     }
 }
@@ -123,8 +119,7 @@ impl Findings {
 
     /// Names the invariants that the check asks.
     pub fn asking(mut self, invariants: &[Invariant]) -> Self {
-        self.invariants
-            .extend(invariants.iter().map(|invariant| invariant.name.to_owned()));
+        self.invariants.extend(invariants.iter().map(|invariant| invariant.name.to_owned()));
         self
     }
 
@@ -164,12 +159,8 @@ impl Findings {
 
     /// The check: invalid with a violation, else unknown with a doubt, else valid with this sentence.
     pub fn finish(mut self, valid: &str) -> Check {
-        let missing = self
-            .needed
-            .iter()
-            .filter(|what| self.counts.get(*what).is_none_or(|count| *count == 0));
-        self.doubts
-            .extend(missing.map(|what| format!("there was nothing to look at: {what} is 0")));
+        let missing = self.needed.iter().filter(|what| self.counts.get(*what).is_none_or(|count| *count == 0));
+        self.doubts.extend(missing.map(|what| format!("there was nothing to look at: {what} is 0")));
         let (outcome, texts) = if !self.violations.is_empty() {
             (Outcome::Invalid, &self.violations)
         } else if !self.doubts.is_empty() {
@@ -185,25 +176,15 @@ impl Findings {
             detail = valid.to_owned();
         }
         if !self.violations.is_empty() {
-            self.counts
-                .insert("violations".to_owned(), self.violations.len() as u64);
+            self.counts.insert("violations".to_owned(), self.violations.len() as u64);
         }
-        Check {
-            name: self.name,
-            invariants: self.invariants,
-            outcome,
-            detail,
-            counts: self.counts,
-        }
+        Check { name: self.name, invariants: self.invariants, outcome, detail, counts: self.counts }
     }
 }
 
 /// A violation with its evidence, as one piece of a check's detail. The rule and its source stand with the check.
 pub fn told(violation: &tarn_invariants::Violation, evidence: &str) -> String {
-    format!(
-        "{} is violated: {}: {evidence}",
-        violation.invariant.name, violation.detail
-    )
+    format!("{} is violated: {}: {evidence}", violation.invariant.name, violation.detail)
 }
 
 #[cfg(test)]

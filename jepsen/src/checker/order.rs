@@ -176,21 +176,9 @@ mod tests {
         let mut script = Script::new("watcher");
         script.info(STRETCH, Stretch::default());
         for (place, (task, priority)) in [("t1", 3), ("t2", 3), ("t3", 1)].into_iter().enumerate() {
-            let item = Item {
-                name: format!("item of {task}"),
-                place: place as u64,
-                priority,
-                ..Item::default()
-            };
+            let item = Item { name: format!("item of {task}"), place: place as u64, priority, ..Item::default() };
             script.ok(ENQUEUE, [item.clone()], [task]);
-            script.info(
-                FINAL,
-                Final {
-                    task: task.to_owned(),
-                    item: item.name,
-                    ..Final::default()
-                },
-            );
+            script.info(FINAL, Final { task: task.to_owned(), item: item.name, ..Final::default() });
             event(&mut script, place as u64 + 1, "TASK_ENQUEUED", task, 1_000);
         }
         for (at, task) in order.into_iter().enumerate() {
@@ -216,11 +204,7 @@ mod tests {
     #[test]
     fn a_task_that_waited_long_counts_as_more_urgent() {
         let aged = script(["t1", "t2", "t3"], 1_000 + 2 * AGE_STEP_MS);
-        assert_eq!(
-            told(priorities(aged.events(), "q")),
-            Outcome::Valid,
-            "equal after two steps, and older by id"
-        );
+        assert_eq!(told(priorities(aged.events(), "q")), Outcome::Valid, "equal after two steps, and older by id");
     }
 
     #[test]

@@ -168,11 +168,7 @@ fn called(operation: &Operation<'_>, tokens: &HashMap<String, Token>) -> Option<
         (GET, Kind::Fail) if reason == NOT_FOUND => Op::FoundNobody,
         _ => return None,
     };
-    Some(Call {
-        op,
-        invoked: operation.invoke.index,
-        returned: operation.ended_by(),
-    })
+    Some(Call { op, invoked: operation.invoke.index, returned: operation.ended_by() })
 }
 
 #[cfg(test)]
@@ -231,9 +227,7 @@ mod tests {
     fn every_class_of_wrong_answer_is_found() {
         let bad: [Lie; 11] = [
             ("linearizable", "stale read", |s| s.ok(GET, json!(null), held("a", 5))),
-            ("linearizable", "read of what nobody wrote", |s| {
-                s.ok(GET, json!(null), held("x", 77))
-            }),
+            ("linearizable", "read of what nobody wrote", |s| s.ok(GET, json!(null), held("x", 77))),
             ("linearizable", "renewed though nobody holds it", |s| {
                 s.ok(RENEW, json!({"token": 5}), held("a", 5));
             }),
@@ -252,9 +246,7 @@ mod tests {
                 s.ok(ACQUIRE, json!({"holder": "b"}), held("b", 6));
                 s.ok(ACQUIRE, json!({"holder": "c"}), held("c", 7));
             }),
-            ("linearizable", "token goes back", |s| {
-                s.ok(ACQUIRE, json!({"holder": "b"}), held("b", 4))
-            }),
+            ("linearizable", "token goes back", |s| s.ok(ACQUIRE, json!({"holder": "b"}), held("b", 4))),
             ("linearizable", "acquired twice", |s| {
                 s.unknown(ACQUIRE, json!({"holder": "b"}));
                 s.ok(GET, json!(null), held("b", 6));
@@ -295,19 +287,12 @@ mod tests {
             }
         }
         // Each event costs at most as much as there are configurations, so their number bounds the work.
-        let limits = Limits {
-            configurations: 1_000,
-            time: std::time::Duration::from_secs(3_600),
-        };
+        let limits = Limits { configurations: 1_000, time: std::time::Duration::from_secs(3_600) };
         let check = linearizable(script.events(), limits);
         assert!(check.counts["operations"] >= 10_000, "{check:?}");
         assert_eq!(told(check), Outcome::Valid);
         script.key("k1");
         script.ok(GET, json!(null), held("h1", 2));
-        assert_eq!(
-            told(linearizable(script.events(), limits)),
-            Outcome::Invalid,
-            "long given up"
-        );
+        assert_eq!(told(linearizable(script.events(), limits)), Outcome::Invalid, "long given up");
     }
 }

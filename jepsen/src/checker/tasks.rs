@@ -83,9 +83,7 @@ pub fn accepted_tasks_end(facts: &Facts<'_>) -> Check {
             let part = part(at, survivors);
             findings.count(&format!("lost_{part}"), 1);
             let event = submitted.ended.unwrap_or_default();
-            findings.judge(Err(lost), || {
-                format!("lost ({part}): item {name}, acknowledged in event {event}")
-            });
+            findings.judge(Err(lost), || format!("lost ({part}): item {name}, acknowledged in event {event}"));
             continue;
         }
         let state = facts.finals.get(task).map_or("gone", |task| task.state.as_str());
@@ -125,10 +123,7 @@ pub fn accepted_once(facts: &Facts<'_>) -> Check {
         match facts.submitted.get(*item) {
             None => findings.violation(format!("task {} has the item {item:?}, which nobody submitted", ids[0])),
             Some(Submitted { task: Some(task), .. }) if !ids.contains(&task.as_str()) => {
-                findings.violation(format!(
-                    "item {item} was acknowledged as task {task} and is {}",
-                    ids.join(", ")
-                ));
+                findings.violation(format!("item {item} was acknowledged as task {task} and is {}", ids.join(", ")));
             }
             Some(_) => {}
         }
@@ -149,18 +144,10 @@ pub fn refused_are_never_seen(facts: &Facts<'_>) -> Check {
         .map(|submitted| submitted.item.name.as_str())
         .collect();
     findings.count("refused", refused.len());
-    for task in facts
-        .finals
-        .values()
-        .filter(|task| refused.contains(task.item.as_str()))
-    {
+    for task in facts.finals.values().filter(|task| refused.contains(task.item.as_str())) {
         findings.violation(format!("item {} was refused and is task {}", task.item, task.task));
     }
-    for seen in facts
-        .attempts
-        .iter()
-        .filter(|seen| refused.contains(seen.attempt.item.as_str()))
-    {
+    for seen in facts.attempts.iter().filter(|seen| refused.contains(seen.attempt.item.as_str())) {
         let attempt = &seen.attempt;
         findings.violation(format!(
             "item {} was refused, and event {} runs it as task {}",
@@ -199,10 +186,7 @@ pub fn results_are_right(facts: &Facts<'_>) -> Check {
                     ));
                 }
                 if item.fate == Fate::Final || item.is_exhausted() {
-                    findings.violation(format!(
-                        "task {} of item {} can never succeed, and did",
-                        task.task, item.name
-                    ));
+                    findings.violation(format!("task {} of item {} can never succeed, and did", task.task, item.name));
                 }
             }
             "dead" => {
@@ -241,18 +225,13 @@ pub fn counts_agree(facts: &Facts<'_>) -> Check {
     if closing.counted.is_none() {
         findings.doubt("the queue's counts were not read");
     }
-    let sources = [
-        ("the queue counts", closing.counted),
-        ("the list of that state has", closing.filtered),
-    ];
+    let sources = [("the queue counts", closing.counted), ("the list of that state has", closing.filtered)];
     for (source, counts) in sources {
         for (state, counted) in counts.unwrap_or_default() {
             findings.count("compared", 1);
             let listed = facts.finals.values().filter(|task| task.state == state).count() as u64;
             if listed != counted {
-                findings.violation(format!(
-                    "{source} {counted} tasks as {state}, and {listed} are listed in all"
-                ));
+                findings.violation(format!("{source} {counted} tasks as {state}, and {listed} are listed in all"));
             }
         }
     }

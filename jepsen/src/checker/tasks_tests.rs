@@ -17,35 +17,21 @@ fn item(name: &str) -> Value {
 
 fn attempt(script: &mut Script, item: &str, token: u64, number: u32, worker: &str) {
     let task = format!("task {item}");
-    script.info(
-        ATTEMPT,
-        json!({"task": task, "item": item, "token": token, "number": number, "worker": worker}),
-    );
+    script.info(ATTEMPT, json!({"task": task, "item": item, "token": token, "number": number, "worker": worker}));
 }
 
 fn handled(script: &mut Script, item: &str, token: u64) {
-    script.info(
-        HANDLED,
-        json!({"task": format!("task {item}"), "item": item, "token": token}),
-    );
+    script.info(HANDLED, json!({"task": format!("task {item}"), "item": item, "token": token}));
 }
 
 fn complete(script: &mut Script, item: &str, token: u64) {
     handled(script, item, token);
     let result = result_of(item, &[]);
-    script.ok(
-        COMPLETE,
-        json!({"task": format!("task {item}"), "token": token, "result": result}),
-        Value::Null,
-    );
+    script.ok(COMPLETE, json!({"task": format!("task {item}"), "token": token, "result": result}), Value::Null);
 }
 
 fn at_end(script: &mut Script, task: &str, item: &str, state: &str, token: u64) {
-    let result = if state == "succeeded" {
-        result_of(item, &[])
-    } else {
-        String::new()
-    };
+    let result = if state == "succeeded" { result_of(item, &[]) } else { String::new() };
     let reason = if state == "dead" { "HANDLER_FAILED" } else { "" };
     script.info(
         FINAL,
@@ -59,11 +45,7 @@ fn good() -> Script {
     let mut script = watched();
     script.ok(ENQUEUE, json!([item("a"), item("b")]), ["task a", "task b"]);
     script.ok(ENQUEUE, json!([item("c")]), ["task c"]);
-    script.ok(
-        ENQUEUE,
-        json!([{"name": "d", "max_attempts": 3, "fate": "final"}]),
-        ["task d"],
-    );
+    script.ok(ENQUEUE, json!([{"name": "d", "max_attempts": 3, "fate": "final"}]), ["task d"]);
     script.fail(ENQUEUE, json!([item("e")]), "UNAVAILABLE: nothing was done");
     script.unknown(ENQUEUE, json!([item("f")]));
     script.unknown(ENQUEUE, json!([item("g")]));
@@ -72,11 +54,7 @@ fn good() -> Script {
     attempt(&mut script, "b", 11, 1, "w");
     script.ok(FAIL, json!({"task": "task b", "token": 11}), "delayed");
     attempt(&mut script, "b", 14, 2, "v");
-    script.fail(
-        COMPLETE,
-        json!({"task": "task b", "token": 11, "result": "x"}),
-        "STALE_TOKEN: gone",
-    );
+    script.fail(COMPLETE, json!({"task": "task b", "token": 11, "result": "x"}), "STALE_TOKEN: gone");
     complete(&mut script, "b", 14);
     attempt(&mut script, "c", 12, 1, "w");
     complete(&mut script, "c", 12);
@@ -94,19 +72,13 @@ fn good() -> Script {
         at_end(&mut script, &format!("task {item}"), item, state, token);
     }
     seen_by_a_watcher(&mut script);
-    script.info(
-        CLOSING,
-        json!({"complete": true, "counted": {"dead": 1, "ready": 0, "running": 0}}),
-    );
+    script.info(CLOSING, json!({"complete": true, "counted": {"dead": 1, "ready": 0, "running": 0}}));
     script
 }
 
 /// What a watcher saw of the tasks of the good history.
 fn seen_by_a_watcher(script: &mut Script) {
-    for (at, task) in ["task a", "task b", "task c", "task d", "task f"]
-        .into_iter()
-        .enumerate()
-    {
+    for (at, task) in ["task a", "task b", "task c", "task d", "task f"].into_iter().enumerate() {
         step(script, at as u64 + 1, "ENQUEUED", task, 0, "");
     }
     let steps = [
@@ -131,9 +103,7 @@ fn seen_by_a_watcher(script: &mut Script) {
 
 /// Removes the final state of a task.
 fn lose(script: &mut Script, task: &str) {
-    script
-        .events_mut()
-        .retain(|event| !(event.op == FINAL && event.value["task"] == task));
+    script.events_mut().retain(|event| !(event.op == FINAL && event.value["task"] == task));
 }
 
 #[test]
@@ -161,26 +131,18 @@ fn every_class_of_lost_or_doubled_work_is_found() {
         ("accepted tasks end", "acknowledged without an id", |s| {
             s.ok(ENQUEUE, json!([item("h")]), json!([]));
         }),
-        ("accepted once", "doubled", |s| {
-            at_end(s, "task x", "a", "succeeded", 30)
-        }),
+        ("accepted once", "doubled", |s| at_end(s, "task x", "a", "succeeded", 30)),
         ("accepted once", "an unknown one twice", |s| {
             at_end(s, "task x", "g", "succeeded", 30);
             at_end(s, "task y", "g", "succeeded", 31);
         }),
-        ("accepted once", "from nowhere", |s| {
-            at_end(s, "task x", "x", "succeeded", 30)
-        }),
+        ("accepted once", "from nowhere", |s| at_end(s, "task x", "x", "succeeded", 30)),
         ("accepted once", "another task than the answer named", |s| {
             lose(s, "task a");
             at_end(s, "task x", "a", "succeeded", 10);
         }),
-        ("refused are never seen", "a refused one at the end", |s| {
-            at_end(s, "task e", "e", "succeeded", 30)
-        }),
-        ("refused are never seen", "a refused one runs", |s| {
-            attempt(s, "e", 30, 1, "w")
-        }),
+        ("refused are never seen", "a refused one at the end", |s| at_end(s, "task e", "e", "succeeded", 30)),
+        ("refused are never seen", "a refused one runs", |s| attempt(s, "e", 30, 1, "w")),
         ("results are right", "a wrong result", |s| {
             ends_as(s, "a", json!({"state": "succeeded", "result": "0", "last_token": 10}));
         }),
@@ -191,54 +153,27 @@ fn every_class_of_lost_or_doubled_work_is_found() {
         ("results are right", "dead without a reason", |s| {
             ends_as(s, "d", json!({"state": "dead", "last_token": 13}));
         }),
-        ("results are right", "succeeded against its fate", |s| {
-            at_end(s, "task d", "d", "succeeded", 13)
-        }),
+        ("results are right", "succeeded against its fate", |s| at_end(s, "task d", "d", "succeeded", 13)),
         ("completed once", "completed twice", |s| complete(s, "a", 30)),
         ("completed once", "completed with two results", |s| {
-            s.ok(
-                COMPLETE,
-                json!({"task": "task f", "token": 15, "result": "x"}),
-                Value::Null,
-            );
+            s.ok(COMPLETE, json!({"task": "task f", "token": 15, "result": "x"}), Value::Null);
         }),
         ("completed once", "a completion is forgotten", |s| {
-            ends_as(
-                s,
-                "a",
-                json!({"state": "dead", "reason": "LEASE_EXPIRED", "last_token": 10}),
-            );
+            ends_as(s, "a", json!({"state": "dead", "reason": "LEASE_EXPIRED", "last_token": 10}));
         }),
         ("completed once", "another attempt's completion at the end", |s| {
-            ends_as(
-                s,
-                "a",
-                json!({"state": "succeeded", "result": result_of("a", &[]), "last_token": 40}),
-            );
+            ends_as(s, "a", json!({"state": "succeeded", "result": result_of("a", &[]), "last_token": 40}));
         }),
         ("completed once", "another result at the end", |s| {
             ends_as(s, "a", json!({"state": "succeeded", "result": "x", "last_token": 10}));
         }),
-        ("nothing runs after the end", "runs after the end", |s| {
-            attempt(s, "a", 30, 2, "w")
-        }),
-        ("tokens are unique", "a token at two workers", |s| {
-            attempt(s, "c", 12, 1, "other")
-        }),
-        ("tokens are unique", "a token of two tasks", |s| {
-            attempt(s, "b", 12, 1, "w")
-        }),
-        ("attempts are bounded", "too many attempts", |s| {
-            attempt(s, "d", 13, 4, "w")
-        }),
-        ("attempts are bounded", "an attempt without a number", |s| {
-            attempt(s, "d", 13, 0, "w")
-        }),
+        ("nothing runs after the end", "runs after the end", |s| attempt(s, "a", 30, 2, "w")),
+        ("tokens are unique", "a token at two workers", |s| attempt(s, "c", 12, 1, "other")),
+        ("tokens are unique", "a token of two tasks", |s| attempt(s, "b", 12, 1, "w")),
+        ("attempts are bounded", "too many attempts", |s| attempt(s, "d", 13, 4, "w")),
+        ("attempts are bounded", "an attempt without a number", |s| attempt(s, "d", 13, 0, "w")),
         ("counts agree", "filtered wrongly", |s| {
-            s.info(
-                CLOSING,
-                json!({"complete": true, "counted": {"dead": 1}, "filtered": {"succeeded": 3}}),
-            );
+            s.info(CLOSING, json!({"complete": true, "counted": {"dead": 1}, "filtered": {"succeeded": 3}}));
         }),
         ("counts agree", "counted wrongly", |s| {
             s.info(CLOSING, json!({"complete": true, "counted": {"dead": 2}}));
@@ -259,9 +194,7 @@ fn the_invariants_are_named_with_what_breaks_them() {
     let check = accepted_tasks_end(&Facts::of(script.events()));
     assert_eq!(check.invariants, ["no task lost", "every task ends"]);
     assert!(
-        check
-            .detail
-            .starts_with("no task lost is violated: task task c was accepted and is gone"),
+        check.detail.starts_with("no task lost is violated: task task c was accepted and is gone"),
         "{}",
         check.detail
     );
@@ -273,20 +206,12 @@ fn tokens_grow_with_the_attempts_unless_a_task_was_put_back() {
     attempt(&mut script, "d", 30, 3, "w");
     attempt(&mut script, "d", 40, 1, "w");
     let tokens = |script: &Script, lives: Option<&Lives>| tokens_are_unique(&Facts::of(script.events()), lives).outcome;
-    assert_eq!(
-        tokens(&script, None),
-        Outcome::Valid,
-        "nobody knows whether it was put back"
-    );
+    assert_eq!(tokens(&script, None), Outcome::Valid, "nobody knows whether it was put back");
     let lives = Lives::of(script.events()).expect("it is whole");
     assert_eq!(tokens(&script, Some(&lives)), Outcome::Invalid);
     step(&mut script, 900, "REQUEUED", "task d", 0, "");
     let lives = Lives::of(script.events()).expect("it is whole");
-    assert_eq!(
-        tokens(&script, Some(&lives)),
-        Outcome::Valid,
-        "attempts are counted anew"
-    );
+    assert_eq!(tokens(&script, Some(&lives)), Outcome::Valid, "attempts are counted anew");
 }
 
 #[test]
@@ -294,20 +219,13 @@ fn a_report_under_a_stale_token_must_not_be_taken() {
     let mut script = good();
     script.ok(FAIL, json!({"task": "task f", "token": 15}), "delayed");
     let facts = Facts::of(script.events());
-    assert_eq!(
-        stale_tokens_are_refused(&facts, None).outcome,
-        Outcome::Valid,
-        "no newer token was seen"
-    );
+    assert_eq!(stale_tokens_are_refused(&facts, None).outcome, Outcome::Valid, "no newer token was seen");
     let mut script = Script::new("q");
     script.ok(ENQUEUE, json!([item("a")]), ["task a"]);
     attempt(&mut script, "a", 10, 1, "w");
     attempt(&mut script, "a", 20, 2, "v");
     complete(&mut script, "a", 10);
-    assert_eq!(
-        stale_tokens_are_refused(&Facts::of(script.events()), None).outcome,
-        Outcome::Invalid
-    );
+    assert_eq!(stale_tokens_are_refused(&Facts::of(script.events()), None).outcome, Outcome::Invalid);
 }
 
 /// A worker of the SDK, whose reports are no operations: it begins, is through, and the log tells how it ended.
@@ -346,17 +264,9 @@ fn what_the_sdks_worker_reports_is_judged_by_its_notes_and_the_log() {
             let note = unhandled(s, 60);
             s.info(HANDLED, note);
         }),
-        (
-            "completed once",
-            "a success under a token that no worker was through with",
-            |s| {
-                ends_as(
-                    s,
-                    "s",
-                    json!({"state": "succeeded", "result": result_of("s", &[]), "last_token": 71}),
-                );
-            },
-        ),
+        ("completed once", "a success under a token that no worker was through with", |s| {
+            ends_as(s, "s", json!({"state": "succeeded", "result": result_of("s", &[]), "last_token": 71}));
+        }),
     ];
     only(&good_of_the_sdk(), &bad, exactly_once);
     let bad: [Lie; 5] = [
@@ -422,9 +332,7 @@ fn a_run_that_did_not_drain_is_unknown() {
     lose(&mut running, "task c");
     at_end(&mut running, "task c", "c", "running", 12);
     running.info(CLOSING, json!({"complete": true, "counted": {"dead": 1, "running": 1}}));
-    running
-        .events_mut()
-        .retain(|event| !(event.op == COMPLETE && event.value["task"] == "task c"));
+    running.events_mut().retain(|event| !(event.op == COMPLETE && event.value["task"] == "task c"));
     assert_eq!(judge(&running), Outcome::Unknown);
 }
 

@@ -16,10 +16,7 @@ pub fn refute(good: &Script, lies: &[Lie], judge: impl Fn(&[Event]) -> Vec<Check
         let mut script = good.clone();
         spoil(&mut script);
         let checks = judge(script.events());
-        let check = checks
-            .iter()
-            .find(|check| check.name == *name)
-            .expect("a check of this name");
+        let check = checks.iter().find(|check| check.name == *name).expect("a check of this name");
         assert_eq!(check.outcome, Outcome::Invalid, "{name}: {what}: {check:?}");
         println!("{name}: {what}: {}", check.detail);
     }
@@ -49,11 +46,7 @@ pub struct Script {
 impl Script {
     /// An empty history, about this key until told otherwise.
     pub fn new(key: &str) -> Self {
-        Self {
-            events: Vec::new(),
-            key: Some(key.to_owned()),
-            time_ns: 0,
-        }
+        Self { events: Vec::new(), key: Some(key.to_owned()), time_ns: 0 }
     }
 
     /// Lets time pass until so many milliseconds after the beginning.
@@ -123,10 +116,7 @@ impl Script {
 
 /// The outcome; the detail goes to the test's output.
 pub fn told(check: Check) -> Outcome {
-    println!(
-        "{}: {:?}: {} {:?}",
-        check.name, check.outcome, check.detail, check.counts
-    );
+    println!("{}: {:?}: {} {:?}", check.name, check.outcome, check.detail, check.counts);
     check.outcome
 }
 

@@ -127,14 +127,10 @@ fn timers(history: &[Event], facts: &Facts<'_>) -> Vec<Timer> {
     // Whichever comes first: the event of a watch, or the beginning of its task.
     for event in history.iter().filter(|event| event.kind == Kind::Info) {
         let name = match event.op.as_str() {
-            SIGHT => event
-                .read::<Sight>()
-                .filter(|sight| sight.kind == FIRED)
-                .and_then(|sight| names.get(&sight.subject)),
-            ATTEMPT => event.value["item"]
-                .as_str()
-                .and_then(|item| timers.get_key_value(item))
-                .map(|(name, _)| name),
+            SIGHT => {
+                event.read::<Sight>().filter(|sight| sight.kind == FIRED).and_then(|sight| names.get(&sight.subject))
+            }
+            ATTEMPT => event.value["item"].as_str().and_then(|item| timers.get_key_value(item)).map(|(name, _)| name),
             _ => None,
         };
         if let Some(timer) = name.cloned().and_then(|name| timers.get_mut(&name)) {
@@ -156,11 +152,7 @@ fn timers(history: &[Event], facts: &Facts<'_>) -> Vec<Timer> {
 
 /// The items of timers' tasks, as the workers know them.
 pub fn item(plan: &Plan) -> Item {
-    Item {
-        name: plan.name.clone(),
-        max_attempts: 50,
-        ..Item::default()
-    }
+    Item { name: plan.name.clone(), max_attempts: 50, ..Item::default() }
 }
 
 impl Timer {
@@ -178,28 +170,20 @@ fn never_early(timers: &[Timer], clocks_until: Option<u64>) -> Check {
         findings.needs("by_own_clock");
     }
     for timer in timers {
-        if let Some((seen, event)) = timer
-            .first_seen
-            .filter(|(seen, _)| clocks_until.is_none_or(|until| *seen < until))
+        if let Some((seen, event)) = timer.first_seen.filter(|(seen, _)| clocks_until.is_none_or(|until| *seen < until))
         {
             findings.count("by_own_clock", 1);
             let (asked_ms, seen_ms) = (timer.asked_ns / 1_000_000, seen / 1_000_000);
             let delay_ms = timer.plan.delay_ms - timer.plan.delay_ms / RATES - AGREED_MS.min(timer.plan.delay_ms);
-            findings.judge(
-                rules::never_early(&timer.plan.name, asked_ms + delay_ms, seen_ms),
-                || {
-                    format!(
-                        "by the client's clock: asked for in {} ms, and seen in event {event} after {} ms",
-                        timer.plan.delay_ms,
-                        seen_ms.saturating_sub(asked_ms)
-                    )
-                },
-            );
+            findings.judge(rules::never_early(&timer.plan.name, asked_ms + delay_ms, seen_ms), || {
+                format!(
+                    "by the client's clock: asked for in {} ms, and seen in event {event} after {} ms",
+                    timer.plan.delay_ms,
+                    seen_ms.saturating_sub(asked_ms)
+                )
+            });
         }
-        let due = timer
-            .at_end
-            .first()
-            .map_or(timer.scheduled.due_at_ms, |timer| timer.due_at_ms);
+        let due = timer.at_end.first().map_or(timer.scheduled.due_at_ms, |timer| timer.due_at_ms);
         if timer.accepted == Some(Kind::Ok) && timer.scheduled.due_at_ms != due {
             findings.violation(format!(
                 "timer {} was to fire at {}, and is due at {due}",
@@ -253,9 +237,8 @@ fn fire_once(timers: &[Timer], complete: bool, whole: bool) -> Check {
                     });
                 }
                 if whole {
-                    findings.judge(rules::fires_once(name, fired), || {
-                        format!("it fired, and was seen to {fired} times")
-                    });
+                    findings
+                        .judge(rules::fires_once(name, fired), || format!("it fired, and was seen to {fired} times"));
                 }
             }
         }
@@ -280,10 +263,7 @@ fn cancelled_never_fire(timers: &[Timer]) -> Check {
             findings.violation(format!("timer {} was cancelled and is still there", timer.plan.name));
         }
         if timer.cancelled && timer.refused_as_fired {
-            findings.violation(format!(
-                "timer {} was both cancelled and refused as fired",
-                timer.plan.name
-            ));
+            findings.violation(format!("timer {} was both cancelled and refused as fired", timer.plan.name));
         }
     }
     findings.finish("no timer fired after its cancellation was acknowledged")

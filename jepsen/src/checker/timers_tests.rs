@@ -13,10 +13,7 @@ fn judge(script: &Script) -> Outcome {
 }
 
 fn fired(script: &mut Script, revision: u64, id: &str, at_ms: u64) {
-    script.info(
-        SIGHT,
-        json!({"revision": revision, "kind": "TIMER_FIRED", "subject": id, "at_ms": at_ms}),
-    );
+    script.info(SIGHT, json!({"revision": revision, "kind": "TIMER_FIRED", "subject": id, "at_ms": at_ms}));
 }
 
 fn at_end(script: &mut Script, id: &str, name: &str, fired_at_ms: u64, task: &str) {
@@ -58,9 +55,7 @@ fn timers_that_keep_their_promise_are_valid() {
 fn every_class_of_broken_promise_is_found() {
     let bad: [Lie; 14] = [
         ("timers are never early", "early", |s| fired(s, 9, "1", 1_999)),
-        ("timers are never early", "early at the end", |s| {
-            at_end(s, "1", "a", 1_999, "t")
-        }),
+        ("timers are never early", "early at the end", |s| at_end(s, "1", "a", 1_999, "t")),
         ("timers are never early", "due at another time than was said", |s| {
             s.ok(SCHEDULE, json!({"name": "g"}), json!({"id": "9", "due_at_ms": 1_000}));
             at_end(s, "9", "g", 2_005, "");
@@ -69,21 +64,13 @@ fn every_class_of_broken_promise_is_found() {
         ("timers fire once", "two tasks", |s| {
             s.info(FINAL, json!({"task": "u", "item": "a", "state": "succeeded"}));
         }),
-        ("cancelled timers never fire", "after the cancellation", |s| {
-            fired(s, 15, "3", 2_100)
-        }),
-        ("cancelled timers never fire", "cancelled and still there", |s| {
-            at_end(s, "3", "c", 0, "")
-        }),
+        ("cancelled timers never fire", "after the cancellation", |s| fired(s, 15, "3", 2_100)),
+        ("cancelled timers never fire", "cancelled and still there", |s| at_end(s, "3", "c", 0, "")),
         ("cancelled timers never fire", "cancelled, and refused as fired", |s| {
             s.fail(CANCEL, "3", "TIMER_FIRED: too late");
         }),
-        ("refused timers never fire", "a refused one is there", |s| {
-            at_end(s, "9", "e", 2_005, "")
-        }),
-        ("refused timers never fire", "one that nobody asked for", |s| {
-            at_end(s, "9", "x", 2_005, "")
-        }),
+        ("refused timers never fire", "a refused one is there", |s| at_end(s, "9", "e", 2_005, "")),
+        ("refused timers never fire", "one that nobody asked for", |s| at_end(s, "9", "x", 2_005, "")),
         ("timers fire once", "two of an unknown one", |s| {
             at_end(s, "7", "f", 2_005, "");
             at_end(s, "8", "f", 2_005, "");
@@ -92,12 +79,10 @@ fn every_class_of_broken_promise_is_found() {
             s.events_mut().retain(|event| event.op != FINAL);
         }),
         ("timers fire once", "never seen in the log", |s| {
-            s.events_mut()
-                .retain(|event| !(event.op == SIGHT && event.value["subject"] == "2"));
+            s.events_mut().retain(|event| !(event.op == SIGHT && event.value["subject"] == "2"));
         }),
         ("timers fire once", "gone", |s| {
-            s.events_mut()
-                .retain(|event| !(event.op == TIMER && event.value["name"] == "b"))
+            s.events_mut().retain(|event| !(event.op == TIMER && event.value["name"] == "b"))
         }),
     ];
     refute(&good(), &bad, punctual);
@@ -106,10 +91,7 @@ fn every_class_of_broken_promise_is_found() {
 #[test]
 fn a_timer_that_the_cluster_takes_for_punctual_is_early_by_the_clients_clock() {
     let early = |script: &Script| {
-        never_early(
-            &timers(script.events(), &Facts::of(script.events())),
-            first_clock_fault(script.events()),
-        )
+        never_early(&timers(script.events(), &Facts::of(script.events())), first_clock_fault(script.events()))
     };
     let at = |seen_ms: u64, op: &str| {
         let mut script = good();

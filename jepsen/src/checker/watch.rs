@@ -92,20 +92,14 @@ impl Watched {
 
 /// The events that any watcher saw, in the order of the log.
 pub fn log(history: &[Event]) -> BTreeMap<Place, Sight> {
-    infos::<Sight>(history, SIGHT)
-        .into_iter()
-        .map(|(_, sight)| ((sight.revision, sight.ordinal), sight))
-        .collect()
+    infos::<Sight>(history, SIGHT).into_iter().map(|(_, sight)| ((sight.revision, sight.ordinal), sight)).collect()
 }
 
 /// Whether the union of all that watchers saw is the whole log from the first stretch's beginning to where some watcher arrived.
 pub fn is_whole(history: &[Event]) -> bool {
     watchers(history).values().any(|watched| {
         watched.reached.is_some()
-            && watched
-                .stretches
-                .iter()
-                .all(|(stretch, _)| stretch.queue.is_empty() && !stretch.compacted)
+            && watched.stretches.iter().all(|(stretch, _)| stretch.queue.is_empty() && !stretch.compacted)
     })
 }
 
@@ -113,12 +107,7 @@ pub fn is_whole(history: &[Event]) -> bool {
 pub fn continuous(history: &[Event]) -> Vec<Check> {
     let watchers = watchers(history);
     let log = log(history);
-    vec![
-        in_order(&watchers),
-        without_gap(&watchers, &log),
-        alike(history),
-        complete(history, &watchers, &log),
-    ]
+    vec![in_order(&watchers), without_gap(&watchers, &log), alike(history), complete(history, &watchers, &log)]
 }
 
 fn watchers(history: &[Event]) -> BTreeMap<String, Watched> {
@@ -163,14 +152,7 @@ fn in_order(watchers: &BTreeMap<String, Watched>) -> Check {
             }
         }
         findings.count("stretches", watched.stretches.len());
-        findings.count(
-            "compacted",
-            watched
-                .stretches
-                .iter()
-                .filter(|(stretch, _)| stretch.compacted)
-                .count(),
-        );
+        findings.count("compacted", watched.stretches.iter().filter(|(stretch, _)| stretch.compacted).count());
     }
     findings.count("watchers", watchers.len());
     findings.finish("each watcher saw events in the order of the log, each once")
@@ -184,10 +166,7 @@ fn without_gap(watchers: &BTreeMap<String, Watched>, log: &BTreeMap<Place, Sight
     for (name, watched) in watchers {
         for (at, (stretch, sights)) in watched.stretches.iter().enumerate() {
             let seen: BTreeSet<Place> = sights.iter().map(|(_, s)| (s.revision, s.ordinal)).collect();
-            let last = seen
-                .last()
-                .copied()
-                .max(watched.through(at).map(|revision| (revision, u32::MAX)));
+            let last = seen.last().copied().max(watched.through(at).map(|revision| (revision, u32::MAX)));
             let Some(last) = last.filter(|(revision, _)| *revision > stretch.after) else {
                 continue;
             };
@@ -196,18 +175,11 @@ fn without_gap(watchers: &BTreeMap<String, Watched>, log: &BTreeMap<Place, Sight
                 .filter(|(_, sight)| stretch.queue.is_empty() || sight.queue == stretch.queue)
                 .map(|(place, _)| standing(*place))
                 .collect();
-            let seen: Vec<rules::Place> = seen
-                .into_iter()
-                .filter(|(revision, _)| *revision > stretch.after)
-                .map(standing)
-                .collect();
+            let seen: Vec<rules::Place> =
+                seen.into_iter().filter(|(revision, _)| *revision > stretch.after).map(standing).collect();
             findings.count("compared", wanted.len());
             findings.judge(rules::complete(stretch.after, &seen, &wanted), || {
-                format!(
-                    "{name}, which saw {} of {} events of a stretch",
-                    seen.len(),
-                    wanted.len()
-                )
+                format!("{name}, which saw {} of {} events of a stretch", seen.len(), wanted.len())
             });
         }
     }
@@ -224,19 +196,13 @@ fn alike(history: &[Event]) -> Check {
         let (known, at) = &*first.entry(place).or_insert_with(|| (sight.clone(), event.index));
         findings.count("compared", usize::from(*at != event.index));
         if *known != sight {
-            findings.violation(format!(
-                "{place:?} is {known:?} in event {at} and {sight:?} in event {}",
-                event.index
-            ));
+            findings.violation(format!("{place:?} is {known:?} in event {at} and {sight:?} in event {}", event.index));
         }
     }
     let mut before: Option<(Place, u64)> = None;
     for (place, (sight, _)) in &first {
         if let Some((last, at_ms)) = before.filter(|(_, at_ms)| sight.at_ms < *at_ms) {
-            findings.violation(format!(
-                "time goes back from {at_ms} at {last:?} to {} at {place:?}",
-                sight.at_ms
-            ));
+            findings.violation(format!("time goes back from {at_ms} at {last:?} to {} at {place:?}", sight.at_ms));
         }
         before = Some((*place, sight.at_ms));
     }
@@ -265,17 +231,13 @@ fn complete(history: &[Event], watchers: &BTreeMap<String, Watched>, log: &BTree
         findings.count("tasks", 1);
         match seen.get(&("TASK_ENQUEUED", task.as_str())).copied().unwrap_or(0) {
             1 => {}
-            times => findings.violation(format!(
-                "task {task} was accepted, and its beginning was seen {times} times"
-            )),
+            times => findings.violation(format!("task {task} was accepted, and its beginning was seen {times} times")),
         }
     }
     let taken = |call: &Operation<'_>| call.outcome() == Kind::Ok;
     let mut acquired: BTreeMap<&str, usize> = BTreeMap::new();
     for call in operations(history, super::register::ACQUIRE).into_iter().filter(taken) {
-        *acquired
-            .entry(call.invoke.key.as_deref().unwrap_or_default())
-            .or_default() += 1;
+        *acquired.entry(call.invoke.key.as_deref().unwrap_or_default()).or_default() += 1;
     }
     for (name, times) in acquired {
         findings.count("leases", times);

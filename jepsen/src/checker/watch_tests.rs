@@ -22,10 +22,7 @@ fn sight(revision: u64, ordinal: u32, subject: &str) -> Sight {
 /// Two watchers of three events; the second begins anew in the middle.
 fn good() -> Script {
     let mut script = Script::new("a");
-    let item = |name: &str| Item {
-        name: name.to_owned(),
-        ..Item::default()
-    };
+    let item = |name: &str| Item { name: name.to_owned(), ..Item::default() };
     script.ok(ENQUEUE, [item("x"), item("y")], ["t1", "t2"]);
     script.ok(ENQUEUE, [item("z")], ["t3"]);
     script.info(STRETCH, Stretch::default());
@@ -49,11 +46,7 @@ fn judge(script: &Script) -> Outcome {
 
 /// The place in the script of the last event that says this.
 fn last(script: &Script, op: &str) -> usize {
-    script
-        .events()
-        .iter()
-        .rposition(|event| event.op == op)
-        .expect("there is one")
+    script.events().iter().rposition(|event| event.op == op).expect("there is one")
 }
 
 #[test]
@@ -76,19 +69,9 @@ fn every_class_of_discontinuity_is_found() {
             let at = last(s, SIGHT);
             s.events_mut().remove(at);
         }),
-        (
-            "watches have no gap",
-            "an event of a queue that was not asked for",
-            |s| {
-                s.info(
-                    SIGHT,
-                    Sight {
-                        queue: "other".to_owned(),
-                        ..sight(6, 0, "t8")
-                    },
-                );
-            },
-        ),
+        ("watches have no gap", "an event of a queue that was not asked for", |s| {
+            s.info(SIGHT, Sight { queue: "other".to_owned(), ..sight(6, 0, "t8") });
+        }),
         ("watches are in order", "repeat", |s| {
             s.info(SIGHT, sight(5, 0, "t3"));
         }),
@@ -104,28 +87,14 @@ fn every_class_of_discontinuity_is_found() {
             s.info(SIGHT, sight(7, 0, "t9"));
         }),
         ("watches agree", "time goes back", |s| {
-            s.info(
-                SIGHT,
-                Sight {
-                    at_ms: 1,
-                    ..sight(6, 0, "t8")
-                },
-            );
+            s.info(SIGHT, Sight { at_ms: 1, ..sight(6, 0, "t8") });
         }),
         ("acknowledged changes are seen", "a task is seen to begin twice", |s| {
             s.info(SIGHT, sight(6, 0, "t3"));
         }),
-        (
-            "acknowledged changes are seen",
-            "a lease is taken and never seen",
-            |s| {
-                s.ok(
-                    super::super::register::ACQUIRE,
-                    json!({"holder": "h"}),
-                    json!({"holder": "h", "token": 1}),
-                );
-            },
-        ),
+        ("acknowledged changes are seen", "a lease is taken and never seen", |s| {
+            s.ok(super::super::register::ACQUIRE, json!({"holder": "h"}), json!({"holder": "h", "token": 1}));
+        }),
         ("acknowledged changes are seen", "an accepted task is never seen", |s| {
             s.ok(ENQUEUE, json!([{"name": "w"}]), ["t7"]);
         }),

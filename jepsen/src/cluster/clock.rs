@@ -80,16 +80,9 @@ impl Clocks {
         let offsets = Arc::new(Mutex::new(Offsets::new()));
         if kind != ClockFaults::None {
             let weak = Arc::downgrade(&offsets);
-            std::thread::Builder::new()
-                .name("drift".into())
-                .spawn(move || drift(&weak))?;
+            std::thread::Builder::new().name("drift".into()).spawn(move || drift(&weak))?;
         }
-        Ok(Self {
-            kind,
-            dir: dir.to_owned(),
-            library,
-            offsets,
-        })
+        Ok(Self { kind, dir: dir.to_owned(), library, offsets })
     }
 
     /// The environment of a node whose clock can be made wrong. A node starts with a right clock unless it was wrong before.
@@ -121,10 +114,7 @@ impl Clocks {
 
     /// A node's clock.
     pub(super) fn clock(&self, id: u64) -> Result<Clock<'_>> {
-        ensure!(
-            self.kind != ClockFaults::None,
-            "the nodes were not started with clocks that can be made wrong"
-        );
+        ensure!(self.kind != ClockFaults::None, "the nodes were not started with clocks that can be made wrong");
         ensure!(self.offsets().contains_key(&id), "node {id} was never started");
         Ok(Clock { clocks: self, id })
     }
@@ -135,9 +125,7 @@ impl Clocks {
 
     fn change(&self, id: u64, change: impl FnOnce(&mut Offset)) -> Result<()> {
         let mut offsets = self.offsets();
-        let offset = offsets
-            .get_mut(&id)
-            .with_context(|| format!("node {id} was never started"))?;
+        let offset = offsets.get_mut(&id).with_context(|| format!("node {id} was never started"))?;
         offset.settle();
         change(offset);
         offset.write()
@@ -150,12 +138,8 @@ impl Clock<'_> {
     /// # Errors
     /// Backward where the monotonic clock moves too; if the file cannot be written.
     pub fn jump(&self, milliseconds: i64) -> Result<()> {
-        ensure!(
-            milliseconds >= 0 || self.clocks.kind == ClockFaults::Wall,
-            "a monotonic clock never goes back"
-        );
-        self.clocks
-            .change(self.id, |offset| offset.seconds += milliseconds as f64 / 1_000.0)
+        ensure!(milliseconds >= 0 || self.clocks.kind == ClockFaults::Wall, "a monotonic clock never goes back");
+        self.clocks.change(self.id, |offset| offset.seconds += milliseconds as f64 / 1_000.0)
     }
 
     /// Has the clock run at this rate from now on: 1 is right, 1.1 gains a tenth, 0.9 loses one.
@@ -163,14 +147,8 @@ impl Clock<'_> {
     /// # Errors
     /// Below 1 where the monotonic clock is wrong too; if the file cannot be written.
     pub fn rate(&self, rate: f64) -> Result<()> {
-        ensure!(
-            rate >= 1.0 || self.clocks.kind == ClockFaults::Wall,
-            "a monotonic clock never goes back"
-        );
-        ensure!(
-            (0.0..=10.0).contains(&rate),
-            "a clock runs at rates from 0 to 10, not {rate}"
-        );
+        ensure!(rate >= 1.0 || self.clocks.kind == ClockFaults::Wall, "a monotonic clock never goes back");
+        ensure!((0.0..=10.0).contains(&rate), "a clock runs at rates from 0 to 10, not {rate}");
         self.clocks.change(self.id, |offset| offset.gain = rate - 1.0)
     }
 
@@ -247,15 +225,9 @@ fn drift(offsets: &Weak<Mutex<Offsets>>) {
 }
 
 fn library() -> Option<PathBuf> {
-    let triples = fs::read_dir("/usr/lib")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .map(|entry| entry.path());
+    let triples = fs::read_dir("/usr/lib").into_iter().flatten().flatten().map(|entry| entry.path());
     let roots = triples.chain(["/usr/lib", "/usr/local/lib", "/lib"].map(PathBuf::from));
-    roots
-        .map(|root| root.join("faketime").join(LIBRARY))
-        .find(|path| path.is_file())
+    roots.map(|root| root.join("faketime").join(LIBRARY)).find(|path| path.is_file())
 }
 
 #[cfg(test)]
@@ -267,19 +239,12 @@ mod tests {
 
     /// What a program that was started with this environment takes for the time, in seconds since 1970.
     fn seen(environment: &[(&'static str, String)]) -> f64 {
-        let output = Command::new("date")
-            .arg("+%s.%N")
-            .envs(environment.iter().cloned())
-            .output()
-            .unwrap();
+        let output = Command::new("date").arg("+%s.%N").envs(environment.iter().cloned()).output().unwrap();
         String::from_utf8(output.stdout).unwrap().trim().parse().unwrap()
     }
 
     fn now() -> f64 {
-        SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap()
-            .as_secs_f64()
+        SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_secs_f64()
     }
 
     #[test]
@@ -319,13 +284,7 @@ mod tests {
         }
         let dir = tempfile::tempdir().unwrap();
         let clocks = Clocks::create(ClockFaults::WallAndMonotonic, dir.path()).unwrap();
-        assert!(
-            clocks
-                .environment(1)
-                .unwrap()
-                .iter()
-                .all(|(name, _)| *name != "FAKETIME_DONT_FAKE_MONOTONIC")
-        );
+        assert!(clocks.environment(1).unwrap().iter().all(|(name, _)| *name != "FAKETIME_DONT_FAKE_MONOTONIC"));
         let clock = clocks.clock(1).unwrap();
         assert!(clock.jump(-1).is_err() && clock.rate(0.9).is_err());
         clock.jump(5_000).unwrap();

@@ -29,10 +29,7 @@ impl Keeper {
                 let _ = answer.send(command.spawn());
             }
         })?;
-        Ok(Self {
-            orders: Some(orders),
-            thread: Some(thread),
-        })
+        Ok(Self { orders: Some(orders), thread: Some(thread) })
     }
 
     /// The beginning of a command line whose process the kernel kills with this keeper. It becomes the program that is given as its first
@@ -46,13 +43,8 @@ impl Keeper {
     /// Starts a process.
     pub(super) fn spawn(&self, command: Command) -> Result<Child> {
         let (answer, wait) = mpsc::channel();
-        self.orders
-            .as_ref()
-            .and_then(|orders| orders.send((command, answer)).ok())
-            .context("the keeper has ended")?;
-        wait.recv()
-            .context("the keeper has ended")?
-            .context("setpriv cannot be run: apt-get install util-linux")
+        self.orders.as_ref().and_then(|orders| orders.send((command, answer)).ok()).context("the keeper has ended")?;
+        wait.recv().context("the keeper has ended")?.context("setpriv cannot be run: apt-get install util-linux")
     }
 }
 

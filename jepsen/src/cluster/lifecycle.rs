@@ -111,10 +111,7 @@ impl Cluster {
                 .stdin(Stdio::null())
                 .stdout(log.try_clone()?)
                 .stderr(log);
-            let child = self
-                .keeper
-                .spawn(command)
-                .with_context(|| format!("node {id} cannot be started"))?;
+            let child = self.keeper.spawn(command).with_context(|| format!("node {id} cannot be started"))?;
             node.process = Some(Process::new(child));
             Ok(true)
         })
@@ -123,11 +120,7 @@ impl Cluster {
     fn binary(&self, build: Build) -> Result<&std::path::Path> {
         match build {
             Build::Current => Ok(&self.options.tarn),
-            Build::Next => self
-                .options
-                .tarn_next
-                .as_deref()
-                .context("there is no second build of tarn"),
+            Build::Next => self.options.tarn_next.as_deref().context("there is no second build of tarn"),
         }
     }
 
@@ -158,11 +151,7 @@ impl Cluster {
             };
             signals.iter().try_for_each(|signal| process.signal(*signal))?;
             node.leaving = true;
-            Ok(Some(Leaving {
-                cluster: self,
-                id,
-                process: node.process.take(),
-            }))
+            Ok(Some(Leaving { cluster: self, id, process: node.process.take() }))
         })
     }
 
@@ -213,11 +202,7 @@ impl Cluster {
                     }
                     return Ok(Some(status));
                 }
-                self.note(
-                    id,
-                    format!("killed, because it did not end within {STOP_WITHIN:?} after SIGTERM"),
-                    None,
-                );
+                self.note(id, format!("killed, because it did not end within {STOP_WITHIN:?} after SIGTERM"), None);
                 leaving.killed().await.map(Some)
             }
         }
@@ -277,10 +262,7 @@ impl Cluster {
     /// If it does not run.
     pub fn pid(&self, id: u64) -> Result<u32> {
         self.with(id, |node| {
-            let process = node
-                .process
-                .as_ref()
-                .with_context(|| format!("node {id} does not run"))?;
+            let process = node.process.as_ref().with_context(|| format!("node {id} does not run"))?;
             Ok(process.pid())
         })
     }
@@ -304,9 +286,7 @@ impl Cluster {
     pub fn forgive(&self, id: u64, excused: impl Fn(&Ending) -> bool) -> Vec<Ending> {
         self.reap();
         let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
-        endings
-            .extract_if(.., |ending| ending.node == id && excused(ending))
-            .collect()
+        endings.extract_if(.., |ending| ending.node == id && excused(ending)).collect()
     }
 
     /// Takes note of processes that have ended.
@@ -314,8 +294,7 @@ impl Cluster {
         let ended: Vec<(u64, ExitStatus)> = {
             let mut nodes = self.nodes();
             let all = nodes.iter_mut();
-            all.filter_map(|(id, node)| Some((*id, take_ended(node).ok().flatten()?)))
-                .collect()
+            all.filter_map(|(id, node)| Some((*id, take_ended(node).ok().flatten()?))).collect()
         };
         for (node, status) in ended {
             self.note(node, described(status), Some(status));
@@ -376,9 +355,7 @@ impl Leaving<'_> {
     }
 
     fn process(&mut self) -> Result<&mut Process> {
-        self.process
-            .as_mut()
-            .context("a process that leaves is held until it is gone")
+        self.process.as_mut().context("a process that leaves is held until it is gone")
     }
 }
 

@@ -32,12 +32,8 @@ impl Cluster {
     fn without_room(&self) -> Option<String> {
         let disk = statvfs(self.dir()).ok()?;
         let left = disk.blocks_available().saturating_mul(disk.fragment_size());
-        (left < ROOM_MIN).then(|| {
-            format!(
-                "the disk of {} has {left} bytes left, too few for any run",
-                self.dir().display()
-            )
-        })
+        (left < ROOM_MIN)
+            .then(|| format!("the disk of {} has {left} bytes left, too few for any run", self.dir().display()))
     }
 }
 
@@ -52,10 +48,7 @@ impl Ending {
             ));
         }
         let code = self.code.filter(|code| NOT_STARTED.contains(code))?;
-        Some(format!(
-            "node {node} could not be started (exit code {code}): {}",
-            self.log
-        ))
+        Some(format!("node {node} could not be started (exit code {code}): {}", self.log))
     }
 }
 
@@ -64,13 +57,7 @@ mod tests {
     use super::*;
 
     fn ending(code: Option<i32>, signal: Option<i32>) -> Ending {
-        Ending {
-            node: 2,
-            how: "in words".to_owned(),
-            code,
-            signal,
-            log: "the log".to_owned(),
-        }
+        Ending { node: 2, how: "in words".to_owned(), code, signal, log: "the log".to_owned() }
     }
 
     #[test]
@@ -78,14 +65,9 @@ mod tests {
         let killed = ending(None, Some(9)).by_machine().unwrap();
         assert!(killed.contains("node 2") && killed.contains("memory"), "{killed}");
         assert!(ending(Some(127), None).by_machine().unwrap().contains("the log"));
-        for (code, signal) in [
-            (Some(70), None),
-            (Some(101), None),
-            (Some(0), None),
-            (None, Some(6)),
-            (None, Some(11)),
-            (None, None),
-        ] {
+        for (code, signal) in
+            [(Some(70), None), (Some(101), None), (Some(0), None), (None, Some(6)), (None, Some(11)), (None, None)]
+        {
             assert_eq!(ending(code, signal).by_machine(), None, "{code:?} {signal:?}");
         }
     }

@@ -36,9 +36,7 @@ impl Cluster {
         let aside = self.dir().join(format!("joining-{}", place.bind.ip()));
         let mut call = self.connection_flags()?;
         call.extend(["--deadline".to_owned(), format!("{}s", CHANGE_WITHIN.as_secs())]);
-        let token = self
-            .tarn_aside(&[&["node", "token", "-o", "text"][..], &refs(&call)].concat())
-            .await?;
+        let token = self.tarn_aside(&[&["node", "token", "-o", "text"][..], &refs(&call)].concat()).await?;
         let addresses = self.addresses()?;
         let answer = self
             .tarn_aside(&[
@@ -98,17 +96,8 @@ impl Cluster {
         self.settle(id, place, None)?;
         self.start_idle(&[id])?;
         self.wait_until_listens(id).await?;
-        let request = AddMemberRequest {
-            node_id: id,
-            address,
-            learner: false,
-            replaces: dead,
-        };
-        let added = self
-            .client(&running)?
-            .with_deadline(VOTES_WITHIN)
-            .add_member(request)
-            .await;
+        let request = AddMemberRequest { node_id: id, address, learner: false, replaces: dead };
+        let added = self.client(&running)?.with_deadline(VOTES_WITHIN).add_member(request).await;
         match added.with_context(|| format!("node {dead} was not replaced by node {id}")) {
             Ok(()) => {
                 self.retire(dead, Some(id)).await?;
@@ -145,11 +134,7 @@ impl Cluster {
         let own = self.ids();
         let ghosts: Vec<u64> = members.into_iter().filter(|id| !own.contains(id)).collect();
         for id in &ghosts {
-            let removed = self
-                .client(&self.running())?
-                .with_deadline(CHANGE_WITHIN)
-                .remove_member(*id)
-                .await;
+            let removed = self.client(&self.running())?.with_deadline(CHANGE_WITHIN).remove_member(*id).await;
             removed.with_context(|| format!("node {id}, which was ended, was not removed"))?;
         }
         Ok(gone.into_iter().chain(ghosts).collect())
@@ -189,22 +174,14 @@ impl Cluster {
             if self.voters().await.is_some_and(|voters| voters.contains(&id)) {
                 return Ok(());
             }
-            ensure!(
-                Instant::now() < end,
-                "node {id} does not vote after {VOTES_WITHIN:?}:\n{}",
-                self.log_end(id)
-            );
+            ensure!(Instant::now() < end, "node {id} does not vote after {VOTES_WITHIN:?}:\n{}", self.log_end(id));
             tokio::time::sleep(LOOK_AGAIN).await;
         }
     }
 
     /// The nodes that run, for a command line.
     fn addresses(&self) -> Result<String> {
-        let addresses = self
-            .running()
-            .into_iter()
-            .map(|id| self.address(id))
-            .collect::<Result<Vec<_>>>()?;
+        let addresses = self.running().into_iter().map(|id| self.address(id)).collect::<Result<Vec<_>>>()?;
         Ok(addresses.join(","))
     }
 
@@ -216,10 +193,7 @@ impl Cluster {
             ("--cert", text(&certificate)),
             ("--key", text(&key)),
         ];
-        Ok(flags
-            .into_iter()
-            .flat_map(|(flag, value)| [flag.to_owned(), value])
-            .collect())
+        Ok(flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect())
     }
 
     /// A `tarn` command that may take a while, beside everything else.

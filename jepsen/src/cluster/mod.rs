@@ -198,11 +198,7 @@ impl Cluster {
     /// # Errors
     /// If there is no such node, or its disk is plain.
     pub fn disk(&self, id: u64) -> Result<Arc<FaultyDisk>> {
-        self.with(id, |node| {
-            node.disk
-                .clone()
-                .context("the nodes were not started with disks that can fail")
-        })
+        self.with(id, |node| node.disk.clone().context("the nodes were not started with disks that can fail"))
     }
 
     /// The ids of all nodes that belong to the cluster, whether they run or not.
@@ -217,11 +213,7 @@ impl Cluster {
 
     fn ids_of(&self, wanted: impl Fn(&Node) -> bool) -> Vec<u64> {
         let nodes = self.nodes();
-        nodes
-            .iter()
-            .filter(|(_, node)| wanted(node))
-            .map(|(id, _)| *id)
-            .collect()
+        nodes.iter().filter(|(_, node)| wanted(node)).map(|(id, _)| *id).collect()
     }
 
     /// What clients dial to reach a node.
@@ -304,11 +296,7 @@ impl Cluster {
     }
 
     fn with<T>(&self, id: u64, look: impl FnOnce(&mut Node) -> Result<T>) -> Result<T> {
-        look(
-            self.nodes()
-                .get_mut(&id)
-                .with_context(|| format!("there is no node {id}"))?,
-        )
+        look(self.nodes().get_mut(&id).with_context(|| format!("there is no node {id}"))?)
     }
 }
 

@@ -13,14 +13,9 @@ use crate::disk::FaultyDisk;
 impl Cluster {
     /// Makes the first voters.
     pub(super) fn found(&self) -> Result<()> {
-        let places = (0..self.options.nodes)
-            .map(|_| self.net.place())
-            .collect::<Result<Vec<_>>>()?;
-        let members: Vec<String> = places
-            .iter()
-            .zip(1u64..)
-            .map(|(place, id)| format!("\"{id}={}\"", place.advertise))
-            .collect();
+        let places = (0..self.options.nodes).map(|_| self.net.place()).collect::<Result<Vec<_>>>()?;
+        let members: Vec<String> =
+            places.iter().zip(1u64..).map(|(place, id)| format!("\"{id}={}\"", place.advertise)).collect();
         let bootstrap = format!("cluster.bootstrap = [{}]", members.join(", "));
         for (place, id) in places.into_iter().zip(1..) {
             self.issue_key(id)?;
@@ -37,14 +32,7 @@ impl Cluster {
             Disk::Plain => None,
             Disk::Fuse => Some(Arc::new(FaultyDisk::mount(&self.home(id), &self.data_dir(id))?)),
         };
-        let node = Node {
-            place,
-            process: None,
-            disk,
-            build: Build::Current,
-            leaving: false,
-            removed: false,
-        };
+        let node = Node { place, process: None, disk, build: Build::Current, leaving: false, removed: false };
         ensure!(
             self.nodes().insert(id, node).is_none(),
             "the cluster gave out the id {id} although there was a node {id} before"
@@ -54,17 +42,7 @@ impl Cluster {
 
     pub(super) fn issue_key(&self, id: u64) -> Result<()> {
         let (ca, data) = (text(&self.ca_dir()), text(&self.home(id)));
-        self.tarn(&[
-            "ca",
-            "issue",
-            "--ca",
-            &ca,
-            "--node",
-            &id.to_string(),
-            "--data-dir",
-            &data,
-        ])
-        .map(drop)
+        self.tarn(&["ca", "issue", "--ca", &ca, "--node", &id.to_string(), "--data-dir", &data]).map(drop)
     }
 
     fn write_config(&self, id: u64, place: &Place, bootstrap: Option<&str>) -> Result<()> {
@@ -76,18 +54,9 @@ impl Cluster {
             "listen.https_bind = \"off\"".to_owned(),
             format!("identity.ca_dir = {:?}", text(&self.ca_dir())),
         ];
-        lines.extend(
-            place
-                .source
-                .map(|source| format!("network.source_address = \"{source}\"")),
-        );
+        lines.extend(place.source.map(|source| format!("network.source_address = \"{source}\"")));
         lines.extend(bootstrap.map(str::to_owned));
-        lines.extend(
-            self.options
-                .settings
-                .iter()
-                .map(|(key, value)| format!("{key} = {value}")),
-        );
+        lines.extend(self.options.settings.iter().map(|(key, value)| format!("{key} = {value}")));
         let path = self.config(id);
         fs::write(&path, lines.join("\n") + "\n").with_context(|| format!("{} cannot be written", path.display()))
     }

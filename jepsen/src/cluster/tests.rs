@@ -16,11 +16,7 @@ const LONG: Duration = Duration::from_secs(90);
 /// The binary beside the test's own directory.
 pub(crate) fn tarn() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let found = test
-        .ancestors()
-        .skip(1)
-        .map(|folder| folder.join("tarn"))
-        .find(|path| path.is_file());
+    let found = test.ancestors().skip(1).map(|folder| folder.join("tarn")).find(|path| path.is_file());
     found.expect("there is no tarn beside the tests: build it with `cargo build -p tarn`")
 }
 
@@ -66,10 +62,7 @@ async fn submits(cluster: &Cluster, ids: &[u64], within: Duration) -> Result<(),
 async fn agree(cluster: &Cluster) {
     cluster.wait_ready(LONG).await.unwrap();
     let agreement = cluster.agreement(LONG).await;
-    assert!(
-        matches!(&agreement, Agreement::Agreed { nodes, .. } if *nodes == cluster.ids()),
-        "{agreement:?}"
-    );
+    assert!(matches!(&agreement, Agreement::Agreed { nodes, .. } if *nodes == cluster.ids()), "{agreement:?}");
     assert_eq!(cluster.endings(), [], "a node ended by itself");
 }
 
@@ -128,10 +121,7 @@ async fn in_namespaces_a_leader_that_is_cut_off_is_replaced_too() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let options = ClusterOptions {
-        network: Network::Namespaces,
-        ..options(&dir)
-    };
+    let options = ClusterOptions { network: Network::Namespaces, ..options(&dir) };
     cut_off(running(options).await).await;
 }
 
@@ -141,10 +131,7 @@ async fn cut_off(cluster: Cluster) {
     cluster.net().part(&[old], &others).unwrap();
     let new = leader_but(&cluster, old).await;
     submits(&cluster, &[new], LONG).await.unwrap();
-    assert!(
-        submits(&cluster, &[old], Duration::from_secs(2)).await.is_err(),
-        "node {old} has no majority"
-    );
+    assert!(submits(&cluster, &[old], Duration::from_secs(2)).await.is_err(), "node {old} has no majority");
     cluster.net().heal().unwrap();
     agree(&cluster).await;
 }
@@ -162,10 +149,7 @@ async fn in_namespaces_nodes_join_are_removed_and_replaced_too() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let options = ClusterOptions {
-        network: Network::Namespaces,
-        ..options(&dir)
-    };
+    let options = ClusterOptions { network: Network::Namespaces, ..options(&dir) };
     change_members(running(options).await).await;
 }
 
@@ -197,21 +181,15 @@ async fn an_end_that_nobody_asked_for_is_reported_and_nothing_outlives_the_clust
     let dir = tempfile::tempdir().unwrap();
     let cluster = three(&dir).await;
     let pid = cluster.pid(2).unwrap();
-    nix::sys::signal::kill(
-        nix::unistd::Pid::from_raw(pid.try_into().unwrap()),
-        nix::sys::signal::Signal::SIGABRT,
-    )
-    .unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into().unwrap()), nix::sys::signal::Signal::SIGABRT)
+        .unwrap();
     let end = Instant::now() + LONG;
     while cluster.running().contains(&2) {
         assert!(Instant::now() < end, "node 2 does not end");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     let endings = cluster.endings();
-    assert_eq!(
-        (endings[0].node, endings[0].how.as_str(), endings.len()),
-        (2, "signal 6", 1)
-    );
+    assert_eq!((endings[0].node, endings[0].how.as_str(), endings.len()), (2, "signal 6", 1));
     assert!(cluster.forgive(2, |_| false).is_empty() && cluster.forgive(1, |_| true).is_empty());
     assert_eq!(cluster.forgive(2, |ending| ending.signal == Some(6)).len(), 1);
     assert!(cluster.endings().is_empty());
@@ -222,10 +200,7 @@ async fn an_end_that_nobody_asked_for_is_reported_and_nothing_outlives_the_clust
 
     let pids: Vec<u32> = cluster.ids().into_iter().map(|id| cluster.pid(id).unwrap()).collect();
     drop(cluster);
-    assert!(
-        pids.iter()
-            .all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists())
-    );
+    assert!(pids.iter().all(|pid| !std::path::Path::new(&format!("/proc/{pid}")).exists()));
 }
 
 #[tokio::test]
@@ -265,15 +240,9 @@ async fn strike(cluster: &Cluster, name: &str, seed: u64) {
 async fn every_nemesis_of_network_and_processes_heals_what_it_did() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = three(&dir).await;
-    for (name, seed) in [
-        ("partition", 1),
-        ("kill", 2),
-        ("pause", 3),
-        ("slow", 4),
-        ("client-links", 7),
-        ("transfer", 5),
-        ("restart", 6),
-    ] {
+    for (name, seed) in
+        [("partition", 1), ("kill", 2), ("pause", 3), ("slow", 4), ("client-links", 7), ("transfer", 5), ("restart", 6)]
+    {
         strike(&cluster, name, seed).await;
     }
 }
@@ -294,9 +263,7 @@ async fn a_follower_that_was_away_for_long_gets_a_snapshot() {
     let cluster = three(&dir).await;
     let mut nemesis = nemesis::named("snapshot").unwrap();
     let rng = &mut StdRng::seed_from_u64(1);
-    let killed = nemesis.inject(&cluster, rng).await.unwrap().what["killed"]
-        .as_u64()
-        .unwrap();
+    let killed = nemesis.inject(&cluster, rng).await.unwrap().what["killed"].as_u64().unwrap();
     // One after the other: each is a log entry of its own.
     let client = cluster.client(&cluster.running()).unwrap();
     for _ in 0..600 {
@@ -316,11 +283,7 @@ async fn clocks_of_nodes_go_wrong_and_are_made_right() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let cluster = running(ClusterOptions {
-        clocks: ClockFaults::Wall,
-        ..options(&dir)
-    })
-    .await;
+    let cluster = running(ClusterOptions { clocks: ClockFaults::Wall, ..options(&dir) }).await;
     let leader = cluster.leader().await.unwrap();
     submits(&cluster, &[leader], LONG).await.unwrap();
     let before = cluster.status(leader).await.unwrap().now_ms;
@@ -350,11 +313,7 @@ async fn monotonic_clocks_jump_forward_and_are_right_after_a_restart() {
         return;
     }
     let dir = tempfile::tempdir().unwrap();
-    let cluster = running(ClusterOptions {
-        clocks: ClockFaults::WallAndMonotonic,
-        ..options(&dir)
-    })
-    .await;
+    let cluster = running(ClusterOptions { clocks: ClockFaults::WallAndMonotonic, ..options(&dir) }).await;
     let leader = cluster.leader().await.unwrap();
     // Longer than any election time-out: as if the machine had been suspended.
     cluster.clock(leader).unwrap().jump(30_000).unwrap();
@@ -379,21 +338,12 @@ async fn nodes_change_to_the_second_build_and_back() {
     let mut nemesis = nemesis::named("upgrade").unwrap();
     let rng = &mut StdRng::seed_from_u64(2);
     nemesis.inject(&cluster, rng).await.unwrap();
-    let next: Vec<u64> = cluster
-        .ids()
-        .into_iter()
-        .filter(|id| cluster.build(*id).unwrap() == Build::Next)
-        .collect();
+    let next: Vec<u64> = cluster.ids().into_iter().filter(|id| cluster.build(*id).unwrap() == Build::Next).collect();
     assert!(!next.is_empty());
     let program = std::fs::read_link(format!("/proc/{}/exe", cluster.pid(next[0]).unwrap())).unwrap();
     assert!(program.ends_with("tarn-next"), "{}", program.display());
     nemesis.heal(&cluster).await.unwrap();
-    assert!(
-        cluster
-            .ids()
-            .into_iter()
-            .all(|id| cluster.build(id).unwrap() == Build::Current)
-    );
+    assert!(cluster.ids().into_iter().all(|id| cluster.build(id).unwrap() == Build::Current));
     agree(&cluster).await;
 }
 

@@ -61,10 +61,7 @@ impl Cluster {
                 }
             }
         };
-        client
-            .cluster()
-            .await
-            .with_context(|| format!("node {id} does not describe the cluster"))
+        client.cluster().await.with_context(|| format!("node {id} does not describe the cluster"))
     }
 
     /// What each node that runs and answers says.
@@ -72,10 +69,7 @@ impl Cluster {
         let paused: BTreeSet<u64> = self.paused().into_iter().collect();
         let ids = self.running().into_iter().filter(|id| !paused.contains(id));
         let answers = join_all(ids.map(|id| async move { (id, self.status(id).await) })).await;
-        answers
-            .into_iter()
-            .filter_map(|(id, answer)| Some((id, answer.ok()?)))
-            .collect()
+        answers.into_iter().filter_map(|(id, answer)| Some((id, answer.ok()?))).collect()
     }
 
     /// Who leads, by its own word: of several who say so, the one of the latest term.
@@ -87,14 +81,7 @@ impl Cluster {
     /// The voters, by the word of whoever is furthest.
     pub async fn voters(&self) -> Option<BTreeSet<u64>> {
         let status = self.furthest().await?;
-        Some(
-            status
-                .members
-                .iter()
-                .filter(|member| member.voter)
-                .map(|member| member.node_id)
-                .collect(),
-        )
+        Some(status.members.iter().filter(|member| member.voter).map(|member| member.node_id).collect())
     }
 
     /// All members, learners too, by the word of whoever is furthest.
@@ -105,9 +92,7 @@ impl Cluster {
 
     async fn furthest(&self) -> Option<GetClusterResponse> {
         let statuses = self.statuses().await;
-        statuses
-            .into_values()
-            .max_by_key(|status| (status.term, status.applied_index))
+        statuses.into_values().max_by_key(|status| (status.term, status.applied_index))
     }
 
     /// Waits until every node of the cluster runs, follows one leader and has caught up with it, and returns the leader.
@@ -123,11 +108,8 @@ impl Cluster {
             match unready(&self.ids(), &statuses, goal) {
                 None => return leader_of(&statuses).context("a cluster that is ready has a leader"),
                 Some(reason) if Instant::now() >= end => {
-                    let logs: Vec<String> = self
-                        .ids()
-                        .into_iter()
-                        .map(|id| format!("--- node {id} ---\n{}", self.log_end(id)))
-                        .collect();
+                    let logs: Vec<String> =
+                        self.ids().into_iter().map(|id| format!("--- node {id} ---\n{}", self.log_end(id))).collect();
                     bail!("not ready within {within:?}: {reason}\n{}", logs.join("\n"));
                 }
                 Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
@@ -173,22 +155,12 @@ fn unready(ids: &[u64], statuses: &BTreeMap<u64, GetClusterResponse>, goal: u64)
             return Some(format!("node {id} does not answer"));
         };
         if status.leader_id != leader {
-            return Some(format!(
-                "node {id} takes {} for the leader, not {leader}",
-                status.leader_id
-            ));
+            return Some(format!("node {id} takes {} for the leader, not {leader}", status.leader_id));
         }
         if status.applied_index < goal {
-            return Some(format!(
-                "node {id} has applied {}, and the leader {goal}",
-                status.applied_index
-            ));
+            return Some(format!("node {id} has applied {}, and the leader {goal}", status.applied_index));
         }
-        if !status
-            .members
-            .iter()
-            .any(|member| member.node_id == *id && member.voter)
-        {
+        if !status.members.iter().any(|member| member.node_id == *id && member.voter) {
             return Some(format!("node {id} does not vote"));
         }
     }
@@ -209,18 +181,11 @@ impl Seen {
     fn judge(&self, ids: &[u64]) -> Option<Agreement> {
         let differ = |digests: &BTreeMap<u64, String>| digests.values().collect::<BTreeSet<_>>().len() > 1;
         if let Some((index, digests)) = self.digests.iter().find(|(_, digests)| differ(digests)) {
-            return Some(Agreement::Diverged {
-                index: *index,
-                digests: digests.clone(),
-            });
+            return Some(Agreement::Diverged { index: *index, digests: digests.clone() });
         }
         let all = |digests: &&BTreeMap<u64, String>| ids.iter().all(|id| digests.contains_key(id));
         let (index, digests) = self.digests.iter().rev().find(|(_, digests)| all(digests))?;
-        Some(Agreement::Agreed {
-            index: *index,
-            digest: digests.values().next().cloned()?,
-            nodes: ids.to_vec(),
-        })
+        Some(Agreement::Agreed { index: *index, digest: digests.values().next().cloned()?, nodes: ids.to_vec() })
     }
 }
 
@@ -237,26 +202,15 @@ mod tests {
         seen.note(2, 11, "b".into());
         assert_eq!(seen.judge(&[1, 2]), None);
         seen.note(1, 11, "b".into());
-        let agreed = Agreement::Agreed {
-            index: 11,
-            digest: "b".into(),
-            nodes: vec![1, 2],
-        };
+        let agreed = Agreement::Agreed { index: 11, digest: "b".into(), nodes: vec![1, 2] };
         assert_eq!(seen.judge(&[1, 2]), Some(agreed));
         assert_eq!(seen.judge(&[1, 2, 3]), None);
         seen.note(3, 10, "x".into());
-        assert!(matches!(
-            seen.judge(&[1, 2]),
-            Some(Agreement::Diverged { index: 10, .. })
-        ));
+        assert!(matches!(seen.judge(&[1, 2]), Some(Agreement::Diverged { index: 10, .. })));
     }
 
     fn status(leader_id: u64, term: u64, applied_index: u64) -> GetClusterResponse {
-        let member = |node_id| Member {
-            node_id,
-            voter: true,
-            ..Member::default()
-        };
+        let member = |node_id| Member { node_id, voter: true, ..Member::default() };
         GetClusterResponse {
             leader_id,
             term,
@@ -269,21 +223,13 @@ mod tests {
     #[test]
     fn a_cluster_is_ready_when_all_follow_one_leader_and_have_caught_up() {
         let mut statuses = BTreeMap::from([(1, status(1, 4, 9)), (2, status(2, 5, 12))]);
-        assert_eq!(
-            leader_of(&statuses),
-            Some(2),
-            "who led an earlier term does not know yet that it leads no more"
-        );
+        assert_eq!(leader_of(&statuses), Some(2), "who led an earlier term does not know yet that it leads no more");
         assert!(unready(&[1, 2], &statuses, 12).unwrap().contains("node 1 takes 1"));
         statuses.insert(1, status(2, 5, 9));
         assert!(unready(&[1, 2], &statuses, 12).unwrap().contains("applied 9"));
         statuses.insert(1, status(2, 5, 12));
         assert_eq!(unready(&[1, 2], &statuses, 12), None);
-        assert!(
-            unready(&[1, 2, 3], &statuses, 12)
-                .unwrap()
-                .contains("node 3 does not answer")
-        );
+        assert!(unready(&[1, 2, 3], &statuses, 12).unwrap().contains("node 3 does not answer"));
         assert!(unready(&[1], &BTreeMap::new(), 0).unwrap().contains("nobody leads"));
     }
 }

@@ -46,9 +46,7 @@ fn take_over(names: &mut Names, folder: u64, at: &Path, objects: &Path, links: &
         let metadata = fs::symlink_metadata(&path)?;
         let maker = maker(&metadata);
         if metadata.is_dir() {
-            let id = names
-                .adopt(folder, &name, Body::Folder(Folder::default()), maker)
-                .map_err(sentence)?;
+            let id = names.adopt(folder, &name, Body::Folder(Folder::default()), maker).map_err(sentence)?;
             take_over(names, id, &path, objects, links)?;
             fs::remove_dir(&path)?;
         } else if metadata.is_symlink() {
@@ -95,9 +93,5 @@ fn put_back(path: &Path, node: &Node) -> io::Result<()> {
 }
 
 fn maker(metadata: &fs::Metadata) -> Maker {
-    Maker {
-        mode: metadata.mode(),
-        uid: metadata.uid(),
-        gid: metadata.gid(),
-    }
+    Maker { mode: metadata.mode(), uid: metadata.uid(), gid: metadata.gid() }
 }

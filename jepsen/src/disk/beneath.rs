@@ -45,9 +45,7 @@ mod tests {
         assert_eq!(beneath.failure(), None);
         let failed = beneath.answered(format_args!("writing a"), error(libc::ENOSPC));
         assert_eq!(failed.unwrap_err().code(), libc::ENOSPC);
-        beneath
-            .answered(format_args!("reading b"), error(libc::EIO))
-            .unwrap_err();
+        beneath.answered(format_args!("reading b"), error(libc::EIO)).unwrap_err();
         let failure = beneath.failure().unwrap();
         assert!(failure.starts_with("writing a: No space left"), "{failure}");
     }

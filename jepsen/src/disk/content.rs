@@ -96,10 +96,7 @@ impl Content {
             dirty: Vec::new(),
             abandoned: Ranges::default(),
         };
-        Self {
-            path,
-            inner: Mutex::new(inner),
-        }
+        Self { path, inner: Mutex::new(inner) }
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -108,11 +105,7 @@ impl Content {
 
     pub(super) fn facts(&self) -> Facts {
         let inner = self.lock();
-        Facts {
-            size: inner.size,
-            allocated: inner.allocated,
-            modified: inner.modified,
-        }
+        Facts { size: inner.size, allocated: inner.allocated, modified: inner.modified }
     }
 
     pub(super) fn set_modified(&self, time: SystemTime) {
@@ -261,10 +254,7 @@ impl Content {
         }
         let size = file.metadata()?.len();
         inner.settle(size);
-        Ok(Lost {
-            unsynced: unsynced.total(),
-            kept: kept.iter().map(|(_, bytes)| bytes.len() as u64).sum(),
-        })
+        Ok(Lost { unsynced: unsynced.total(), kept: kept.iter().map(|(_, bytes)| bytes.len() as u64).sum() })
     }
 
     /// Changes bytes as a broken disk does: nobody wrote them, and no power cut takes them back.

@@ -49,11 +49,7 @@ pub struct Loss {
 pub(super) fn cut(volume: &Volume, survival: Survival, rng: &mut StdRng) -> Result<Loss> {
     let contents = volume.names().contents();
     let dirty: Vec<(u64, Vec<Dirty>)> = contents.iter().map(|(id, content)| (*id, content.dirty())).collect();
-    let last = dirty
-        .iter()
-        .filter_map(|(id, writes)| Some((writes.last()?.serial, *id)))
-        .max()
-        .map(|(_, id)| id);
+    let last = dirty.iter().filter_map(|(id, writes)| Some((writes.last()?.serial, *id))).max().map(|(_, id)| id);
     let mut loss = Loss::default();
     for ((id, content), (_, writes)) in contents.iter().zip(&dirty) {
         let keep = match survival {

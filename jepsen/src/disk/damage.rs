@@ -98,13 +98,7 @@ pub(super) fn damage(
             Damage::ZeroChunk => blank(&content, size, rng)?,
         };
         if let Some((at, bytes)) = hurt {
-            let wound = Wound {
-                file: path,
-                damage,
-                at,
-                bytes,
-                size,
-            };
+            let wound = Wound { file: path, damage, at, bytes, size };
             return Ok(Some((wound, id)));
         }
     }

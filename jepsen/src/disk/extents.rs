@@ -26,13 +26,8 @@ impl Ranges {
             return;
         }
         let (mut start, mut end) = (range.start, range.end);
-        let touched: Vec<u64> = self
-            .0
-            .range(..=end)
-            .rev()
-            .take_while(|(_, other)| **other >= start)
-            .map(|(at, _)| *at)
-            .collect();
+        let touched: Vec<u64> =
+            self.0.range(..=end).rev().take_while(|(_, other)| **other >= start).map(|(at, _)| *at).collect();
         for at in touched {
             let other = self.0.remove(&at).expect("the key was just found");
             start = start.min(at);
@@ -95,11 +90,7 @@ impl Saved {
     pub(super) fn gaps(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
         let mut at = range.start;
-        let first = self
-            .0
-            .range(..=range.start)
-            .next_back()
-            .map_or(range.start, |(start, _)| *start);
+        let first = self.0.range(..=range.start).next_back().map_or(range.start, |(start, _)| *start);
         for (start, bytes) in self.0.range(first..range.end) {
             if *start > at {
                 gaps.push(at..*start);
@@ -174,10 +165,7 @@ mod tests {
             let within: Vec<u64> = ranges.within(&asked).into_iter().flatten().collect();
             assert_eq!(within, asked.filter(|byte| model.contains(byte)).collect::<Vec<u64>>());
             let ends: Vec<Range<u64>> = ranges.iter().collect();
-            assert!(
-                ends.windows(2).all(|pair| pair[0].end < pair[1].start),
-                "{ends:?} touch"
-            );
+            assert!(ends.windows(2).all(|pair| pair[0].end < pair[1].start), "{ends:?} touch");
         }
     }
 
@@ -204,12 +192,7 @@ mod tests {
                 }
                 let flat: BTreeMap<u64, u8> = saved
                     .iter()
-                    .flat_map(|(at, bytes)| {
-                        bytes
-                            .iter()
-                            .enumerate()
-                            .map(move |(nth, byte)| (at + nth as u64, *byte))
-                    })
+                    .flat_map(|(at, bytes)| bytes.iter().enumerate().map(move |(nth, byte)| (at + nth as u64, *byte)))
                     .collect();
                 assert_eq!(flat, model);
             }

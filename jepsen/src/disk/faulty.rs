@@ -63,26 +63,14 @@ impl FaultyDisk {
         fs::create_dir_all(backing)?;
         fs::create_dir_all(point)?;
         let (backing, point) = (backing.canonicalize()?, point.canonicalize()?);
-        ensure!(
-            !point.starts_with(&backing),
-            "a disk cannot be mounted on its own backing folder"
-        );
-        ensure!(
-            fs::read_dir(&point)?.next().is_none(),
-            "{} is not empty",
-            point.display()
-        );
+        ensure!(!point.starts_with(&backing), "a disk cannot be mounted on its own backing folder");
+        ensure!(fs::read_dir(&point)?.next().is_none(), "{} is not empty", point.display());
         let names = adopt::adopt(&backing, promise)?;
         let volume = Arc::new(Volume::new(adopt::objects(&backing), names));
         match serve(&volume, &point) {
-            Ok((session, notifier)) => Ok(Self {
-                volume,
-                backing,
-                point,
-                session: Some(session),
-                notifier,
-                memory: Mutex::default(),
-            }),
+            Ok((session, notifier)) => {
+                Ok(Self { volume, backing, point, session: Some(session), notifier, memory: Mutex::default() })
+            }
             Err(error) => {
                 let handed_back = adopt::hand_back(&volume.names(), &backing);
                 Err(error.context(format!("{} cannot be mounted", point.display())))
@@ -108,11 +96,7 @@ impl FaultyDisk {
         wait_until(within, || self.files_open() == 0);
         let dark = self.volume.without_power();
         let open = self.files_open();
-        ensure!(
-            open == 0,
-            "{open} files on {} are still open: is its node dead?",
-            self.point.display()
-        );
+        ensure!(open == 0, "{open} files on {} are still open: is its node dead?", self.point.display());
         let loss = cut::cut(&self.volume, survival, rng)?;
         drop(dark);
         self.forget_pages();
@@ -167,10 +151,7 @@ impl FaultyDisk {
     pub fn machine_failure(&self) -> Option<String> {
         let unserved = || {
             let session = self.session.as_ref()?;
-            session
-                .guard
-                .is_finished()
-                .then(|| format!("{} is not served any more", self.point.display()))
+            session.guard.is_finished().then(|| format!("{} is not served any more", self.point.display()))
         };
         self.volume.beneath.failure().or_else(unserved)
     }

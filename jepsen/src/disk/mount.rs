@@ -24,9 +24,7 @@ const KIND: &str = "fuse.tarn-disk";
 /// A sentence for people that says what is missing.
 pub fn available() -> Result<(), String> {
     if !Path::new(DEVICE).exists() {
-        return Err(format!(
-            "{DEVICE} is missing, and without it no disk can be made to fail"
-        ));
+        return Err(format!("{DEVICE} is missing, and without it no disk can be made to fail"));
     }
     if !nix::unistd::geteuid().is_root() {
         return Err("disks that can be made to fail need root, to mount them".to_owned());
@@ -47,18 +45,10 @@ fn try_mount() -> io::Result<()> {
 /// Mounts at a folder, and returns the device on which the kernel's requests arrive.
 pub(super) fn mount(point: &Path) -> io::Result<File> {
     let device = OpenOptions::new().read(true).write(true).open(DEVICE)?;
-    let options = format!(
-        "fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions",
-        device.as_raw_fd()
-    );
+    let options =
+        format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
-    nix::mount::mount(
-        Some(source()?.as_str()),
-        point,
-        Some(KIND),
-        flags,
-        Some(options.as_str()),
-    )?;
+    nix::mount::mount(Some(source()?.as_str()), point, Some(KIND), flags, Some(options.as_str()))?;
     Ok(device)
 }
 
@@ -154,10 +144,7 @@ mod tests {
     #[test]
     fn the_table_of_mounts_is_read() {
         let line = r"36 35 0:44 / /mnt/a\040b rw,nosuid shared:7 - fuse.tarn-disk tarn-disk:17:4711 rw,user_id=0";
-        assert_eq!(
-            parse(line),
-            Some((PathBuf::from("/mnt/a b"), "tarn-disk:17:4711".into()))
-        );
+        assert_eq!(parse(line), Some((PathBuf::from("/mnt/a b"), "tarn-disk:17:4711".into())));
         assert_eq!(parse("22 27 0:21 / /proc rw,relatime - proc proc rw"), None);
     }
 

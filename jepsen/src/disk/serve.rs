@@ -82,9 +82,7 @@ impl Served {
         };
         let backing = self.0.backing(handle)?;
         let found = lseek64(&*backing, offset, whence);
-        self.0
-            .beneath
-            .answered(format_args!("looking for data"), found.map_err(Into::into))
+        self.0.beneath.answered(format_args!("looking for data"), found.map_err(Into::into))
     }
 }
 
@@ -96,11 +94,7 @@ fn empty(done: Result<(), Errno>, reply: ReplyEmpty) {
 }
 
 fn maker(request: &Request, mode: u32, umask: u32) -> Maker {
-    Maker {
-        mode: mode & !umask,
-        uid: request.uid(),
-        gid: request.gid(),
-    }
+    Maker { mode: mode & !umask, uid: request.uid(), gid: request.gid() }
 }
 
 impl Filesystem for Served {
@@ -142,13 +136,7 @@ impl Filesystem for Served {
             TimeOrNow::SpecificTime(time) => time,
             TimeOrNow::Now => SystemTime::now(),
         });
-        let change = Change {
-            mode,
-            uid,
-            gid,
-            size,
-            modified,
-        };
+        let change = Change { mode, uid, gid, size, modified };
         self.attribute(ino.0, self.0.change(ino.0, &change), reply);
     }
 
@@ -204,9 +192,7 @@ impl Filesystem for Served {
         flags: RenameFlags,
         reply: ReplyEmpty,
     ) {
-        let renamed = self
-            .0
-            .change_names(|names| names.rename((parent.0, name), (newparent.0, newname), flags));
+        let renamed = self.0.change_names(|names| names.rename((parent.0, name), (newparent.0, newname), flags));
         empty(renamed, reply);
     }
 
@@ -238,13 +224,7 @@ impl Filesystem for Served {
             .and_then(|id| Ok((self.attributes(id)?, self.0.open(id, flags)?)));
         match created {
             Ok((attributes, handle)) => {
-                reply.created(
-                    &NEVER,
-                    &attributes,
-                    Generation(0),
-                    FileHandle(handle),
-                    FopenFlags::empty(),
-                );
+                reply.created(&NEVER, &attributes, Generation(0), FileHandle(handle), FopenFlags::empty());
             }
             Err(error) => reply.error(error),
         }
@@ -343,31 +323,14 @@ impl Filesystem for Served {
 
     fn statfs(&self, _: &Request, _: INodeNo, reply: ReplyStatfs) {
         let backing = nix::sys::statvfs::statvfs(self.0.objects()).map_err(Into::into);
-        let backing = match self
-            .0
-            .beneath
-            .answered(format_args!("asking for the room left"), backing)
-        {
+        let backing = match self.0.beneath.answered(format_args!("asking for the room left"), backing) {
             Ok(backing) => backing,
             Err(error) => return reply.error(error),
         };
         let size = backing.fragment_size();
-        let free = self
-            .0
-            .faults
-            .room()
-            .map_or(backing.blocks_available(), |room| room / size);
+        let free = self.0.faults.room().map_or(backing.blocks_available(), |room| room / size);
         let block = u32::try_from(size).unwrap_or(BLOCK);
-        reply.statfs(
-            backing.blocks(),
-            free,
-            free,
-            backing.files(),
-            backing.files_free(),
-            block,
-            255,
-            block,
-        );
+        reply.statfs(backing.blocks(), free, free, backing.files(), backing.files_free(), block, 255, block);
     }
 
     fn getxattr(&self, _: &Request, _: INodeNo, _: &OsStr, _: u32, reply: fuser::ReplyXattr) {

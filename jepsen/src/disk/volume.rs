@@ -105,10 +105,7 @@ impl Volume {
     /// How many files are open.
     pub(super) fn files_open(&self) -> usize {
         let handles = self.handles.read().expect("nobody panics while holding the handles");
-        handles
-            .values()
-            .filter(|handle| matches!(***handle, Handle::File(_)))
-            .count()
+        handles.values().filter(|handle| matches!(***handle, Handle::File(_))).count()
     }
 
     pub(super) fn open(&self, id: u64, flags: i32) -> Answer<u64> {
@@ -117,15 +114,9 @@ impl Volume {
         let names = self.names();
         let content = names.content(id)?;
         let path = names.path(id);
-        self.beneath
-            .answered(format_args!("opening {}", path.display()), content.open())?;
+        self.beneath.answered(format_args!("opening {}", path.display()), content.open())?;
         drop(names);
-        Ok(self.hold(Handle::File(OpenFile {
-            id,
-            content,
-            path,
-            synchronous: flags & libc::O_DSYNC != 0,
-        })))
+        Ok(self.hold(Handle::File(OpenFile { id, content, path, synchronous: flags & libc::O_DSYNC != 0 })))
     }
 
     pub(super) fn create(&self, folder: u64, name: &OsStr, maker: Maker) -> Answer<u64> {
@@ -141,15 +132,10 @@ impl Volume {
         }
         let path = backing_file(&self.objects, names.next_id());
         let created = Content::create(path);
-        let content = Arc::new(
-            self.beneath
-                .answered(format_args!("creating {}", name.display()), created)?,
-        );
-        names
-            .create(folder, name, Body::File(Arc::clone(&content)), maker)
-            .inspect_err(|_| {
-                let _ = std::fs::remove_file(content.path());
-            })
+        let content = Arc::new(self.beneath.answered(format_args!("creating {}", name.display()), created)?);
+        names.create(folder, name, Body::File(Arc::clone(&content)), maker).inspect_err(|_| {
+            let _ = std::fs::remove_file(content.path());
+        })
     }
 
     pub(super) fn make(&self, folder: u64, name: &OsStr, body: Body, maker: Maker) -> Answer<u64> {
@@ -179,10 +165,8 @@ impl Volume {
     pub(super) fn open_folder(&self, id: u64) -> Answer<u64> {
         self.check_there()?;
         let names = self.names();
-        let mut listing = vec![
-            (".".into(), id, FileType::Directory),
-            ("..".into(), names.parent(id)?, FileType::Directory),
-        ];
+        let mut listing =
+            vec![(".".into(), id, FileType::Directory), ("..".into(), names.parent(id)?, FileType::Directory)];
         for (name, id) in &names.folder(id)?.entries {
             listing.push((name.clone(), *id, kind(&names.node(*id)?.body)));
         }
@@ -197,11 +181,7 @@ impl Volume {
     }
 
     pub(super) fn release(&self, handle: u64) {
-        let released = self
-            .handles
-            .write()
-            .expect("nobody panics while holding the handles")
-            .remove(&handle);
+        let released = self.handles.write().expect("nobody panics while holding the handles").remove(&handle);
         if let Some(Handle::File(file)) = released.as_deref()
             && file.content.close()
         {
@@ -217,8 +197,7 @@ impl Volume {
             return Err(Errno::EIO);
         }
         let read = file.content.read(at, len as usize);
-        self.beneath
-            .answered(format_args!("reading {}", file.path.display()), read)
+        self.beneath.answered(format_args!("reading {}", file.path.display()), read)
     }
 
     /// Writes as much as there is room for, and returns how much that was.
@@ -237,8 +216,7 @@ impl Volume {
         let data = &data[..usize::try_from(granted - at).unwrap_or(usize::MAX).min(data.len())];
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let written = file.content.write(serial, at, data);
-        self.beneath
-            .answered(format_args!("writing {}", file.path.display()), written)?;
+        self.beneath.answered(format_args!("writing {}", file.path.display()), written)?;
         if file.synchronous {
             self.sync_file(file)?;
         }
@@ -287,8 +265,7 @@ impl Volume {
             let (at, len) = (offset(at)?, offset(len)?);
             let reserve = |backing: Arc<File>| fallocate(&*backing, FallocateFlags::FALLOC_FL_KEEP_SIZE, at, len);
             let reserved = file.content.backing().and_then(|backing| Ok(reserve(backing)?));
-            self.beneath
-                .answered(format_args!("reserving {}", file.path.display()), reserved)?;
+            self.beneath.answered(format_args!("reserving {}", file.path.display()), reserved)?;
             file.content.reserve(end);
             return self.grow(file, end, keep_size);
         }
@@ -298,8 +275,7 @@ impl Volume {
         }
         let serial = self.serial.fetch_add(1, Ordering::Relaxed);
         let zeroed = file.content.zero(serial, at..end);
-        self.beneath
-            .answered(format_args!("writing {}", file.path.display()), zeroed)?;
+        self.beneath.answered(format_args!("writing {}", file.path.display()), zeroed)?;
         self.grow(file, end, keep_size)
     }
 
@@ -309,16 +285,14 @@ impl Volume {
             return Ok(());
         }
         let grown = file.content.resize(end);
-        self.beneath
-            .answered(format_args!("resizing {}", file.path.display()), grown)
+        self.beneath.answered(format_args!("resizing {}", file.path.display()), grown)
     }
 
     /// The backing file of what is open here, to ask it where it has data.
     pub(super) fn backing(&self, handle: u64) -> Answer<Arc<File>> {
         let handle = self.handle(handle)?;
         let file = handle.file()?;
-        self.beneath
-            .answered(format_args!("opening {}", file.path.display()), file.content.backing())
+        self.beneath.answered(format_args!("opening {}", file.path.display()), file.content.backing())
     }
 
     pub(super) fn change(&self, id: u64, change: &Change) -> Answer<()> {
@@ -351,8 +325,7 @@ impl Volume {
             return Err(Errno::EIO);
         }
         let before = content.facts().allocated;
-        self.beneath
-            .answered(format_args!("resizing {}", path.display()), content.resize(size))?;
+        self.beneath.answered(format_args!("resizing {}", path.display()), content.resize(size))?;
         self.faults.give_room(before.saturating_sub(content.facts().allocated));
         Ok(())
     }
@@ -377,11 +350,7 @@ impl Volume {
     }
 
     fn check_there(&self) -> Answer<()> {
-        if self.closed.load(Ordering::Acquire) {
-            Err(Errno::EIO)
-        } else {
-            Ok(())
-        }
+        if self.closed.load(Ordering::Acquire) { Err(Errno::EIO) } else { Ok(()) }
     }
 
     fn hold(&self, handle: Handle) -> u64 {

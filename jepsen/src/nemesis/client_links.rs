@@ -84,8 +84,7 @@ impl Nemesis for ClientLinks {
 fn links(way: Way, nodes: &[u64]) -> Vec<Link> {
     let (requests, answers) = (way != Way::Mute, way != Way::Deaf);
     let both = nodes.iter().flat_map(|node| [(OUTSIDE, *node), (*node, OUTSIDE)]);
-    both.filter(|(from, _)| if *from == OUTSIDE { requests } else { answers })
-        .collect()
+    both.filter(|(from, _)| if *from == OUTSIDE { requests } else { answers }).collect()
 }
 
 /// The node at a link's end.

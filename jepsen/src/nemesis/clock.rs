@@ -40,18 +40,12 @@ pub struct WrongClock {
 impl WrongClock {
     /// One whose way is drawn each time.
     pub fn any() -> Self {
-        Self {
-            way: None,
-            wrong: Vec::new(),
-        }
+        Self { way: None, wrong: Vec::new() }
     }
 
     /// One that always goes wrong in this way.
     pub fn always(way: Way) -> Self {
-        Self {
-            way: Some(way),
-            wrong: Vec::new(),
-        }
+        Self { way: Some(way), wrong: Vec::new() }
     }
 }
 
@@ -83,9 +77,7 @@ impl Nemesis for WrongClock {
             }
             Way::Strobe => {
                 if forward_only {
-                    return Ok(Injected::nothing(
-                        "a clock that only goes forward does not go back and forth",
-                    ));
+                    return Ok(Injected::nothing("a clock that only goes forward does not go back and forth"));
                 }
                 let far = jump(rng, true);
                 for nth in 0..STROBE.0 {
@@ -100,10 +92,8 @@ impl Nemesis for WrongClock {
             }
             Way::Drift => {
                 let least = if forward_only { 0.0 } else { -DRIFT };
-                let rates: Vec<(u64, f64)> = targets
-                    .iter()
-                    .map(|id| (*id, 1.0 + rng.random_range(least..DRIFT)))
-                    .collect();
+                let rates: Vec<(u64, f64)> =
+                    targets.iter().map(|id| (*id, 1.0 + rng.random_range(least..DRIFT))).collect();
                 for (id, rate) in &rates {
                     cluster.clock(*id)?.rate(*rate)?;
                 }

@@ -18,18 +18,12 @@ pub struct Kill {
 impl Kill {
     /// One whose size is drawn each time.
     pub fn any() -> Self {
-        Self {
-            size: None,
-            killed: Vec::new(),
-        }
+        Self { size: None, killed: Vec::new() }
     }
 
     /// One of this size.
     pub(super) fn always(size: Size) -> Self {
-        Self {
-            size: Some(size),
-            killed: Vec::new(),
-        }
+        Self { size: Some(size), killed: Vec::new() }
     }
 }
 

@@ -98,10 +98,7 @@ async fn step_back(cluster: &Cluster) -> Result<Value> {
         }
         std::cmp::Ordering::Equal => {
             let voters = cluster.voters().await;
-            anyhow::ensure!(
-                voters.is_some_and(|voters| ids.iter().eq(&voters)),
-                "not every node votes yet"
-            );
+            anyhow::ensure!(voters.is_some_and(|voters| ids.iter().eq(&voters)), "not every node votes yet");
             Ok(Value::Null)
         }
     }

@@ -44,10 +44,7 @@ pub struct Rhythm {
 impl Rhythm {
     /// So many seconds on and off.
     const fn seconds(on: u64, off: u64) -> Self {
-        Self {
-            on: Duration::from_secs(on),
-            off: Duration::from_secs(off),
-        }
+        Self { on: Duration::from_secs(on), off: Duration::from_secs(off) }
     }
 }
 
@@ -133,125 +130,71 @@ const TABLE: &[(&str, &str, Make)] = &[
     ("partition-halves", "a minority is cut off from the majority", || {
         Box::new(partition::Partition::always(partition::Shape::Halves))
     }),
-    (
-        "partition-ring",
-        "each node sees a majority, and no two see the same one; needs five nodes",
-        || Box::new(partition::Partition::always(partition::Shape::Ring)),
-    ),
-    (
-        "partition-bridge",
-        "two halves that only one node can both talk to",
-        || Box::new(partition::Partition::always(partition::Shape::Bridge)),
-    ),
-    (
-        "partition-one-way",
-        "a node is heard and does not hear, or the other way round",
-        || Box::new(partition::Partition::always(partition::Shape::OneWay)),
-    ),
-    ("partition-leader", "the leader is alone", || {
-        Box::new(partition::Partition::always(partition::Shape::Leader))
+    ("partition-ring", "each node sees a majority, and no two see the same one; needs five nodes", || {
+        Box::new(partition::Partition::always(partition::Shape::Ring))
     }),
-    (
-        "kill",
-        "kill -9 of one node, a minority, a majority or all, and restart",
-        || Box::new(kill::Kill::any()),
-    ),
-    ("kill-leader", "kill -9 of the leader, and restart", || {
-        Box::new(kill::Kill::always(Size::Leader))
+    ("partition-bridge", "two halves that only one node can both talk to", || {
+        Box::new(partition::Partition::always(partition::Shape::Bridge))
     }),
-    ("kill-majority", "kill -9 of a majority, and restart", || {
-        Box::new(kill::Kill::always(Size::Majority))
+    ("partition-one-way", "a node is heard and does not hear, or the other way round", || {
+        Box::new(partition::Partition::always(partition::Shape::OneWay))
     }),
-    ("kill-all", "kill -9 of all nodes at once, and restart", || {
-        Box::new(kill::Kill::always(Size::All))
+    ("partition-leader", "the leader is alone", || Box::new(partition::Partition::always(partition::Shape::Leader))),
+    ("kill", "kill -9 of one node, a minority, a majority or all, and restart", || Box::new(kill::Kill::any())),
+    ("kill-leader", "kill -9 of the leader, and restart", || Box::new(kill::Kill::always(Size::Leader))),
+    ("kill-majority", "kill -9 of a majority, and restart", || Box::new(kill::Kill::always(Size::Majority))),
+    ("kill-all", "kill -9 of all nodes at once, and restart", || Box::new(kill::Kill::always(Size::All))),
+    ("pause", "SIGSTOP of one node, a minority, a majority or all for longer than leases last, then SIGCONT", || {
+        Box::new(pause::Pause::any())
     }),
-    (
-        "pause",
-        "SIGSTOP of one node, a minority, a majority or all for longer than leases last, then SIGCONT",
-        || Box::new(pause::Pause::any()),
-    ),
-    (
-        "pause-leader",
-        "SIGSTOP of the leader for longer than leases last, then SIGCONT",
-        || Box::new(pause::Pause::always(Size::Leader)),
-    ),
-    (
-        "clock",
-        "wall clocks jump by up to minutes, back and forth, or drift by up to a quarter",
-        || Box::new(clock::WrongClock::any()),
-    ),
-    ("clock-jump", "wall clocks jump", || {
-        Box::new(clock::WrongClock::always(clock::Way::Jump))
+    ("pause-leader", "SIGSTOP of the leader for longer than leases last, then SIGCONT", || {
+        Box::new(pause::Pause::always(Size::Leader))
     }),
-    ("clock-drift", "wall clocks run too fast or too slow", || {
-        Box::new(clock::WrongClock::always(clock::Way::Drift))
+    ("clock", "wall clocks jump by up to minutes, back and forth, or drift by up to a quarter", || {
+        Box::new(clock::WrongClock::any())
     }),
-    (
-        "slow",
-        "links are late, uneven, lossy, narrow or break now and then",
-        || Box::new(slow::SlowLinks::default()),
-    ),
-    (
-        "client-links",
-        "links between clients and one node or a minority are cut one way or both ways, or slow",
-        || Box::new(client_links::ClientLinks::default()),
-    ),
-    (
-        "membership",
-        "nodes join by token, are removed, and dead ones are replaced",
-        || Box::new(membership::Membership::default()),
-    ),
-    ("transfer", "leadership is handed from node to node", || {
-        Box::new(transfer::Transfer)
+    ("clock-jump", "wall clocks jump", || Box::new(clock::WrongClock::always(clock::Way::Jump))),
+    ("clock-drift", "wall clocks run too fast or too slow", || Box::new(clock::WrongClock::always(clock::Way::Drift))),
+    ("slow", "links are late, uneven, lossy, narrow or break now and then", || Box::new(slow::SlowLinks::default())),
+    ("client-links", "links between clients and one node or a minority are cut one way or both ways, or slow", || {
+        Box::new(client_links::ClientLinks::default())
     }),
-    (
-        "snapshot",
-        "a follower is dead until the log that it lacks has been purged",
-        || Box::new(snapshot::Snapshot::default()),
-    ),
-    (
-        "restart",
-        "nodes end in good order and start again, one after the other",
-        || Box::new(restart::Rolling),
-    ),
-    (
-        "upgrade",
-        "nodes change to the second build one after the other, and back",
-        || Box::new(upgrade::Upgrade::default()),
-    ),
+    ("membership", "nodes join by token, are removed, and dead ones are replaced", || {
+        Box::new(membership::Membership::default())
+    }),
+    ("transfer", "leadership is handed from node to node", || Box::new(transfer::Transfer)),
+    ("snapshot", "a follower is dead until the log that it lacks has been purged", || {
+        Box::new(snapshot::Snapshot::default())
+    }),
+    ("restart", "nodes end in good order and start again, one after the other", || Box::new(restart::Rolling)),
+    ("upgrade", "nodes change to the second build one after the other, and back", || {
+        Box::new(upgrade::Upgrade::default())
+    }),
     (
         "power-loss",
         "kill -9 of one node, a minority, a majority or all, whose disks lose what was not synced, and restart",
         || Box::new(disk::power::PowerLoss::any()),
     ),
-    (
-        "power-loss-all",
-        "kill -9 of all nodes at once, whose disks lose what was not synced, and restart",
-        || Box::new(disk::power::PowerLoss::all()),
-    ),
-    (
-        "disk-full",
-        "disks have no room for a while; nodes that stop are started again",
-        || Box::new(disk::sick::Sick::with(disk::sick::Illness::Full)),
-    ),
+    ("power-loss-all", "kill -9 of all nodes at once, whose disks lose what was not synced, and restart", || {
+        Box::new(disk::power::PowerLoss::all())
+    }),
+    ("disk-full", "disks have no room for a while; nodes that stop are started again", || {
+        Box::new(disk::sick::Sick::with(disk::sick::Illness::Full))
+    }),
     (
         "disk-errors",
         "reads, writes or syncs fail with EIO, once or for a while; nodes that stop are started again",
         || Box::new(disk::sick::Sick::with(disk::sick::Illness::Errors)),
     ),
-    ("disk-slow", "syncs take 20 to 300 ms", || {
-        Box::new(disk::sick::Sick::with(disk::sick::Illness::Slow))
-    }),
+    ("disk-slow", "syncs take 20 to 300 ms", || Box::new(disk::sick::Sick::with(disk::sick::Illness::Slow))),
     (
         "disk-damage",
         "kill -9 of a minority, flipped bits, truncation, old or empty chunks in its files, restart, and replacement",
         || Box::new(disk::damage::Corruption::of(disk::damage::Aim::Anywhere)),
     ),
-    (
-        "disk-log-end",
-        "kill -9 of a minority, whose logs lose their synced ends, restart, and replacement",
-        || Box::new(disk::damage::Corruption::of(disk::damage::Aim::LogEnd)),
-    ),
+    ("disk-log-end", "kill -9 of a minority, whose logs lose their synced ends, restart, and replacement", || {
+        Box::new(disk::damage::Corruption::of(disk::damage::Aim::LogEnd))
+    }),
 ];
 
 /// Those that stand for all in a mixed run: the others are their parts.
@@ -291,11 +234,7 @@ pub fn mixed() -> &'static [&'static str] {
 
 /// Why a nemesis cannot work on a cluster with these options on this machine; `None` if it can. The sentence says what to do.
 pub fn unmet(nemesis: &dyn Nemesis, options: &ClusterOptions) -> Option<String> {
-    nemesis
-        .needs()
-        .iter()
-        .find_map(|need| need.unmet(options))
-        .map(|reason| format!("{}: {reason}", nemesis.name()))
+    nemesis.needs().iter().find_map(|need| need.unmet(options)).map(|reason| format!("{}: {reason}", nemesis.name()))
 }
 
 impl Need {
@@ -340,31 +279,15 @@ mod tests {
     fn what_is_missing_is_said_before_the_run() {
         let options = ClusterOptions::new("tarn", "dir");
         let reason = unmet(named("upgrade").unwrap().as_ref(), &options).unwrap();
-        assert!(
-            reason.contains("upgrade: ") && reason.contains("--tarn-next"),
-            "{reason}"
-        );
-        let both = ClusterOptions {
-            tarn_next: Some("other".into()),
-            ..options.clone()
-        };
+        assert!(reason.contains("upgrade: ") && reason.contains("--tarn-next"), "{reason}");
+        let both = ClusterOptions { tarn_next: Some("other".into()), ..options.clone() };
         assert_eq!(unmet(named("upgrade").unwrap().as_ref(), &both), None);
         let single = ClusterOptions { nodes: 1, ..options };
         assert!(unmet(named("partition").unwrap().as_ref(), &single).is_some());
         assert_eq!(unmet(named("kill").unwrap().as_ref(), &single), None);
         let ring = named("partition-ring").unwrap();
-        let reason = unmet(
-            ring.as_ref(),
-            &ClusterOptions {
-                nodes: 3,
-                ..single.clone()
-            },
-        )
-        .unwrap();
-        assert!(
-            reason.contains("partition-ring: ") && reason.contains("--nodes 5"),
-            "{reason}"
-        );
+        let reason = unmet(ring.as_ref(), &ClusterOptions { nodes: 3, ..single.clone() }).unwrap();
+        assert!(reason.contains("partition-ring: ") && reason.contains("--nodes 5"), "{reason}");
         assert_eq!(unmet(ring.as_ref(), &ClusterOptions { nodes: 5, ..single }), None);
     }
 
@@ -375,9 +298,6 @@ mod tests {
         assert!(!Injected::steps("restarts", vec![step(false)]).made);
         assert!(!Injected::steps("restarts", Vec::new()).made);
         let nothing = Injected::nothing("no node runs");
-        assert_eq!(
-            (nothing.made, &nothing.what["skipped"]),
-            (false, &serde_json::json!("no node runs"))
-        );
+        assert_eq!((nothing.made, &nothing.what["skipped"]), (false, &serde_json::json!("no node runs")));
     }
 }

@@ -31,14 +31,7 @@ pub enum Shape {
     One,
 }
 
-const SHAPES: [Shape; 6] = [
-    Shape::Halves,
-    Shape::Ring,
-    Shape::Bridge,
-    Shape::OneWay,
-    Shape::Leader,
-    Shape::One,
-];
+const SHAPES: [Shape; 6] = [Shape::Halves, Shape::Ring, Shape::Bridge, Shape::OneWay, Shape::Leader, Shape::One];
 
 impl Shape {
     /// The fewest nodes with which it differs from the others, and from nothing.
@@ -60,18 +53,12 @@ pub struct Partition {
 impl Partition {
     /// One whose shape is drawn each time.
     pub fn any() -> Self {
-        Self {
-            shape: None,
-            cut: Vec::new(),
-        }
+        Self { shape: None, cut: Vec::new() }
     }
 
     /// One of this shape.
     pub fn always(shape: Shape) -> Self {
-        Self {
-            shape: Some(shape),
-            cut: Vec::new(),
-        }
+        Self { shape: Some(shape), cut: Vec::new() }
     }
 }
 
@@ -91,14 +78,9 @@ impl Nemesis for Partition {
     async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         let ids = cluster.ids();
         let shapes: Vec<Shape> = SHAPES.into_iter().filter(|shape| ids.len() >= shape.least()).collect();
-        let shape = self
-            .shape
-            .or_else(|| shapes.choose(rng).copied())
-            .unwrap_or(Shape::Halves);
+        let shape = self.shape.or_else(|| shapes.choose(rng).copied()).unwrap_or(Shape::Halves);
         if shape == Shape::Ring && !shapes.contains(&shape) {
-            return Ok(Injected::nothing(
-                "a ring needs five nodes, and some were removed meanwhile",
-            ));
+            return Ok(Injected::nothing("a ring needs five nodes, and some were removed meanwhile"));
         }
         let leader = cluster.leader().await;
         let links = links(shape, ids, leader, rng);
@@ -159,23 +141,16 @@ fn links(shape: Shape, mut ids: Vec<u64>, leader: Option<u64>, rng: &mut StdRng)
                 return Vec::new();
             };
             let deaf_hears = rng.random_bool(0.5);
-            between(&[deaf], &ids)
-                .into_iter()
-                .filter(|(from, _)| (*from == deaf) == deaf_hears)
-                .collect()
+            between(&[deaf], &ids).into_iter().filter(|(from, _)| (*from == deaf) == deaf_hears).collect()
         }
-        Shape::Leader => leader
-            .or_else(|| ids.choose(rng).copied())
-            .map_or_else(Vec::new, |one| between(&[one], &ids)),
+        Shape::Leader => leader.or_else(|| ids.choose(rng).copied()).map_or_else(Vec::new, |one| between(&[one], &ids)),
         Shape::One => ids.choose(rng).map_or_else(Vec::new, |one| between(&[*one], &ids)),
     }
 }
 
 /// A node, rather the leader than another.
 fn alone(ids: &[u64], leader: Option<u64>, rng: &mut StdRng) -> Option<u64> {
-    leader
-        .filter(|_| rng.random_bool(0.6))
-        .or_else(|| ids.choose(rng).copied())
+    leader.filter(|_| rng.random_bool(0.6)).or_else(|| ids.choose(rng).copied())
 }
 
 /// Cuts so that each node keeps its nearest neighbours on a ring, and with them and itself just a majority.
@@ -210,9 +185,7 @@ mod tests {
 
     /// Whom a node can talk to both ways, itself included.
     fn sees(id: u64, nodes: u64, cut: &BTreeSet<Link>) -> BTreeSet<u64> {
-        (1..=nodes)
-            .filter(|other| !cut.contains(&(id, *other)) && !cut.contains(&(*other, id)))
-            .collect()
+        (1..=nodes).filter(|other| !cut.contains(&(id, *other)) && !cut.contains(&(*other, id))).collect()
     }
 
     #[test]

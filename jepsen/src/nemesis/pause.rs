@@ -18,18 +18,12 @@ pub struct Pause {
 impl Pause {
     /// One whose size is drawn each time.
     pub fn any() -> Self {
-        Self {
-            size: None,
-            paused: Vec::new(),
-        }
+        Self { size: None, paused: Vec::new() }
     }
 
     /// One of this size.
     pub(super) fn always(size: Size) -> Self {
-        Self {
-            size: Some(size),
-            paused: Vec::new(),
-        }
+        Self { size: Some(size), paused: Vec::new() }
     }
 }
 

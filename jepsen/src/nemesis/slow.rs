@@ -27,10 +27,7 @@ impl Nemesis for SlowLinks {
     }
 
     async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
-        let size = [Size::Leader, Size::One, Size::Minority, Size::All]
-            .choose(rng)
-            .copied()
-            .unwrap_or(Size::All);
+        let size = [Size::Leader, Size::One, Size::Minority, Size::All].choose(rng).copied().unwrap_or(Size::All);
         let targets = drawn(size, cluster, rng).await;
         let (kind, slowness) = slowness(rng);
         let mut links = between(&targets, &cluster.ids());
@@ -68,26 +65,8 @@ pub(super) fn slowness(rng: &mut StdRng) -> (&'static str, Slowness) {
     match rng.random_range(0..5) {
         0 => ("late", Slowness::late(ms(rng.random_range(20..200)), ms(10))),
         1 => ("uneven", Slowness::late(ms(100), ms(100))),
-        2 => (
-            "lossy",
-            Slowness {
-                loss: rng.random_range(0.01..0.15),
-                ..Slowness::late(ms(5), ms(5))
-            },
-        ),
-        3 => (
-            "narrow",
-            Slowness {
-                bytes_per_second: Some(rng.random_range(50_000..500_000)),
-                ..whole
-            },
-        ),
-        _ => (
-            "breaking",
-            Slowness {
-                reset: rng.random_range(0.001..0.02),
-                ..Slowness::late(ms(2), ms(2))
-            },
-        ),
+        2 => ("lossy", Slowness { loss: rng.random_range(0.01..0.15), ..Slowness::late(ms(5), ms(5)) }),
+        3 => ("narrow", Slowness { bytes_per_second: Some(rng.random_range(50_000..500_000)), ..whole }),
+        _ => ("breaking", Slowness { reset: rng.random_range(0.001..0.02), ..Slowness::late(ms(2), ms(2)) }),
     }
 }

@@ -64,11 +64,7 @@ pub(super) async fn drawn(size: Size, cluster: &Cluster, rng: &mut StdRng) -> Ve
 /// Nodes that run and are not paused.
 pub(super) fn active(cluster: &Cluster) -> Vec<u64> {
     let paused = cluster.paused();
-    cluster
-        .running()
-        .into_iter()
-        .filter(|id| !paused.contains(id))
-        .collect()
+    cluster.running().into_iter().filter(|id| !paused.contains(id)).collect()
 }
 
 fn chosen(size: Size, nodes: usize, mut active: Vec<u64>, leader: Option<u64>, rng: &mut StdRng) -> Vec<u64> {

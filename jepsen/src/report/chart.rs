@@ -100,9 +100,7 @@ fn time_axis(svg: &mut Svg, picture: &Picture, top: f64, bottom: f64) {
 
 /// A round number of seconds, of which about ten fit into the whole.
 fn step(seconds: f64) -> f64 {
-    const STEPS: [f64; 13] = [
-        0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0,
-    ];
+    const STEPS: [f64; 13] = [0.5, 1.0, 2.0, 5.0, 10.0, 15.0, 30.0, 60.0, 120.0, 300.0, 600.0, 1_800.0, 3_600.0];
     STEPS.into_iter().find(|step| seconds / step <= 11.0).unwrap_or(7_200.0)
 }
 
@@ -127,17 +125,8 @@ fn fault_rows(svg: &mut Svg, picture: &Picture, top: f64) {
             let end = fault.over_ns(picture.to_ns);
             let (from, to) = (x(picture, fault.begun_ns), x(picture, end));
             let seconds = |ns: u64| clock(ns.saturating_sub(picture.from_ns) as f64 / 1e9);
-            let title = format!(
-                "{nemesis}, {} to {}: {}",
-                seconds(fault.begun_ns),
-                seconds(end),
-                words(&fault.what)
-            );
-            let class = if fault.made_ns.is_none() {
-                format!("{class} hollow")
-            } else {
-                class.clone()
-            };
+            let title = format!("{nemesis}, {} to {}: {}", seconds(fault.begun_ns), seconds(end), words(&fault.what));
+            let class = if fault.made_ns.is_none() { format!("{class} hollow") } else { class.clone() };
             svg.rect(&class, from, y + 3.0, (to - from).max(2.0), FAULT_ROW - 7.0, &title);
         }
     }
@@ -145,11 +134,8 @@ fn fault_rows(svg: &mut Svg, picture: &Picture, top: f64) {
 
 fn rates(svg: &mut Svg, picture: &Picture, top: f64) {
     let per_second = 1e9 / picture.column_ns();
-    let most = picture
-        .columns
-        .iter()
-        .map(|column| column.ended.iter().sum::<u64>() as f64 * per_second)
-        .fold(1.0, f64::max);
+    let most =
+        picture.columns.iter().map(|column| column.ended.iter().sum::<u64>() as f64 * per_second).fold(1.0, f64::max);
     let scale = round_up(most);
     svg.title(top, "Operations per second");
     for share in [0.0, 0.5, 1.0] {
@@ -160,12 +146,7 @@ fn rates(svg: &mut Svg, picture: &Picture, top: f64) {
     let width = ALONG / COLUMNS as f64;
     for (outcome, class) in CLASSES.iter().enumerate() {
         let mut path = String::new();
-        for (at, column) in picture
-            .columns
-            .iter()
-            .enumerate()
-            .filter(|(_, column)| column.ended[outcome] > 0)
-        {
+        for (at, column) in picture.columns.iter().enumerate().filter(|(_, column)| column.ended[outcome] > 0) {
             let height = |count: u64| count as f64 * per_second / scale * RATE_HEIGHT;
             let below: u64 = column.ended[..outcome].iter().sum();
             let tall = height(column.ended[outcome]).max(1.0);
@@ -195,10 +176,7 @@ fn silence(svg: &mut Svg, picture: &Picture, top: f64, (from, to): (f64, f64)) {
 }
 
 fn latencies(svg: &mut Svg, picture: &Picture, top: f64) {
-    svg.title(
-        top,
-        "Time until an operation ended, by when it ended (each mark is some operations)",
-    );
+    svg.title(top, "Time until an operation ended, by when it ended (each mark is some operations)");
     let rows = picture.cells.iter().flat_map(|cells| cells.keys()).map(|(_, row)| *row);
     let highest = rows.max().unwrap_or(0).max(row(1_000_000_000)) + 2;
     let tall = LATENCY_HEIGHT / highest as f64;
@@ -226,10 +204,7 @@ fn latencies(svg: &mut Svg, picture: &Picture, top: f64) {
         top + LATENCY_HEIGHT - rows * tall
     };
     for (class, value) in [("median", 0), ("p99", 1)] {
-        let points = picture
-            .columns
-            .iter()
-            .map(|column| [column.median_ns, column.p99_ns][value]);
+        let points = picture.columns.iter().map(|column| [column.median_ns, column.p99_ns][value]);
         svg.path(class, &polyline(points, width, height));
     }
 }
@@ -241,12 +216,7 @@ fn polyline(values: impl Iterator<Item = u64>, width: f64, height: impl Fn(u64) 
     for (at, value) in values.enumerate() {
         if value > 0 {
             let pen = if drawing { 'L' } else { 'M' };
-            let _ = write!(
-                path,
-                "{pen}{:.1} {:.1}",
-                LEFT + (at as f64 + 0.5) * width,
-                height(value)
-            );
+            let _ = write!(path, "{pen}{:.1} {:.1}", LEFT + (at as f64 + 0.5) * width, height(value));
         }
         drawing = value > 0;
     }
@@ -254,18 +224,11 @@ fn polyline(values: impl Iterator<Item = u64>, width: f64, height: impl Fn(u64) 
 }
 
 fn client_lanes(svg: &mut Svg, picture: &Picture, top: f64, height: f64, clients: u32) {
-    svg.title(
-        top,
-        "Clients: when each had an operation open, by how it ended (workers of the SDK show none)",
-    );
+    svg.title(top, "Clients: when each had an operation open, by how it ended (workers of the SDK show none)");
     for (at, (client, lane)) in picture.lanes.iter().enumerate() {
         let y = top + at as f64 * height;
         if height >= 9.0 || at % 4 == 0 {
-            let name = if *client < clients {
-                format!("client {client}")
-            } else {
-                "at the end".to_owned()
-            };
+            let name = if *client < clients { format!("client {client}") } else { "at the end".to_owned() };
             svg.text("small", LEFT - 8.0, y + height * 0.75, "end", &name);
         }
         client_lane(svg, lane, y, height);
@@ -280,13 +243,7 @@ fn client_lane(svg: &mut Svg, lane: &Lane, y: f64, height: f64) {
         let mut path = String::new();
         for &(from, to) in stretches {
             let width = (to - from) as f64 * ALONG / FINE as f64;
-            boxed(
-                &mut path,
-                LEFT + from as f64 * ALONG / FINE as f64,
-                y + below,
-                width,
-                tall,
-            );
+            boxed(&mut path, LEFT + from as f64 * ALONG / FINE as f64, y + below, width, tall);
         }
         svg.path(class, &path);
     }
@@ -295,19 +252,11 @@ fn client_lane(svg: &mut Svg, lane: &Lane, y: f64, height: f64) {
 /// The next of 1, 2, 5, 10, 20, … that is at least this.
 fn round_up(value: f64) -> f64 {
     let power = 10f64.powf(value.log10().floor());
-    [1.0, 2.0, 5.0, 10.0]
-        .into_iter()
-        .map(|step| step * power)
-        .find(|step| *step >= value)
-        .unwrap_or(value)
+    [1.0, 2.0, 5.0, 10.0].into_iter().map(|step| step * power).find(|step| *step >= value).unwrap_or(value)
 }
 
 fn plain(value: f64) -> String {
-    if value >= 10.0 || value.fract() == 0.0 {
-        format!("{value:.0}")
-    } else {
-        format!("{value:.1}")
-    }
+    if value >= 10.0 || value.fract() == 0.0 { format!("{value:.0}") } else { format!("{value:.1}") }
 }
 
 /// A duration in nanoseconds with a unit that keeps it short.
@@ -341,10 +290,7 @@ impl Svg {
     }
 
     fn line(&mut self, class: &str, x1: f64, y1: f64, x2: f64, y2: f64) {
-        let _ = write!(
-            self.0,
-            "<line class=\"{class}\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>"
-        );
+        let _ = write!(self.0, "<line class=\"{class}\" x1=\"{x1:.1}\" y1=\"{y1:.1}\" x2=\"{x2:.1}\" y2=\"{y2:.1}\"/>");
     }
 
     fn path(&mut self, class: &str, path: &str) {
@@ -375,18 +321,12 @@ mod tests {
         assert_eq!((round_up(1.0), round_up(17.0), round_up(501.0)), (1.0, 20.0, 1_000.0));
         assert_eq!((step(60.0), step(600.0), step(9.0)), (10.0, 60.0, 1.0));
         assert_eq!((clock(30.0), clock(600.0)), ("30 s".to_owned(), "10:00 min".to_owned()));
-        assert_eq!(
-            (duration(1e5), duration(1e7), duration(1e10)),
-            ("0.1 ms".into(), "10 ms".into(), "10 s".into())
-        );
+        assert_eq!((duration(1e5), duration(1e7), duration(1e10)), ("0.1 ms".into(), "10 ms".into(), "10 s".into()));
     }
 
     #[test]
     fn a_line_is_broken_where_nothing_was_answered() {
         let path = polyline([5, 5, 0, 5].into_iter(), 1.0, |ns| ns as f64);
-        assert_eq!(
-            path,
-            format!("M{:.1} 5.0L{:.1} 5.0M{:.1} 5.0", LEFT + 0.5, LEFT + 1.5, LEFT + 3.5)
-        );
+        assert_eq!(path, format!("M{:.1} 5.0L{:.1} 5.0M{:.1} 5.0", LEFT + 0.5, LEFT + 1.5, LEFT + 3.5));
     }
 }

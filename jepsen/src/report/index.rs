@@ -10,13 +10,13 @@ use crate::soak::Summary;
 pub fn index(summary: &Summary) -> String {
     let outcome = summary.outcome();
     let rows = summary.runs.iter().rev().map(|run| {
-        let mark = run.outcome.map_or(
-            "<span class=\"mark invalid\">harness failed</span>".to_owned(),
-            |outcome| format!("<span class=\"mark {0}\">{0}</span>", word(outcome)),
-        );
-        let report = run.folder.as_ref().map_or(String::new(), |folder| {
-            format!("<a href=\"{0}/report.html\">report</a>", escaped(folder))
+        let mark = run.outcome.map_or("<span class=\"mark invalid\">harness failed</span>".to_owned(), |outcome| {
+            format!("<span class=\"mark {0}\">{0}</span>", word(outcome))
         });
+        let report = run
+            .folder
+            .as_ref()
+            .map_or(String::new(), |folder| format!("<a href=\"{0}/report.html\">report</a>", escaped(folder)));
         vec![
             mark,
             format!("<code>{}</code> {}", escaped(&run.command), escaped(&run.finding)),
@@ -27,15 +27,7 @@ pub fn index(summary: &Summary) -> String {
             report,
         ]
     });
-    let heads = [
-        "",
-        "run",
-        "answered",
-        "unknown",
-        "faults",
-        "longest without an answer",
-        "",
-    ];
+    let heads = ["", "run", "answered", "unknown", "faults", "longest without an answer", ""];
     let count = |wanted: Option<Outcome>| summary.runs.iter().filter(|run| run.outcome == wanted).count();
     format!(
         "<!doctype html>\n<html lang=\"en\"><head><meta charset=\"utf-8\"><meta name=\"viewport\" content=\"width=device-width\">\

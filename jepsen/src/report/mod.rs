@@ -71,12 +71,7 @@ pub struct Report {
 impl Report {
     /// Puts the parts together.
     pub fn new(setting: Setting, verdict: Verdict, figures: Figures) -> Self {
-        Self {
-            outcome: verdict.outcome,
-            checks: verdict.checks,
-            figures,
-            setting,
-        }
+        Self { outcome: verdict.outcome, checks: verdict.checks, figures, setting }
     }
 
     /// Writes `verdict.json` and `report.html`.

@@ -100,44 +100,19 @@ fn head(report: &Report, nemeses: &str) -> String {
 fn tiles(report: &Report) -> String {
     let figures = &report.figures;
     let made: u64 = figures.faults.values().map(|recovery| recovery.made).sum();
-    let slowest = figures
-        .faults
-        .iter()
-        .max_by(|one, other| one.1.after_healing.max_ms.total_cmp(&other.1.after_healing.max_ms));
+    let slowest =
+        figures.faults.iter().max_by(|one, other| one.1.after_healing.max_ms.total_cmp(&other.1.after_healing.max_ms));
     let gap = &figures.longest_gap;
-    let during = if gap.during.is_empty() {
-        "no fault".to_owned()
-    } else {
-        gap.during.join(", ")
-    };
+    let during = if gap.during.is_empty() { "no fault".to_owned() } else { gap.during.join(", ") };
     let rate = figures.operations.ok as f64 / figures.seconds.max(0.001);
     let mut tiles = vec![
-        (
-            "answered",
-            thousands(figures.operations.ok),
-            format!("{rate:.0} a second"),
-            "ok",
-        ),
-        (
-            "refused or failed",
-            thousands(figures.operations.fail),
-            "certainly without effect".to_owned(),
-            "fail",
-        ),
-        (
-            "unknown",
-            thousands(figures.operations.unknown),
-            "without an answer".to_owned(),
-            "unknown",
-        ),
+        ("answered", thousands(figures.operations.ok), format!("{rate:.0} a second"), "ok"),
+        ("refused or failed", thousands(figures.operations.fail), "certainly without effect".to_owned(), "fail"),
+        ("unknown", thousands(figures.operations.unknown), "without an answer".to_owned(), "unknown"),
         (
             "faults",
             made.to_string(),
-            format!(
-                "{} kind{}",
-                figures.faults.len(),
-                if figures.faults.len() == 1 { "" } else { "s" }
-            ),
+            format!("{} kind{}", figures.faults.len(), if figures.faults.len() == 1 { "" } else { "s" }),
             "",
         ),
         (
@@ -181,15 +156,9 @@ fn checks(report: &Report) -> String {
     let heads = ["", "check", "finding", "counted"];
     let (valid, others): (Vec<&Check>, Vec<&Check>) =
         report.checks.iter().partition(|check| check.outcome == Outcome::Valid);
-    let found = if others.is_empty() {
-        String::new()
-    } else {
-        table("checks", &heads, others.into_iter().map(row))
-    };
-    let chips: String = valid
-        .iter()
-        .map(|check| format!("<span class=\"mark valid\">{}</span>", escaped(&check.name)))
-        .collect();
+    let found = if others.is_empty() { String::new() } else { table("checks", &heads, others.into_iter().map(row)) };
+    let chips: String =
+        valid.iter().map(|check| format!("<span class=\"mark valid\">{}</span>", escaped(&check.name))).collect();
     let hold = format!("{} of {} checks hold", valid.len(), report.checks.len());
     format!(
         "<section><h2>Checks</h2>{found}<details class=\"valid\"><summary>{hold}<div class=\"chips\">{chips}</div></summary>{}</details></section>",
@@ -220,10 +189,8 @@ fn legend() -> String {
         ("hollow", "a fault that could not be made"),
         ("drain", "drain: clients have stopped, accepted work ends"),
     ];
-    let keys: String = parts
-        .iter()
-        .map(|(class, text)| format!("<span><i class=\"{class}\"></i>{text}</span>"))
-        .collect();
+    let keys: String =
+        parts.iter().map(|(class, text)| format!("<span><i class=\"{class}\"></i>{text}</span>")).collect();
     format!(
         "<h2>What happened</h2><p class=\"legend\">{keys}<span>Bands are faults, in the colours of the uppermost rows; point at a bar or a \
          moment for more.</span></p>"
@@ -264,25 +231,10 @@ fn operations(report: &Report) -> String {
     let rows = report.figures.by_operation.iter().map(|(op, tally)| {
         let Tally { ok, fail, unknown } = tally;
         let latency = report.figures.latency.get(op).unwrap_or(&none);
-        vec![
-            escaped(op),
-            thousands(*ok),
-            thousands(*fail),
-            thousands(*unknown),
-            spread(latency),
-        ]
+        vec![escaped(op), thousands(*ok), thousands(*fail), thousands(*unknown), spread(latency)]
     });
-    let heads = [
-        "operation",
-        "answered",
-        "refused or failed",
-        "unknown",
-        "time to the answer",
-    ];
-    format!(
-        "<section><h2>Operations</h2>{}</section>",
-        table("operations", &heads, rows)
-    )
+    let heads = ["operation", "answered", "refused or failed", "unknown", "time to the answer"];
+    format!("<section><h2>Operations</h2>{}</section>", table("operations", &heads, rows))
 }
 
 fn reasons(report: &Report) -> String {
@@ -291,10 +243,7 @@ fn reasons(report: &Report) -> String {
         return String::new();
     }
     reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), (*reason).clone()));
-    let rows = reasons
-        .into_iter()
-        .take(REASONS_LISTED)
-        .map(|(reason, count)| vec![escaped(reason), thousands(*count)]);
+    let rows = reasons.into_iter().take(REASONS_LISTED).map(|(reason, count)| vec![escaped(reason), thousands(*count)]);
     format!(
         "<section><h2>Why operations failed or stayed unknown</h2>{}</section>",
         table("reasons", &["reason", "times"], rows)
@@ -313,11 +262,7 @@ fn faults(picture: &Picture) -> String {
         };
         vec![
             format!("{:.1} s", since(fault.begun_ns)),
-            format!(
-                "<i class=\"{}\"></i> {}",
-                colour(picture, &fault.nemesis),
-                escaped(&fault.nemesis)
-            ),
+            format!("<i class=\"{}\"></i> {}", colour(picture, &fault.nemesis), escaped(&fault.nemesis)),
             took(millis(fault.over_ns(picture.to_ns) - fault.begun_ns)),
             what,
         ]
@@ -337,12 +282,7 @@ fn foot(report: &Report, logs: &[String]) -> String {
         .chain(logs.iter().cloned())
         .map(|name| format!("<a href=\"{0}\">{0}</a>", escaped(&name)))
         .collect();
-    let settings: Vec<String> = report
-        .setting
-        .settings
-        .iter()
-        .map(|(key, value)| format!("{key} = {value}"))
-        .collect();
+    let settings: Vec<String> = report.setting.settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
     format!(
         "<footer><p>{}</p><p>Settings of the nodes: <code>{}</code></p></footer>",
         links.join(" · "),
@@ -381,13 +321,7 @@ fn data(picture: &Picture) -> String {
     let faults: Vec<_> = picture
         .faults
         .iter()
-        .map(|fault| {
-            json!([
-                fault.nemesis,
-                seconds(fault.begun_ns),
-                seconds(fault.over_ns(picture.to_ns))
-            ])
-        })
+        .map(|fault| json!([fault.nemesis, seconds(fault.begun_ns), seconds(fault.over_ns(picture.to_ns))]))
         .collect();
     let data = json!({
         "seconds": seconds(picture.to_ns), "left": LEFT / WIDTH, "along": ALONG / WIDTH, "columns": columns, "faults": faults,
@@ -410,9 +344,6 @@ mod tests {
             counts: Default::default(),
         };
         let shown = rules(&check);
-        assert!(
-            shown.contains("equal digests: nodes that have applied") && shown.contains("provable"),
-            "{shown}"
-        );
+        assert!(shown.contains("equal digests: nodes that have applied") && shown.contains("provable"), "{shown}");
     }
 }

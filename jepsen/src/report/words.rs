@@ -6,10 +6,7 @@ use crate::figures::Spread;
 
 /// Text as HTML shows it.
 pub fn escaped(text: &str) -> String {
-    text.replace('&', "&amp;")
-        .replace('<', "&lt;")
-        .replace('>', "&gt;")
-        .replace('"', "&quot;")
+    text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 /// A moment in RFC 3339, as people read it.
@@ -96,10 +93,7 @@ mod tests {
             (thousands(7), thousands(1_234), thousands(1_000_000)),
             ("7".into(), "1,234".into(), "1,000,000".into())
         );
-        assert_eq!(
-            (took(0.44), took(443.0), took(1_500.0)),
-            ("0.4 ms".into(), "443 ms".into(), "1.5 s".into())
-        );
+        assert_eq!((took(0.44), took(443.0), took(1_500.0)), ("0.4 ms".into(), "443 ms".into(), "1.5 s".into()));
         assert_eq!(moment("2026-11-21T11:04:56Z"), "2026-11-21 11:04:56 UTC");
         assert_eq!(escaped("<a b=\"c\">&"), "&lt;a b=&quot;c&quot;&gt;&amp;");
     }

@@ -64,10 +64,7 @@ pub async fn attack(
     }
 
     faults::begin(recorder, Phase::Calm);
-    say(&format!(
-        "[{:>4.0} s] healed; waiting until every node is back",
-        began.elapsed().as_secs_f64()
-    ));
+    say(&format!("[{:>4.0} s] healed; waiting until every node is back", began.elapsed().as_secs_f64()));
     let ready = calm(scene).await?;
     faults::begin(recorder, Phase::Stop);
     scene.stop.cancel();
@@ -99,12 +96,7 @@ async fn harm(options: &RunOptions, scene: &Scene, nemeses: &mut [Box<dyn Nemesi
     ));
     let numbers = AtomicU64::new(0);
     let haunts = nemeses.iter_mut().enumerate().map(|(at, nemesis)| {
-        let steps = plan
-            .steps
-            .iter()
-            .filter(move |step| step.nemesis == at)
-            .cloned()
-            .collect();
+        let steps = plan.steps.iter().filter(move |step| step.nemesis == at).cloned().collect();
         let haunt = Haunt {
             scene,
             began,
@@ -155,10 +147,7 @@ impl Haunt<'_> {
         faults::injected(recorder, name, number, told.cloned());
         if let Ok(Injected { made, what }) = &made {
             let nothing = if *made { "" } else { "nothing done: " };
-            say(&format!(
-                "[{:>4.0} s] {name}: {nothing}{what}",
-                began.elapsed().as_secs_f64()
-            ));
+            say(&format!("[{:>4.0} s] {name}: {nothing}{what}", began.elapsed().as_secs_f64()));
             sleep_until(end).await;
         }
         note(Moment::Healing, &Ok(json!(null)));
@@ -167,19 +156,14 @@ impl Haunt<'_> {
         if let Ok(what) = &healed
             && !what.is_null()
         {
-            say(&format!(
-                "[{:>4.0} s] {name}, taken back: {what}",
-                began.elapsed().as_secs_f64()
-            ));
+            say(&format!("[{:>4.0} s] {name}, taken back: {what}", began.elapsed().as_secs_f64()));
         }
         made.and(healed.map(drop)).with_context(|| format!("nemesis {name}"))
     }
 }
 
 async fn within<T>(name: &str, what: impl Future<Output = Result<T>>) -> Result<T> {
-    timeout(NEMESIS_WITHIN, what)
-        .await
-        .with_context(|| format!("{name} was not done within {NEMESIS_WITHIN:?}"))?
+    timeout(NEMESIS_WITHIN, what).await.with_context(|| format!("{name} was not done within {NEMESIS_WITHIN:?}"))?
 }
 
 /// Ends when a client fails, which none should.

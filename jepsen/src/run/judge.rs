@@ -32,18 +32,9 @@ struct Went {
 #[derive(Deserialize)]
 #[serde(rename_all = "lowercase", tag = "result")]
 enum Agreement {
-    Agreed {
-        index: u64,
-        digest: String,
-        nodes: Vec<u64>,
-    },
-    Diverged {
-        index: u64,
-        digests: BTreeMap<String, String>,
-    },
-    Unknown {
-        reason: String,
-    },
+    Agreed { index: u64, digest: String, nodes: Vec<u64> },
+    Diverged { index: u64, digests: BTreeMap<String, String> },
+    Unknown { reason: String },
 }
 
 #[derive(Deserialize)]
@@ -75,9 +66,7 @@ fn came_back(history: &[Event]) -> Check {
 }
 
 fn drained(history: &[Event]) -> Check {
-    went(history, DRAINED, "drained", |seconds| {
-        format!("accepted work had ended after {seconds:.1} s")
-    })
+    went(history, DRAINED, "drained", |seconds| format!("accepted work had ended after {seconds:.1} s"))
 }
 
 fn went(history: &[Event], op: &str, name: &str, fine: impl Fn(f64) -> String) -> Check {
@@ -102,9 +91,7 @@ fn answered_again(history: &[Event]) -> Check {
         return check(name, Outcome::Unknown, "the run did not get there".to_owned());
     };
     let operations = figures::done(history);
-    let answers = operations
-        .iter()
-        .filter(|operation| operation.kind == Kind::Ok && operation.begun_ns >= calm);
+    let answers = operations.iter().filter(|operation| operation.kind == Kind::Ok && operation.begun_ns >= calm);
     match answers.clone().map(|operation| operation.ended_ns).min() {
         Some(first) => {
             let detail = format!("first after {:.2} s", (first - calm) as f64 / 1e9);
@@ -122,16 +109,12 @@ fn answered_again(history: &[Event]) -> Check {
 
 /// What it means that no operation succeeded after everything was healed.
 fn silence(history: &[Event], operations: &[figures::Done<'_>], calm: u64) -> Outcome {
-    let all_up = infos::<Vec<Ending>>(history, ENDINGS)
-        .pop()
-        .is_some_and(|(_, endings)| endings.is_empty());
+    let all_up = infos::<Vec<Ending>>(history, ENDINGS).pop().is_some_and(|(_, endings)| endings.is_empty());
     let last = history.last().map_or(0, |event| event.time_ns);
     // Clients work until they are told to stop; what is asked later is not theirs.
     let stop = faults::phase(history, Phase::Stop).unwrap_or(last);
-    let mut asked = operations
-        .iter()
-        .filter(|operation| operation.begun_ns >= calm && operation.begun_ns < stop)
-        .peekable();
+    let mut asked =
+        operations.iter().filter(|operation| operation.begun_ns >= calm && operation.begun_ns < stop).peekable();
     let silent = asked.peek().is_some()
         && asked.all(|operation| operation.kind == Kind::Unknown || NO_ANSWER.contains(&operation.reason));
     match all_up && silent && stop.saturating_sub(calm) >= SILENT_NS {
@@ -142,16 +125,10 @@ fn silence(history: &[Event], operations: &[figures::Done<'_>], calm: u64) -> Ou
 
 /// The invariant [`EQUAL_DIGESTS`], after everything has been healed.
 fn agreed(history: &[Event]) -> Check {
-    let (outcome, detail) = match infos::<Agreement>(history, AGREEMENT)
-        .pop()
-        .map(|(_, agreement)| agreement)
-    {
+    let (outcome, detail) = match infos::<Agreement>(history, AGREEMENT).pop().map(|(_, agreement)| agreement) {
         Some(Agreement::Agreed { index, digest, nodes }) => {
             let short = digest.get(..12).unwrap_or(&digest);
-            (
-                Outcome::Valid,
-                format!("nodes {nodes:?} have the digest {short}… at index {index}"),
-            )
+            (Outcome::Valid, format!("nodes {nodes:?} have the digest {short}… at index {index}"))
         }
         Some(Agreement::Diverged { index, digests }) => {
             let evidence = format!("the digests are {digests:?}");
@@ -160,18 +137,13 @@ fn agreed(history: &[Event]) -> Check {
         Some(Agreement::Unknown { reason }) => (Outcome::Unknown, reason),
         None => (Outcome::Unknown, "the run did not get there".to_owned()),
     };
-    Check {
-        invariants: vec![EQUAL_DIGESTS.name.to_owned()],
-        ..check("nodes agree", outcome, detail)
-    }
+    Check { invariants: vec![EQUAL_DIGESTS.name.to_owned()], ..check("nodes agree", outcome, detail) }
 }
 
 /// The first pair of nodes that the invariant finds to differ.
 fn difference(index: u64, digests: &BTreeMap<String, String>) -> Violation {
-    let seen: Vec<(u64, &[u8])> = digests
-        .iter()
-        .map(|(node, digest)| (node.parse().unwrap_or(0), digest.as_bytes()))
-        .collect();
+    let seen: Vec<(u64, &[u8])> =
+        digests.iter().map(|(node, digest)| (node.parse().unwrap_or(0), digest.as_bytes())).collect();
     seen.windows(2)
         .find_map(|pair| equal_digests(index, pair[0], pair[1]).err())
         .unwrap_or_else(|| EQUAL_DIGESTS.violated(format!("the nodes were found to differ at index {index}")))
@@ -187,26 +159,13 @@ fn stayed_up(history: &[Event]) -> Check {
     let Some(first) = endings.first() else {
         return check(name, Outcome::Valid, "none ended unless it was made to".to_owned());
     };
-    let all: Vec<String> = endings
-        .iter()
-        .map(|ending| format!("node {}: {}", ending.node, ending.how))
-        .collect();
+    let all: Vec<String> = endings.iter().map(|ending| format!("node {}: {}", ending.node, ending.how)).collect();
     let last = first.log.lines().last().unwrap_or_default();
-    check(
-        name,
-        Outcome::Invalid,
-        format!("{}; the first wrote: {last}", all.join(", ")),
-    )
+    check(name, Outcome::Invalid, format!("{}; the first wrote: {last}", all.join(", ")))
 }
 
 fn check(name: &str, outcome: Outcome, detail: String) -> Check {
-    Check {
-        name: name.to_owned(),
-        invariants: Vec::new(),
-        outcome,
-        detail,
-        counts: BTreeMap::new(),
-    }
+    Check { name: name.to_owned(), invariants: Vec::new(), outcome, detail, counts: BTreeMap::new() }
 }
 
 #[cfg(test)]
@@ -217,24 +176,12 @@ mod tests {
     use crate::history::Process;
 
     fn info(op: &str, value: Value) -> Event {
-        Event {
-            op: op.to_owned(),
-            value,
-            process: Process::Nemesis,
-            kind: Kind::Info,
-            ..Event::default()
-        }
+        Event { op: op.to_owned(), value, process: Process::Nemesis, kind: Kind::Info, ..Event::default() }
     }
 
     #[test]
     fn a_run_that_did_not_get_to_the_end_proves_nothing() {
-        for check in [
-            came_back(&[]),
-            answered_again(&[]),
-            drained(&[]),
-            agreed(&[]),
-            stayed_up(&[]),
-        ] {
+        for check in [came_back(&[]), answered_again(&[]), drained(&[]), agreed(&[]), stayed_up(&[])] {
             assert_eq!(check.outcome, Outcome::Unknown, "{}", check.name);
         }
         let stuck = [info(DRAINED, json!({"error": "3 tasks still wait"}))];
@@ -250,11 +197,7 @@ mod tests {
         };
         let check = agreed(&[info(AGREEMENT, json!(differ))]);
         assert_eq!(check.outcome, Outcome::Invalid);
-        assert!(
-            check.detail.contains("equal digests") && check.detail.contains("nodes 1 and 2"),
-            "{}",
-            check.detail
-        );
+        assert!(check.detail.contains("equal digests") && check.detail.contains("nodes 1 and 2"), "{}", check.detail);
         let ending = crate::cluster::Ending {
             node: 2,
             how: "exit code 70".to_owned(),
@@ -269,10 +212,7 @@ mod tests {
 
     #[test]
     fn a_healed_cluster_that_answers_nothing_is_a_violation() {
-        let at = |seconds: u64, event: Event| Event {
-            time_ns: seconds * 1_000_000_000,
-            ..event
-        };
+        let at = |seconds: u64, event: Event| Event { time_ns: seconds * 1_000_000_000, ..event };
         let asked = |kind: Kind, error: &str| {
             let call = |index: u64, kind: Kind, of: Option<u64>, error: Option<&str>| Event {
                 index,
@@ -298,10 +238,7 @@ mod tests {
         };
         let late = || asked(Kind::Unknown, "DEADLINE_EXCEEDED: late");
         assert_eq!(run(60, late(), json!([])), Outcome::Invalid);
-        assert_eq!(
-            run(60, asked(Kind::Fail, "UNAVAILABLE: nobody"), json!([])),
-            Outcome::Invalid
-        );
+        assert_eq!(run(60, asked(Kind::Fail, "UNAVAILABLE: nobody"), json!([])), Outcome::Invalid);
         assert_eq!(run(5, late(), json!([])), Outcome::Unknown, "too short");
         let ended = json!([{"node": 1, "how": "exit code 70", "log": ""}]);
         assert_eq!(run(60, late(), ended), Outcome::Unknown, "a node ended");
@@ -315,23 +252,15 @@ mod tests {
 
     #[test]
     fn a_run_that_came_through_is_valid() {
-        let agreement = crate::cluster::Agreement::Agreed {
-            index: 9,
-            digest: "0123456789abcdef".to_owned(),
-            nodes: vec![1, 2, 3],
-        };
+        let agreement =
+            crate::cluster::Agreement::Agreed { index: 9, digest: "0123456789abcdef".to_owned(), nodes: vec![1, 2, 3] };
         let history = [
             info(READY, json!({"leader": 1, "seconds": 0.5})),
             info(DRAINED, json!({"seconds": 1.5})),
             info(AGREEMENT, json!(agreement)),
             info(ENDINGS, json!([])),
         ];
-        for check in [
-            came_back(&history),
-            drained(&history),
-            agreed(&history),
-            stayed_up(&history),
-        ] {
+        for check in [came_back(&history), drained(&history), agreed(&history), stayed_up(&history)] {
             assert_eq!(check.outcome, Outcome::Valid, "{}: {}", check.name, check.detail);
         }
     }

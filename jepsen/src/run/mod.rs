@@ -111,11 +111,7 @@ pub async fn run(options: &RunOptions, interrupt: &CancellationToken) -> Result<
     let tarn = version(options)?;
     let folder = Folder::create(&options.out, &folder_name(options)?)?;
     let cluster_options = cluster_options(options, &nemeses, network, disk, &folder);
-    say(&format!(
-        "seed {}; everything goes to {}",
-        options.seed,
-        folder.path().display()
-    ));
+    say(&format!("seed {}; everything goes to {}", options.seed, folder.path().display()));
     let setting = setting(options, &cluster_options, tarn)?;
     let result = attacked(options, cluster_options, workload.clone(), nemeses, &folder, interrupt).await;
     let logs = folder.collect_logs();
@@ -207,10 +203,7 @@ async fn machine_failure(cluster: &Cluster) -> String {
 async fn released(cluster: Arc<Cluster>) -> Result<()> {
     let end = Instant::now() + RELEASED_WITHIN;
     while Arc::strong_count(&cluster) > 1 {
-        ensure!(
-            Instant::now() < end,
-            "something still uses the cluster {RELEASED_WITHIN:?} after its end"
-        );
+        ensure!(Instant::now() < end, "something still uses the cluster {RELEASED_WITHIN:?} after its end");
         tokio::time::sleep(Duration::from_millis(10)).await;
     }
     drop(cluster);
@@ -232,10 +225,7 @@ fn named_nemeses(names: &[String]) -> Result<Vec<Box<dyn Nemesis>>> {
     let one = |name: &String| {
         nemesis::named(name).with_context(|| {
             let names: Vec<&str> = nemesis::names().iter().map(|(name, _)| *name).collect();
-            format!(
-                "there is no nemesis {name:?}; there are none, all, {}",
-                names.join(", ")
-            )
+            format!("there is no nemesis {name:?}; there are none, all, {}", names.join(", "))
         })
     };
     names.iter().map(one).collect()
@@ -325,11 +315,7 @@ fn cluster_options(
         nodes: options.nodes,
         network,
         disk,
-        clocks: if needed(Need::Clocks) {
-            ClockFaults::Wall
-        } else {
-            ClockFaults::None
-        },
+        clocks: if needed(Need::Clocks) { ClockFaults::Wall } else { ClockFaults::None },
         settings: own.chain(options.settings.iter().cloned()).collect(),
         seed: options.seed,
         ..ClusterOptions::new(&options.tarn, folder.cluster())
@@ -341,12 +327,7 @@ fn version(options: &RunOptions) -> Result<String> {
     let version = std::process::Command::new(&options.tarn)
         .arg("--version")
         .output()
-        .with_context(|| {
-            format!(
-                "{} cannot be run; build it with `cargo build -p tarn`",
-                options.tarn.display()
-            )
-        })?;
+        .with_context(|| format!("{} cannot be run; build it with `cargo build -p tarn`", options.tarn.display()))?;
     Ok(String::from_utf8_lossy(&version.stdout).trim().to_owned())
 }
 

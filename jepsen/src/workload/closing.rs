@@ -31,10 +31,7 @@ pub async fn wait_until_ended(client: &Client, within: Duration) -> Result<()> {
             Ok(None) => return Ok(()),
             Err(error) => error.to_string(),
         };
-        ensure!(
-            Instant::now() < end,
-            "the queue did not drain within {within:?}: {left}"
-        );
+        ensure!(Instant::now() < end, "the queue did not drain within {within:?}: {left}");
         tokio::time::sleep(LOOK_AGAIN).await;
     }
 }
@@ -108,11 +105,7 @@ async fn filtered(client: &Client) -> Result<BTreeMap<String, u64>, Error> {
 }
 
 async fn tasks(client: &Client) -> Result<Vec<Final>, Error> {
-    let request = proto::ListTasksRequest {
-        queue: QUEUE.to_owned(),
-        page_size: 1_000,
-        ..Default::default()
-    };
+    let request = proto::ListTasksRequest { queue: QUEUE.to_owned(), page_size: 1_000, ..Default::default() };
     let listed: Vec<proto::Task> = client.list_tasks(request).try_collect().await?;
     let reads = stream::iter(listed).map(|task| async move { client.get_task(task.task_id).await });
     reads.buffered(READS).map_ok(final_of).try_collect().await

@@ -48,10 +48,7 @@ impl Workload for Dependencies {
         let hand = hand(scene, process, &self.book)?;
         match process % 4 {
             1 => hand.run_sdk(&scene.stop).await,
-            2 => {
-                hand.run_calls(&scene.stop, &mut Pace::new(scene, process, 2.0), true)
-                    .await
-            }
+            2 => hand.run_calls(&scene.stop, &mut Pace::new(scene, process, 2.0), true).await,
             _ => produce(process, scene).await,
         }
     }
@@ -70,12 +67,7 @@ impl Workload for Dependencies {
 
 async fn produce(process: u32, scene: &Scene) -> Result<()> {
     let (client, node) = scene.clients.client(process)?;
-    let submitter = Submitter::new(
-        client.with_deadline(deadline(process)),
-        scene.recorder.clone(),
-        process,
-        node,
-    );
+    let submitter = Submitter::new(client.with_deadline(deadline(process)), scene.recorder.clone(), process, node);
     let mut pace = Pace::new(scene, process, RATE);
     let mut place = 0;
     while pace.next().await {
@@ -96,9 +88,7 @@ type Node = (Item, Vec<usize>);
 fn graph(pace: &mut Pace, process: u32, place: &mut u64) -> Vec<Node> {
     let form: Vec<Vec<usize>> = match pace.rng.random_range(0..3) {
         // A chain.
-        0 => (0..pace.rng.random_range(2..5))
-            .map(|at: usize| at.checked_sub(1).into_iter().collect())
-            .collect(),
+        0 => (0..pace.rng.random_range(2..5)).map(|at: usize| at.checked_sub(1).into_iter().collect()).collect(),
         // A diamond.
         1 => vec![vec![], vec![0], vec![0], vec![1, 2]],
         // A fan.
@@ -140,9 +130,9 @@ fn base(item: &Item) -> Task {
 /// All tasks of the graph for one submission.
 fn at_once(graph: &[Node]) -> Vec<Task> {
     let task = |(item, inputs): &Node| {
-        inputs.iter().fold(base(item), |task, input| {
-            task.after_in_batch(u32::try_from(*input).expect("graphs are small"))
-        })
+        inputs
+            .iter()
+            .fold(base(item), |task, input| task.after_in_batch(u32::try_from(*input).expect("graphs are small")))
     };
     graph.iter().map(task).collect()
 }
@@ -151,9 +141,7 @@ fn at_once(graph: &[Node]) -> Vec<Task> {
 async fn one_by_one(submitter: &Submitter, graph: &[Node]) {
     let mut ids: Vec<String> = Vec::new();
     for (item, inputs) in graph {
-        let task = inputs
-            .iter()
-            .fold(base(item), |task, input| task.after(ids[*input].clone()));
+        let task = inputs.iter().fold(base(item), |task, input| task.after(ids[*input].clone()));
         match submitter.submit(std::slice::from_ref(item), vec![task]).await {
             Ok(mut id) => ids.append(&mut id),
             Err(_) => return,

@@ -51,11 +51,7 @@ impl Book {
             Fate::Final => Err(true),
             Fate::FinalOnce => {
                 let mut died = self.died_once.lock().unwrap_or_else(PoisonError::into_inner);
-                if died.insert(item.name.clone()) {
-                    Err(true)
-                } else {
-                    Ok(())
-                }
+                if died.insert(item.name.clone()) { Err(true) } else { Ok(()) }
             }
         }
     }
@@ -95,8 +91,7 @@ impl Hand {
     }
 
     fn note(&self, op: &str, attempt: &Attempt) {
-        self.recorder
-            .info_by(Process::Client(self.process), op, Some(QUEUE), json!(attempt));
+        self.recorder.info_by(Process::Client(self.process), op, Some(QUEUE), json!(attempt));
     }
 
     /// Works through the SDK's worker until `stop`.
@@ -278,11 +273,7 @@ impl Hand {
     /// Reports a result, or a failure that is for good or not; the report and its outcome are an operation of the history.
     async fn report(&self, task: &proto::LeasedTask, outcome: &Result<String, bool>) {
         let process = Process::Client(self.process);
-        let mut report = Report {
-            task: task.task_id.clone(),
-            token: task.token,
-            ..Report::default()
-        };
+        let mut report = Report { task: task.task_id.clone(), token: task.token, ..Report::default() };
         match outcome {
             Ok(result) => {
                 report.result = Some(result.clone());
@@ -299,20 +290,13 @@ impl Hand {
             Err(last) => {
                 report.last = *last;
                 let pending = self.recorder.invoke(process, FAIL, Some(QUEUE), json!(report));
-                let kind = if *last {
-                    proto::FailureKind::Final
-                } else {
-                    proto::FailureKind::Retryable
-                };
+                let kind = if *last { proto::FailureKind::Final } else { proto::FailureKind::Retryable };
                 let request = proto::FailTaskRequest {
                     namespace: task.namespace.clone(),
                     task_id: task.task_id.clone(),
                     token: task.token,
                     kind: kind.into(),
-                    error: Some(proto::TaskError {
-                        reason: "FATE".to_owned(),
-                        message: "it is its fate".to_owned(),
-                    }),
+                    error: Some(proto::TaskError { reason: "FATE".to_owned(), message: "it is its fate".to_owned() }),
                     ..Default::default()
                 };
                 let result = self.client.fail_task(request).await;

@@ -57,11 +57,7 @@ impl Store {
         let known = newest.entry(lock.to_owned()).or_default();
         let taken = token >= *known;
         *known = token.max(*known);
-        let write = Write {
-            token,
-            holder: holder.to_owned(),
-            taken,
-        };
+        let write = Write { token, holder: holder.to_owned(), taken };
         recorder.info_by(Process::Client(process), WRITE, Some(lock), json!(write));
         taken
     }
@@ -74,13 +70,7 @@ impl Workload for Locks {
     }
 
     async fn setup(&self, scene: &Scene) -> Result<()> {
-        scene
-            .clients
-            .all()?
-            .cluster()
-            .await
-            .context("the cluster does not answer")
-            .map(drop)
+        scene.clients.all()?.cluster().await.context("the cluster does not answer").map(drop)
     }
 
     async fn work(&self, process: u32, scene: &Scene) -> Result<()> {
@@ -150,13 +140,11 @@ struct Holder {
 
 impl Holder {
     fn invoke(&self, op: &str, lock: &str, value: Value) -> crate::history::Pending {
-        self.recorder
-            .invoke_at(Process::Client(self.process), op, Some(lock), value, self.node)
+        self.recorder.invoke_at(Process::Client(self.process), op, Some(lock), value, self.node)
     }
 
     fn write(&self, lock: &str, held: &Held) -> bool {
-        self.store
-            .write(&self.recorder, self.process, lock, &held.holder, held.token)
+        self.store.write(&self.recorder, self.process, lock, &held.holder, held.token)
     }
 
     async fn acquire(&self, lock: &str, name: &str) -> Option<Held> {
@@ -223,18 +211,10 @@ impl Holder {
         let pending = patient.invoke_at(process, ACQUIRE, Some(lock), ask_as(name), self.node);
         let result = self.client.lock(lock).holder(name).ttl(TTL).wait(WAIT).acquire().await;
         settle(pending, &result, |taken| {
-            json!(Held {
-                holder: name.to_owned(),
-                token: taken.token(),
-                ..Held::default()
-            })
+            json!(Held { holder: name.to_owned(), token: taken.token(), ..Held::default() })
         });
         let Ok(taken) = result else { return };
-        let held = Held {
-            holder: name.to_owned(),
-            token: taken.token(),
-            ..Held::default()
-        };
+        let held = Held { holder: name.to_owned(), token: taken.token(), ..Held::default() };
         for _ in 0..pace.rng.random_range(1..5) {
             // Since when it is held, and for how long, which the SDK keeps to itself.
             self.look_up(lock, held.token).await;
@@ -251,8 +231,5 @@ impl Holder {
 }
 
 fn ask_as(name: &str) -> Value {
-    json!(Ask {
-        holder: name.to_owned(),
-        token: 0,
-    })
+    json!(Ask { holder: name.to_owned(), token: 0 })
 }

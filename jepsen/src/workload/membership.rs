@@ -38,13 +38,7 @@ impl Workload for Membership {
     }
 
     async fn setup(&self, scene: &Scene) -> Result<()> {
-        scene
-            .clients
-            .all()?
-            .cluster()
-            .await
-            .context("the cluster does not answer")
-            .map(drop)
+        scene.clients.all()?.cluster().await.context("the cluster does not answer").map(drop)
     }
 
     async fn work(&self, process: u32, scene: &Scene) -> Result<()> {
@@ -130,9 +124,7 @@ async fn look(process: u32, scene: &Scene) -> Result<()> {
         }
         let id = ids[pace.rng.random_range(0..ids.len())];
         if let Ok(status) = scene.cluster.status(id).await {
-            scene
-                .recorder
-                .info_by(Process::Client(process), VIEW, None, json!(view(status)));
+            scene.recorder.info_by(Process::Client(process), VIEW, None, json!(view(status)));
         }
     }
     Ok(())
@@ -140,12 +132,7 @@ async fn look(process: u32, scene: &Scene) -> Result<()> {
 
 async fn write(process: u32, scene: &Scene) -> Result<()> {
     let (client, node) = scene.clients.client(process)?;
-    let mut user = User::new(
-        client.with_deadline(deadline(process)),
-        scene.recorder.clone(),
-        process,
-        node,
-    );
+    let mut user = User::new(client.with_deadline(deadline(process)), scene.recorder.clone(), process, node);
     let mut pace = Pace::new(scene, process, RATE);
     while pace.next().await {
         let key = format!("register-{}", pace.rng.random_range(0..KEYS));

@@ -141,34 +141,13 @@ pub fn named(name: &str) -> Option<Box<dyn Workload>> {
 /// The names of all workloads, each with one line on what it does.
 pub fn names() -> &'static [(&'static str, &'static str)] {
     &[
-        (
-            "register",
-            "reads, compares and sets registers (named leases of a day) at all nodes: linearizable per key",
-        ),
-        (
-            "lock",
-            "writes to a store under locks with fencing tokens: holders never interleave",
-        ),
-        (
-            "queue",
-            "submits items and works them off, with retries and dead letters: each ends exactly once",
-        ),
-        (
-            "priorities",
-            "submits more than can be done in five priorities: strict order at assignment",
-        ),
-        (
-            "dependencies",
-            "submits chains, diamonds and fans: nothing runs before what it waits for",
-        ),
-        (
-            "session",
-            "clients and workers bound to one node each: none stays stuck, nothing is swallowed",
-        ),
-        (
-            "timers",
-            "schedules and cancels timers: never early, once, never after a cancellation",
-        ),
+        ("register", "reads, compares and sets registers (named leases of a day) at all nodes: linearizable per key"),
+        ("lock", "writes to a store under locks with fencing tokens: holders never interleave"),
+        ("queue", "submits items and works them off, with retries and dead letters: each ends exactly once"),
+        ("priorities", "submits more than can be done in five priorities: strict order at assignment"),
+        ("dependencies", "submits chains, diamonds and fans: nothing runs before what it waits for"),
+        ("session", "clients and workers bound to one node each: none stays stuck, nothing is swallowed"),
+        ("timers", "schedules and cancels timers: never early, once, never after a cancellation"),
         ("watch", "watches events at all nodes: no gap, no repeat, no reorder"),
         (
             "membership",

@@ -70,21 +70,13 @@ impl Workload for Priorities {
 /// Submits bursts, each item in a call of its own or all in one.
 async fn produce(process: u32, scene: &Scene) -> Result<()> {
     let (client, node) = scene.clients.client(process)?;
-    let submitter = Submitter::new(
-        client.with_deadline(deadline(process)),
-        scene.recorder.clone(),
-        process,
-        node,
-    );
+    let submitter = Submitter::new(client.with_deadline(deadline(process)), scene.recorder.clone(), process, node);
     let mut pace = Pace::new(scene, process, RATE);
     let mut place = 0;
     while pace.next().await {
         let count = pace.rng.random_range(1..=BURST_MAX);
         let items: Vec<Item> = (0..count)
-            .map(|more| Item {
-                priority: pace.rng.random_range(1..=5),
-                ..plain_item(process, place + more)
-            })
+            .map(|more| Item { priority: pace.rng.random_range(1..=5), ..plain_item(process, place + more) })
             .collect();
         place += count;
         let at_once = if pace.chance(0.5) { items.len() } else { 1 };

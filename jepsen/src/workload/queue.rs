@@ -77,10 +77,7 @@ impl Workload for Queue {
 
     fn check(&self, history: &[Event]) -> Verdict {
         let mut checks = tasks::exactly_once(history);
-        checks.push(limits::dead_at_the_limit(
-            &Facts::of(history),
-            Lives::of(history).as_ref(),
-        ));
+        checks.push(limits::dead_at_the_limit(&Facts::of(history), Lives::of(history).as_ref()));
         checks.push(order::first_in_first_out(history));
         Verdict::of(checks)
     }
@@ -95,9 +92,7 @@ impl Queue {
         let mut place = 0;
         while pace.next().await {
             let count = pace.rng.random_range(1..=BATCH_MAX);
-            let items: Vec<Item> = (0..count)
-                .map(|more| fated_item(&mut pace, process, place + more))
-                .collect();
+            let items: Vec<Item> = (0..count).map(|more| fated_item(&mut pace, process, place + more)).collect();
             place += count;
             let tasks = items.iter().map(task_of).collect();
             // What became of it is recorded.
@@ -183,12 +178,7 @@ pub(super) async fn drain_tasks(scene: &Scene, book: &Arc<Book>) -> Result<()> {
     let stop = CancellationToken::new();
     let mut workers = Vec::new();
     for number in 0..2 {
-        let hand = Hand::new(
-            scene.clients.all()?,
-            scene.recorder.clone(),
-            DRAINER + number,
-            book.clone(),
-        );
+        let hand = Hand::new(scene.clients.all()?, scene.recorder.clone(), DRAINER + number, book.clone());
         let stop = stop.clone();
         workers.push(tokio::spawn(async move { hand.run_sdk(&stop).await }));
     }

@@ -37,23 +37,12 @@ impl Workload for Registers {
     }
 
     async fn setup(&self, scene: &Scene) -> Result<()> {
-        scene
-            .clients
-            .all()?
-            .cluster()
-            .await
-            .context("the cluster does not answer")
-            .map(drop)
+        scene.clients.all()?.cluster().await.context("the cluster does not answer").map(drop)
     }
 
     async fn work(&self, process: u32, scene: &Scene) -> Result<()> {
         let (client, node) = scene.clients.client(process)?;
-        let mut user = User::new(
-            client.with_deadline(deadline(process)),
-            scene.recorder.clone(),
-            process,
-            node,
-        );
+        let mut user = User::new(client.with_deadline(deadline(process)), scene.recorder.clone(), process, node);
         let mut pace = Pace::new(scene, process, RATE);
         while pace.next().await {
             let key = format!("register-{}", pace.rng.random_range(0..KEYS));
@@ -74,10 +63,7 @@ impl Workload for Registers {
         for key in 0..KEYS {
             let key = format!("register-{key}");
             while !user.try_get(&key).await {
-                anyhow::ensure!(
-                    Instant::now() < end,
-                    "{key} could not be read within {DRAIN_WITHIN:?} after healing"
-                );
+                anyhow::ensure!(Instant::now() < end, "{key} could not be read within {DRAIN_WITHIN:?} after healing");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -113,8 +99,7 @@ impl User {
     }
 
     fn invoke(&self, op: &str, key: &str, value: Value) -> crate::history::Pending {
-        self.recorder
-            .invoke_at(Process::Client(self.process), op, Some(key), value, self.node)
+        self.recorder.invoke_at(Process::Client(self.process), op, Some(key), value, self.node)
     }
 
     pub(super) async fn get(&mut self, key: &str) {
@@ -142,10 +127,7 @@ impl User {
     pub(super) async fn acquire(&mut self, key: &str, ttl: Duration) {
         self.acquired += 1;
         let holder = format!("p{}-{}", self.process, self.acquired);
-        let ask = Ask {
-            holder: holder.clone(),
-            token: 0,
-        };
+        let ask = Ask { holder: holder.clone(), token: 0 };
         let pending = self.invoke(ACQUIRE, key, json!(ask));
         let result = self.client.acquire_lease(key, &holder, ttl).await;
         settle(pending, &result, shown);
@@ -177,10 +159,7 @@ impl User {
 
 /// What an operation with a token asks.
 pub(super) fn asked(token: u64) -> Value {
-    json!(Ask {
-        holder: String::new(),
-        token,
-    })
+    json!(Ask { holder: String::new(), token })
 }
 
 /// A lease as a history shows it.

@@ -125,12 +125,8 @@ impl Workload for Sessions {
         for node in scene.cluster.ids() {
             let stop = CancellationToken::new();
             let process = 500 + u32::try_from(node).context("nodes count from 1")?;
-            let mut hand = Hand::new(
-                scene.cluster.client(&[node])?,
-                scene.recorder.clone(),
-                process,
-                self.book.clone(),
-            );
+            let mut hand =
+                Hand::new(scene.cluster.client(&[node])?, scene.recorder.clone(), process, self.book.clone());
             hand.label = Some(label(node));
             let stopped = stop.clone();
             let worker = tokio::spawn(async move { hand.run_sdk(&stopped).await });
@@ -185,10 +181,7 @@ impl Sessions {
     async fn try_clients(&self, scene: &Scene) -> Result<()> {
         let present = scene.cluster.ids();
         let mut clients = self.clients.lock().await;
-        for (process, session) in clients
-            .iter_mut()
-            .filter(|(_, session)| present.contains(&session.node))
-        {
+        for (process, session) in clients.iter_mut().filter(|(_, session)| present.contains(&session.node)) {
             let (served, took_ms) = session.is_served().await;
             let client = scene.cluster.client(&[session.node])?;
             let mut fresh = Session::new(client, &scene.recorder, 2_000 + process, session.node, false);
@@ -237,12 +230,7 @@ impl Sessions {
 /// Whether a new worker at the same node gets the task that a worker there did not get.
 async fn done_by_another(scene: &Scene, node: u64, task: &str, book: &Arc<Book>) -> Result<bool> {
     let stop = CancellationToken::new();
-    let mut hand = Hand::new(
-        scene.cluster.client(&[node])?,
-        scene.recorder.clone(),
-        4_000,
-        book.clone(),
-    );
+    let mut hand = Hand::new(scene.cluster.client(&[node])?, scene.recorder.clone(), 4_000, book.clone());
     hand.label = Some(label(node));
     let stopped = stop.clone();
     let worker = tokio::spawn(async move { hand.run_sdk(&stopped).await });

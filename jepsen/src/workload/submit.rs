@@ -33,12 +33,7 @@ pub struct Submitter {
 impl Submitter {
     /// Submits for this process with this client, which is bound to `node` if that is given.
     pub fn new(client: Client, recorder: Recorder, process: u32, node: Option<u64>) -> Self {
-        Self {
-            recorder: recorder.with_deadline(client.deadline()),
-            client,
-            process,
-            node,
-        }
+        Self { recorder: recorder.with_deadline(client.deadline()), client, process, node }
     }
 
     /// Submits items in one call, and returns the tasks' ids.
@@ -55,8 +50,7 @@ impl Submitter {
     /// Records that these items are about to be submitted by other means.
     pub fn invoke(&self, items: &[Item]) -> crate::history::Pending {
         let process = Process::Client(self.process);
-        self.recorder
-            .invoke_at(process, ENQUEUE, Some(QUEUE), json!(items), self.node)
+        self.recorder.invoke_at(process, ENQUEUE, Some(QUEUE), json!(items), self.node)
     }
 }
 
@@ -99,10 +93,7 @@ pub fn name_of(spec: &proto::TaskSpec) -> String {
 }
 
 fn priority_of(level: u32) -> Priority {
-    i32::try_from(level)
-        .ok()
-        .and_then(|level| Priority::try_from(level).ok())
-        .unwrap_or(Priority::Normal)
+    i32::try_from(level).ok().and_then(|level| Priority::try_from(level).ok()).unwrap_or(Priority::Normal)
 }
 
 /// A state in the words of a history.
@@ -130,10 +121,7 @@ mod tests {
     fn a_payload_is_its_item_only_as_long_as_it_is_whole() {
         let small = plain_item(1, 2);
         assert_eq!(item_of(&payload_of(&small)), Some(small.clone()));
-        let large = Item {
-            padding: 20_000,
-            ..small
-        };
+        let large = Item { padding: 20_000, ..small };
         let payload = payload_of(&large);
         assert!(payload.len() > 20_000);
         assert_eq!(item_of(&payload), Some(large));

@@ -105,11 +105,7 @@ async fn schedule(process: u32, scene: &Scene) -> Result<()> {
             && pace.chance(0.3)
         {
             // About when it is due, so that the two race.
-            let when = delay.mul_f64(if pace.chance(0.5) {
-                1.0
-            } else {
-                pace.rng.random_range(0.0..1.0)
-            });
+            let when = delay.mul_f64(if pace.chance(0.5) { 1.0 } else { pace.rng.random_range(0.0..1.0) });
             doomed.push((Instant::now() + when, id));
         }
     }
@@ -125,27 +121,18 @@ struct Scheduler {
 
 impl Scheduler {
     async fn schedule(&self, plan: Plan) -> Result<String, Error> {
-        let pending = self
-            .recorder
-            .invoke_at(self.process, SCHEDULE, None, json!(plan), self.node);
+        let pending = self.recorder.invoke_at(self.process, SCHEDULE, None, json!(plan), self.node);
         let when = When::After(Duration::from_millis(plan.delay_ms));
         let result = match plan.task {
             true => self.client.schedule_task(when, task_of(&item(&plan))).await,
             false => self.client.schedule_mark(when, plan.name.clone()).await,
         };
-        settle(pending, &result, |timer| {
-            json!(Scheduled {
-                id: timer.timer_id.clone(),
-                due_at_ms: timer.due_at_ms,
-            })
-        });
+        settle(pending, &result, |timer| json!(Scheduled { id: timer.timer_id.clone(), due_at_ms: timer.due_at_ms }));
         Ok(result?.timer_id)
     }
 
     async fn cancel(&self, id: &str) {
-        let pending = self
-            .recorder
-            .invoke_at(self.process, CANCEL, None, json!(id), self.node);
+        let pending = self.recorder.invoke_at(self.process, CANCEL, None, json!(id), self.node);
         let result = self.client.cancel_timer(id).await;
         settle(pending, &result, |()| Value::Null);
     }
@@ -160,19 +147,13 @@ async fn wait_until_fired(client: &Client) -> Result<()> {
     let end = Instant::now() + DRAIN_WITHIN;
     loop {
         let pending = match listed(client).await {
-            Ok(timers) => timers
-                .iter()
-                .filter(|timer| timer.state() == proto::TimerState::Pending)
-                .count(),
+            Ok(timers) => timers.iter().filter(|timer| timer.state() == proto::TimerState::Pending).count(),
             Err(_) => usize::MAX,
         };
         if pending == 0 {
             return Ok(());
         }
-        ensure!(
-            Instant::now() < end,
-            "{pending} timers have not fired within {DRAIN_WITHIN:?}"
-        );
+        ensure!(Instant::now() < end, "{pending} timers have not fired within {DRAIN_WITHIN:?}");
         tokio::time::sleep(Duration::from_millis(300)).await;
     }
 }

@@ -23,11 +23,7 @@ const CLIENTS: u32 = 8;
 /// The binary beside the test's own directory.
 fn tarn() -> std::path::PathBuf {
     let test = std::env::current_exe().unwrap();
-    let found = test
-        .ancestors()
-        .skip(1)
-        .map(|folder| folder.join("tarn"))
-        .find(|path| path.is_file());
+    let found = test.ancestors().skip(1).map(|folder| folder.join("tarn")).find(|path| path.is_file());
     found.expect("there is no tarn beside the tests: build it with `cargo build -p tarn`")
 }
 
@@ -96,10 +92,7 @@ fn judged(name: &str, history: &[Event]) -> Verdict {
     let begun = std::time::Instant::now();
     let verdict = named(name).unwrap().check(history);
     for check in &verdict.checks {
-        println!(
-            "{name}: {}: {:?}: {} {:?}",
-            check.name, check.outcome, check.detail, check.counts
-        );
+        println!("{name}: {}: {:?}: {} {:?}", check.name, check.outcome, check.detail, check.counts);
     }
     let count = |kind| history.iter().filter(|event| event.kind == kind).count();
     println!(
@@ -168,21 +161,13 @@ fn lies(name: &str) -> Vec<(&'static str, Lie)> {
             )
         })],
         "timers" => vec![("a timer that fires early", |history| {
-            change(
-                history,
-                |event| event.op == "timer",
-                |value| value["fired_at_ms"] = 1.into(),
-            )
+            change(history, |event| event.op == "timer", |value| value["fired_at_ms"] = 1.into())
         })],
         "watch" => vec![gap],
         "membership" => vec![
             read_of_nobody,
             ("another digest", |history| {
-                change(
-                    history,
-                    |event| event.op == "last_view",
-                    |value| value["digest"] = "lie".into(),
-                )
+                change(history, |event| event.op == "last_view", |value| value["digest"] = "lie".into())
             }),
         ],
         "dependencies" => vec![
@@ -246,10 +231,7 @@ async fn what_was_refused_has_no_effect_later() {
         // They do not know the leader, so each stays with the follower that it began with by chance, over a connection that stands.
         let askers: Vec<_> = (0..8).map(|_| cluster.client(&followers).unwrap()).collect();
         for (at, client) in askers.iter().enumerate() {
-            client
-                .acquire_lease(&format!("{lease}-{at}"), "asker", ttl)
-                .await
-                .unwrap();
+            client.acquire_lease(&format!("{lease}-{at}"), "asker", ttl).await.unwrap();
         }
         cluster.pause(&[paused]).unwrap();
         let asked = askers.iter().enumerate().map(|(at, client)| {
@@ -264,11 +246,7 @@ async fn what_was_refused_has_no_effect_later() {
         let now = owner.get_lease(&lease).await;
         println!("now {now:?}");
         let Ok(now) = now else { continue };
-        let at: usize = now
-            .holder
-            .strip_prefix("asker-")
-            .and_then(|at| at.parse().ok())
-            .unwrap();
+        let at: usize = now.holder.strip_prefix("asker-").and_then(|at| at.parse().ok()).unwrap();
         match &asked[at] {
             Err(error) if error.outcome_unknown() => {}
             answer => panic!("{} holds the lease, and was told {answer:?}", now.holder),

@@ -43,9 +43,7 @@ impl Workload for Watches {
     }
 
     async fn setup(&self, scene: &Scene) -> Result<()> {
-        let start = present(&scene.clients.all()?)
-            .await
-            .context("the cluster does not answer")?;
+        let start = present(&scene.clients.all()?).await.context("the cluster does not answer")?;
         *self.start.lock().await = start;
         Ok(())
     }
@@ -112,9 +110,7 @@ async fn write(process: u32, scene: &Scene) -> Result<()> {
             0 | 1 => {
                 let item = plain_item(process, place);
                 place += 1;
-                let _recorded = submitter
-                    .submit(std::slice::from_ref(&item), vec![task_of(&item)])
-                    .await;
+                let _recorded = submitter.submit(std::slice::from_ref(&item), vec![task_of(&item)]).await;
             }
             2 => user.acquire(&lease, TTL).await,
             _ => user.release(&lease).await,

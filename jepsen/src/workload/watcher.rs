@@ -35,32 +35,16 @@ pub struct Recording {
 impl Recording {
     /// A watcher of the client's namespace that begins after this revision. Of one queue only, if that is not empty.
     pub fn new(name: &str, client: Client, recorder: Recorder, process: u32, queue: &str, after: u64) -> Self {
-        Self {
-            name: name.to_owned(),
-            client,
-            recorder,
-            process,
-            queue: queue.to_owned(),
-            after,
-            watcher: None,
-        }
+        Self { name: name.to_owned(), client, recorder, process, queue: queue.to_owned(), after, watcher: None }
     }
 
     fn note(&self, op: &str, value: serde_json::Value) {
-        self.recorder
-            .info_by(Process::Client(self.process), op, Some(&self.name), value);
+        self.recorder.info_by(Process::Client(self.process), op, Some(&self.name), value);
     }
 
     /// Begins a stretch where the last one stopped.
     fn begin(&mut self, compacted: bool) -> Watcher {
-        self.note(
-            STRETCH,
-            json!(Stretch {
-                after: self.after,
-                queue: self.queue.clone(),
-                compacted,
-            }),
-        );
+        self.note(STRETCH, json!(Stretch { after: self.after, queue: self.queue.clone(), compacted }));
         let watch = self.client.watch().after(self.after);
         match self.queue.as_str() {
             "" => watch.start(),
@@ -159,11 +143,8 @@ impl Recording {
 /// # Errors
 /// What the call meets.
 pub async fn present(client: &Client) -> Result<u64, Error> {
-    let request = proto::ListTasksRequest {
-        namespace: client.namespace().to_owned(),
-        page_size: 1,
-        ..Default::default()
-    };
+    let request =
+        proto::ListTasksRequest { namespace: client.namespace().to_owned(), page_size: 1, ..Default::default() };
     Ok(client.list_tasks_page(request).await?.revision)
 }
 

@@ -53,23 +53,11 @@ fn attempt(module: &'static str, kind: Kind) -> Attempt {
 
 fn export(module: &'static str, name: &str, params: &[&str]) -> Attempt {
     let params = params.iter().map(|param| (*param).into()).collect();
-    attempt(
-        module,
-        Kind::Export {
-            name: name.into(),
-            params,
-        },
-    )
+    attempt(module, Kind::Export { name: name.into(), params })
 }
 
 fn echo(bytes: usize) -> Attempt {
-    attempt(
-        ECHO,
-        Kind::Command(Command {
-            input: vec![b'x'; bytes].into(),
-            ..Command::default()
-        }),
-    )
+    attempt(ECHO, Kind::Command(Command { input: vec![b'x'; bytes].into(), ..Command::default() }))
 }
 
 /// Runs an attempt again and again, one at a time, and prints the median and the 99th percentile.
@@ -94,11 +82,7 @@ async fn measure<E: Executor>(name: &str, executor: &E, attempt: &Attempt, round
 
 /// How long it takes from cancelling an attempt that computes without end until its report is there.
 async fn cancelling(executor: &MicroVmExecutor, rounds: usize) {
-    let spin = export(
-        "(module (func (export \"spin\") (loop $again (br $again))))",
-        "spin",
-        &[],
-    );
+    let spin = export("(module (func (export \"spin\") (loop $again (br $again))))", "spin", &[]);
     let mut times = Vec::with_capacity(rounds);
     for _ in 0..rounds {
         let cancel = CancellationToken::new();
@@ -112,10 +96,7 @@ async fn cancelling(executor: &MicroVmExecutor, rounds: usize) {
     }
     times.sort_unstable();
     let (median, late) = (times[times.len() / 2], times[times.len() * 99 / 100]);
-    println!(
-        "{:<44} p50 {median:>10.2?}  p99 {late:>10.2?}",
-        "microvm: cancelled until reported"
-    );
+    println!("{:<44} p50 {median:>10.2?}  p99 {late:>10.2?}", "microvm: cancelled until reported");
 }
 
 /// Runs attempts as fast as they go.
@@ -123,9 +104,7 @@ async fn throughput<E: Executor>(name: &str, executor: &E, attempt: &Attempt, to
     use futures::StreamExt as _;
     let began = Instant::now();
     let runs = futures::stream::iter(0..total).map(|_| executor.run(attempt.clone(), CancellationToken::new()));
-    runs.buffer_unordered(at_once)
-        .for_each(|report| async { drop(report.expect("the attempt should succeed")) })
-        .await;
+    runs.buffer_unordered(at_once).for_each(|report| async { drop(report.expect("the attempt should succeed")) }).await;
     let rate = total as f64 / began.elapsed().as_secs_f64();
     println!("{name:<44} {rate:>10.0} attempts/s, {at_once} at once");
 }
@@ -137,20 +116,12 @@ async fn main() {
         return;
     };
     let start = |slots, idle| {
-        let config = MicroVmConfig {
-            slots,
-            idle,
-            ..MicroVmConfig::new(&image)
-        };
+        let config = MicroVmConfig { slots, idle, ..MicroVmConfig::new(&image) };
         MicroVmExecutor::new(config).expect("the executor should start")
     };
     let began = Instant::now();
     let cold = start(2, 0);
-    println!(
-        "{:<44}     {:>10.2?}",
-        "executor started, image booted",
-        began.elapsed()
-    );
+    println!("{:<44}     {:>10.2?}", "executor started, image booted", began.elapsed());
     let pool = start(2, 2);
     let wasm = WasmExecutor::new(WasmConfig::default()).expect("the executor should start");
     let add = export(ADD, "add", &["40", "2"]);

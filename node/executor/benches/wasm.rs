@@ -50,18 +50,12 @@ fn main() {
 
     println!("create, instantiate, call a no-op, drop    p50 µs    p99 µs    (bars: 15 and 50)");
     print_times("bare, pool, fuel, memory limit", bare());
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
     print_times("executor, exported function", executor(&runtime, &noop()));
     print_times("executor, WASI command", executor(&runtime, &command()));
     print_times("executor, component", executor(&runtime, &component()));
-    let threads = tokio::runtime::Builder::new_multi_thread()
-        .worker_threads(1)
-        .enable_all()
-        .build()
-        .expect("a runtime");
+    let threads =
+        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     print_times("executor, spawned on a worker thread", spawned(&threads, &noop()));
     first_and_second_call(&runtime);
 }
@@ -104,9 +98,7 @@ fn bare() -> Vec<Duration> {
         .total_tables(4)
         .linear_memory_keep_resident(64 << 10);
     let mut config = Config::new();
-    config
-        .consume_fuel(true)
-        .allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
+    config.consume_fuel(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     let engine = Engine::new(&config).expect("an engine");
     let module = wasmtime::Module::new(&engine, NOOP).expect("a module");
     let ready = Linker::new(&engine).instantiate_pre(&module).expect("no imports");
@@ -126,21 +118,14 @@ fn attempt(module: &str, kind: Kind) -> Attempt {
         artifact: Hash::of(module.as_bytes()),
         source: Source::Bytes(module.to_owned().into()),
         kind,
-        limits: Limits {
-            memory_bytes: 32 << 20,
-            fuel: Some(1_000_000),
-            ..Limits::default()
-        },
+        limits: Limits { memory_bytes: 32 << 20, fuel: Some(1_000_000), ..Limits::default() },
         grants: Grants::default(),
         services: Arc::new(NoServices),
     }
 }
 
 fn export() -> Kind {
-    Kind::Export {
-        name: "noop".into(),
-        params: Vec::new(),
-    }
+    Kind::Export { name: "noop".into(), params: Vec::new() }
 }
 
 fn noop() -> Attempt {
@@ -156,11 +141,7 @@ fn command() -> Attempt {
 }
 
 fn start(dir: Option<&std::path::Path>) -> WasmExecutor {
-    let config = WasmConfig {
-        slots: 4,
-        cache_dir: dir.map(Into::into),
-        ..WasmConfig::default()
-    };
+    let config = WasmConfig { slots: 4, cache_dir: dir.map(Into::into), ..WasmConfig::default() };
     WasmExecutor::new(config).expect("an executor")
 }
 
@@ -203,10 +184,7 @@ fn spawned(runtime: &Runtime, attempt: &Attempt) -> Vec<Duration> {
 fn first_and_second_call(runtime: &Runtime) {
     let dir = tempfile::tempdir().expect("a directory");
     let bytes = large_module();
-    let kind = Kind::Export {
-        name: "work".into(),
-        params: vec!["1".into()],
-    };
+    let kind = Kind::Export { name: "work".into(), params: vec!["1".into()] };
     let attempt = Attempt {
         artifact: Hash::of(&bytes),
         source: Source::Bytes(bytes.clone().into()),
@@ -252,31 +230,16 @@ fn large_module() -> Vec<u8> {
     let mut types = TypeSection::new();
     types.ty().function([ValType::I32], [ValType::I32]);
     let mut memories = MemorySection::new();
-    memories.memory(MemoryType {
-        minimum: 2,
-        maximum: None,
-        memory64: false,
-        shared: false,
-        page_size_log2: None,
-    });
+    memories.memory(MemoryType { minimum: 2, maximum: None, memory64: false, shared: false, page_size_log2: None });
     let mut exports = ExportSection::new();
     exports.export("work", ExportKind::Func, 0);
     let mut module = Module::new();
-    module
-        .section(&types)
-        .section(&functions)
-        .section(&memories)
-        .section(&exports)
-        .section(&code);
+    module.section(&types).section(&functions).section(&memories).section(&exports).section(&code);
     module.finish()
 }
 
 fn large_function(number: u32) -> Function {
-    let place = wasm_encoder::MemArg {
-        offset: u64::from(number % 1000) * 4,
-        align: 2,
-        memory_index: 0,
-    };
+    let place = wasm_encoder::MemArg { offset: u64::from(number % 1000) * 4, align: 2, memory_index: 0 };
     let mut function = Function::new([(2, ValType::I32), (1, ValType::F64)]);
     let mut body = function.instructions();
     if number > 0 {
@@ -284,24 +247,9 @@ fn large_function(number: u32) -> Function {
     }
     for step in 0..12 {
         body.i32_const(3).local_set(2).loop_(BlockType::Empty);
-        body.local_get(1)
-            .local_get(0)
-            .i32_const(step + 7)
-            .i32_mul()
-            .i32_xor()
-            .local_set(1);
-        body.local_get(1)
-            .i32_const(1023)
-            .i32_and()
-            .i32_load(place)
-            .local_get(1)
-            .i32_add()
-            .local_set(0);
-        body.local_get(3)
-            .local_get(0)
-            .f64_convert_i32_s()
-            .f64_add()
-            .local_set(3);
+        body.local_get(1).local_get(0).i32_const(step + 7).i32_mul().i32_xor().local_set(1);
+        body.local_get(1).i32_const(1023).i32_and().i32_load(place).local_get(1).i32_add().local_set(0);
+        body.local_get(3).local_get(0).f64_convert_i32_s().f64_add().local_set(3);
         body.local_get(2).i32_const(1).i32_sub().local_tee(2).br_if(0).end();
     }
     body.local_get(0).local_get(3).i32_trunc_sat_f64_s().i32_add().end();

@@ -105,9 +105,7 @@ impl ArtifactStore {
             own_directory(folder).map_err(io_error("create its directories"))?;
         }
         remove_unfinished(&folders.incoming).map_err(io_error("remove unfinished files"))?;
-        Ok(Self {
-            folders: Arc::new(folders),
-        })
+        Ok(Self { folders: Arc::new(folders) })
     }
 
     /// Stores `bytes` and returns their name. When this returns, a crash cannot take them away. Storing what is there
@@ -133,12 +131,7 @@ impl ArtifactStore {
     /// [`StoreError::Io`].
     pub fn writer(&self) -> Result<ArtifactWriter, StoreError> {
         let file = Unfinished::create(&self.folders.incoming).map_err(io_error("create a file"))?;
-        Ok(ArtifactWriter {
-            folders: Arc::clone(&self.folders),
-            file,
-            hasher: blake3::Hasher::new(),
-            size_bytes: 0,
-        })
+        Ok(ArtifactWriter { folders: Arc::clone(&self.folders), file, hasher: blake3::Hasher::new(), size_bytes: 0 })
     }
 
     /// Reads an artifact and verifies it. `None` means that it is not here; that includes one whose file turned out to be
@@ -159,10 +152,7 @@ impl ArtifactStore {
     /// # Errors
     /// [`StoreError::Io`].
     pub fn contains(&self, hash: &Hash) -> Result<bool, StoreError> {
-        self.folders
-            .path(hash)
-            .try_exists()
-            .map_err(io_error("look for an artifact"))
+        self.folders.path(hash).try_exists().map_err(io_error("look for an artifact"))
     }
 
     /// All artifacts, in the order of their hashes. Files that are not artifacts are skipped.
@@ -189,10 +179,7 @@ fn collect(blobs: &Path, found: &mut Vec<ArtifactInfo>) -> io::Result<()> {
                 continue;
             };
             match entry.metadata() {
-                Ok(metadata) => found.push(ArtifactInfo {
-                    hash,
-                    size_bytes: metadata.len(),
-                }),
+                Ok(metadata) => found.push(ArtifactInfo { hash, size_bytes: metadata.len() }),
                 // It was set aside in between.
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {}
                 Err(error) => return Err(error),
@@ -204,9 +191,7 @@ fn collect(blobs: &Path, found: &mut Vec<ArtifactInfo>) -> io::Result<()> {
 
 fn check_size(size_bytes: u64) -> Result<(), StoreError> {
     if size_bytes > ARTIFACT_BYTES_MAX {
-        return Err(StoreError::TooLarge {
-            max_bytes: ARTIFACT_BYTES_MAX,
-        });
+        return Err(StoreError::TooLarge { max_bytes: ARTIFACT_BYTES_MAX });
     }
     Ok(())
 }
@@ -230,14 +215,8 @@ impl Folders {
         };
         let mut bytes = Vec::new();
         // One byte more than allowed is enough to know that the file is not what was written.
-        file.take(ARTIFACT_BYTES_MAX + 1)
-            .read_to_end(&mut bytes)
-            .map_err(io_error("read an artifact"))?;
-        Ok(if Hash::of(&bytes) == *hash {
-            Found::Intact(bytes.into())
-        } else {
-            Found::Damaged
-        })
+        file.take(ARTIFACT_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(io_error("read an artifact"))?;
+        Ok(if Hash::of(&bytes) == *hash { Found::Intact(bytes.into()) } else { Found::Damaged })
     }
 
     /// Takes a damaged file out of the way, so that it is missing from now on. Returns the good bytes in the case that
@@ -250,9 +229,7 @@ impl Folders {
             Found::Damaged => {}
         }
         let path = self.path(hash);
-        let kept = fs::read_dir(&self.damaged)
-            .map_err(io_error("list damaged files"))?
-            .count();
+        let kept = fs::read_dir(&self.damaged).map_err(io_error("list damaged files"))?.count();
         let moved = if kept < DAMAGED_FILES_MAX {
             fs::rename(path, self.damaged.join(format!("{}-{kept}", hash.to_hex())))
         } else {
@@ -306,10 +283,7 @@ impl ArtifactWriter {
     pub fn finish(self, expected: &Hash) -> Result<(), StoreError> {
         let actual = self.hash();
         if actual != *expected {
-            return Err(StoreError::WrongHash {
-                expected: *expected,
-                actual,
-            });
+            return Err(StoreError::WrongHash { expected: *expected, actual });
         }
         self.store(&actual)
     }
@@ -339,9 +313,7 @@ impl ArtifactWriter {
         }
         let _renaming = self.folders.renaming.lock().unwrap_or_else(PoisonError::into_inner);
         // Two writers of the same artifact both get here; the second rename puts the same bytes in the place of the first.
-        self.file
-            .persist(&group, &hash.to_hex())
-            .map_err(io_error("store an artifact"))
+        self.file.persist(&group, &hash.to_hex()).map_err(io_error("store an artifact"))
     }
 }
 
@@ -401,16 +373,7 @@ mod tests {
 
         // Everything is still there for the next process, in order, and nothing unfinished is left.
         let store = ArtifactStore::open(dir.path().join("artifacts")).unwrap();
-        let mut expected = vec![
-            ArtifactInfo {
-                hash: one,
-                size_bytes: 3,
-            },
-            ArtifactInfo {
-                hash: empty,
-                size_bytes: 0,
-            },
-        ];
+        let mut expected = vec![ArtifactInfo { hash: one, size_bytes: 3 }, ArtifactInfo { hash: empty, size_bytes: 0 }];
         expected.sort_unstable();
         assert_eq!(store.list().unwrap(), expected);
         assert_eq!(files_in(&store.folders.incoming), 0);
@@ -516,12 +479,7 @@ mod tests {
         for _ in 0..ARTIFACT_BYTES_MAX >> 20 {
             writer.append(&chunk).unwrap();
         }
-        assert!(matches!(
-            writer.append(b"x"),
-            Err(StoreError::TooLarge {
-                max_bytes: ARTIFACT_BYTES_MAX
-            })
-        ));
+        assert!(matches!(writer.append(b"x"), Err(StoreError::TooLarge { max_bytes: ARTIFACT_BYTES_MAX })));
         drop(writer);
         let large = vec![0; usize::try_from(ARTIFACT_BYTES_MAX).unwrap() + 1];
         assert!(matches!(store.put(&large), Err(StoreError::TooLarge { .. })));

@@ -153,17 +153,8 @@ impl CudaExecutor {
                 call.share.check()?;
                 request::check_input(call.input.len())?;
                 tarn_transform::find(&call.name).map_err(message::JobError::from)?;
-                let job = Job::Transform {
-                    name: call.name,
-                    params: call.params,
-                };
-                Ok(Work {
-                    job,
-                    parts: vec![call.input],
-                    share: call.share,
-                    limits,
-                    alone: false,
-                })
+                let job = Job::Transform { name: call.name, params: call.params };
+                Ok(Work { job, parts: vec![call.input], share: call.share, limits, alone: false })
             }
             Kind::Kernel(call) => {
                 call.check(limits.output_bytes)?;
@@ -178,13 +169,7 @@ impl CudaExecutor {
                     source_bytes: source.len() as u64,
                 };
                 let (job, parts) = (Job::Kernel(launch), vec![source, call.input]);
-                Ok(Work {
-                    job,
-                    parts,
-                    share: call.share,
-                    limits,
-                    alone: true,
-                })
+                Ok(Work { job, parts, share: call.share, limits, alone: true })
             }
             other @ (Kind::Command(_) | Kind::Export { .. }) => Err(other.unsupported("cuda")),
         }
@@ -198,10 +183,7 @@ impl CudaExecutor {
             label("name", device.name.clone());
             label("compute_capability", format!("{major}.{minor}"));
             label("memory_bytes", device.memory_bytes.to_string());
-            label(
-                "driver",
-                format!("{}.{}", device.driver_version / 1000, device.driver_version % 1000 / 10),
-            );
+            label("driver", format!("{}.{}", device.driver_version / 1000, device.driver_version % 1000 / 10));
             label("fft", device.fft.to_string());
             label("compiler", device.compiler.to_string());
         }
@@ -247,30 +229,11 @@ impl Executor for CudaExecutor {
             let _ = give.send(ended);
         });
         tokio::spawn(attempt);
-        let Ended {
-            result,
-            waited,
-            ran,
-            memory_bytes,
-        } = ended.await.map_err(ExecutionError::broken)?;
-        let usage = Usage {
-            waited,
-            ran,
-            memory_bytes_peak: memory_bytes,
-            fuel: None,
-        };
+        let Ended { result, waited, ran, memory_bytes } = ended.await.map_err(ExecutionError::broken)?;
+        let usage = Usage { waited, ran, memory_bytes_peak: memory_bytes, fuel: None };
         match result {
-            Ok(output) => Ok(Report {
-                output,
-                values: Vec::new(),
-                logs: Bytes::new(),
-                usage,
-            }),
-            Err(error) => Err(Failure {
-                error,
-                logs: Bytes::new(),
-                usage,
-            }),
+            Ok(output) => Ok(Report { output, values: Vec::new(), logs: Bytes::new(), usage }),
+            Err(error) => Err(Failure { error, logs: Bytes::new(), usage }),
         }
     }
 }

@@ -356,9 +356,7 @@ impl ExecutionError {
     }
 
     pub(crate) fn broken(detail: impl ToString) -> Self {
-        Self::Broken {
-            detail: detail.to_string(),
-        }
+        Self::Broken { detail: detail.to_string() }
     }
 
     pub(crate) fn bad_arguments(detail: impl Into<String>) -> Self {
@@ -367,11 +365,7 @@ impl ExecutionError {
 }
 
 fn list_exports(exports: &[String]) -> String {
-    if exports.is_empty() {
-        " (there is none)".to_owned()
-    } else {
-        format!(" ({})", exports.join(", "))
-    }
+    if exports.is_empty() { " (there is none)".to_owned() } else { format!(" ({})", exports.join(", ")) }
 }
 
 #[cfg(test)]
@@ -386,69 +380,34 @@ mod tests {
         let text = || "text".to_owned();
         let all = [
             ExecutionError::InvalidModule { detail: text() },
-            ExecutionError::MissingExport {
-                name: text(),
-                exports: vec![text()],
-            },
+            ExecutionError::MissingExport { name: text(), exports: vec![text()] },
             ExecutionError::BadArguments { detail: text() },
             ExecutionError::UnsupportedImport { import: text() },
-            ExecutionError::UnsupportedKind {
-                runtime: "wasm",
-                kind: "a picture",
-            },
-            ExecutionError::LimitOutOfRange {
-                limit: "time_ms",
-                value: 0,
-                min: 1,
-                max: 2,
-            },
-            ExecutionError::ArtifactTooLarge {
-                size_bytes: 2,
-                max_bytes: 1,
-            },
-            ExecutionError::CapabilityNotGranted {
-                capability: "random",
-                call: text(),
-                advice: text(),
-            },
+            ExecutionError::UnsupportedKind { runtime: "wasm", kind: "a picture" },
+            ExecutionError::LimitOutOfRange { limit: "time_ms", value: 0, min: 1, max: 2 },
+            ExecutionError::ArtifactTooLarge { size_bytes: 2, max_bytes: 1 },
+            ExecutionError::CapabilityNotGranted { capability: "random", call: text(), advice: text() },
             ExecutionError::Trap { trap: text() },
             ExecutionError::Crash { signal: text() },
             ExecutionError::InvalidProgram { detail: text() },
             ExecutionError::Killed,
-            ExecutionError::WallsIncomplete {
-                missing: vec!["a network namespace", "landlock"],
-            },
-            ExecutionError::MemoryLimit {
-                wanted_bytes: 2,
-                limit_bytes: 1,
-            },
+            ExecutionError::WallsIncomplete { missing: vec!["a network namespace", "landlock"] },
+            ExecutionError::MemoryLimit { wanted_bytes: 2, limit_bytes: 1 },
             ExecutionError::TableLimit { wanted: 2, limit: 1 },
             ExecutionError::OutputLimit { limit_bytes: 1 },
             ExecutionError::FuelLimit { limit: 1 },
             ExecutionError::InvalidKernel { detail: text() },
             ExecutionError::BadLaunch { detail: text() },
             ExecutionError::KernelFault { detail: text() },
-            ExecutionError::DeviceMemoryLimit {
-                wanted_bytes: 2,
-                limit_bytes: 1,
-            },
-            ExecutionError::Transform {
-                reason: "TRANSFORM_BAD_INPUT",
-                message: text(),
-            },
+            ExecutionError::DeviceMemoryLimit { wanted_bytes: 2, limit_bytes: 1 },
+            ExecutionError::Transform { reason: "TRANSFORM_BAD_INPUT", message: text() },
             ExecutionError::NoCudaDevice { detail: text() },
             ExecutionError::WorkerLost { detail: text() },
             ExecutionError::TimeLimit { limit_ms: 1 },
             ExecutionError::ExitNonzero { status: 1 },
-            ExecutionError::GuestFailed {
-                message: text(),
-                retryable: true,
-            },
+            ExecutionError::GuestFailed { message: text(), retryable: true },
             ExecutionError::Cancelled,
-            ExecutionError::HashMismatch {
-                expected: hash,
-                actual: hash,
-            },
+            ExecutionError::HashMismatch { expected: hash, actual: hash },
             ExecutionError::ArtifactUnavailable { hash, detail: text() },
             ExecutionError::ResourceExhausted { detail: text() },
             ExecutionError::MicroVmFault { detail: text() },
@@ -459,14 +418,7 @@ mod tests {
         let reasons: BTreeSet<&str> = all.iter().map(ExecutionError::reason).collect();
         assert_eq!(reasons.len(), all.len());
         for error in &all {
-            assert!(
-                error
-                    .reason()
-                    .bytes()
-                    .all(|byte| byte.is_ascii_uppercase() || byte == b'_'),
-                "{}",
-                error.reason()
-            );
+            assert!(error.reason().bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_'), "{}", error.reason());
             assert!(!error.to_string().contains(['\n', '\t']), "{error}");
         }
         assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 21);

@@ -106,10 +106,7 @@ impl Source {
     /// # Errors
     /// [`ExecutionError::ArtifactUnavailable`], [`ExecutionError::ArtifactTooLarge`].
     pub(crate) async fn obtain(self, artifact: &Hash) -> Result<Bytes, ExecutionError> {
-        let unavailable = |detail: String| ExecutionError::ArtifactUnavailable {
-            hash: *artifact,
-            detail,
-        };
+        let unavailable = |detail: String| ExecutionError::ArtifactUnavailable { hash: *artifact, detail };
         let bytes = match self {
             Self::Bytes(bytes) => bytes,
             Self::Prepared => return Err(unavailable("it was not prepared, or long ago".into())),
@@ -121,10 +118,7 @@ impl Source {
         };
         let size_bytes = bytes.len() as u64;
         if size_bytes > ARTIFACT_BYTES_MAX {
-            return Err(ExecutionError::ArtifactTooLarge {
-                size_bytes,
-                max_bytes: ARTIFACT_BYTES_MAX,
-            });
+            return Err(ExecutionError::ArtifactTooLarge { size_bytes, max_bytes: ARTIFACT_BYTES_MAX });
         }
         Ok(bytes)
     }
@@ -213,11 +207,7 @@ pub struct Failure {
 
 impl From<ExecutionError> for Failure {
     fn from(error: ExecutionError) -> Self {
-        Self {
-            error,
-            logs: Bytes::new(),
-            usage: Usage::default(),
-        }
+        Self { error, logs: Bytes::new(), usage: Usage::default() }
     }
 }
 

@@ -162,11 +162,7 @@ impl Grants {
 }
 
 fn in_range(limit: &'static str, value: u64, min: u64, max: u64) -> Result<(), ExecutionError> {
-    if (min..=max).contains(&value) {
-        Ok(())
-    } else {
-        Err(ExecutionError::LimitOutOfRange { limit, value, min, max })
-    }
+    if (min..=max).contains(&value) { Ok(()) } else { Err(ExecutionError::LimitOutOfRange { limit, value, min, max }) }
 }
 
 fn check_context_name(name: &str) -> Result<(), ExecutionError> {
@@ -204,10 +200,7 @@ impl HttpOrigin {
     /// # Errors
     /// [`OriginParseError`].
     pub fn new(scheme: HttpScheme, host: &str, port: u16) -> Result<Self, OriginParseError> {
-        let refuse = |why| OriginParseError {
-            text: host.chars().take(80).collect(),
-            why,
-        };
+        let refuse = |why| OriginParseError { text: host.chars().take(80).collect(), why };
         if port == 0 {
             return Err(refuse("port 0 is no port"));
         }
@@ -247,10 +240,7 @@ impl FromStr for HttpOrigin {
     type Err = OriginParseError;
 
     fn from_str(text: &str) -> Result<Self, OriginParseError> {
-        let refuse = |why| OriginParseError {
-            text: text.chars().take(80).collect(),
-            why,
-        };
+        let refuse = |why| OriginParseError { text: text.chars().take(80).collect(), why };
         let (scheme, rest) = text.split_once("://").ok_or_else(|| refuse("it has no scheme"))?;
         let scheme = match scheme {
             "http" => HttpScheme::Http,
@@ -381,18 +371,9 @@ mod tests {
     #[test]
     fn a_grant_out_of_range_is_named() {
         Grants::default().check().unwrap();
-        let scratch = Grants {
-            scratch_bytes: SCRATCH_BYTES_MAX + 1,
-            ..Grants::default()
-        };
-        let calls = CallGrant {
-            artifacts: [Hash::of(b"")].into(),
-            depth: CALL_DEPTH_MAX + 1,
-        };
-        let deep = Grants {
-            calls,
-            ..Grants::default()
-        };
+        let scratch = Grants { scratch_bytes: SCRATCH_BYTES_MAX + 1, ..Grants::default() };
+        let calls = CallGrant { artifacts: [Hash::of(b"")].into(), depth: CALL_DEPTH_MAX + 1 };
+        let deep = Grants { calls, ..Grants::default() };
         let mut flat = deep.clone();
         flat.calls.depth = 0;
         for (grants, name) in [(scratch, "scratch_bytes"), (deep, "calls.depth"), (flat, "calls.depth")] {
@@ -402,29 +383,16 @@ mod tests {
             }
         }
         for name in ["", "a\nb", &"x".repeat(129)] {
-            let context = ContextGrant {
-                name: name.to_owned(),
-                access: ContextAccess::Read,
-            };
-            let grants = Grants {
-                context: Some(context),
-                ..Grants::default()
-            };
+            let context = ContextGrant { name: name.to_owned(), access: ContextAccess::Read };
+            let grants = Grants { context: Some(context), ..Grants::default() };
             assert_eq!(grants.check().unwrap_err().reason(), "BAD_ARGUMENTS");
         }
     }
 
     #[test]
     fn what_is_called_gets_one_call_less() {
-        let mut grants = Grants {
-            clock: true,
-            scratch_bytes: 10,
-            ..Grants::default()
-        };
-        grants.calls = CallGrant {
-            artifacts: [Hash::of(b"")].into(),
-            depth: 2,
-        };
+        let mut grants = Grants { clock: true, scratch_bytes: 10, ..Grants::default() };
+        grants.calls = CallGrant { artifacts: [Hash::of(b"")].into(), depth: 2 };
         let callee = grants.of_callee();
         assert!(callee.clock && callee.scratch_bytes == 0 && callee.calls.artifacts.len() == 1);
         let deepest = callee.of_callee();

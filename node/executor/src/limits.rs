@@ -85,11 +85,7 @@ impl Limits {
 }
 
 fn check(limit: &'static str, value: u64, min: u64, max: u64) -> Result<(), ExecutionError> {
-    if (min..=max).contains(&value) {
-        Ok(())
-    } else {
-        Err(ExecutionError::LimitOutOfRange { limit, value, min, max })
-    }
+    if (min..=max).contains(&value) { Ok(()) } else { Err(ExecutionError::LimitOutOfRange { limit, value, min, max }) }
 }
 
 #[cfg(test)]
@@ -113,43 +109,13 @@ mod tests {
     fn each_limit_out_of_range_is_named() {
         let good = Limits::default();
         let bad = [
-            (
-                "memory_bytes",
-                Limits {
-                    memory_bytes: MEMORY_BYTES_MAX + 1,
-                    ..good
-                },
-            ),
+            ("memory_bytes", Limits { memory_bytes: MEMORY_BYTES_MAX + 1, ..good }),
             ("time_ms", Limits { time_ms: 0, ..good }),
-            (
-                "time_ms",
-                Limits {
-                    time_ms: TIME_MS_MAX + 1,
-                    ..good
-                },
-            ),
-            (
-                "output_bytes",
-                Limits {
-                    output_bytes: OUTPUT_BYTES_MAX + 1,
-                    ..good
-                },
-            ),
-            (
-                "log_bytes",
-                Limits {
-                    log_bytes: u64::MAX,
-                    ..good
-                },
-            ),
+            ("time_ms", Limits { time_ms: TIME_MS_MAX + 1, ..good }),
+            ("output_bytes", Limits { output_bytes: OUTPUT_BYTES_MAX + 1, ..good }),
+            ("log_bytes", Limits { log_bytes: u64::MAX, ..good }),
             ("fuel", Limits { fuel: Some(0), ..good }),
-            (
-                "fuel",
-                Limits {
-                    fuel: Some(FUEL_MAX + 1),
-                    ..good
-                },
-            ),
+            ("fuel", Limits { fuel: Some(FUEL_MAX + 1), ..good }),
         ];
         for (name, limits) in bad {
             match limits.check() {

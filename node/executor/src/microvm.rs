@@ -93,13 +93,7 @@ impl MicroVmConfig {
     pub fn new(image: impl Into<PathBuf>) -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
         let slots = cores.min(MACHINES_MAX);
-        Self {
-            slots,
-            idle: slots,
-            image: image.into(),
-            cache_dir: None,
-            memory_bytes_max: MEMORY_BYTES_DEFAULT,
-        }
+        Self { slots, idle: slots, image: image.into(), cache_dir: None, memory_bytes_max: MEMORY_BYTES_DEFAULT }
     }
 
     fn check(&self) -> Result<(), ExecutionError> {
@@ -201,18 +195,9 @@ impl MicroVmExecutor {
         let (value, max) = (attempt.limits.memory_bytes, self.config.memory_bytes_max);
         if value > max {
             let limit = "memory_bytes";
-            return Err(ExecutionError::LimitOutOfRange {
-                limit,
-                value,
-                min: 0,
-                max,
-            });
+            return Err(ExecutionError::LimitOutOfRange { limit, value, min: 0, max });
         }
-        let cache = if attempt.limits.fuel.is_some() {
-            &self.metered
-        } else {
-            &self.plain
-        };
+        let cache = if attempt.limits.fuel.is_some() { &self.metered } else { &self.plain };
         let module = cache.module(&attempt.artifact, attempt.source).await?;
         Job::resolve(module, attempt.kind, attempt.limits, &attempt.grants)
     }
@@ -230,12 +215,7 @@ impl MicroVmExecutor {
         let time = Duration::from_millis(job.limits.time_ms);
         let (started, starts) = oneshot::channel();
         let (ended, mut ends) = oneshot::channel();
-        let work = Work {
-            pool: Arc::clone(&self.pool),
-            job,
-            leash: Arc::clone(&leash),
-            slot,
-        };
+        let work = Work { pool: Arc::clone(&self.pool), job, leash: Arc::clone(&leash), slot };
         tokio::task::spawn_blocking(move || work.run(started, ended));
         let outcome = tokio::select! {
             biased;
@@ -248,27 +228,10 @@ impl MicroVmExecutor {
         let (ended, began) =
             outcome.map_err(|_| ExecutionError::broken("the thread of a micro-VM ended half-way"))??;
         let waited = began.duration_since(called);
-        let Ended {
-            result,
-            logs,
-            ran,
-            memory_bytes_peak,
-            fuel,
-            ..
-        } = ended;
-        let usage = Usage {
-            waited,
-            ran,
-            memory_bytes_peak,
-            fuel,
-        };
+        let Ended { result, logs, ran, memory_bytes_peak, fuel, .. } = ended;
+        let usage = Usage { waited, ran, memory_bytes_peak, fuel };
         match result {
-            Ok((output, values)) => Ok(Report {
-                output,
-                values,
-                logs,
-                usage,
-            }),
+            Ok((output, values)) => Ok(Report { output, values, logs, usage }),
             Err(error) => Err(Failure { error, logs, usage }),
         }
     }
@@ -340,12 +303,7 @@ impl Executor for MicroVmExecutor {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let labels = [
-            ("wasm.wasi", "preview1"),
-            ("wasm.simd", "true"),
-            ("wasm.fuel", "true"),
-            ("microvm.kvm", "true"),
-        ];
+        let labels = [("wasm.wasi", "preview1"), ("wasm.simd", "true"), ("wasm.fuel", "true"), ("microvm.kvm", "true")];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Capabilities {
             runtime: self.runtime(),

@@ -130,9 +130,7 @@ impl NativeExecutor {
         let mut walls = run::probe(&config.child).await.map_err(ExecutionError::broken)?;
         walls.cgroup = cgroups.as_ref().map_or(0, Cgroups::version);
         if !walls.are_complete() && !config.allow_incomplete_walls {
-            return Err(ExecutionError::WallsIncomplete {
-                missing: walls.missing(),
-            });
+            return Err(ExecutionError::WallsIncomplete { missing: walls.missing() });
         }
         let programs = Programs::open(&config.dir.join("programs")).map_err(ExecutionError::broken)?;
         let mount_point = config.dir.join("root");
@@ -162,13 +160,9 @@ impl NativeExecutor {
 impl Shared {
     async fn make_ready(&self, attempt: Attempt) -> Result<Job, ExecutionError> {
         attempt.limits.check()?;
-        attempt
-            .grants
-            .check_offered("native", &["clock", "random", "scratch", "network"])?;
+        attempt.grants.check_offered("native", &["clock", "random", "scratch", "network"])?;
         if attempt.limits.fuel.is_some() {
-            return Err(ExecutionError::bad_arguments(
-                "a process cannot be metered in fuel: leave that limit out",
-            ));
+            return Err(ExecutionError::bad_arguments("a process cannot be metered in fuel: leave that limit out"));
         }
         let (program, command, transforms) = match attempt.kind {
             Kind::Transform(call) => {
@@ -251,9 +245,7 @@ fn command(kind: Kind) -> Result<Command, ExecutionError> {
     }
     for (key, value) in &command.env {
         if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-            return refuse(format!(
-                "the environment variable {key:?} has an empty name, or a zero byte or `=` in it"
-            ));
+            return refuse(format!("the environment variable {key:?} has an empty name, or a zero byte or `=` in it"));
         }
     }
     Ok(command)
@@ -295,10 +287,7 @@ impl Executor for NativeExecutor {
         // In a task of its own, which sees the end of the process whoever has stopped waiting for it.
         let running = tokio::spawn(async move {
             let Ok(_place) = shared.places.try_acquire() else {
-                let detail = format!(
-                    "{} attempts are waiting already",
-                    shared.config.slots * WAITING_PER_SLOT
-                );
+                let detail = format!("{} attempts are waiting already", shared.config.slots * WAITING_PER_SLOT);
                 return Err(ExecutionError::ResourceExhausted { detail }.into());
             };
             let job = tokio::select! {

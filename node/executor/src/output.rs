@@ -12,11 +12,7 @@ pub(crate) struct Bounded {
 
 impl Bounded {
     pub(crate) fn new(limit_bytes: u64) -> Self {
-        Self {
-            bytes: BytesMut::new(),
-            limit: usize::try_from(limit_bytes).unwrap_or(usize::MAX),
-            dropped: 0,
-        }
+        Self { bytes: BytesMut::new(), limit: usize::try_from(limit_bytes).unwrap_or(usize::MAX), dropped: 0 }
     }
 
     /// Takes what fits. False if something did not.

@@ -100,11 +100,7 @@ mod tests {
         assert_eq!(format_results(&[Value::F64(1.0)]), "1.0");
         assert_eq!(format_results(&[Value::F32(0.1)]), "0.1");
         assert_eq!(format_results(&[Value::F64(1e300)]), "1e300");
-        let several = [
-            Value::I64(i64::MIN),
-            Value::F64(f64::NAN),
-            Value::F32(f32::NEG_INFINITY),
-        ];
+        let several = [Value::I64(i64::MIN), Value::F64(f64::NAN), Value::F32(f32::NEG_INFINITY)];
         assert_eq!(format_results(&several), "[-9223372036854775808,\"NaN\",\"-inf\"]");
     }
 }

@@ -73,9 +73,7 @@ const WAITING_PER_SLOT: usize = 64;
 const INLINE: Duration = Duration::from_millis(1);
 
 /// What it can grant.
-const OFFERED: [&str; 8] = [
-    "clock", "random", "scratch", "context", "log", "progress", "calls", "http",
-];
+const OFFERED: [&str; 8] = ["clock", "random", "scratch", "context", "log", "progress", "calls", "http"];
 
 /// Where the memory of guests comes from.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -142,12 +140,7 @@ impl WasmExecutor {
         let slots = config.slots;
         if !(1..=SLOTS_MAX).contains(&slots) {
             let (value, max) = (slots as u64, SLOTS_MAX as u64);
-            return Err(ExecutionError::LimitOutOfRange {
-                limit: "slots",
-                value,
-                min: 1,
-                max,
-            });
+            return Err(ExecutionError::LimitOutOfRange { limit: "slots", value, min: 1, max });
         }
         let pool_slots = u32::try_from(slots).expect("the number of slots was checked");
         let host = Host::start(config.allocation, pool_slots)?;
@@ -183,11 +176,7 @@ impl WasmExecutor {
     /// Where guests get their memory from in fact: [`Allocation::OnDemand`] when the pool could not be reserved.
     #[must_use]
     pub fn allocation(&self) -> Allocation {
-        if self.host.pooling {
-            Allocation::Pooling
-        } else {
-            Allocation::OnDemand
-        }
+        if self.host.pooling { Allocation::Pooling } else { Allocation::OnDemand }
     }
 
     /// How many attempts are running or waiting.
@@ -199,14 +188,9 @@ impl WasmExecutor {
     /// Lets an attempt in, or refuses it when too many are waiting.
     fn admit(&self) -> Result<Admitted<'_>, ExecutionError> {
         let waiting_max = self.config.slots * WAITING_PER_SLOT;
-        let admitted = Admitted {
-            counter: &self.admitted,
-        };
+        let admitted = Admitted { counter: &self.admitted };
         if self.admitted.fetch_add(1, Ordering::Relaxed) >= self.config.slots + waiting_max {
-            let detail = format!(
-                "{waiting_max} attempts are waiting for {} slots already",
-                self.config.slots
-            );
+            let detail = format!("{waiting_max} attempts are waiting for {} slots already", self.config.slots);
             return Err(ExecutionError::ResourceExhausted { detail });
         }
         Ok(admitted)
@@ -250,26 +234,10 @@ impl WasmExecutor {
         };
         let waited = called.elapsed();
         let ended = run_where_it_fits(job, slot).await?;
-        let Ended {
-            result,
-            logs,
-            ran,
-            memory_bytes_peak,
-            fuel,
-        } = ended;
-        let usage = Usage {
-            waited,
-            ran,
-            memory_bytes_peak,
-            fuel,
-        };
+        let Ended { result, logs, ran, memory_bytes_peak, fuel } = ended;
+        let usage = Usage { waited, ran, memory_bytes_peak, fuel };
         match result {
-            Ok((output, values)) => Ok(Report {
-                output,
-                values,
-                logs,
-                usage,
-            }),
+            Ok((output, values)) => Ok(Report { output, values, logs, usage }),
             Err(error) => Err(Failure { error, logs, usage }),
         }
     }
@@ -280,11 +248,7 @@ impl WasmExecutor {
 async fn run_where_it_fits(job: Job, slot: OwnedSemaphorePermit) -> Result<Ended, ExecutionError> {
     let program = Arc::clone(&job.program);
     let mut guest = run::start(job);
-    let here = if program.long.load(Ordering::Relaxed) {
-        None
-    } else {
-        run_here(&mut guest).await?
-    };
+    let here = if program.long.load(Ordering::Relaxed) { None } else { run_here(&mut guest).await? };
     let ended = match here {
         Some(ended) => ended,
         None => {
@@ -337,12 +301,8 @@ impl Executor for WasmExecutor {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let labels = [
-            ("wasm.wasi", "preview1"),
-            ("wasm.components", "wasi-0.2"),
-            ("wasm.simd", "true"),
-            ("wasm.fuel", "true"),
-        ];
+        let labels =
+            [("wasm.wasi", "preview1"), ("wasm.components", "wasi-0.2"), ("wasm.simd", "true"), ("wasm.fuel", "true")];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Capabilities {
             runtime: self.runtime(),

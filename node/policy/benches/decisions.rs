@@ -31,11 +31,7 @@ fn main() -> ExitCode {
     let mut met = remembered(&policies, rounds * 5);
     met &= made_anew(&policies, rounds);
     met &= replayed(&policies, if quick { 10_000 } else { 100_000 });
-    if met || report_only {
-        ExitCode::SUCCESS
-    } else {
-        ExitCode::FAILURE
-    }
+    if met || report_only { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
 /// Two hundred rules as people write them: a condition or two on the request, a look into the data, a function, a message.
@@ -63,9 +59,8 @@ fn generated() -> Bundle {
             ),
         };
     }
-    let teams: serde_json::Map<_, _> = (0..RULES)
-        .map(|index| (format!("team-{index}"), json!(["user/ann", format!("user/{index}")])))
-        .collect();
+    let teams: serde_json::Map<_, _> =
+        (0..RULES).map(|index| (format!("team-{index}"), json!(["user/ann", format!("user/{index}")]))).collect();
     let modules = [("generated.rego".to_owned(), text)];
     let manifest = Manifest::new("generated", Version::new(1, 0, 0), "prod");
     Bundle::new(manifest, modules, &json!({ "teams": teams })).unwrap_or_else(|error| panic!("{error}"))
@@ -77,9 +72,7 @@ fn document(number: usize) -> Document {
         queue: "training".into(),
         priority: "normal".into(),
         requires: vec!["gpu".into(), "label-1".into()],
-        annotations: annotations
-            .map(|(key, value)| (key.to_owned(), value.to_owned()))
-            .into(),
+        annotations: annotations.map(|(key, value)| (key.to_owned(), value.to_owned())).into(),
         attempt_timeout_ms: 60_000,
         ..Task::default()
     };
@@ -88,19 +81,11 @@ fn document(number: usize) -> Document {
         method: "certificate".into(),
         roles: vec!["developer".into()],
         verb: "create".into(),
-        resource: Resource {
-            kind: "task".into(),
-            name: String::new(),
-        },
+        resource: Resource { kind: "task".into(), name: String::new() },
         namespace: "vision".into(),
         environment: "prod".into(),
         task: Some(task),
-        cluster: Cluster {
-            nodes: 3,
-            version: 2,
-            time_ms: 1_772_532_000_000,
-            ..Cluster::default()
-        },
+        cluster: Cluster { nodes: 3, version: 2, time_ms: 1_772_532_000_000, ..Cluster::default() },
     }
 }
 
@@ -163,9 +148,6 @@ fn report(what: &str, mut times: Vec<Duration>, bar: Duration) -> bool {
     times.sort();
     let at = |share: f64| times[((times.len() - 1) as f64 * share) as usize];
     let (median, high, highest) = (at(0.5), at(0.99), at(1.0));
-    println!(
-        "{what}: p50 {median:?}, p99 {high:?}, highest {highest:?}, bar for p99 {bar:?}, {} rounds",
-        times.len()
-    );
+    println!("{what}: p50 {median:?}, p99 {high:?}, highest {highest:?}, bar for p99 {bar:?}, {} rounds", times.len());
     high < bar
 }

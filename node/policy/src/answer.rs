@@ -22,12 +22,7 @@ pub(crate) fn read(answers: &Value, must_allow: bool) -> Result<Answer, String> 
     if weight_of(answers, RESULT_BYTES_MAX).is_none() {
         return Err(format!("what it says is larger than {RESULT_BYTES_MAX} bytes"));
     }
-    let field = |name: &str| {
-        answers
-            .as_object()
-            .ok()
-            .and_then(|fields| fields.get(&Value::from(name)))
-    };
+    let field = |name: &str| answers.as_object().ok().and_then(|fields| fields.get(&Value::from(name)));
     let mut violations = Vec::new();
     for (name, blocking) in [("deny", true), ("warn", false)] {
         if let Some(value) = field(name) {
@@ -50,12 +45,7 @@ pub(crate) fn read(answers: &Value, must_allow: bool) -> Result<Answer, String> 
     violations.dedup();
     let omitted = violations.len().saturating_sub(VIOLATIONS_MAX);
     violations.truncate(VIOLATIONS_MAX);
-    Ok(Answer {
-        allowed: !denied && !refused,
-        violations,
-        omitted,
-        rule: rule.into(),
-    })
+    Ok(Answer { allowed: !denied && !refused, violations, omitted, rule: rule.into() })
 }
 
 /// A set or an array of messages or objects; true or one message for a rule that is not a set.
@@ -72,35 +62,22 @@ fn collect(name: &str, blocking: bool, value: &Value, violations: &mut Vec<Viola
             }
         }
         Value::Bool(false) | Value::Undefined => {}
-        Value::Bool(true) => violations.push(violation(
-            name,
-            blocking,
-            &Value::from("the request is against this policy"),
-        )?),
+        Value::Bool(true) => {
+            violations.push(violation(name, blocking, &Value::from("the request is against this policy"))?)
+        }
         other => violations.push(violation(name, blocking, other)?),
     }
     Ok(())
 }
 
 fn violation(name: &str, blocking: bool, entry: &Value) -> Result<Violation, String> {
-    let (code, severity) = if blocking {
-        ("DENIED", Severity::Medium)
-    } else {
-        ("WARNED", Severity::Low)
-    };
-    let plain = |message: &str| Violation {
-        code: code.into(),
-        message: shortened(message),
-        severity,
-        blocking,
-    };
+    let (code, severity) = if blocking { ("DENIED", Severity::Medium) } else { ("WARNED", Severity::Low) };
+    let plain = |message: &str| Violation { code: code.into(), message: shortened(message), severity, blocking };
     let fields = match entry {
         Value::String(message) => return Ok(plain(message)),
         Value::Object(fields) => fields,
         _ => {
-            return Err(format!(
-                "an entry of {name} is neither a message nor an object with a message"
-            ));
+            return Err(format!("an entry of {name} is neither a message nor an object with a message"));
         }
     };
     let text = |field: &str| match fields.get(&Value::from(field)) {
@@ -110,17 +87,13 @@ fn violation(name: &str, blocking: bool, entry: &Value) -> Result<Violation, Str
     };
     let known = ["message", "code", "severity"].map(Value::from);
     if fields.iter().any(|(field, _)| !known.contains(field)) {
-        return Err(format!(
-            "an entry of {name} has fields beside message, code and severity"
-        ));
+        return Err(format!("an entry of {name} has fields beside message, code and severity"));
     }
     let message = text("message")?.ok_or_else(|| format!("an entry of {name} has no message"))?;
     let mut violation = plain(&message);
     if let Some(code) = text("code")? {
         if !is_code(&code) {
-            return Err(format!(
-                "a code of {name} must consist of A-Z, 0-9 and _, up to {CODE_BYTES_MAX}"
-            ));
+            return Err(format!("a code of {name} must consist of A-Z, 0-9 and _, up to {CODE_BYTES_MAX}"));
         }
         violation.code = code;
     }

@@ -33,24 +33,13 @@ struct Entry<T> {
 impl<T> Cache<T> {
     /// A cache of about `entries` entries. None: nothing is remembered.
     pub(crate) fn new(entries: usize) -> Self {
-        let part = || {
-            Mutex::new(Part {
-                places: HashMap::new(),
-                entries: Vec::new(),
-                hand: 0,
-            })
-        };
-        Self {
-            parts: (0..PARTS).map(|_| part()).collect(),
-            entries_per_part: entries.div_ceil(PARTS),
-        }
+        let part = || Mutex::new(Part { places: HashMap::new(), entries: Vec::new(), hand: 0 });
+        Self { parts: (0..PARTS).map(|_| part()).collect(), entries_per_part: entries.div_ceil(PARTS) }
     }
 
     /// Keys are digests: each of their bytes is as good as random.
     fn part(&self, key: &Key) -> MutexGuard<'_, Part<T>> {
-        self.parts[usize::from(key[31]) % PARTS]
-            .lock()
-            .unwrap_or_else(PoisonError::into_inner)
+        self.parts[usize::from(key[31]) % PARTS].lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     pub(crate) fn get(&self, key: &Key) -> Option<Arc<T>> {
@@ -65,22 +54,12 @@ impl<T> Cache<T> {
         if self.entries_per_part == 0 {
             return;
         }
-        self.part(&key).put(
-            Entry {
-                key,
-                value,
-                asked_for: false,
-            },
-            self.entries_per_part,
-        );
+        self.part(&key).put(Entry { key, value, asked_for: false }, self.entries_per_part);
     }
 
     /// How many decisions are remembered.
     pub(crate) fn len(&self) -> usize {
-        self.parts
-            .iter()
-            .map(|part| part.lock().unwrap_or_else(PoisonError::into_inner).entries.len())
-            .sum()
+        self.parts.iter().map(|part| part.lock().unwrap_or_else(PoisonError::into_inner).entries.len()).sum()
     }
 }
 
@@ -124,16 +103,10 @@ mod tests {
         let cache = Cache::new(160);
         for number in 0..10_000 {
             cache.put(key(number), Arc::new(number));
-            assert_eq!(
-                cache.get(&key(0)).as_deref(),
-                Some(&0),
-                "asked for each time, so never given up"
-            );
+            assert_eq!(cache.get(&key(0)).as_deref(), Some(&0), "asked for each time, so never given up");
         }
         assert_eq!(cache.len(), 160);
-        let kept = (0..10_000)
-            .filter(|number| cache.get(&key(*number)).is_some_and(|kept| *kept == *number))
-            .count();
+        let kept = (0..10_000).filter(|number| cache.get(&key(*number)).is_some_and(|kept| *kept == *number)).count();
         assert_eq!(kept, 160);
     }
 

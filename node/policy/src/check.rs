@@ -90,11 +90,7 @@ impl Bundle {
 /// Tests that have not run yet.
 fn tests(program: &Program) -> Vec<Test> {
     let is_test = |id: &RuleId| id.last().is_some_and(|name| name.starts_with("test_"));
-    let rules = program
-        .analysis
-        .rules
-        .iter()
-        .filter(|(id, rule)| rule.is_test && is_test(id));
+    let rules = program.analysis.rules.iter().filter(|(id, rule)| rule.is_test && is_test(id));
     let test = |(id, rule): (&RuleId, &crate::rego::Definition)| Test {
         name: id.join("."),
         file: rule.file.clone(),
@@ -108,19 +104,12 @@ fn tests(program: &Program) -> Vec<Test> {
 
 fn run_test(program: &std::sync::Arc<Program>, mut test: Test, budget: Duration) -> Test {
     if budget.is_zero() {
-        test.message = format!(
-            "it did not run: the tests together took longer than {} s",
-            TESTS_BUDGET.as_secs()
-        );
+        test.message = format!("it did not run: the tests together took longer than {} s", TESTS_BUDGET.as_secs());
         return test;
     }
     let (program, rule) = (std::sync::Arc::clone(program), format!("data.{}", test.name));
     let start = Instant::now();
-    let work = move || {
-        program
-            .evaluate(&rule, Value::Undefined, budget)
-            .map(|value| describe(&value))
-    };
+    let work = move || program.evaluate(&rule, Value::Undefined, budget).map(|value| describe(&value));
     let ended = run(Purpose::Trying, budget, work, || ());
     test.elapsed_us = u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX);
     test.message = match ended {

@@ -91,9 +91,7 @@ impl Compiled {
     }
 
     fn verdict(&self, answer: Result<answer::Answer, Failure>, elapsed: Duration) -> Verdict {
-        let Inner {
-            name, version, digest, ..
-        } = &*self.0;
+        let Inner { name, version, digest, .. } = &*self.0;
         let (answer, error) = match answer {
             Ok(answer) => (answer, None),
             Err(failure) => (answer::Answer::default(), Some(failure)),
@@ -145,12 +143,7 @@ impl fmt::Debug for Compiled {
 /// Compiles on a large stack.
 pub(crate) fn compile(bundle: &Bundle, with_tests: bool) -> Result<Program, Error> {
     let owned = bundle.clone();
-    let ended = run(
-        Purpose::Trying,
-        COMPILE_BUDGET,
-        move || Program::compile(&owned, with_tests),
-        || (),
-    );
+    let ended = run(Purpose::Trying, COMPILE_BUDGET, move || Program::compile(&owned, with_tests), || ());
     let unfinished = |why: &str| Err(Error::Unfinished(format!("the bundle could not be compiled: {why}")));
     match ended {
         Outcome::Done(Ok(program)) => Ok(program),
@@ -161,13 +154,7 @@ pub(crate) fn compile(bundle: &Bundle, with_tests: bool) -> Result<Program, Erro
         Outcome::Panicked(said) => {
             let (file, _) = bundle.modules().next().expect("a bundle has modules");
             let message = format!("the compiler gave up: {said}");
-            Err(Error::Compile(vec![Problem {
-                file: file.into(),
-                line: 0,
-                column: 0,
-                source: String::new(),
-                message,
-            }]))
+            Err(Error::Compile(vec![Problem { file: file.into(), line: 0, column: 0, source: String::new(), message }]))
         }
         Outcome::Stuck => unfinished("it takes too long; split it into smaller ones"),
         Outcome::Busy => unfinished("too many policies are being evaluated on this node; try again"),
@@ -181,10 +168,7 @@ fn evaluate(inner: &Inner, shown: &str, budget: Duration) -> Result<answer::Answ
 }
 
 fn failed(message: String) -> Failure {
-    Failure {
-        kind: FailureKind::PolicyFailed,
-        message,
-    }
+    Failure { kind: FailureKind::PolicyFailed, message }
 }
 
 fn stuck() -> Failure {

@@ -76,10 +76,7 @@ impl Diff {
     pub fn between(old: &Bundle, new: &Bundle) -> Result<Self, Error> {
         let (old_rules, new_rules) = rules(old.clone(), new.clone())?;
         let modules = |bundle: &Bundle| -> BTreeMap<String, String> {
-            bundle
-                .modules()
-                .map(|(path, text)| (path.to_owned(), text.to_owned()))
-                .collect()
+            bundle.modules().map(|(path, text)| (path.to_owned(), text.to_owned())).collect()
         };
         Ok(Self {
             from: old.digest(),
@@ -109,27 +106,18 @@ fn manifest(old: &Bundle, new: &Bundle) -> Vec<String> {
     };
     let pairs = fields(old).into_iter().zip(fields(new));
     let differ = pairs.filter(|((_, old), (_, new))| old != new);
-    differ
-        .map(|((field, old), (_, new))| format!("{field}: {old} -> {new}"))
-        .collect()
+    differ.map(|((field, old), (_, new))| format!("{field}: {old} -> {new}")).collect()
 }
 
 type Rules = BTreeMap<String, Vec<String>>;
 
 /// Modules are parsed where there is stack for them.
 fn rules(old: Bundle, new: Bundle) -> Result<(Rules, Rules), Error> {
-    match run(
-        Purpose::Trying,
-        COMPILE_BUDGET,
-        move || (rule_texts(&old), rule_texts(&new)),
-        || (),
-    ) {
+    match run(Purpose::Trying, COMPILE_BUDGET, move || (rule_texts(&old), rule_texts(&new)), || ()) {
         Outcome::Done(rules) => Ok(rules),
         Outcome::Panicked(said) => Err(Error::Unfinished(format!("the modules could not be read: {said}"))),
         Outcome::Stuck => Err(Error::Unfinished("reading the modules takes too long".into())),
-        Outcome::Busy => Err(Error::Unfinished(
-            "too many policies are being evaluated; try again".into(),
-        )),
+        Outcome::Busy => Err(Error::Unfinished("too many policies are being evaluated; try again".into())),
     }
 }
 
@@ -145,11 +133,7 @@ fn collect(value: &Value, path: &str, leaves: &mut BTreeMap<String, String>) {
     match value {
         Value::Object(fields) if !fields.is_empty() => {
             for (name, field) in fields {
-                let below = if path.is_empty() {
-                    name.clone()
-                } else {
-                    format!("{path}.{name}")
-                };
+                let below = if path.is_empty() { name.clone() } else { format!("{path}.{name}") };
                 collect(field, &below, leaves);
             }
         }

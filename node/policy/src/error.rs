@@ -81,23 +81,12 @@ impl Error {
     }
 
     pub(crate) fn malformed(field: impl Into<String>, message: impl Into<String>) -> Self {
-        Self::Malformed {
-            field: field.into(),
-            message: message.into(),
-        }
+        Self::Malformed { field: field.into(), message: message.into() }
     }
 
     /// Refuses `actual` if it is more than `limit`.
     pub(crate) fn at_most(field: impl Into<String>, limit: usize, actual: usize) -> Result<(), Self> {
-        if actual > limit {
-            Err(Self::TooLarge {
-                field: field.into(),
-                limit,
-                actual,
-            })
-        } else {
-            Ok(())
-        }
+        if actual > limit { Err(Self::TooLarge { field: field.into(), limit, actual }) } else { Ok(()) }
     }
 }
 
@@ -121,19 +110,10 @@ impl fmt::Display for Problem {
         if self.line == 0 {
             return write!(f, "{}: {}", self.file, self.message);
         }
-        let Self {
-            file,
-            line,
-            column,
-            source,
-            message,
-        } = self;
+        let Self { file, line, column, source, message } = self;
         let margin = " ".repeat(line.to_string().len());
         let caret = " ".repeat(column.saturating_sub(1) as usize);
-        write!(
-            f,
-            "{file}:{line}:{column}: {message}\n{margin} |\n{line} | {source}\n{margin} | {caret}^"
-        )
+        write!(f, "{file}:{line}:{column}: {message}\n{margin} |\n{line} | {source}\n{margin} | {caret}^")
     }
 }
 

@@ -25,10 +25,7 @@ impl Input {
     /// # Errors
     /// A document over [`INPUT_BYTES_MAX`].
     pub fn new(document: &Document) -> Result<Self, Error> {
-        let failed = |error: serde_json::Error| Error::Json {
-            field: "the input".into(),
-            message: error.to_string(),
-        };
+        let failed = |error: serde_json::Error| Error::Json { field: "the input".into(), message: error.to_string() };
         Self::of(serde_json::to_value(document.rounded()).map_err(failed)?)
     }
 
@@ -65,15 +62,8 @@ impl Input {
 /// Every field that tarn fills in, for comparison with what bundles read.
 pub(crate) fn known() -> &'static Value {
     static KNOWN: LazyLock<Value> = LazyLock::new(|| {
-        let task = Task {
-            wasm: Some(Wasm::default()),
-            native: Some(Native::default()),
-            ..Task::default()
-        };
-        let document = Document {
-            task: Some(task),
-            ..Document::default()
-        };
+        let task = Task { wasm: Some(Wasm::default()), native: Some(Native::default()), ..Task::default() };
+        let document = Document { task: Some(task), ..Document::default() };
         serde_json::to_value(document).expect("the document consists of numbers, texts and lists")
     });
     &KNOWN
@@ -96,10 +86,5 @@ pub(crate) fn unknown(reads: &Reads) -> Vec<String> {
             _ => false,
         })
     };
-    reads
-        .paths()
-        .into_iter()
-        .filter(unknown)
-        .map(|path| format!("{path} is not a field that tarn fills in"))
-        .collect()
+    reads.paths().into_iter().filter(unknown).map(|path| format!("{path} is not a field that tarn fills in")).collect()
 }

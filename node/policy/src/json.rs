@@ -24,10 +24,7 @@ pub(crate) fn check_depth(field: &str, value: &Value) -> Result<(), Error> {
 }
 
 fn refused(field: &str, message: String) -> Error {
-    Error::Json {
-        field: field.into(),
-        message,
-    }
+    Error::Json { field: field.into(), message }
 }
 
 fn shallower(value: &Value, levels: usize) -> bool {
@@ -78,11 +75,7 @@ fn rounded(fraction: f64) -> f64 {
     let digits = |fraction: f64| format!("{fraction:.14e}").parse().unwrap_or(fraction);
     let rounded: f64 = digits(fraction);
     // Rounding up the largest doubles leaves their range.
-    if rounded.is_finite() {
-        rounded
-    } else {
-        digits(fraction * 0.999_999_999_999_99)
-    }
+    if rounded.is_finite() { rounded } else { digits(fraction * 0.999_999_999_999_99) }
 }
 
 fn comma(text: &mut String, index: usize) {
@@ -109,14 +102,9 @@ mod tests {
 
     #[test]
     fn fractions_come_out_as_they_went_in() {
-        for text in [
-            "4.459467210863953e-78",
-            "1e308",
-            "5e-324",
-            "2.2250738585072011e-308",
-            "0.1",
-            "123456789.123456789e-30",
-        ] {
+        for text in
+            ["4.459467210863953e-78", "1e308", "5e-324", "2.2250738585072011e-308", "0.1", "123456789.123456789e-30"]
+        {
             let once = parse("x", text.as_bytes()).unwrap();
             let twice = parse("x", canonical(&once).as_bytes()).unwrap();
             assert_eq!(canonical(&once), canonical(&twice), "{text}");

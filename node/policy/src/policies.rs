@@ -79,10 +79,7 @@ impl Policies {
         Error::at_most("the number of active bundles", ACTIVE_MAX, bundles.len())?;
         bundles.sort_by(|one, other| one.name().cmp(other.name()));
         if let Some(twice) = bundles.windows(2).find(|pair| pair[0].name() == pair[1].name()) {
-            return Err(Error::malformed(
-                twice[0].name(),
-                "is active in two versions; at most one can be",
-            ));
+            return Err(Error::malformed(twice[0].name(), "is active in two versions; at most one can be"));
         }
         let mut reads = Reads::default();
         bundles.iter().for_each(|bundle| reads.merge(bundle.reads()));
@@ -130,24 +127,14 @@ impl Policies {
         let key = self.key(&shown);
         if let Some(judged) = self.cache.get(&key) {
             self.hits.fetch_add(1, Relaxed);
-            return Decision {
-                judged,
-                input_digest: Digest(key),
-                cached: true,
-                elapsed: start.elapsed(),
-            };
+            return Decision { judged, input_digest: Digest(key), cached: true, elapsed: start.elapsed() };
         }
         self.misses.fetch_add(1, Relaxed);
         let judged = Arc::new(self.judge(&shown.into(), budget));
         if judged.is_lasting() && judged.weight() <= CACHED_BYTES_MAX {
             self.cache.put(key, Arc::clone(&judged));
         }
-        Decision {
-            judged,
-            input_digest: Digest(key),
-            cached: false,
-            elapsed: start.elapsed(),
-        }
+        Decision { judged, input_digest: Digest(key), cached: false, elapsed: start.elapsed() }
     }
 
     /// The decision on an input if it is remembered. Never blocks, so that tasks of an asynchronous runtime may ask before they hand
@@ -157,12 +144,7 @@ impl Policies {
         let key = self.key(&self.shown(input));
         let judged = self.cache.get(&key)?;
         self.hits.fetch_add(1, Relaxed);
-        Some(Decision {
-            judged,
-            input_digest: Digest(key),
-            cached: true,
-            elapsed: start.elapsed(),
-        })
+        Some(Decision { judged, input_digest: Digest(key), cached: true, elapsed: start.elapsed() })
     }
 
     fn key(&self, shown: &str) -> Key {
@@ -182,10 +164,7 @@ impl Policies {
                 break;
             }
         }
-        Judged {
-            allowed: verdicts.iter().all(|verdict| verdict.allowed),
-            verdicts,
-        }
+        Judged { allowed: verdicts.iter().all(|verdict| verdict.allowed), verdicts }
     }
 
     pub(crate) fn reads(&self) -> &Reads {
@@ -194,11 +173,7 @@ impl Policies {
 
     /// How the cache does.
     pub fn cache_stats(&self) -> CacheStats {
-        CacheStats {
-            entries: self.cache.len(),
-            hits: self.hits.load(Relaxed),
-            misses: self.misses.load(Relaxed),
-        }
+        CacheStats { entries: self.cache.len(), hits: self.hits.load(Relaxed), misses: self.misses.load(Relaxed) }
     }
 }
 
@@ -246,16 +221,12 @@ impl Decision {
     /// The verdict that refuses: the first failure, else the first refusal.
     pub fn refusal(&self) -> Option<&Verdict> {
         let refused = || self.verdicts().iter().filter(|verdict| !verdict.allowed);
-        refused()
-            .find(|verdict| verdict.error.is_some())
-            .or_else(|| refused().next())
+        refused().find(|verdict| verdict.error.is_some()).or_else(|| refused().next())
     }
 
     /// Every violation with the bundle that found it.
     pub fn violations(&self) -> impl Iterator<Item = (&Verdict, &Violation)> {
-        self.verdicts()
-            .iter()
-            .flat_map(|verdict| verdict.violations.iter().map(move |violation| (verdict, violation)))
+        self.verdicts().iter().flat_map(|verdict| verdict.violations.iter().map(move |violation| (verdict, violation)))
     }
 
     /// Why there was no answer, if a bundle gave none.

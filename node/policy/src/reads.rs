@@ -135,15 +135,9 @@ mod tests {
     #[test]
     fn only_what_is_read_is_shown() {
         let input = json!({"b": {"x": 1, "y": {"z": [2]}}, "a": 3, "c": null});
-        assert_eq!(
-            reads(&["b.y", "a.q", "d"]).project(&input),
-            r#"{"a":3,"b":{"y":{"z":[2]}}}"#
-        );
+        assert_eq!(reads(&["b.y", "a.q", "d"]).project(&input), r#"{"a":3,"b":{"y":{"z":[2]}}}"#);
         assert_eq!(reads(&[]).project(&input), "{}");
-        assert_eq!(
-            Reads::All.project(&input),
-            r#"{"a":3,"b":{"x":1,"y":{"z":[2]}},"c":null}"#
-        );
+        assert_eq!(Reads::All.project(&input), r#"{"a":3,"b":{"x":1,"y":{"z":[2]}},"c":null}"#);
     }
 
     #[test]
@@ -160,10 +154,7 @@ mod tests {
     fn missing_facts_are_those_that_could_be_there() {
         let known = json!({"a": {"b": 0, "c": 0}, "t": {"q": 0}, "n": 0});
         let stored = json!({"a": {"b": 1}, "t": null});
-        assert_eq!(
-            reads(&["a.c", "a.b.z", "t.q", "n", "unknown"]).missing(&known, &stored),
-            ["input.a.c", "input.n"]
-        );
+        assert_eq!(reads(&["a.c", "a.b.z", "t.q", "n", "unknown"]).missing(&known, &stored), ["input.a.c", "input.n"]);
         assert_eq!(Reads::All.missing(&known, &stored), ["input.a.c", "input.n"]);
         assert_eq!(reads(&["a.b"]).missing(&known, &stored), Vec::<String>::new());
     }

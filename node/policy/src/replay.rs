@@ -98,13 +98,8 @@ pub fn replay(
     let source = Mutex::new(Source { decisions, next: 0 });
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(8);
     let parts: Vec<Part> = std::thread::scope(|scope| {
-        let workers: Vec<_> = (0..threads)
-            .map(|_| scope.spawn(|| Part::of(candidate, &source, budget)))
-            .collect();
-        workers
-            .into_iter()
-            .map(|worker| worker.join().expect("nothing in a replay panics"))
-            .collect()
+        let workers: Vec<_> = (0..threads).map(|_| scope.spawn(|| Part::of(candidate, &source, budget))).collect();
+        workers.into_iter().map(|worker| worker.join().expect("nothing in a replay panics")).collect()
     });
     let mut summary = Summary::default();
     let mut changes = Vec::new();
@@ -112,11 +107,7 @@ pub fn replay(
         part.add_to(&mut summary, &mut changes);
     }
     changes.sort_by_key(|(position, _)| *position);
-    summary.changes = changes
-        .into_iter()
-        .map(|(_, change)| change)
-        .take(CHANGES_MAX)
-        .collect();
+    summary.changes = changes.into_iter().map(|(_, change)| change).take(CHANGES_MAX).collect();
     summary.elapsed_ms = u64::try_from(start.elapsed().as_millis()).unwrap_or(u64::MAX);
     summary
 }
@@ -206,19 +197,13 @@ impl Part {
     }
 
     fn add_to(self, summary: &mut Summary, changes: &mut Vec<(u64, Change)>) {
-        let Self {
-            summary: part,
-            changes: mut more,
-        } = self;
+        let Self { summary: part, changes: mut more } = self;
         summary.decisions += part.decisions;
         summary.same += part.same;
         summary.newly_refused += part.newly_refused;
         summary.newly_allowed += part.newly_allowed;
         summary.missing += part.missing;
-        for (from, to) in [
-            (part.failures, &mut summary.failures),
-            (part.missing_fields, &mut summary.missing_fields),
-        ] {
+        for (from, to) in [(part.failures, &mut summary.failures), (part.missing_fields, &mut summary.missing_fields)] {
             for (name, count) in from {
                 *to.entry(name).or_default() += count;
             }

@@ -147,24 +147,15 @@ impl Verdict {
         }
         let Self { bundle, version, .. } = self;
         if let Some(failure) = &self.error {
-            return Some(format!(
-                "the policy {bundle} {version} gave no answer, so the request is refused: {failure}"
-            ));
+            return Some(format!("the policy {bundle} {version} gave no answer, so the request is refused: {failure}"));
         }
         let mut blocking = self.violations.iter().filter(|violation| violation.blocking);
         let Some(first) = blocking.next() else {
             return Some(format!("the policy {bundle} {version} does not allow it"));
         };
         let further = blocking.count() + self.omitted;
-        let more = if further > 0 {
-            format!(" (and {further} more)")
-        } else {
-            String::new()
-        };
-        Some(format!(
-            "the policy {bundle} {version} refuses it: {}{more}",
-            first.message
-        ))
+        let more = if further > 0 { format!(" (and {further} more)") } else { String::new() };
+        Some(format!("the policy {bundle} {version} refuses it: {}{more}", first.message))
     }
 }
 

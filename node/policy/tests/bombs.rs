@@ -57,11 +57,7 @@ fn endless_loops_run_out_of_time() {
         "f(x) := count([1 | a[_]; a[_]; x])\ndeny contains \"x\" if f(1) == 0",
         "deny contains \"x\" if not count([1 | a[_]; a[_]; a[_]]) == 0",
     ] {
-        assert_eq!(
-            defused(&format!("{four}{body}")),
-            FailureKind::PolicyOverBudget,
-            "{body}"
-        );
+        assert_eq!(defused(&format!("{four}{body}")), FailureKind::PolicyOverBudget, "{body}");
     }
 }
 
@@ -84,10 +80,7 @@ fn what_needs_itself_does_not_compile() {
         "deny contains \"x\" if { some name in [\"deny\"]; count(data[\"tarn\"][name]) == 0 }",
         "deny contains \"x\" if { some name in [\"tarn\"]; count(data[name].deny) == 0 }",
     ] {
-        assert!(
-            refused(&format!("package tarn\n\n{hidden}\n")).contains("needs itself"),
-            "{hidden}"
-        );
+        assert!(refused(&format!("package tarn\n\n{hidden}\n")).contains("needs itself"), "{hidden}");
     }
 }
 
@@ -122,11 +115,7 @@ fn the_longest_chain_that_compiles_has_stack() {
 fn deep_text_does_not_compile() {
     let nested = format!("package tarn\n\nallow := {}1{}\n", "[".repeat(400), "]".repeat(400));
     assert!(refused(&nested).contains("nest deeper"));
-    let calls = format!(
-        "package tarn\n\nf(x) := x\n\nallow := {}1{}\n",
-        "f(".repeat(300),
-        ")".repeat(300)
-    );
+    let calls = format!("package tarn\n\nf(x) := x\n\nallow := {}1{}\n", "f(".repeat(300), ")".repeat(300));
     refused(&calls);
     // A chain of operators is as deep as it is long, though no bracket is.
     let mut long = String::from("package tarn\n\nallow := 1 == 1");
@@ -150,10 +139,7 @@ fn strings_cannot_be_blown_up() {
     for index in 1..60 {
         doubling += &format!("s{index} := concat(\"\", [s{}, s{}])\n", index - 1, index - 1);
     }
-    assert_eq!(
-        defused(&format!("{doubling}deny contains \"x\" if s59 == \"\"")),
-        FailureKind::PolicyTooLarge
-    );
+    assert_eq!(defused(&format!("{doubling}deny contains \"x\" if s59 == \"\"")), FailureKind::PolicyTooLarge);
     let long = "a := concat(\"\", [\"0123456789\" | numbers.range(1, 10000)[_]])\n";
     for body in [
         "deny contains \"x\" if concat(a, [c | some c in split(a, \"0\")]) == \"\"",
@@ -187,11 +173,7 @@ fn memory_stays_bounded() {
         "deny contains \"x\" if count(array.concat(v59, v59)) == 0",
         "deny contains \"x\" if sort([v59, v58]) == 0",
     ] {
-        assert_eq!(
-            defused(&format!("{shared}{body}")),
-            FailureKind::PolicyTooLarge,
-            "{body}"
-        );
+        assert_eq!(defused(&format!("{shared}{body}")), FailureKind::PolicyTooLarge, "{body}");
     }
     // What a bundle answers is weighed before it is read.
     let kind = defused(&format!("{shared}deny contains {{\"message\": \"m\", \"code\": v59}}"));
@@ -211,9 +193,7 @@ fn giant_numbers_end() {
         squares += &format!("n{index} := n{} * n{}\n", index - 1, index - 1);
     }
     defused(&format!("{squares}deny contains \"x\" if n59 == 0"));
-    defused(&format!(
-        "{squares}deny contains \"x\" if sprintf(\"%d\", [n40]) == \"\""
-    ));
+    defused(&format!("{squares}deny contains \"x\" if sprintf(\"%d\", [n40]) == \"\""));
 }
 
 #[test]
@@ -241,19 +221,12 @@ fn values_that_nest_as_deep_as_time_allows_have_stack() {
         let before = index - 1;
         text += &format!("f{index}(x) := f{before}(f{before}(f{before}(f{before}(f{before}(x)))))\n");
     }
-    assert_eq!(
-        defused(&format!("{text}deny contains \"x\" if f19(1) == f19(2)")),
-        FailureKind::PolicyOverBudget
-    );
+    assert_eq!(defused(&format!("{text}deny contains \"x\" if f19(1) == f19(2)")), FailureKind::PolicyOverBudget);
     // As deep as the longest budget allows, and then compared and dropped.
-    let deep = compiled(&format!(
-        "package tarn\n\n{text}deny contains \"x\" if f6(1) == f6(2)\n"
-    ));
+    let deep = compiled(&format!("package tarn\n\n{text}deny contains \"x\" if f6(1) == f6(2)\n"));
     let verdict = deep.evaluate(&input(), limits::BUDGET_MAX);
     assert!(verdict.allowed || verdict.error.is_some());
-    let deepest = compiled(&format!(
-        "package tarn\n\n{text}deny contains \"x\" if f19(1) == f19(2)\n"
-    ));
+    let deepest = compiled(&format!("package tarn\n\n{text}deny contains \"x\" if f19(1) == f19(2)\n"));
     assert!(!deepest.evaluate(&input(), limits::BUDGET_MAX).allowed);
 }
 

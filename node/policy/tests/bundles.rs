@@ -32,10 +32,7 @@ fn bytes_and_digest_are_the_same_whatever_the_order() {
 #[test]
 fn the_format_is_pinned() {
     let bundle = bundle("package tarn\nallow := true\n");
-    assert_eq!(
-        bundle.digest().to_string(),
-        "7b9c9dcc3215450a9f64d127261b82189c2118fe8e0e066721207846cef00a49"
-    );
+    assert_eq!(bundle.digest().to_string(), "7b9c9dcc3215450a9f64d127261b82189c2118fe8e0e066721207846cef00a49");
 }
 
 #[test]
@@ -44,10 +41,7 @@ fn every_cut_and_every_added_byte_is_refused() {
     for length in 0..bytes.len() {
         assert!(Bundle::from_bytes(&bytes[..length]).is_err(), "cut to {length}");
     }
-    assert_eq!(
-        reason(Bundle::from_bytes(&[bytes.as_slice(), b"x"].concat())),
-        "POLICY_ENCODING"
-    );
+    assert_eq!(reason(Bundle::from_bytes(&[bytes.as_slice(), b"x"].concat())), "POLICY_ENCODING");
 }
 
 #[test]
@@ -71,47 +65,22 @@ fn limits_and_names_are_kept() {
     let long = "#".repeat(limits::MODULE_BYTES_MAX + 1);
     assert_eq!(reason(try_bundle(&[("a.rego", &long)], &json!({}))), "POLICY_TOO_LARGE");
     let much = "x".repeat(limits::DATA_BYTES_MAX);
-    assert_eq!(
-        reason(try_bundle(&[("a.rego", PASS)], &json!({"x": much}))),
-        "POLICY_TOO_LARGE"
-    );
+    assert_eq!(reason(try_bundle(&[("a.rego", PASS)], &json!({"x": much}))), "POLICY_TOO_LARGE");
     let many = (0..=limits::MODULES_MAX).map(|index| (format!("m{index}.rego"), "package m\n".to_owned()));
-    assert_eq!(
-        reason(Bundle::new(manifest("many"), many, &json!({}))),
-        "POLICY_TOO_LARGE"
-    );
+    assert_eq!(reason(Bundle::new(manifest("many"), many, &json!({}))), "POLICY_TOO_LARGE");
     let heavy = (0..5).map(|index| (format!("m{index}.rego"), "#".repeat(limits::MODULE_BYTES_MAX)));
-    assert_eq!(
-        reason(Bundle::new(manifest("heavy"), heavy, &json!({}))),
-        "POLICY_TOO_LARGE"
-    );
+    assert_eq!(reason(Bundle::new(manifest("heavy"), heavy, &json!({}))), "POLICY_TOO_LARGE");
     assert_eq!(reason(try_bundle(&[], &json!({}))), "POLICY_MALFORMED");
     assert_eq!(reason(try_bundle(&[("a.rego", PASS)], &json!([1]))), "POLICY_MALFORMED");
-    assert_eq!(
-        reason(try_bundle(&[("a.rego", PASS), ("a.rego", PASS)], &json!({}))),
-        "POLICY_MALFORMED"
-    );
-    assert_eq!(
-        reason(try_bundle(&[("a.rego", PASS), ("A.rego", PASS)], &json!({}))),
-        "POLICY_MALFORMED"
-    );
-    assert_eq!(
-        reason(try_bundle(&[("../a.rego", PASS)], &json!({}))),
-        "POLICY_MALFORMED"
-    );
+    assert_eq!(reason(try_bundle(&[("a.rego", PASS), ("a.rego", PASS)], &json!({}))), "POLICY_MALFORMED");
+    assert_eq!(reason(try_bundle(&[("a.rego", PASS), ("A.rego", PASS)], &json!({}))), "POLICY_MALFORMED");
+    assert_eq!(reason(try_bundle(&[("../a.rego", PASS)], &json!({}))), "POLICY_MALFORMED");
     for name in ["", "../x", "Up", "a b", "-a", "ünder"] {
         let modules = [("a.rego".to_owned(), PASS.to_owned())];
-        assert_eq!(
-            reason(Bundle::new(manifest(name), modules, &json!({}))),
-            "POLICY_MALFORMED",
-            "{name:?}"
-        );
+        assert_eq!(reason(Bundle::new(manifest(name), modules, &json!({}))), "POLICY_MALFORMED", "{name:?}");
     }
     let modules = [("a.rego".to_owned(), PASS.to_owned())];
-    assert_eq!(
-        reason(Bundle::new(manifest(&"n".repeat(65)), modules, &json!({}))),
-        "POLICY_TOO_LARGE"
-    );
+    assert_eq!(reason(Bundle::new(manifest(&"n".repeat(65)), modules, &json!({}))), "POLICY_TOO_LARGE");
 }
 
 #[test]
@@ -119,18 +88,11 @@ fn a_folder_gives_the_bundle_and_back() {
     let folder = tempfile::tempdir().unwrap();
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/guardrails");
     let read = Bundle::from_directory(example.as_ref()).unwrap();
-    assert_eq!(
-        (read.name(), read.version(), read.environment()),
-        ("guardrails", &Version::new(1, 0, 0), "prod")
-    );
+    assert_eq!((read.name(), read.version(), read.environment()), ("guardrails", &Version::new(1, 0, 0), "prod"));
     let written = folder.path().join("deep/er");
     read.to_directory(&written).unwrap();
     assert_eq!(Bundle::from_directory(&written).unwrap().digest(), read.digest());
-    assert_eq!(
-        reason(read.to_directory(&written)),
-        "POLICY_MALFORMED",
-        "it is not empty any more"
-    );
+    assert_eq!(reason(read.to_directory(&written)), "POLICY_MALFORMED", "it is not empty any more");
 }
 
 #[test]
@@ -201,10 +163,7 @@ fn signatures_are_over_the_digest_and_must_fit() {
     let unsigned = SignedBundle::from_bytes(&bundle.to_bytes()).unwrap();
     assert_eq!(unsigned.open(Trust::Optional, verify).unwrap(), bundle);
     assert_eq!(reason(unsigned.open(Trust::Required, verify)), "POLICY_SIGNATURE");
-    assert_eq!(
-        reason(SignedBundle::unsigned(&bundle).open(Trust::Required, |_, _| true)),
-        "POLICY_SIGNATURE"
-    );
+    assert_eq!(reason(SignedBundle::unsigned(&bundle).open(Trust::Required, |_, _| true)), "POLICY_SIGNATURE");
 
     // A signature that does not fit is refused also where none is asked for.
     let other = support::bundle("package tarn\nallow := true\n");
@@ -235,10 +194,7 @@ fn one_changed_byte_breaks_a_signed_bundle() {
 fn differences_are_named() {
     let old = try_bundle(
         &[
-            (
-                "a.rego",
-                "package tarn\n\ndeny contains \"a\" if input.verb == \"x\"\n\nhelp if input.verb == \"y\"\n",
-            ),
+            ("a.rego", "package tarn\n\ndeny contains \"a\" if input.verb == \"x\"\n\nhelp if input.verb == \"y\"\n"),
             ("gone.rego", "package tarn\n\nold := 1\n"),
         ],
         &json!({"limits": {"gpu": 1, "cpu": 2}, "list": [1], "same": true}),
@@ -263,19 +219,9 @@ fn differences_are_named() {
         (&["more.rego".to_owned()][..], &["gone.rego".to_owned()][..])
     );
     assert_eq!(diff.modules.changed, ["a.rego"]);
-    assert_eq!(
-        (diff.rules.added, diff.rules.removed),
-        (vec!["tarn.fresh".to_owned()], vec!["tarn.old".to_owned()])
-    );
-    assert_eq!(
-        diff.rules.changed,
-        ["tarn.deny"],
-        "a comment beside a rule changes nothing"
-    );
-    assert_eq!(
-        (diff.data.added, diff.data.removed),
-        (vec!["limits.ram".to_owned()], vec!["limits.cpu".to_owned()])
-    );
+    assert_eq!((diff.rules.added, diff.rules.removed), (vec!["tarn.fresh".to_owned()], vec!["tarn.old".to_owned()]));
+    assert_eq!(diff.rules.changed, ["tarn.deny"], "a comment beside a rule changes nothing");
+    assert_eq!((diff.data.added, diff.data.removed), (vec!["limits.ram".to_owned()], vec!["limits.cpu".to_owned()]));
     assert_eq!(diff.data.changed, ["limits.gpu", "list"]);
     assert!(Diff::between(&old, &old).unwrap().is_empty());
 }

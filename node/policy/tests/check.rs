@@ -10,34 +10,21 @@ const POLICY: &str = "package tarn\n\ndeny contains \"no\" if input.verb == \"dr
 
 fn check(tests: &[(&str, &str)]) -> Report {
     let modules = [&[("policy.rego", POLICY)], tests].concat();
-    try_bundle(&modules, &json!({}))
-        .unwrap()
-        .check()
-        .unwrap_or_else(|error| panic!("{error}"))
+    try_bundle(&modules, &json!({})).unwrap().check().unwrap_or_else(|error| panic!("{error}"))
 }
 
 #[test]
 fn the_example_passes() {
     let example = concat!(env!("CARGO_MANIFEST_DIR"), "/examples/guardrails");
-    let report = Bundle::from_directory(example.as_ref())
-        .unwrap()
-        .check()
-        .unwrap_or_else(|error| panic!("{error}"));
+    let report = Bundle::from_directory(example.as_ref()).unwrap().check().unwrap_or_else(|error| panic!("{error}"));
     let failed: Vec<_> = report.tests.iter().filter(|test| !test.passed).collect();
     assert!(report.passed() && failed.is_empty(), "{failed:#?}");
     assert_eq!(report.tests.len(), 12);
     assert!(
-        report
-            .tests
-            .iter()
-            .all(|test| test.name.starts_with("tarn_test.test_") && test.file == "guardrails_test.rego")
+        report.tests.iter().all(|test| test.name.starts_with("tarn_test.test_") && test.file == "guardrails_test.rego")
     );
     assert_eq!(report.warnings, Vec::<String>::new());
-    assert!(
-        report.inputs.contains(&"input.cluster.clock".to_owned()),
-        "{:?}",
-        report.inputs
-    );
+    assert!(report.inputs.contains(&"input.cluster.clock".to_owned()), "{:?}", report.inputs);
     assert!(!report.inputs.iter().any(|path| path.contains("time_ms")));
 }
 
@@ -67,17 +54,10 @@ todo_test_later := false
         // By its package, whatever its file.
         ("more.rego", "package more_test\n\ntest_more if true\n"),
         // By its file, whatever its package.
-        (
-            "in_test.rego",
-            "package tarn\n\ntest_inside if count(deny) == 1 with input as {\"verb\": \"drop\"}\n",
-        ),
+        ("in_test.rego", "package tarn\n\ntest_inside if count(deny) == 1 with input as {\"verb\": \"drop\"}\n"),
         ("no.rego", "package other\n\ntest_not_a_test := false\n"),
     ]);
-    let passed: Vec<_> = report
-        .tests
-        .iter()
-        .map(|test| (test.name.as_str(), test.passed))
-        .collect();
+    let passed: Vec<_> = report.tests.iter().map(|test| (test.name.as_str(), test.passed)).collect();
     assert_eq!(
         passed,
         [
@@ -91,22 +71,14 @@ todo_test_later := false
         ]
     );
     assert_eq!((report.passed(), report.failed()), (false, 4));
-    assert!(
-        report
-            .tests
-            .iter()
-            .all(|test| test.passed == test.message.is_empty() && test.line > 0)
-    );
+    assert!(report.tests.iter().all(|test| test.passed == test.message.is_empty() && test.line > 0));
     let failing = &report.tests[2];
     assert!(failing.message.contains("policy_test.rego:7:"), "{failing:?}");
 }
 
 #[test]
 fn tests_that_do_not_compile_are_an_error() {
-    let modules = [
-        ("policy.rego", POLICY),
-        ("policy_test.rego", "package tarn_test\n\ntest_x if nothing(1)\n"),
-    ];
+    let modules = [("policy.rego", POLICY), ("policy_test.rego", "package tarn_test\n\ntest_x if nothing(1)\n")];
     match try_bundle(&modules, &json!({})).unwrap().check() {
         Err(Error::Compile(problems)) => {
             assert_eq!((problems[0].file.as_str(), problems[0].line), ("policy_test.rego", 3))
@@ -122,18 +94,13 @@ fn what_judges_does_not_rest_on_tests() {
         ("help_test.rego", "package help_test\n\nyes := true\n"),
     ];
     let bundle = try_bundle(&modules, &json!({})).unwrap();
-    let verdict = tarn_policy::Compiled::new(&bundle)
-        .unwrap()
-        .evaluate(&support::input(), support::BUDGET);
+    let verdict = tarn_policy::Compiled::new(&bundle).unwrap().evaluate(&support::input(), support::BUDGET);
     assert!(!verdict.allowed, "a test's rule is not there when it counts");
 }
 
 #[test]
 fn unknown_fields_of_the_input_are_pointed_out() {
     let policy = "package tarn\n\ndeny contains \"x\" if input.principle == \"user/ann\"\n\ndeny contains \"y\" if input.task.annotations.x\n";
-    let report = try_bundle(&[("policy.rego", policy)], &json!({}))
-        .unwrap()
-        .check()
-        .unwrap();
+    let report = try_bundle(&[("policy.rego", policy)], &json!({})).unwrap().check().unwrap();
     assert_eq!(report.warnings, ["input.principle is not a field that tarn fills in"]);
 }

@@ -30,22 +30,12 @@ fn messages_and_objects_deny() {
         "#,
     );
     assert!(!verdict.allowed);
-    assert_eq!(
-        (verdict.reason(), verdict.rule.as_str()),
-        (Some("POLICY_DENIED"), "tarn.deny")
-    );
+    assert_eq!((verdict.reason(), verdict.rule.as_str()), (Some("POLICY_DENIED"), "tarn.deny"));
     assert_eq!((&*verdict.bundle, &*verdict.version), ("example", "1.0.0"));
     let said: Vec<_> = verdict
         .violations
         .iter()
-        .map(|violation| {
-            (
-                violation.code.as_str(),
-                violation.message.as_str(),
-                violation.severity,
-                violation.blocking,
-            )
-        })
+        .map(|violation| (violation.code.as_str(), violation.message.as_str(), violation.severity, violation.blocking))
         .collect();
     assert_eq!(
         said,
@@ -55,10 +45,7 @@ fn messages_and_objects_deny() {
             ("WARNED", "careful", Severity::Low, false),
         ]
     );
-    assert_eq!(
-        verdict.sentence().unwrap(),
-        "the policy example 1.0.0 refuses it: plain (and 1 more)"
-    );
+    assert_eq!(verdict.sentence().unwrap(), "the policy example 1.0.0 refuses it: plain (and 1 more)");
 }
 
 #[test]
@@ -72,17 +59,9 @@ fn warnings_let_pass() {
 fn allow_must_be_true_where_it_is_there() {
     assert!(judge("package tarn\nallow if input.verb == \"create\"\n").allowed);
     assert!(judge("package tarn\ndefault allow := false\nallow if input.verb == \"create\"\n").allowed);
-    for refusing in [
-        "allow if input.verb == \"read\"",
-        "default allow := false\nallow if false",
-        "allow := false",
-    ] {
+    for refusing in ["allow if input.verb == \"read\"", "default allow := false\nallow if false", "allow := false"] {
         let verdict = judge(&format!("package tarn\n{refusing}\n"));
-        assert_eq!(
-            (verdict.allowed, verdict.rule.as_str(), verdict.error),
-            (false, "tarn.allow", None),
-            "{refusing}"
-        );
+        assert_eq!((verdict.allowed, verdict.rule.as_str(), verdict.error), (false, "tarn.allow", None), "{refusing}");
     }
     let both = judge("package tarn\nallow := true\ndeny contains \"no\"\n");
     assert_eq!((both.allowed, both.rule.as_str()), (false, "tarn.deny"));
@@ -109,11 +88,7 @@ fn what_has_the_wrong_form_refuses() {
         "warn contains 7",
         "deny := 7",
     ] {
-        assert_eq!(
-            failure(&format!("package tarn\n{wrong}\n")).0,
-            FailureKind::PolicyFailed,
-            "{wrong}"
-        );
+        assert_eq!(failure(&format!("package tarn\n{wrong}\n")).0, FailureKind::PolicyFailed, "{wrong}");
     }
 }
 
@@ -134,11 +109,7 @@ fn errors_of_functions_refuse_and_name_their_place() {
         "deny contains \"x\" if { some y in [input.verb]; to_number(y) > 1 }",
         "deny contains \"x\" if every y in [input.verb] { to_number(y) > 1 }",
     ] {
-        assert_eq!(
-            failure(&format!("package tarn\n{hidden}\n")).0,
-            FailureKind::PolicyFailed,
-            "{hidden}"
-        );
+        assert_eq!(failure(&format!("package tarn\n{hidden}\n")).0, FailureKind::PolicyFailed, "{hidden}");
     }
 }
 
@@ -169,18 +140,11 @@ fn data_functions_and_imports_work() {
         deny contains "version" if semver.compare("1.2.3", "1.10.0") != -1
         "#;
     let lib = "package lib.names\n\nsentence(who) := concat(\" \", [who, \"has too many\"])\n";
-    let bundle = support::try_bundle(
-        &[("a.rego", text), ("lib/names.rego", lib)],
-        &json!({"limits": {"nodes": 2}}),
-    )
-    .unwrap();
+    let bundle =
+        support::try_bundle(&[("a.rego", text), ("lib/names.rego", lib)], &json!({"limits": {"nodes": 2}})).unwrap();
     let verdict = Compiled::new(&bundle).unwrap().evaluate(&input(), BUDGET);
     assert_eq!(verdict.error, None);
-    let messages: Vec<_> = verdict
-        .violations
-        .iter()
-        .map(|violation| violation.message.as_str())
-        .collect();
+    let messages: Vec<_> = verdict.violations.iter().map(|violation| violation.message.as_str()).collect();
     assert_eq!(messages, ["user/ann has too many"]);
 }
 
@@ -198,15 +162,9 @@ fn compile_errors_name_the_place() {
     assert!(found[0].column > 0);
     assert_eq!(found[0].source, "\tinput.verb === 3");
     let text = Error::Compile(found).to_string();
-    assert!(
-        text.contains("policy.rego:6:") && text.contains("input.verb === 3") && text.contains('^'),
-        "{text}"
-    );
+    assert!(text.contains("policy.rego:6:") && text.contains("input.verb === 3") && text.contains('^'), "{text}");
 
-    let modules = [
-        ("a.rego", "package tarn\nallow := \n"),
-        ("b.rego", "package tarn\ndeny contains := \n"),
-    ];
+    let modules = [("a.rego", "package tarn\nallow := \n"), ("b.rego", "package tarn\ndeny contains := \n")];
     let both = support::try_bundle(&modules, &json!({})).unwrap();
     match Compiled::new(&both) {
         Err(Error::Compile(problems)) => assert_eq!(problems.len(), 2, "one of each module"),
@@ -217,10 +175,7 @@ fn compile_errors_name_the_place() {
 #[test]
 fn what_does_not_exist_is_found_when_compiling() {
     for (text, part) in [
-        (
-            "deny contains \"x\" if nothing.like.it(1)",
-            "no function nothing.like.it",
-        ),
+        ("deny contains \"x\" if nothing.like.it(1)", "no function nothing.like.it"),
         ("deny contains \"x\" if unknown_variable == 1", "unknown_variable"),
         ("help := 1", "decides nothing"),
         ("deny(x) := 1", "decides nothing"),
@@ -228,11 +183,7 @@ fn what_does_not_exist_is_found_when_compiling() {
         let found = problems(&format!("package tarn\n\n{text}\n"));
         assert!(found[0].message.contains(part), "{text}: {found:?}");
     }
-    assert!(
-        problems("package other\n\nallow := true\n")[0]
-            .message
-            .contains("decides nothing")
-    );
+    assert!(problems("package other\n\nallow := true\n")[0].message.contains("decides nothing"));
     assert!(problems("package __tarn\n\nallow := true\n")[0].message.contains("__"));
 }
 
@@ -270,10 +221,7 @@ fn bundles_see_only_what_they_read() {
         deny contains "z" if input.cluster["version"] == 9
         "#,
     );
-    assert_eq!(
-        reads.inputs(),
-        ["input.cluster.version", "input.resource.kind", "input.task.queue"]
-    );
+    assert_eq!(reads.inputs(), ["input.cluster.version", "input.resource.kind", "input.task.queue"]);
     let every = compiled("package tarn\ndeny contains \"x\" if { some k; input[k] == 7 }\n");
     assert_eq!(every.inputs(), ["input"]);
     let helper = compiled("package tarn\nf(x) := x.verb\ndeny contains \"x\" if f(input) == 7\n");
@@ -295,10 +243,7 @@ fn imports_of_packages_in_several_modules_work() {
             "m.rego",
             "package lib\nimport data.gpu\nmembers contains m if { some m in first }\nknown(x) if x in gpu.teams.vision\n",
         ),
-        (
-            "z.rego",
-            "package lib\nimport data.gpu as g\nfirst := [m | some m in g.teams.vision]\n",
-        ),
+        ("z.rego", "package lib\nimport data.gpu as g\nfirst := [m | some m in g.teams.vision]\n"),
     ];
     let data = json!({"gpu": {"teams": {"vision": ["user/ann"]}}});
     let compiled =
@@ -307,13 +252,8 @@ fn imports_of_packages_in_several_modules_work() {
     assert_eq!(verdict.error, None);
     assert_eq!(verdict.violations[0].message, r#"{"user/ann"}"#);
     // As a whole it would be seen in part, so it may not be.
-    for whole in [
-        "count(data.lib) == 1",
-        "count(lib) == 1",
-        "some x; data.lib[x] == 1",
-        "data[\"lib\"] == 1",
-        "f(lib)",
-    ] {
+    for whole in ["count(data.lib) == 1", "count(lib) == 1", "some x; data.lib[x] == 1", "data[\"lib\"] == 1", "f(lib)"]
+    {
         let text = format!("package tarn\nimport data.lib\nf(x) := 1\ndeny contains \"x\" if {{ {whole} }}\n");
         match Compiled::new(&support::try_bundle(&[("a.rego", &text), modules[1], modules[2]], &data).unwrap()) {
             Err(Error::Compile(problems)) => {
@@ -347,12 +287,7 @@ fn places_are_those_of_the_text_that_was_written() {
     let compiled = Compiled::new(&support::try_bundle(&[("p.rego", text)], &data).unwrap()).unwrap();
     let message = compiled.evaluate(&input(), BUDGET).error.unwrap().message;
     let column = text.lines().nth(2).unwrap().find("to_number").unwrap() + 1;
-    let place: Vec<u32> = message
-        .split(':')
-        .skip(1)
-        .take(2)
-        .map(|part| part.parse().unwrap())
-        .collect();
+    let place: Vec<u32> = message.split(':').skip(1).take(2).map(|part| part.parse().unwrap()).collect();
     assert_eq!(place[0], 3);
     assert!((column..column + 20).contains(&(place[1] as usize)), "{message}");
 }
@@ -367,10 +302,7 @@ fn policies(texts: &[(&str, &str)]) -> Policies {
 
 #[test]
 fn decisions_are_remembered_by_what_they_rest_on() {
-    let policies = policies(&[(
-        "one",
-        "package tarn\ndeny contains \"x\" if input.cluster.clock.hour >= 22\n",
-    )]);
+    let policies = policies(&[("one", "package tarn\ndeny contains \"x\" if input.cluster.clock.hour >= 22\n")]);
     let mut document = document();
     let ask = |document: &_| policies.decide(&Input::new(document).unwrap(), BUDGET);
     let first = ask(&document);
@@ -384,10 +316,7 @@ fn decisions_are_remembered_by_what_they_rest_on() {
     document.cluster.time_ms += 12 * 3_600_000;
     let night = ask(&document);
     assert!(!night.cached && !night.allowed() && night.input_digest != first.input_digest);
-    assert_eq!(
-        night.refusal().unwrap().sentence().unwrap(),
-        "the policy one 1.0.0 refuses it: x"
-    );
+    assert_eq!(night.refusal().unwrap().sentence().unwrap(), "the policy one 1.0.0 refuses it: x");
     let stats = policies.cache_stats();
     assert_eq!((stats.entries, stats.hits, stats.misses), (2, 1, 2));
     assert!(policies.remembered(&Input::new(&document).unwrap()).unwrap().cached);
@@ -395,10 +324,7 @@ fn decisions_are_remembered_by_what_they_rest_on() {
 
 #[test]
 fn the_time_is_rounded_so_that_a_second_is_asked_about_once() {
-    let policies = policies(&[(
-        "one",
-        "package tarn\ndeny contains \"x\" if input.cluster.time_ms % 1000 != 0\n",
-    )]);
+    let policies = policies(&[("one", "package tarn\ndeny contains \"x\" if input.cluster.time_ms % 1000 != 0\n")]);
     let mut document = document();
     let ask = |document: &_| policies.decide(&Input::new(document).unwrap(), BUDGET);
     document.cluster.time_ms = 1_772_532_000_000;
@@ -418,10 +344,8 @@ fn all_bundles_must_agree() {
     ]);
     let decision = policies.decide(&input(), BUDGET);
     assert!(!decision.allowed());
-    let names: Vec<_> = decision
-        .violations()
-        .map(|(verdict, violation)| (&*verdict.bundle, violation.message.as_str()))
-        .collect();
+    let names: Vec<_> =
+        decision.violations().map(|(verdict, violation)| (&*verdict.bundle, violation.message.as_str())).collect();
     assert_eq!(names, [("a", "a"), ("b", "b"), ("c", "c")]);
     assert_eq!(&*decision.refusal().unwrap().bundle, "b");
     assert!(Policies::none().decide(&input(), BUDGET).allowed());
@@ -444,18 +368,12 @@ fn other_bundles_have_other_digests() {
     let one = policies(&[("one", "package tarn\nallow := true\n")]);
     let two = policies(&[("one", "package tarn\nallow := false\n")]);
     assert_ne!(one.versions(), two.versions());
-    assert_ne!(
-        one.decide(&input, BUDGET).input_digest,
-        two.decide(&input, BUDGET).input_digest
-    );
+    assert_ne!(one.decide(&input, BUDGET).input_digest, two.decide(&input, BUDGET).input_digest);
 }
 
 #[test]
 fn failures_are_not_remembered() {
-    let policies = policies(&[(
-        "one",
-        "package tarn\ndeny contains \"x\" if to_number(input.verb) > 3\n",
-    )]);
+    let policies = policies(&[("one", "package tarn\ndeny contains \"x\" if to_number(input.verb) > 3\n")]);
     for _ in 0..2 {
         let decision = policies.decide(&input(), BUDGET);
         assert!(!decision.allowed() && !decision.cached);
@@ -466,10 +384,7 @@ fn failures_are_not_remembered() {
 
 #[test]
 fn many_threads_decide_alike() {
-    let policies = policies(&[(
-        "one",
-        "package tarn\ndeny contains \"x\" if input.principal == \"user/7\"\n",
-    )]);
+    let policies = policies(&[("one", "package tarn\ndeny contains \"x\" if input.principal == \"user/7\"\n")]);
     std::thread::scope(|scope| {
         for _ in 0..8 {
             scope.spawn(|| {
@@ -491,14 +406,8 @@ fn inputs_are_bounded() {
     let reason = |bytes: &[u8]| Input::from_json(bytes).unwrap_err().reason();
     assert_eq!(reason(b"[1]"), "POLICY_MALFORMED");
     assert_eq!(reason(b"{"), "POLICY_JSON");
-    assert_eq!(
-        reason(format!("{{\"a\":{}1{}}}", "[".repeat(100), "]".repeat(100)).as_bytes()),
-        "POLICY_JSON"
-    );
-    assert_eq!(
-        reason(&vec![b' '; tarn_policy::limits::INPUT_BYTES_MAX + 1]),
-        "POLICY_TOO_LARGE"
-    );
+    assert_eq!(reason(format!("{{\"a\":{}1{}}}", "[".repeat(100), "]".repeat(100)).as_bytes()), "POLICY_JSON");
+    assert_eq!(reason(&vec![b' '; tarn_policy::limits::INPUT_BYTES_MAX + 1]), "POLICY_TOO_LARGE");
     let mut document = document();
     document.principal = "x".repeat(tarn_policy::limits::INPUT_BYTES_MAX);
     assert_eq!(Input::new(&document).unwrap_err().reason(), "POLICY_TOO_LARGE");
@@ -510,8 +419,5 @@ fn kept_facts_judge_as_the_document_did() {
     let kept = Input::from_json(input.json().as_bytes()).unwrap();
     assert_eq!(kept, input);
     let reader = compiled("package tarn\ndeny contains sprintf(\"%v\", [input])\n");
-    assert_eq!(
-        reader.evaluate(&kept, BUDGET).violations,
-        reader.evaluate(&input, BUDGET).violations
-    );
+    assert_eq!(reader.evaluate(&kept, BUDGET).violations, reader.evaluate(&input, BUDGET).violations);
 }

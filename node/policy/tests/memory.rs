@@ -25,10 +25,7 @@ fn errors_that_print_giants_are_left_behind() {
     }
     let before = resident_mib();
     // None of these is a call of a function, so no guard is before them.
-    for body in [
-        "deny contains \"x\" if v59 + 1 == 2",
-        "deny contains \"x\" if v59 & {1} == {1}",
-    ] {
+    for body in ["deny contains \"x\" if v59 + 1 == 2", "deny contains \"x\" if v59 & {1} == {1}"] {
         let policy = compiled(&format!("package tarn\n\n{giants}{body}\n"));
         let verdict = policy.evaluate(&input(), Duration::from_millis(50));
         assert!(!verdict.allowed);

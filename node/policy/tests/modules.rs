@@ -75,11 +75,7 @@ fn the_rules_say_something() {
     modules.extend(spread("library", "", LIBRARY, &places, &names("b")));
     let verdict = judge(modules);
     assert_eq!(verdict.error, None);
-    let messages: Vec<_> = verdict
-        .violations
-        .iter()
-        .map(|violation| violation.message.as_str())
-        .collect();
+    let messages: Vec<_> = verdict.violations.iter().map(|violation| violation.message.as_str()).collect();
     assert_eq!(
         messages,
         [

@@ -16,11 +16,7 @@ fn stored(number: u32, outcome: StoredOutcome) -> StoredDecision {
     document.principal = format!("user/{number}");
     document.cluster.time_ms += u64::from(number) * 1_000;
     let facts = Input::new(&document).unwrap().json().as_bytes().to_vec();
-    StoredDecision {
-        id: format!("decision-{number}"),
-        facts: Some(facts),
-        outcome,
-    }
+    StoredDecision { id: format!("decision-{number}"), facts: Some(facts), outcome }
 }
 
 #[test]
@@ -28,33 +24,13 @@ fn changes_are_counted_and_listed() {
     let candidate = candidate("package tarn\n\ndeny contains \"odd\" if input.principal in {\"user/3\", \"user/5\"}\n");
     let decisions = (0..10).map(|number| {
         let refused = number == 5 || number == 8;
-        stored(
-            number,
-            if refused {
-                StoredOutcome::Refused
-            } else {
-                StoredOutcome::Allowed
-            },
-        )
+        stored(number, if refused { StoredOutcome::Refused } else { StoredOutcome::Allowed })
     });
     let summary = replay(&candidate, decisions, BUDGET);
     assert_eq!((summary.decisions, summary.same, summary.missing), (10, 8, 0));
-    assert_eq!(
-        (summary.newly_refused, summary.newly_allowed, summary.changed()),
-        (1, 1, 2)
-    );
-    let changes: Vec<_> = summary
-        .changes
-        .iter()
-        .map(|change| (change.id.as_str(), change.would_be))
-        .collect();
-    assert_eq!(
-        changes,
-        [
-            ("decision-3", StoredOutcome::Refused),
-            ("decision-8", StoredOutcome::Allowed)
-        ]
-    );
+    assert_eq!((summary.newly_refused, summary.newly_allowed, summary.changed()), (1, 1, 2));
+    let changes: Vec<_> = summary.changes.iter().map(|change| (change.id.as_str(), change.would_be)).collect();
+    assert_eq!(changes, [("decision-3", StoredOutcome::Refused), ("decision-8", StoredOutcome::Allowed)]);
     assert_eq!(summary.changes[0].reason, "POLICY_DENIED");
     assert_eq!(summary.changes[0].message, "the policy example 1.0.0 refuses it: odd");
     assert_eq!(summary.changes[1].reason, "");
@@ -90,11 +66,7 @@ fn missing_facts_are_counted_and_not_judged() {
 #[test]
 fn a_candidate_that_fails_would_refuse() {
     let candidate = candidate("package tarn\n\ndeny contains \"x\" if to_number(input.verb) == 1\n");
-    let summary = replay(
-        &candidate,
-        (0..3).map(|number| stored(number, StoredOutcome::Allowed)),
-        BUDGET,
-    );
+    let summary = replay(&candidate, (0..3).map(|number| stored(number, StoredOutcome::Allowed)), BUDGET);
     assert_eq!((summary.newly_refused, summary.failures["POLICY_FAILED"]), (3, 3));
     assert_eq!(summary.changes[0].reason, "POLICY_FAILED");
 }
@@ -103,24 +75,11 @@ fn a_candidate_that_fails_would_refuse() {
 fn lists_are_bounded_and_counts_are_whole() {
     let candidate = candidate("package tarn\n\ndeny contains \"x\" if input.verb == \"create\"\n");
     let count = u32::try_from(limits::CHANGES_MAX).unwrap() * 3;
-    let summary = replay(
-        &candidate,
-        (0..count).map(|number| stored(number, StoredOutcome::Allowed)),
-        BUDGET,
-    );
+    let summary = replay(&candidate, (0..count).map(|number| stored(number, StoredOutcome::Allowed)), BUDGET);
     assert_eq!(summary.newly_refused, u64::from(count));
     assert_eq!(summary.changes.len(), limits::CHANGES_MAX);
-    let first: Vec<_> = (0..limits::CHANGES_MAX)
-        .map(|number| format!("decision-{number}"))
-        .collect();
-    assert_eq!(
-        summary
-            .changes
-            .iter()
-            .map(|change| change.id.clone())
-            .collect::<Vec<_>>(),
-        first
-    );
+    let first: Vec<_> = (0..limits::CHANGES_MAX).map(|number| format!("decision-{number}")).collect();
+    assert_eq!(summary.changes.iter().map(|change| change.id.clone()).collect::<Vec<_>>(), first);
 }
 
 #[test]
@@ -134,11 +93,7 @@ fn nothing_to_replay_is_fine() {
 fn it_is_fast() {
     let candidate = candidate("package tarn\n\ndeny contains \"x\" if input.cluster.time_ms == 1\n");
     let start = Instant::now();
-    let summary = replay(
-        &candidate,
-        (0..10_000).map(|number| stored(number, StoredOutcome::Allowed)),
-        BUDGET,
-    );
+    let summary = replay(&candidate, (0..10_000).map(|number| stored(number, StoredOutcome::Allowed)), BUDGET);
     assert_eq!(summary.same, 10_000);
     assert!(start.elapsed() < Duration::from_secs(30), "{:?}", start.elapsed());
 }

@@ -150,9 +150,7 @@ impl<'a> Batch<'a> {
             return None;
         }
         let patience_ms = patience_ms(task, self.facts.tuning);
-        let patient_ms = patience_ms
-            .saturating_mul(link as u64 + 1)
-            .saturating_sub(task.waited_ms);
+        let patient_ms = patience_ms.saturating_mul(link as u64 + 1).saturating_sub(task.waited_ms);
         let full_since_ms = links[link].full_since_ms.unwrap_or(self.now_ms);
         let full_ms = patience_ms.saturating_sub(self.now_ms.saturating_sub(full_since_ms));
         let left_ms = patient_ms.min(full_ms);
@@ -201,10 +199,7 @@ impl<'a> Batch<'a> {
 
     /// Gives the next task of a class to the first of these workers, which has room.
     pub fn take(&mut self, class: usize, link: usize, choices: &[Choice], passed_over: Vec<PassedOver>) -> Placement {
-        let at = choices
-            .first()
-            .expect("a link that was found to have room has a worker that has it")
-            .at;
+        let at = choices.first().expect("a link that was found to have room has a worker that has it").at;
         let worker = &self.facts.cluster.workers()[at];
         let class = &self.classes[class];
         let requires = &class.task.requires;
@@ -247,12 +242,7 @@ impl<'a> Batch<'a> {
 
     fn candidate(&self, choice: &Choice) -> Candidate {
         let worker = &self.facts.cluster.workers()[choice.at];
-        Candidate {
-            worker: worker.id.clone(),
-            node: worker.node.clone(),
-            score: choice.score,
-            parts: choice.parts,
-        }
+        Candidate { worker: worker.id.clone(), node: worker.node.clone(), score: choice.score, parts: choice.parts }
     }
 
     /// Tells the memory which of a class's runtimes are full, and lets go of its pools: no more of its tasks come.
@@ -262,9 +252,7 @@ impl<'a> Batch<'a> {
             let watch = watch(self.classes[class].task, self.now_ms, self.facts.tuning);
             for link in 0..links {
                 // A link whose pool was never made was not needed: nothing is known of its room.
-                let Link {
-                    runtime, count, pool, ..
-                } = &self.classes[class].links[link];
+                let Link { runtime, count, pool, .. } = &self.classes[class].links[link];
                 if *count > 0 && pool.is_some() {
                     let runtime = *runtime;
                     chains.leave(&watch, runtime, !self.has_room(class, link));

@@ -9,9 +9,7 @@ pub struct Bits {
 impl Bits {
     /// None of `len` numbers.
     pub fn none(len: usize) -> Self {
-        Self {
-            words: vec![0; len.div_ceil(64)],
-        }
+        Self { words: vec![0; len.div_ceil(64)] }
     }
 
     pub fn insert(&mut self, number: usize) {
@@ -19,9 +17,7 @@ impl Bits {
     }
 
     pub fn contains(&self, number: usize) -> bool {
-        self.words
-            .get(number / 64)
-            .is_some_and(|word| word & (1 << (number % 64)) != 0)
+        self.words.get(number / 64).is_some_and(|word| word & (1 << (number % 64)) != 0)
     }
 
     /// Keeps what is in the other set too.

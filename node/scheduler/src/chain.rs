@@ -63,11 +63,7 @@ impl Chains {
         let now_ms = watch.now_ms;
         let state = self.state(watch, runtime);
         if !eligible {
-            *state = State {
-                seen_ms: now_ms,
-                lost: true,
-                ..State::default()
-            };
+            *state = State { seen_ms: now_ms, lost: true, ..State::default() };
             return (Standing::Lost, None);
         }
         if state.lost {
@@ -97,10 +93,7 @@ impl Chains {
 
     fn state(&mut self, watch: &Watch<'_>, runtime: &str) -> &mut State {
         self.make_room();
-        let state = self
-            .states
-            .entry((watch.requires.clone(), runtime.to_owned()))
-            .or_default();
+        let state = self.states.entry((watch.requires.clone(), runtime.to_owned())).or_default();
         if watch.now_ms.saturating_sub(state.seen_ms) > watch.horizon_ms {
             *state = State::default();
         }
@@ -126,12 +119,7 @@ mod tests {
     const SETTLE: u64 = 100;
 
     fn watch(requires: &Requirements, now_ms: u64) -> Watch<'_> {
-        Watch {
-            requires,
-            now_ms,
-            settle_ms: SETTLE,
-            horizon_ms: 1_000,
-        }
+        Watch { requires, now_ms, settle_ms: SETTLE, horizon_ms: 1_000 }
     }
 
     #[test]
@@ -180,10 +168,7 @@ mod tests {
     fn the_memory_is_bounded() {
         let mut chains = Chains::default();
         for number in 0..3 * CHAINS_MAX as u64 {
-            let requires = Requirements {
-                memory_bytes: number,
-                ..Requirements::default()
-            };
+            let requires = Requirements { memory_bytes: number, ..Requirements::default() };
             chains.meet(&watch(&requires, number), "cuda", false);
         }
         assert!(chains.states.len() <= CHAINS_MAX, "{}", chains.states.len());

@@ -102,15 +102,7 @@ impl<'t> Class<'t> {
                 links.push(Link::new(&task.requires, runtime, cluster));
             }
         }
-        Self {
-            task,
-            level,
-            tasks: 0,
-            links,
-            prices: Vec::new(),
-            shortage: None,
-            stuck: false,
-        }
+        Self { task, level, tasks: 0, links, prices: Vec::new(), shortage: None, stuck: false }
     }
 }
 

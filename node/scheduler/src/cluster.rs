@@ -108,10 +108,7 @@ fn add(index: &mut BTreeMap<String, Bits>, key: &str, at: usize, len: usize) {
 }
 
 fn check(worker: &Worker) -> Result<(), ClusterError> {
-    let freer = |what: &'static str| ClusterError::FreerThanLarge {
-        id: worker.id.clone(),
-        what,
-    };
+    let freer = |what: &'static str| ClusterError::FreerThanLarge { id: worker.id.clone(), what };
     if worker.slots_free > worker.slots {
         return Err(freer("slots"));
     }
@@ -125,10 +122,7 @@ fn check(worker: &Worker) -> Result<(), ClusterError> {
         return Err(ClusterError::TooManyDevices { id: worker.id.clone() });
     }
     if worker.quality > 1000 {
-        return Err(ClusterError::QualityOutOfRange {
-            id: worker.id.clone(),
-            quality: worker.quality,
-        });
+        return Err(ClusterError::QualityOutOfRange { id: worker.id.clone(), quality: worker.quality });
     }
     Ok(())
 }
@@ -219,10 +213,7 @@ mod tests {
         memory.memory_free_bytes = 1;
         assert!(refused(memory).contains("more memory free"));
         let mut device = worker("a", &[]);
-        device.devices = vec![Device {
-            memory_free_bytes: 1,
-            ..Device::default()
-        }];
+        device.devices = vec![Device { memory_free_bytes: 1, ..Device::default() }];
         assert!(refused(device).contains("more device memory free"));
         let mut devices = worker("a", &[]);
         devices.devices = vec![Device::default(); DEVICES_MAX + 1];

@@ -68,22 +68,11 @@ mod tests {
     use super::*;
 
     fn device(capability: u32, free: u64) -> Device {
-        Device {
-            kind: "cuda".into(),
-            memory_bytes: 100,
-            memory_free_bytes: free,
-            capability,
-            lost: false,
-        }
+        Device { kind: "cuda".into(), memory_bytes: 100, memory_free_bytes: free, capability, lost: false }
     }
 
     fn need(memory_bytes: u64, capability: u32) -> DeviceNeed {
-        DeviceNeed {
-            kind: "cuda".into(),
-            memory_bytes,
-            capability,
-            runtimes: Vec::new(),
-        }
+        DeviceNeed { kind: "cuda".into(), memory_bytes, capability, runtimes: Vec::new() }
     }
 
     fn check(needs: &[DeviceNeed], devices: &[Device]) -> Option<Vec<usize>> {
@@ -102,10 +91,7 @@ mod tests {
     #[test]
     fn needs_of_one_task_lie_on_devices_of_their_own() {
         assert_eq!(check(&[need(10, 0), need(10, 0)], &[device(90, 80)]), None);
-        assert_eq!(
-            check(&[need(10, 0), need(50, 0)], &[device(90, 80), device(90, 20)]),
-            Some(vec![1, 0])
-        );
+        assert_eq!(check(&[need(10, 0), need(50, 0)], &[device(90, 80), device(90, 20)]), Some(vec![1, 0]));
     }
 
     #[test]

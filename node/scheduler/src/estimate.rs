@@ -28,10 +28,7 @@ pub struct Expectation {
 impl Expectation {
     /// Of an artifact that takes this long, and of whose failures nothing is known.
     pub fn prior(run_ms: u64) -> Self {
-        Self {
-            run_ms,
-            success_ppm: PRIOR_SUCCESS_PPM,
-        }
+        Self { run_ms, success_ppm: PRIOR_SUCCESS_PPM }
     }
 
     /// With what is known of the artifact on this runtime.
@@ -53,17 +50,11 @@ impl Expectation {
 
     /// On a node with this pace, where this is known of the artifact.
     pub fn on(self, pace: u64, node: Option<Record>) -> Self {
-        let scaled = Self {
-            run_ms: self.run_ms * pace / THOUSAND,
-            ..self
-        };
+        let scaled = Self { run_ms: self.run_ms * pace / THOUSAND, ..self };
         node.map_or(scaled, |record| scaled.blend(&record, SHARED_RUNS))
     }
 
     pub fn estimate(self) -> Estimate {
-        Estimate {
-            run_ms: self.run_ms.max(1),
-            success: (self.success_ppm / 1000).clamp(SUCCESS_MIN, 1000),
-        }
+        Estimate { run_ms: self.run_ms.max(1), success: (self.success_ppm / 1000).clamp(SUCCESS_MIN, 1000) }
     }
 }

@@ -88,11 +88,7 @@ impl Record {
 /// The plain average of the first values, then an exponentially weighted one.
 fn towards(average: u64, value: u64, count: u64) -> u64 {
     let step = value.abs_diff(average) / count.clamp(1, WINDOW);
-    if value > average {
-        average + step
-    } else {
-        average - step
-    }
+    if value > average { average + step } else { average - step }
 }
 
 type Key = (Option<String>, String, String);
@@ -120,12 +116,7 @@ impl Default for History {
 impl History {
     /// With room for so many rows; at least two, which one attempt takes.
     pub fn new(capacity: usize) -> Self {
-        Self {
-            rows: BTreeMap::new(),
-            oldest: BTreeMap::new(),
-            next: 0,
-            capacity: capacity.max(2),
-        }
+        Self { rows: BTreeMap::new(), oldest: BTreeMap::new(), next: 0, capacity: capacity.max(2) }
     }
 
     /// Learns from an attempt.
@@ -171,12 +162,7 @@ impl History {
     pub fn rows(&self) -> impl Iterator<Item = HistoryRow> + '_ {
         self.oldest.values().filter_map(|key| {
             let (_, record) = self.rows.get(key)?;
-            Some(HistoryRow {
-                artifact: key.0.clone(),
-                runtime: key.1.clone(),
-                node: key.2.clone(),
-                record: *record,
-            })
+            Some(HistoryRow { artifact: key.0.clone(), runtime: key.1.clone(), node: key.2.clone(), record: *record })
         })
     }
 
@@ -203,9 +189,7 @@ impl History {
     /// What to expect of an artifact on a runtime, on a node.
     pub fn expect(&self, artifact: &str, runtime: &str, node: &str, tuning: &Tuning) -> Estimate {
         let (general, by_node) = self.on_runtime(artifact, runtime, tuning);
-        general
-            .on(self.pace(runtime, node), by_node.get(node).copied())
-            .estimate()
+        general.on(self.pace(runtime, node), by_node.get(node).copied()).estimate()
     }
 
     /// What to expect over all nodes, and what is known of each.
@@ -218,10 +202,8 @@ impl History {
         let mut general = self.prior(artifact, runtime, tuning);
         let mut by_node = BTreeMap::new();
         let from = (Some(artifact.to_owned()), runtime.to_owned(), String::new());
-        for ((_, _, node), (_, record)) in self
-            .rows
-            .range(from..)
-            .take_while(|((a, r, _), _)| a.as_deref() == Some(artifact) && r == runtime)
+        for ((_, _, node), (_, record)) in
+            self.rows.range(from..).take_while(|((a, r, _), _)| a.as_deref() == Some(artifact) && r == runtime)
         {
             if node.is_empty() {
                 general = general.general(record);
@@ -238,10 +220,8 @@ impl History {
         let prior_ms = tuning.prior_ms(runtime);
         let mut seen_most: Option<(&str, &Record)> = None;
         let from = (Some(artifact.to_owned()), String::new(), String::new());
-        for ((_, other, node), (_, record)) in self
-            .rows
-            .range(from..)
-            .take_while(|((a, _, _), _)| a.as_deref() == Some(artifact))
+        for ((_, other, node), (_, record)) in
+            self.rows.range(from..).take_while(|((a, _, _), _)| a.as_deref() == Some(artifact))
         {
             let more = seen_most.is_none_or(|(_, most)| record.runs > most.runs);
             if node.is_empty() && other != runtime && record.runs > 0 && more {
@@ -276,13 +256,7 @@ mod tests {
     use super::*;
 
     fn ran(runtime: &'static str, node: &'static str, run_ms: u64) -> Finished<'static> {
-        Finished {
-            artifact: "a",
-            runtime,
-            node,
-            run_ms,
-            succeeded: true,
-        }
+        Finished { artifact: "a", runtime, node, run_ms, succeeded: true }
     }
 
     #[test]
@@ -328,12 +302,7 @@ mod tests {
             history.record(ran("wasm", "slow", 1_500));
         }
         let other = |node| history.expect("b", "wasm", node, &tuning).run_ms;
-        assert!(
-            other("slow") > 1_800 && other("quick") < 1_000,
-            "{} {}",
-            other("slow"),
-            other("quick")
-        );
+        assert!(other("slow") > 1_800 && other("quick") < 1_000, "{} {}", other("slow"), other("quick"));
         assert_eq!(other("new"), 1_500);
     }
 
@@ -343,11 +312,7 @@ mod tests {
         let mut history = History::default();
         history.record(ran("wasm", "n1", 1500));
         for _ in 0..50 {
-            history.record(Finished {
-                succeeded: false,
-                run_ms: 1,
-                ..ran("wasm", "n1", 0)
-            });
+            history.record(Finished { succeeded: false, run_ms: 1, ..ran("wasm", "n1", 0) });
         }
         let expected = history.expect("a", "wasm", "n1", &tuning);
         assert_eq!(expected.run_ms, 1500);
@@ -362,18 +327,12 @@ mod tests {
         history.record(ran("wasm", "n2", 20));
         history.record(ran("native", "n1", 30));
         assert_eq!(history.len(), 4);
-        let kept: Vec<_> = history
-            .rows()
-            .map(|row| format!("{}/{}", row.runtime, row.node))
-            .collect();
+        let kept: Vec<_> = history.rows().map(|row| format!("{}/{}", row.runtime, row.node)).collect();
         assert_eq!(kept, ["wasm/n2", "wasm/", "native/n1", "native/"]);
         let mut restored = History::new(4);
         restored.restore(history.rows());
         assert_eq!(restored.rows().collect::<Vec<_>>(), history.rows().collect::<Vec<_>>());
-        assert_eq!(
-            restored.expect("a", "wasm", "n2", &tuning),
-            history.expect("a", "wasm", "n2", &tuning)
-        );
+        assert_eq!(restored.expect("a", "wasm", "n2", &tuning), history.expect("a", "wasm", "n2", &tuning));
     }
 
     #[test]
@@ -390,12 +349,7 @@ mod tests {
             artifact: Some("a".into()),
             runtime: "native".into(),
             node: "n".into(),
-            record: Record {
-                runs: u64::MAX,
-                run_ms_q10: u64::MAX,
-                attempts: u64::MAX,
-                success_ppm: u64::MAX,
-            },
+            record: Record { runs: u64::MAX, run_ms_q10: u64::MAX, attempts: u64::MAX, success_ppm: u64::MAX },
         }]);
         history.record(ran("native", "n", u64::MAX));
         assert_eq!(history.expect("a", "native", "n", &tuning).success, 995);

@@ -66,9 +66,7 @@ impl Batch<'_> {
         moved.explanation.moved_from = Some(from);
         self.decisions[decision].outcome = Outcome::Placed(moved);
         self.fill(class, link);
-        let Batch {
-            facts, books, classes, ..
-        } = self;
+        let Batch { facts, books, classes, .. } = self;
         let task = classes[class].task;
         let pool = classes[class].links[link].pool.as_ref();
         let ours = pool.and_then(|pool| pool.member(at, task, facts, books));

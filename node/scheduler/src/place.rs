@@ -28,11 +28,7 @@ impl Scheduler {
     /// The tuning is out of range.
     pub fn new(tuning: Tuning, history: History) -> Result<Self, TuningError> {
         tuning.check()?;
-        Ok(Self {
-            tuning,
-            history,
-            ..Self::default()
-        })
+        Ok(Self { tuning, history, ..Self::default() })
     }
 
     /// What the operator has set.
@@ -71,16 +67,8 @@ impl Scheduler {
         let mut classes = Classes::new(tasks, cluster, &self.tuning);
         let pressure = Pressure::new(&classes.classes, &books, cluster.workers().len());
         let workers = cluster.workers().iter();
-        let paces = workers
-            .map(|worker| self.history.pace(&worker.runtime, &worker.node))
-            .collect();
-        let facts = Facts {
-            cluster,
-            history: &self.history,
-            tuning: &self.tuning,
-            pressure: &pressure,
-            paces,
-        };
+        let paces = workers.map(|worker| self.history.pace(&worker.runtime, &worker.node)).collect();
+        let facts = Facts { cluster, history: &self.history, tuning: &self.tuning, pressure: &pressure, paces };
         for class in &mut classes.classes {
             meet(class, &mut self.chains, self.now_ms, &facts);
         }
@@ -92,9 +80,8 @@ impl Scheduler {
 pub fn compare<'c>(requires: &Requirements, cluster: &'c Cluster) -> impl Iterator<Item = (&'c str, Vec<Miss>)> {
     let books = Books::new(cluster);
     let workers = cluster.workers().iter().enumerate();
-    let found: Vec<_> = workers
-        .map(|(at, worker)| (worker.id.as_str(), misses(requires, cluster, at, &books)))
-        .collect();
+    let found: Vec<_> =
+        workers.map(|(at, worker)| (worker.id.as_str(), misses(requires, cluster, at, &books))).collect();
     found.into_iter()
 }
 
@@ -137,22 +124,14 @@ fn order_by_price(class: &mut Class<'_>, facts: &Facts<'_>) {
     };
     for link in &class.links {
         let prices = estimates(class.task, link, facts).into_iter();
-        let least = prices
-            .map(|(at, expected)| (price(at, expected), expected.run_ms))
-            .min();
-        class.prices.extend(least.map(|(price, run_ms)| Price {
-            runtime: link.runtime.to_owned(),
-            run_ms,
-            price,
-        }));
+        let least = prices.map(|(at, expected)| (price(at, expected), expected.run_ms)).min();
+        class.prices.extend(least.map(|(price, run_ms)| Price { runtime: link.runtime.to_owned(), run_ms, price }));
     }
     class.prices.sort_by(|a, b| {
         (a.price, usual_place(&a.runtime), &a.runtime).cmp(&(b.price, usual_place(&b.runtime), &b.runtime))
     });
     let place = |runtime: &str| class.prices.iter().position(|price| price.runtime == runtime);
-    class
-        .links
-        .sort_by_key(|link| place(link.runtime).unwrap_or(usize::MAX));
+    class.links.sort_by_key(|link| place(link.runtime).unwrap_or(usize::MAX));
     class.prices.truncate(LISTED_MAX);
 }
 

@@ -71,21 +71,14 @@ impl Pool {
         let (low, high) = facts.pressure.range(link.eligible.iter());
         let weights = &facts.tuning.weights;
         let task_hash = hash(&task.id);
-        let mut pool = Self {
-            members: Vec::with_capacity(expected.len()),
-            heap: BinaryHeap::new(),
-        };
+        let mut pool = Self { members: Vec::with_capacity(expected.len()), heap: BinaryHeap::new() };
         let mut entries = Vec::with_capacity(expected.len());
         for (at, expected) in expected {
             let mut parts = Parts::default();
             learned(&mut parts, expected, fastest_ms, cheapest, level, &workers[at]);
             placed(&mut parts, task, facts.cluster, at);
             let pressed = share((facts.pressure.of(at) - low).into(), high.into()) / 2;
-            let unneeded = if unneeded_devices(task, &workers[at]) {
-                PART_MAX / 2
-            } else {
-                0
-            };
+            let unneeded = if unneeded_devices(task, &workers[at]) { PART_MAX / 2 } else { 0 };
             parts.thrift = PART_MAX - unneeded - pressed;
             pool.members.push(Member {
                 at,
@@ -115,10 +108,7 @@ impl Pool {
         // The last one was left on the heap, and what is given a task is found out of date when it next comes to the top.
         let popped = if found.len() == count { count - 1 } else { found.len() };
         self.heap.extend(&found[..popped]);
-        found
-            .iter()
-            .map(|entry| self.choice(entry, task, facts, books))
-            .collect()
+        found.iter().map(|entry| self.choice(entry, task, facts, books)).collect()
     }
 
     /// Brings a worker up to date that may have become better, because it gave something back.
@@ -167,10 +157,7 @@ impl Pool {
         Choice {
             at: member.at,
             score: entry.score,
-            parts: Parts {
-                balance: balance(task, worker, member.at, books),
-                ..member.parts
-            },
+            parts: Parts { balance: balance(task, worker, member.at, books), ..member.parts },
         }
     }
 }

@@ -37,8 +37,6 @@ impl Pressure {
     /// The lowest, and the highest but at least that of a task for each slot, among these workers. A class presses alike for all workers
     /// that are eligible for it: what a worker stands above the lowest is the others' doing.
     pub fn range(&self, workers: impl Iterator<Item = usize>) -> (u64, u64) {
-        workers.fold((u64::MAX, ONE), |(low, high), at| {
-            (low.min(self.by_worker[at]), high.max(self.by_worker[at]))
-        })
+        workers.fold((u64::MAX, ONE), |(low, high), at| (low.min(self.by_worker[at]), high.max(self.by_worker[at])))
     }
 }

@@ -122,10 +122,7 @@ pub struct Miss {
 
 impl Miss {
     fn new(reason: Reason, detail: &str) -> Self {
-        Self {
-            reason,
-            detail: detail.to_owned(),
-        }
+        Self { reason, detail: detail.to_owned() }
     }
 }
 
@@ -173,9 +170,7 @@ pub fn misses(requires: &Requirements, cluster: &Cluster, at: usize, books: &Boo
     }
     let _ = each_fixed_miss(requires, worker, &mut note);
     if found.is_empty() {
-        each_passing_miss(requires, worker, at, books, &mut |reason, detail| {
-            found.push(Miss::new(reason, detail))
-        });
+        each_passing_miss(requires, worker, at, books, &mut |reason, detail| found.push(Miss::new(reason, detail)));
     }
     found
 }

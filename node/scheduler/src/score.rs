@@ -57,9 +57,7 @@ impl Parts {
     /// The weighted sum.
     pub fn score(&self, weights: &Weights) -> u32 {
         let parts = self.all().into_iter().zip(weights.all());
-        parts
-            .map(|((_, part), (_, weight))| u32::from(part) * u32::from(weight))
-            .sum()
+        parts.map(|((_, part), (_, weight))| u32::from(part) * u32::from(weight)).sum()
     }
 }
 
@@ -96,11 +94,7 @@ pub fn placed(parts: &mut Parts, task: &Task, cluster: &Cluster, at: usize) {
     let failed = task.failed_on.iter().filter(|node| **node == worker.node).count();
     parts.quality >>= failed.min(FAILURES_MAX);
     let data = near(&task.near, |name| cluster.holds(at, name));
-    let carried = task
-        .prefers
-        .iter()
-        .filter(|label| worker.labels.contains(label))
-        .count();
+    let carried = task.prefers.iter().filter(|label| worker.labels.contains(label)).count();
     let labels = share(carried as u128, task.prefers.len() as u128);
     parts.locality = match (task.near.is_empty(), task.prefers.is_empty()) {
         (true, _) => labels,
@@ -138,13 +132,7 @@ pub fn balance(task: &Task, worker: &Worker, at: usize, books: &Books) -> u16 {
     }
     let needs = binding(&task.requires, &worker.runtime);
     for need in &needs {
-        let same = || {
-            worker
-                .devices
-                .iter()
-                .enumerate()
-                .filter(|(_, d)| d.kind == need.kind && !d.lost)
-        };
+        let same = || worker.devices.iter().enumerate().filter(|(_, d)| d.kind == need.kind && !d.lost);
         let sum = |sizes: &mut dyn Iterator<Item = u64>| sizes.fold(0, u64::saturating_add);
         let free = sum(&mut same().map(|(device, _)| books.device(at, device)));
         let of = sum(&mut same().map(|(_, device)| device.memory_bytes));
@@ -201,11 +189,7 @@ mod tests {
 
     #[test]
     fn urgent_tasks_mind_speed_and_background_ones_do_not() {
-        let worker = Worker {
-            quality: 800,
-            cost_per_second: 1,
-            ..Worker::default()
-        };
+        let worker = Worker { quality: 800, cost_per_second: 1, ..Worker::default() };
         let mut parts = Parts::default();
         learned(&mut parts, estimate(200, 900), 100, 0, 1, &worker);
         assert_eq!((parts.performance, parts.quality, parts.priority), (500, 720, 500));
@@ -216,11 +200,7 @@ mod tests {
     #[test]
     fn waiting_raises_the_level_up_to_critical() {
         let mut tuning = Tuning::default();
-        let task = Task {
-            priority: Priority::Low,
-            waited_ms: 2_500,
-            ..Task::default()
-        };
+        let task = Task { priority: Priority::Low, waited_ms: 2_500, ..Task::default() };
         assert_eq!(level(&task, &tuning), 4, "nothing ages unless the operator says so");
         tuning.ageing_ms = 1_000;
         assert_eq!(level(&task, &tuning), 2);

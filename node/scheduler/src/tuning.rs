@@ -168,11 +168,7 @@ pub struct TuningError {
 }
 
 fn within(field: &'static str, value: u64, min: u64, max: u64) -> Result<(), TuningError> {
-    if (min..=max).contains(&value) {
-        Ok(())
-    } else {
-        Err(TuningError { field, value, min, max })
-    }
+    if (min..=max).contains(&value) { Ok(()) } else { Err(TuningError { field, value, min, max }) }
 }
 
 #[cfg(test)]
@@ -184,10 +180,7 @@ mod tests {
         Tuning::default().check().unwrap();
         let mut tuning = Tuning::default();
         tuning.weights.thrift = WEIGHT_MAX + 1;
-        assert_eq!(
-            tuning.check().unwrap_err().to_string(),
-            "thrift is 101: give it a value from 0 to 100"
-        );
+        assert_eq!(tuning.check().unwrap_err().to_string(), "thrift is 101: give it a value from 0 to 100");
         for spoil in [
             (|t| t.time_value_per_second = u64::MAX) as fn(&mut Tuning),
             |t| t.chain_patience_ms = TIME_MS_MAX + 1,

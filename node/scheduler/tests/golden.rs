@@ -28,20 +28,12 @@ fn every_script_gives_what_it_says() {
             wrong.push(format!("{}:\n{}", path.display(), first_difference(&expected, &actual)));
         }
     }
-    assert!(
-        wrong.is_empty(),
-        "golden scripts differ (TARN_UPDATE_GOLDEN=1 accepts):\n{}",
-        wrong.join("\n")
-    );
+    assert!(wrong.is_empty(), "golden scripts differ (TARN_UPDATE_GOLDEN=1 accepts):\n{}", wrong.join("\n"));
 }
 
 /// Runs a script and gives it back with the outcomes that it had.
 fn run(path: &Path, script: &str) -> String {
-    assert!(
-        script.starts_with("# "),
-        "{} begins with prose that says what it shows",
-        path.display()
-    );
+    assert!(script.starts_with("# "), "{} begins with prose that says what it shows", path.display());
     let mut runner = Runner::default();
     let mut out = String::new();
     for (number, line) in script.lines().enumerate() {
@@ -56,12 +48,7 @@ fn run(path: &Path, script: &str) -> String {
                 out.push_str(&format!("  {output}\n"));
             }
         } else {
-            assert!(
-                line.is_empty() || line.starts_with('#'),
-                "{}:{}: what is {line:?}?",
-                path.display(),
-                number + 1
-            );
+            assert!(line.is_empty() || line.starts_with('#'), "{}:{}: what is {line:?}?", path.display(), number + 1);
         }
     }
     out
@@ -72,19 +59,12 @@ fn first_difference(expected: &str, actual: &str) -> String {
     let found = lines.into_iter().find(|(_, (e, a))| e != a);
     match found {
         Some((number, (e, a))) => format!("  line {}\n    expected {e}\n    got      {a}", number + 1),
-        None => format!(
-            "  {} lines expected, {} given",
-            expected.lines().count(),
-            actual.lines().count()
-        ),
+        None => format!("  {} lines expected, {} given", expected.lines().count(), actual.lines().count()),
     }
 }
 
 fn find(dir: &Path, scripts: &mut Vec<PathBuf>) {
-    let mut entries: Vec<_> = fs::read_dir(dir)
-        .expect("the folder of scripts exists")
-        .flatten()
-        .collect();
+    let mut entries: Vec<_> = fs::read_dir(dir).expect("the folder of scripts exists").flatten().collect();
     entries.sort_by_key(|entry| entry.path());
     for entry in entries {
         let path = entry.path();

@@ -29,19 +29,15 @@ fn isolation() -> impl Strategy<Value = Isolation> {
 }
 
 fn device() -> impl Strategy<Value = Device> {
-    (
-        1_u64..40,
-        0_u64..40,
-        select(&[80_u32, 90][..]),
-        prop::bool::weighted(0.1),
-    )
-        .prop_map(|(memory_bytes, free, capability, lost)| Device {
+    (1_u64..40, 0_u64..40, select(&[80_u32, 90][..]), prop::bool::weighted(0.1)).prop_map(
+        |(memory_bytes, free, capability, lost)| Device {
             kind: "cuda".into(),
             memory_bytes,
             memory_free_bytes: free.min(memory_bytes),
             capability,
             lost,
-        })
+        },
+    )
 }
 
 fn worker() -> impl Strategy<Value = Worker> {
@@ -90,11 +86,7 @@ fn runtimes() -> impl Strategy<Value = Runtimes> {
     let names = Just(RUNTIMES.map(str::to_owned).to_vec()).prop_shuffle();
     (names, 1_usize..=4, any::<bool>()).prop_map(|(mut names, count, auto)| {
         names.truncate(count);
-        if auto {
-            Runtimes::Auto(names)
-        } else {
-            Runtimes::Chain(names)
-        }
+        if auto { Runtimes::Auto(names) } else { Runtimes::Chain(names) }
     })
 }
 
@@ -118,25 +110,12 @@ fn requirements() -> impl Strategy<Value = Requirements> {
 }
 
 fn weighed(names: &'static [&'static str]) -> impl Strategy<Value = Vec<Weighed>> {
-    vec((select(names), 0_u64..100), 0..3).prop_map(|list| {
-        list.into_iter()
-            .map(|(name, bytes)| Weighed {
-                name: name.into(),
-                bytes,
-            })
-            .collect()
-    })
+    vec((select(names), 0_u64..100), 0..3)
+        .prop_map(|list| list.into_iter().map(|(name, bytes)| Weighed { name: name.into(), bytes }).collect())
 }
 
 fn task() -> impl Strategy<Value = Task> {
-    let priority = select(
-        &[
-            Priority::Critical,
-            Priority::High,
-            Priority::Normal,
-            Priority::Background,
-        ][..],
-    );
+    let priority = select(&[Priority::Critical, Priority::High, Priority::Normal, Priority::Background][..]);
     let wishes = (some_of(&LABELS), weighed(&DATA), weighed(&NODES));
     (requirements(), select(&ARTIFACTS[..]), priority, wishes, 0_u64..3_000).prop_map(
         |(requires, artifact, priority, (prefers, near, results), waited_ms)| Task {
@@ -155,12 +134,7 @@ fn task() -> impl Strategy<Value = Task> {
 /// Some tasks, each several times, mixed.
 fn tasks() -> impl Strategy<Value = Vec<Task>> {
     vec((task(), 1_usize..5), 0..8)
-        .prop_map(|kinds| {
-            kinds
-                .into_iter()
-                .flat_map(|(task, count)| vec![task; count])
-                .collect::<Vec<_>>()
-        })
+        .prop_map(|kinds| kinds.into_iter().flat_map(|(task, count)| vec![task; count]).collect::<Vec<_>>())
         .prop_shuffle()
         .prop_map(|mut tasks| {
             for (number, task) in tasks.iter_mut().enumerate() {
@@ -171,23 +145,12 @@ fn tasks() -> impl Strategy<Value = Vec<Task>> {
 }
 
 fn history() -> impl Strategy<Value = History> {
-    let finished = (
-        select(&ARTIFACTS[..]),
-        select(&RUNTIMES[..]),
-        select(&NODES[..]),
-        1_u64..5_000,
-        prop::bool::weighted(0.8),
-    );
+    let finished =
+        (select(&ARTIFACTS[..]), select(&RUNTIMES[..]), select(&NODES[..]), 1_u64..5_000, prop::bool::weighted(0.8));
     vec(finished, 0..30).prop_map(|list| {
         let mut history = History::default();
         for (artifact, runtime, node, run_ms, succeeded) in list {
-            history.record(Finished {
-                artifact,
-                runtime,
-                node,
-                run_ms,
-                succeeded,
-            });
+            history.record(Finished { artifact, runtime, node, run_ms, succeeded });
         }
         history
     })
@@ -207,19 +170,15 @@ fn weights() -> impl Strategy<Value = Weights> {
 }
 
 fn tuning() -> impl Strategy<Value = Tuning> {
-    (
-        weights(),
-        0_u64..100,
-        select(&[0_u64, 1_000][..]),
-        select(&[0_usize, 256][..]),
-    )
-        .prop_map(|(weights, time_value, patience, moves)| Tuning {
+    (weights(), 0_u64..100, select(&[0_u64, 1_000][..]), select(&[0_usize, 256][..])).prop_map(
+        |(weights, time_value, patience, moves)| Tuning {
             moves,
             weights,
             time_value_per_second: time_value,
             chain_patience_ms: patience,
             ..Tuning::default()
-        })
+        },
+    )
 }
 
 fn data() -> BTreeMap<String, BTreeSet<String>> {
@@ -453,10 +412,7 @@ fn a_batch_of_many_classes_scores_as_its_tasks_one_by_one() {
         ..Task::default()
     };
     let tasks: Vec<Task> = (0..1_400).map(task).collect();
-    let mut tuning = Tuning {
-        moves: 0,
-        ..Tuning::default()
-    };
+    let mut tuning = Tuning { moves: 0, ..Tuning::default() };
     tuning.weights.thrift = 0;
     let history = History::default();
     let mut ledger = Ledger::new(&workers, &data());
@@ -464,9 +420,7 @@ fn a_batch_of_many_classes_scores_as_its_tasks_one_by_one() {
         let now: Vec<Worker> = ledger.workers.values().cloned().collect();
         let alone = place(&now, &tasks[decision.task..=decision.task], &history, &tuning);
         assert_eq!(chosen(&alone[0].outcome), chosen(&decision.outcome));
-        let Outcome::Placed(placement) = &decision.outcome else {
-            panic!("there is room")
-        };
+        let Outcome::Placed(placement) = &decision.outcome else { panic!("there is room") };
         ledger.take(&tasks[decision.task].requires, placement).unwrap();
     }
 }

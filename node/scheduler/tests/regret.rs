@@ -65,13 +65,7 @@ fn several_priorities() {
 /// Moving tasks to make room is worth its lines.
 #[test]
 fn moves_lessen_the_regret() {
-    let still = Tuning {
-        moves: 0,
-        ..Tuning::default()
-    };
-    let (with, without) = (
-        measure(equally_urgent, &Tuning::default()),
-        measure(equally_urgent, &still),
-    );
+    let still = Tuning { moves: 0, ..Tuning::default() };
+    let (with, without) = (measure(equally_urgent, &Tuning::default()), measure(equally_urgent, &still));
     assert!(with.0 < without.0 && with.1 * 2 < without.1, "{with:?}, {without:?}");
 }

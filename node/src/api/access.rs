@@ -37,9 +37,7 @@ impl AccessService for Api {
         &self,
         request: Request<v1::ListRolesRequest>,
     ) -> Result<Response<v1::ListRolesResponse>, Status> {
-        let mut answer = self
-            .read(request, |machine, question| machine.list_roles(question))
-            .await?;
+        let mut answer = self.read(request, |machine, question| machine.list_roles(question)).await?;
         let own = std::mem::take(&mut answer.get_mut().roles);
         answer.get_mut().roles = roles::built_in_roles().iter().cloned().chain(own).collect();
         Ok(answer)
@@ -63,8 +61,7 @@ impl AccessService for Api {
         &self,
         request: Request<v1::ListBindingsRequest>,
     ) -> Result<Response<v1::ListBindingsResponse>, Status> {
-        self.read(request, |machine, question| machine.list_bindings(question))
-            .await
+        self.read(request, |machine, question| machine.list_bindings(question)).await
     }
 
     async fn put_token(&self, request: Request<v1::PutTokenRequest>) -> Result<Response<v1::PutTokenResponse>, Status> {
@@ -99,8 +96,7 @@ impl AccessService for Api {
         &self,
         request: Request<v1::ListRevocationsRequest>,
     ) -> Result<Response<v1::ListRevocationsResponse>, Status> {
-        self.read(request, |machine, question| machine.list_revocations(question))
-            .await
+        self.read(request, |machine, question| machine.list_revocations(question)).await
     }
 }
 
@@ -130,22 +126,13 @@ impl Api {
         let wish = wish_of(request)?;
         let state = self.way.snapshot()?;
         if request.principal.is_empty() || *request.principal == *caller.principal {
-            let judge = Judge {
-                access: &state.access,
-                workers: &state.workers,
-                caller,
-            };
+            let judge = Judge { access: &state.access, workers: &state.workers, caller };
             return Ok(match judge.require(&wish) {
                 Ok(ground) => allowed(&ground),
-                Err(refusal) => v1::CanIResponse {
-                    allowed: false,
-                    why: refusal.message,
-                },
+                Err(refusal) => v1::CanIResponse { allowed: false, why: refusal.message },
             });
         }
-        let others = v1::ListBindingsRequest {
-            principal: request.principal.clone(),
-        };
+        let others = v1::ListBindingsRequest { principal: request.principal.clone() };
         self.way.admit(caller, others.wish())?;
         Ok(match roles::judge(&state.access, &request.principal, &wish) {
             Some(ground) => allowed(&ground),
@@ -172,10 +159,7 @@ impl Api {
 }
 
 fn allowed(ground: &roles::Ground) -> v1::CanIResponse {
-    v1::CanIResponse {
-        allowed: true,
-        why: ground.to_string(),
-    }
+    v1::CanIResponse { allowed: true, why: ground.to_string() }
 }
 
 fn wish_of(request: &v1::CanIRequest) -> Result<Wish<'_>, Refusal> {
@@ -188,10 +172,5 @@ fn wish_of(request: &v1::CanIRequest) -> Result<Wish<'_>, Refusal> {
         "" => ALL,
         namespace => namespace,
     };
-    Ok(Wish {
-        verb: &request.verb,
-        kind,
-        name,
-        namespace: Some(namespace),
-    })
+    Ok(Wish { verb: &request.verb, kind, name, namespace: Some(namespace) })
 }

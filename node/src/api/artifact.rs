@@ -33,30 +33,15 @@ impl ArtifactService for ArtifactApi {
         &self,
         request: Request<Streaming<v1::PutArtifactRequest>>,
     ) -> Result<Response<v1::PutArtifactResponse>, Status> {
-        let new = Wish {
-            verb: "create",
-            kind: "artifact",
-            name: ALL,
-            namespace: ANYWHERE,
-        };
+        let new = Wish { verb: "create", kind: "artifact", name: ALL, namespace: ANYWHERE };
         let call = self.api.enter_for(&request, new)?;
-        let chunks = request.into_inner().map(|message| {
-            message.map(|message| Chunk {
-                artifact: message.artifact,
-                bytes: message.chunk,
-            })
-        });
-        let (artifact, bytes) = self
-            .artifacts
-            .put(chunks)
-            .await
-            .map_err(|error| refused(&call, &error))?;
+        let chunks = request
+            .into_inner()
+            .map(|message| message.map(|message| Chunk { artifact: message.artifact, bytes: message.chunk }));
+        let (artifact, bytes) = self.artifacts.put(chunks).await.map_err(|error| refused(&call, &error))?;
         let (resource, size) = (format!("artifact/{artifact}"), format!("{bytes} bytes"));
         self.api.way.carried_out(&call.caller, "PutArtifact", resource, size);
-        Ok(Response::new(v1::PutArtifactResponse {
-            artifact: artifact.to_string(),
-            bytes,
-        }))
+        Ok(Response::new(v1::PutArtifactResponse { artifact: artifact.to_string(), bytes }))
     }
 
     type GetArtifactStream = Pin<Box<dyn Stream<Item = Result<v1::GetArtifactResponse, Status>> + Send>>;
@@ -67,11 +52,7 @@ impl ArtifactService for ArtifactApi {
     ) -> Result<Response<Self::GetArtifactStream>, Status> {
         let call = self.api.enter_for(&request, request.get_ref().wish())?;
         let name = request.into_inner().artifact;
-        let chunks = self
-            .artifacts
-            .stream_named(&name)
-            .await
-            .map_err(|error| refused(&call, &error))?;
+        let chunks = self.artifacts.stream_named(&name).await.map_err(|error| refused(&call, &error))?;
         let messages = chunks.map(|chunk| chunk.map(|chunk| v1::GetArtifactResponse { chunk }));
         Ok(Response::new(Box::pin(messages)))
     }
@@ -83,13 +64,8 @@ impl ArtifactService for ArtifactApi {
         let call = self.api.enter_for(&request, request.get_ref().wish())?;
         let list = self.artifacts.list().await.map_err(|error| refused(&call, &error))?;
         let infos = list.into_iter();
-        let artifacts = infos.map(|info| v1::ArtifactInfo {
-            artifact: info.hash.to_string(),
-            bytes: info.size_bytes,
-        });
-        Ok(Response::new(v1::ListArtifactsResponse {
-            artifacts: artifacts.collect(),
-        }))
+        let artifacts = infos.map(|info| v1::ArtifactInfo { artifact: info.hash.to_string(), bytes: info.size_bytes });
+        Ok(Response::new(v1::ListArtifactsResponse { artifacts: artifacts.collect() }))
     }
 }
 

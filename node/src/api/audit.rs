@@ -66,9 +66,7 @@ impl AuditService for AuditApi {
         &self,
         request: Request<ListDecisionsRequest>,
     ) -> Result<Response<v1::ListDecisionsResponse>, Status> {
-        self.api
-            .read(request, |machine, question| machine.list_decisions(question))
-            .await
+        self.api.read(request, |machine, question| machine.list_decisions(question)).await
     }
 
     async fn verify_decisions(
@@ -87,9 +85,7 @@ impl AuditService for AuditApi {
         let call = self.api.enter(&request)?;
         let request = request.into_inner();
         let filter = request.filter.unwrap_or_default();
-        self.begin_export(&call, &filter)
-            .await
-            .map_err(|refusal| call.status(refusal))?;
+        self.begin_export(&call, &filter).await.map_err(|refusal| call.status(refusal))?;
         let (sender, receiver) = mpsc::channel(OUTGOING_MAX);
         let export = Export {
             position: filter.after_index,
@@ -107,9 +103,7 @@ impl AuditService for AuditApi {
         &self,
         request: Request<v1::GetAuditSettingsRequest>,
     ) -> Result<Response<v1::GetAuditSettingsResponse>, Status> {
-        self.api
-            .read(request, |machine, question| machine.get_audit_settings(question))
-            .await
+        self.api.read(request, |machine, question| machine.get_audit_settings(question)).await
     }
 
     async fn put_audit_settings(
@@ -149,12 +143,7 @@ fn records_of(namespace: &str) -> Wish<'_> {
 }
 
 /// What takes somebody who has any role at all: whoever may look at the cluster may have their own requests explained.
-const SOMEWHERE: Wish<'static> = Wish {
-    verb: "read",
-    kind: "cluster",
-    name: ALL,
-    namespace: ANYWHERE,
-};
+const SOMEWHERE: Wish<'static> = Wish { verb: "read", kind: "cluster", name: ALL, namespace: ANYWHERE };
 
 impl AuditApi {
     async fn verify(
@@ -164,9 +153,7 @@ impl AuditApi {
     ) -> Result<v1::VerifyDecisionsResponse, Refusal> {
         let through = question.through_index;
         let way = &self.api.way;
-        let begin = way.read(&call.caller, question.wish(), call.deadline, |machine| {
-            Ok(machine.chain_walk(through))
-        });
+        let begin = way.read(&call.caller, question.wish(), call.deadline, |machine| Ok(machine.chain_walk(through)));
         let mut walk = begin.await?;
         while !way.look(|machine| Ok(machine.walk_chain(&mut walk, WALK_ROWS)))? {
             in_time(call)?;
@@ -178,14 +165,8 @@ impl AuditApi {
     /// Refuses what can never be answered, so that the caller learns it at once.
     async fn begin_export(&self, call: &Call, filter: &ListDecisionsRequest) -> Result<(), Refusal> {
         let wish = records_of(&filter.namespace);
-        let first = ListDecisionsRequest {
-            page_size: 1,
-            page_token: String::new(),
-            ..filter.clone()
-        };
-        let begin = self.api.way.read(&call.caller, wish, call.deadline, |machine| {
-            machine.list_decisions(&first)
-        });
+        let first = ListDecisionsRequest { page_size: 1, page_token: String::new(), ..filter.clone() };
+        let begin = self.api.way.read(&call.caller, wish, call.deadline, |machine| machine.list_decisions(&first));
         begin.await.map(drop)
     }
 
@@ -201,9 +182,8 @@ impl AuditApi {
             way.admit(&call.caller, records_of(&question.namespace))?;
         }
         let (namespace, task_id) = (question.namespace.as_str(), question.task_id.as_str());
-        let read = way.read(&call.caller, question.wish(), call.deadline, |machine| {
-            machine.task_story(namespace, task_id)
-        });
+        let read =
+            way.read(&call.caller, question.wish(), call.deadline, |machine| machine.task_story(namespace, task_id));
         let mut story = read.await?;
         self.hide_others(call, &mut story);
         if level < Level::Audit {
@@ -215,28 +195,16 @@ impl AuditApi {
                 }
             }
         }
-        Ok(v1::ExplainTaskResponse {
-            sentences: explain::task(&story, level),
-            story: Some(story),
-        })
+        Ok(v1::ExplainTaskResponse { sentences: explain::task(&story, level), story: Some(story) })
     }
 
     /// Tenants do not learn each other's names: only who may see all namespaces is told which others have work.
     fn hide_others(&self, call: &Call, story: &mut v1::TaskStory) {
-        let all = Wish {
-            verb: "read",
-            kind: "namespace",
-            name: ALL,
-            namespace: Some(ALL),
-        };
+        let all = Wish { verb: "read", kind: "namespace", name: ALL, namespace: Some(ALL) };
         if self.api.way.may(&call.caller, all) {
             return;
         }
-        let own = story
-            .task
-            .as_ref()
-            .map(|task| task.namespace.clone())
-            .unwrap_or_default();
+        let own = story.task.as_ref().map(|task| task.namespace.clone()).unwrap_or_default();
         for share in story.waiting.iter_mut().flat_map(|waiting| &mut waiting.shares) {
             if share.namespace != own {
                 "another namespace".clone_into(&mut share.namespace);
@@ -293,11 +261,7 @@ impl AuditApi {
                 ..v1::ListViolationsRequest::default()
             };
             let page = self.api.way.look(|machine| machine.list_violations(&question))?;
-            found.extend(
-                page.violations
-                    .into_iter()
-                    .filter(|found| found.request_id == decision.request_id),
-            );
+            found.extend(page.violations.into_iter().filter(|found| found.request_id == decision.request_id));
         }
         Ok(found)
     }
@@ -390,9 +354,7 @@ impl Export {
     /// The next records, and whether there are more.
     fn page(&mut self) -> Result<(Vec<Decision>, bool), Refusal> {
         // The stream may have been opened long ago: rights are judged anew.
-        self.api
-            .way
-            .still_may(&self.call.caller, records_of(&self.filter.namespace))?;
+        self.api.way.still_may(&self.call.caller, records_of(&self.filter.namespace))?;
         let question = ListDecisionsRequest {
             after_index: self.position,
             page_token: String::new(),

@@ -41,13 +41,7 @@ impl Api {
         default_deadline: Duration,
         stopping: CancellationToken,
     ) -> Self {
-        Self {
-            way,
-            dispatcher,
-            waits,
-            default_deadline,
-            stopping,
-        }
+        Self { way, dispatcher, waits, default_deadline, stopping }
     }
 }
 
@@ -77,9 +71,7 @@ impl Api {
     /// Lets the caller in and through the gate, for what is neither a command nor a read of the state.
     pub(super) fn enter_for<T>(&self, request: &Request<T>, wish: Wish<'_>) -> Result<Call, Status> {
         let call = self.enter(request)?;
-        self.way
-            .admit(&call.caller, wish)
-            .map_err(|refusal| call.status(refusal))?;
+        self.way.admit(&call.caller, wish).map_err(|refusal| call.status(refusal))?;
         Ok(call)
     }
 
@@ -101,10 +93,7 @@ impl Api {
     /// The one path of every command.
     pub(super) async fn command<R: CommandBody>(&self, request: Request<R>) -> Result<Response<R::Response>, Status> {
         let call = self.enter(&request)?;
-        let answer = self
-            .way
-            .command(&call.caller, request.into_inner(), call.deadline)
-            .await;
+        let answer = self.way.command(&call.caller, request.into_inner(), call.deadline).await;
         self.respond(&call, answer)
     }
 
@@ -117,12 +106,8 @@ impl Api {
         let call = self.enter(&request)?;
         let mut question = request.into_inner();
         question.complete();
-        let answer = self
-            .way
-            .read(&call.caller, question.wish(), call.deadline, |machine| {
-                read(machine, &question)
-            })
-            .await;
+        let answer =
+            self.way.read(&call.caller, question.wish(), call.deadline, |machine| read(machine, &question)).await;
         self.respond(&call, answer)
     }
 }

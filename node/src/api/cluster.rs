@@ -35,11 +35,7 @@ impl ClusterApi {
     /// The service of the cluster with this id. `web` is where this node keeps the web authority's certificate.
     #[must_use]
     pub fn new(api: Api, cluster_id: impl Into<String>, web: WebStore) -> Self {
-        Self {
-            api,
-            cluster_id: cluster_id.into(),
-            web,
-        }
+        Self { api, cluster_id: cluster_id.into(), web }
     }
 
     fn consensus(&self) -> &Consensus {
@@ -48,19 +44,12 @@ impl ClusterApi {
 
     /// Lets the caller in and through the gate, for a change of the cluster.
     fn enter_to_update<T>(&self, request: &Request<T>, what: &'static str) -> Result<Call, Status> {
-        let wish = Wish {
-            verb: "update",
-            kind: "cluster",
-            name: what,
-            namespace: Some(ALL),
-        };
+        let wish = Wish { verb: "update", kind: "cluster", name: what, namespace: Some(ALL) };
         self.api.enter_for(request, wish)
     }
 
     fn state(&self) -> Result<ClusterState, Refusal> {
-        self.consensus()
-            .status()
-            .map_err(|_| Reason::NodeStopping.refusal("this node is stopping: ask another one"))
+        self.consensus().status().map_err(|_| Reason::NodeStopping.refusal("this node is stopping: ask another one"))
     }
 
     async fn describe(&self) -> Result<GetClusterResponse, Refusal> {
@@ -75,10 +64,7 @@ impl ClusterApi {
         let address = checked_address(&request)?;
         let state = self.state()?;
         let voters = state.members.iter().filter(|member| member.voter).count();
-        let votes = state
-            .members
-            .iter()
-            .any(|member| member.voter && member.peer.id == request.node_id);
+        let votes = state.members.iter().any(|member| member.voter && member.peer.id == request.node_id);
         if !request.learner && !votes && request.replaces == 0 && voters >= VOTERS_MAX {
             return Err(refusal(
                 Code::FailedPrecondition,
@@ -91,9 +77,7 @@ impl ClusterApi {
         }
         let consensus = self.consensus();
         let done = if request.replaces != 0 {
-            consensus
-                .replace(request.replaces, request.node_id, address, call.deadline)
-                .await
+            consensus.replace(request.replaces, request.node_id, address, call.deadline).await
         } else {
             match consensus.add_learner(request.node_id, address, call.deadline).await {
                 Ok(()) if !request.learner => consensus.promote(request.node_id, call.deadline).await,
@@ -108,10 +92,7 @@ impl ClusterApi {
 impl ClusterService for ClusterApi {
     async fn get_cluster(&self, request: Request<GetClusterRequest>) -> Result<Response<GetClusterResponse>, Status> {
         let call = self.api.enter_for(&request, request.get_ref().wish())?;
-        self.describe()
-            .await
-            .map(Response::new)
-            .map_err(|refusal| call.status(refusal))
+        self.describe().await.map(Response::new).map_err(|refusal| call.status(refusal))
     }
 
     async fn add_member(&self, request: Request<AddMemberRequest>) -> Result<Response<AddMemberResponse>, Status> {
@@ -132,9 +113,7 @@ impl ClusterService for ClusterApi {
         // A leader that is to go hands over first; consensus sees to that.
         let done = self.consensus().remove(node_id, call.deadline).await;
         done.map_err(|error| call.status(administration_refused(error)))?;
-        self.api
-            .way
-            .carried_out(&call.caller, "RemoveMember", node(node_id), String::new());
+        self.api.way.carried_out(&call.caller, "RemoveMember", node(node_id), String::new());
         Ok(Response::new(RemoveMemberResponse {}))
     }
 
@@ -146,9 +125,7 @@ impl ClusterService for ClusterApi {
         let to = Some(request.into_inner().node_id).filter(|id| *id != 0);
         let done = self.consensus().transfer_leader(to, call.deadline).await;
         let leader_id = done.map_err(|error| call.status(administration_refused(error)))?;
-        self.api
-            .way
-            .carried_out(&call.caller, "TransferLeader", node(leader_id), String::new());
+        self.api.way.carried_out(&call.caller, "TransferLeader", node(leader_id), String::new());
         Ok(Response::new(TransferLeaderResponse { leader_id }))
     }
 
@@ -157,15 +134,10 @@ impl ClusterService for ClusterApi {
         request: Request<UpgradeClusterRequest>,
     ) -> Result<Response<UpgradeClusterResponse>, Status> {
         let call = self.enter_to_update(&request, "version")?;
-        let done = self
-            .consensus()
-            .raise_version(request.into_inner().machine_version, call.deadline)
-            .await;
+        let done = self.consensus().raise_version(request.into_inner().machine_version, call.deadline).await;
         let machine_version = done.map_err(|error| call.status(administration_refused(error)))?;
         let detail = machine_version.to_string();
-        self.api
-            .way
-            .carried_out(&call.caller, "UpgradeCluster", "cluster/version".into(), detail);
+        self.api.way.carried_out(&call.caller, "UpgradeCluster", "cluster/version".into(), detail);
         Ok(Response::new(UpgradeClusterResponse { machine_version }))
     }
 
@@ -174,16 +146,8 @@ impl ClusterService for ClusterApi {
         request: Request<CreateJoinTokenRequest>,
     ) -> Result<Response<CreateJoinTokenResponse>, Status> {
         let call = self.api.enter(&request)?;
-        let CreateJoinTokenRequest {
-            request_id,
-            ttl_ms,
-            key_hash,
-        } = request.into_inner();
-        let command = PutJoinToken {
-            request_id,
-            key_hash,
-            ttl_ms,
-        };
+        let CreateJoinTokenRequest { request_id, ttl_ms, key_hash } = request.into_inner();
+        let command = PutJoinToken { request_id, key_hash, ttl_ms };
         let put = self.api.way.command(&call.caller, command, call.deadline).await;
         let put = put.map_err(|refusal| call.status(refusal))?;
         let state = self.state().map_err(|refusal| call.status(refusal))?;
@@ -242,16 +206,10 @@ fn added(request: &AddMemberRequest) -> String {
 
 fn checked_address(request: &AddMemberRequest) -> Result<String, Refusal> {
     if request.node_id == 0 {
-        return Err(invalid(
-            "node_id",
-            "a node's id is from 1: take the one in its certificate".into(),
-        ));
+        return Err(invalid("node_id", "a node's id is from 1: take the one in its certificate".into()));
     }
     if request.replaces == request.node_id {
-        return Err(invalid(
-            "replaces",
-            "a node cannot replace itself: give the new node an id of its own".into(),
-        ));
+        return Err(invalid("replaces", "a node cannot replace itself: give the new node an id of its own".into()));
     }
     if request.learner && request.replaces != 0 {
         return Err(invalid(
@@ -259,10 +217,7 @@ fn checked_address(request: &AddMemberRequest) -> Result<String, Refusal> {
             "only a voter can replace a voter: leave out one of replaces and learner".into(),
         ));
     }
-    let address: Address = request
-        .address
-        .parse()
-        .map_err(|error| invalid("address", format!("{error}")))?;
+    let address: Address = request.address.parse().map_err(|error| invalid("address", format!("{error}")))?;
     Ok(address.to_string())
 }
 
@@ -292,12 +247,7 @@ pub(crate) fn administration_refused(error: AdminError) -> Refusal {
 }
 
 fn refusal(code: Code, reason: &str, message: String) -> Refusal {
-    Refusal::from(Rejection {
-        code: code as u32,
-        reason: reason.into(),
-        message,
-        ..Rejection::default()
-    })
+    Refusal::from(Rejection { code: code as u32, reason: reason.into(), message, ..Rejection::default() })
 }
 
 #[cfg(test)]
@@ -305,20 +255,12 @@ mod tests {
     use super::*;
 
     fn request(node_id: u64, address: &str, learner: bool, replaces: u64) -> AddMemberRequest {
-        AddMemberRequest {
-            node_id,
-            address: address.into(),
-            learner,
-            replaces,
-        }
+        AddMemberRequest { node_id, address: address.into(), learner, replaces }
     }
 
     #[test]
     fn requests_that_mean_nothing_are_refused_with_the_field() {
-        assert_eq!(
-            checked_address(&request(4, "10.0.0.4", false, 0)).unwrap(),
-            "10.0.0.4:7610"
-        );
+        assert_eq!(checked_address(&request(4, "10.0.0.4", false, 0)).unwrap(), "10.0.0.4:7610");
         for (bad, field) in [
             (request(0, "a:1", false, 0), "node_id"),
             (request(4, "", false, 0), "address"),
@@ -327,10 +269,7 @@ mod tests {
             (request(4, "a:1", true, 3), "replaces"),
         ] {
             let refusal = checked_address(&bad).unwrap_err();
-            assert_eq!(
-                (refusal.rejection.field.as_str(), refusal.code()),
-                (field, Code::InvalidArgument)
-            );
+            assert_eq!((refusal.rejection.field.as_str(), refusal.code()), (field, Code::InvalidArgument));
         }
     }
 
@@ -340,10 +279,6 @@ mod tests {
         assert!(administration_refused(AdminError::NotDone).passes());
         let last = administration_refused(AdminError::LastVoter { node: 1 });
         assert!(!last.passes());
-        assert!(
-            last.rejection.message.contains("last voter"),
-            "{}",
-            last.rejection.message
-        );
+        assert!(last.rejection.message.contains("last voter"), "{}", last.rejection.message);
     }
 }

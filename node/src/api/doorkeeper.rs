@@ -42,11 +42,7 @@ impl Doorkeeper {
     /// A doorkeeper that knows this node's tokens and these issuers. The gate hears of whom it turned away.
     #[must_use]
     pub fn new(authenticator: Arc<Authenticator>, consensus: Consensus, gate: Gate) -> Self {
-        Self {
-            authenticator,
-            consensus,
-            gate,
-        }
+        Self { authenticator, consensus, gate }
     }
 
     fn judge(&self, request: &mut Request<Body>) -> Result<(), Closed> {
@@ -58,17 +54,12 @@ impl Doorkeeper {
     }
 
     fn judge_headers(&self, metadata: &MetadataMap) -> Result<(), Closed> {
-        let bearer = bearer_of(metadata)
-            .map_err(|error| refused(&error))?
-            .ok_or_else(missing)?;
+        let bearer = bearer_of(metadata).map_err(|error| refused(&error))?.ok_or_else(missing)?;
         let (access, now_ms) = self
             .consensus
             .read(|machine| (machine.access(), machine.now_ms()))
             .map_err(|error| Closed::Broken(Refusal::internal(error)))?;
-        self.authenticator
-            .authenticate(bearer, &access, now_ms)
-            .map(drop)
-            .map_err(|error| refused(&error))
+        self.authenticator.authenticate(bearer, &access, now_ms).map(drop).map_err(|error| refused(&error))
     }
 }
 
@@ -83,22 +74,14 @@ fn missing() -> Closed {
 }
 
 fn unauthenticated(reason: &str, message: String) -> Closed {
-    Closed::To(Rejection {
-        code: Code::Unauthenticated as u32,
-        reason: reason.into(),
-        message,
-        ..Rejection::default()
-    })
+    Closed::To(Rejection { code: Code::Unauthenticated as u32, reason: reason.into(), message, ..Rejection::default() })
 }
 
 impl<S> Layer<S> for Doorkeeper {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
-        Guarded {
-            inner,
-            doorkeeper: self.clone(),
-        }
+        Guarded { inner, doorkeeper: self.clone() }
     }
 }
 

@@ -36,18 +36,9 @@ impl EventService for Api {
     async fn watch(&self, request: Request<v1::WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let call = self.enter(&request)?;
         let filter = request.into_inner();
-        let start = self
-            .first_revision(&call, &filter)
-            .await
-            .map_err(|refusal| call.status(refusal))?;
+        let start = self.first_revision(&call, &filter).await.map_err(|refusal| call.status(refusal))?;
         let (sender, receiver) = mpsc::channel(OUTGOING_MAX);
-        let watch = Watch {
-            api: self.clone(),
-            call,
-            filter,
-            revision: start,
-            sender,
-        };
+        let watch = Watch { api: self.clone(), call, filter, revision: start, sender };
         tokio::spawn(watch.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -59,16 +50,10 @@ impl Api {
         self.way
             .read(&call.caller, filter.wish(), call.deadline, |machine| {
                 if !filter.namespace.is_empty() {
-                    machine.list_queues(&v1::ListQueuesRequest {
-                        namespace: filter.namespace.clone(),
-                    })?;
+                    machine.list_queues(&v1::ListQueuesRequest { namespace: filter.namespace.clone() })?;
                 }
                 let present = machine.applied_index();
-                let start = if filter.from_now {
-                    present
-                } else {
-                    filter.after_revision
-                };
+                let start = if filter.from_now { present } else { filter.after_revision };
                 machine.events_after(start, 1)?;
                 Ok(start)
             })
@@ -119,10 +104,7 @@ impl Watch {
                 self.revision = revision;
                 if !events.is_empty() || Instant::now() >= alive_at {
                     alive_at = Instant::now() + HEARTBEAT;
-                    self.sender
-                        .send(Ok(v1::WatchResponse { events, revision }))
-                        .await
-                        .ok()?;
+                    self.sender.send(Ok(v1::WatchResponse { events, revision })).await.ok()?;
                 }
                 if !more {
                     break;
@@ -149,14 +131,7 @@ impl Watch {
         let more = !events.is_empty();
         let last = events.last().map_or(self.revision, |event| event.revision);
         let revision = if more { last } else { present.max(self.revision) };
-        Ok((
-            events
-                .into_iter()
-                .filter(|event| matches(&self.filter, event))
-                .collect(),
-            revision,
-            more,
-        ))
+        Ok((events.into_iter().filter(|event| matches(&self.filter, event)).collect(), revision, more))
     }
 }
 

@@ -56,9 +56,7 @@ impl JoinApi {
     /// nodes pass joiners on to one that does.
     #[must_use]
     pub fn new(way: Way, links: Arc<Links>, ca: Arc<CaCertificate>, signer: Option<Arc<Signer>>) -> Self {
-        Self {
-            shared: Arc::new(Shared { way, links, ca, signer }),
-        }
+        Self { shared: Arc::new(Shared { way, links, ca, signer }) }
     }
 }
 
@@ -67,10 +65,8 @@ impl JoinService for JoinApi {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let trace = trace_of(request.extensions());
         let joiner = require_joiner(&request)?;
-        let admission = PeerAdmission {
-            key_hash: joiner.spki_hash().to_vec().into(),
-            request: Some(request.into_inner()),
-        };
+        let admission =
+            PeerAdmission { key_hash: joiner.spki_hash().to_vec().into(), request: Some(request.into_inner()) };
         let answer = match self.shared.signer {
             Some(_) => self.shared.admit(admission).await,
             None => self.shared.pass_on(admission).await,
@@ -87,9 +83,7 @@ impl Admissions for JoinApi {
         request: PeerMembershipRequest,
     ) -> Result<PeerMembership, Refusal> {
         parse_address(&request.address)?;
-        grant(self.shared.way.consensus(), from, request)
-            .await
-            .map_err(administration_refused)
+        grant(self.shared.way.consensus(), from, request).await.map_err(administration_refused)
     }
 
     async fn admit(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal> {
@@ -106,17 +100,10 @@ impl Shared {
     /// Uses the token up and signs, here.
     async fn admit(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal> {
         let signer = self.signer.as_ref().ok_or_else(no_ca)?;
-        let JoinRequest {
-            certificate_request,
-            address,
-        } = admission
-            .request
-            .ok_or_else(|| invalid("request", "the request is missing: send one"))?;
-        let token: [u8; 32] = admission
-            .key_hash
-            .as_ref()
-            .try_into()
-            .map_err(|_| invalid("key_hash", "a hash has 32 bytes"))?;
+        let JoinRequest { certificate_request, address } =
+            admission.request.ok_or_else(|| invalid("request", "the request is missing: send one"))?;
+        let token: [u8; 32] =
+            admission.key_hash.as_ref().try_into().map_err(|_| invalid("key_hash", "a hash has 32 bytes"))?;
         let address = parse_address(&address)?;
         // Before the token is used up: a request that cannot be signed must not cost it.
         let request = CertificateRequest::parse(&certificate_request)
@@ -128,10 +115,7 @@ impl Shared {
             ..IssueOptions::default()
         };
         let kind = PrincipalKind::Node { id: node_id };
-        let certificate = signer
-            .authority
-            .sign_request(&request, &kind, &options)
-            .map_err(Refusal::internal)?;
+        let certificate = signer.authority.sign_request(&request, &kind, &options).map_err(Refusal::internal)?;
         tracing::info!(node = node_id, token = join_id(&token), %address, "a machine has joined");
         Ok(JoinResponse {
             node_id,
@@ -160,25 +144,17 @@ impl Shared {
 
     /// Asks the other nodes, one after the other, for the one that holds the CA's key.
     async fn pass_on(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal> {
-        let own_id = self
-            .way
-            .consensus()
-            .status()
-            .map(|status| status.node_id)
-            .unwrap_or_default();
+        let own_id = self.way.consensus().status().map(|status| status.node_id).unwrap_or_default();
         let mut unreachable = Vec::new();
         for member in self.members().into_iter().filter(|member| member.node_id != own_id) {
-            let peer = Peer {
-                id: member.node_id,
-                address: member.address,
-            };
+            let peer = Peer { id: member.node_id, address: member.address };
             let question = admission.clone();
-            let answer = self
-                .links
-                .exchange(&peer, Traffic::Control, ADMIT_TIMEOUT, |mut client| async move {
-                    client.admit(question).await
-                })
-                .await;
+            let answer =
+                self.links
+                    .exchange(&peer, Traffic::Control, ADMIT_TIMEOUT, |mut client| async move {
+                        client.admit(question).await
+                    })
+                    .await;
             match answer {
                 Ok(answered) => return Ok(answered.body),
                 Err(Fault::Refused(status)) => {
@@ -208,12 +184,7 @@ impl Shared {
     }
 
     fn members(&self) -> Vec<Member> {
-        let members = self
-            .way
-            .consensus()
-            .status()
-            .map(|status| status.members)
-            .unwrap_or_default();
+        let members = self.way.consensus().status().map(|status| status.members).unwrap_or_default();
         members
             .into_iter()
             .map(|member| Member {
@@ -247,12 +218,7 @@ fn parse_address(address: &str) -> Result<Address, Refusal> {
 }
 
 fn rejection(code: Code, reason: &str, message: String) -> Refusal {
-    Refusal::from(Rejection {
-        code: code as u32,
-        reason: reason.into(),
-        message,
-        ..Rejection::default()
-    })
+    Refusal::from(Rejection { code: code as u32, reason: reason.into(), message, ..Rejection::default() })
 }
 
 /// What another node's refusal says, to be told on.
@@ -298,9 +264,7 @@ impl JoinGate for TokenGate {
     fn is_outstanding(&self, spki_hash: &[u8; 32]) -> bool {
         // A token that was used stays outstanding until it expires, because a joiner whose answer was lost asks again; which key
         // it was used for is decided by the command.
-        self.consensus
-            .read(|machine| machine.join_token_outstanding(spki_hash))
-            .unwrap_or(false)
+        self.consensus.read(|machine| machine.join_token_outstanding(spki_hash)).unwrap_or(false)
     }
 
     fn is_revoked(&self, serial: &str) -> bool {

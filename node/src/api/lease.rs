@@ -30,15 +30,13 @@ impl LeaseService for Api {
     }
 
     async fn get_lease(&self, request: Request<v1::GetLeaseRequest>) -> Result<Response<v1::GetLeaseResponse>, Status> {
-        self.read(request, |machine, question| machine.get_lease(question))
-            .await
+        self.read(request, |machine, question| machine.get_lease(question)).await
     }
 
     async fn list_leases(
         &self,
         request: Request<v1::ListLeasesRequest>,
     ) -> Result<Response<v1::ListLeasesResponse>, Status> {
-        self.read(request, |machine, question| machine.list_leases(question))
-            .await
+        self.read(request, |machine, question| machine.list_leases(question)).await
     }
 }

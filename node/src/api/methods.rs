@@ -19,10 +19,7 @@ static METHODS: LazyLock<HashMap<String, Intake>> = LazyLock::new(|| {
     let mut methods = HashMap::new();
     for set in sets {
         let pool = DescriptorPool::decode(set).expect("the contract was compiled with this binary");
-        for method in pool
-            .services()
-            .flat_map(|service| service.methods().collect::<Vec<_>>())
-        {
+        for method in pool.services().flat_map(|service| service.methods().collect::<Vec<_>>()) {
             let path = format!("/{}/{}", method.parent_service().full_name(), method.name());
             let intake = match method.is_client_streaming() {
                 true => Intake::Stream,

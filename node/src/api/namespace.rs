@@ -26,16 +26,14 @@ impl NamespaceService for Api {
         &self,
         request: Request<v1::GetNamespaceRequest>,
     ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
-        self.read(request, |machine, question| machine.get_namespace(question))
-            .await
+        self.read(request, |machine, question| machine.get_namespace(question)).await
     }
 
     async fn list_namespaces(
         &self,
         request: Request<v1::ListNamespacesRequest>,
     ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
-        self.read(request, |machine, question| machine.list_namespaces(question))
-            .await
+        self.read(request, |machine, question| machine.list_namespaces(question)).await
     }
 
     async fn delete_namespace(

@@ -64,10 +64,7 @@ struct Timed {
 
 impl Timed {
     fn new(body: Body) -> Self {
-        Self {
-            body,
-            until: Box::pin(tokio::time::sleep(ARRIVAL_TIMEOUT)),
-        }
+        Self { body, until: Box::pin(tokio::time::sleep(ARRIVAL_TIMEOUT)) }
     }
 }
 

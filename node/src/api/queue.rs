@@ -12,13 +12,11 @@ impl QueueService for Api {
         &self,
         request: Request<v1::ListQueuesRequest>,
     ) -> Result<Response<v1::ListQueuesResponse>, Status> {
-        self.read(request, |machine, question| machine.list_queues(question))
-            .await
+        self.read(request, |machine, question| machine.list_queues(question)).await
     }
 
     async fn get_queue(&self, request: Request<v1::GetQueueRequest>) -> Result<Response<v1::GetQueueResponse>, Status> {
-        self.read(request, |machine, question| machine.get_queue(question))
-            .await
+        self.read(request, |machine, question| machine.get_queue(question)).await
     }
 
     async fn requeue_dead(

@@ -97,11 +97,7 @@ pub struct Health {
 impl Health {
     /// Says of every service, and of the node as a whole, whether it serves.
     pub async fn set(&self, serving: bool) {
-        let status = if serving {
-            ServingStatus::Serving
-        } else {
-            ServingStatus::NotServing
-        };
+        let status = if serving { ServingStatus::Serving } else { ServingStatus::NotServing };
         for name in self.names.iter() {
             self.reporter.set_service_status(name, status).await;
         }
@@ -123,14 +119,7 @@ pub struct Faces {
 /// # Errors
 /// The contract's descriptors do not decode: a defect of the build.
 pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::server::Error> {
-    let Services {
-        api,
-        audit,
-        cluster,
-        artifacts,
-        join,
-        peers,
-    } = services;
+    let Services { api, audit, cluster, artifacts, join, peers } = services;
     let reporter = HealthReporter::new();
     let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
     let mut web = Routes::new(health.clone());
@@ -171,33 +160,21 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
             .register_encoded_file_descriptor_set(DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
-    web = web
-        .add_service(reflection().build_v1()?)
-        .add_service(reflection().build_v1alpha()?);
+    web = web.add_service(reflection().build_v1()?).add_service(reflection().build_v1alpha()?);
     let members = routes
         .add_service(join)
         .add_service(InterceptedService::new(reflection().build_v1()?, users_only))
         .add_service(InterceptedService::new(reflection().build_v1alpha()?, users_only));
-    let health = Health {
-        reporter,
-        names: names.into(),
-    };
+    let health = Health { reporter, names: names.into() };
     health.set(true).await;
     Ok(Faces { members, web, health })
 }
 
 /// Lets users and nodes through: whoever has only a join token may join, and nothing else.
 fn members_only(request: Request<()>) -> Result<Request<()>, Status> {
-    match request
-        .extensions()
-        .get::<PeerIdentity>()
-        .map(|peer| &peer.principal().kind)
-    {
+    match request.extensions().get::<PeerIdentity>().map(|peer| &peer.principal().kind) {
         Some(PrincipalKind::User { .. } | PrincipalKind::Node { .. }) => Ok(request),
-        Some(PrincipalKind::Join { .. }) => Err(Denied::UserRequired {
-            caller: "a machine that joins".into(),
-        }
-        .into()),
+        Some(PrincipalKind::Join { .. }) => Err(Denied::UserRequired { caller: "a machine that joins".into() }.into()),
         None => Err(Denied::Unknown.into()),
     }
 }

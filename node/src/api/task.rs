@@ -29,17 +29,11 @@ impl TaskService for Api {
         }
         // Before the first look, so that an end between the look and the wait is not missed.
         let mut ended = self.waits.wait(&question.task_id);
-        let first = self
-            .way
-            .read(&call.caller, question.wish(), call.deadline, |machine| {
-                machine.get_task(&question)
-            })
-            .await;
+        let first =
+            self.way.read(&call.caller, question.wish(), call.deadline, |machine| machine.get_task(&question)).await;
         let mut answer = first.map_err(|refusal| call.status(refusal))?;
         // A wait that cannot end before the deadline ends with it, and with an answer.
-        let until = call
-            .deadline
-            .min(Instant::now() + Duration::from_millis(question.wait_ms));
+        let until = call.deadline.min(Instant::now() + Duration::from_millis(question.wait_ms));
         while !has_ended(&answer) && self.stopping.run_until_cancelled(ended.changed_until(until)).await == Some(true) {
             // Who may not see it any more does not.
             let admitted = self.way.still_may(&call.caller, question.wish());
@@ -53,8 +47,7 @@ impl TaskService for Api {
         &self,
         request: Request<v1::ListTasksRequest>,
     ) -> Result<Response<v1::ListTasksResponse>, Status> {
-        self.read(request, |machine, question| machine.list_tasks(question))
-            .await
+        self.read(request, |machine, question| machine.list_tasks(question)).await
     }
 
     async fn cancel_task(
@@ -68,8 +61,7 @@ impl TaskService for Api {
         &self,
         request: Request<v1::GetTaskLogsRequest>,
     ) -> Result<Response<v1::GetTaskLogsResponse>, Status> {
-        self.read(request, |machine, question| machine.task_logs(question))
-            .await
+        self.read(request, |machine, question| machine.task_logs(question)).await
     }
 }
 

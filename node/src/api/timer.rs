@@ -23,15 +23,13 @@ impl TimerService for Api {
     }
 
     async fn get_timer(&self, request: Request<v1::GetTimerRequest>) -> Result<Response<v1::GetTimerResponse>, Status> {
-        self.read(request, |machine, question| machine.get_timer(question))
-            .await
+        self.read(request, |machine, question| machine.get_timer(question)).await
     }
 
     async fn list_timers(
         &self,
         request: Request<v1::ListTimersRequest>,
     ) -> Result<Response<v1::ListTimersResponse>, Status> {
-        self.read(request, |machine, question| machine.list_timers(question))
-            .await
+        self.read(request, |machine, question| machine.list_timers(question)).await
     }
 }

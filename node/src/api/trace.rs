@@ -27,9 +27,7 @@ struct Trace(Arc<str>);
 
 /// The id of the request with these extensions.
 pub(super) fn trace_of(extensions: &tonic::Extensions) -> Arc<str> {
-    extensions
-        .get::<Trace>()
-        .map_or_else(|| "".into(), |trace| trace.0.clone())
+    extensions.get::<Trace>().map_or_else(|| "".into(), |trace| trace.0.clone())
 }
 
 /// Gives every request an id, a span and a count.
@@ -50,10 +48,7 @@ impl<S> Layer<S> for TraceLayer {
     type Service = Traced<S>;
 
     fn layer(&self, inner: S) -> Traced<S> {
-        Traced {
-            inner,
-            metrics: self.metrics.clone(),
-        }
+        Traced { inner, metrics: self.metrics.clone() }
     }
 }
 
@@ -79,10 +74,7 @@ where
     }
 
     fn call(&mut self, mut request: Request<Body>) -> Self::Future {
-        let given = request
-            .headers()
-            .get(TRACE_HEADER)
-            .and_then(|value| value.to_str().ok());
+        let given = request.headers().get(TRACE_HEADER).and_then(|value| value.to_str().ok());
         let id: Arc<str> = match given.filter(|id| !id.is_empty() && id.len() <= TRACE_BYTES_MAX) {
             Some(id) => id.into(),
             None => fresh_id().into(),
@@ -113,9 +105,6 @@ where
 
 /// The status of an answer that is known when it begins. A stream that fails later counts as begun well.
 fn code_of(response: &Response<Body>) -> Code {
-    let status = response
-        .headers()
-        .get("grpc-status")
-        .map(|code| Code::from_bytes(code.as_bytes()));
+    let status = response.headers().get("grpc-status").map(|code| Code::from_bytes(code.as_bytes()));
     status.unwrap_or(Code::Ok)
 }

@@ -40,10 +40,7 @@ impl TaskWaits {
                 match events.recv().await {
                     Ok(batch) => {
                         let ended = |kind| {
-                            matches!(
-                                kind,
-                                EventKind::TaskSucceeded | EventKind::TaskDead | EventKind::TaskCancelled
-                            )
+                            matches!(kind, EventKind::TaskSucceeded | EventKind::TaskDead | EventKind::TaskCancelled)
                         };
                         let waiting = ear.lock();
                         for event in batch.events.iter().filter(|event| ended(event.kind())) {
@@ -65,11 +62,7 @@ impl TaskWaits {
     /// Begins to wait for a task. Its end is noticed from now on.
     pub(super) fn wait(&self, task: &str) -> Wait {
         let ended = self.lock().entry(task.to_owned()).or_default().subscribe();
-        Wait {
-            task: task.to_owned(),
-            ended,
-            waiting: self.waiting.clone(),
-        }
+        Wait { task: task.to_owned(), ended, waiting: self.waiting.clone() }
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<String, watch::Sender<()>>> {

@@ -40,8 +40,7 @@ impl WorkerService for Api {
         &self,
         request: Request<v1::ListWorkersRequest>,
     ) -> Result<Response<v1::ListWorkersResponse>, Status> {
-        self.read(request, |machine, question| machine.list_workers(question))
-            .await
+        self.read(request, |machine, question| machine.list_workers(question)).await
     }
 
     async fn lease_tasks(
@@ -85,14 +84,7 @@ impl WorkerService for Api {
     async fn work(&self, request: Request<Streaming<v1::WorkRequest>>) -> Result<Response<Self::WorkStream>, Status> {
         let call = self.enter(&request)?;
         let (way, dispatcher) = (self.way.clone(), self.dispatcher.clone());
-        let opened = dispatch::work(
-            way,
-            dispatcher,
-            call.caller.clone(),
-            request.into_inner(),
-            call.deadline,
-        )
-        .await;
+        let opened = dispatch::work(way, dispatcher, call.caller.clone(), request.into_inner(), call.deadline).await;
         opened.map(Response::new).map_err(|refusal| call.status(refusal))
     }
 }

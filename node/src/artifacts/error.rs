@@ -100,12 +100,9 @@ impl ArtifactError {
             Self::BadName(_) => (Code::InvalidArgument, "ARTIFACT_NAME_INVALID", "artifact", 0),
             Self::NotFound(_) => (Code::NotFound, "ARTIFACT_NOT_FOUND", "artifact", 0),
             Self::TooLarge { max_bytes } => (Code::InvalidArgument, "ARTIFACT_TOO_LARGE", "chunk", *max_bytes),
-            Self::ChunkTooLarge { .. } => (
-                Code::InvalidArgument,
-                "ARTIFACT_CHUNK_TOO_LARGE",
-                "chunk",
-                CHUNK_BYTES as u64,
-            ),
+            Self::ChunkTooLarge { .. } => {
+                (Code::InvalidArgument, "ARTIFACT_CHUNK_TOO_LARGE", "chunk", CHUNK_BYTES as u64)
+            }
             Self::HashMismatch { .. } => (Code::InvalidArgument, "HASH_MISMATCH", "artifact", 0),
             Self::Interrupted => (Code::Aborted, "ARTIFACT_INTERRUPTED", "", 0),
             Self::NotReplicated { .. } => (Code::Unavailable, "NOT_REPLICATED", "", 0),
@@ -132,6 +129,5 @@ impl From<StoreError> for ArtifactError {
 /// Reads an artifact's name out of a message.
 pub(super) fn parse_name(name: &str) -> Result<Hash, ArtifactError> {
     // What is quoted comes from outside: it is cut.
-    name.parse()
-        .map_err(|_| ArtifactError::BadName(name.chars().take(80).collect()))
+    name.parse().map_err(|_| ArtifactError::BadName(name.chars().take(80).collect()))
 }

@@ -25,10 +25,7 @@ pub(super) struct Fetches {
 
 impl Default for Fetches {
     fn default() -> Self {
-        Self {
-            under_way: Mutex::default(),
-            places: Semaphore::new(FETCHES_MAX),
-        }
+        Self { under_way: Mutex::default(), places: Semaphore::new(FETCHES_MAX) }
     }
 }
 
@@ -37,10 +34,7 @@ impl Artifacts {
     pub(super) async fn fetch(&self, hash: Hash) -> Result<(), ArtifactError> {
         let fetch = {
             let mut under_way = self.shared.fetches.lock();
-            under_way
-                .entry(hash)
-                .or_insert_with(|| spawn(self.shared.clone(), hash))
-                .clone()
+            under_way.entry(hash).or_insert_with(|| spawn(self.shared.clone(), hash)).clone()
         };
         fetch.await
     }
@@ -54,20 +48,13 @@ impl Fetches {
 
 fn spawn(shared: Arc<Shared>, hash: Hash) -> Fetch {
     let task = tokio::spawn(async move {
-        let place = shared
-            .fetches
-            .places
-            .acquire()
-            .await
-            .expect("the places are never closed");
+        let place = shared.fetches.places.acquire().await.expect("the places are never closed");
         let result = shared.ask_all(hash).await;
         drop(place);
         shared.fetches.lock().remove(&hash);
         result
     });
-    task.map(|joined| joined.unwrap_or(Err(ArtifactError::Stopping)))
-        .boxed()
-        .shared()
+    task.map(|joined| joined.unwrap_or(Err(ArtifactError::Stopping))).boxed().shared()
 }
 
 impl Shared {
@@ -78,10 +65,7 @@ impl Shared {
         others.sort_by_key(|member| !self.links.contacts().is_fresh(member.peer.id));
         // This node has looked at its own disk.
         let own_id = self.members.own_id();
-        let mut voters_without = members
-            .iter()
-            .filter(|member| member.voter && member.peer.id == own_id)
-            .count();
+        let mut voters_without = members.iter().filter(|member| member.voter && member.peer.id == own_id).count();
         let mut unreachable = 0;
         for member in others {
             match self.pull(&member.peer, hash).await? {
@@ -95,9 +79,6 @@ impl Shared {
         if unreachable == 0 || voters_without > voters / 2 {
             return Err(ArtifactError::NotFound(hash));
         }
-        Err(ArtifactError::Unreachable {
-            artifact: hash,
-            unreachable,
-        })
+        Err(ArtifactError::Unreachable { artifact: hash, unreachable })
     }
 }

@@ -58,15 +58,7 @@ impl Artifacts {
     #[must_use]
     pub fn new(store: ArtifactStore, links: Arc<Links>, members: Arc<dyn Members>) -> Self {
         let loader = send::Loader::new(store.clone());
-        Self {
-            shared: Arc::new(Shared {
-                store,
-                links,
-                members,
-                loader,
-                fetches: fetch::Fetches::default(),
-            }),
-        }
+        Self { shared: Arc::new(Shared { store, links, members, loader, fetches: fetch::Fetches::default() }) }
     }
 
     /// Stores what a stream of chunks brings, here and on a majority of the voters, and returns its name and size in bytes. Takes

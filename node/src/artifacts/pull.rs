@@ -36,14 +36,10 @@ impl Shared {
     /// # Errors
     /// Only this node's own: its disk, or that it is stopping.
     pub(super) async fn pull(&self, peer: &Peer, hash: Hash) -> Result<Pulled, ArtifactError> {
-        let wanted = PeerArtifactWanted {
-            artifact: hash.to_string(),
-        };
-        let exchange = self
-            .links
-            .exchange(peer, Traffic::Bulk, OPEN_TIMEOUT, |mut client| async move {
-                client.pull_artifact(wanted).await
-            });
+        let wanted = PeerArtifactWanted { artifact: hash.to_string() };
+        let exchange = self.links.exchange(peer, Traffic::Bulk, OPEN_TIMEOUT, |mut client| async move {
+            client.pull_artifact(wanted).await
+        });
         let answered = match exchange.await {
             Ok(answered) => answered,
             Err(Fault::Refused(status)) if status.code() == Code::NotFound => return Ok(Pulled::Absent),
@@ -71,9 +67,7 @@ impl Shared {
             chunk,
         });
         self.links
-            .exchange(peer, Traffic::Bulk, PUSH_TIMEOUT, |mut client| async move {
-                client.push_artifact(chunks).await
-            })
+            .exchange(peer, Traffic::Bulk, PUSH_TIMEOUT, |mut client| async move { client.push_artifact(chunks).await })
             .await
             .map(drop)
     }
@@ -102,13 +96,7 @@ fn named(
             Ok(None) => None,
             Ok(Some(Ok(chunk))) => {
                 answered.watch.works();
-                Some((
-                    Ok(Chunk {
-                        artifact,
-                        bytes: chunk.chunk,
-                    }),
-                    Some((answered, String::new())),
-                ))
+                Some((Ok(Chunk { artifact, bytes: chunk.chunk }), Some((answered, String::new()))))
             }
             Ok(Some(Err(status))) => {
                 answered.watch.failed(status);

@@ -37,9 +37,7 @@ where
         }
         first = false;
         if chunk.bytes.len() > CHUNK_BYTES {
-            return Err(ArtifactError::ChunkTooLarge {
-                bytes: chunk.bytes.len(),
-            });
+            return Err(ArtifactError::ChunkTooLarge { bytes: chunk.bytes.len() });
         }
         writer = blocking(move || writer.append(&chunk.bytes).map(|()| writer)).await?;
     }
@@ -77,10 +75,7 @@ mod tests {
     use super::*;
 
     fn chunk(artifact: &str, bytes: impl Into<Bytes>) -> Result<Chunk, ()> {
-        Ok(Chunk {
-            artifact: artifact.into(),
-            bytes: bytes.into(),
-        })
+        Ok(Chunk { artifact: artifact.into(), bytes: bytes.into() })
     }
 
     async fn put(chunks: Vec<Result<Chunk, ()>>) -> (Result<(Hash, u64), ArtifactError>, usize) {
@@ -97,10 +92,7 @@ mod tests {
         let hash = Hash::of(b"hello");
         let stored = (Ok((hash, 5)), 1);
         assert_eq!(put(vec![chunk("", "he"), chunk("", "llo")]).await, stored);
-        assert_eq!(
-            put(vec![chunk(&hash.to_string(), "he"), chunk("ignored", "llo")]).await,
-            stored
-        );
+        assert_eq!(put(vec![chunk(&hash.to_string(), "he"), chunk("ignored", "llo")]).await, stored);
         assert_eq!(put(vec![]).await, (Ok((Hash::of(b""), 0)), 1));
     }
 

@@ -23,10 +23,7 @@ impl Artifacts {
         let own_id = self.shared.members.own_id();
         let voters = members.iter().filter(|member| member.voter).count();
         let needed = voters / 2 + 1;
-        let mut stored = members
-            .iter()
-            .filter(|member| member.voter && member.peer.id == own_id)
-            .count();
+        let mut stored = members.iter().filter(|member| member.voter && member.peer.id == own_id).count();
 
         let loaded = self.shared.loader.load(hash).await?.ok_or(ArtifactError::Store)?;
         let mut pushes: FuturesUnordered<_> = members
@@ -60,11 +57,6 @@ impl Artifacts {
         if stored >= needed {
             return Ok(());
         }
-        Err(ArtifactError::NotReplicated {
-            artifact: hash,
-            stored,
-            needed,
-            voters,
-        })
+        Err(ArtifactError::NotReplicated { artifact: hash, stored, needed, voters })
     }
 }

@@ -37,20 +37,12 @@ pub(super) struct Loader {
 
 impl Loader {
     pub fn new(store: ArtifactStore) -> Self {
-        Self {
-            store,
-            places: Arc::new(Semaphore::new(LOADED_MAX)),
-        }
+        Self { store, places: Arc::new(Semaphore::new(LOADED_MAX)) }
     }
 
     /// Loads an artifact; `None` if it is not here, or damaged.
     pub async fn load(&self, hash: Hash) -> Result<Option<Arc<Loaded>>, ArtifactError> {
-        let place = self
-            .places
-            .clone()
-            .acquire_owned()
-            .await
-            .expect("the places are never closed");
+        let place = self.places.clone().acquire_owned().await.expect("the places are never closed");
         let store = self.store.clone();
         let bytes = blocking(move || store.get(&hash)).await?;
         Ok(bytes.map(|bytes| Arc::new(Loaded { bytes, _place: place })))
@@ -99,10 +91,7 @@ pub(super) fn answer<M: Send + 'static>(
         match receiver.recv().await {
             Some(message) => Some((Ok(message), Some((receiver, owed - 1)))),
             None if owed == 0 => None,
-            None => Some((
-                Err(Status::aborted("the artifact was taken too slowly: get it again")),
-                None,
-            )),
+            None => Some((Err(Status::aborted("the artifact was taken too slowly: get it again")), None)),
         }
     })
 }
@@ -135,15 +124,9 @@ mod tests {
             let loaded = loader.load(hash).await.unwrap().unwrap();
             stuck.push(Box::pin(answer(loaded, |_, chunk| chunk)));
         }
-        assert!(
-            loader.load(hash).await.unwrap().is_some(),
-            "a place became free in the end"
-        );
+        assert!(loader.load(hash).await.unwrap().is_some(), "a place became free in the end");
         let taken: Vec<_> = stuck.remove(0).collect().await;
-        assert!(
-            taken.len() < 5 && taken.last().unwrap().is_err(),
-            "what is cut short says so"
-        );
+        assert!(taken.len() < 5 && taken.last().unwrap().is_err(), "what is cut short says so");
         assert!(loader.load(Hash::of(b"absent")).await.unwrap().is_none());
     }
 }

@@ -21,10 +21,7 @@ impl Artifacts {
         let chunks = chunks.enumerate().map(|(index, chunk)| match chunk {
             // A peer always knows the name: without it nothing would be verified.
             Ok(chunk) if index == 0 && chunk.artifact.is_empty() => Err(()),
-            Ok(chunk) => Ok(Chunk {
-                artifact: chunk.artifact,
-                bytes: chunk.chunk,
-            }),
+            Ok(chunk) => Ok(Chunk { artifact: chunk.artifact, bytes: chunk.chunk }),
             Err(_) => Err(()),
         });
         receive(&self.shared.store, chunks).await?;
@@ -41,12 +38,7 @@ impl Artifacts {
         wanted: PeerArtifactWanted,
     ) -> Result<impl Stream<Item = Result<PeerArtifactChunk, Status>> + Send + use<>, ArtifactError> {
         let hash = parse_name(&wanted.artifact)?;
-        let loaded = self
-            .shared
-            .loader
-            .load(hash)
-            .await?
-            .ok_or(ArtifactError::NotFound(hash))?;
+        let loaded = self.shared.loader.load(hash).await?.ok_or(ArtifactError::NotFound(hash))?;
         let name = hash.to_string();
         Ok(send::answer(loaded, move |index, chunk| PeerArtifactChunk {
             artifact: if index == 0 { name.clone() } else { String::new() },
@@ -63,9 +55,7 @@ impl Artifacts {
             "" => Bound::Unbounded,
             name => Bound::Excluded(parse_name(name)?),
         };
-        Ok(PeerArtifactHeld {
-            artifacts: page(self.list().await?.into_iter().map(|info| info.hash), after),
-        })
+        Ok(PeerArtifactHeld { artifacts: page(self.list().await?.into_iter().map(|info| info.hash), after) })
     }
 }
 
@@ -74,11 +64,7 @@ fn page(hashes: impl Iterator<Item = Hash>, after: Bound<Hash>) -> Vec<String> {
         Bound::Excluded(after) => hash > after,
         Bound::Included(_) | Bound::Unbounded => true,
     };
-    hashes
-        .filter(behind)
-        .take(LIST_PAGE)
-        .map(|hash| hash.to_string())
-        .collect()
+    hashes.filter(behind).take(LIST_PAGE).map(|hash| hash.to_string()).collect()
 }
 
 #[cfg(test)]

@@ -155,12 +155,7 @@ pub async fn auth(
 ) -> Result<(), Failure> {
     match command {
         AuthCommand::Whoami => printer.message(&client.who_am_i().await?, whoami),
-        AuthCommand::CanI {
-            verb,
-            resource,
-            cluster,
-            principal,
-        } => {
+        AuthCommand::CanI { verb, resource, cluster, principal } => {
             rights::warn(std::slice::from_ref(&verb), std::slice::from_ref(&resource));
             let request = proto::CanIRequest {
                 verb,
@@ -191,9 +186,7 @@ pub async fn role(
     match command {
         RoleCommand::List => {
             let roles = client.list_roles().await?;
-            printer.list(&roles, &["role", "allows"], |role| {
-                vec![role.name.clone(), rules(&role.rules)]
-            })
+            printer.list(&roles, &["role", "allows"], |role| vec![role.name.clone(), rules(&role.rules)])
         }
         RoleCommand::Put { name, allow } => {
             rights::warn_of_rules(&allow);
@@ -207,33 +200,20 @@ pub async fn role(
         RoleCommand::Bind(args) => {
             let binding = args.binding(connect)?;
             client.put_binding(binding.clone()).await?;
-            done(
-                printer,
-                &format!(
-                    "{} has the role {} in {}",
-                    binding.principal, binding.role, binding.namespace
-                ),
-            )
+            done(printer, &format!("{} has the role {} in {}", binding.principal, binding.role, binding.namespace))
         }
         RoleCommand::Unbind(args) => {
             let binding = args.binding(connect)?;
             client.delete_binding(binding.clone()).await?;
             done(
                 printer,
-                &format!(
-                    "{} has no role {} in {} any more",
-                    binding.principal, binding.role, binding.namespace
-                ),
+                &format!("{} has no role {} in {} any more", binding.principal, binding.role, binding.namespace),
             )
         }
         RoleCommand::Bindings { principal } => {
             let bindings = client.list_bindings(principal.unwrap_or_default()).await?;
             printer.list(&bindings, &["principal", "role", "namespaces"], |binding| {
-                vec![
-                    binding.principal.clone(),
-                    binding.role.clone(),
-                    binding.namespace.clone(),
-                ]
+                vec![binding.principal.clone(), binding.role.clone(), binding.namespace.clone()]
             })
         }
     }
@@ -252,12 +232,7 @@ impl BindArgs {
 /// Runs `tarn token …`.
 pub async fn token(command: TokenCommand, client: Client, printer: Printer) -> Result<(), Failure> {
     match command {
-        TokenCommand::Create {
-            name,
-            ttl,
-            scopes,
-            principal,
-        } => {
+        TokenCommand::Create { name, ttl, scopes, principal } => {
             rights::warn_of_rules(&scopes);
             let principal = match principal {
                 Some(principal) => principal,
@@ -294,23 +269,19 @@ pub async fn token(command: TokenCommand, client: Client, printer: Printer) -> R
                 false => client.who_am_i().await?.principal,
             };
             let tokens = client.list_tokens(of).await?;
-            printer.list(
-                &tokens,
-                &["token", "name", "acts as", "expires", "made by", "scopes"],
-                |token| {
-                    vec![
-                        token.token_id.clone(),
-                        token.name.clone(),
-                        token.principal.clone(),
-                        time(token.expires_at_ms),
-                        token.created_by.clone(),
-                        match token.scopes.as_slice() {
-                            [] => "all".to_owned(),
-                            scopes => rules(scopes),
-                        },
-                    ]
-                },
-            )
+            printer.list(&tokens, &["token", "name", "acts as", "expires", "made by", "scopes"], |token| {
+                vec![
+                    token.token_id.clone(),
+                    token.name.clone(),
+                    token.principal.clone(),
+                    time(token.expires_at_ms),
+                    token.created_by.clone(),
+                    match token.scopes.as_slice() {
+                        [] => "all".to_owned(),
+                        scopes => rules(scopes),
+                    },
+                ]
+            })
         }
         TokenCommand::Revoke { token_id } => {
             client.revoke_token(&token_id).await?;
@@ -325,10 +296,7 @@ pub async fn certificate(command: CertificateCommand, client: Client, printer: P
         CertificateCommand::Revoke { serial, reason, yes } => {
             // As openssl prints it.
             let serial = serial.replace(':', "").to_ascii_lowercase();
-            super::confirm(
-                &format!("Refuse the certificate {serial} on every node, for good?"),
-                yes,
-            )?;
+            super::confirm(&format!("Refuse the certificate {serial} on every node, for good?"), yes)?;
             let request = proto::RevokeCertificateRequest {
                 serial: serial.clone(),
                 reason,
@@ -380,13 +348,10 @@ fn rules(rules: &[Rule]) -> String {
 fn parse_rule(text: &str) -> Result<Rule, String> {
     let list = |text: &str| text.split(',').map(str::to_owned).collect::<Vec<_>>();
     match text.split_once(':') {
-        Some((verbs, resources)) if !verbs.is_empty() && !resources.is_empty() => Ok(Rule {
-            verbs: list(verbs),
-            resources: list(resources),
-        }),
-        _ => Err(format!(
-            "{text:?} is no rule: write verbs, a colon and resources, such as submit,read:queue/mail-*"
-        )),
+        Some((verbs, resources)) if !verbs.is_empty() && !resources.is_empty() => {
+            Ok(Rule { verbs: list(verbs), resources: list(resources) })
+        }
+        _ => Err(format!("{text:?} is no rule: write verbs, a colon and resources, such as submit,read:queue/mail-*")),
     }
 }
 

@@ -34,10 +34,8 @@ pub async fn run(command: ArtifactCommand, client: Client, printer: Printer) -> 
     match command {
         ArtifactCommand::Put { file } => {
             let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let answer = proto::PutArtifactResponse {
-                bytes: bytes.len() as u64,
-                artifact: client.put_artifact(bytes).await?,
-            };
+            let answer =
+                proto::PutArtifactResponse { bytes: bytes.len() as u64, artifact: client.put_artifact(bytes).await? };
             printer.message(&answer, |answer| answer.artifact.clone())
         }
         ArtifactCommand::Get { artifact, to } => {

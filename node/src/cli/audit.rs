@@ -108,11 +108,7 @@ impl FilterArgs {
         ListDecisionsRequest {
             kinds: self.kinds.iter().map(|kind| (*kind).into()).collect(),
             principal: text(&self.principal),
-            namespace: if self.all_namespaces {
-                String::new()
-            } else {
-                client.namespace().to_owned()
-            },
+            namespace: if self.all_namespaces { String::new() } else { client.namespace().to_owned() },
             task_id: text(&self.task),
             request_id: text(&self.request),
             trace: text(&self.trace),
@@ -127,8 +123,7 @@ impl FilterArgs {
 /// The kinds' names, as the command line writes them.
 fn kinds() -> Vec<String> {
     let all = (1..=i32::from(u8::MAX)).filter_map(|number| DecisionKind::try_from(number).ok());
-    all.map(|kind| short_name(kind.as_str_name(), "DECISION_KIND_"))
-        .collect()
+    all.map(|kind| short_name(kind.as_str_name(), "DECISION_KIND_")).collect()
 }
 
 fn parse_kind(text: &str) -> Result<DecisionKind, String> {
@@ -149,9 +144,7 @@ fn parse_kept_bytes(text: &str) -> Result<u64, String> {
 /// A time, or how long ago.
 fn parse_since(text: &str) -> Result<SystemTime, String> {
     match parse_duration(text) {
-        Ok(ago) => SystemTime::now()
-            .checked_sub(ago)
-            .ok_or_else(|| format!("{text:?} is too long ago")),
+        Ok(ago) => SystemTime::now().checked_sub(ago).ok_or_else(|| format!("{text:?} is too long ago")),
         Err(_) => parse_time(text).map_err(|_| {
             format!("{text:?} is not a time: write how long ago, such as 24h or 7d, or 2026-01-31T12:00:00Z")
         }),
@@ -165,17 +158,12 @@ pub async fn audit(command: AuditCommand, connect: &ConnectArgs, printer: Printe
         AuditCommand::List { filter, limit } => list(&client, filter.filter(&client), limit, printer).await,
         AuditCommand::Verify => verify(connect, &client, printer).await,
         AuditCommand::Export { filter, after, follow } => {
-            let filter = ListDecisionsRequest {
-                after_index: after,
-                ..filter.filter(&client)
-            };
+            let filter = ListDecisionsRequest { after_index: after, ..filter.filter(&client) };
             export(&client, filter, follow, printer).await
         }
-        AuditCommand::Settings {
-            retention,
-            records,
-            bytes,
-        } => settings(&client, retention, records, bytes, printer).await,
+        AuditCommand::Settings { retention, records, bytes } => {
+            settings(&client, retention, records, bytes, printer).await
+        }
     }
 }
 
@@ -198,22 +186,14 @@ async fn list(client: &Client, filter: ListDecisionsRequest, limit: usize, print
 
 fn row(record: &Decision) -> Vec<String> {
     let dash = |text: &str| {
-        if text.is_empty() {
-            "-".to_owned()
-        } else {
-            text.to_owned()
-        }
+        if text.is_empty() { "-".to_owned() } else { text.to_owned() }
     };
     let of = match (record.resource.as_str(), record.task_id.as_str()) {
         ("", "") => record.worker.clone(),
         ("", task) => format!("task/{task}"),
         (resource, _) => resource.to_owned(),
     };
-    let times = if record.count > 1 {
-        format!(" x{}", record.count)
-    } else {
-        String::new()
-    };
+    let times = if record.count > 1 { format!(" x{}", record.count) } else { String::new() };
     vec![
         time(record.at_ms),
         format!("{}.{}", record.index, record.ordinal),
@@ -280,9 +260,8 @@ async fn settings(
     }
     let now = present.settings.unwrap_or_default();
     let wanted = AuditSettings {
-        retention_ms: retention.map_or(now.retention_ms, |retention| {
-            u64::try_from(retention.as_millis()).unwrap_or(u64::MAX)
-        }),
+        retention_ms: retention
+            .map_or(now.retention_ms, |retention| u64::try_from(retention.as_millis()).unwrap_or(u64::MAX)),
         records_max: records.unwrap_or(now.records_max),
         bytes_max: bytes.unwrap_or(now.bytes_max),
     };
@@ -326,10 +305,7 @@ async fn verify(connect: &ConnectArgs, client: &Client, printer: Printer) -> Res
         let mut text = table(&head, reports.iter().map(report_row));
         for report in reports {
             for fault in &report.faults {
-                text.push_str(&format!(
-                    "node {}: {}: {}\n",
-                    report.node_id, fault.reason, fault.message
-                ));
+                text.push_str(&format!("node {}: {}: {}\n", report.node_id, fault.reason, fault.message));
             }
         }
         if apart {

@@ -79,22 +79,10 @@ pub async fn run(command: ClusterCommand, client: Client, printer: Printer) -> R
                      certificate of its operator's, or waits for the node that holds the CA's key"
                 )));
             }
-            printer.value(&serde_json::json!({ "web_ca_certificate": pem }), || {
-                pem.trim_end().to_owned()
-            })
+            printer.value(&serde_json::json!({ "web_ca_certificate": pem }), || pem.trim_end().to_owned())
         }
-        ClusterCommand::Add {
-            node_id,
-            address,
-            learner,
-            replaces,
-        } => {
-            let request = proto::AddMemberRequest {
-                node_id,
-                address,
-                learner,
-                replaces: replaces.unwrap_or(0),
-            };
+        ClusterCommand::Add { node_id, address, learner, replaces } => {
+            let request = proto::AddMemberRequest { node_id, address, learner, replaces: replaces.unwrap_or(0) };
             client.add_member(request).await?;
             printer.message(&proto::AddMemberResponse {}, |_| {
                 format!("node {node_id} is a {}", if learner { "learner" } else { "voter" })
@@ -103,15 +91,11 @@ pub async fn run(command: ClusterCommand, client: Client, printer: Printer) -> R
         ClusterCommand::Remove { node_id, yes } => {
             super::confirm(&format!("Remove node {node_id} from the cluster?"), yes)?;
             client.remove_member(node_id).await?;
-            printer.message(&proto::RemoveMemberResponse {}, |_| {
-                format!("node {node_id} is no member any more")
-            })
+            printer.message(&proto::RemoveMemberResponse {}, |_| format!("node {node_id} is no member any more"))
         }
         ClusterCommand::TransferLeader { node_id } => {
             let leader_id = client.transfer_leader(node_id).await?;
-            printer.message(&proto::TransferLeaderResponse { leader_id }, |_| {
-                format!("node {leader_id} leads")
-            })
+            printer.message(&proto::TransferLeaderResponse { leader_id }, |_| format!("node {leader_id} leads"))
         }
         ClusterCommand::Upgrade { machine_version, yes } => {
             super::confirm(
@@ -153,11 +137,7 @@ fn status(cluster: &proto::GetClusterResponse) -> String {
         format!("cluster time     {}", time(cluster.now_ms)),
         format!("answered by      node {}", cluster.answering_node_id),
     ];
-    format!(
-        "{}\n\n{}",
-        lines.join("\n"),
-        table(&HEAD, cluster.members.iter().map(row))
-    )
+    format!("{}\n\n{}", lines.join("\n"), table(&HEAD, cluster.members.iter().map(row)))
 }
 
 fn row(member: &Member) -> Vec<String> {
@@ -167,11 +147,7 @@ fn row(member: &Member) -> Vec<String> {
         (false, false) => "learner",
     };
     let known = |number: u64| {
-        if number == 0 {
-            "-".to_owned()
-        } else {
-            number.to_string()
-        }
+        if number == 0 { "-".to_owned() } else { number.to_string() }
     };
     vec![
         member.node_id.to_string(),

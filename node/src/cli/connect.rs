@@ -20,13 +20,7 @@ pub struct ConnectArgs {
     #[arg(long, global = true, env = "TARN_CONTEXT", help_heading = "Connection")]
     pub context: Option<String>,
     /// Addresses of nodes, host:port, separated by commas; any node will do
-    #[arg(
-        long,
-        global = true,
-        env = "TARN_ADDRESS",
-        value_delimiter = ',',
-        help_heading = "Connection"
-    )]
+    #[arg(long, global = true, env = "TARN_ADDRESS", value_delimiter = ',', help_heading = "Connection")]
     pub address: Vec<String>,
     /// The namespace that the command refers to [default: default]
     #[arg(long, short, global = true, env = "TARN_NAMESPACE", help_heading = "Connection")]
@@ -63,11 +57,7 @@ impl ConnectArgs {
         let [ca, cert, key] = self.files(&context)?;
         let credentials =
             Credentials::from_files(&ca, &cert, &key).map_err(|error| Failure::Usage(error.to_string()))?;
-        let mut addresses = if self.address.is_empty() {
-            context.addresses
-        } else {
-            self.address.clone()
-        };
+        let mut addresses = if self.address.is_empty() { context.addresses } else { self.address.clone() };
         if addresses.is_empty() {
             addresses.push(DEFAULT_ADDRESS.to_owned());
         }
@@ -120,8 +110,7 @@ pub fn parse_duration(text: &str) -> Result<Duration, String> {
         "d" => number.checked_mul(86_400_000),
         _ => return Err(format!("{text:?} needs a unit: ms, s, m, h or d")),
     };
-    ms.map(Duration::from_millis)
-        .ok_or_else(|| format!("{text:?} is too long"))
+    ms.map(Duration::from_millis).ok_or_else(|| format!("{text:?} is too long"))
 }
 
 /// Parses a length of time in a range of milliseconds, for what takes zero for its default: whoever writes zero does not mean that.
@@ -129,11 +118,7 @@ pub fn parse_duration_in(text: &str, (least, most): (u64, u64)) -> Result<Durati
     let parsed = parse_duration(text)?;
     match (u128::from(least)..=u128::from(most)).contains(&parsed.as_millis()) {
         true => Ok(parsed),
-        false => Err(format!(
-            "{text:?} is not from {} to {}",
-            duration(least),
-            duration(most)
-        )),
+        false => Err(format!("{text:?} is not from {} to {}", duration(least), duration(most))),
     }
 }
 
@@ -149,9 +134,7 @@ pub fn parse_count(text: &str) -> Result<usize, String> {
 pub fn parse_bytes(text: &str) -> Result<u64, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| format!("{text:?} is not a number of bytes"))?;
+    let number: u64 = number.parse().map_err(|_| format!("{text:?} is not a number of bytes"))?;
     let factor = match unit.trim_end_matches('B') {
         "" => 1,
         "Ki" => 1 << 10,
@@ -159,9 +142,7 @@ pub fn parse_bytes(text: &str) -> Result<u64, String> {
         "Gi" => 1 << 30,
         _ => return Err(format!("{text:?} has an unknown unit: use Ki, Mi or Gi, or none")),
     };
-    number
-        .checked_mul(factor)
-        .ok_or_else(|| format!("{text:?} is too large"))
+    number.checked_mul(factor).ok_or_else(|| format!("{text:?} is too large"))
 }
 
 /// Parses a point in time: `2026-01-31T12:00:00Z`, or `+5m` from now.
@@ -182,22 +163,10 @@ mod tests {
     fn durations_bytes_and_times() {
         assert_eq!(parse_duration("1500ms"), Ok(Duration::from_millis(1_500)));
         assert_eq!(parse_duration("2m"), Ok(Duration::from_secs(120)));
-        for bad in [
-            "",
-            "5",
-            "s",
-            "-1s",
-            "1.5s",
-            "99999999999999999999s",
-            "18446744073709551615d",
-        ] {
+        for bad in ["", "5", "s", "-1s", "1.5s", "99999999999999999999s", "18446744073709551615d"] {
             assert!(parse_duration(bad).is_err(), "{bad}");
         }
-        assert!(
-            parse_duration_in("0s", (1_000, 60_000))
-                .unwrap_err()
-                .contains("from 1.0s to 1m00s")
-        );
+        assert!(parse_duration_in("0s", (1_000, 60_000)).unwrap_err().contains("from 1.0s to 1m00s"));
         assert_eq!(parse_duration_in("1s", (1_000, 60_000)), Ok(Duration::from_secs(1)));
         assert_eq!(parse_bytes("64Mi"), Ok(64 << 20));
         assert_eq!(parse_bytes("256"), Ok(256));

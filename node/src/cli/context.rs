@@ -51,11 +51,7 @@ pub struct Contexts {
 
 impl Contexts {
     fn path() -> anyhow::Result<PathBuf> {
-        let set = |name| {
-            std::env::var_os(name)
-                .filter(|value| !value.is_empty())
-                .map(PathBuf::from)
-        };
+        let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
         if let Some(path) = set("TARN_CONTEXTS") {
             return Ok(path);
         }
@@ -79,9 +75,7 @@ impl Contexts {
     /// Writes the file whole, so that an interruption leaves the old one.
     pub fn save(&self) -> anyhow::Result<()> {
         let path = Self::path()?;
-        let folder = path
-            .parent()
-            .ok_or_else(|| anyhow!("{} has no folder", path.display()))?;
+        let folder = path.parent().ok_or_else(|| anyhow!("{} has no folder", path.display()))?;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let text = toml::to_string_pretty(self).context("contexts have a TOML form")?;
         tarn_storage::dir::write_atomically(&path, text.as_bytes())
@@ -152,30 +146,17 @@ fn check_name(name: &str) -> Result<(), Failure> {
 pub fn run(command: ContextCommand, printer: Printer) -> Result<(), Failure> {
     let mut contexts = Contexts::load()?;
     match command {
-        ContextCommand::Add {
-            name,
-            address,
-            namespace,
-            cacert,
-            cert,
-            key,
-        } => {
+        ContextCommand::Add { name, address, namespace, cacert, cert, key } => {
             check_name(&name)?;
             for one in &address {
-                one.parse::<tarn_client::tls::Address>()
-                    .map_err(|error| Failure::Usage(format!("{one}: {error}")))?;
+                one.parse::<tarn_client::tls::Address>().map_err(|error| Failure::Usage(format!("{one}: {error}")))?;
             }
             let whole = |path: PathBuf| std::path::absolute(&path).unwrap_or(path);
             let [cacert, cert, key] = [cacert, cert, key].map(whole);
             // What cannot be read would make every command fail from now on.
             Credentials::from_files(&cacert, &cert, &key).map_err(|error| Failure::Usage(error.to_string()))?;
-            let context = Context {
-                addresses: address,
-                namespace,
-                cacert: Some(cacert),
-                cert: Some(cert),
-                key: Some(key),
-            };
+            let context =
+                Context { addresses: address, namespace, cacert: Some(cacert), cert: Some(cert), key: Some(key) };
             contexts.contexts.insert(name.clone(), context);
             printer.note(&format!("using context {name}"));
             contexts.current = Some(name);

@@ -27,15 +27,7 @@ pub enum WorkerCommand {
 pub async fn worker(command: WorkerCommand, client: Client, printer: Printer) -> Result<(), Failure> {
     match command {
         WorkerCommand::List => {
-            let head = [
-                "worker",
-                "name",
-                "state",
-                "running",
-                "runtimes",
-                "labels",
-                "last heartbeat",
-            ];
+            let head = ["worker", "name", "state", "running", "runtimes", "labels", "last heartbeat"];
             printer.list(&client.list_workers().await?, &head, |worker| {
                 let capabilities = worker.capabilities.clone().unwrap_or_default();
                 vec![
@@ -180,24 +172,13 @@ Examples:
 /// Runs `tarn timer …`.
 pub async fn timer(command: TimerCommand, client: Client, printer: Printer) -> Result<(), Failure> {
     match command {
-        TimerCommand::Schedule {
-            when,
-            queue,
-            payload,
-            mark,
-        } => {
+        TimerCommand::Schedule { when, queue, payload, mark } => {
             let timer = match (queue, mark) {
                 (_, Some(text)) => client.schedule_mark(When::At(when), text).await?,
-                (Some(queue), None) => {
-                    client
-                        .schedule_task(When::At(when), Task::new(queue).payload(payload))
-                        .await?
-                }
+                (Some(queue), None) => client.schedule_task(When::At(when), Task::new(queue).payload(payload)).await?,
                 (None, None) => return Err(Failure::Usage("name a --queue for a task, or a --mark".into())),
             };
-            printer.message(&timer, |timer| {
-                format!("{} fires at {}", timer.timer_id, time(timer.due_at_ms))
-            })
+            printer.message(&timer, |timer| format!("{} fires at {}", timer.timer_id, time(timer.due_at_ms)))
         }
         TimerCommand::Cancel { timer_id } => {
             client.cancel_timer(&timer_id).await?;
@@ -220,10 +201,5 @@ fn timer_row(timer: &proto::Timer) -> Vec<String> {
         Some(timer_action::Action::Mark(text)) => format!("marks {text:?}"),
         None => String::new(),
     };
-    vec![
-        timer.timer_id.clone(),
-        short_name(timer.state().as_str_name(), "TIMER_STATE_"),
-        time(timer.due_at_ms),
-        does,
-    ]
+    vec![timer.timer_id.clone(), short_name(timer.state().as_str_name(), "TIMER_STATE_"), time(timer.due_at_ms), does]
 }

@@ -39,17 +39,8 @@ pub async fn watch(
 
 fn line(event: &Event) -> String {
     let kind = short_name(event.kind().as_str_name(), "EVENT_KIND_");
-    let mut text = format!(
-        "{}  {:<8}  {kind:<22}  {}",
-        time(event.at_ms),
-        event.revision,
-        event.subject
-    );
-    for (title, value) in [
-        ("queue", &event.queue),
-        ("worker", &event.worker),
-        ("detail", &event.detail),
-    ] {
+    let mut text = format!("{}  {:<8}  {kind:<22}  {}", time(event.at_ms), event.revision, event.subject);
+    for (title, value) in [("queue", &event.queue), ("worker", &event.worker), ("detail", &event.detail)] {
         if !value.is_empty() {
             text.push_str(&format!("  {title}={value}"));
         }

@@ -163,11 +163,7 @@ impl fmt::Display for Failure {
             }
             Failure::Client(error) => error.fmt(f),
             Failure::Usage(message) | Failure::Node(message) => f.write_str(message),
-            Failure::Task {
-                task_id,
-                error,
-                cancelled,
-            } => {
+            Failure::Task { task_id, error, cancelled } => {
                 let fate = if *cancelled { "was cancelled" } else { "died" };
                 write!(f, "task {task_id} {fate}: {}: {}", error.reason, error.message)
             }
@@ -215,29 +211,18 @@ mod tests {
     #[test]
     fn a_refusal_names_what_was_typed() {
         assert_eq!(
-            said(
-                "tasks.retry.max_attempts",
-                "tasks.retry.max_attempts is 200: it must be from 0 to 100",
-                100
-            ),
+            said("tasks.retry.max_attempts", "tasks.retry.max_attempts is 200: it must be from 0 to 100", 100),
             "NO: --max-attempts is 200: it must be from 0 to 100"
         );
         assert_eq!(
-            said(
-                "tasks.retention_ms",
-                "tasks.retention_ms is 9: it must be from 0 to 7",
-                7
-            ),
+            said("tasks.retention_ms", "tasks.retention_ms is 9: it must be from 0 to 7", 7),
             "NO: --retention, in milliseconds, is 9: it must be from 0 to 7"
         );
         assert_eq!(
             said("tasks.deadline_at_ms", "the deadline has passed already", 5),
             "NO: the deadline has passed already (--deadline-at) (limit 5)"
         );
-        assert_eq!(
-            said("timer_id", "there is no timer x", 1),
-            "NO: there is no timer x (limit 1)"
-        );
+        assert_eq!(said("timer_id", "there is no timer x", 1), "NO: there is no timer x (limit 1)");
     }
 
     #[test]
@@ -266,27 +251,16 @@ mod tests {
         #[error("cannot read x: {0}")]
         struct Read(#[source] std::io::Error);
         let read = || Read(std::io::Error::other("the disk is gone"));
-        assert_eq!(
-            Failure::from(anyhow::Error::from(read())).to_string(),
-            "cannot read x: the disk is gone"
-        );
+        assert_eq!(Failure::from(anyhow::Error::from(read())).to_string(), "cannot read x: the disk is gone");
         let outer = anyhow::Error::from(read()).context("nothing was done");
-        assert_eq!(
-            Failure::from(outer).to_string(),
-            "nothing was done: cannot read x: the disk is gone"
-        );
+        assert_eq!(Failure::from(outer).to_string(), "nothing was done: cannot read x: the disk is gone");
     }
 
     #[test]
     fn every_flag_exists() {
         use clap::CommandFactory as _;
         fn flags(command: &clap::Command, found: &mut Vec<String>) {
-            found.extend(
-                command
-                    .get_arguments()
-                    .filter_map(|arg| arg.get_long())
-                    .map(|long| format!("--{long}")),
-            );
+            found.extend(command.get_arguments().filter_map(|arg| arg.get_long()).map(|long| format!("--{long}")));
             command.get_subcommands().for_each(|command| flags(command, found));
         }
         let mut found = Vec::new();

@@ -19,22 +19,10 @@ pub struct KernelArgs {
     #[arg(long, requires = "cuda")]
     ptx: bool,
     /// Blocks, such as 64 or 64,2
-    #[arg(
-        long,
-        value_name = "X[,Y[,Z]]",
-        requires = "cuda",
-        value_delimiter = ',',
-        num_args = 1
-    )]
+    #[arg(long, value_name = "X[,Y[,Z]]", requires = "cuda", value_delimiter = ',', num_args = 1)]
     grid: Vec<u32>,
     /// Threads of a block, such as 256 or 16,16
-    #[arg(
-        long,
-        value_name = "X[,Y[,Z]]",
-        requires = "cuda",
-        value_delimiter = ',',
-        num_args = 1
-    )]
+    #[arg(long, value_name = "X[,Y[,Z]]", requires = "cuda", value_delimiter = ',', num_args = 1)]
     block: Vec<u32>,
     /// Dynamic shared memory of a block, in bytes
     #[arg(long, requires = "cuda", default_value_t = 0, hide_default_value = true)]
@@ -53,16 +41,10 @@ impl KernelArgs {
     pub fn describe(&self, artifact: String) -> Result<proto::CudaSpec, Failure> {
         let too_many = self.grid.len() > 3 || self.block.len() > 3;
         if too_many {
-            return Err(Failure::Usage(
-                "--grid and --block have up to three numbers each".into(),
-            ));
+            return Err(Failure::Usage("--grid and --block have up to three numbers each".into()));
         }
         let ptx = self.ptx || self.cuda.as_ref().is_some_and(|file| file.ends_with(".ptx"));
-        let language = if ptx {
-            proto::CudaLanguage::Ptx
-        } else {
-            proto::CudaLanguage::Unspecified
-        };
+        let language = if ptx { proto::CudaLanguage::Ptx } else { proto::CudaLanguage::Unspecified };
         Ok(proto::CudaSpec {
             artifact,
             language: language.into(),
@@ -78,17 +60,12 @@ impl KernelArgs {
 
     /// How much device memory was asked for, if that was said.
     pub fn share(&self) -> Option<proto::DeviceShare> {
-        self.device_memory.map(|memory_bytes| proto::DeviceShare {
-            memory_bytes,
-            memory_permille: 0,
-        })
+        self.device_memory.map(|memory_bytes| proto::DeviceShare { memory_bytes, memory_permille: 0 })
     }
 }
 
 fn parse_argument(text: &str) -> Result<proto::CudaArgument, String> {
-    let (kind, value) = text
-        .split_once(':')
-        .ok_or("write TYPE:VALUE, such as u32:1024 or output:4096")?;
+    let (kind, value) = text.split_once(':').ok_or("write TYPE:VALUE, such as u32:1024 or output:4096")?;
     let argument = match kind {
         "i32" => Argument::I32(number(value)?),
         "u32" => Argument::U32(number(value)?),
@@ -102,9 +79,7 @@ fn parse_argument(text: &str) -> Result<proto::CudaArgument, String> {
         "scratch" => Argument::Scratch(whole(value)?),
         _ => return Err("the types are i32, u32, i64, u64, f32, f64, input, output, inout and scratch".into()),
     };
-    Ok(proto::CudaArgument {
-        argument: Some(argument),
-    })
+    Ok(proto::CudaArgument { argument: Some(argument) })
 }
 
 fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
@@ -113,10 +88,7 @@ fn number<T: std::str::FromStr>(text: &str) -> Result<T, String> {
 
 fn part(text: &str) -> Result<proto::CudaBuffer, String> {
     let (offset, bytes) = text.split_once(':').ok_or("write OFFSET:BYTES")?;
-    Ok(proto::CudaBuffer {
-        offset: parse_bytes(offset)?,
-        bytes: parse_bytes(bytes)?,
-    })
+    Ok(proto::CudaBuffer { offset: parse_bytes(offset)?, bytes: parse_bytes(bytes)? })
 }
 
 fn whole(text: &str) -> Result<proto::CudaBuffer, String> {
@@ -136,15 +108,7 @@ mod tests {
         let buffer = |offset, bytes| proto::CudaBuffer { offset, bytes };
         assert_eq!(read("inout:4Ki:1Ki"), Argument::InOut(buffer(4 << 10, 1 << 10)));
         assert_eq!(read("output:64"), Argument::Output(buffer(0, 64)));
-        for bad in [
-            "u32:-1",
-            "u32:5000000000",
-            "f32:x",
-            "input:5",
-            "7",
-            "matrix:1",
-            "output:",
-        ] {
+        for bad in ["u32:-1", "u32:5000000000", "f32:x", "input:5", "7", "matrix:1", "output:"] {
             assert!(parse_argument(bad).is_err(), "{bad}");
         }
     }

@@ -72,20 +72,9 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
             let id = cluster_id.unwrap_or_else(random_cluster_id);
             CertificateAuthority::init(&dir, &id).map_err(anyhow::Error::from)?;
             let value = serde_json::json!({ "cluster_id": id, "dir": dir });
-            printer.value(&value, || {
-                format!("made the authority of cluster {id} in {}", dir.display())
-            })
+            printer.value(&value, || format!("made the authority of cluster {id} in {}", dir.display()))
         }
-        CaCommand::Issue {
-            ca,
-            node,
-            user,
-            data_dir,
-            out,
-            names,
-            renew,
-            validity,
-        } => {
+        CaCommand::Issue { ca, node, user, data_dir, out, names, renew, validity } => {
             must_be_authority(&ca)?;
             let authority = CertificateAuthority::load(&ca).map_err(anyhow::Error::from)?;
             let (kind, name) = match (node, user) {
@@ -94,13 +83,7 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
                 (None, None) => return Err(Failure::Usage("name a --node or a --user".into())),
             };
             let identity = authority
-                .issue(
-                    &kind,
-                    &IssueOptions {
-                        validity,
-                        ..Default::default()
-                    },
-                )
+                .issue(&kind, &IssueOptions { validity, ..Default::default() })
                 .map_err(anyhow::Error::from)?;
             let folder = match (data_dir, out) {
                 (Some(data_dir), _) => {
@@ -127,9 +110,7 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
                 ));
             }
             let value = serde_json::json!({ "principal": identity.principal().uri(), "dir": folder });
-            printer.value(&value, || {
-                format!("issued {} in {}", identity.principal().uri(), folder.display())
-            })
+            printer.value(&value, || format!("issued {} in {}", identity.principal().uri(), folder.display()))
         }
     }
 }
@@ -198,12 +179,7 @@ Example:
   tarn server --data-dir /var/lib/tarn --bind 10.0.0.4:7610")]
     Join {
         /// The token
-        #[arg(
-            long,
-            env = "TARN_JOIN_TOKEN",
-            hide_env_values = true,
-            required_unless_present = "token_file"
-        )]
+        #[arg(long, env = "TARN_JOIN_TOKEN", hide_env_values = true, required_unless_present = "token_file")]
         token: Option<String>,
         /// A file that holds the token
         #[arg(long, conflicts_with = "token")]
@@ -221,12 +197,7 @@ Example:
 pub async fn node(command: NodeCommand, connect: &ConnectArgs, printer: Printer) -> Result<(), Failure> {
     match command {
         NodeCommand::Token { ttl } => token(connect, ttl, printer).await,
-        NodeCommand::Join {
-            token,
-            token_file,
-            advertise,
-            data_dir,
-        } => {
+        NodeCommand::Join { token, token_file, advertise, data_dir } => {
             let text = match (token, token_file) {
                 (Some(token), _) => token,
                 (None, Some(path)) => {
@@ -234,14 +205,9 @@ pub async fn node(command: NodeCommand, connect: &ConnectArgs, printer: Printer)
                 }
                 (None, None) => return Err(Failure::Usage("name a --token or a --token-file".into())),
             };
-            let token: JoinToken = text
-                .trim()
-                .parse()
-                .map_err(|error| Failure::Usage(format!("{error}")))?;
+            let token: JoinToken = text.trim().parse().map_err(|error| Failure::Usage(format!("{error}")))?;
             if connect.address.is_empty() {
-                return Err(Failure::Usage(
-                    "name the address of a node of the cluster with --address".into(),
-                ));
+                return Err(Failure::Usage("name the address of a node of the cluster with --address".into()));
             }
             let joined = crate::peer::join(&token, &connect.address, &advertise, &data_dir)
                 .await

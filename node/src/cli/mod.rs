@@ -226,9 +226,7 @@ pub(crate) fn confirm(question: &str, yes: bool) -> Result<(), Failure> {
         return Ok(());
     }
     if !std::io::stdin().is_terminal() {
-        return Err(Failure::Usage(format!(
-            "{question} Nobody is there to answer: repeat the command with --yes"
-        )));
+        return Err(Failure::Usage(format!("{question} Nobody is there to answer: repeat the command with --yes")));
     }
     eprint!("{question} [y/N] ");
     std::io::stderr().flush()?;
@@ -262,11 +260,8 @@ mod tests {
             command.get_subcommands().for_each(|command| check(command, global));
         }
         let root = Cli::command();
-        let global: Vec<clap::Id> = root
-            .get_arguments()
-            .filter(|arg| arg.is_global_set())
-            .map(|arg| arg.get_id().clone())
-            .collect();
+        let global: Vec<clap::Id> =
+            root.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.get_id().clone()).collect();
         root.get_subcommands().for_each(|command| check(command, &global));
     }
 

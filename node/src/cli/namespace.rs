@@ -133,13 +133,7 @@ fn isolations() -> impl TypedValueParser<Value = Isolation> {
 /// Runs `tarn namespace …`.
 pub async fn run(command: NamespaceCommand, client: Client, printer: Printer) -> Result<(), Failure> {
     match command {
-        NamespaceCommand::Create {
-            name,
-            weight,
-            quotas,
-            isolation,
-            environment,
-        } => {
+        NamespaceCommand::Create { name, weight, quotas, isolation, environment } => {
             let request = proto::CreateNamespaceRequest {
                 name,
                 weight,
@@ -151,13 +145,7 @@ pub async fn run(command: NamespaceCommand, client: Client, printer: Printer) ->
             let namespace = client.create_namespace_with(request).await?;
             printer.message(&namespace, |namespace| format!("created {}", namespace.name))
         }
-        NamespaceCommand::Update {
-            name,
-            weight,
-            quotas,
-            isolation,
-            environment,
-        } => {
+        NamespaceCommand::Update { name, weight, quotas, isolation, environment } => {
             let request = proto::UpdateNamespaceRequest {
                 name,
                 weight,
@@ -178,19 +166,10 @@ pub async fn run(command: NamespaceCommand, client: Client, printer: Printer) ->
             let head = ["namespace", "state", "weight", "isolation", "environment", "created"];
             printer.list(&client.list_namespaces().await?, &head, row)
         }
-        NamespaceCommand::Delete {
-            name,
-            drain,
-            cancel,
-            no_wait,
-            yes,
-        } => {
+        NamespaceCommand::Delete { name, drain, cancel, no_wait, yes } => {
             super::confirm(&question(&name, drain, cancel), yes)?;
             match drain {
-                false => client
-                    .delete_namespace(&name)
-                    .await
-                    .inspect_err(|error| say_drain(error, printer))?,
+                false => client.delete_namespace(&name).await.inspect_err(|error| say_drain(error, printer))?,
                 true => {
                     client.drain_namespace(&name, cancel).await?;
                     if no_wait {
@@ -200,9 +179,7 @@ pub async fn run(command: NamespaceCommand, client: Client, printer: Printer) ->
                     until_gone(&client, printer, &name).await?;
                 }
             }
-            printer.message(&proto::DeleteNamespaceResponse::default(), |_| {
-                format!("deleted {name}")
-            })
+            printer.message(&proto::DeleteNamespaceResponse::default(), |_| format!("deleted {name}"))
         }
     }
 }
@@ -350,21 +327,10 @@ mod tests {
     #[test]
     fn usage_reads_well() {
         let found = GetNamespaceResponse {
-            usage: Some(proto::NamespaceUsage {
-                ready: 7,
-                ..Default::default()
-            }),
-            quotas: [
-                ("max_queued", 10, 7),
-                ("max_running", 0, 3),
-                ("requests_per_minute", 60, 0),
-            ]
-            .map(|(quota, limit, used)| proto::QuotaUse {
-                quota: quota.into(),
-                limit,
-                used,
-            })
-            .into(),
+            usage: Some(proto::NamespaceUsage { ready: 7, ..Default::default() }),
+            quotas: [("max_queued", 10, 7), ("max_running", 0, 3), ("requests_per_minute", 60, 0)]
+                .map(|(quota, limit, used)| proto::QuotaUse { quota: quota.into(), limit, used })
+                .into(),
             ..Default::default()
         };
         let text = used(&found);
@@ -376,16 +342,8 @@ mod tests {
 
     #[test]
     fn an_old_cluster_says_less() {
-        let namespace = Namespace {
-            name: "team".into(),
-            weight: 5,
-            ..Default::default()
-        };
+        let namespace = Namespace { name: "team".into(), weight: 5, ..Default::default() };
         assert_eq!(row(&namespace), ["team", "-", "5", "-", "-", "-"]);
-        assert!(
-            settings(&namespace).contains("max queued           none\n"),
-            "{}",
-            settings(&namespace)
-        );
+        assert!(settings(&namespace).contains("max queued           none\n"), "{}", settings(&namespace));
     }
 }

@@ -29,17 +29,12 @@ static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
 /// A message of the contract in protobuf's JSON form, with the fields named as in the `.proto` files and none left out. 64-bit numbers are
 /// strings and bytes are base64, as that form demands.
 pub fn to_json<M: Message + Name>(message: &M) -> serde_json::Value {
-    let descriptor = DESCRIPTORS
-        .get_message_by_name(&M::full_name())
-        .expect("every message is in the contract's descriptors");
+    let descriptor =
+        DESCRIPTORS.get_message_by_name(&M::full_name()).expect("every message is in the contract's descriptors");
     let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
         .expect("a message decodes with its own descriptor");
-    let options = SerializeOptions::new()
-        .use_proto_field_name(true)
-        .skip_default_fields(false);
-    dynamic
-        .serialize_with_options(serde_json::value::Serializer, &options)
-        .expect("a decoded message has a JSON form")
+    let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
+    dynamic.serialize_with_options(serde_json::value::Serializer, &options).expect("a decoded message has a JSON form")
 }
 
 /// Prints in the chosen format.
@@ -88,13 +83,10 @@ impl Printer {
     ) -> Result<(), Failure> {
         match self.format {
             Format::Text => self.text(&table(head, messages.iter().map(row))),
-            Format::Json => self.line(&format!(
-                "{:#}",
-                serde_json::Value::from(messages.iter().map(to_json).collect::<Vec<_>>())
-            )),
-            Format::Jsonl => messages
-                .iter()
-                .try_for_each(|message| self.line(&to_json(message).to_string())),
+            Format::Json => {
+                self.line(&format!("{:#}", serde_json::Value::from(messages.iter().map(to_json).collect::<Vec<_>>())))
+            }
+            Format::Jsonl => messages.iter().try_for_each(|message| self.line(&to_json(message).to_string())),
             Format::None => Ok(()),
         }
     }
@@ -170,21 +162,12 @@ pub fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
     }));
     let widths: Vec<usize> = (0..head.len())
         .map(|column| {
-            lines
-                .iter()
-                .filter_map(|line| line.get(column))
-                .map(|cell| cell.chars().count())
-                .max()
-                .unwrap_or(0)
+            lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
         })
         .collect();
     let mut text = String::new();
     for line in lines {
-        let cells: Vec<String> = line
-            .iter()
-            .zip(&widths)
-            .map(|(cell, width)| format!("{cell:<width$}"))
-            .collect();
+        let cells: Vec<String> = line.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         text.push_str(cells.join("  ").trim_end());
         text.push('\n');
     }
@@ -222,12 +205,8 @@ mod tests {
 
     #[test]
     fn json_names_every_field_as_the_contract_does() {
-        let json = to_json(&Task {
-            task_id: "x".into(),
-            token: u64::MAX,
-            result: vec![1, 2].into(),
-            ..Default::default()
-        });
+        let json =
+            to_json(&Task { task_id: "x".into(), token: u64::MAX, result: vec![1, 2].into(), ..Default::default() });
         assert_eq!(json["task_id"], "x");
         assert_eq!(json["token"], "18446744073709551615");
         assert_eq!(json["result"], "AQI=");
@@ -237,17 +216,12 @@ mod tests {
 
     #[test]
     fn tables_align_and_times_read_well() {
-        let text = table(
-            &["name", "n"],
-            [vec!["long name".into(), "1".into()], vec!["x".into(), "22".into()]].into_iter(),
-        );
+        let text =
+            table(&["name", "n"], [vec!["long name".into(), "1".into()], vec!["x".into(), "22".into()]].into_iter());
         assert_eq!(text, "NAME       N\nlong name  1\nx          22\n");
         let hostile = vec!["x\u{1b}[31m\n".into(), "long ".repeat(40)];
         let text = table(&["name", "n"], [hostile].into_iter());
-        assert!(
-            text.ends_with(&format!("x\\u{{1b}}[31m\\n  {}\n", "long ".repeat(40).trim_end())),
-            "{text}"
-        );
+        assert!(text.ends_with(&format!("x\\u{{1b}}[31m\\n  {}\n", "long ".repeat(40).trim_end())), "{text}");
         let text = table(&["name", "n"], [vec!["é".repeat(81), "1".into()]].into_iter());
         assert!(text.ends_with(&format!("{}…  1\n", "é".repeat(79))), "{text}");
         assert_eq!(time(0), "-");

@@ -55,15 +55,7 @@ pub enum QueueCommand {
     },
 }
 
-const HEAD: [&str; 7] = [
-    "queue",
-    "ready",
-    "running",
-    "delayed",
-    "blocked",
-    "dead",
-    "oldest ready",
-];
+const HEAD: [&str; 7] = ["queue", "ready", "running", "delayed", "blocked", "dead", "oldest ready"];
 
 /// Runs `tarn queue …`.
 pub async fn run(command: QueueCommand, client: Client, printer: Printer) -> Result<(), Failure> {
@@ -91,12 +83,8 @@ pub async fn run(command: QueueCommand, client: Client, printer: Printer) -> Res
 async fn dead(queue: String, limit: usize, client: Client, printer: Printer) -> Result<(), Failure> {
     // An unknown queue is an error here, while a list of its tasks would only be empty.
     client.get_queue(&queue).await?;
-    let request = proto::ListTasksRequest {
-        queue,
-        states: vec![TaskState::Dead.into()],
-        page_size: 1_000,
-        ..Default::default()
-    };
+    let request =
+        proto::ListTasksRequest { queue, states: vec![TaskState::Dead.into()], page_size: 1_000, ..Default::default() };
     let mut tasks = Vec::new();
     let mut pages = std::pin::pin!(client.list_tasks(request));
     while tasks.len() < limit
@@ -106,13 +94,7 @@ async fn dead(queue: String, limit: usize, client: Client, printer: Printer) -> 
     }
     printer.list(&tasks, &["task", "died", "attempts", "reason", "message"], |task| {
         let error = task.error.clone().unwrap_or_default();
-        vec![
-            task.task_id.clone(),
-            time(task.ended_at_ms),
-            task.attempts_begun.to_string(),
-            error.reason,
-            error.message,
-        ]
+        vec![task.task_id.clone(), time(task.ended_at_ms), task.attempts_begun.to_string(), error.reason, error.message]
     })
 }
 
@@ -124,9 +106,8 @@ async fn requeue(queue: String, task_ids: Vec<String>, client: Client, printer: 
         total.requeued += answer.requeued;
         total.remaining = answer.remaining;
         if !task_ids.is_empty() || answer.remaining == 0 || answer.requeued == 0 {
-            return printer.message(&total, |total| {
-                format!("requeued {}, still dead {}", total.requeued, total.remaining)
-            });
+            return printer
+                .message(&total, |total| format!("requeued {}, still dead {}", total.requeued, total.remaining));
         }
     }
 }
@@ -138,9 +119,7 @@ async fn purge(queue: String, states: Vec<TaskState>, client: Client, printer: P
         total.purged += answer.purged;
         total.remaining = answer.remaining;
         if answer.remaining == 0 || answer.purged == 0 {
-            return printer.message(&total, |total| {
-                format!("purged {}, remaining {}", total.purged, total.remaining)
-            });
+            return printer.message(&total, |total| format!("purged {}, remaining {}", total.purged, total.remaining));
         }
     }
 }
@@ -148,10 +127,6 @@ async fn purge(queue: String, states: Vec<TaskState>, client: Client, printer: P
 fn row(stats: &QueueStats) -> Vec<String> {
     let mut cells = vec![stats.queue.clone()];
     cells.extend([stats.ready, stats.running, stats.delayed, stats.blocked, stats.dead].map(|count| count.to_string()));
-    cells.push(if stats.ready == 0 {
-        "-".into()
-    } else {
-        duration(stats.oldest_ready_ms)
-    });
+    cells.push(if stats.ready == 0 { "-".into() } else { duration(stats.oldest_ready_ms) });
     cells
 }

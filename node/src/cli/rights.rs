@@ -43,9 +43,7 @@ pub fn warn_of_rules(rules: &[Rule]) {
 /// Warns, on standard error, of verbs and resources that stand for nothing.
 pub fn warn(verbs: &[String], resources: &[String]) {
     let verbs = verbs.iter().filter_map(|verb| doubt("verb", verb, &VERBS));
-    let kinds = resources
-        .iter()
-        .filter_map(|resource| doubt("kind", kind(resource), &KINDS));
+    let kinds = resources.iter().filter_map(|resource| doubt("kind", kind(resource), &KINDS));
     for doubt in verbs.chain(kinds) {
         eprintln!("warning: {doubt}");
     }
@@ -160,11 +158,7 @@ mod tests {
             doubt("verb", "submitt", &VERBS).unwrap(),
             "nothing asks for the verb \"submitt\": did you mean \"submit\"?"
         );
-        assert!(
-            doubt("verb", "fly", &VERBS)
-                .unwrap()
-                .contains("there are activate, cancel")
-        );
+        assert!(doubt("verb", "fly", &VERBS).unwrap().contains("there are activate, cancel"));
         for fine in ["*", "re*", "submit"] {
             assert_eq!(doubt("verb", fine, &VERBS), None, "{fine}");
         }

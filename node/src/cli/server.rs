@@ -61,9 +61,7 @@ impl ConfigArgs {
         }
         for setting in self.set {
             let (key, value) = setting.split_once('=').ok_or_else(|| {
-                Failure::Usage(format!(
-                    "--set {setting}: write it as KEY=VALUE, such as raft.snapshot_entries=1000"
-                ))
+                Failure::Usage(format!("--set {setting}: write it as KEY=VALUE, such as raft.snapshot_entries=1000"))
             })?;
             sources = sources.flag(key, value, "--set");
         }
@@ -121,9 +119,7 @@ pub fn config(command: ConfigCommand, printer: Printer) -> Result<(), Failure> {
         ConfigCommand::Check(args) => {
             let problems = config::check(&args.sources()?);
             if problems.is_empty() {
-                return printer.value(&serde_json::json!({ "ok": true }), || {
-                    "the configuration is good".into()
-                });
+                return printer.value(&serde_json::json!({ "ok": true }), || "the configuration is good".into());
             }
             Err(Failure::Usage(config::Problems(problems).to_string()))
         }
@@ -139,9 +135,7 @@ pub fn config(command: ConfigCommand, printer: Printer) -> Result<(), Failure> {
                     )
                 })
                 .collect();
-            printer.value(&values.into(), || {
-                loaded.values.iter().map(|shown| format!("{shown}\n")).collect()
-            })
+            printer.value(&values.into(), || loaded.values.iter().map(|shown| format!("{shown}\n")).collect())
         }
     }
 }
@@ -194,24 +188,16 @@ fn remember(context: Context, printer: Printer) -> Result<(), Failure> {
             contexts.current = Some(DEV_CONTEXT.into());
             printer.note("the context `dev` is in use: other commands on this machine find this node by themselves");
         }
-        Some(other) => printer.note(&format!(
-            "the context {other:?} stays in use; reach this node with --context dev"
-        )),
+        Some(other) => printer.note(&format!("the context {other:?} stays in use; reach this node with --context dev")),
     }
     Ok(contexts.save()?)
 }
 
 /// Where `tarn dev` keeps everything unless told otherwise.
 pub(super) fn default_dev_dir() -> Result<PathBuf, Failure> {
-    let set = |name| {
-        std::env::var_os(name)
-            .filter(|value| !value.is_empty())
-            .map(PathBuf::from)
-    };
+    let set = |name| std::env::var_os(name).filter(|value| !value.is_empty()).map(PathBuf::from);
     let data = set("XDG_DATA_HOME").or_else(|| set("HOME").map(|home| home.join(".local/share")));
-    Ok(data
-        .ok_or_else(|| Failure::Usage("HOME is not set: name a folder with --dir".into()))?
-        .join("tarn/dev"))
+    Ok(data.ok_or_else(|| Failure::Usage("HOME is not set: name a folder with --dir".into()))?.join("tarn/dev"))
 }
 
 fn run_node(config: Config, started: impl FnOnce()) -> Result<(), Failure> {

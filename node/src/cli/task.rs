@@ -212,11 +212,7 @@ pub async fn run(command: TaskCommand, client: Client, printer: Printer) -> Resu
             let logs = client.task_logs(task_id).await?;
             for log in &logs {
                 printer.item(log, |log| {
-                    format!(
-                        "--- attempt {} ---\n{}",
-                        log.attempt,
-                        String::from_utf8_lossy(&log.text)
-                    )
+                    format!("--- attempt {} ---\n{}", log.attempt, String::from_utf8_lossy(&log.text))
                 })?;
             }
             Ok(())
@@ -225,15 +221,13 @@ pub async fn run(command: TaskCommand, client: Client, printer: Printer) -> Resu
 }
 
 async fn submit(args: SubmitArgs, client: Client, printer: Printer) -> Result<(), Failure> {
-    let mut task = Task::new(&args.queue)
-        .payload(payload(&args)?)
-        .priority(match args.priority {
-            PriorityArg::Critical => Priority::Critical,
-            PriorityArg::High => Priority::High,
-            PriorityArg::Normal => Priority::Normal,
-            PriorityArg::Low => Priority::Low,
-            PriorityArg::Background => Priority::Background,
-        });
+    let mut task = Task::new(&args.queue).payload(payload(&args)?).priority(match args.priority {
+        PriorityArg::Critical => Priority::Critical,
+        PriorityArg::High => Priority::High,
+        PriorityArg::Normal => Priority::Normal,
+        PriorityArg::Low => Priority::Low,
+        PriorityArg::Background => Priority::Background,
+    });
     task = args.work.describe(task, &client).await?;
     if let Some(handler) = args.handler {
         task = task.handler(handler);
@@ -268,9 +262,7 @@ async fn submit(args: SubmitArgs, client: Client, printer: Printer) -> Result<()
         printer.note(&format!("submitted {id}"));
         return finish(client.wait_task(id, args.timeout).await?, printer);
     }
-    printer.message(&proto::EnqueueResponse { task_ids: ids }, |answer| {
-        answer.task_ids.join("\n")
-    })
+    printer.message(&proto::EnqueueResponse { task_ids: ids }, |answer| answer.task_ids.join("\n"))
 }
 
 fn payload(args: &SubmitArgs) -> Result<Vec<u8>, Failure> {
@@ -278,9 +270,9 @@ fn payload(args: &SubmitArgs) -> Result<Vec<u8>, Failure> {
         (Some(text), _) => text.clone().into_bytes(),
         (None, None) => Vec::new(),
         (None, Some(path)) if path.as_os_str() == "-" => bounded(std::io::stdin())?,
-        (None, Some(path)) => std::fs::File::open(path)
-            .and_then(bounded)
-            .with_context(|| format!("cannot read {}", path.display()))?,
+        (None, Some(path)) => {
+            std::fs::File::open(path).and_then(bounded).with_context(|| format!("cannot read {}", path.display()))?
+        }
     };
     if bytes.len() > PAYLOAD_BYTES_MAX {
         return Err(Failure::Usage(format!(
@@ -320,25 +312,18 @@ async fn list(
     if tasks.len() == limit && pages.try_next().await?.is_some() {
         printer.note(&format!("only the first {limit} are shown: raise --limit for more"));
     }
-    printer.list(
-        &tasks,
-        &["task", "queue", "state", "priority", "attempts", "created", "error"],
-        |task| {
-            let spec = task.spec.clone().unwrap_or_default();
-            vec![
-                task.task_id.clone(),
-                spec.queue.clone(),
-                state_name(task.state()),
-                priority_name(spec.priority()),
-                task.attempts_begun.to_string(),
-                time(task.created_at_ms),
-                task.error
-                    .as_ref()
-                    .map(|error| error.reason.clone())
-                    .unwrap_or_default(),
-            ]
-        },
-    )
+    printer.list(&tasks, &["task", "queue", "state", "priority", "attempts", "created", "error"], |task| {
+        let spec = task.spec.clone().unwrap_or_default();
+        vec![
+            task.task_id.clone(),
+            spec.queue.clone(),
+            state_name(task.state()),
+            priority_name(spec.priority()),
+            task.attempts_begun.to_string(),
+            time(task.created_at_ms),
+            task.error.as_ref().map(|error| error.reason.clone()).unwrap_or_default(),
+        ]
+    })
 }
 
 /// Prints an ended task: its result where it succeeded; otherwise it is a failure with its own exit code.
@@ -406,15 +391,7 @@ fn describe(task: &proto::Task) -> String {
         );
     }
     if task.token > 0 && task.state() == TaskState::Running {
-        say(
-            "worker",
-            format!(
-                "{} until {} (token {})",
-                task.worker,
-                time(task.lease_expires_at_ms),
-                task.token
-            ),
-        );
+        say("worker", format!("{} until {} (token {})", task.worker, time(task.lease_expires_at_ms), task.token));
     }
     if let Some(progress) = &task.progress {
         let (whole, tenth) = (progress.permille / 10, progress.permille % 10);
@@ -427,20 +404,9 @@ fn describe(task: &proto::Task) -> String {
         let how = match attempt.error.as_ref().filter(|error| !error.reason.is_empty()) {
             Some(error) => format!("{}: {}", error.reason, error.message),
             None if attempt.ended_at_ms == 0 => "running".into(),
-            None => format!(
-                "done in {}",
-                duration(attempt.ended_at_ms.saturating_sub(attempt.started_at_ms))
-            ),
+            None => format!("done in {}", duration(attempt.ended_at_ms.saturating_sub(attempt.started_at_ms))),
         };
-        say(
-            "attempt",
-            format!(
-                "{} at {} by {}: {how}",
-                attempt.number,
-                time(attempt.started_at_ms),
-                attempt.worker
-            ),
-        );
+        say("attempt", format!("{} at {} by {}: {how}", attempt.number, time(attempt.started_at_ms), attempt.worker));
     }
     if !task.result.is_empty() {
         say("result", String::from_utf8_lossy(&task.result).into_owned());

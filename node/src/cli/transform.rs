@@ -60,12 +60,8 @@ pub fn run(command: TransformCommand, printer: Printer) -> Result<(), Failure> {
     match command {
         TransformCommand::List => {
             let all: Vec<Described> = CATALOGUE.iter().map(described).collect();
-            let rows = || {
-                table(
-                    &["name", "what it is"],
-                    all.iter().map(|one| vec![one.name.into(), one.summary.into()]),
-                )
-            };
+            let rows =
+                || table(&["name", "what it is"], all.iter().map(|one| vec![one.name.into(), one.summary.into()]));
             printer.value(&json(&all), rows)
         }
         TransformCommand::Show { name } => {
@@ -73,30 +69,20 @@ pub fn run(command: TransformCommand, printer: Printer) -> Result<(), Failure> {
             let described = described(transform);
             printer.value(&json(&described), || text(&described))
         }
-        TransformCommand::Run {
-            name,
-            input,
-            params_json,
-        } => compute(&name, &input, &params_json),
+        TransformCommand::Run { name, input, params_json } => compute(&name, &input, &params_json),
     }
 }
 
 fn compute(name: &str, input: &PathBuf, params: &str) -> Result<(), Failure> {
     let mut bytes = Vec::new();
     if input.as_os_str() == "-" {
-        std::io::stdin()
-            .lock()
-            .read_to_end(&mut bytes)
-            .context("cannot read standard input")?;
+        std::io::stdin().lock().read_to_end(&mut bytes).context("cannot read standard input")?;
     } else {
         bytes = std::fs::read(input).with_context(|| format!("cannot read {}", input.display()))?;
     }
     let output = tarn_transform::run(name, params, &bytes, &Budget::default())
         .map_err(|error| Failure::Usage(error.to_string()))?;
-    std::io::stdout()
-        .lock()
-        .write_all(&output)
-        .context("cannot write the result")?;
+    std::io::stdout().lock().write_all(&output).context("cannot write the result")?;
     Ok(())
 }
 
@@ -105,15 +91,7 @@ fn json(what: &impl Serialize) -> serde_json::Value {
 }
 
 fn described(transform: &Transform) -> Described {
-    let Transform {
-        name,
-        summary,
-        formula,
-        inputs,
-        output,
-        accuracy,
-        ..
-    } = *transform;
+    let Transform { name, summary, formula, inputs, output, accuracy, .. } = *transform;
     Described {
         name,
         summary,
@@ -160,10 +138,7 @@ fn text(one: &Described) -> String {
         format!("accuracy  {}", one.accuracy),
     ];
     for param in &one.params {
-        lines.push(format!(
-            "  {} ({}; default: {}): {}",
-            param.name, param.values, param.default, param.help
-        ));
+        lines.push(format!("  {} ({}; default: {}): {}", param.name, param.values, param.default, param.help));
     }
     lines.join("\n")
 }

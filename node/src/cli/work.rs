@@ -22,13 +22,7 @@ pub struct WorkArgs {
     #[arg(long, value_name = "NAME", group = "what")]
     transform: Option<String>,
     /// Parameters of the transform, as a JSON object
-    #[arg(
-        long,
-        value_name = "JSON",
-        requires = "transform",
-        default_value = "",
-        hide_default_value = true
-    )]
+    #[arg(long, value_name = "JSON", requires = "transform", default_value = "", hide_default_value = true)]
     params_json: String,
     /// Compute the transform on a CUDA device, and not on a processor
     #[arg(long, requires = "transform")]
@@ -64,11 +58,7 @@ impl WorkArgs {
         match (&self.wasm, &self.native) {
             (Some(module), _) => {
                 let wasm = self.wasm(artifact(module, client).await?);
-                task = if self.microvm {
-                    task.microvm(wasm)
-                } else {
-                    task.wasm(wasm)
-                };
+                task = if self.microvm { task.microvm(wasm) } else { task.wasm(wasm) };
             }
             (None, Some(program)) => task = task.native(self.native(artifact(program, client).await?)),
             (None, None) => {
@@ -182,12 +172,7 @@ mod tests {
 
     #[test]
     fn grants_are_read_by_name() {
-        let given = [
-            "clock",
-            "scratch=2Mi",
-            "http=https://a.example",
-            "http=http://b.example:8080",
-        ];
+        let given = ["clock", "scratch=2Mi", "http=https://a.example", "http=http://b.example:8080"];
         let read = grants(&given.map(str::to_owned)).unwrap().unwrap();
         assert!(read.clock && !read.random && !read.network);
         assert_eq!(read.scratch_bytes, 2 << 20);

@@ -14,19 +14,11 @@ const OWN_NAMES_MAX: usize = 4;
 
 /// What contradicts what. Every value is of the right type and in its range by now.
 pub(super) fn across(config: &Config, values: &[Shown]) -> Vec<Problem> {
-    let origin = |key: &str| {
-        values
-            .iter()
-            .find(|value| value.key == key)
-            .map_or(Origin::Default, |value| value.origin.clone())
-    };
+    let origin =
+        |key: &str| values.iter().find(|value| value.key == key).map_or(Origin::Default, |value| value.origin.clone());
     let mut problems = Vec::new();
     let mut refuse = |key: &str, message: String| {
-        problems.push(Problem {
-            origin: origin(key),
-            key: key.into(),
-            message,
-        });
+        problems.push(Problem { origin: origin(key), key: key.into(), message });
     };
 
     let raft = &config.raft;
@@ -38,17 +30,11 @@ pub(super) fn across(config: &Config, values: &[Shown]) -> Vec<Problem> {
         );
     }
     if raft.election_max_ms <= raft.election_min_ms {
-        refuse(
-            "raft.election_max_ms",
-            format!("must be more than raft.election_min_ms, {}", raft.election_min_ms),
-        );
+        refuse("raft.election_max_ms", format!("must be more than raft.election_min_ms, {}", raft.election_min_ms));
     }
 
     if config.https.certificate.is_empty() != config.https.key.is_empty() {
-        refuse(
-            "https.certificate",
-            "https.certificate and https.key are given together or not at all".into(),
-        );
+        refuse("https.certificate", "https.certificate and https.key are given together or not at all".into());
     }
     let names_max = WEB_NAMES_MAX - OWN_NAMES_MAX;
     if config.https.names.len() > names_max {
@@ -102,21 +88,14 @@ pub(super) fn across(config: &Config, values: &[Shown]) -> Vec<Problem> {
         }
     }
     if config.node.id != 0 && !ids.is_empty() && !ids.contains(&config.node.id) {
-        refuse(
-            "cluster.bootstrap",
-            format!("does not name this node, {}", config.node.id),
-        );
+        refuse("cluster.bootstrap", format!("does not name this node, {}", config.node.id));
     }
 
     let advertise = &config.listen.advertise;
-    let port = advertise
-        .rsplit_once(':')
-        .and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
+    let port =
+        advertise.rsplit_once(':').and_then(|(host, port)| port.parse::<u16>().ok().filter(|_| !host.is_empty()));
     if !advertise.is_empty() && port.is_none_or(|port| port == 0) {
-        refuse(
-            "listen.advertise",
-            "must be a host and a port that others can dial, such as \"10.0.0.1:7610\"".into(),
-        );
+        refuse("listen.advertise", "must be a host and a port that others can dial, such as \"10.0.0.1:7610\"".into());
     }
     if let Err(error) = tracing_subscriber::EnvFilter::builder().parse(&config.log.level) {
         refuse("log.level", format!("is not a filter: {error}"));

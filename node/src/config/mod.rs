@@ -53,21 +53,13 @@ impl Sources {
     /// The given file and this process's environment, without flags.
     #[must_use]
     pub fn from_process(file: Option<PathBuf>) -> Self {
-        Self {
-            file,
-            environment: std::env::vars_os().collect(),
-            flags: Vec::new(),
-        }
+        Self { file, environment: std::env::vars_os().collect(), flags: Vec::new() }
     }
 
     /// Adds a setting from the command line.
     #[must_use]
     pub fn flag(mut self, key: &str, value: impl Into<String>, flag: &str) -> Self {
-        self.flags.push(Flag {
-            key: key.into(),
-            value: value.into(),
-            flag: flag.into(),
-        });
+        self.flags.push(Flag { key: key.into(), value: value.into(), flag: flag.into() });
         self
     }
 }
@@ -137,11 +129,7 @@ pub fn load(sources: &Sources) -> Result<Loaded, Problems> {
     if problems.is_empty() {
         problems.extend(check::across(&config, &values));
     }
-    if problems.is_empty() {
-        Ok(Loaded { config, values })
-    } else {
-        Err(Problems(problems))
-    }
+    if problems.is_empty() { Ok(Loaded { config, values }) } else { Err(Problems(problems)) }
 }
 
 /// What is wrong with the configuration; empty if nothing is.

@@ -77,24 +77,12 @@ pub(super) type Layer = BTreeMap<String, (Raw, Origin)>;
 /// Reads all three places; strongest layer first.
 pub(super) fn gather(sources: &Sources) -> (Vec<Layer>, Vec<Problem>) {
     let mut problems = Vec::new();
-    let file = sources
-        .file
-        .as_ref()
-        .map(|path| from_file(path, &mut problems))
-        .unwrap_or_default();
-    (
-        vec![from_flags(sources), from_environment(sources, &mut problems), file],
-        problems,
-    )
+    let file = sources.file.as_ref().map(|path| from_file(path, &mut problems)).unwrap_or_default();
+    (vec![from_flags(sources), from_environment(sources, &mut problems), file], problems)
 }
 
 fn from_flags(sources: &Sources) -> Layer {
-    let entry = |f: &super::Flag| {
-        (
-            f.key.clone(),
-            (Raw::Word(f.value.clone()), Origin::Flag(f.flag.clone())),
-        )
-    };
+    let entry = |f: &super::Flag| (f.key.clone(), (Raw::Word(f.value.clone()), Origin::Flag(f.flag.clone())));
     sources.flags.iter().map(entry).collect()
 }
 
@@ -110,11 +98,7 @@ fn from_environment(sources: &Sources, problems: &mut Vec<Problem>) -> Layer {
         let origin = Origin::Environment(name.to_owned());
         match value.to_str() {
             Some(value) => drop(layer.insert(key, (Raw::Word(value.to_owned()), origin))),
-            None => problems.push(Problem {
-                origin,
-                key,
-                message: "is not UTF-8".into(),
-            }),
+            None => problems.push(Problem { origin, key, message: "is not UTF-8".into() }),
         }
     }
     layer
@@ -122,37 +106,19 @@ fn from_environment(sources: &Sources, problems: &mut Vec<Problem>) -> Layer {
 
 fn from_file(path: &PathBuf, problems: &mut Vec<Problem>) -> Layer {
     let shared: Arc<Path> = path.as_path().into();
-    let at = |line| Origin::File {
-        path: shared.clone(),
-        line,
-    };
+    let at = |line| Origin::File { path: shared.clone(), line };
     let text = match std::fs::read_to_string(path) {
         Ok(text) => text,
         Err(error) => {
-            problems.push(Problem {
-                origin: at(1),
-                key: String::new(),
-                message: format!("cannot be read: {error}"),
-            });
+            problems.push(Problem { origin: at(1), key: String::new(), message: format!("cannot be read: {error}") });
             return Layer::new();
         }
     };
-    let line_of = |offset: usize| {
-        1 + text
-            .as_bytes()
-            .iter()
-            .take(offset)
-            .filter(|byte| **byte == b'\n')
-            .count()
-    };
+    let line_of = |offset: usize| 1 + text.as_bytes().iter().take(offset).filter(|byte| **byte == b'\n').count();
     let (table, errors) = DeTable::parse_recoverable(&text);
     for error in errors {
         let line = error.span().map_or(1, |span| line_of(span.start));
-        problems.push(Problem {
-            origin: at(line),
-            key: String::new(),
-            message: error.message().to_owned(),
-        });
+        problems.push(Problem { origin: at(line), key: String::new(), message: error.message().to_owned() });
     }
 
     let mut layer = Layer::new();
@@ -207,26 +173,18 @@ fn from_toml(value: &DeValue<'_>) -> Raw {
 fn tables(items: &[toml::Spanned<DeValue<'_>>]) -> Raw {
     let table = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
         DeValue::Table(keys) => {
-            let entries = keys
-                .iter()
-                .map(|(key, value)| (key.get_ref().to_string(), from_toml(value.get_ref())));
+            let entries = keys.iter().map(|(key, value)| (key.get_ref().to_string(), from_toml(value.get_ref())));
             Some(entries.collect())
         }
         _ => None,
     };
-    items
-        .iter()
-        .map(table)
-        .collect::<Option<_>>()
-        .map_or(Raw::Other("a list of tables and other things"), Raw::Tables)
+    items.iter().map(table).collect::<Option<_>>().map_or(Raw::Other("a list of tables and other things"), Raw::Tables)
 }
 
 /// A value as it would be read from a file, for settings that are written in TOML in a variable or flag too.
 pub(super) fn from_text(text: &str) -> Option<Raw> {
     let document = format!("value = {text}");
     let table = DeTable::parse(&document).ok()?;
-    let only = (table.get_ref().len() == 1)
-        .then(|| table.get_ref().get("value"))
-        .flatten()?;
+    let only = (table.get_ref().len() == 1).then(|| table.get_ref().get("value")).flatten()?;
     Some(from_toml(only.get_ref()))
 }

@@ -16,11 +16,7 @@ pub(super) struct Reader {
 
 impl Reader {
     pub(super) fn new(layers: Vec<Layer>) -> Self {
-        Self {
-            layers,
-            values: Vec::new(),
-            problems: Vec::new(),
-        }
+        Self { layers, values: Vec::new(), problems: Vec::new() }
     }
 
     /// The value of a setting. Where the given value is unfit, the problem is noted and the default stands in, so that reading goes on
@@ -35,12 +31,7 @@ impl Reader {
             let unfit = match (T::read(&raw), &range) {
                 (None, _) => Some(format!("expected {}, found {}", T::EXPECTED, raw.kind())),
                 (Some(value), Some(range)) if value.number().is_some_and(|number| !range.contains(&number)) => {
-                    Some(format!(
-                        "{} is out of range: from {} to {}",
-                        value.show(),
-                        range.start(),
-                        range.end()
-                    ))
+                    Some(format!("{} is out of range: from {} to {}", value.show(), range.start(), range.end()))
                 }
                 (Some(value), _) => {
                     given = Some((value, origin.clone()));
@@ -48,19 +39,11 @@ impl Reader {
                 }
             };
             if let Some(message) = unfit {
-                self.problems.push(Problem {
-                    origin,
-                    key: key.into(),
-                    message,
-                });
+                self.problems.push(Problem { origin, key: key.into(), message });
             }
         }
         let (value, origin) = given.unwrap_or((default, Origin::Default));
-        self.values.push(Shown {
-            key,
-            value: value.show(),
-            origin,
-        });
+        self.values.push(Shown { key, value: value.show(), origin });
         value
     }
 

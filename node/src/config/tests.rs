@@ -4,13 +4,7 @@ fn sources(toml: &str) -> (tempfile::TempDir, Sources) {
     let dir = tempfile::tempdir().unwrap();
     let path = dir.path().join("tarn.toml");
     std::fs::write(&path, toml).unwrap();
-    (
-        dir,
-        Sources {
-            file: Some(path),
-            ..Sources::default()
-        },
-    )
+    (dir, Sources { file: Some(path), ..Sources::default() })
 }
 
 fn environment(mut sources: Sources, name: &str, value: &str) -> Sources {
@@ -19,13 +13,7 @@ fn environment(mut sources: Sources, name: &str, value: &str) -> Sources {
 }
 
 fn origin(loaded: &Loaded, key: &str) -> String {
-    loaded
-        .values
-        .iter()
-        .find(|value| value.key == key)
-        .unwrap()
-        .origin
-        .to_string()
+    loaded.values.iter().find(|value| value.key == key).unwrap().origin.to_string()
 }
 
 #[test]
@@ -63,10 +51,7 @@ fn all_problems_come_at_once_with_their_places() {
     let sources = environment(sources, "TARN_EXECUTORS__WASM", "perhaps").flag("nodes.data_dir", "x", "--set");
     let problems: Vec<String> = check(&sources).iter().map(ToString::to_string).collect();
     let has = |parts: &[&str]| {
-        assert!(
-            problems.iter().any(|p| parts.iter().all(|part| p.contains(part))),
-            "{parts:?} in {problems:#?}"
-        );
+        assert!(problems.iter().any(|p| parts.iter().all(|part| p.contains(part))), "{parts:?} in {problems:#?}");
     };
     has(&["tarn.toml:2", "did you mean raft.heartbeat_ms?"]);
     has(&["tarn.toml:3", "raft.election_min_ms", "whole number", "a string"]);
@@ -83,10 +68,7 @@ fn all_problems_come_at_once_with_their_places() {
 fn bad_toml_and_a_missing_file_are_problems() {
     let (dir, broken) = sources("[raft\nheartbeat_ms = 1\n");
     assert!(check(&broken).iter().any(|p| p.to_string().contains("tarn.toml:1")));
-    let missing = Sources {
-        file: Some(dir.path().join("none.toml")),
-        ..Sources::default()
-    };
+    let missing = Sources { file: Some(dir.path().join("none.toml")), ..Sources::default() };
     assert!(check(&missing)[0].message.contains("cannot be read"));
 }
 
@@ -117,10 +99,7 @@ fn values_that_contradict_each_other_are_refused() {
     assert_eq!(of("[raft]\nelection_max_ms = 450\n"), ["raft.election_max_ms"]);
     assert_eq!(of("[cluster]\nbootstrap = ['self', '2=h:1']\n"), ["cluster.bootstrap"]);
     assert_eq!(of("[cluster]\nbootstrap = ['2=h:1', '2=h:2']\n"), ["cluster.bootstrap"]);
-    assert_eq!(
-        of("[node]\nid = 3\n[cluster]\nbootstrap = ['2=h:1']\n"),
-        ["cluster.bootstrap"]
-    );
+    assert_eq!(of("[node]\nid = 3\n[cluster]\nbootstrap = ['2=h:1']\n"), ["cluster.bootstrap"]);
     assert_eq!(of("[listen]\nadvertise = 'h'\n"), ["listen.advertise"]);
     assert_eq!(of("[log]\nlevel = 'a=b=c'\n"), ["log.level"]);
     assert!(of("[cluster]\nbootstrap = ['self']\n").is_empty());
@@ -142,10 +121,7 @@ fn issuers_are_tables_in_the_file_and_toml_in_a_variable() {
     let loaded = load(&from_file).unwrap();
     let issuers = &loaded.config.auth.jwt.0;
     assert_eq!(issuers.len(), 2);
-    assert_eq!(
-        (issuers[1].issuer.as_str(), issuers[1].name.as_str()),
-        ("https://b", "b")
-    );
+    assert_eq!((issuers[1].issuer.as_str(), issuers[1].name.as_str()), ("https://b", "b"));
 
     // What is shown can be given in a variable.
     let shown = loaded.values.iter().find(|value| value.key == "auth.jwt").unwrap();
@@ -171,22 +147,10 @@ fn issuers_that_could_be_confused_or_have_no_keys_are_refused() {
     refused("nonsense", "expected tables");
     refused("[{issuer = 'https://a'}]", "expected tables");
     refused(&format!("[{}]", of("a", ", leway = '3'")), "expected tables");
-    refused(
-        &format!("[{}, {}]", of("a", ""), of("b", ", name = 'b'")),
-        "each needs a `name`",
-    );
-    refused(
-        &format!("[{}, {}]", of("a", ", name = 'b'"), of("b", ", name = 'b'")),
-        "each needs a `name`",
-    );
-    refused(
-        &format!("[{}, {}]", of("a", ", name = 'a'"), of("a", ", name = 'b'")),
-        "twice",
-    );
+    refused(&format!("[{}, {}]", of("a", ""), of("b", ", name = 'b'")), "each needs a `name`");
+    refused(&format!("[{}, {}]", of("a", ", name = 'b'"), of("b", ", name = 'b'")), "each needs a `name`");
+    refused(&format!("[{}, {}]", of("a", ", name = 'a'"), of("a", ", name = 'b'")), "twice");
     refused(&format!("[{}]", of("a", ", name = 'a/b'")), "letters, digits");
-    refused(
-        "[{issuer = 'a', audience = 'x', jwks_file = '/nowhere/jwks.json'}]",
-        "cannot be read",
-    );
+    refused("[{issuer = 'a', audience = 'x', jwks_file = '/nowhere/jwks.json'}]", "cannot be read");
     refused("[]\n[auth]\njwt = 1", "expected tables");
 }

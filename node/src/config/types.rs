@@ -118,12 +118,9 @@ impl<T: FromStr + fmt::Display + Clone> Setting for Vec<T> {
         match raw {
             Raw::List(items) => items.iter().map(|item| item.parse().ok()).collect(),
             // A list in a variable or flag is separated by commas.
-            Raw::Word(text) | Raw::Text(text) => text
-                .split(',')
-                .map(str::trim)
-                .filter(|item| !item.is_empty())
-                .map(|item| item.parse().ok())
-                .collect(),
+            Raw::Word(text) | Raw::Text(text) => {
+                text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(|item| item.parse().ok()).collect()
+            }
             _ => None,
         }
     }
@@ -237,10 +234,7 @@ fn show_issuer(settings: &IssuerSettings) -> String {
         "" => String::new(),
         name => format!(", name = {name:?}"),
     };
-    format!(
-        "{{issuer = {:?}, audience = {:?}, jwks_file = {file:?}{name}}}",
-        settings.issuer, settings.audience
-    )
+    format!("{{issuer = {:?}, audience = {:?}, jwks_file = {file:?}{name}}}", settings.issuer, settings.audience)
 }
 
 /// The local address of outgoing connections, if it was set.
@@ -343,14 +337,7 @@ impl FromStr for BootstrapMember {
         let id = id.parse().ok().filter(|id| *id > 0).ok_or(())?;
         let (host, port) = address.rsplit_once(':').ok_or(())?;
         port.parse::<u16>().map_err(drop)?;
-        if host.is_empty() {
-            Err(())
-        } else {
-            Ok(Self::Node {
-                id,
-                address: address.to_owned(),
-            })
-        }
+        if host.is_empty() { Err(()) } else { Ok(Self::Node { id, address: address.to_owned() }) }
     }
 }
 

@@ -27,17 +27,8 @@ impl Addresses {
     /// The addresses of bound sockets. An empty `advertise` stands for the bound address; all interfaces, which nobody can dial, stand for
     /// the loopback one.
     pub(super) fn new(api: SocketAddr, ops: SocketAddr, advertise: &str) -> Self {
-        let advertise = if advertise.is_empty() {
-            reachable(api).to_string()
-        } else {
-            advertise.to_owned()
-        };
-        Self {
-            api,
-            advertise,
-            ops,
-            https: None,
-        }
+        let advertise = if advertise.is_empty() { reachable(api).to_string() } else { advertise.to_owned() };
+        Self { api, advertise, ops, https: None }
     }
 
     /// The same, and where the HTTPS listener is.

@@ -53,10 +53,7 @@ pub fn prepare_dev(dir: &Path, bind: SocketAddr, ops_bind: SocketAddr) -> Result
     };
     let store = IdentityStore::new(dir);
     if !store.exists() {
-        let options = IssueOptions {
-            names: vec!["localhost".into(), "127.0.0.1".into()],
-            ..IssueOptions::default()
-        };
+        let options = IssueOptions { names: vec!["localhost".into(), "127.0.0.1".into()], ..IssueOptions::default() };
         let node = authority.issue(&PrincipalKind::Node { id: 1 }, &options)?;
         store.create(authority.certificate(), &node)?;
     }
@@ -79,10 +76,5 @@ pub fn prepare_dev(dir: &Path, bind: SocketAddr, ops_bind: SocketAddr) -> Result
     config.raft.heartbeat_ms = 50;
     config.raft.election_min_ms = 150;
     config.raft.election_max_ms = 200;
-    Ok(Dev {
-        config,
-        ca,
-        certificate,
-        key,
-    })
+    Ok(Dev { config, ca, certificate, key })
 }

@@ -61,14 +61,8 @@ fn wasm(config: &Config) -> Result<Runtime, StartError> {
     let authorities = &config.executors.http_authorities;
     // Guests reach nothing over https where the system has no authorities and none are named.
     wasm.http_authorities = authorities.is_file().then(|| authorities.clone());
-    let executor = WasmExecutor::new(wasm).map_err(|source| StartError::Executor {
-        runtime: "wasm",
-        source,
-    })?;
-    Ok(Runtime {
-        executor: Arc::new(executor),
-        memory_bytes_max: config.executors.wasm_memory_bytes,
-    })
+    let executor = WasmExecutor::new(wasm).map_err(|source| StartError::Executor { runtime: "wasm", source })?;
+    Ok(Runtime { executor: Arc::new(executor), memory_bytes_max: config.executors.wasm_memory_bytes })
 }
 
 /// Micro-VMs, where the machine has KVM and the guest image.
@@ -87,18 +81,14 @@ async fn micro_vm(config: &Config) -> Result<Option<Runtime>, StartError> {
     let started = tokio::task::spawn_blocking(move || MicroVmExecutor::new(micro_vm)).await;
     let started = started.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
     match started {
-        Ok(executor) => Ok(Some(Runtime {
-            executor: Arc::new(executor),
-            memory_bytes_max: settings.microvm_memory_bytes,
-        })),
+        Ok(executor) => {
+            Ok(Some(Runtime { executor: Arc::new(executor), memory_bytes_max: settings.microvm_memory_bytes }))
+        }
         Err(error) if settings.microvm == Switch::Auto => {
             tracing::info!(%error, "this node runs no micro-VMs");
             Ok(None)
         }
-        Err(source) => Err(StartError::Executor {
-            runtime: "microvm",
-            source,
-        }),
+        Err(source) => Err(StartError::Executor { runtime: "microvm", source }),
     }
 }
 
@@ -117,18 +107,12 @@ async fn cuda(config: &Config) -> Result<Option<Runtime>, StartError> {
     if executor.devices().is_empty() {
         let detail = executor.absence().to_owned();
         if settings.cuda == Switch::On {
-            return Err(StartError::Executor {
-                runtime: "cuda",
-                source: ExecutionError::NoCudaDevice { detail },
-            });
+            return Err(StartError::Executor { runtime: "cuda", source: ExecutionError::NoCudaDevice { detail } });
         }
         tracing::info!(detail, "this node has no CUDA devices");
         return Ok(None);
     }
-    Ok(Some(Runtime {
-        executor: Arc::new(executor),
-        memory_bytes_max: tarn_executor::MEMORY_BYTES_MAX,
-    }))
+    Ok(Some(Runtime { executor: Arc::new(executor), memory_bytes_max: tarn_executor::MEMORY_BYTES_MAX }))
 }
 
 /// Processes, where the machine can keep them apart. What it cannot is told once, here.
@@ -155,19 +139,13 @@ async fn native(config: &Config) -> Result<Option<Runtime>, StartError> {
                 let missing = missing.join(", ");
                 tracing::warn!(missing, "native tasks run on this node without all walls around them");
             }
-            Ok(Some(Runtime {
-                executor: Arc::new(executor),
-                memory_bytes_max: settings.native_memory_bytes,
-            }))
+            Ok(Some(Runtime { executor: Arc::new(executor), memory_bytes_max: settings.native_memory_bytes }))
         }
         Err(error) if settings.native == Switch::Auto => {
             tracing::info!(%error, "this node runs no native tasks");
             Ok(None)
         }
-        Err(source) => Err(StartError::Executor {
-            runtime: "native",
-            source,
-        }),
+        Err(source) => Err(StartError::Executor { runtime: "native", source }),
     }
 }
 

@@ -39,10 +39,7 @@ async fn raise(consensus: &Consensus, deadline: Instant) {
     let command = Command {
         principal: "cluster/founding".into(),
         gate: None,
-        body: Some(command::Body::RaiseVersion(RaiseVersion {
-            version,
-            keep_access: false,
-        })),
+        body: Some(command::Body::RaiseVersion(RaiseVersion { version, keep_access: false })),
     };
     match consensus.propose(command, deadline).await {
         Ok(_) => tracing::info!(version, "this is a new cluster"),

@@ -38,11 +38,7 @@ fn tell(look: Reloaded, metrics: &Metrics) {
     let result = match look.change {
         None => return,
         Some(Ok(())) => {
-            tracing::info!(
-                issuer,
-                keys = look.keys,
-                "the issuer's keys have changed and are in force"
-            );
+            tracing::info!(issuer, keys = look.keys, "the issuer's keys have changed and are in force");
             "ok"
         }
         Some(Err(error)) => {

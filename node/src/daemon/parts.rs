@@ -48,10 +48,7 @@ const MOVE_PAUSE: Duration = Duration::from_millis(50);
 /// Starts a node.
 pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let data_dir = config.node.data_dir.clone();
-    let unusable = |source| StartError::DataDir {
-        path: data_dir.clone(),
-        source,
-    };
+    let unusable = |source| StartError::DataDir { path: data_dir.clone(), source };
     tarn_storage::dir::create_durably(&data_dir).map_err(|error| unusable(std::io::Error::other(error)))?;
     let credentials = IdentityStore::new(&data_dir).load()?;
     let node_id = certified_id(&config, &credentials)?;
@@ -73,13 +70,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         ops_socket.local_addr().map_err(unusable)?,
         advertise,
     )
-    .with_https(
-        web_socket
-            .as_ref()
-            .map(TcpListener::local_addr)
-            .transpose()
-            .map_err(unusable)?,
-    );
+    .with_https(web_socket.as_ref().map(TcpListener::local_addr).transpose().map_err(unusable)?);
     addresses.write(&data_dir).map_err(unusable)?;
     let web_certificate = WebCertificate::absent();
     let web = match &web_socket {
@@ -112,13 +103,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let policies = PolicyGate::new(Duration::from_millis(config.policy.budget_ms));
     tokio::spawn(policies.clone().run(consensus.clone(), node_id, stops.closing.clone()));
     let gate = Gate::new(authenticator.clone(), policies, ledger.clone(), move |step, reason| {
-        counted
-            .gate_refusals
-            .get_or_create(&Refused {
-                step,
-                reason: reason.to_owned(),
-            })
-            .inc();
+        counted.gate_refusals.get_or_create(&Refused { step, reason: reason.to_owned() }).inc();
     });
     let escalation = Escalation {
         consensus: consensus.clone(),
@@ -129,17 +114,9 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     };
     tokio::spawn(escalation.run(stops.leaving.clone()));
     let way = Way::new(consensus.clone(), gate.clone(), metrics.clone());
-    let members = Arc::new(ConsensusMembers {
-        own_id: node_id,
-        consensus: consensus.clone(),
-    });
+    let members = Arc::new(ConsensusMembers { own_id: node_id, consensus: consensus.clone() });
     let artifacts = Artifacts::new(store, links.clone(), members.clone());
-    let dispatcher = Dispatcher::start(
-        way.clone(),
-        Caller::node(node_id),
-        stops.leaving.clone(),
-        stops.closed.clone(),
-    );
+    let dispatcher = Dispatcher::start(way.clone(), Caller::node(node_id), stops.leaving.clone(), stops.closed.clone());
     let services_api = Api::new(
         way.clone(),
         dispatcher.clone(),
@@ -150,11 +127,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let join = JoinApi::new(way.clone(), links.clone(), credentials.ca().clone(), signer.clone());
     let services = Services {
         audit: AuditApi::new(services_api.clone(), node_id),
-        cluster: ClusterApi::new(
-            services_api.clone(),
-            credentials.ca().cluster(),
-            WebStore::new(&data_dir),
-        ),
+        cluster: ClusterApi::new(services_api.clone(), credentials.ca().cluster(), WebStore::new(&data_dir)),
         artifacts: ArtifactApi::new(services_api.clone(), artifacts.clone()),
         peers: PeerApi::server(
             Arc::new(consensus.clone()),
@@ -167,11 +140,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         join,
         api: services_api,
     };
-    let Faces {
-        members,
-        web: web_routes,
-        health,
-    } = match api::routes(services).await {
+    let Faces { members, web: web_routes, health } = match api::routes(services).await {
         Ok(faces) => faces,
         Err(error) => {
             consensus.stop().await;
@@ -187,23 +156,11 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     if tell(&consensus, &revoked) {
         revoked.cut();
     }
-    tokio::spawn(watch_revocations(
-        consensus.clone(),
-        revoked.clone(),
-        stops.closed.clone(),
-    ));
-    let tls = server_config(
-        &credentials,
-        Arc::new(TokenGate::new(consensus.clone(), revoked.clone())),
-    );
+    tokio::spawn(watch_revocations(consensus.clone(), revoked.clone(), stops.closed.clone()));
+    let tls = server_config(&credentials, Arc::new(TokenGate::new(consensus.clone(), revoked.clone())));
     let door = Members::new(revoked.live().clone());
     let incoming = listen_through(api_socket, tls, listener, door).map_err(unusable)?;
-    let serving = api::serve(
-        members,
-        TraceLayer::new(metrics.clone()),
-        incoming,
-        stops.closing.clone(),
-    );
+    let serving = api::serve(members, TraceLayer::new(metrics.clone()), incoming, stops.closing.clone());
     tasks.spawn(async move {
         if let Err(error) = serving.await {
             tracing::error!(%error, "the API has failed");
@@ -232,13 +189,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         let door = Web::new(config.limits.https_connections_per_address);
         let incoming = listen_through(socket, tls, listener, door).map_err(unusable)?;
         let doorkeeper = Doorkeeper::new(authenticator.clone(), consensus.clone(), gate.clone());
-        let serving = api::serve_web(
-            web_routes,
-            TraceLayer::new(metrics.clone()),
-            doorkeeper,
-            incoming,
-            stops.closing.clone(),
-        );
+        let serving =
+            api::serve_web(web_routes, TraceLayer::new(metrics.clone()), doorkeeper, incoming, stops.closing.clone());
         tasks.spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the HTTPS listener has failed");
@@ -248,17 +200,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     tokio::spawn(renewal.run(stops.closed.clone()));
 
     if let Some(seeds) = seeds {
-        let request = PeerMembershipRequest {
-            address: addresses.advertise.clone(),
-            learner: false,
-        };
-        tokio::spawn(join_cluster(
-            links.clone(),
-            seeds,
-            data_dir.clone(),
-            request,
-            stops.clone(),
-        ));
+        let request = PeerMembershipRequest { address: addresses.advertise.clone(), learner: false };
+        tokio::spawn(join_cluster(links.clone(), seeds, data_dir.clone(), request, stops.clone()));
     }
     tokio::spawn(watch_key_files(
         authenticator,
@@ -297,17 +240,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         "the node serves"
     );
     let grace = Duration::from_millis(config.limits.shutdown_grace_ms);
-    Ok(Running {
-        addresses,
-        node_id,
-        consensus,
-        readiness,
-        health,
-        hosts,
-        stops,
-        grace,
-        tasks,
-    })
+    Ok(Running { addresses, node_id, consensus, readiness, health, hosts, stops, grace, tasks })
 }
 
 /// The id in the node's certificate, which the configuration must not contradict.
@@ -332,28 +265,18 @@ fn signer(config: &Config) -> Result<Option<Arc<Signer>>, StartError> {
     }
     let authority = CertificateAuthority::load(dir)?;
     let web = WebAuthority::load_or_init(dir, authority.cluster())?;
-    Ok(Some(Arc::new(Signer {
-        authority,
-        web,
-        validity: Duration::from_secs(config.identity.node_validity_s),
-    })))
+    Ok(Some(Arc::new(Signer { authority, web, validity: Duration::from_secs(config.identity.node_validity_s) })))
 }
 
 async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, StartError> {
-    TcpListener::bind(address)
-        .await
-        .map_err(|source| StartError::Listen { address, source })
+    TcpListener::bind(address).await.map_err(|source| StartError::Listen { address, source })
 }
 
 fn options(config: &Config, node_id: u64, links: &Arc<Links>, metrics: &Arc<Metrics>) -> Options {
     let raft = &config.raft;
     let transport = Arc::new(PeerTransport::new(links.clone()));
-    let mut options = Options::new(
-        node_id,
-        config.node.data_dir.join("raft"),
-        tarn_machine::Versions::CURRENT,
-        transport,
-    );
+    let mut options =
+        Options::new(node_id, config.node.data_dir.join("raft"), tarn_machine::Versions::CURRENT, transport);
     options.build_version = env!("CARGO_PKG_VERSION").into();
     let metrics = metrics.clone();
     options.on_applied = Arc::new(move |commands, took| metrics.applied(commands, took));
@@ -363,11 +286,8 @@ fn options(config: &Config, node_id: u64, links: &Arc<Links>, metrics: &Arc<Metr
         election_max: Duration::from_millis(raft.election_max_ms),
         ..Timings::default()
     };
-    options.limits = Limits {
-        snapshot_entries: raft.snapshot_entries,
-        keep_entries: raft.keep_entries,
-        ..Limits::default()
-    };
+    options.limits =
+        Limits { snapshot_entries: raft.snapshot_entries, keep_entries: raft.keep_entries, ..Limits::default() };
     options
 }
 

@@ -17,10 +17,7 @@ pub(super) async fn bind_web(config: &Config) -> Result<Option<TcpListener>, Sta
     let Some(address) = config.listen.https_bind.0 else {
         return Ok(None);
     };
-    TcpListener::bind(address)
-        .await
-        .map(Some)
-        .map_err(|source| StartError::Listen { address, source })
+    TcpListener::bind(address).await.map(Some).map_err(|source| StartError::Listen { address, source })
 }
 
 /// What provides the listener's certificate, with what lies on the disk in force. Files that the operator names must be good; a stored
@@ -47,14 +44,8 @@ pub(super) fn web_renewal(
 
 /// The host that others dial, the loopback names, and what the operator adds.
 fn names(config: &Config, advertise: &str) -> Vec<String> {
-    let host = advertise
-        .parse()
-        .ok()
-        .map(|address: tarn_client::tls::Address| address.host().to_owned());
-    let all = host
-        .into_iter()
-        .chain(LOOPBACK_NAMES.map(str::to_owned))
-        .chain(config.https.names.iter().cloned());
+    let host = advertise.parse().ok().map(|address: tarn_client::tls::Address| address.host().to_owned());
+    let all = host.into_iter().chain(LOOPBACK_NAMES.map(str::to_owned)).chain(config.https.names.iter().cloned());
     let mut names: Vec<String> = Vec::new();
     for name in all {
         if !names.contains(&name) {

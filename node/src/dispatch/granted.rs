@@ -27,10 +27,7 @@ pub struct Granted {
 
 impl Granted {
     pub(super) fn new(task: v1::LeasedTask, returner: Returner) -> Self {
-        Self {
-            task: Some(task),
-            returner,
-        }
+        Self { task: Some(task), returner }
     }
 
     /// What was leased.
@@ -106,10 +103,6 @@ async fn give_back(way: &Way, node: &Caller, task: v1::LeasedTask) {
     };
     if let Err(refusal) = way.command(node, request, Instant::now() + RETURN_DEADLINE).await {
         // The end of its lease will do the same.
-        tracing::debug!(
-            task = task.task_id,
-            reason = refusal.reason(),
-            "an undelivered task was not returned"
-        );
+        tracing::debug!(task = task.task_id, reason = refusal.reason(), "an undelivered task was not returned");
     }
 }

@@ -146,11 +146,7 @@ impl Dispatcher {
                 metrics.leases_empty.inc();
             }
             metrics.leases_granted.inc_by(response.tasks.len() as u64);
-            Ok(response
-                .tasks
-                .into_iter()
-                .map(|task| Granted::new(task, shared.returner.clone()))
-                .collect())
+            Ok(response.tasks.into_iter().map(|task| Granted::new(task, shared.returner.clone())).collect())
         });
         proposal.await.unwrap_or_else(|error| Err(Refusal::internal(error)))
     }

@@ -28,12 +28,7 @@ impl Waiter {
         request: v1::LeaseTasksRequest,
         answer: oneshot::Sender<Result<Vec<Granted>, Refusal>>,
     ) -> Self {
-        Self {
-            caller,
-            request,
-            answer,
-            saw: 0,
-        }
+        Self { caller, request, answer, saw: 0 }
     }
 }
 
@@ -50,12 +45,7 @@ pub(super) struct Waiting {
 
 impl Default for Waiting {
     fn default() -> Self {
-        Self {
-            line: VecDeque::new(),
-            asked: 0,
-            closed: false,
-            news: 1,
-        }
+        Self { line: VecDeque::new(), asked: 0, closed: false, news: 1 }
     }
 }
 
@@ -130,9 +120,7 @@ impl Dispatcher {
     pub(super) async fn serve(self, mut waiter: Waiter) {
         let asked = u64::from(waiter.request.max_tasks);
         let news = self.waiting().news;
-        let granted = self
-            .grant(&waiter.caller, waiter.request.clone(), Instant::now() + LEASE_DEADLINE)
-            .await;
+        let granted = self.grant(&waiter.caller, waiter.request.clone(), Instant::now() + LEASE_DEADLINE).await;
         let empty = granted.as_ref().is_ok_and(Vec::is_empty);
         {
             let mut waiting = self.waiting();

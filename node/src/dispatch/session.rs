@@ -68,11 +68,7 @@ impl Sessions {
             | EventKind::TaskSucceeded
             | EventKind::TaskPurged => {
                 self.tell(event, LeaseStatus::Lost);
-                if self
-                    .held
-                    .get(&event.subject)
-                    .is_some_and(|held| held.is_meant_by(event))
-                {
+                if self.held.get(&event.subject).is_some_and(|held| held.is_meant_by(event)) {
                     self.held.remove(&event.subject);
                 }
             }
@@ -131,25 +127,8 @@ impl Dispatcher {
         let mut sessions = self.sessions();
         sessions.next += 1;
         let id = sessions.next;
-        sessions.listeners.insert(
-            id,
-            Listener {
-                worker: worker.clone(),
-                notices,
-                ended: ended.clone(),
-            },
-        );
-        (
-            Session {
-                dispatcher: self.clone(),
-                caller,
-                id,
-                worker,
-                lease_ms,
-                ended,
-            },
-            heard,
-        )
+        sessions.listeners.insert(id, Listener { worker: worker.clone(), notices, ended: ended.clone() });
+        (Session { dispatcher: self.clone(), caller, id, worker, lease_ms, ended }, heard)
     }
 }
 
@@ -201,11 +180,7 @@ impl Session {
     fn hold(&self, granted: &[Granted]) {
         let mut sessions = self.dispatcher.sessions();
         for task in granted.iter().map(Granted::task) {
-            let held = Held {
-                session: self.id,
-                token: task.token,
-                attempt: task.attempt,
-            };
+            let held = Held { session: self.id, token: task.token, attempt: task.attempt };
             sessions.held.insert(task.task_id.clone(), held);
         }
     }
@@ -230,27 +205,14 @@ mod tests {
     fn a_notice_is_for_the_lease_that_it_means() {
         let (notices, mut heard) = mpsc::channel(NOTICES_MAX);
         let mut sessions = Sessions::default();
-        let listener = Listener {
-            worker: "w".into(),
-            notices,
-            ended: CancellationToken::new(),
-        };
+        let listener = Listener { worker: "w".into(), notices, ended: CancellationToken::new() };
         sessions.listeners.insert(1, listener);
         // Leased by log entry 20, as the first attempt.
         let token = 20 << ORDINAL_BITS | 3;
         assert_eq!(Id(token).index(), 20);
-        let held = Held {
-            session: 1,
-            token,
-            attempt: 1,
-        };
+        let held = Held { session: 1, token, attempt: 1 };
         sessions.held.insert("t".into(), held);
-        let event = |revision, attempt| v1::Event {
-            revision,
-            subject: "t".into(),
-            attempt,
-            ..v1::Event::default()
-        };
+        let event = |revision, attempt| v1::Event { revision, subject: "t".into(), attempt, ..v1::Event::default() };
 
         // The events of an earlier lease, which was given back, come late: same task, same number of the attempt.
         sessions.hear(EventKind::TaskCancelRequested, &event(19, 0));
@@ -271,10 +233,7 @@ mod tests {
                 _ => None,
             }
         };
-        assert_eq!(
-            hears(EventKind::TaskCancelRequested, &event(21, 0)),
-            Some(LeaseStatus::CancelRequested)
-        );
+        assert_eq!(hears(EventKind::TaskCancelRequested, &event(21, 0)), Some(LeaseStatus::CancelRequested));
         assert_eq!(hears(EventKind::TaskRetried, &event(22, 1)), Some(LeaseStatus::Lost));
         assert_eq!(hears(EventKind::TaskRetried, &event(23, 1)), None, "once");
     }

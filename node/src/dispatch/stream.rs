@@ -84,10 +84,7 @@ impl Drop for Responses {
 }
 
 fn respond(correlation: u64, message: work_response::Message) -> v1::WorkResponse {
-    v1::WorkResponse {
-        correlation,
-        message: Some(message),
-    }
+    v1::WorkResponse { correlation, message: Some(message) }
 }
 
 /// Serves one work stream, whose first message must open it.
@@ -102,11 +99,7 @@ pub async fn work(
     deadline: Instant,
 ) -> Result<Responses, Refusal> {
     let first = tokio::time::timeout_at(deadline, requests.next()).await;
-    let first = first
-        .ok()
-        .flatten()
-        .and_then(Result::ok)
-        .and_then(|request| request.message);
+    let first = first.ok().flatten().and_then(Result::ok).and_then(|request| request.message);
     let Some(work_request::Message::Open(open)) = first else {
         return Err(Reason::StreamProtocol
             .refusal("a work stream begins with `open`: register, then open with the worker's id"));
@@ -117,33 +110,19 @@ pub async fn work(
     let (sender, outgoing) = mpsc::channel(OUTGOING_MAX);
     let end = session.ended().child_token();
     let (credit, credits) = watch::channel(0);
-    let stream = Arc::new(Worker {
-        way: way.clone(),
-        caller: caller.clone(),
-        session,
-        outgoing: sender,
-    });
+    let stream = Arc::new(Worker { way: way.clone(), caller: caller.clone(), session, outgoing: sender });
     way.metrics().work_streams.inc();
     let guard = end.clone().drop_guard();
     tokio::spawn(stream.clone().feed(credit.clone(), credits, end.clone()));
     tokio::spawn(stream.clone().notify(notices, end.clone()));
     tokio::spawn(stream.read(requests, credit, end));
-    Ok(Responses {
-        outgoing,
-        trace: caller.trace,
-        way,
-        _end: guard,
-    })
+    Ok(Responses { outgoing, trace: caller.trace, way, _end: guard })
 }
 
 /// Refuses a worker that the cluster does not know: its stream would wait for ever.
 async fn known(way: &Way, caller: &Caller, worker: &str) -> Result<(), Refusal> {
-    let request = v1::HeartbeatWorkerRequest {
-        worker_id: worker.to_owned(),
-    };
-    way.command(caller, request, Instant::now() + COMMAND_DEADLINE)
-        .await
-        .map(drop)
+    let request = v1::HeartbeatWorkerRequest { worker_id: worker.to_owned() };
+    way.command(caller, request, Instant::now() + COMMAND_DEADLINE).await.map(drop)
 }
 
 struct Worker {
@@ -163,10 +142,7 @@ impl Worker {
     ) {
         let feeding = async {
             loop {
-                let Ok(max) = credits
-                    .wait_for(|credit| *credit > 0)
-                    .await
-                    .map(|credit| (*credit).min(LEASE_TASKS_MAX))
+                let Ok(max) = credits.wait_for(|credit| *credit > 0).await.map(|credit| (*credit).min(LEASE_TASKS_MAX))
                 else {
                     return;
                 };
@@ -241,17 +217,11 @@ impl Worker {
                         credit.send_modify(|credit| *credit = credit.saturating_add(more).min(CREDIT_MAX));
                     }
                     Some(Message::Heartbeat(request)) => {
-                        commands.push(
-                            self.run(correlation, request, work_response::Message::Heartbeat)
-                                .boxed(),
-                        );
+                        commands.push(self.run(correlation, request, work_response::Message::Heartbeat).boxed());
                     }
                     Some(Message::Complete(request)) => {
                         self.session.settled(&request.task_id);
-                        commands.push(
-                            self.run(correlation, request, work_response::Message::Completed)
-                                .boxed(),
-                        );
+                        commands.push(self.run(correlation, request, work_response::Message::Completed).boxed());
                     }
                     Some(Message::Fail(request)) => {
                         self.session.settled(&request.task_id);
@@ -274,10 +244,7 @@ impl Worker {
 
     /// Carries a command out and sends its answer, which has the correlation.
     async fn run<R: CommandBody>(&self, correlation: u64, request: R, wrap: fn(R::Response) -> work_response::Message) {
-        let answer = self
-            .way
-            .command(&self.caller, request, Instant::now() + COMMAND_DEADLINE)
-            .await;
+        let answer = self.way.command(&self.caller, request, Instant::now() + COMMAND_DEADLINE).await;
         let message = answer.map_or_else(|refusal| work_response::Message::Rejected(refusal.rejection), wrap);
         // The client may have gone; what it asked for has happened all the same.
         let _ = self.outgoing.send(Outgoing::Other(respond(correlation, message))).await;

@@ -30,11 +30,7 @@ pub(super) struct Courier {
 
 impl Courier {
     pub fn new(of: Escalation, name: String) -> Self {
-        Self {
-            of,
-            name,
-            looked_up_to: 0,
-        }
+        Self { of, name, looked_up_to: 0 }
     }
 
     /// Ends when the handler or the node does.
@@ -66,10 +62,7 @@ impl Courier {
     fn look(&self) -> Option<(PolicyHandler, Escalations)> {
         let (name, after) = (self.name.as_str(), self.looked_up_to);
         let read = self.of.consensus.read(|machine| {
-            let handler = machine
-                .policy_handlers()
-                .into_iter()
-                .find(|handler| handler.name == name);
+            let handler = machine.policy_handlers().into_iter().find(|handler| handler.name == name);
             (handler, machine.escalations(name, after, PAGE))
         });
         match read {
@@ -110,29 +103,21 @@ impl Courier {
     async fn send(&self, handler: &PolicyHandler, violation: &Violation, attempt: u32) -> Result<(), SendError> {
         let key = self.key(&handler.secret)?;
         let body = body(&self.of.cluster, handler, violation, attempt).to_string();
-        let sending = self
-            .of
-            .webhook
-            .post(&handler.url, &violation.violation_id, body.into_bytes(), &key);
+        let sending = self.of.webhook.post(&handler.url, &violation.violation_id, body.into_bytes(), &key);
         sending.await
     }
 
     /// Read each time, so that a new key counts without a restart.
     fn key(&self, name: &str) -> Result<Vec<u8>, SendError> {
         let path = self.of.secrets_dir.join(name);
-        let unusable = |why: String| SendError::Key {
-            name: name.to_owned(),
-            why,
-        };
+        let unusable = |why: String| SendError::Key { name: name.to_owned(), why };
         let mut key = read_secret_file(&path).map_err(|error| unusable(error.to_string()))?;
         while key.last().is_some_and(|byte| matches!(byte, b'\n' | b'\r')) {
             key.pop();
         }
         match key.len() {
             KEY_BYTES_MIN.. => Ok(key),
-            found => Err(unusable(format!(
-                "it has {found} bytes: it needs at least {KEY_BYTES_MIN}"
-            ))),
+            found => Err(unusable(format!("it has {found} bytes: it needs at least {KEY_BYTES_MIN}"))),
         }
     }
 
@@ -154,11 +139,7 @@ impl Courier {
 
 /// What a receiver gets.
 fn body(cluster: &str, handler: &PolicyHandler, violation: &Violation, attempt: u32) -> serde_json::Value {
-    let severity = violation
-        .severity()
-        .as_str_name()
-        .trim_start_matches("POLICY_SEVERITY_")
-        .to_lowercase();
+    let severity = violation.severity().as_str_name().trim_start_matches("POLICY_SEVERITY_").to_lowercase();
     serde_json::json!({
         "id": violation.violation_id,
         "cluster": cluster,

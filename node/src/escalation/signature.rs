@@ -37,10 +37,8 @@ pub fn sign(key: &[u8], time_s: u64, body: &[u8]) -> String {
 /// # Errors
 /// [`SignatureError`].
 pub fn verify(key: &[u8], header: &str, body: &[u8], now_s: u64, tolerance_s: u64) -> Result<(), SignatureError> {
-    let (time, tag) = header
-        .strip_prefix("t=")
-        .and_then(|rest| rest.split_once(",v1="))
-        .ok_or(SignatureError::Malformed)?;
+    let (time, tag) =
+        header.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")).ok_or(SignatureError::Malformed)?;
     let time_s: u64 = time.parse().map_err(|_| SignatureError::Malformed)?;
     let tag = HEXLOWER.decode(tag.as_bytes()).map_err(|_| SignatureError::Malformed)?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, key);
@@ -63,38 +61,20 @@ mod tests {
     fn a_signature_is_of_one_body_one_time_and_one_key() {
         let header = sign(b"0123456789abcdef", 1_000, b"{}");
         assert_eq!(verify(b"0123456789abcdef", &header, b"{}", 1_100, 300), Ok(()));
-        assert_eq!(
-            verify(b"0123456789abcdef", &header, b"{ }", 1_100, 300),
-            Err(SignatureError::Wrong)
-        );
-        assert_eq!(
-            verify(b"another key.....", &header, b"{}", 1_100, 300),
-            Err(SignatureError::Wrong)
-        );
-        assert_eq!(
-            verify(b"0123456789abcdef", &header, b"{}", 1_301, 300),
-            Err(SignatureError::Stale)
-        );
+        assert_eq!(verify(b"0123456789abcdef", &header, b"{ }", 1_100, 300), Err(SignatureError::Wrong));
+        assert_eq!(verify(b"another key.....", &header, b"{}", 1_100, 300), Err(SignatureError::Wrong));
+        assert_eq!(verify(b"0123456789abcdef", &header, b"{}", 1_301, 300), Err(SignatureError::Stale));
         let later = header.replace("t=1000", "t=1300");
-        assert_eq!(
-            verify(b"0123456789abcdef", &later, b"{}", 1_301, 300),
-            Err(SignatureError::Wrong)
-        );
+        assert_eq!(verify(b"0123456789abcdef", &later, b"{}", 1_301, 300), Err(SignatureError::Wrong));
         for broken in ["", "t=", "t=1,v1=", "t=x,v1=00", "t=1,v1=zz", "v1=00,t=1"] {
-            assert!(
-                verify(b"0123456789abcdef", broken, b"{}", 1, 300).is_err(),
-                "{broken:?}"
-            );
+            assert!(verify(b"0123456789abcdef", broken, b"{}", 1, 300).is_err(), "{broken:?}");
         }
     }
 
     /// The second test case of RFC 4231, with a body that makes the message what it has there.
     #[test]
     fn it_is_the_known_hmac() {
-        let tag = hmac::sign(
-            &hmac::Key::new(hmac::HMAC_SHA256, b"Jefe"),
-            b"what do ya want for nothing?",
-        );
+        let tag = hmac::sign(&hmac::Key::new(hmac::HMAC_SHA256, b"Jefe"), b"what do ya want for nothing?");
         let expected = "5bdcc146bf60754e6a042426089575c75a003f089d2739839dec58b964ec3843";
         assert_eq!(HEXLOWER.encode(tag.as_ref()), expected);
     }

@@ -84,10 +84,7 @@ impl Webhook {
         if !authorities.exists() {
             return Ok(Self { tls: None });
         }
-        let failed = |why: String| WebhookError {
-            path: authorities.to_owned(),
-            why,
-        };
+        let failed = |why: String| WebhookError { path: authorities.to_owned(), why };
         let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(authorities)
             .and_then(|certificates| certificates.collect())
             .map_err(|error| failed(error.to_string()))?;
@@ -103,9 +100,7 @@ impl Webhook {
             .map_err(|error| failed(error.to_string()))?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self {
-            tls: Some(Arc::new(config)),
-        })
+        Ok(Self { tls: Some(Arc::new(config)) })
     }
 
     /// Sends a body once. Only a status of success counts as arrived.

@@ -51,11 +51,7 @@ fn one(teller: &mut Teller, story: &TaskStory, task: &Task, decision: &Decision)
         }
         DecisionKind::Leased => {
             let on = worker_by_id(story, &decision.worker);
-            tell(
-                Level::Detailed,
-                "ATTEMPT",
-                format!("Attempt {} began on {on}.", decision.attempt),
-            );
+            tell(Level::Detailed, "ATTEMPT", format!("Attempt {} began on {on}.", decision.attempt));
             if let Some(text) = scores(decision) {
                 tell(Level::Technical, "ATTEMPT", text);
             }
@@ -91,10 +87,7 @@ fn admitted(decision: &Decision) -> String {
     let who = words::who(decision);
     let others = match decision.count {
         0 | 1 => String::new(),
-        count => format!(
-            ", with {} in the same request",
-            words::count(u64::from(count) - 1, "other")
-        ),
+        count => format!(", with {} in the same request", words::count(u64::from(count) - 1, "other")),
     };
     match decision.action.as_str() {
         "Enqueue" => format!("{who} submitted it to {}{others}.", decision.resource),
@@ -109,30 +102,18 @@ fn admitted(decision: &Decision) -> String {
 pub(super) fn judged(teller: &mut Teller, decision: &Decision, gate: &GateFacts) {
     let mut tell = |from, topic, text: String| teller.tell(from, topic, text, decision.at_ms, decision.index);
     if !gate.policies.is_empty() {
-        let policies: Vec<String> = gate
-            .policies
-            .iter()
-            .map(|p| format!("{} {}", p.name, p.version))
-            .collect();
+        let policies: Vec<String> = gate.policies.iter().map(|p| format!("{} {}", p.name, p.version)).collect();
         let verdict = match decision.kind() {
             DecisionKind::Refused if gate.rule.is_empty() => "refused it".to_owned(),
             DecisionKind::Refused => format!("refused it, by the rule {}", gate.rule),
             _ => "let it through".to_owned(),
         };
         let noun = if policies.len() == 1 { "Policy" } else { "Policies" };
-        let text = format!(
-            "{noun} {} of environment {} {verdict}.",
-            words::list(&policies),
-            gate.environment
-        );
+        let text = format!("{noun} {} of environment {} {verdict}.", words::list(&policies), gate.environment);
         tell(Level::Detailed, "POLICY", text);
     }
     for warning in &gate.warnings {
-        tell(
-            Level::Detailed,
-            "POLICY",
-            format!("Policy noted: {}.", warning.trim_end_matches('.')),
-        );
+        tell(Level::Detailed, "POLICY", format!("Policy noted: {}.", warning.trim_end_matches('.')));
     }
     let mut facts = Vec::new();
     if !gate.method.is_empty() {
@@ -152,20 +133,14 @@ pub(super) fn judged(teller: &mut Teller, decision: &Decision, gate: &GateFacts)
 
 fn capitalised(text: &str) -> String {
     let mut chars = text.chars();
-    chars
-        .next()
-        .map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
+    chars.next().map_or_else(String::new, |first| first.to_uppercase().chain(chars).collect())
 }
 
 /// Why this task was the next for its worker.
 fn scores(decision: &Decision) -> Option<String> {
     let scores = decision.scores.as_ref()?;
     let aged = match scores.level < scores.priority {
-        true => format!(
-            ", which counted as {} after {}",
-            words::priority(scores.level),
-            words::span(scores.waited_ms)
-        ),
+        true => format!(", which counted as {} after {}", words::priority(scores.level), words::span(scores.waited_ms)),
         false => format!(", ready for {}", words::span(scores.waited_ms)),
     };
     let share = match scores.namespaces {
@@ -195,10 +170,7 @@ fn failure(task: &Task, decision: &Decision) -> String {
 fn retried(task: &Task, decision: &Decision) -> String {
     let ran = attempt_of(task, decision).filter(|attempt| attempt.ended_at_ms > 0);
     let after = ran.map_or_else(String::new, |attempt| {
-        format!(
-            " after {}",
-            words::span(attempt.ended_at_ms.saturating_sub(attempt.started_at_ms))
-        )
+        format!(" after {}", words::span(attempt.ended_at_ms.saturating_sub(attempt.started_at_ms)))
     });
     let next = match decision.delay_ms {
         0 => "Another followed at once".to_owned(),
@@ -213,11 +185,7 @@ fn retried(task: &Task, decision: &Decision) -> String {
 }
 
 fn attempts_allowed(task: &Task) -> u64 {
-    let said = task
-        .spec
-        .as_ref()
-        .and_then(|spec| spec.retry.as_ref())
-        .map_or(0, |retry| retry.max_attempts);
+    let said = task.spec.as_ref().and_then(|spec| spec.retry.as_ref()).map_or(0, |retry| retry.max_attempts);
     match said {
         0 => tarn_machine::limits::ATTEMPTS_DEFAULT.into(),
         said => said.into(),

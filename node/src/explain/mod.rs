@@ -65,10 +65,7 @@ struct Teller {
 
 impl Teller {
     fn new(level: Level) -> Self {
-        Self {
-            level,
-            sentences: Vec::new(),
-        }
+        Self { level, sentences: Vec::new() }
     }
 
     /// Says how things are now.

@@ -13,12 +13,7 @@ pub fn tell(teller: &mut Teller, decisions: &[Decision]) {
 
 fn one(decision: &Decision) -> String {
     let kind = decision.kind().as_str_name().trim_start_matches("DECISION_KIND_");
-    let mut text = format!(
-        "Record {}.{} of {}: {kind}",
-        decision.index,
-        decision.ordinal,
-        words::time(decision.at_ms)
-    );
+    let mut text = format!("Record {}.{} of {}: {kind}", decision.index, decision.ordinal, words::time(decision.at_ms));
     let mut say = |title: &str, value: &str| {
         if !value.is_empty() {
             text.push_str(&format!(", {title} {value}"));

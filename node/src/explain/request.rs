@@ -122,10 +122,7 @@ fn admitted(teller: &mut Teller, decision: &Decision) {
     if !decision.task_id.is_empty() {
         let tasks = match decision.count {
             0 | 1 => format!("It is about task {}.", decision.task_id),
-            count => format!(
-                "It is about {count} tasks, whose ids follow each other from {} on.",
-                decision.task_id
-            ),
+            count => format!("It is about {count} tasks, whose ids follow each other from {} on.", decision.task_id),
         };
         teller.tell(Level::Detailed, "ADMITTED", tasks, decision.at_ms, decision.index);
     }

@@ -41,10 +41,7 @@ fn standing(teller: &mut Teller, story: &TaskStory, task: &Task) {
             ),
             None => format!("The task succeeded at {ended}."),
         },
-        TaskState::Dead => format!(
-            "The task died at {ended}: {}. It lies among the dead letters.",
-            cause(task)
-        ),
+        TaskState::Dead => format!("The task died at {ended}: {}. It lies among the dead letters.", cause(task)),
         TaskState::Cancelled => format!("The task was cancelled at {ended}."),
         TaskState::Unspecified => "The task is in a state that this build does not know.".to_owned(),
     };
@@ -80,9 +77,7 @@ fn running(story: &TaskStory, task: &Task) -> String {
 }
 
 fn cause(task: &Task) -> String {
-    task.error
-        .as_ref()
-        .map_or_else(|| "nobody said why".to_owned(), words::error)
+    task.error.as_ref().map_or_else(|| "nobody said why".to_owned(), words::error)
 }
 
 /// The worker that ran an attempt, by name and id.

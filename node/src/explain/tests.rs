@@ -10,10 +10,7 @@ use super::{Level, request, task};
 const NOW: u64 = 1_763_700_000_000;
 
 fn story(state: TaskState) -> TaskStory {
-    let spec = TaskSpec {
-        queue: "mail".into(),
-        ..TaskSpec::default()
-    };
+    let spec = TaskSpec { queue: "mail".into(), ..TaskSpec::default() };
     let task = Task {
         namespace: "default".into(),
         task_id: "00000002w0001".into(),
@@ -23,19 +20,11 @@ fn story(state: TaskState) -> TaskStory {
         eligible_at_ms: NOW - 302_000,
         ..Task::default()
     };
-    TaskStory {
-        task: Some(task),
-        now_ms: NOW,
-        revision: 99,
-        ..TaskStory::default()
-    }
+    TaskStory { task: Some(task), now_ms: NOW, revision: 99, ..TaskStory::default() }
 }
 
 fn waiting(state: TaskState, waiting: Waiting) -> TaskStory {
-    TaskStory {
-        waiting: Some(waiting),
-        ..story(state)
-    }
+    TaskStory { waiting: Some(waiting), ..story(state) }
 }
 
 fn attempt(number: u32, error: Option<&str>) -> Attempt {
@@ -45,10 +34,7 @@ fn attempt(number: u32, error: Option<&str>) -> Attempt {
         token: 7,
         started_at_ms: NOW - 60_000,
         ended_at_ms: error.map_or(0, |_| NOW - 57_000),
-        error: error.map(|reason| TaskError {
-            reason: reason.into(),
-            message: "the disk was full.".into(),
-        }),
+        error: error.map(|reason| TaskError { reason: reason.into(), message: "the disk was full.".into() }),
     }
 }
 
@@ -64,11 +50,7 @@ fn decision(kind: DecisionKind) -> Decision {
 }
 
 fn texts(sentences: &[Sentence]) -> String {
-    sentences
-        .iter()
-        .map(|sentence| sentence.text.as_str())
-        .collect::<Vec<_>>()
-        .join("\n")
+    sentences.iter().map(|sentence| sentence.text.as_str()).collect::<Vec<_>>().join("\n")
 }
 
 /// What the levels say, each as one text.
@@ -79,10 +61,7 @@ fn told(story: &TaskStory) -> [String; 4] {
 /// Says these things, from this level on and not below.
 fn says(story: &TaskStory, from: Level, wanted: &[&str]) {
     let told = told(story);
-    for (level, text) in [Level::Brief, Level::Detailed, Level::Technical, Level::Audit]
-        .into_iter()
-        .zip(&told)
-    {
+    for (level, text) in [Level::Brief, Level::Detailed, Level::Technical, Level::Audit].into_iter().zip(&told) {
         for wanted in wanted {
             let there = text.contains(wanted);
             assert_eq!(there, level >= from, "{wanted:?} at {level:?} in:\n{text}");
@@ -108,11 +87,7 @@ fn no_worker_at_all() {
 fn no_worker_with_the_label_or_the_runtime() {
     let story = waiting(
         TaskState::Ready,
-        Waiting {
-            workers: 3,
-            missing: vec!["runtime wasm".into(), "label gpu".into()],
-            ..Waiting::default()
-        },
+        Waiting { workers: 3, missing: vec!["runtime wasm".into(), "label gpu".into()], ..Waiting::default() },
     );
     says(
         &story,
@@ -126,44 +101,17 @@ fn no_worker_with_the_label_or_the_runtime() {
 
 #[test]
 fn each_thing_is_had_by_some_worker_and_no_one_has_all() {
-    let mut story = waiting(
-        TaskState::Ready,
-        Waiting {
-            workers: 2,
-            ..Waiting::default()
-        },
-    );
+    let mut story = waiting(TaskState::Ready, Waiting { workers: 2, ..Waiting::default() });
     let spec = story.task.as_mut().unwrap().spec.as_mut().unwrap();
     spec.runtime = "wasm".into();
     spec.requires = vec!["gpu".into(), "zone=a".into()];
-    says(
-        &story,
-        Level::Brief,
-        &[
-            "none has all that it requires",
-            "runtime wasm, label gpu and label zone=a.",
-        ],
-    );
+    says(&story, Level::Brief, &["none has all that it requires", "runtime wasm, label gpu and label zone=a."]);
 }
 
 #[test]
 fn workers_that_drain_or_are_full() {
-    let story = waiting(
-        TaskState::Ready,
-        Waiting {
-            workers: 2,
-            able: 1,
-            ..Waiting::default()
-        },
-    );
-    says(
-        &story,
-        Level::Brief,
-        &[
-            "1 worker could run it, and none takes tasks now",
-            "Start another worker like them",
-        ],
-    );
+    let story = waiting(TaskState::Ready, Waiting { workers: 2, able: 1, ..Waiting::default() });
+    says(&story, Level::Brief, &["1 worker could run it, and none takes tasks now", "Start another worker like them"]);
 }
 
 #[test]
@@ -183,21 +131,13 @@ fn a_limit_of_the_namespace() {
     says(
         &story,
         Level::Brief,
-        &[
-            "Namespace default has reached its limit max_running of 5: 5 are in use.",
-            "raises the limit",
-        ],
+        &["Namespace default has reached its limit max_running of 5: 5 are in use.", "raises the limit"],
     );
 }
 
 #[test]
 fn competing_work_stands_before_it() {
-    let share = |namespace: &str, pass| Share {
-        namespace: namespace.into(),
-        weight: 100,
-        pass,
-        ready: 4,
-    };
+    let share = |namespace: &str, pass| Share { namespace: namespace.into(), weight: 100, pass, ready: 4 };
     let story = waiting(
         TaskState::Ready,
         Waiting {
@@ -210,11 +150,7 @@ fn competing_work_stands_before_it() {
             ..Waiting::default()
         },
     );
-    says(
-        &story,
-        Level::Brief,
-        &["3 tasks stand before it; 2 workers could take it.", "a higher priority"],
-    );
+    says(&story, Level::Brief, &["3 tasks stand before it; 2 workers could take it.", "a higher priority"]);
     says(
         &story,
         Level::Detailed,
@@ -237,21 +173,11 @@ fn competing_work_stands_before_it() {
     (waiting.ahead, waiting.free) = (0, 1);
     waiting.shares.remove(0);
     alone.task.as_mut().unwrap().eligible_at_ms = NOW - 10_000;
-    says(
-        &alone,
-        Level::Brief,
-        &[
-            "In its namespace nothing stands before it",
-            "as soon as one of them asks for work",
-        ],
-    );
+    says(&alone, Level::Brief, &["In its namespace nothing stands before it", "as soon as one of them asks for work"]);
     says(
         &alone,
         Level::Detailed,
-        &[
-            "Its priority is normal; in 50.0 s it counts as high.",
-            "Its namespace default is the next to be served.",
-        ],
+        &["Its priority is normal; in 50.0 s it counts as high.", "Its namespace default is the next to be served."],
     );
     alone.waiting.as_mut().unwrap().ahead = 10_000;
     says(&alone, Level::Brief, &["At least 10000 tasks stand before it"]);
@@ -259,10 +185,7 @@ fn competing_work_stands_before_it() {
 
 #[test]
 fn dependencies() {
-    let dependency = |id: &str, state: TaskState| Dependency {
-        task_id: id.into(),
-        state: state.into(),
-    };
+    let dependency = |id: &str, state: TaskState| Dependency { task_id: id.into(), state: state.into() };
     let story = waiting(
         TaskState::Blocked,
         Waiting {
@@ -273,27 +196,14 @@ fn dependencies() {
     says(
         &story,
         Level::Brief,
-        &[
-            "It waits for 2 tasks: a (running) and b (waiting for a worker).",
-            "It goes on when they have ended.",
-        ],
+        &["It waits for 2 tasks: a (running) and b (waiting for a worker).", "It goes on when they have ended."],
     );
 }
 
 #[test]
 fn backoff_and_a_time_that_the_submitter_named() {
-    let mut story = waiting(
-        TaskState::Delayed,
-        Waiting {
-            until_ms: NOW + 90_000,
-            ..Waiting::default()
-        },
-    );
-    says(
-        &story,
-        Level::Brief,
-        &["asked that it not start before 2025-11-21 04:41:30 UTC, in 1 min 30 s."],
-    );
+    let mut story = waiting(TaskState::Delayed, Waiting { until_ms: NOW + 90_000, ..Waiting::default() });
+    says(&story, Level::Brief, &["asked that it not start before 2025-11-21 04:41:30 UTC, in 1 min 30 s."]);
     story.task.as_mut().unwrap().attempts = vec![attempt(2, Some("BROKEN"))];
     says(
         &story,
@@ -313,23 +223,13 @@ fn a_whole_life_from_submission_to_the_dead_letters_and_back() {
         task.attempts = vec![attempt(1, Some("BROKEN")), attempt(2, Some("BROKEN"))];
         task.ended_at_ms = NOW - 1_000;
         task.error = task.attempts[1].error.clone();
-        task.spec.as_mut().unwrap().retry = Some(RetryPolicy {
-            max_attempts: 2,
-            ..RetryPolicy::default()
-        });
+        task.spec.as_mut().unwrap().retry = Some(RetryPolicy { max_attempts: 2, ..RetryPolicy::default() });
     }
     story.workers.insert("0000000010001".into(), "node-1/wasm".into());
     let leased = |number, namespaces| Decision {
         attempt: number,
         worker: "0000000010001".into(),
-        scores: Some(Scores {
-            priority: 3,
-            level: 2,
-            waited_ms: 61_000,
-            pass: 500,
-            weight: 100,
-            namespaces,
-        }),
+        scores: Some(Scores { priority: 3, level: 2, waited_ms: 61_000, pass: 500, weight: 100, namespaces }),
         ..decision(DecisionKind::Leased)
     };
     story.decisions = vec![
@@ -343,28 +243,16 @@ fn a_whole_life_from_submission_to_the_dead_letters_and_back() {
                 method: "certificate".into(),
                 node: 2,
                 environment: "prod".into(),
-                policies: vec![PolicyVersion {
-                    name: "limits".into(),
-                    version: "1.2.0".into(),
-                }],
+                policies: vec![PolicyVersion { name: "limits".into(), version: "1.2.0".into() }],
                 warnings: vec!["a large payload.".into()],
                 ..GateFacts::default()
             }),
             ..decision(DecisionKind::Admitted)
         },
         leased(1, 1),
-        Decision {
-            attempt: 1,
-            reason: "BROKEN".into(),
-            delay_ms: 1_014,
-            ..decision(DecisionKind::Retried)
-        },
+        Decision { attempt: 1, reason: "BROKEN".into(), delay_ms: 1_014, ..decision(DecisionKind::Retried) },
         leased(2, 3),
-        Decision {
-            attempt: 2,
-            reason: "BROKEN".into(),
-            ..decision(DecisionKind::Dead)
-        },
+        Decision { attempt: 2, reason: "BROKEN".into(), ..decision(DecisionKind::Dead) },
     ];
     says(
         &story,
@@ -409,35 +297,19 @@ fn a_whole_life_from_submission_to_the_dead_letters_and_back() {
         ..decision(DecisionKind::Admitted)
     });
     story.decisions.push(decision(DecisionKind::Requeued));
-    says(
-        &story,
-        Level::Detailed,
-        &["user/ops put it back from the dead letters of queue/mail."],
-    );
+    says(&story, Level::Detailed, &["user/ops put it back from the dead letters of queue/mail."]);
 }
 
 #[test]
 fn why_it_died() {
     for (reason, attempt, sentence) in [
-        (
-            "DEADLINE_EXCEEDED",
-            0,
-            "It died because it had not finished by its deadline.",
-        ),
+        ("DEADLINE_EXCEEDED", 0, "It died because it had not finished by its deadline."),
         ("DEPENDENCY_FAILED", 0, "It died because a task that it depends on died"),
-        (
-            "NO_SUCH_FILE",
-            1,
-            "Its worker said that no further attempt could succeed.",
-        ),
+        ("NO_SUCH_FILE", 1, "Its worker said that no further attempt could succeed."),
         ("ODD", 0, "It died: ODD."),
     ] {
         let mut story = story(TaskState::Dead);
-        story.decisions = vec![Decision {
-            attempt,
-            reason: reason.into(),
-            ..decision(DecisionKind::Dead)
-        }];
+        story.decisions = vec![Decision { attempt, reason: reason.into(), ..decision(DecisionKind::Dead) }];
         says(&story, Level::Detailed, &[sentence]);
     }
 }
@@ -447,11 +319,7 @@ fn who_cancelled_and_who_came_too_late() {
     let mut story = story(TaskState::Cancelled);
     story.task.as_mut().unwrap().ended_at_ms = NOW;
     story.decisions = vec![
-        Decision {
-            principal: "user/bob".into(),
-            action: "CancelTask".into(),
-            ..decision(DecisionKind::Admitted)
-        },
+        Decision { principal: "user/bob".into(), action: "CancelTask".into(), ..decision(DecisionKind::Admitted) },
         decision(DecisionKind::Cancelled),
         Decision {
             principal: "user/robot".into(),
@@ -465,10 +333,7 @@ fn who_cancelled_and_who_came_too_late() {
     says(
         &story,
         Level::Detailed,
-        &[
-            "user/bob asked to cancel it.",
-            "user/robot was refused CompleteTask by the cluster's state: STALE_TOKEN.",
-        ],
+        &["user/bob asked to cancel it.", "user/robot was refused CompleteTask by the cluster's state: STALE_TOKEN."],
     );
 }
 
@@ -484,10 +349,7 @@ fn running_and_succeeded() {
     says(
         &story,
         Level::Brief,
-        &[
-            "running: attempt 1, for 1 min 0 s now, on worker 0000000010001;",
-            "may still finish first",
-        ],
+        &["running: attempt 1, for 1 min 0 s now, on worker 0000000010001;", "may still finish first"],
     );
     says(&story, Level::Detailed, &["Attempt 1 began on worker 0000000010001."]);
     let task = story.task.as_mut().unwrap();
@@ -503,10 +365,7 @@ fn running_and_succeeded() {
 
 #[test]
 fn what_is_not_recorded_is_said() {
-    let story = TaskStory {
-        decisions_incomplete: true,
-        ..story(TaskState::Ready)
-    };
+    let story = TaskStory { decisions_incomplete: true, ..story(TaskState::Ready) };
     says(
         &story,
         Level::Detailed,
@@ -525,16 +384,9 @@ fn refused_requests_and_what_would_let_them_through() {
         count: 3,
         gate: Some(GateFacts {
             environment: "prod".into(),
-            rule: if step == "policy" {
-                "data.tarn.deny".into()
-            } else {
-                String::new()
-            },
+            rule: if step == "policy" { "data.tarn.deny".into() } else { String::new() },
             policies: if step == "policy" {
-                vec![PolicyVersion {
-                    name: "limits".into(),
-                    version: "2.0.0".into(),
-                }]
+                vec![PolicyVersion { name: "limits".into(), version: "2.0.0".into() }]
             } else {
                 Vec::new()
             },
@@ -553,10 +405,7 @@ fn refused_requests_and_what_would_let_them_through() {
     ] {
         let text = texts(&request("r1", &[refused(step, reason)], &[], Level::Brief));
         assert!(text.contains(wanted), "{text}");
-        assert!(
-            text.contains("user/eve asked for CancelTask of task/00000002w0001 in namespace default"),
-            "{text}"
-        );
+        assert!(text.contains("user/eve asked for CancelTask of task/00000002w0001 in namespace default"), "{text}");
         assert!(text.contains("was refused 3 times") && text.contains(reason), "{text}");
     }
     let objection = Violation {
@@ -567,29 +416,12 @@ fn refused_requests_and_what_would_let_them_through() {
         blocking: true,
         ..Violation::default()
     };
-    let text = texts(&request(
-        "r1",
-        &[refused("policy", "POLICY_DENIED")],
-        &[objection],
-        Level::Detailed,
-    ));
-    assert!(
-        text.contains("Policy limits 2.0.0 of environment prod refused it, by the rule data.tarn.deny."),
-        "{text}"
-    );
-    assert!(
-        text.contains("Policy limits 2.0.0 said: no GPU\\nat night (NO_GPU)."),
-        "{text}"
-    );
-    let everywhere = Decision {
-        namespace: "*".into(),
-        ..refused("role", "PERMISSION_DENIED")
-    };
+    let text = texts(&request("r1", &[refused("policy", "POLICY_DENIED")], &[objection], Level::Detailed));
+    assert!(text.contains("Policy limits 2.0.0 of environment prod refused it, by the rule data.tarn.deny."), "{text}");
+    assert!(text.contains("Policy limits 2.0.0 said: no GPU\\nat night (NO_GPU)."), "{text}");
+    let everywhere = Decision { namespace: "*".into(), ..refused("role", "PERMISSION_DENIED") };
     let text = texts(&request("r1", &[everywhere], &[], Level::Brief));
-    assert!(
-        text.contains("in the whole cluster") && text.contains("ROLE --in '*'`"),
-        "{text}"
-    );
+    assert!(text.contains("in the whole cluster") && text.contains("ROLE --in '*'`"), "{text}");
     let text = texts(&request("r1", &[], &[], Level::Brief));
     assert!(text.starts_with("No record names r1."), "{text}");
     let admitted = Decision {
@@ -622,16 +454,10 @@ fn every_sentence_is_one() {
         DecisionKind::Members,
         DecisionKind::Unspecified,
     ]
-    .map(|kind| Decision {
-        reason: "BROKEN".into(),
-        ..decision(kind)
-    })
+    .map(|kind| Decision { reason: "BROKEN".into(), ..decision(kind) })
     .to_vec();
     for sentence in task(&story, Level::Audit) {
         assert!(sentence.text.ends_with(['.', '`']), "{sentence:?}");
-        assert!(
-            !sentence.text.contains("  ") && !sentence.topic.is_empty(),
-            "{sentence:?}"
-        );
+        assert!(!sentence.text.contains("  ") && !sentence.topic.is_empty(), "{sentence:?}");
     }
 }

@@ -27,11 +27,7 @@ fn dependencies(teller: &mut Teller, waiting: &Waiting) {
         .collect();
     let text = match open.len() {
         0 => "All that it waited for has ended; the cluster is about to let it go on.".to_owned(),
-        number => format!(
-            "It waits for {}: {}.",
-            words::count(number as u64, "task"),
-            words::list(&open)
-        ),
+        number => format!("It waits for {}: {}.", words::count(number as u64, "task"), words::list(&open)),
     };
     teller.say(Level::Brief, "WAITS", text);
     if !open.is_empty() {
@@ -82,10 +78,7 @@ fn nobody_able(teller: &mut Teller, task: &Task, waiting: &Waiting) {
     let spec = task.spec.clone().unwrap_or_default();
     if waiting.workers == 0 {
         teller.say(Level::Brief, "WAITS", "No worker is registered.");
-        let text = format!(
-            "Start a worker that serves queue {} of namespace {}.",
-            spec.queue, task.namespace
-        );
+        let text = format!("Start a worker that serves queue {} of namespace {}.", spec.queue, task.namespace);
         return teller.say(Level::Brief, "UNBLOCK", text);
     }
     let registered = words::count(waiting.workers.into(), "registered worker");
@@ -105,10 +98,7 @@ fn nobody_able(teller: &mut Teller, task: &Task, waiting: &Waiting) {
         let mut kinds = Vec::new();
         kinds.extend((!sdk.is_empty()).then(|| "built with an SDK".to_owned()));
         kinds.extend((!others.is_empty()).then(|| format!("with {}", words::list(&others))));
-        let text = format!(
-            "Of {registered}, none can run it: there is none {}.",
-            kinds.join(" and ")
-        );
+        let text = format!("Of {registered}, none can run it: there is none {}.", kinds.join(" and "));
         teller.say(Level::Brief, "WAITS", text);
     }
     let text = "Start a worker that has it all, or submit the task again without what it does not need.";
@@ -143,10 +133,9 @@ fn in_line(teller: &mut Teller, task: &Task, waiting: &Waiting) {
     let able = words::count(waiting.able.into(), "worker");
     let text = match waiting.ahead {
         0 => format!("In its namespace nothing stands before it, and {able} could take it."),
-        AHEAD_MAX.. => format!(
-            "At least {} stand before it; {able} could take it.",
-            words::count(waiting.ahead, "task")
-        ),
+        AHEAD_MAX.. => {
+            format!("At least {} stand before it; {able} could take it.", words::count(waiting.ahead, "task"))
+        }
         ahead => format!("{} before it; {able} could take it.", stand(ahead)),
     };
     teller.say(Level::Brief, "WAITS", text);
@@ -182,10 +171,7 @@ fn aging(teller: &mut Teller, story: &TaskStory, task: &Task) {
     let counts_as = u64::from(submitted).saturating_sub(waited / AGE_STEP_MS).max(1) as u32;
     let mut text = format!("Its priority is {}", words::priority(submitted));
     if counts_as < submitted {
-        text.push_str(&format!(
-            ", and having waited it counts as {}",
-            words::priority(counts_as)
-        ));
+        text.push_str(&format!(", and having waited it counts as {}", words::priority(counts_as)));
     }
     if counts_as > 1 {
         let left = words::span(AGE_STEP_MS - waited % AGE_STEP_MS);
@@ -197,18 +183,11 @@ fn aging(teller: &mut Teller, story: &TaskStory, task: &Task) {
 
 /// Who is served before its namespace.
 fn shares(teller: &mut Teller, task: &Task, waiting: &Waiting) {
-    let Some(place) = waiting
-        .shares
-        .iter()
-        .position(|share| share.namespace == task.namespace)
-    else {
+    let Some(place) = waiting.shares.iter().position(|share| share.namespace == task.namespace) else {
         return;
     };
     let own = &waiting.shares[place];
-    let before: Vec<String> = waiting.shares[..place]
-        .iter()
-        .map(|share| share.namespace.clone())
-        .collect();
+    let before: Vec<String> = waiting.shares[..place].iter().map(|share| share.namespace.clone()).collect();
     let text = match before.is_empty() {
         true => format!("Its namespace {} is the next to be served.", task.namespace),
         false => format!(
@@ -223,16 +202,10 @@ fn shares(teller: &mut Teller, task: &Task, waiting: &Waiting) {
         .shares
         .iter()
         .map(|share| {
-            format!(
-                "{} (weight {}, pass {}, {} ready)",
-                share.namespace, share.weight, share.pass, share.ready
-            )
+            format!("{} (weight {}, pass {}, {} ready)", share.namespace, share.weight, share.pass, share.ready)
         })
         .collect();
-    let text = format!(
-        "Namespaces are served by the lowest pass: {}. This one stands at {}.",
-        all.join(", "),
-        own.pass
-    );
+    let text =
+        format!("Namespaces are served by the lowest pass: {}. This one stands at {}.", all.join(", "), own.pass);
     teller.say(Level::Technical, "WAITS", text);
 }

@@ -48,11 +48,7 @@ impl Caller {
 
     /// The node itself, on behalf of somebody whom it has looked at already.
     pub(crate) fn own(principal: String) -> Self {
-        Self {
-            principal: principal.into(),
-            trace: "".into(),
-            proof: Proof::Own,
-        }
+        Self { principal: principal.into(), trace: "".into(), proof: Proof::Own }
     }
 
     /// What the credential is for, beside what the principal may do; `None`: all of it.

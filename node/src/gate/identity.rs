@@ -29,28 +29,17 @@ pub(super) fn caller(
         Some(bearer) => by_bearer(bearers, bearer, state)?,
         None => by_certificate(extensions)?,
     };
-    Ok(Caller {
-        principal,
-        trace,
-        proof,
-    })
+    Ok(Caller { principal, trace, proof })
 }
 
 fn by_bearer(bearers: &Authenticator, bearer: &str, state: &Snapshot) -> Result<(Arc<str>, Proof), v1::Rejection> {
-    let identity = bearers
-        .authenticate(bearer, &state.access, state.now_ms)
-        .map_err(|error| {
-            tracing::warn!(reason = error.reason(), "refused a credential: {error}");
-            unauthenticated(&error)
-        })?;
+    let identity = bearers.authenticate(bearer, &state.access, state.now_ms).map_err(|error| {
+        tracing::warn!(reason = error.reason(), "refused a credential: {error}");
+        unauthenticated(&error)
+    })?;
     let proof = match identity.method {
-        Method::Token => Proof::Token {
-            id: identity.token_id.unwrap_or_default(),
-            scopes: identity.scopes,
-        },
-        Method::Jwt => Proof::Jwt {
-            expires_at_ms: identity.expires_at_ms,
-        },
+        Method::Token => Proof::Token { id: identity.token_id.unwrap_or_default(), scopes: identity.scopes },
+        Method::Jwt => Proof::Jwt { expires_at_ms: identity.expires_at_ms },
     };
     Ok((identity.principal, proof))
 }
@@ -66,9 +55,7 @@ fn by_certificate(extensions: &tonic::Extensions) -> Result<(Arc<str>, Proof), v
             Ok((format!("user/{name}").into(), Proof::Certificate { serial }))
         }
         PrincipalKind::Node { .. } | PrincipalKind::Join { .. } => {
-            let refusal = Denied::UserRequired {
-                caller: principal.to_string(),
-            };
+            let refusal = Denied::UserRequired { caller: principal.to_string() };
             tracing::warn!(peer = %peer, reason = refusal.reason(), "refused a request: {refusal}");
             Err(denied(Code::PermissionDenied, &refusal))
         }
@@ -94,10 +81,9 @@ pub(super) fn still_good(caller: &Caller, state: &Snapshot) -> Result<(), v1::Re
     let access = &state.access;
     match &caller.proof {
         Proof::Own => Ok(()),
-        Proof::Certificate { serial } if access.revoked.contains_key(serial) => Err(revoked(
-            "CERTIFICATE_REVOKED",
-            "this certificate was revoked: ask for a new one from `tarn ca issue`",
-        )),
+        Proof::Certificate { serial } if access.revoked.contains_key(serial) => {
+            Err(revoked("CERTIFICATE_REVOKED", "this certificate was revoked: ask for a new one from `tarn ca issue`"))
+        }
         Proof::Certificate { .. } => Ok(()),
         Proof::Token { id, .. } => match id.parse::<Id>() {
             Ok(id) if access.tokens.contains_key(&id.0) => Ok(()),

@@ -85,14 +85,7 @@ impl Ledger {
     /// A ledger for this node. `dropped` counts what could not be noted.
     #[must_use]
     pub fn new(node_id: u64, dropped: Counter) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                node_id,
-                pending: Mutex::default(),
-                noted: Notify::new(),
-                dropped,
-            }),
-        }
+        Self { shared: Arc::new(Shared { node_id, pending: Mutex::default(), noted: Notify::new(), dropped }) }
     }
 
     /// Notes that the gate refused a request. Never waits.
@@ -113,12 +106,7 @@ impl Ledger {
             action: action.to_owned(),
             resource,
             detail,
-            gate: Some(GateFacts {
-                trace,
-                method,
-                node: self.shared.node_id,
-                ..GateFacts::default()
-            }),
+            gate: Some(GateFacts { trace, method, node: self.shared.node_id, ..GateFacts::default() }),
             ..Decision::default()
         });
     }
@@ -141,11 +129,7 @@ impl Ledger {
             principal: UNKNOWN.to_owned(),
             step: step.to_owned(),
             reason: rejection.reason.clone(),
-            gate: Some(GateFacts {
-                trace: trace.to_owned(),
-                node: self.shared.node_id,
-                ..GateFacts::default()
-            }),
+            gate: Some(GateFacts { trace: trace.to_owned(), node: self.shared.node_id, ..GateFacts::default() }),
             ..Decision::default()
         });
     }
@@ -225,11 +209,7 @@ impl Ledger {
         let outcome = consensus.propose(command, Instant::now() + within).await;
         match outcome.map(|outcome| outcome.body) {
             Ok(Some(outcome::Body::Rejected(rejection))) => {
-                tracing::error!(
-                    reason = rejection.reason,
-                    "decisions could not be recorded: {}",
-                    rejection.message
-                );
+                tracing::error!(reason = rejection.reason, "decisions could not be recorded: {}", rejection.message);
                 self.lose(request.decisions.len() as u64 + request.dropped);
             }
             Ok(_) => {}
@@ -256,11 +236,7 @@ impl Ledger {
             decisions.push(decision);
         }
         let dropped = std::mem::take(&mut pending.dropped);
-        (!decisions.is_empty() || dropped > 0).then(|| RecordDecisions {
-            request_id: fresh_id(),
-            decisions,
-            dropped,
-        })
+        (!decisions.is_empty() || dropped > 0).then(|| RecordDecisions { request_id: fresh_id(), decisions, dropped })
     }
 
     fn give_back(&self, request: RecordDecisions) {
@@ -316,10 +292,7 @@ impl Pending {
     fn of_one(&self, principal: &str) -> usize {
         let mut first = Key::default();
         first[0] = principal.to_owned();
-        let of_one = self
-            .decisions
-            .range(first..)
-            .take_while(|(key, _)| key[0] == *principal);
+        let of_one = self.decisions.range(first..).take_while(|(key, _)| key[0] == *principal);
         of_one.take(OF_ONE_MAX).count()
     }
 }
@@ -366,10 +339,7 @@ mod tests {
             action: "CancelTask".to_owned(),
             reason: "PERMISSION_DENIED".to_owned(),
             step: "role".to_owned(),
-            gate: Some(GateFacts {
-                trace: trace.to_owned(),
-                ..GateFacts::default()
-            }),
+            gate: Some(GateFacts { trace: trace.to_owned(), ..GateFacts::default() }),
             ..Decision::default()
         }
     }
@@ -452,10 +422,7 @@ mod tests {
         long.gate.as_mut().unwrap().facts = vec![b'x'; limits::FACTS_BYTES_MAX + 1].into();
         ledger.refused(long);
         let request = ledger.take().unwrap();
-        let command = v1::Command {
-            body: Some(command::Body::RecordDecisions(request)),
-            ..v1::Command::default()
-        };
+        let command = v1::Command { body: Some(command::Body::RecordDecisions(request)), ..v1::Command::default() };
         assert_eq!(tarn_machine::check::validate(&command), Ok(()));
     }
 

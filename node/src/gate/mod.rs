@@ -59,12 +59,7 @@ impl<'a> Ask<'a> {
     /// A request that no step has seen yet.
     #[must_use]
     pub fn new(caller: &'a Caller, what: What<'a>, state: &'a Snapshot) -> Self {
-        Self {
-            caller,
-            what,
-            state,
-            judged: OnceLock::new(),
-        }
+        Self { caller, what, state, judged: OnceLock::new() }
     }
 
     /// Which policies were asked, about what, and what they said, for the record of the decision; `None` if none was.
@@ -194,10 +189,8 @@ impl Gate {
         let ask = Ask::new(caller, What::Act(wish), state);
         let lasting: [&dyn Step; 2] = [&identity::StillGood, &role::Role];
         lasting.into_iter().try_for_each(|step| {
-            step.admit(&ask).map_err(|rejection| Refusal {
-                step: Some(step.name()),
-                rejection: in_plain_words(rejection),
-            })
+            step.admit(&ask)
+                .map_err(|rejection| Refusal { step: Some(step.name()), rejection: in_plain_words(rejection) })
         })
     }
 
@@ -224,17 +217,11 @@ impl Gate {
 
     fn refuse(&self, step: &'static str, rejection: v1::Rejection) -> Refusal {
         (self.refused)(step, &rejection.reason);
-        Refusal {
-            step: Some(step),
-            rejection,
-        }
+        Refusal { step: Some(step), rejection }
     }
 }
 
 /// A rejection that can be sent and logged, whatever the request that it speaks of holds.
 fn in_plain_words(rejection: v1::Rejection) -> v1::Rejection {
-    v1::Rejection {
-        message: plain::plain(&rejection.message, plain::MESSAGE_BYTES_MAX),
-        ..rejection
-    }
+    v1::Rejection { message: plain::plain(&rejection.message, plain::MESSAGE_BYTES_MAX), ..rejection }
 }

@@ -31,14 +31,7 @@ pub const ANYWHERE: Option<&str> = None;
 /// # Errors
 /// What `ask` returned.
 pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>) -> Result<(), E> {
-    let mut wish = |verb, kind, name, namespace| {
-        ask(Wish {
-            verb,
-            kind,
-            name,
-            namespace,
-        })
-    };
+    let mut wish = |verb, kind, name, namespace| ask(Wish { verb, kind, name, namespace });
     match body {
         Body::Enqueue(r) => {
             // Tasks of one batch mostly go to one queue: each queue is asked for once in a row.
@@ -61,9 +54,7 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
             let namespaces = r.capabilities.as_ref().map_or(&[][..], |given| &given.namespaces);
             match namespaces {
                 [] => wish("work", "worker", ALL, Some(ALL)),
-                some => some
-                    .iter()
-                    .try_for_each(|namespace| wish("work", "worker", ALL, Some(namespace))),
+                some => some.iter().try_for_each(|namespace| wish("work", "worker", ALL, Some(namespace))),
             }
         }
         // A worker is its maker's: the kernel asks whether the caller is. Where it serves, the role step asks besides.

@@ -18,12 +18,7 @@ pub trait Question {
 fn read<'a>(kind: &'a str, name: &'a str, namespace: Option<&'a str>) -> Wish<'a> {
     let or_all = |text: &'a str| if text.is_empty() { ALL } else { text };
     let (name, namespace) = (or_all(name), namespace.map(or_all));
-    Wish {
-        verb: "read",
-        kind,
-        name,
-        namespace,
-    }
+    Wish { verb: "read", kind, name, namespace }
 }
 
 /// Reads of something with a name in a namespace.

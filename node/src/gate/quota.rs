@@ -28,10 +28,7 @@ pub(super) struct Quota {
 impl Quota {
     /// All buckets are full.
     pub(super) fn new() -> Self {
-        Self {
-            began: Instant::now(),
-            buckets: Mutex::default(),
-        }
+        Self { began: Instant::now(), buckets: Mutex::default() }
     }
 }
 
@@ -86,12 +83,7 @@ struct Bucket {
 
 impl Bucket {
     fn full(limit: u64, voters: u64, now: Duration) -> Self {
-        let mut bucket = Self {
-            level: 0,
-            at: now,
-            limit,
-            voters,
-        };
+        let mut bucket = Self { level: 0, at: now, limit, voters };
         bucket.level = bucket.capacity();
         bucket
     }
@@ -140,13 +132,9 @@ impl Buckets {
             return Ok(());
         }
         if !self.0.contains_key(name) {
-            self.0
-                .retain(|known, _| tenants.get(known).is_some_and(|tenant| tenant.requests_per_minute > 0));
+            self.0.retain(|known, _| tenants.get(known).is_some_and(|tenant| tenant.requests_per_minute > 0));
         }
-        let bucket = self
-            .0
-            .entry(name.clone())
-            .or_insert_with(|| Bucket::full(limit, voters, now));
+        let bucket = self.0.entry(name.clone()).or_insert_with(|| Bucket::full(limit, voters, now));
         bucket.fill(now);
         if (bucket.limit, bucket.voters) != (limit, voters) {
             // What is left of the old share is as much of the new one.
@@ -154,9 +142,7 @@ impl Buckets {
             *bucket = Bucket::full(limit, voters, bucket.at);
             bucket.level = bucket.level * (level * 1_000 / capacity) / 1_000;
         }
-        bucket
-            .take()
-            .map_err(|retry_after_ms| refusal(namespace, limit, voters, retry_after_ms))
+        bucket.take().map_err(|retry_after_ms| refusal(namespace, limit, voters, retry_after_ms))
     }
 }
 
@@ -181,10 +167,7 @@ mod tests {
 
     fn tenants(limits: &[(&str, u64)]) -> Tenants {
         let tenant = |(name, limit): &(&str, u64)| {
-            let tenant = Tenant {
-                environment: "prod".into(),
-                requests_per_minute: *limit,
-            };
+            let tenant = Tenant { environment: "prod".into(), requests_per_minute: *limit };
             (Arc::from(*name), tenant)
         };
         limits.iter().map(tenant).collect()
@@ -196,9 +179,7 @@ mod tests {
 
     /// How many requests of so many are let through at one moment.
     fn passes(buckets: &mut Buckets, tenants: &Tenants, voters: u64, now: Duration, tries: usize) -> usize {
-        (0..tries)
-            .filter(|_| buckets.take(tenants, voters, "a", now).is_ok())
-            .count()
+        (0..tries).filter(|_| buckets.take(tenants, voters, "a", now).is_ok()).count()
     }
 
     #[test]
@@ -208,27 +189,18 @@ mod tests {
         let refused = buckets.take(&tenants, 3, "a", ms(0)).expect_err("the share is used up");
         assert_eq!(refused.reason, "QUOTA_REQUESTS_PER_MINUTE");
         assert_eq!((refused.field.as_str(), refused.limit), ("requests_per_minute", 60));
-        assert_eq!(
-            refused.retry_after_ms, 3_000,
-            "twenty a minute is one every three seconds"
-        );
+        assert_eq!(refused.retry_after_ms, 3_000, "twenty a minute is one every three seconds");
         assert!(buckets.take(&tenants, 3, "a", ms(2_999)).is_err());
         assert!(buckets.take(&tenants, 3, "a", ms(3_000)).is_ok());
         assert!(buckets.take(&tenants, 3, "a", ms(3_000)).is_err());
-        assert_eq!(
-            passes(&mut buckets, &tenants, 3, ms(10 * 60_000), 100),
-            20,
-            "what is not used is not saved up"
-        );
+        assert_eq!(passes(&mut buckets, &tenants, 3, ms(10 * 60_000), 100), 20, "what is not used is not saved up");
     }
 
     #[test]
     fn over_an_hour_it_is_exactly_the_share_however_often_it_is_asked() {
         let (tenants, mut buckets) = (tenants(&[("a", 100)]), Buckets::default());
         let first = passes(&mut buckets, &tenants, 3, ms(0), 1_000);
-        let later: usize = (1..=3_600_000 / 7)
-            .map(|step| passes(&mut buckets, &tenants, 3, ms(step * 7), 1))
-            .sum();
+        let later: usize = (1..=3_600_000 / 7).map(|step| passes(&mut buckets, &tenants, 3, ms(step * 7), 1)).sum();
         assert_eq!((first, later), (33, 2_000), "a third of a hundred a minute");
     }
 
@@ -246,21 +218,13 @@ mod tests {
         assert_eq!(passes(&mut buckets, &tenants(&[("a", 100)]), 1, ms(0), 50), 50);
         assert_eq!(passes(&mut buckets, &tenants(&[("a", 1_000)]), 1, ms(0), 5_000), 500);
         assert_eq!(passes(&mut buckets, &tenants(&[("a", 1_000)]), 5, ms(0), 5_000), 0);
-        assert_eq!(
-            passes(&mut buckets, &tenants(&[("a", 0)]), 5, ms(0), 5_000),
-            5_000,
-            "none is no limit"
-        );
+        assert_eq!(passes(&mut buckets, &tenants(&[("a", 0)]), 5, ms(0), 5_000), 5_000, "none is no limit");
     }
 
     #[test]
     fn the_largest_numbers_do_not_overflow_and_a_clock_that_goes_back_brings_nothing() {
         let (tenants, mut buckets) = (tenants(&[("a", u64::MAX)]), Buckets::default());
-        assert!(
-            buckets
-                .take(&tenants, u64::MAX, "a", Duration::from_secs(1 << 40))
-                .is_ok()
-        );
+        assert!(buckets.take(&tenants, u64::MAX, "a", Duration::from_secs(1 << 40)).is_ok());
         let tenants = self::tenants(&[("a", 1)]);
         let mut buckets = Buckets::default();
         assert!(buckets.take(&tenants, 1, "a", ms(90_000)).is_ok());
@@ -277,10 +241,7 @@ mod tests {
             let tenants = tenants(&[(&name, 10), ("free", 0)]);
             assert!(buckets.take(&tenants, 1, &name, ms(round)).is_ok());
             assert!(buckets.take(&tenants, 1, "free", ms(round)).is_ok());
-            assert!(
-                buckets.take(&tenants, 1, "nobody", ms(round)).is_ok(),
-                "the kernel says that it does not exist"
-            );
+            assert!(buckets.take(&tenants, 1, "nobody", ms(round)).is_ok(), "the kernel says that it does not exist");
             assert!(buckets.0.len() <= 1, "{}", buckets.0.len());
         }
     }
@@ -288,37 +249,18 @@ mod tests {
     #[test]
     fn what_ends_or_keeps_something_never_counts() {
         let counts = |body: Body| {
-            let command = v1::Command {
-                body: Some(body),
-                ..v1::Command::default()
-            };
+            let command = v1::Command { body: Some(body), ..v1::Command::default() };
             counts_for(&What::Command(&command)).map(str::to_owned)
         };
         let namespace = || "a".to_owned();
-        let enqueue = v1::EnqueueRequest {
-            namespace: namespace(),
-            ..Default::default()
-        };
+        let enqueue = v1::EnqueueRequest { namespace: namespace(), ..Default::default() };
         assert_eq!(counts(Body::Enqueue(enqueue)), Some("a".into()));
-        let complete = v1::CompleteTaskRequest {
-            namespace: namespace(),
-            ..Default::default()
-        };
+        let complete = v1::CompleteTaskRequest { namespace: namespace(), ..Default::default() };
         assert_eq!(counts(Body::CompleteTask(complete)), None);
-        let renew = v1::RenewLeaseRequest {
-            namespace: namespace(),
-            ..Default::default()
-        };
+        let renew = v1::RenewLeaseRequest { namespace: namespace(), ..Default::default() };
         assert_eq!(counts(Body::RenewLease(renew)), None);
         assert_eq!(counts(Body::HeartbeatTasks(v1::HeartbeatTasksRequest::default())), None);
-        let update = v1::UpdateNamespaceRequest {
-            name: namespace(),
-            ..Default::default()
-        };
-        assert_eq!(
-            counts(Body::UpdateNamespace(update)),
-            None,
-            "or nobody could raise the quota"
-        );
+        let update = v1::UpdateNamespaceRequest { name: namespace(), ..Default::default() };
+        assert_eq!(counts(Body::UpdateNamespace(update)), None, "or nobody could raise the quota");
     }
 }

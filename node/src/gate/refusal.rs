@@ -63,10 +63,7 @@ impl Reason {
     /// A refusal for this reason; `message` tells the user what to do.
     #[must_use]
     pub fn refusal(self, message: impl Into<String>) -> Refusal {
-        Refusal {
-            step: None,
-            rejection: self.rejection(message),
-        }
+        Refusal { step: None, rejection: self.rejection(message) }
     }
 
     /// The same as a bare rejection.
@@ -118,10 +115,7 @@ impl Refusal {
     /// Whether the same request may succeed at another moment or node.
     #[must_use]
     pub fn passes(&self) -> bool {
-        matches!(
-            self.code(),
-            Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted
-        )
+        matches!(self.code(), Code::Unavailable | Code::DeadlineExceeded | Code::ResourceExhausted | Code::Aborted)
     }
 }
 

@@ -29,11 +29,7 @@ impl Step for Role {
         if !ask.state.has_roles() {
             return Ok(());
         }
-        let judge = Judge {
-            access: &ask.state.access,
-            workers: &ask.state.workers,
-            caller: ask.caller,
-        };
+        let judge = Judge { access: &ask.state.access, workers: &ask.state.workers, caller: ask.caller };
         match ask.what {
             What::Act(wish) => judge.require(&wish).map(drop),
             What::Command(command) => command.body.as_ref().map_or(Ok(()), |body| judge.command(body)),
@@ -87,11 +83,7 @@ impl Judge<'_> {
     fn command(&self, body: &Body) -> Result<(), v1::Rejection> {
         if is_of_nodes(body) {
             let message = "nodes propose this by themselves, and take it from nobody";
-            return Err(rejection(
-                Code::PermissionDenied,
-                "PERMISSION_DENIED",
-                message.to_owned(),
-            ));
+            return Err(rejection(Code::PermissionDenied, "PERMISSION_DENIED", message.to_owned()));
         }
         match body {
             Body::PutToken(request) => return self.token(request),
@@ -101,9 +93,10 @@ impl Judge<'_> {
         }
         match body {
             Body::PutRole(request) => self.within(&request.rules, ALL),
-            Body::PutBinding(request) => request.binding.as_ref().map_or(Ok(()), |binding| {
-                self.within(roles::rules_of(self.access, &binding.role), &binding.namespace)
-            }),
+            Body::PutBinding(request) => request
+                .binding
+                .as_ref()
+                .map_or(Ok(()), |binding| self.within(roles::rules_of(self.access, &binding.role), &binding.namespace)),
             Body::LeaseTasks(request) => self.still_serves(&request.worker_id),
             _ => Ok(()),
         }
@@ -129,9 +122,7 @@ impl Judge<'_> {
         }
         match (self.caller.scopes(), request.scopes.as_slice()) {
             (None, _) => Ok(()),
-            (Some(_), []) => Err(beyond(
-                "do all that you may: name scopes within those of your own token",
-            )),
+            (Some(_), []) => Err(beyond("do all that you may: name scopes within those of your own token")),
             (Some(own), asked) => match roles::rules_beyond(own, asked) {
                 None => Ok(()),
                 Some(wish) => Err(beyond(&wish)),
@@ -153,12 +144,7 @@ impl Judge<'_> {
     /// Whether the caller may still work wherever the worker serves: that may have changed since it registered.
     fn still_serves(&self, worker_id: &str) -> Result<(), v1::Rejection> {
         let work_in = |namespace| {
-            self.require(&Wish {
-                verb: "work",
-                kind: "worker",
-                name: worker_id,
-                namespace: Some(namespace),
-            })
+            self.require(&Wish { verb: "work", kind: "worker", name: worker_id, namespace: Some(namespace) })
         };
         if work_in(ALL).is_ok() {
             return Ok(());
@@ -173,12 +159,7 @@ impl Judge<'_> {
 
     /// Whoever may work may also drain their own workers.
     fn owns_worker(&self, id: &str) -> bool {
-        let work = Wish {
-            verb: "work",
-            kind: "worker",
-            name: id,
-            namespace: ANYWHERE,
-        };
+        let work = Wish { verb: "work", kind: "worker", name: id, namespace: ANYWHERE };
         self.ground(&work).is_some() && self.workers.may_work_as(id, &self.caller.principal)
     }
 
@@ -231,10 +212,5 @@ fn beyond(what: &str) -> v1::Rejection {
 }
 
 fn rejection(code: Code, reason: &str, message: String) -> v1::Rejection {
-    v1::Rejection {
-        code: code as u32,
-        reason: reason.into(),
-        message,
-        ..v1::Rejection::default()
-    }
+    v1::Rejection { code: code as u32, reason: reason.into(), message, ..v1::Rejection::default() }
 }

@@ -47,10 +47,7 @@ impl Workers {
     /// The namespaces that a worker serves, none for all; `None` for a worker that is not registered.
     #[must_use]
     pub fn namespaces(&self, worker_id: &str) -> Option<Vec<String>> {
-        self.0
-            .as_ref()?
-            .read(|machine| machine.worker_namespaces(worker_id))
-            .ok()?
+        self.0.as_ref()?.read(|machine| machine.worker_namespaces(worker_id)).ok()?
     }
 }
 
@@ -110,10 +107,7 @@ impl Snapshots {
     /// Of this node's state.
     #[must_use]
     pub fn new(consensus: Consensus) -> Self {
-        Self {
-            consensus,
-            last: Arc::default(),
-        }
+        Self { consensus, last: Arc::default() }
     }
 
     /// As the state is now.
@@ -131,10 +125,8 @@ impl Snapshots {
         let members = self.consensus.members();
         let nodes = u32::try_from(members.len()).unwrap_or(u32::MAX);
         let voters = members.iter().filter(|(_, votes)| *votes).count() as u64;
-        let snapshot = self
-            .consensus
-            .read(|machine| Snapshot::of(machine, workers, nodes, voters))
-            .map_err(|_| stopping())?;
+        let snapshot =
+            self.consensus.read(|machine| Snapshot::of(machine, workers, nodes, voters)).map_err(|_| stopping())?;
         *last = Some((index, snapshot.clone()));
         Ok(snapshot)
     }

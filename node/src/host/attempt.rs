@@ -84,10 +84,7 @@ async fn execute(shared: &Shared, task: &v1::LeasedTask, received: Instant, canc
 
 /// What to run, out of the task's specification.
 async fn prepare(shared: &Shared, task: &v1::LeasedTask, received: Instant) -> Result<Attempt, Unfit> {
-    let spec = task
-        .spec
-        .as_ref()
-        .ok_or_else(|| unfit("BAD_SPEC", "the task has no specification"))?;
+    let spec = task.spec.as_ref().ok_or_else(|| unfit("BAD_SPEC", "the task has no specification"))?;
     let work = work::of(shared, task, spec).await?;
     let limits = limits(spec, &work, received);
     let (runtime, memory_bytes_max) = (&spec.runtime, shared.options.memory_bytes_max);
@@ -125,11 +122,7 @@ fn limits(spec: &v1::TaskSpec, work: &Work, received: Instant) -> Limits {
 }
 
 pub(super) fn unfit(reason: &'static str, message: impl Into<String>) -> Unfit {
-    Unfit {
-        reason,
-        message: message.into(),
-        retryable: false,
-    }
+    Unfit { reason, message: message.into(), retryable: false }
 }
 
 impl End {

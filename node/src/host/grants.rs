@@ -26,10 +26,7 @@ pub(super) fn of(given: Option<&v1::Grants>) -> Result<Grants, Unfit> {
         context: None,
         log: given.log,
         progress: given.progress,
-        calls: CallGrant {
-            artifacts,
-            depth: given.call_depth.max(1),
-        },
+        calls: CallGrant { artifacts, depth: given.call_depth.max(1) },
         http,
         network: given.network,
     })
@@ -41,13 +38,7 @@ mod tests {
 
     #[test]
     fn nothing_is_granted_by_saying_nothing() {
-        let nothing = Grants {
-            calls: CallGrant {
-                depth: 1,
-                ..CallGrant::default()
-            },
-            ..Grants::default()
-        };
+        let nothing = Grants { calls: CallGrant { depth: 1, ..CallGrant::default() }, ..Grants::default() };
         assert_eq!(of(None).ok(), Some(Grants::default()));
         assert_eq!(of(Some(&v1::Grants::default())).ok(), Some(nothing));
     }
@@ -55,14 +46,8 @@ mod tests {
     #[test]
     fn what_is_no_origin_or_no_address_is_refused_by_its_field() {
         let bad = [
-            v1::Grants {
-                http: vec!["https://example.com".into(), "example.com/path".into()],
-                ..v1::Grants::default()
-            },
-            v1::Grants {
-                calls: vec!["blake3:short".into()],
-                ..v1::Grants::default()
-            },
+            v1::Grants { http: vec!["https://example.com".into(), "example.com/path".into()], ..v1::Grants::default() },
+            v1::Grants { calls: vec!["blake3:short".into()], ..v1::Grants::default() },
         ];
         for (grants, field) in bad.iter().zip(["grants.http: ", "grants.calls: "]) {
             let unfit = of(Some(grants)).err().unwrap();

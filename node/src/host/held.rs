@@ -42,10 +42,9 @@ impl Held {
     /// Every lease, to be renewed. What attempts said of their progress is in it once.
     pub fn leases(&self) -> Vec<v1::TaskLease> {
         let mut held = self.lock();
-        let leases = held.values_mut().map(|holding| v1::TaskLease {
-            progress: holding.lease.progress.take(),
-            ..holding.lease.clone()
-        });
+        let leases = held
+            .values_mut()
+            .map(|holding| v1::TaskLease { progress: holding.lease.progress.take(), ..holding.lease.clone() });
         leases.collect()
     }
 
@@ -82,19 +81,11 @@ mod tests {
     #[test]
     fn two_attempts_at_one_task_are_two_things() {
         let held = Held::default();
-        let lease = |token| v1::TaskLease {
-            task_id: "t".into(),
-            token,
-            ..v1::TaskLease::default()
-        };
+        let lease = |token| v1::TaskLease { task_id: "t".into(), token, ..v1::TaskLease::default() };
         let (first, second) = (CancellationToken::new(), CancellationToken::new());
         held.add(lease(7), first.clone());
         held.add(lease(9), second.clone());
-        let mut report = v1::LeaseReport {
-            task_id: "t".into(),
-            token: 7,
-            ..v1::LeaseReport::default()
-        };
+        let mut report = v1::LeaseReport { task_id: "t".into(), token: 7, ..v1::LeaseReport::default() };
         report.set_status(v1::LeaseStatus::Lost);
         held.obey(&report);
         assert!(first.is_cancelled() && held.is_lost(7));
@@ -104,10 +95,7 @@ mod tests {
         held.remove(7);
         assert!(held.is_lost(7) && !held.is_lost(9));
         assert_eq!(held.leases(), [lease(9)]);
-        let half = v1::Progress {
-            permille: 500,
-            message: "half".into(),
-        };
+        let half = v1::Progress { permille: 500, message: "half".into() };
         held.progress(9, half.clone());
         held.progress(7, half.clone());
         assert_eq!(held.leases()[0].progress, Some(half), "of the attempt that is held");

@@ -19,18 +19,11 @@ pub(super) async fn of(shared: &Shared, task: &v1::LeasedTask, feed_dependency_r
         return Ok(payload);
     }
     // The lease may have been granted by a leader that is ahead of this node's state.
-    shared
-        .way
-        .barrier(Instant::now() + COMMAND_DEADLINE)
-        .await
-        .map_err(|refusal| Unfit {
-            reason: "DEPENDENCY_UNREADABLE",
-            message: format!(
-                "the results of the task's dependencies could not be read: {}",
-                refusal.rejection.message
-            ),
-            retryable: true,
-        })?;
+    shared.way.barrier(Instant::now() + COMMAND_DEADLINE).await.map_err(|refusal| Unfit {
+        reason: "DEPENDENCY_UNREADABLE",
+        message: format!("the results of the task's dependencies could not be read: {}", refusal.rejection.message),
+        retryable: true,
+    })?;
     let mut input = Vec::new();
     push(&mut input, &payload)?;
     for dependency in &task.dependencies {
@@ -57,22 +50,13 @@ fn push(input: &mut Vec<u8>, piece: &[u8]) -> Result<(), Unfit> {
 
 /// The result of an ended task; empty for one that has none, because it failed and its dependents run all the same.
 fn result_of(shared: &Shared, namespace: &str, task_id: &str) -> Result<Bytes, Unfit> {
-    let question = v1::GetTaskRequest {
-        namespace: namespace.into(),
-        task_id: task_id.into(),
-        ..v1::GetTaskRequest::default()
-    };
-    let answer = shared
-        .way
-        .look(|machine| machine.get_task(&question))
-        .map_err(|refusal| Unfit {
-            reason: "DEPENDENCY_GONE",
-            message: format!(
-                "the result of dependency {task_id} is not there: {}",
-                refusal.rejection.message
-            ),
-            retryable: refusal.passes(),
-        })?;
+    let question =
+        v1::GetTaskRequest { namespace: namespace.into(), task_id: task_id.into(), ..v1::GetTaskRequest::default() };
+    let answer = shared.way.look(|machine| machine.get_task(&question)).map_err(|refusal| Unfit {
+        reason: "DEPENDENCY_GONE",
+        message: format!("the result of dependency {task_id} is not there: {}", refusal.rejection.message),
+        retryable: refusal.passes(),
+    })?;
     Ok(answer.task.map(|task| task.result).unwrap_or_default())
 }
 

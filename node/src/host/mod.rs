@@ -112,11 +112,7 @@ impl Host {
     pub async fn run(self) {
         let shared = &self.shared;
         while let Some(worker) = shared.drain.run_until_cancelled(self.register()).await {
-            tracing::info!(
-                worker,
-                runtime = shared.options.executor.runtime(),
-                "this node's executor is registered"
-            );
+            tracing::info!(worker, runtime = shared.options.executor.runtime(), "this node's executor is registered");
             let stay = self.work_as(&worker).await;
             if !stay {
                 break;
@@ -129,10 +125,7 @@ impl Host {
         let shared = &self.shared;
         shared.drain.cancel();
         shared.attempts.close();
-        if tokio::time::timeout(shared.options.grace, shared.attempts.wait())
-            .await
-            .is_err()
-        {
+        if tokio::time::timeout(shared.options.grace, shared.attempts.wait()).await.is_err() {
             tracing::warn!("attempts still run at the end of the grace: they are stopped and given back");
             shared.kill.cancel();
             // Stopping a guest and giving its task back takes a moment, not a grace.
@@ -148,11 +141,7 @@ impl Host {
             name: format!("node-{}/{}", shared.options.node_id, capabilities.runtime),
             capabilities: Some(v1::WorkerCapabilities {
                 runtimes: vec![capabilities.runtime.to_owned()],
-                labels: capabilities
-                    .labels
-                    .iter()
-                    .map(|(key, value)| format!("{key}={value}"))
-                    .collect(),
+                labels: capabilities.labels.iter().map(|(key, value)| format!("{key}={value}")).collect(),
                 ..v1::WorkerCapabilities::default()
             }),
             ttl_ms: WORKER_TTL_MS,
@@ -176,9 +165,7 @@ impl Host {
     async fn work_as(&self, worker: &str) -> bool {
         let shared = &self.shared;
         let (session, notices) =
-            shared
-                .dispatcher
-                .open(shared.caller.clone(), worker.to_owned(), shared.options.lease_ms);
+            shared.dispatcher.open(shared.caller.clone(), worker.to_owned(), shared.options.lease_ms);
         let session = Arc::new(session);
         // Either ends when the registration is gone.
         let pulse = pulse::beat(shared.clone(), worker.to_owned());
@@ -190,10 +177,7 @@ impl Host {
             () = &mut ear => return true,
             () = self.keep_leasing(&session) => return true,
         }
-        let drain = v1::DrainWorkerRequest {
-            worker_id: worker.to_owned(),
-            ..v1::DrainWorkerRequest::default()
-        };
+        let drain = v1::DrainWorkerRequest { worker_id: worker.to_owned(), ..v1::DrainWorkerRequest::default() };
         if let Err(refusal) = shared.command(drain).await {
             tracing::debug!(reason = refusal.reason(), "the drain was not announced");
         }
@@ -227,9 +211,7 @@ impl Host {
         let shared = &self.shared;
         // One place at least, then whatever is free.
         drop(shared.places.acquire().await.expect("the semaphore is never closed"));
-        let free = u32::try_from(shared.places.available_permits())
-            .unwrap_or(u32::MAX)
-            .clamp(1, LEASE_TASKS_MAX);
+        let free = u32::try_from(shared.places.available_permits()).unwrap_or(u32::MAX).clamp(1, LEASE_TASKS_MAX);
         for granted in session.lease(free).await? {
             self.start(granted, session);
         }
@@ -263,9 +245,7 @@ impl Host {
 
 impl Shared {
     async fn command<R: tarn_proto::CommandBody>(&self, request: R) -> Result<R::Response, Refusal> {
-        self.way
-            .command(&self.caller, request, Instant::now() + COMMAND_DEADLINE)
-            .await
+        self.way.command(&self.caller, request, Instant::now() + COMMAND_DEADLINE).await
     }
 
     /// Hears what becomes of the tasks, until the registration is gone.

@@ -20,11 +20,7 @@ pub(super) async fn beat(shared: Arc<Shared>, worker: String) {
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         ticks.tick().await;
-        let alive = shared
-            .command(v1::HeartbeatWorkerRequest {
-                worker_id: worker.clone(),
-            })
-            .await;
+        let alive = shared.command(v1::HeartbeatWorkerRequest { worker_id: worker.clone() }).await;
         if alive.is_err_and(|refusal| refusal.reason() == "WORKER_NOT_FOUND") {
             return;
         }

@@ -45,16 +45,9 @@ mod tests {
             ExecutionError::ArtifactUnavailable { hash, detail: detail() },
         ] {
             let told = message(&task, &error);
-            assert!(
-                !told.contains('/') && !told.contains("os error") && !told.contains(".rs"),
-                "{told}"
-            );
+            assert!(!told.contains('/') && !told.contains("os error") && !told.contains(".rs"), "{told}");
         }
         let own = ExecutionError::ExitNonzero { status: 3 };
-        assert_eq!(
-            message(&task, &own),
-            own.to_string(),
-            "what the guest did is the tenant's to know"
-        );
+        assert_eq!(message(&task, &own), own.to_string(), "what the guest did is the tenant's to know");
     }
 }

@@ -26,16 +26,7 @@ pub(super) async fn send(shared: &Shared, session: &Session, task: &v1::LeasedTa
     count(shared, &end);
     if end.was_stopped() {
         if shared.kill.is_cancelled() && !shared.held.is_lost(task.token) {
-            fail(
-                shared,
-                session,
-                task,
-                interrupted(task),
-                "NODE_STOPPING",
-                "the node stopped",
-                Bytes::new(),
-            )
-            .await;
+            fail(shared, session, task, interrupted(task), "NODE_STOPPING", "the node stopped", Bytes::new()).await;
         } else {
             cancelled(shared, session, task).await;
         }
@@ -54,29 +45,12 @@ pub(super) async fn send(shared: &Shared, session: &Session, task: &v1::LeasedTa
             tell(shared, session, task, request).await;
         }
         End::Failure(failure) => {
-            let kind = if failure.error.retryable() {
-                FailureKind::Retryable
-            } else {
-                FailureKind::Final
-            };
+            let kind = if failure.error.retryable() { FailureKind::Retryable } else { FailureKind::Final };
             let message = redact::message(task, &failure.error);
-            fail(
-                shared,
-                session,
-                task,
-                kind,
-                failure.error.reason(),
-                &message,
-                last(failure.logs),
-            )
-            .await;
+            fail(shared, session, task, kind, failure.error.reason(), &message, last(failure.logs)).await;
         }
         End::Unfit(unfit) => {
-            let kind = if unfit.retryable {
-                FailureKind::Retryable
-            } else {
-                FailureKind::Final
-            };
+            let kind = if unfit.retryable { FailureKind::Retryable } else { FailureKind::Final };
             fail(shared, session, task, kind, unfit.reason, &unfit.message, Bytes::new()).await;
         }
     }
@@ -95,16 +69,7 @@ fn interrupted(task: &v1::LeasedTask) -> FailureKind {
 /// Reports that a cancellation was obeyed. A lost lease is nobody's business any more.
 pub(super) async fn cancelled(shared: &Shared, session: &Session, task: &v1::LeasedTask) {
     if !shared.held.is_lost(task.token) {
-        fail(
-            shared,
-            session,
-            task,
-            FailureKind::Cancelled,
-            "CANCELLED",
-            "the task was cancelled",
-            Bytes::new(),
-        )
-        .await;
+        fail(shared, session, task, FailureKind::Cancelled, "CANCELLED", "the task was cancelled", Bytes::new()).await;
     }
 }
 
@@ -123,10 +88,7 @@ async fn fail(
         task_id: task.task_id.clone(),
         token: task.token,
         kind: kind.into(),
-        error: Some(v1::TaskError {
-            reason: reason.into(),
-            message,
-        }),
+        error: Some(v1::TaskError { reason: reason.into(), message }),
         logs,
         request_id: request_id(task),
     };
@@ -167,13 +129,7 @@ async fn tell<R: CommandBody>(shared: &Shared, session: &Session, task: &v1::Lea
 fn count(shared: &Shared, end: &End) {
     let metrics = shared.way.metrics();
     let runtime = shared.options.executor.runtime();
-    metrics
-        .executor_runs
-        .get_or_create(&Run {
-            runtime,
-            result: end.name().to_owned(),
-        })
-        .inc();
+    metrics.executor_runs.get_or_create(&Run { runtime, result: end.name().to_owned() }).inc();
     let ran = match end {
         End::Report(report) => report.usage.ran,
         End::Failure(failure) => failure.usage.ran,

@@ -68,15 +68,10 @@ impl HostServices for Services {
 
 /// Progress as the kernel takes it: thousandths, and a sentence that is not too long.
 fn told(fraction: f64, message: &str) -> v1::Progress {
-    let end = (0..=message.len().min(MESSAGE_BYTES_MAX))
-        .rev()
-        .find(|end| message.is_char_boundary(*end));
+    let end = (0..=message.len().min(MESSAGE_BYTES_MAX)).rev().find(|end| message.is_char_boundary(*end));
     // What is no number counts as nothing; the conversion saturates.
     let permille = (fraction.clamp(0.0, 1.0) * 1_000.0) as u32;
-    v1::Progress {
-        permille: permille.min(1_000),
-        message: message[..end.unwrap_or(0)].to_owned(),
-    }
+    v1::Progress { permille: permille.min(1_000), message: message[..end.unwrap_or(0)].to_owned() }
 }
 
 #[cfg(test)]
@@ -85,13 +80,7 @@ mod tests {
 
     #[test]
     fn progress_is_brought_into_its_bounds() {
-        for (fraction, permille) in [
-            (0.5, 500),
-            (-1.0, 0),
-            (7.0, 1_000),
-            (f64::NAN, 0),
-            (f64::INFINITY, 1_000),
-        ] {
+        for (fraction, permille) in [(0.5, 500), (-1.0, 0), (7.0, 1_000), (f64::NAN, 0), (f64::INFINITY, 1_000)] {
             assert_eq!(told(fraction, "").permille, permille, "{fraction}");
         }
         assert_eq!(told(0.0, "half way").message, "half way");

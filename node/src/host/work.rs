@@ -79,16 +79,12 @@ pub(super) async fn of(shared: &Shared, task: &v1::LeasedTask, spec: &v1::TaskSp
             fuel: 0,
         });
     }
-    let message = format!(
-        "a task of the runtime {:?} has a part that says what to run",
-        spec.runtime
-    );
+    let message = format!("a task of the runtime {:?} has a part that says what to run", spec.runtime);
     Err(unfit("BAD_SPEC", message))
 }
 
 fn address(field: &str, text: &str) -> Result<Hash, Unfit> {
-    text.parse()
-        .map_err(|error| unfit("BAD_SPEC", format!("{field}: {error}")))
+    text.parse().map_err(|error| unfit("BAD_SPEC", format!("{field}: {error}")))
 }
 
 async fn command(
@@ -173,14 +169,8 @@ fn share(given: Option<&v1::DeviceShare>) -> Result<DeviceShare, Unfit> {
         (0, 0) => Ok(DeviceShare::Thousandths(SHARE_PERMILLE)),
         (bytes, 0) => Ok(DeviceShare::Bytes(bytes)),
         (0, permille @ 1..=1_000) => Ok(DeviceShare::Thousandths(permille as u16)),
-        (0, permille) => Err(unfit(
-            "BAD_SPEC",
-            format!("device.memory_permille is {permille}: at most 1,000"),
-        )),
-        (_, _) => Err(unfit(
-            "BAD_SPEC",
-            "device: name memory_bytes or memory_permille, not both",
-        )),
+        (0, permille) => Err(unfit("BAD_SPEC", format!("device.memory_permille is {permille}: at most 1,000"))),
+        (_, _) => Err(unfit("BAD_SPEC", "device: name memory_bytes or memory_permille, not both")),
     }
 }
 
@@ -191,9 +181,7 @@ mod tests {
     #[test]
     fn a_kernel_s_call_is_read_from_its_specification() {
         let buffer = |offset, bytes| v1::CudaBuffer { offset, bytes };
-        let argument = |argument| v1::CudaArgument {
-            argument: Some(argument),
-        };
+        let argument = |argument| v1::CudaArgument { argument: Some(argument) };
         let spec = v1::CudaSpec {
             kernel: "scale".into(),
             grid: vec![4, 2],
@@ -207,31 +195,17 @@ mod tests {
         let call = kernel(&spec, Bytes::new()).ok().unwrap();
         assert_eq!((call.grid, call.block), ([4, 2, 1], [256, 1, 1]));
         let expected = [KernelArgument::F32(1.5), KernelArgument::InOut { offset: 8, bytes: 16 }];
-        assert_eq!(
-            (call.arguments, call.share),
-            (expected.to_vec(), DeviceShare::Thousandths(125))
-        );
+        assert_eq!((call.arguments, call.share), (expected.to_vec(), DeviceShare::Thousandths(125)));
 
-        let bad = v1::CudaSpec {
-            grid: vec![1; 4],
-            ..spec.clone()
-        };
+        let bad = v1::CudaSpec { grid: vec![1; 4], ..spec.clone() };
         assert_eq!(kernel(&bad, Bytes::new()).err().unwrap().reason, "BAD_SPEC");
-        let bad = v1::CudaSpec {
-            arguments: vec![v1::CudaArgument::default()],
-            ..spec
-        };
+        let bad = v1::CudaSpec { arguments: vec![v1::CudaArgument::default()], ..spec };
         assert_eq!(kernel(&bad, Bytes::new()).err().unwrap().reason, "BAD_SPEC");
     }
 
     #[test]
     fn a_share_is_one_or_the_other() {
-        let share_of = |memory_bytes, memory_permille| {
-            share(Some(&v1::DeviceShare {
-                memory_bytes,
-                memory_permille,
-            }))
-        };
+        let share_of = |memory_bytes, memory_permille| share(Some(&v1::DeviceShare { memory_bytes, memory_permille }));
         assert_eq!(share_of(7, 0).ok(), Some(DeviceShare::Bytes(7)));
         assert_eq!(share_of(0, 1_000).ok(), Some(DeviceShare::Thousandths(1_000)));
         assert!(share_of(0, 1_001).is_err() && share_of(1, 1).is_err());

@@ -120,11 +120,7 @@ pub struct IssueOptions {
 impl Default for IssueOptions {
     /// The kind's usual validity from now on, and no names.
     fn default() -> Self {
-        Self {
-            validity: None,
-            names: Vec::new(),
-            now: SystemTime::now(),
-        }
+        Self { validity: None, names: Vec::new(), now: SystemTime::now() }
     }
 }
 
@@ -153,12 +149,7 @@ impl CertificateAuthority {
         private_dir(dir)?;
         // The key first: a certificate without its key would look like an authority, and be none.
         write_new(&key_path, &key.to_pem(), Access::Owner, AuthorityError::Exists)?;
-        write_new(
-            &certificate_path,
-            &authority.certificate.to_pem(),
-            Access::Public,
-            AuthorityError::Exists,
-        )?;
+        write_new(&certificate_path, &authority.certificate.to_pem(), Access::Public, AuthorityError::Exists)?;
         Ok(authority)
     }
 
@@ -245,10 +236,7 @@ impl CertificateAuthority {
         kind: &PrincipalKind,
         options: &IssueOptions,
     ) -> Result<CertificateDer<'static>, AuthorityError> {
-        let principal = Principal {
-            cluster: self.cluster().to_owned(),
-            kind: kind.clone(),
-        };
+        let principal = Principal { cluster: self.cluster().to_owned(), kind: kind.clone() };
         principal.check()?;
         let (usages, label, usual) = match kind {
             PrincipalKind::Node { id } => (
@@ -259,15 +247,9 @@ impl CertificateAuthority {
             PrincipalKind::User { name } => (vec![ExtendedKeyUsagePurpose::ClientAuth], name.clone(), USER_VALIDITY),
             PrincipalKind::Join { .. } => return Err(AuthorityError::Joiner),
         };
-        let names_allowed = if matches!(kind, PrincipalKind::Node { .. }) {
-            NAMES_MAX
-        } else {
-            0
-        };
+        let names_allowed = if matches!(kind, PrincipalKind::Node { .. }) { NAMES_MAX } else { 0 };
         if options.names.len() > names_allowed {
-            return Err(AuthorityError::Names {
-                given: options.names.len(),
-            });
+            return Err(AuthorityError::Names { given: options.names.len() });
         }
         let mut params = CertificateParams::default();
         params.not_before = OffsetDateTime::from(options.now - CLOCK_SKEW);
@@ -292,10 +274,7 @@ impl CertificateAuthority {
         let root_left = self.certificate.not_after().duration_since(now).unwrap_or_default();
         let length = validity.min(root_left);
         if length < VALIDITY_MIN {
-            return Err(AuthorityError::Validity {
-                asked_s: validity.as_secs(),
-                root_s: root_left.as_secs(),
-            });
+            return Err(AuthorityError::Validity { asked_s: validity.as_secs(), root_s: root_left.as_secs() });
         }
         Ok(now + length)
     }
@@ -303,9 +282,7 @@ impl CertificateAuthority {
 
 impl fmt::Debug for CertificateAuthority {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("CertificateAuthority")
-            .field("certificate", &self.certificate)
-            .finish_non_exhaustive()
+        f.debug_struct("CertificateAuthority").field("certificate", &self.certificate).finish_non_exhaustive()
     }
 }
 
@@ -325,11 +302,7 @@ pub fn write_identity(
     ca: &CaCertificate,
     identity: &Identity,
 ) -> Result<[PathBuf; 3], AuthorityError> {
-    let paths = [
-        dir.join(CERTIFICATE_FILE),
-        dir.join(format!("{name}.pem")),
-        dir.join(format!("{name}.key")),
-    ];
+    let paths = [dir.join(CERTIFICATE_FILE), dir.join(format!("{name}.pem")), dir.join(format!("{name}.key"))];
     if !dir.is_dir() {
         private_dir(dir)?;
     }
@@ -411,9 +384,7 @@ mod tests {
         // What either issues, the same root vouches for.
         for authority in [&made, &loaded] {
             let identity = authority.issue(&node(1), &IssueOptions::default()).unwrap();
-            Credentials::new(made.certificate().clone(), identity)
-                .check_issuer()
-                .unwrap();
+            Credentials::new(made.certificate().clone(), identity).check_issuer().unwrap();
         }
     }
 
@@ -452,16 +423,8 @@ mod tests {
     fn certificates_have_their_dates() {
         let authority = CertificateAuthority::ephemeral("prod").unwrap();
         let now = SystemTime::now();
-        let issue = |kind: &PrincipalKind, validity| {
-            authority.issue(
-                kind,
-                &IssueOptions {
-                    validity,
-                    now,
-                    names: Vec::new(),
-                },
-            )
-        };
+        let issue =
+            |kind: &PrincipalKind, validity| authority.issue(kind, &IssueOptions { validity, now, names: Vec::new() });
         let length = |identity: Identity| {
             let info = identity.info().clone();
             info.not_after.duration_since(info.not_before).unwrap()
@@ -470,10 +433,7 @@ mod tests {
         assert_eq!(length(issue(&user("ada"), None).unwrap()), USER_VALIDITY + CLOCK_SKEW);
         let cut = issue(&node(1), Some(days(36500))).unwrap();
         assert_eq!(cut.info().not_after, authority.certificate().not_after());
-        assert!(matches!(
-            issue(&node(1), Some(Duration::from_secs(59))),
-            Err(AuthorityError::Validity { .. })
-        ));
+        assert!(matches!(issue(&node(1), Some(Duration::from_secs(59))), Err(AuthorityError::Validity { .. })));
     }
 
     #[test]
@@ -507,15 +467,10 @@ mod tests {
         let authority = CertificateAuthority::ephemeral("prod").unwrap();
         let key = PrivateKey::generate();
         let request = CertificateRequest::parse(&super::super::make_request(&key)).unwrap();
-        let pem = authority
-            .sign_request(&request, &node(4), &IssueOptions::default())
-            .unwrap();
-        let credentials = Credentials::from_pem(
-            authority.certificate().to_pem().as_bytes(),
-            pem.as_bytes(),
-            key.to_pem().as_bytes(),
-        )
-        .unwrap();
+        let pem = authority.sign_request(&request, &node(4), &IssueOptions::default()).unwrap();
+        let credentials =
+            Credentials::from_pem(authority.certificate().to_pem().as_bytes(), pem.as_bytes(), key.to_pem().as_bytes())
+                .unwrap();
         assert_eq!(credentials.principal(), Principal::node("prod", 4));
     }
 

@@ -48,16 +48,8 @@ pub(super) enum Existing {
 
 /// Makes a directory (and its parents) that only its owner can enter, or narrows one that is there.
 pub(super) fn private_dir(dir: &Path) -> Result<(), FileError> {
-    let failed = |source| FileError {
-        action: "make the private directory",
-        path: dir.to_owned(),
-        source,
-    };
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o700)
-        .create(dir)
-        .map_err(failed)?;
+    let failed = |source| FileError { action: "make the private directory", path: dir.to_owned(), source };
+    fs::DirBuilder::new().recursive(true).mode(0o700).create(dir).map_err(failed)?;
     fs::set_permissions(dir, Permissions::from_mode(0o700)).map_err(failed)
 }
 
@@ -65,11 +57,7 @@ pub(super) fn private_dir(dir: &Path) -> Result<(), FileError> {
 ///
 /// It is made with its final permissions: there is no moment in which others could read a key.
 pub(super) fn write_atomic(path: &Path, content: &[u8], access: Access, existing: Existing) -> Result<(), FileError> {
-    let failed = |source| FileError {
-        action: "write",
-        path: path.to_owned(),
-        source,
-    };
+    let failed = |source| FileError { action: "write", path: path.to_owned(), source };
     let dir = parent(path);
     let mut file = tempfile::Builder::new()
         .prefix(".tarn-")
@@ -84,11 +72,7 @@ pub(super) fn write_atomic(path: &Path, content: &[u8], access: Access, existing
 
 /// Renames a file over another, and makes that durable.
 pub(super) fn rename(from: &Path, to: &Path) -> Result<(), FileError> {
-    let failed = |source| FileError {
-        action: "put in place",
-        path: to.to_owned(),
-        source,
-    };
+    let failed = |source| FileError { action: "put in place", path: to.to_owned(), source };
     fs::rename(from, to).map_err(failed)?;
     sync_dir(parent(to)).map_err(failed)
 }

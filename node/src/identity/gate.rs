@@ -116,11 +116,7 @@ fn require<T>(
     judge: impl FnOnce(&PrincipalKind, String) -> Option<Denied>,
 ) -> Result<PeerIdentity, Status> {
     let Some(identity) = request.extensions().get::<PeerIdentity>() else {
-        tracing::warn!(
-            reason = Denied::Unknown.reason(),
-            "refused a request: {}",
-            Denied::Unknown
-        );
+        tracing::warn!(reason = Denied::Unknown.reason(), "refused a request: {}", Denied::Unknown);
         return Err(Denied::Unknown.into());
     };
     let principal = identity.principal();
@@ -147,9 +143,7 @@ mod tests {
             spki_hash: [0; 32],
         };
         let mut request = Request::new(());
-        request
-            .extensions_mut()
-            .insert(PeerIdentity::new(leaf, "127.0.0.1:1".parse().unwrap()));
+        request.extensions_mut().insert(PeerIdentity::new(leaf, "127.0.0.1:1".parse().unwrap()));
         request
     }
 
@@ -160,11 +154,9 @@ mod tests {
         let joiner = request_of(Principal::join(&[1; 32]));
         let code = |result: Result<PeerIdentity, Status>| result.map(|_| ()).map_err(|status| status.code());
 
-        for (request, wanted) in [
-            (&user, [true, false, false]),
-            (&node, [false, true, false]),
-            (&joiner, [false, false, true]),
-        ] {
+        for (request, wanted) in
+            [(&user, [true, false, false]), (&node, [false, true, false]), (&joiner, [false, false, true])]
+        {
             let got = [require_user(request), require_node(request), require_joiner(request)];
             for (got, wanted) in got.into_iter().zip(wanted) {
                 let wanted = if wanted { Ok(()) } else { Err(Code::PermissionDenied) };

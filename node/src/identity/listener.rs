@@ -123,10 +123,8 @@ impl Door for Members {
             .peer_certificates()
             .and_then(|chain| chain.first())
             .ok_or_else(|| Refusal::of(RefusalKind::NoCertificate))?;
-        let leaf = LeafInfo::from_der("the peer's certificate", leaf).map_err(|error| Refusal {
-            kind: RefusalKind::BadCertificate,
-            detail: error.to_string(),
-        })?;
+        let leaf = LeafInfo::from_der("the peer's certificate", leaf)
+            .map_err(|error| Refusal { kind: RefusalKind::BadCertificate, detail: error.to_string() })?;
         let identity = PeerIdentity::new(leaf, remote);
         tracing::debug!(peer = %identity, "accepted a connection");
         let life = life_of(&identity);
@@ -184,11 +182,7 @@ pub fn listen_through<D: Door>(
         doorman: Doorman {
             acceptor: TlsAcceptor::from(config),
             timeout: options.handshake_timeout,
-            lobby: Arc::new(Lobby::new(
-                options.connections_max,
-                options.handshakes_max,
-                options.handshake_timeout,
-            )),
+            lobby: Arc::new(Lobby::new(options.connections_max, options.handshakes_max, options.handshake_timeout)),
             refusals: options.refusals,
             ready: sender,
             door,
@@ -200,11 +194,7 @@ pub fn listen_through<D: Door>(
         // Dropping the loop closes the port and gives up the handshakes that run.
         until.run_until_cancelled_owned(loop_.run()).await;
     });
-    Ok(Incoming {
-        ready,
-        local_addr,
-        _stop: stop.drop_guard(),
-    })
+    Ok(Incoming { ready, local_addr, _stop: stop.drop_guard() })
 }
 
 struct AcceptLoop<D: Door> {
@@ -297,10 +287,9 @@ impl<D: Door> Doorman<D> {
 /// How long the connection may stand: until the certificate expires. A joiner's dates are its own claim and count for nothing.
 fn life_of(identity: &PeerIdentity) -> Duration {
     match identity.principal().kind {
-        PrincipalKind::Node { .. } | PrincipalKind::User { .. } => identity
-            .not_after()
-            .duration_since(SystemTime::now())
-            .unwrap_or_default(),
+        PrincipalKind::Node { .. } | PrincipalKind::User { .. } => {
+            identity.not_after().duration_since(SystemTime::now()).unwrap_or_default()
+        }
         PrincipalKind::Join { .. } => JOINER_LIFE,
     }
 }

@@ -76,10 +76,7 @@ impl Lobby {
             let spoken = tokio::time::timeout(SPEAK_TIMEOUT, tcp.peek(&mut [0])).await;
             let spoken = spoken.map_err(|_elapsed| Refusal::of(RefusalKind::TimedOut))?;
             spoken.map_err(|error| Refusal::of_handshake(&error))?;
-            Ok(Slot {
-                _own: permit(&place.slots).await,
-                _any: permit(&self.slots).await,
-            })
+            Ok(Slot { _own: permit(&place.slots).await, _any: permit(&self.slots).await })
         };
         let turn = tokio::time::timeout(self.patience, turn);
         match place.sent_away.run_until_cancelled(turn).await {
@@ -100,17 +97,8 @@ impl Lobby {
         let number = rooms.entered;
         rooms.entered += 1;
         let sent_away = CancellationToken::new();
-        rooms.waiting.push_back(Waiting {
-            number,
-            source,
-            sent_away: sent_away.clone(),
-        });
-        Place {
-            lobby: self,
-            number,
-            sent_away,
-            slots: rooms.slots_of(source, self.share),
-        }
+        rooms.waiting.push_back(Waiting { number, source, sent_away: sent_away.clone() });
+        Place { lobby: self, number, sent_away, slots: rooms.slots_of(source, self.share) }
     }
 
     fn rooms(&self) -> MutexGuard<'_, Rooms> {
@@ -143,21 +131,14 @@ impl Drop for Place<'_> {
     fn drop(&mut self) {
         let mut rooms = self.lobby.rooms();
         // In the order of their numbers; it is gone already if it had to make room.
-        if let Ok(at) = rooms
-            .waiting
-            .binary_search_by_key(&self.number, |waiting| waiting.number)
-        {
+        if let Ok(at) = rooms.waiting.binary_search_by_key(&self.number, |waiting| waiting.number) {
             rooms.waiting.remove(at);
         }
     }
 }
 
 async fn permit(slots: &Arc<Semaphore>) -> OwnedSemaphorePermit {
-    slots
-        .clone()
-        .acquire_owned()
-        .await
-        .expect("the lobby's semaphores are never closed")
+    slots.clone().acquire_owned().await.expect("the lobby's semaphores are never closed")
 }
 
 /// Whom an address stands for: with IPv6, one customer has at least a network of 64 bits.

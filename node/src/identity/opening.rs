@@ -29,12 +29,7 @@ struct Waiting {
 impl Opening {
     /// The time runs from now. Must be called within a tokio runtime.
     pub fn new() -> Self {
-        Self {
-            waiting: Some(Waiting {
-                missing: OPENING_BYTES,
-                until: Box::pin(tokio::time::sleep(OPENING_TIMEOUT)),
-            }),
-        }
+        Self { waiting: Some(Waiting { missing: OPENING_BYTES, until: Box::pin(tokio::time::sleep(OPENING_TIMEOUT)) }) }
     }
 
     /// Reads from the stream; end of file where it took too long to open.

@@ -27,10 +27,7 @@ pub struct PeerIdentity {
 impl PeerIdentity {
     /// The identity that a verified certificate gives. Made by the listener; elsewhere useful in tests only.
     pub fn new(leaf: LeafInfo, remote_addr: SocketAddr) -> Self {
-        Self {
-            leaf: Arc::new(leaf),
-            remote_addr,
-        }
+        Self { leaf: Arc::new(leaf), remote_addr }
     }
 
     /// Who it is.

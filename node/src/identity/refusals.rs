@@ -30,17 +30,12 @@ impl Refusals {
 
     /// Counters at zero that also tell an observer of each refusal, after the log line. The observer must not block.
     pub fn with_observer(observer: impl Fn(SocketAddr, &Refusal) + Send + Sync + 'static) -> Self {
-        Self {
-            observer: Some(Box::new(observer)),
-            ..Self::default()
-        }
+        Self { observer: Some(Box::new(observer)), ..Self::default() }
     }
 
     /// How often each kind was refused since the start, in the order of [`RefusalKind::ALL`].
     pub fn counts(&self) -> impl Iterator<Item = (RefusalKind, u64)> + '_ {
-        RefusalKind::ALL
-            .iter()
-            .map(|kind| (*kind, self.counts[*kind as usize].load(Ordering::Relaxed)))
+        RefusalKind::ALL.iter().map(|kind| (*kind, self.counts[*kind as usize].load(Ordering::Relaxed)))
     }
 
     /// Counts and logs one refused handshake.
@@ -59,11 +54,7 @@ impl Refusals {
             tracing::debug!(peer = %remote, reason, "refused a connection: {refusal}");
             return;
         }
-        let admitted = self
-            .rate
-            .lock()
-            .expect("nothing panics while it holds this lock")
-            .admit(Instant::now());
+        let admitted = self.rate.lock().expect("nothing panics while it holds this lock").admit(Instant::now());
         match admitted {
             Some(0) => tracing::warn!(peer = %remote, reason, "refused a connection: {refusal}"),
             Some(left_out) => {
@@ -76,9 +67,7 @@ impl Refusals {
 
 impl fmt::Debug for Refusals {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_map()
-            .entries(self.counts().map(|(kind, count)| (kind.label(), count)))
-            .finish()
+        f.debug_map().entries(self.counts().map(|(kind, count)| (kind.label(), count))).finish()
     }
 }
 
@@ -93,9 +82,7 @@ struct Rate {
 impl Rate {
     /// Whether a line may be written now, and if so, how many were left out before it.
     fn admit(&mut self, now: Instant) -> Option<u64> {
-        let same_second = self
-            .second
-            .is_some_and(|start| now.duration_since(start) < Duration::from_secs(1));
+        let same_second = self.second.is_some_and(|start| now.duration_since(start) < Duration::from_secs(1));
         if !same_second {
             self.second = Some(now);
             self.lines = 0;

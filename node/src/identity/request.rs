@@ -62,10 +62,7 @@ impl CertificateRequest {
         ML_DSA_65
             .verify_signature(public_key, info.raw, &request.signature_value.data)
             .map_err(|_| RequestError::BadSignature)?;
-        Ok(Self {
-            public_key: public_key.to_vec(),
-            spki_hash: spki_hash(info.subject_pki.raw),
-        })
+        Ok(Self { public_key: public_key.to_vec(), spki_hash: spki_hash(info.subject_pki.raw) })
     }
 
     /// BLAKE3 of the public key (SPKI, DER).
@@ -113,14 +110,8 @@ mod tests {
         let der = make_request(&PrivateKey::generate());
         assert_eq!(CertificateRequest::parse(&[]), Err(RequestError::Malformed));
         assert_eq!(CertificateRequest::parse(&[0x30; 500]), Err(RequestError::Malformed));
-        assert_eq!(
-            CertificateRequest::parse(&vec![0; 1 << 20]),
-            Err(RequestError::TooLarge(1 << 20))
-        );
-        assert_eq!(
-            CertificateRequest::parse(&der[..der.len() - 1]),
-            Err(RequestError::Malformed)
-        );
+        assert_eq!(CertificateRequest::parse(&vec![0; 1 << 20]), Err(RequestError::TooLarge(1 << 20)));
+        assert_eq!(CertificateRequest::parse(&der[..der.len() - 1]), Err(RequestError::Malformed));
         let longer = [der.as_slice(), b"x"].concat();
         assert_eq!(CertificateRequest::parse(&longer), Err(RequestError::Malformed));
 

@@ -20,10 +20,7 @@ struct List(Arc<ArcSwap<Access>>);
 impl Default for Revoked {
     fn default() -> Self {
         let list = List::default();
-        Self {
-            live: LiveConnections::asking(Arc::new(list.clone())),
-            list,
-        }
+        Self { live: LiveConnections::asking(Arc::new(list.clone())), list }
     }
 }
 

@@ -57,9 +57,7 @@ pub struct IdentityStore {
 impl IdentityStore {
     /// The store in a node's data directory. Touches nothing yet.
     pub fn new(data_dir: &Path) -> Self {
-        Self {
-            dir: data_dir.join(DIRECTORY),
-        }
+        Self { dir: data_dir.join(DIRECTORY) }
     }
 
     /// The directory with the files.
@@ -130,10 +128,9 @@ impl IdentityStore {
     fn check_node(&self, principal: &Principal) -> Result<(), StoreError> {
         match principal.kind {
             PrincipalKind::Node { .. } => Ok(()),
-            PrincipalKind::User { .. } | PrincipalKind::Join { .. } => Err(StoreError::NotANode {
-                path: self.dir.clone(),
-                principal: principal.clone(),
-            }),
+            PrincipalKind::User { .. } | PrincipalKind::Join { .. } => {
+                Err(StoreError::NotANode { path: self.dir.clone(), principal: principal.clone() })
+            }
         }
     }
 
@@ -154,9 +151,7 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     fn issue(authority: &CertificateAuthority, id: u64) -> Identity {
-        authority
-            .issue(&PrincipalKind::Node { id }, &IssueOptions::default())
-            .unwrap()
+        authority.issue(&PrincipalKind::Node { id }, &IssueOptions::default()).unwrap()
     }
 
     #[test]
@@ -169,10 +164,7 @@ mod tests {
 
         let first = issue(&authority, 1);
         store.create(authority.certificate(), &first).unwrap();
-        assert!(matches!(
-            store.create(authority.certificate(), &first),
-            Err(StoreError::Exists(_))
-        ));
+        assert!(matches!(store.create(authority.certificate(), &first), Err(StoreError::Exists(_))));
         assert_eq!(store.load().unwrap().info(), *first.info());
         for (name, expected) in [("", 0o700), (KEY_FILE, 0o600)] {
             let mode = std::fs::metadata(store.path(name)).unwrap().permissions().mode();
@@ -195,15 +187,11 @@ mod tests {
         store.create(authority.certificate(), &first).unwrap();
 
         // Stopped before the certificate was put in place: the old identity stays in force.
-        store
-            .write(NEW_KEY_FILE, &second.key().to_pem(), Access::Owner)
-            .unwrap();
+        store.write(NEW_KEY_FILE, &second.key().to_pem(), Access::Owner).unwrap();
         assert_eq!(store.load().unwrap().info(), *first.info());
 
         // Stopped after it: the new one is in force, now and later.
-        store
-            .write(CERTIFICATE_FILE, &second.certificate_pem(), Access::Public)
-            .unwrap();
+        store.write(CERTIFICATE_FILE, &second.certificate_pem(), Access::Public).unwrap();
         for _ in 0..2 {
             assert_eq!(store.load().unwrap().info(), *second.info());
         }
@@ -217,10 +205,7 @@ mod tests {
         let store = IdentityStore::new(dir.path());
         let kind = PrincipalKind::User { name: "ada".to_owned() };
         let user = authority.issue(&kind, &IssueOptions::default()).unwrap();
-        assert!(matches!(
-            store.create(authority.certificate(), &user),
-            Err(StoreError::NotANode { .. })
-        ));
+        assert!(matches!(store.create(authority.certificate(), &user), Err(StoreError::NotANode { .. })));
 
         store.create(authority.certificate(), &issue(&authority, 1)).unwrap();
         std::fs::set_permissions(store.path(KEY_FILE), std::fs::Permissions::from_mode(0o644)).unwrap();

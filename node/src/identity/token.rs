@@ -58,22 +58,13 @@ impl JoinToken {
     }
 
     fn new(seed: [u8; SEED_BYTES], ca_fingerprint: [u8; 32]) -> Self {
-        Self {
-            key: PrivateKey::from_seed(&seed),
-            seed,
-            ca_fingerprint,
-        }
+        Self { key: PrivateKey::from_seed(&seed), seed, ca_fingerprint }
     }
 
     /// The text to hand to the new machine. Secret.
     pub fn reveal(&self) -> String {
         let part = |bytes: &[u8]| BASE32_NOPAD.encode(bytes).to_ascii_lowercase();
-        format!(
-            "{PREFIX}.{}.{}.{}",
-            part(&self.seed),
-            part(&self.ca_fingerprint),
-            self.id()
-        )
+        format!("{PREFIX}.{}.{}.{}", part(&self.seed), part(&self.ca_fingerprint), self.id())
     }
 
     /// What the cluster knows the token by: BLAKE3 of its public key (SPKI, DER). Not secret.
@@ -117,12 +108,8 @@ impl JoinToken {
         let certificate = params
             .self_signed(&Signer(self.key.clone()))
             .expect("a certificate of fixed form can always be encoded and signed");
-        Identity::new(
-            "the join certificate",
-            vec![certificate.der().clone()],
-            self.key.clone(),
-        )
-        .expect("the certificate was made for this key")
+        Identity::new("the join certificate", vec![certificate.der().clone()], self.key.clone())
+            .expect("the certificate was made for this key")
     }
 }
 
@@ -141,11 +128,7 @@ impl FromStr for JoinToken {
             let later = prefix
                 .strip_prefix("tarn-join-")
                 .is_some_and(|version| !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()));
-            return Err(if later {
-                TokenError::UnknownVersion
-            } else {
-                TokenError::Malformed
-            });
+            return Err(if later { TokenError::UnknownVersion } else { TokenError::Malformed });
         }
         let (Some(seed), Some(fingerprint), Some(id), None) = (parts.next(), parts.next(), parts.next(), parts.next())
         else {
@@ -161,9 +144,7 @@ impl FromStr for JoinToken {
 
 impl fmt::Debug for JoinToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("JoinToken")
-            .field("id", &self.id())
-            .finish_non_exhaustive()
+        f.debug_struct("JoinToken").field("id", &self.id()).finish_non_exhaustive()
     }
 }
 
@@ -192,10 +173,7 @@ mod tests {
             assert_eq!(read.spki_hash(), token.spki_hash());
             assert!(read.pins(authority.certificate()));
         }
-        assert_ne!(
-            JoinToken::generate(authority.certificate()).spki_hash(),
-            token.spki_hash()
-        );
+        assert_ne!(JoinToken::generate(authority.certificate()).spki_hash(), token.spki_hash());
         let shown = format!("{token:?}");
         let secret = text.split('.').nth(1).unwrap();
         assert!(!shown.contains(secret), "{shown}");

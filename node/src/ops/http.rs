@@ -34,20 +34,13 @@ pub async fn serve(
     fatal: impl Fn() -> Option<Arc<str>> + Send + Sync + 'static,
     stop: CancellationToken,
 ) -> std::io::Result<()> {
-    let ops = Ops {
-        metrics,
-        sampler: Arc::new(sampler),
-        readiness,
-        fatal: Arc::new(fatal),
-    };
+    let ops = Ops { metrics, sampler: Arc::new(sampler), readiness, fatal: Arc::new(fatal) };
     let routes = Router::new()
         .route("/livez", get(livez))
         .route("/readyz", get(readyz))
         .route("/metrics", get(metrics_text))
         .with_state(ops);
-    axum::serve(listener, routes)
-        .with_graceful_shutdown(stop.cancelled_owned())
-        .await
+    axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
 /// Restart me? 200, or 503 once the node has stopped itself.
@@ -55,10 +48,7 @@ async fn livez(State(ops): State<Ops>) -> impl IntoResponse {
     match (ops.fatal)() {
         None => (StatusCode::OK, "ok\n".to_owned()),
         // The reason names paths and states of this node: it stays in the log.
-        Some(_) => (
-            StatusCode::SERVICE_UNAVAILABLE,
-            "the node has stopped itself; its log says why\n".to_owned(),
-        ),
+        Some(_) => (StatusCode::SERVICE_UNAVAILABLE, "the node has stopped itself; its log says why\n".to_owned()),
     }
 }
 
@@ -66,14 +56,9 @@ async fn livez(State(ops): State<Ops>) -> impl IntoResponse {
 async fn readyz(State(ops): State<Ops>, RawQuery(query): RawQuery) -> impl IntoResponse {
     let query = query.unwrap_or_default();
     let words: Vec<&str> = query.split('&').collect();
-    let verbose = words
-        .iter()
-        .any(|word| *word == "verbose" || word.starts_with("verbose="));
-    let exclude: Vec<&str> = words
-        .iter()
-        .filter_map(|word| word.strip_prefix("exclude="))
-        .flat_map(|names| names.split(','))
-        .collect();
+    let verbose = words.iter().any(|word| *word == "verbose" || word.starts_with("verbose="));
+    let exclude: Vec<&str> =
+        words.iter().filter_map(|word| word.strip_prefix("exclude=")).flat_map(|names| names.split(',')).collect();
 
     let answers = ops.readiness.answers(&exclude);
     let ready = answers.iter().all(|(_, answer)| answer.is_ok());
@@ -86,14 +71,7 @@ async fn readyz(State(ops): State<Ops>, RawQuery(query): RawQuery) -> impl IntoR
         }
     }
     text.push_str(if ready { "ready\n" } else { "not ready\n" });
-    (
-        if ready {
-            StatusCode::OK
-        } else {
-            StatusCode::SERVICE_UNAVAILABLE
-        },
-        text,
-    )
+    (if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, text)
 }
 
 async fn metrics_text(State(ops): State<Ops>) -> impl IntoResponse {
@@ -101,10 +79,6 @@ async fn metrics_text(State(ops): State<Ops>) -> impl IntoResponse {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     match ops.metrics.encode() {
         Ok(text) => (StatusCode::OK, [(header::CONTENT_TYPE, content_type)], text),
-        Err(_) => (
-            StatusCode::INTERNAL_SERVER_ERROR,
-            [(header::CONTENT_TYPE, "text/plain")],
-            String::new(),
-        ),
+        Err(_) => (StatusCode::INTERNAL_SERVER_ERROR, [(header::CONTENT_TYPE, "text/plain")], String::new()),
     }
 }

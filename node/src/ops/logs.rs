@@ -23,9 +23,7 @@ pub enum LogError {
 /// See [`LogError`].
 pub fn init(log: &Log) -> Result<(), LogError> {
     let filter = EnvFilter::builder().parse(&log.level)?;
-    let lines = tracing_subscriber::fmt()
-        .with_env_filter(filter)
-        .with_writer(|| Lines(std::io::stderr()));
+    let lines = tracing_subscriber::fmt().with_env_filter(filter).with_writer(|| Lines(std::io::stderr()));
     let result = match log.format {
         LogFormat::Text => lines.with_ansi(std::io::stderr().is_terminal()).try_init(),
         LogFormat::Json => lines.json().flatten_event(true).try_init(),
@@ -85,10 +83,7 @@ mod tests {
     fn an_event_is_one_line_whatever_it_says() {
         let kept = Kept::default();
         let writer = kept.clone();
-        let lines = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_writer(move || Lines(writer.clone()))
-            .finish();
+        let lines = tracing_subscriber::fmt().with_ansi(false).with_writer(move || Lines(writer.clone())).finish();
         tracing::subscriber::with_default(lines, || {
             tracing::info!(shown = %"a\nFORGED field", "said {}", "b\r\nFORGED message");
             tracing::info!("and the next");

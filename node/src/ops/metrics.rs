@@ -93,11 +93,7 @@ impl Metrics {
     #[must_use]
     pub fn new() -> Self {
         let mut registry = Registry::with_prefix("tarn");
-        registry.register(
-            "build",
-            "This build",
-            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
-        );
+        registry.register("build", "This build", Info::new([("version", env!("CARGO_PKG_VERSION"))]));
         let r = &mut registry;
         let metrics = Self {
             rpcs: add(r, "rpc_requests", "Requests answered, by method and status code"),
@@ -108,11 +104,7 @@ impl Metrics {
                 "refusals_unrecorded",
                 "Refusals of the gate that are in no record, for there were too many",
             ),
-            proposals: add(
-                r,
-                "proposals",
-                "Commands proposed through this node, by command and result",
-            ),
+            proposals: add(r, "proposals", "Commands proposed through this node, by command and result"),
             proposal_seconds: seconds(),
             reads_seconds: seconds(),
             // The largest is the most that a group holds.
@@ -120,19 +112,11 @@ impl Metrics {
             apply_seconds: Histogram::new(exponential_buckets(0.000_01, 2.0, 20)),
             leases_granted: add(r, "leases_granted", "Tasks leased to workers of this node"),
             leases_empty: add(r, "lease_proposals_empty", "Lease commands that found no task"),
-            leases_returned: add(
-                r,
-                "leases_returned",
-                "Leased tasks given back because their worker had gone",
-            ),
+            leases_returned: add(r, "leases_returned", "Leased tasks given back because their worker had gone"),
             dispatch_waiters: add(r, "dispatch_waiters", "Workers that wait for a task"),
             work_streams: add(r, "work_streams", "Open work streams"),
             watch_streams: add(r, "watch_streams", "Open watches"),
-            handshakes_refused: add(
-                r,
-                "handshakes_refused",
-                "Connections refused before a request, by reason",
-            ),
+            handshakes_refused: add(r, "handshakes_refused", "Connections refused before a request, by reason"),
             certificate_expiry: add(
                 r,
                 "certificate_expiry_seconds",
@@ -157,34 +141,18 @@ impl Metrics {
                 "namespace_usage",
                 "What namespaces have, in tasks, bytes, timers and leases; those with quotas first, those beyond the first few hundred together",
             ),
-            namespace_quota_limit: add(
-                r,
-                "namespace_quota_limit",
-                "What namespaces may have, where they have a quota",
-            ),
+            namespace_quota_limit: add(r, "namespace_quota_limit", "What namespaces may have, where they have a quota"),
             raft_role: add(r, "raft_role", "1 for the role that this node has"),
             raft_term: add(r, "raft_term", "The highest term seen"),
             raft_last_log_index: add(r, "raft_last_log_index", "The last entry in this node's log"),
-            raft_committed_index: add(
-                r,
-                "raft_committed_index",
-                "The last entry that this node knows to be committed",
-            ),
+            raft_committed_index: add(r, "raft_committed_index", "The last entry that this node knows to be committed"),
             raft_applied_index: add(r, "raft_applied_index", "The last entry in this node's state"),
             raft_snapshot_index: add(r, "raft_snapshot_index", "The last entry in the newest snapshot"),
             raft_purged_index: add(r, "raft_purged_index", "The last entry removed from this node's log"),
-            raft_apply_lag: add(
-                r,
-                "raft_apply_lag_entries",
-                "Log entries that this node has and has not applied",
-            ),
+            raft_apply_lag: add(r, "raft_apply_lag_entries", "Log entries that this node has and has not applied"),
             machine_version: add(r, "machine_version", "The machine version in force"),
             process_memory: add(r, "process_resident_memory_bytes", "Memory of this process in RAM"),
-            process_started: add(
-                r,
-                "process_start_time_seconds",
-                "When this process started, since the Unix epoch",
-            ),
+            process_started: add(r, "process_start_time_seconds", "When this process started, since the Unix epoch"),
             registry: Registry::default(),
         };
         r.register_with_unit(
@@ -194,26 +162,10 @@ impl Metrics {
             metrics.rpc_seconds.clone(),
         );
         let durations = [
-            (
-                "proposal_duration",
-                "From proposing a command to its outcome",
-                &metrics.proposal_seconds,
-            ),
-            (
-                "read_duration",
-                "Waiting until a read is certain to see everything",
-                &metrics.reads_seconds,
-            ),
-            (
-                "raft_apply_duration",
-                "Applying one log entry to this node's state",
-                &metrics.apply_seconds,
-            ),
-            (
-                "executor_run_duration",
-                "Run time of attempts",
-                &metrics.executor_seconds,
-            ),
+            ("proposal_duration", "From proposing a command to its outcome", &metrics.proposal_seconds),
+            ("read_duration", "Waiting until a read is certain to see everything", &metrics.reads_seconds),
+            ("raft_apply_duration", "Applying one log entry to this node's state", &metrics.apply_seconds),
+            ("executor_run_duration", "Run time of attempts", &metrics.executor_seconds),
         ];
         for (name, help, histogram) in durations {
             r.register_with_unit(name, help, Unit::Seconds, histogram.clone());
@@ -223,9 +175,7 @@ impl Metrics {
             "Commands in a log entry, of those that have any",
             metrics.entry_commands.clone(),
         );
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap_or_default();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         metrics.process_started.set(now.as_secs_f64());
         Self { registry, ..metrics }
     }
@@ -300,9 +250,7 @@ impl Metrics {
             tonic::Code::DataLoss => "DATA_LOSS",
             tonic::Code::Unauthenticated => "UNAUTHENTICATED",
         };
-        self.rpc_seconds
-            .get_or_create(&Rpc { method: method.clone() })
-            .observe(after.as_secs_f64());
+        self.rpc_seconds.get_or_create(&Rpc { method: method.clone() }).observe(after.as_secs_f64());
         self.rpcs.get_or_create(&RpcResult { method, code: name }).inc();
     }
 }

@@ -14,21 +14,14 @@ pub struct Readiness {
 impl Readiness {
     /// Adds a check. The node is ready when all pass.
     pub fn add(&self, name: &'static str, check: impl Fn() -> Result<(), String> + Send + Sync + 'static) {
-        self.checks
-            .write()
-            .expect("no holder of this lock panics")
-            .push((name, Box::new(check)));
+        self.checks.write().expect("no holder of this lock panics").push((name, Box::new(check)));
     }
 
     /// The answers of all checks but the excluded ones.
     #[must_use]
     pub fn answers(&self, exclude: &[&str]) -> Vec<(&'static str, Result<(), String>)> {
         let checks = self.checks.read().expect("no holder of this lock panics");
-        checks
-            .iter()
-            .filter(|(name, _)| !exclude.contains(name))
-            .map(|(name, check)| (*name, check()))
-            .collect()
+        checks.iter().filter(|(name, _)| !exclude.contains(name)).map(|(name, check)| (*name, check())).collect()
     }
 
     /// Whether every check passes.

@@ -38,10 +38,7 @@ impl Sampler {
         metrics.handshakes_refused.clear();
         for (kind, count) in self.refusals.counts() {
             let reason = kind.label().to_owned();
-            metrics
-                .handshakes_refused
-                .get_or_create(&ByReason { reason })
-                .inc_by(count);
+            metrics.handshakes_refused.get_or_create(&ByReason { reason }).inc_by(count);
         }
         metrics.process_memory.set(resident_bytes().unwrap_or(0));
     }
@@ -55,10 +52,7 @@ impl Sampler {
             ("leader", RaftRole::Leader),
         ];
         for (role, which) in roles {
-            metrics
-                .raft_role
-                .get_or_create(&Role { role })
-                .set(i64::from(status.role == which));
+            metrics.raft_role.get_or_create(&Role { role }).set(i64::from(status.role == which));
         }
         metrics.raft_term.set(status.term);
         metrics.raft_last_log_index.set(status.last_log_index);
@@ -66,9 +60,7 @@ impl Sampler {
         metrics.raft_applied_index.set(status.applied.index);
         metrics.raft_snapshot_index.set(status.snapshot_index);
         metrics.raft_purged_index.set(status.purged_index);
-        metrics
-            .raft_apply_lag
-            .set(status.last_log_index.saturating_sub(status.applied.index));
+        metrics.raft_apply_lag.set(status.last_log_index.saturating_sub(status.applied.index));
         metrics.machine_version.set(u64::from(status.applied.version));
     }
 
@@ -91,11 +83,7 @@ impl Sampler {
                 ("dead", queue.dead),
             ];
             for (state, count) in states {
-                let labels = QueueState {
-                    namespace: namespace.clone(),
-                    queue: name.clone(),
-                    state,
-                };
+                let labels = QueueState { namespace: namespace.clone(), queue: name.clone(), state };
                 metrics.queue_tasks.get_or_create(&labels).inc_by(count);
             }
         }
@@ -121,10 +109,7 @@ fn namespaces(metrics: &Metrics, usages: Usages) {
         let own = position < NAMESPACES_MAX;
         let namespace = if own { name.to_string() } else { "_other".to_owned() };
         let counts = [
-            (
-                "queued_tasks",
-                usage.blocked + usage.delayed + usage.ready + usage.running,
-            ),
+            ("queued_tasks", usage.blocked + usage.delayed + usage.ready + usage.running),
             ("running_tasks", usage.running),
             ("dead_tasks", usage.dead),
             ("ended_tasks", usage.ended),
@@ -134,17 +119,11 @@ fn namespaces(metrics: &Metrics, usages: Usages) {
         ];
         for (what, count) in counts {
             let namespace = namespace.clone();
-            metrics
-                .namespace_usage
-                .get_or_create(&Usage { namespace, what })
-                .inc_by(count);
+            metrics.namespace_usage.get_or_create(&Usage { namespace, what }).inc_by(count);
         }
         // The sum of limits would say nothing.
         for quota in quotas.into_iter().filter(|quota| own && quota.limit > 0) {
-            let label = QuotaLimit {
-                namespace: namespace.clone(),
-                quota: quota_name(&quota.quota),
-            };
+            let label = QuotaLimit { namespace: namespace.clone(), quota: quota_name(&quota.quota) };
             metrics.namespace_quota_limit.get_or_create(&label).set(quota.limit);
         }
     }
@@ -173,47 +152,23 @@ mod tests {
 
     #[test]
     fn namespaces_with_quotas_have_series_of_their_own_and_the_many_others_share_one() {
-        let usage = |ready| NamespaceUsage {
-            ready,
-            ..Default::default()
-        };
-        let quota = |limit| {
-            vec![QuotaUse {
-                quota: "max_queued".into(),
-                limit,
-                used: 0,
-            }]
-        };
-        let mut usages: Usages = (0..1_000u64)
-            .map(|number| (format!("tenant-{number:04}").into(), (usage(number), quota(0))))
-            .collect();
+        let usage = |ready| NamespaceUsage { ready, ..Default::default() };
+        let quota = |limit| vec![QuotaUse { quota: "max_queued".into(), limit, used: 0 }];
+        let mut usages: Usages =
+            (0..1_000u64).map(|number| (format!("tenant-{number:04}").into(), (usage(number), quota(0)))).collect();
         usages.insert("paying".into(), (usage(1), quota(50)));
         let metrics = Metrics::new();
         for _ in 0..2 {
             namespaces(&metrics, usages.clone());
         }
         let text = metrics.encode().expect("it encodes");
-        let lines: Vec<&str> = text
-            .lines()
-            .filter(|line| line.starts_with("tarn_namespace_usage{"))
-            .collect();
+        let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("tarn_namespace_usage{")).collect();
         assert_eq!(lines.len(), (NAMESPACES_MAX + 1) * 7);
-        assert!(
-            text.contains("tarn_namespace_usage{namespace=\"paying\",what=\"queued_tasks\"} 1"),
-            "{text}"
-        );
+        assert!(text.contains("tarn_namespace_usage{namespace=\"paying\",what=\"queued_tasks\"} 1"), "{text}");
         assert!(text.contains("tarn_namespace_usage{namespace=\"tenant-0999\",what=\"queued_tasks\"} 999"));
         let others: u64 = (0..801).sum();
-        assert!(text.contains(&format!(
-            "tarn_namespace_usage{{namespace=\"_other\",what=\"queued_tasks\"}} {others}"
-        )));
-        let limits: Vec<&str> = text
-            .lines()
-            .filter(|line| line.starts_with("tarn_namespace_quota_limit{"))
-            .collect();
-        assert_eq!(
-            limits,
-            ["tarn_namespace_quota_limit{namespace=\"paying\",quota=\"max_queued\"} 50"]
-        );
+        assert!(text.contains(&format!("tarn_namespace_usage{{namespace=\"_other\",what=\"queued_tasks\"}} {others}")));
+        let limits: Vec<&str> = text.lines().filter(|line| line.starts_with("tarn_namespace_quota_limit{")).collect();
+        assert_eq!(limits, ["tarn_namespace_quota_limit{namespace=\"paying\",quota=\"max_queued\"} 50"]);
     }
 }

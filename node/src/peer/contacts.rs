@@ -18,10 +18,7 @@ pub struct Contacts {
 
 impl Default for Contacts {
     fn default() -> Self {
-        Self {
-            last: Mutex::default(),
-            returns: watch::Sender::new(0),
-        }
+        Self { last: Mutex::default(), returns: watch::Sender::new(0) }
     }
 }
 
@@ -42,9 +39,7 @@ impl Contacts {
 
     /// Whether the peer was in touch lately.
     pub fn is_fresh(&self, peer: NodeId) -> bool {
-        self.lock()
-            .get(&peer)
-            .is_some_and(|instant| instant.elapsed() <= CONTACT_FRESH)
+        self.lock().get(&peer).is_some_and(|instant| instant.elapsed() <= CONTACT_FRESH)
     }
 
     /// Changes whenever a peer appears for the first time or after a silence.

@@ -86,10 +86,7 @@ mod tests {
         let refused = Fault::of(Status::permission_denied("go away"));
         assert!(!refused.blames_connection());
         assert!(matches!(TransportError::from(refused), TransportError::Remote(text) if text == "go away"));
-        assert!(matches!(
-            Fault::of(Status::cancelled("Timeout expired")),
-            Fault::Timeout
-        ));
+        assert!(matches!(Fault::of(Status::cancelled("Timeout expired")), Fault::Timeout));
     }
 
     #[test]

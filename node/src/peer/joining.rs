@@ -107,10 +107,7 @@ pub async fn join(
     advertise: &str,
     data_dir: &Path,
 ) -> Result<Joined, JoinError> {
-    let addresses = addresses
-        .iter()
-        .map(|address| address.parse())
-        .collect::<Result<Vec<Address>, _>>()?;
+    let addresses = addresses.iter().map(|address| address.parse()).collect::<Result<Vec<Address>, _>>()?;
     let advertise: Address = advertise.parse()?;
     let store = IdentityStore::new(data_dir);
     if store.exists() {
@@ -118,30 +115,18 @@ pub async fn join(
     }
     let pending = data_dir.join(PENDING_DIR).join(format!("{}.key", token.id()));
     let key = pending_key(&pending)?;
-    let request = JoinRequest {
-        certificate_request: make_request(&key).into(),
-        address: advertise.to_string(),
-    };
+    let request = JoinRequest { certificate_request: make_request(&key).into(), address: advertise.to_string() };
     let response = ask(token, &addresses, request).await?;
     let credentials = verify(token, &response, key)?;
 
     let members = response.members.iter();
-    let seeds = members
-        .map(|member| Seed {
-            node_id: member.node_id,
-            address: member.address.clone(),
-        })
-        .collect();
+    let seeds = members.map(|member| Seed { node_id: member.node_id, address: member.address.clone() }).collect();
     let cluster_id = credentials.ca().cluster().to_owned();
     Seeds::new(cluster_id.clone(), response.node_id, advertise.to_string(), seeds).store(data_dir)?;
     store.create(credentials.ca(), &credentials.identity())?;
     // Only tidiness: the identity has the key now.
     let _ = fs::remove_file(&pending).and_then(|()| fs::remove_dir(data_dir.join(PENDING_DIR)));
-    Ok(Joined {
-        node_id: response.node_id,
-        cluster_id,
-        identity_dir: store.dir().to_owned(),
-    })
+    Ok(Joined { node_id: response.node_id, cluster_id, identity_dir: store.dir().to_owned() })
 }
 
 /// The directory has an identity: the one that this token's cluster gave, or somebody else's.
@@ -149,11 +134,9 @@ fn joined_already(token: &JoinToken, store: &IdentityStore) -> Result<Joined, Jo
     let credentials = store.load()?;
     let principal = credentials.principal();
     match principal.kind {
-        tarn_client::tls::PrincipalKind::Node { id } if token.pins(credentials.ca()) => Ok(Joined {
-            node_id: id,
-            cluster_id: principal.cluster,
-            identity_dir: store.dir().to_owned(),
-        }),
+        tarn_client::tls::PrincipalKind::Node { id } if token.pins(credentials.ca()) => {
+            Ok(Joined { node_id: id, cluster_id: principal.cluster, identity_dir: store.dir().to_owned() })
+        }
         _ => Err(JoinError::OtherIdentity { principal }),
     }
 }
@@ -186,10 +169,7 @@ async fn ask(token: &JoinToken, addresses: &[Address], request: JoinRequest) -> 
                 Err(Answer::Refused(status)) => return Err(JoinError::Refused(status)),
                 // Perhaps this node has not heard of the token yet: another may have.
                 Err(Answer::Untrusted(reason)) => {
-                    untrusted = Some(JoinError::Untrusted {
-                        address: address.clone(),
-                        reason,
-                    });
+                    untrusted = Some(JoinError::Untrusted { address: address.clone(), reason });
                 }
                 Err(Answer::Unavailable(reason)) => last = format!("{address}: {reason}"),
             }
@@ -216,12 +196,12 @@ enum Answer {
 
 async fn ask_one(token: &JoinToken, address: &Address, request: JoinRequest) -> Result<JoinResponse, Answer> {
     let exchange = async {
-        let channel = connect(address, token.client_config(), &ConnectOptions::default())
-            .await
-            .map_err(|error| match tarn_client::tls::refusal_in(&error) {
+        let channel = connect(address, token.client_config(), &ConnectOptions::default()).await.map_err(|error| {
+            match tarn_client::tls::refusal_in(&error) {
                 Some(refusal) => Answer::Untrusted(refusal.to_string()),
                 None => Answer::Unavailable(error.reason),
-            })?;
+            }
+        })?;
         let answer = JoinServiceClient::new(channel).join(request).await;
         answer.map(tonic::Response::into_inner).map_err(judge)
     };
@@ -259,10 +239,7 @@ fn verify(token: &JoinToken, response: &JoinResponse, key: PrivateKey) -> Result
     let identity =
         Identity::from_pem(response.certificate.as_bytes(), key.to_pem().as_bytes()).map_err(|error| bad(&error))?;
     if *identity.principal() != Principal::node(ca.cluster(), response.node_id) {
-        return Err(bad(&format_args!(
-            "the certificate is that of {}",
-            identity.principal()
-        )));
+        return Err(bad(&format_args!("the certificate is that of {}", identity.principal())));
     }
     let credentials = Credentials::new(ca, identity);
     credentials.check_issuer().map_err(|error| bad(&error))?;
@@ -281,9 +258,7 @@ mod tests {
         JoinResponse {
             node_id: 4,
             cluster_id: authority.cluster().into(),
-            certificate: authority
-                .sign_request(&request, kind, &IssueOptions::default())
-                .unwrap(),
+            certificate: authority.sign_request(&request, kind, &IssueOptions::default()).unwrap(),
             ca_certificate: authority.certificate().to_pem(),
             members: Vec::new(),
         }
@@ -301,25 +276,13 @@ mod tests {
 
         let refused = |response: &JoinResponse| verify(&token, response, key.clone()).unwrap_err().to_string();
         assert!(refused(&answer(&other, &key, &node)).contains("root certificate"));
-        let foreign = JoinResponse {
-            certificate: answer(&other, &key, &node).certificate,
-            ..good.clone()
-        };
+        let foreign = JoinResponse { certificate: answer(&other, &key, &node).certificate, ..good.clone() };
         assert!(refused(&foreign).contains("not issued"));
-        assert!(
-            refused(&JoinResponse {
-                node_id: 5,
-                ..good.clone()
-            })
-            .contains("node 4")
-        );
+        assert!(refused(&JoinResponse { node_id: 5, ..good.clone() }).contains("node 4"));
         let user = PrincipalKind::User { name: "ada".into() };
         assert!(refused(&answer(&ours, &key, &user)).contains("user ada"));
         refused(&answer(&ours, &PrivateKey::generate(), &node));
-        refused(&JoinResponse {
-            ca_certificate: "nonsense".into(),
-            ..good
-        });
+        refused(&JoinResponse { ca_certificate: "nonsense".into(), ..good });
     }
 
     #[test]
@@ -337,12 +300,8 @@ mod tests {
         let ours = CertificateAuthority::ephemeral("prod").unwrap();
         let other = CertificateAuthority::ephemeral("prod").unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let identity = other
-            .issue(&PrincipalKind::Node { id: 1 }, &IssueOptions::default())
-            .unwrap();
-        IdentityStore::new(dir.path())
-            .create(other.certificate(), &identity)
-            .unwrap();
+        let identity = other.issue(&PrincipalKind::Node { id: 1 }, &IssueOptions::default()).unwrap();
+        IdentityStore::new(dir.path()).create(other.certificate(), &identity).unwrap();
         let addresses = ["127.0.0.1:1".to_owned()];
         let token = JoinToken::generate(ours.certificate());
         let refused = join(&token, &addresses, "a:1", dir.path()).await.unwrap_err();

@@ -62,16 +62,8 @@ pub(super) struct Lane {
 
 impl Lane {
     pub fn new(way: Dialling) -> Arc<Self> {
-        let inner = Inner {
-            state: State::Idle,
-            outdated: false,
-            failures: 0,
-            serial: 0,
-        };
-        Arc::new(Self {
-            way,
-            inner: Mutex::new(inner),
-        })
+        let inner = Inner { state: State::Idle, outdated: false, failures: 0, serial: 0 };
+        Arc::new(Self { way, inner: Mutex::new(inner) })
     }
 
     /// The connection. Dropping the future leaves the attempt to those who come next.
@@ -141,9 +133,7 @@ impl Lane {
             };
             self.settle(result)
         });
-        task.map(|joined| joined.unwrap_or_else(|_| Err("this node is shutting down".into())))
-            .boxed()
-            .shared()
+        task.map(|joined| joined.unwrap_or_else(|_| Err("this node is shutting down".into()))).boxed().shared()
     }
 
     fn settle(&self, result: Result<Channel, String>) -> Result<Connection, Arc<str>> {
@@ -152,11 +142,7 @@ impl Lane {
         match result {
             Ok(channel) => {
                 inner.serial += 1;
-                let connection = Connection {
-                    channel,
-                    serial: inner.serial,
-                    proven: Arc::default(),
-                };
+                let connection = Connection { channel, serial: inner.serial, proven: Arc::default() };
                 inner.state = match outdated {
                     true => State::Idle,
                     false => State::Ready(connection.clone()),
@@ -180,10 +166,7 @@ impl Inner {
     fn pause(&mut self, reason: Arc<str>) {
         let pause = backoff(self.failures);
         self.failures = self.failures.saturating_add(1);
-        self.state = State::Pausing {
-            until: Instant::now() + pause,
-            reason,
-        };
+        self.state = State::Pausing { until: Instant::now() + pause, reason };
     }
 }
 

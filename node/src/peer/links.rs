@@ -61,13 +61,7 @@ impl Links {
     /// As [`Links::new`], with connections that come from this local address, and none to whose certificate is revoked.
     #[must_use]
     pub fn guarded(source: Option<IpAddr>, credentials: Credentials, revoked: Revoked) -> Arc<Self> {
-        Arc::new(Self {
-            credentials,
-            source,
-            revoked,
-            contacts: Arc::default(),
-            table: Mutex::default(),
-        })
+        Arc::new(Self { credentials, source, revoked, contacts: Arc::default(), table: Mutex::default() })
     }
 
     /// Who was in touch when.
@@ -104,19 +98,11 @@ impl Links {
         };
         let client = PeerServiceClient::new(connection.channel.clone()).max_decoding_message_size(FRAME_BYTES_MAX);
         let outcome = tokio::time::timeout_at(deadline, send(client)).await;
-        let watch = Watch {
-            links: self.clone(),
-            peer: peer.id,
-            lane,
-            connection,
-        };
+        let watch = Watch { links: self.clone(), peer: peer.id, lane, connection };
         match outcome {
             Ok(Ok(response)) => {
                 watch.works();
-                Ok(Answered {
-                    body: response.into_inner(),
-                    watch,
-                })
+                Ok(Answered { body: response.into_inner(), watch })
             }
             Ok(Err(status)) => Err(watch.failed(status)),
             Err(_) => {
@@ -139,13 +125,7 @@ impl Links {
         let mut table = self.table.lock().unwrap_or_else(PoisonError::into_inner);
         if !table.contains_key(peer) {
             table.retain(|_, link| now.duration_since(link.used) < LINK_IDLE);
-            table.insert(
-                peer.clone(),
-                Link {
-                    lanes: self.lanes(peer),
-                    used: now,
-                },
-            );
+            table.insert(peer.clone(), Link { lanes: self.lanes(peer), used: now });
         }
         let link = table.get_mut(peer).expect("it was inserted above");
         link.used = now;
@@ -158,12 +138,7 @@ impl Links {
     fn lanes(&self, peer: &Peer) -> Result<Arc<[Arc<Lane>; 3]>, String> {
         let address: Address = peer.address.parse().map_err(|error| format!("{error}"))?;
         let config = peer_config(&self.credentials, peer.id, Arc::new(self.revoked.clone()));
-        let way = Dialling {
-            address,
-            source: self.source,
-            config,
-            live: self.revoked.live().clone(),
-        };
+        let way = Dialling { address, source: self.source, config, live: self.revoked.live().clone() };
         Ok(Arc::new(std::array::from_fn(|_| Lane::new(way.clone()))))
     }
 }

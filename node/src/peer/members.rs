@@ -50,9 +50,6 @@ pub trait Members: Send + Sync + 'static {
     /// All members but this node.
     fn others(&self) -> Vec<ClusterMember> {
         let own_id = self.own_id();
-        self.members()
-            .into_iter()
-            .filter(|member| member.peer.id != own_id)
-            .collect()
+        self.members().into_iter().filter(|member| member.peer.id != own_id).collect()
     }
 }

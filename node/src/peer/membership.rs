@@ -52,9 +52,7 @@ pub async fn grant(
     if is_voter {
         return Ok(PeerMembership { complete: true });
     }
-    consensus
-        .add_learner(node, request.address, Instant::now() + CHANGE_TIMEOUT)
-        .await?;
+    consensus.add_learner(node, request.address, Instant::now() + CHANGE_TIMEOUT).await?;
     if request.learner || voters >= VOTERS_MAX {
         return Ok(PeerMembership { complete: true });
     }
@@ -130,9 +128,7 @@ async fn ask(
             pause = (pause * 2).min(ROUND_PAUSE.1);
         }
     };
-    stop.run_until_cancelled(asking)
-        .await
-        .unwrap_or(Err(MembershipError::Stopped))
+    stop.run_until_cancelled(asking).await.unwrap_or(Err(MembershipError::Stopped))
 }
 
 async fn ask_until_complete(links: &Arc<Links>, peer: &Peer, request: &PeerMembershipRequest) -> Result<(), Fault> {
@@ -152,8 +148,5 @@ async fn ask_until_complete(links: &Arc<Links>, peer: &Peer, request: &PeerMembe
 }
 
 fn is_final(status: &Status) -> bool {
-    !matches!(
-        status.code(),
-        Code::Unavailable | Code::Aborted | Code::ResourceExhausted | Code::Unimplemented
-    )
+    !matches!(status.code(), Code::Unavailable | Code::Aborted | Code::ResourceExhausted | Code::Unimplemented)
 }

@@ -72,26 +72,14 @@ impl Seeds {
     /// What a node was told when it joined.
     #[must_use]
     pub fn new(cluster_id: String, node_id: NodeId, advertise: String, members: Vec<Seed>) -> Self {
-        Self {
-            format: FORMAT,
-            cluster_id,
-            node_id,
-            advertise,
-            members,
-            is_member: false,
-        }
+        Self { format: FORMAT, cluster_id, node_id, advertise, members, is_member: false }
     }
 
     /// The members to ask, this node left out.
     #[must_use]
     pub fn peers(&self) -> Vec<Peer> {
         let others = self.members.iter().filter(|seed| seed.node_id != self.node_id);
-        others
-            .map(|seed| Peer {
-                id: seed.node_id,
-                address: seed.address.clone(),
-            })
-            .collect()
+        others.map(|seed| Peer { id: seed.node_id, address: seed.address.clone() }).collect()
     }
 
     /// Reads the file; `None` if this node did not come by joining.
@@ -100,10 +88,7 @@ impl Seeds {
     /// [`SeedsError`].
     pub fn load(data_dir: &Path) -> Result<Option<Self>, SeedsError> {
         let path = data_dir.join(FILE);
-        let malformed = |reason: String| SeedsError::Malformed {
-            path: path.clone(),
-            reason,
-        };
+        let malformed = |reason: String| SeedsError::Malformed { path: path.clone(), reason };
         let text = match fs::metadata(&path) {
             Ok(metadata) if metadata.len() > FILE_BYTES_MAX => return Err(malformed("it is far too long".into())),
             Ok(_) => fs::read(&path).map_err(failed("read", &path))?,
@@ -112,10 +97,7 @@ impl Seeds {
         };
         let seeds: Self = serde_json::from_slice(&text).map_err(|error| malformed(error.to_string()))?;
         if seeds.format != FORMAT {
-            return Err(malformed(format!(
-                "its format {} is not known to this build",
-                seeds.format
-            )));
+            return Err(malformed(format!("its format {} is not known to this build", seeds.format)));
         }
         Ok(Some(seeds))
     }
@@ -135,9 +117,7 @@ pub(super) fn write_private(path: &Path, content: &[u8]) -> Result<(), SeedsErro
     let dir = path.parent().expect("the paths here are below a data directory");
     let write = || {
         fs::DirBuilder::new().recursive(true).mode(0o700).create(dir)?;
-        let mut file = tempfile::Builder::new()
-            .permissions(Permissions::from_mode(0o600))
-            .tempfile_in(dir)?;
+        let mut file = tempfile::Builder::new().permissions(Permissions::from_mode(0o600)).tempfile_in(dir)?;
         file.write_all(content)?;
         file.as_file().sync_all()?;
         file.persist(path)?;
@@ -159,31 +139,13 @@ mod tests {
     fn what_was_stored_is_loaded_and_nobody_else_reads_it() {
         let dir = tempfile::tempdir().unwrap();
         assert_eq!(Seeds::load(dir.path()).unwrap(), None);
-        let members = vec![
-            Seed {
-                node_id: 1,
-                address: "a:1".into(),
-            },
-            Seed {
-                node_id: 4,
-                address: "d:1".into(),
-            },
-        ];
+        let members = vec![Seed { node_id: 1, address: "a:1".into() }, Seed { node_id: 4, address: "d:1".into() }];
         let seeds = Seeds::new("prod".into(), 4, "d:1".into(), members);
         let data_dir = dir.path().join("new/data");
         seeds.store(&data_dir).unwrap();
         assert_eq!(Seeds::load(&data_dir).unwrap().unwrap(), seeds);
-        assert_eq!(
-            seeds.peers(),
-            [Peer {
-                id: 1,
-                address: "a:1".into()
-            }]
-        );
-        assert_eq!(
-            fs::metadata(data_dir.join(FILE)).unwrap().permissions().mode() & 0o777,
-            0o600
-        );
+        assert_eq!(seeds.peers(), [Peer { id: 1, address: "a:1".into() }]);
+        assert_eq!(fs::metadata(data_dir.join(FILE)).unwrap().permissions().mode() & 0o777, 0o600);
     }
 
     #[test]
@@ -196,10 +158,7 @@ mod tests {
             r#"{"format":2,"cluster_id":"c","node_id":1,"advertise":"a","members":[],"is_member":false}"#,
         ] {
             fs::write(dir.path().join(FILE), text).unwrap();
-            assert!(
-                matches!(Seeds::load(dir.path()), Err(SeedsError::Malformed { .. })),
-                "{text}"
-            );
+            assert!(matches!(Seeds::load(dir.path()), Err(SeedsError::Malformed { .. })), "{text}");
         }
     }
 }

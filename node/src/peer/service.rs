@@ -63,15 +63,8 @@ impl PeerApi {
         admissions: Arc<dyn Admissions>,
         stopping: CancellationToken,
     ) -> PeerServiceServer<Self> {
-        PeerServiceServer::new(Self {
-            handler,
-            members,
-            contacts,
-            artifacts,
-            admissions,
-            stopping,
-        })
-        .max_decoding_message_size(FRAME_BYTES_MAX)
+        PeerServiceServer::new(Self { handler, members, contacts, artifacts, admissions, stopping })
+            .max_decoding_message_size(FRAME_BYTES_MAX)
     }
 
     /// The calling node, which is thereby heard of, unless it was removed.
@@ -175,11 +168,7 @@ impl PeerService for PeerApi {
         request: Request<Streaming<PeerArtifactChunk>>,
     ) -> Result<Response<PeerArtifactStored>, Status> {
         self.enter_as_member(&request)?;
-        self.artifacts
-            .accept_push(request.into_inner())
-            .await
-            .map(Response::new)
-            .map_err(artifact_refused)
+        self.artifacts.accept_push(request.into_inner()).await.map(Response::new).map_err(artifact_refused)
     }
 
     type PullArtifactStream = Pin<Box<dyn Stream<Item = Result<PeerArtifactChunk, Status>> + Send>>;
@@ -189,11 +178,7 @@ impl PeerService for PeerApi {
         request: Request<PeerArtifactWanted>,
     ) -> Result<Response<Self::PullArtifactStream>, Status> {
         self.enter_as_member(&request)?;
-        let chunks = self
-            .artifacts
-            .answer_pull(request.into_inner())
-            .await
-            .map_err(artifact_refused)?;
+        let chunks = self.artifacts.answer_pull(request.into_inner()).await.map_err(artifact_refused)?;
         Ok(Response::new(Box::pin(chunks)))
     }
 
@@ -202,11 +187,7 @@ impl PeerService for PeerApi {
         request: Request<PeerArtifactList>,
     ) -> Result<Response<PeerArtifactHeld>, Status> {
         self.enter_as_member(&request)?;
-        self.artifacts
-            .answer_list(request.into_inner())
-            .await
-            .map(Response::new)
-            .map_err(artifact_refused)
+        self.artifacts.answer_list(request.into_inner()).await.map(Response::new).map_err(artifact_refused)
     }
 
     async fn request_membership(

@@ -53,17 +53,12 @@ impl Transport for PeerTransport {
         body: Bytes,
         timeout: Duration,
     ) -> Result<Bytes, TransportError> {
-        let mut request = tonic::Request::new(PeerRequest {
-            method: method.number(),
-            body,
-        });
+        let mut request = tonic::Request::new(PeerRequest { method: method.number(), body });
         // Tells the peer when it need not go on.
         request.set_timeout(timeout);
         let answered = self
             .links
-            .exchange(target, traffic_of(method), timeout, |mut peer| async move {
-                peer.call(request).await
-            })
+            .exchange(target, traffic_of(method), timeout, |mut peer| async move { peer.call(request).await })
             .await?;
         Ok(answered.body.body)
     }
@@ -72,9 +67,7 @@ impl Transport for PeerTransport {
         let frames = framed(requests);
         let answered = self
             .links
-            .exchange(target, Traffic::Log, OPEN_TIMEOUT, |mut peer| async move {
-                peer.replicate(frames).await
-            })
+            .exchange(target, Traffic::Log, OPEN_TIMEOUT, |mut peer| async move { peer.replicate(frames).await })
             .await?;
         Ok(Box::pin(replies(answered)))
     }
@@ -82,11 +75,9 @@ impl Transport for PeerTransport {
     async fn send_snapshot(&self, target: &Peer, chunks: ByteStream) -> Result<Bytes, TransportError> {
         let progress = Arc::new(Mutex::new(Instant::now() + SNAPSHOT_STALL));
         let frames = watched(chunks, progress.clone());
-        let exchange = self
-            .links
-            .exchange(target, Traffic::Bulk, SNAPSHOT_MAX, |mut peer| async move {
-                peer.install_snapshot(frames).await
-            });
+        let exchange = self.links.exchange(target, Traffic::Bulk, SNAPSHOT_MAX, |mut peer| async move {
+            peer.install_snapshot(frames).await
+        });
         tokio::select! {
             answered = exchange => Ok(answered?.body.body),
             () = stalled(progress) => Err(TransportError::Timeout),

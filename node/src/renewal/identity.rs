@@ -20,10 +20,7 @@ impl Renewal {
             return Ok(());
         }
         let key = PrivateKey::generate();
-        let request = PeerRenewal {
-            certificate_request: make_request(&key).into(),
-            ..PeerRenewal::default()
-        };
+        let request = PeerRenewal { certificate_request: make_request(&key).into(), ..PeerRenewal::default() };
         let renewed = self.sign(request).await?;
         let identity = Identity::from_pem(renewed.certificate.as_bytes(), key.to_pem().as_bytes())?;
         // Before it is stored: a certificate that is not of this node, or of another authority, must not take the good one's place.
@@ -32,8 +29,7 @@ impl Renewal {
         self.put_in_force(identity)?;
         let serial = self.credentials.info().serial.clone();
         tracing::info!(serial, "the node's certificate is renewed");
-        self.ledger
-            .changed(None, "RenewCertificate", format!("certificate/{serial}"), String::new());
+        self.ledger.changed(None, "RenewCertificate", format!("certificate/{serial}"), String::new());
         Ok(())
     }
 
@@ -42,10 +38,7 @@ impl Renewal {
         candidate.check_issuer()?;
         match candidate.principal() == self.credentials.principal() {
             true => Ok(()),
-            false => Err(RenewError::Refused(format!(
-                "the signer made a certificate for {}",
-                candidate.principal()
-            ))),
+            false => Err(RenewError::Refused(format!("the signer made a certificate for {}", candidate.principal()))),
         }
     }
 

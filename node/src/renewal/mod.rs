@@ -106,11 +106,7 @@ impl Renewal {
         loop {
             self.look().await;
             let missing = self.web.as_ref().is_some_and(WebRenewal::is_missing);
-            let pause = if missing {
-                self.every.min(MISSING_PAUSE)
-            } else {
-                self.every
-            };
+            let pause = if missing { self.every.min(MISSING_PAUSE) } else { self.every };
             if stop.run_until_cancelled(tokio::time::sleep(pause)).await.is_none() {
                 return;
             }
@@ -162,12 +158,12 @@ impl Renewal {
         }
         for peer in self.peers() {
             let question = request.clone();
-            let answer = self
-                .links
-                .exchange(&peer, Traffic::Control, RENEW_TIMEOUT, |mut client| async move {
-                    client.renew(question).await
-                })
-                .await;
+            let answer =
+                self.links
+                    .exchange(&peer, Traffic::Control, RENEW_TIMEOUT, |mut client| async move {
+                        client.renew(question).await
+                    })
+                    .await;
             match answer {
                 Ok(answered) => return Ok(answered.body),
                 // It holds no key, or knows less than another: the next may do.
@@ -223,17 +219,10 @@ pub fn renew_for(
 ) -> Result<PeerRenewed, Refusal> {
     let host = host_of(consensus, node_id);
     let host = host.ok_or_else(|| {
-        signer::refused(
-            "NOT_A_MEMBER",
-            format!("node {node_id} is no member of this cluster: add it first"),
-        )
+        signer::refused("NOT_A_MEMBER", format!("node {node_id} is no member of this cluster: add it first"))
     })?;
     let renewed = signer.sign(node_id, Some(&host), request, SystemTime::now())?;
     // Whoever finds out that a node's key was stolen has to revoke all that it was renewed to: the log tells which.
-    tracing::info!(
-        node = node_id,
-        serial = serial_of(&renewed),
-        "renewed a node's certificates"
-    );
+    tracing::info!(node = node_id, serial = serial_of(&renewed), "renewed a node's certificates");
     Ok(renewed)
 }

@@ -49,10 +49,7 @@ impl Signer {
                 .map_err(Refusal::internal)?;
         }
         if !request.web_public_key.is_empty() {
-            let asked = WebRequest {
-                public_key: request.web_public_key.to_vec(),
-                names: request.web_names.clone(),
-            };
+            let asked = WebRequest { public_key: request.web_public_key.to_vec(), names: request.web_names.clone() };
             renewed.web_certificate = self
                 .web
                 .issue(node_id, &asked, Some(self.validity), now)

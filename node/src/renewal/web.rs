@@ -35,13 +35,7 @@ impl WebRenewal {
     /// Nothing is read yet.
     #[must_use]
     pub fn new(certificate: WebCertificate, store: WebStore, names: Vec<String>, files: Option<WebFiles>) -> Self {
-        Self {
-            certificate,
-            store,
-            names,
-            files,
-            seen: None,
-        }
+        Self { certificate, store, names, files, seen: None }
     }
 
     /// Whether the listener has nothing to present.
@@ -93,10 +87,7 @@ impl Renewal {
             tracing::warn!(%error, "the stored certificate of the HTTPS listener is replaced");
         }
         let certificate = web.certificate.clone();
-        if certificate
-            .info()
-            .is_some_and(|info| !is_due(info.not_before, info.not_after, RENEW_PART))
-        {
+        if certificate.info().is_some_and(|info| !is_due(info.not_before, info.not_after, RENEW_PART)) {
             return Ok(());
         }
         let (key, request) = WebStore::request(web.names.clone());
@@ -112,8 +103,7 @@ impl Renewal {
         // Tried before it is stored: what does not fit must not take the good one's place.
         let path = web.store.certificate_path();
         WebCertificate::absent().put([&path, &path], renewed.web_certificate.as_bytes(), key.as_bytes())?;
-        web.store
-            .replace(&renewed.web_certificate, &key, &renewed.web_ca_certificate)?;
+        web.store.replace(&renewed.web_certificate, &key, &renewed.web_ca_certificate)?;
         web.look_at_files()?;
         tracing::info!("the certificate of the HTTPS listener is new");
         let resource = format!("certificate/https-{}", self.node_id);

@@ -130,10 +130,7 @@ impl TestNode {
     pub async fn start_at(authority: &CertificateAuthority, id: NodeId, bind: SocketAddr, dir: Arc<TempDir>) -> Self {
         let credentials = node_credentials(authority, id);
         let links = Links::new(credentials.clone());
-        let members = WrittenMembers {
-            own_id: id,
-            members: Arc::default(),
-        };
+        let members = WrittenMembers { own_id: id, members: Arc::default() };
         let store = ArtifactStore::open(dir.path().join("artifacts")).unwrap();
         let artifacts = Artifacts::new(store, links.clone(), Arc::new(members.clone()));
         let stop = CancellationToken::new();
@@ -158,43 +155,20 @@ impl TestNode {
             request
         });
         // A runtime of its own: when it ends, everything ends that the server has begun, as in a process that is killed.
-        let runtime = tokio::runtime::Builder::new_multi_thread()
-            .worker_threads(1)
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let (tell, told) = tokio::sync::oneshot::channel();
         runtime.spawn(async move {
-            let incoming = listen(
-                TcpListener::bind(bind).await.unwrap(),
-                config,
-                ListenerOptions::default(),
-            )
-            .unwrap();
+            let incoming = listen(TcpListener::bind(bind).await.unwrap(), config, ListenerOptions::default()).unwrap();
             tell.send(incoming.local_addr()).unwrap();
             let server = tonic::transport::Server::builder().layer(count).add_service(service);
             server.serve_with_incoming(incoming).await.unwrap();
         });
         let address = told.await.unwrap();
-        Self {
-            id,
-            address,
-            links,
-            artifacts,
-            members,
-            pulls,
-            lists,
-            dir,
-            stop,
-            runtime: Some(runtime),
-        }
+        Self { id, address, links, artifacts, members, pulls, lists, dir, stop, runtime: Some(runtime) }
     }
 
     pub fn peer(&self) -> Peer {
-        Peer {
-            id: self.id,
-            address: self.address.to_string(),
-        }
+        Peer { id: self.id, address: self.address.to_string() }
     }
 
     pub fn transport(&self) -> PeerTransport {
@@ -210,9 +184,7 @@ impl TestNode {
     pub async fn kill(mut self) -> (NodeId, SocketAddr, Arc<TempDir>) {
         self.stop.cancel();
         let runtime = self.runtime.take().unwrap();
-        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5)))
-            .await
-            .unwrap();
+        tokio::task::spawn_blocking(move || runtime.shutdown_timeout(Duration::from_secs(5))).await.unwrap();
         (self.id, self.address, self.dir.clone())
     }
 }
@@ -227,24 +199,15 @@ impl Drop for TestNode {
 
 /// Three voters that know each other.
 pub async fn three(authority: &CertificateAuthority) -> [TestNode; 3] {
-    let nodes = [
-        TestNode::start(authority, 1).await,
-        TestNode::start(authority, 2).await,
-        TestNode::start(authority, 3).await,
-    ];
+    let nodes =
+        [TestNode::start(authority, 1).await, TestNode::start(authority, 2).await, TestNode::start(authority, 3).await];
     introduce(&nodes.iter().collect::<Vec<_>>());
     nodes
 }
 
 /// Makes them one cluster of voters.
 pub fn introduce(nodes: &[&TestNode]) {
-    let all: Vec<_> = nodes
-        .iter()
-        .map(|node| ClusterMember {
-            peer: node.peer(),
-            voter: true,
-        })
-        .collect();
+    let all: Vec<_> = nodes.iter().map(|node| ClusterMember { peer: node.peer(), voter: true }).collect();
     for node in nodes {
         *node.members.members.lock().unwrap() = all.clone();
     }

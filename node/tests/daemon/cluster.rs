@@ -8,15 +8,9 @@ use tarn_proto::v1::{self, TaskState};
 use tonic::Code;
 
 fn leader(nodes: &[Node]) -> usize {
-    let leader = nodes.iter().find_map(|node| {
-        node.running
-            .consensus()
-            .leadership()
-            .borrow()
-            .leader
-            .as_ref()
-            .map(|peer| peer.id)
-    });
+    let leader = nodes
+        .iter()
+        .find_map(|node| node.running.consensus().leadership().borrow().leader.as_ref().map(|peer| peer.id));
     leader.map_or(0, |id| id as usize - 1)
 }
 
@@ -43,12 +37,7 @@ async fn any_node_takes_any_request_and_a_leader_may_go() {
     assert_eq!(nodes[1].ended(&id).await.state(), TaskState::Succeeded);
     let cluster = nodes[0].cluster();
     eventually(|| async {
-        let told = cluster
-            .clone()
-            .get_cluster(v1::GetClusterRequest {})
-            .await
-            .unwrap()
-            .into_inner();
+        let told = cluster.clone().get_cluster(v1::GetClusterRequest {}).await.unwrap().into_inner();
         told.leader_id != 0 && told.leader_id != gone_id(&nodes)
     })
     .await;
@@ -73,30 +62,19 @@ async fn a_node_that_is_no_member_proposes_nothing() {
         let credentials = Credentials::new(authority.certificate().clone(), node.unwrap());
         async move { dial(&leading.running, &credentials).await }
     };
-    let message = |method| v1::PeerRequest {
-        method,
-        ..v1::PeerRequest::default()
-    };
+    let message = |method| v1::PeerRequest { method, ..v1::PeerRequest::default() };
     let mut stranger = PeerServiceClient::new(channel(9).await);
     // To propose, to ask how far the log is, to administer, and to tell of a state that has come apart: all that the leader would do.
     for method in [5, 6, 8, 10] {
         let refused = stranger.call(message(method)).await.unwrap_err();
-        assert_eq!(
-            refused.code(),
-            Code::Unavailable,
-            "{method}: {refusal}",
-            refusal = refused.message()
-        );
+        assert_eq!(refused.code(), Code::Unavailable, "{method}: {refusal}", refusal = refused.message());
         assert!(refused.message().contains("no member"), "{refused}");
     }
     let artifacts = stranger.list_peer_artifacts(v1::PeerArtifactList::default()).await;
     assert_eq!(artifacts.unwrap_err().code(), Code::Unavailable);
     // It may ask what this node is, as a leader may that this one has not heard of yet.
     stranger.call(message(7)).await.unwrap();
-    let member = nodes
-        .iter()
-        .map(|node| node.running.node_id())
-        .find(|id| *id != leading.running.node_id());
+    let member = nodes.iter().map(|node| node.running.node_id()).find(|id| *id != leading.running.node_id());
     let mut member = PeerServiceClient::new(channel(member.unwrap()).await);
     member.call(message(6)).await.unwrap();
     for node in nodes {

@@ -88,12 +88,8 @@ pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node
     let mut started = Vec::new();
     for id in 1..=size {
         let dir = tempfile::tempdir().unwrap();
-        let node = authority
-            .issue(&PrincipalKind::Node { id }, &IssueOptions::default())
-            .unwrap();
-        IdentityStore::new(dir.path())
-            .create(authority.certificate(), &node)
-            .unwrap();
+        let node = authority.issue(&PrincipalKind::Node { id }, &IssueOptions::default()).unwrap();
+        IdentityStore::new(dir.path()).create(authority.certificate(), &node).unwrap();
         let mut config = Config::in_dir(dir.path());
         config.executors.native = Switch::Off;
         config.executors.microvm = Switch::Off;
@@ -105,10 +101,8 @@ pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node
         started.push((daemon::start(config).await.unwrap(), dir));
     }
     // The ports are known only now, so the cluster is founded by hand.
-    let members = started
-        .iter()
-        .map(|(running, _)| (running.node_id(), running.addresses().advertise.clone()))
-        .collect();
+    let members =
+        started.iter().map(|(running, _)| (running.node_id(), running.addresses().advertise.clone())).collect();
     started[0].0.consensus().bootstrap(members).await.unwrap();
     let mut nodes = Vec::new();
     for (running, dir) in started {
@@ -128,9 +122,7 @@ fn issue(authority: &CertificateAuthority, kind: PrincipalKind) -> Credentials {
 pub async fn dial(running: &Running, credentials: &Credentials) -> Channel {
     let address: Address = running.addresses().advertise.parse().unwrap();
     let expect = Expect::Node(running.node_id());
-    connect(&address, client_config(credentials, expect), &ConnectOptions::default())
-        .await
-        .unwrap()
+    connect(&address, client_config(credentials, expect), &ConnectOptions::default()).await.unwrap()
 }
 
 impl Node {
@@ -188,30 +180,13 @@ impl Node {
 
     /// Submits one task and returns its id.
     pub async fn submit(&self, spec: v1::TaskSpec) -> String {
-        let request = v1::EnqueueRequest {
-            tasks: vec![spec],
-            ..v1::EnqueueRequest::default()
-        };
-        self.tasks()
-            .enqueue(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .task_ids
-            .remove(0)
+        let request = v1::EnqueueRequest { tasks: vec![spec], ..v1::EnqueueRequest::default() };
+        self.tasks().enqueue(request).await.unwrap().into_inner().task_ids.remove(0)
     }
 
     pub async fn register(&self) -> String {
-        let request = v1::RegisterWorkerRequest {
-            name: "test".into(),
-            ..v1::RegisterWorkerRequest::default()
-        };
-        self.workers()
-            .register_worker(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .worker_id
+        let request = v1::RegisterWorkerRequest { name: "test".into(), ..v1::RegisterWorkerRequest::default() };
+        self.workers().register_worker(request).await.unwrap().into_inner().worker_id
     }
 
     /// Leases up to `max` tasks, waiting for the first.
@@ -238,19 +213,13 @@ impl Node {
 
     /// Waits for a task's end.
     pub async fn ended(&self, task_id: &str) -> v1::Task {
-        let request = v1::GetTaskRequest {
-            task_id: task_id.into(),
-            wait_ms: 25_000,
-            ..v1::GetTaskRequest::default()
-        };
+        let request = v1::GetTaskRequest { task_id: task_id.into(), wait_ms: 25_000, ..v1::GetTaskRequest::default() };
         self.tasks().get_task(request).await.unwrap().into_inner().task.unwrap()
     }
 
     /// Fetches a path of the plain HTTP listener: the status line's code and the body.
     pub async fn http(&self, path: &str) -> (u16, String) {
-        let mut stream = tokio::net::TcpStream::connect(self.running.addresses().ops)
-            .await
-            .unwrap();
+        let mut stream = tokio::net::TcpStream::connect(self.running.addresses().ops).await.unwrap();
         let request = format!("GET {path} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n");
         stream.write_all(request.as_bytes()).await.unwrap();
         let mut text = String::new();
@@ -262,56 +231,35 @@ impl Node {
     /// The value of a metric, by its whole name with labels.
     pub async fn metric(&self, name: &str) -> f64 {
         let (_, text) = self.http("/metrics").await;
-        let line = text
-            .lines()
-            .find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
-        line.and_then(|line| line.rsplit(' ').next())
-            .map_or(0.0, |value| value.parse().unwrap())
+        let line = text.lines().find(|line| line.strip_prefix(name).is_some_and(|rest| rest.starts_with(' ')));
+        line.and_then(|line| line.rsplit(' ').next()).map_or(0.0, |value| value.parse().unwrap())
     }
 }
 
 /// A task for SDK workers.
 pub fn task(queue: &str, payload: &[u8]) -> v1::TaskSpec {
-    v1::TaskSpec {
-        queue: queue.into(),
-        payload: payload.to_vec().into(),
-        ..v1::TaskSpec::default()
-    }
+    v1::TaskSpec { queue: queue.into(), payload: payload.to_vec().into(), ..v1::TaskSpec::default() }
 }
 
 /// The reason in a status, which every refusal must have, together with a sentence and a request id.
 pub fn reason(status: &Status) -> String {
     let details = status.get_error_details();
-    let info = details
-        .error_info()
-        .unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
+    let info = details.error_info().unwrap_or_else(|| panic!("no ErrorInfo in {status:?}"));
     assert_eq!(info.domain, "tarn");
     assert!(!status.message().is_empty());
-    assert!(
-        !details
-            .request_info()
-            .unwrap_or_else(|| panic!("no RequestInfo in {status:?}"))
-            .request_id
-            .is_empty()
-    );
+    assert!(!details.request_info().unwrap_or_else(|| panic!("no RequestInfo in {status:?}")).request_id.is_empty());
     info.reason.clone()
 }
 
 /// The reason in a status of the peers' service, whose requests have no id.
 pub fn reason_of(status: &Status) -> String {
     let details = status.get_error_details();
-    details
-        .error_info()
-        .map_or_else(String::new, |info| info.reason.clone())
+    details.error_info().map_or_else(String::new, |info| info.reason.clone())
 }
 
 /// A fact in the metadata of a status.
 pub fn fact(status: &Status, name: &str) -> String {
-    status
-        .get_error_details()
-        .error_info()
-        .and_then(|info| info.metadata.get(name).cloned())
-        .unwrap_or_default()
+    status.get_error_details().error_info().and_then(|info| info.metadata.get(name).cloned()).unwrap_or_default()
 }
 
 /// Waits until something holds.
@@ -321,9 +269,7 @@ pub async fn until(mut holds: impl FnMut() -> bool) {
             tokio::time::sleep(Duration::from_millis(5)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .expect("it never came true");
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it never came true");
 }
 
 /// Waits until something that takes a request holds.
@@ -333,18 +279,13 @@ pub async fn eventually<F: Future<Output = bool>>(mut holds: impl FnMut() -> F) 
             tokio::time::sleep(Duration::from_millis(10)).await;
         }
     };
-    tokio::time::timeout(PATIENCE, waiting)
-        .await
-        .expect("it never came true");
+    tokio::time::timeout(PATIENCE, waiting).await.expect("it never came true");
 }
 
 /// `RUST_LOG=tarn=debug cargo test` shows what the nodes say.
 fn logs() {
     let filter = tracing_subscriber::EnvFilter::try_from_default_env();
     if let Ok(filter) = filter {
-        let _ = tracing_subscriber::fmt()
-            .with_env_filter(filter)
-            .with_test_writer()
-            .try_init();
+        let _ = tracing_subscriber::fmt().with_env_filter(filter).with_test_writer().try_init();
     }
 }

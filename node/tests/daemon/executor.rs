@@ -35,32 +35,16 @@ async fn node() -> Node {
 }
 
 async fn put(node: &Node, module: &str) -> String {
-    let chunk = v1::PutArtifactRequest {
-        artifact: String::new(),
-        chunk: module.as_bytes().to_vec().into(),
-    };
-    node.artifacts()
-        .put_artifact(tokio_stream::iter([chunk]))
-        .await
-        .unwrap()
-        .into_inner()
-        .artifact
+    let chunk = v1::PutArtifactRequest { artifact: String::new(), chunk: module.as_bytes().to_vec().into() };
+    node.artifacts().put_artifact(tokio_stream::iter([chunk])).await.unwrap().into_inner().artifact
 }
 
 fn wasm(payload: &[u8], wasm: v1::WasmSpec) -> v1::TaskSpec {
-    v1::TaskSpec {
-        runtime: "wasm".into(),
-        wasm: Some(wasm),
-        ..task("jobs", payload)
-    }
+    v1::TaskSpec { runtime: "wasm".into(), wasm: Some(wasm), ..task("jobs", payload) }
 }
 
 fn function(artifact: &str, export: &str) -> v1::TaskSpec {
-    let spec = v1::WasmSpec {
-        artifact: artifact.into(),
-        export: export.into(),
-        ..Default::default()
-    };
+    let spec = v1::WasmSpec { artifact: artifact.into(), export: export.into(), ..Default::default() };
     let mut spec = wasm(b"", spec);
     if export == "add" {
         spec.wasm.as_mut().unwrap().params = vec!["40".into(), "2".into()];
@@ -69,58 +53,28 @@ fn function(artifact: &str, export: &str) -> v1::TaskSpec {
 }
 
 async fn state(node: &Node, id: &str) -> TaskState {
-    let get = v1::GetTaskRequest {
-        task_id: id.into(),
-        ..Default::default()
-    };
-    node.tasks()
-        .get_task(get)
-        .await
-        .unwrap()
-        .into_inner()
-        .task
-        .unwrap()
-        .state()
+    let get = v1::GetTaskRequest { task_id: id.into(), ..Default::default() };
+    node.tasks().get_task(get).await.unwrap().into_inner().task.unwrap().state()
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn commands_and_functions_run_and_feed_on_results() {
     let node = node().await;
     let (echo, functions) = (put(&node, ECHO).await, put(&node, FUNCTIONS).await);
-    let echo_of = |payload: &'static [u8]| {
-        wasm(
-            payload,
-            v1::WasmSpec {
-                artifact: echo.clone(),
-                ..Default::default()
-            },
-        )
-    };
+    let echo_of = |payload: &'static [u8]| wasm(payload, v1::WasmSpec { artifact: echo.clone(), ..Default::default() });
     let mut merge = echo_of(b"both:");
     merge.after_in_batch = vec![0, 1];
     merge.wasm.as_mut().unwrap().feed_dependency_results = true;
     let tasks = vec![echo_of(b"one"), echo_of(b"two\n"), merge, function(&functions, "add")];
-    let ids = node
-        .tasks()
-        .enqueue(v1::EnqueueRequest {
-            tasks,
-            ..Default::default()
-        })
-        .await
-        .unwrap()
-        .into_inner()
-        .task_ids;
+    let ids =
+        node.tasks().enqueue(v1::EnqueueRequest { tasks, ..Default::default() }).await.unwrap().into_inner().task_ids;
 
     let merged = node.ended(&ids[2]).await;
     assert_eq!(merged.state(), TaskState::Succeeded, "{:?}", merged.attempts);
     assert_eq!(&merged.result[..], b"5\nboth:3\none4\ntwo\n");
     assert!(merged.attempts[0].worker.len() > 1);
     assert_eq!(&node.ended(&ids[3]).await.result[..], b"42");
-    assert_eq!(
-        node.metric(r#"tarn_executor_runs_total{runtime="wasm",result="ok"}"#)
-            .await,
-        4.0
-    );
+    assert_eq!(node.metric(r#"tarn_executor_runs_total{runtime="wasm",result="ok"}"#).await, 4.0);
     node.running.shutdown().await;
 }
 
@@ -130,26 +84,17 @@ async fn each_failure_has_its_reason() {
     let functions = put(&node, FUNCTIONS).await;
     let nowhere = format!("blake3:{}", "0".repeat(64));
     let mut lost = function(&nowhere, "add");
-    lost.retry = Some(v1::RetryPolicy {
-        max_attempts: 1,
-        ..Default::default()
-    });
+    lost.retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
     let mut slow = function(&functions, "spin");
     slow.attempt_timeout_ms = 1_000;
-    slow.retry = Some(v1::RetryPolicy {
-        max_attempts: 1,
-        ..Default::default()
-    });
+    slow.retry = Some(v1::RetryPolicy { max_attempts: 1, ..Default::default() });
     let mut large = function(&functions, "add");
     large.wasm.as_mut().unwrap().memory_bytes = 256 << 20;
     let cases = [
         (large, "MEMORY_NOT_ALLOWED"),
         (function(&functions, "trap"), "WASM_TRAP"),
         (function(&functions, "none"), "WASM_MISSING_EXPORT"),
-        (
-            function(&put(&node, "not a module").await, "add"),
-            "WASM_INVALID_MODULE",
-        ),
+        (function(&put(&node, "not a module").await, "add"), "WASM_INVALID_MODULE"),
         (lost, "ARTIFACT_UNAVAILABLE"),
         (slow, "TIME_LIMIT"),
     ];
@@ -160,10 +105,7 @@ async fn each_failure_has_its_reason() {
             (ended.state(), ended.attempts[0].error.as_ref().unwrap().reason.as_str()),
             (TaskState::Dead, wanted)
         );
-        assert_eq!(
-            ended.attempts_begun, 1,
-            "{wanted}: another attempt would end the same way"
-        );
+        assert_eq!(ended.attempts_begun, 1, "{wanted}: another attempt would end the same way");
     }
     node.running.shutdown().await;
 }
@@ -174,10 +116,7 @@ async fn a_running_attempt_is_cancelled() {
     let functions = put(&node, FUNCTIONS).await;
     let id = node.submit(function(&functions, "spin")).await;
     eventually(|| async { state(&node, &id).await == TaskState::Running }).await;
-    let cancel = v1::CancelTaskRequest {
-        task_id: id.clone(),
-        ..Default::default()
-    };
+    let cancel = v1::CancelTaskRequest { task_id: id.clone(), ..Default::default() };
     node.tasks().cancel_task(cancel).await.unwrap();
     assert_eq!(node.ended(&id).await.state(), TaskState::Cancelled);
     eventually(|| async { node.metric("tarn_executor_running").await == 0.0 }).await;
@@ -202,18 +141,8 @@ async fn a_node_that_stops_gives_its_tasks_back_and_finishes_them_after_a_restar
     let running = tarn::daemon::start(config).await.unwrap();
     crate::common::until(|| running.is_ready()).await;
     for id in ids {
-        let get = v1::GetTaskRequest {
-            namespace: "default".into(),
-            task_id: id,
-            ..Default::default()
-        };
-        let task = running
-            .consensus()
-            .read(|machine| machine.get_task(&get))
-            .unwrap()
-            .unwrap()
-            .task
-            .unwrap();
+        let get = v1::GetTaskRequest { namespace: "default".into(), task_id: id, ..Default::default() };
+        let task = running.consensus().read(|machine| machine.get_task(&get)).unwrap().unwrap().task.unwrap();
         assert_eq!((task.state(), task.attempts_begun), (TaskState::Ready, 0), "{task:?}");
     }
     running.shutdown().await;

@@ -27,29 +27,18 @@ fn user(name: &str) -> PrincipalKind {
 
 fn rule(verbs: &[&str], resources: &[&str]) -> v1::Rule {
     let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-    v1::Rule {
-        verbs: texts(verbs),
-        resources: texts(resources),
-    }
+    v1::Rule { verbs: texts(verbs), resources: texts(resources) }
 }
 
 fn binding(principal: &str, role: &str, namespace: &str) -> v1::PutBindingRequest {
     v1::PutBindingRequest {
-        binding: Some(v1::Binding {
-            principal: principal.into(),
-            role: role.into(),
-            namespace: namespace.into(),
-        }),
+        binding: Some(v1::Binding { principal: principal.into(), role: role.into(), namespace: namespace.into() }),
         ..v1::PutBindingRequest::default()
     }
 }
 
 fn enqueue(namespace: &str, queue: &str) -> v1::EnqueueRequest {
-    v1::EnqueueRequest {
-        namespace: namespace.into(),
-        tasks: vec![task(queue, b"x")],
-        ..v1::EnqueueRequest::default()
-    }
+    v1::EnqueueRequest { namespace: namespace.into(), tasks: vec![task(queue, b"x")], ..v1::EnqueueRequest::default() }
 }
 
 impl Node {
@@ -65,10 +54,7 @@ impl Node {
 
     /// As root: makes a namespace.
     pub async fn namespace(&self, name: &str) {
-        let request = v1::CreateNamespaceRequest {
-            name: name.into(),
-            ..v1::CreateNamespaceRequest::default()
-        };
+        let request = v1::CreateNamespaceRequest { name: name.into(), ..v1::CreateNamespaceRequest::default() };
         self.namespaces().create_namespace(request).await.unwrap();
     }
 }
@@ -76,10 +62,7 @@ impl Node {
 /// Makes a token by this connection.
 async fn token(by: &Channel, request: v1::PutTokenRequest) -> Result<(ApiToken, v1::Token), Status> {
     let secret = ApiToken::generate();
-    let request = v1::PutTokenRequest {
-        secret_hash: secret.secret_hash().to_vec().into(),
-        ..request
-    };
+    let request = v1::PutTokenRequest { secret_hash: secret.secret_hash().to_vec().into(), ..request };
     let made = AccessServiceClient::new(by.clone()).put_token(request).await?;
     Ok((secret, made.into_inner().token.unwrap()))
 }
@@ -138,9 +121,7 @@ impl Decoder for Raw {
 
 /// Calls a method with one message, and reads its first answer.
 async fn call(channel: &Channel, method: &MethodDescriptor, message: Bytes) -> Result<Option<Bytes>, Status> {
-    let path: PathAndQuery = format!("/{}/{}", method.parent_service().full_name(), method.name())
-        .parse()
-        .unwrap();
+    let path: PathAndQuery = format!("/{}/{}", method.parent_service().full_name(), method.name()).parse().unwrap();
     let mut grpc = tonic::client::Grpc::new(channel.clone());
     grpc.ready().await.unwrap();
     let request = Request::new(tokio_stream::once(message));
@@ -149,11 +130,8 @@ async fn call(channel: &Channel, method: &MethodDescriptor, message: Bytes) -> R
 }
 
 /// What anybody may call who has a good certificate: about themselves, or a stream whose messages are judged one by one.
-const OPEN: [&str; 3] = [
-    "tarn.v1.AccessService.WhoAmI",
-    "tarn.v1.AccessService.CanI",
-    "tarn.v1.CommandService.Pipeline",
-];
+const OPEN: [&str; 3] =
+    ["tarn.v1.AccessService.WhoAmI", "tarn.v1.AccessService.CanI", "tarn.v1.CommandService.Pipeline"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_method_is_reachable_without_a_role() {
@@ -189,16 +167,10 @@ async fn no_method_is_reachable_without_a_role() {
 
     // The stream that is open to all lets no command through.
     let (send, requests) = mpsc::channel(1);
-    let mut stream = CommandServiceClient::new(nobody)
-        .pipeline(ReceiverStream::new(requests))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut stream =
+        CommandServiceClient::new(nobody).pipeline(ReceiverStream::new(requests)).await.unwrap().into_inner();
     let request = v1::PipelineRequest {
-        command: Some(v1::Command {
-            body: Some(Body::Enqueue(enqueue("default", "q"))),
-            ..v1::Command::default()
-        }),
+        command: Some(v1::Command { body: Some(Body::Enqueue(enqueue("default", "q"))), ..v1::Command::default() }),
         ..v1::PipelineRequest::default()
     };
     send.send(request).await.unwrap();
@@ -220,63 +192,28 @@ async fn a_role_holds_in_its_namespace_and_ends_on_open_connections() {
     let ada = node.dial_as(user("ada")).await;
     let mut tasks = TaskServiceClient::new(ada.clone());
     tasks.enqueue(enqueue("team-a", "q")).await.unwrap();
-    for namespace in [
-        "default",
-        "",
-        "team-b",
-        "team-a/../default",
-        "*",
-        "?",
-        "team-а",
-        "TEAM-A",
-    ] {
+    for namespace in ["default", "", "team-b", "team-a/../default", "*", "?", "team-а", "TEAM-A"] {
         refused(tasks.enqueue(enqueue(namespace, "q")).await, "PERMISSION_DENIED");
     }
-    let everywhere = v1::ListTasksRequest {
-        namespace: "*".into(),
-        ..v1::ListTasksRequest::default()
-    };
+    let everywhere = v1::ListTasksRequest { namespace: "*".into(), ..v1::ListTasksRequest::default() };
     refused(tasks.list_tasks(everywhere).await, "PERMISSION_DENIED");
 
     let mut access = AccessServiceClient::new(ada);
     let me = access.who_am_i(v1::WhoAmIRequest {}).await.unwrap().into_inner();
-    assert_eq!(
-        (&*me.principal, &*me.method, me.bindings.len()),
-        ("user/ada", "certificate", 1)
-    );
+    assert_eq!((&*me.principal, &*me.method, me.bindings.len()), ("user/ada", "certificate", 1));
     let can = |verb: &str, resource: &str, namespace: &str| v1::CanIRequest {
         verb: verb.into(),
         resource: resource.into(),
         namespace: namespace.into(),
         principal: String::new(),
     };
-    assert!(
-        access
-            .can_i(can("submit", "queue/q", "team-a"))
-            .await
-            .unwrap()
-            .into_inner()
-            .allowed
-    );
-    assert!(
-        !access
-            .can_i(can("submit", "queue/q", ""))
-            .await
-            .unwrap()
-            .into_inner()
-            .allowed
-    );
-    let of_root = v1::CanIRequest {
-        principal: "user/admin".into(),
-        ..can("submit", "queue", "")
-    };
+    assert!(access.can_i(can("submit", "queue/q", "team-a")).await.unwrap().into_inner().allowed);
+    assert!(!access.can_i(can("submit", "queue/q", "")).await.unwrap().into_inner().allowed);
+    let of_root = v1::CanIRequest { principal: "user/admin".into(), ..can("submit", "queue", "") };
     refused(access.can_i(of_root).await, "PERMISSION_DENIED");
 
     let v1::PutBindingRequest { binding: given, .. } = binding("user/ada", "developer", "team-a");
-    let unbind = v1::DeleteBindingRequest {
-        binding: given,
-        ..v1::DeleteBindingRequest::default()
-    };
+    let unbind = v1::DeleteBindingRequest { binding: given, ..v1::DeleteBindingRequest::default() };
     node.access().delete_binding(unbind).await.unwrap();
     refused(tasks.enqueue(enqueue("team-a", "q")).await, "PERMISSION_DENIED");
     node.running.shutdown().await;
@@ -288,20 +225,14 @@ async fn nobody_gives_what_they_do_not_have() {
     node.bind("user/lead", "admin", "team-*").await;
     let lead = node.dial_as(user("lead")).await;
     let mut access = AccessServiceClient::new(lead.clone());
-    access
-        .put_binding(binding("user/ada", "developer", "team-a"))
-        .await
-        .unwrap();
+    access.put_binding(binding("user/ada", "developer", "team-a")).await.unwrap();
     for (principal, role, namespace) in [
         ("user/lead", "admin", "*"),
         ("user/lead", "viewer", "default"),
         ("user/ada", "auditor", "team*"),
         ("user/*", "viewer", "*"),
     ] {
-        refused(
-            access.put_binding(binding(principal, role, namespace)).await,
-            "PERMISSION_DENIED",
-        );
+        refused(access.put_binding(binding(principal, role, namespace)).await, "PERMISSION_DENIED");
     }
     let role = v1::PutRoleRequest {
         name: "mine".into(),
@@ -313,21 +244,15 @@ async fn nobody_gives_what_they_do_not_have() {
     // May make roles and bindings everywhere, and still only of what they may do.
     let keeper = v1::PutRoleRequest {
         name: "keeper".into(),
-        rules: vec![
-            rule(&["update"], &["role/*", "binding/*"]),
-            rule(&["read"], &["task/*"]),
-        ],
+        rules: vec![rule(&["update"], &["role/*", "binding/*"]), rule(&["read"], &["task/*"])],
         ..v1::PutRoleRequest::default()
     };
     node.access().put_role(keeper).await.unwrap();
     node.bind("user/keeper", "keeper", "*").await;
     let mut access = AccessServiceClient::new(node.dial_as(user("keeper")).await);
     access.put_role(role.clone()).await.unwrap();
-    let own_role = |rules: Vec<v1::Rule>| v1::PutRoleRequest {
-        name: "keeper".into(),
-        rules,
-        ..v1::PutRoleRequest::default()
-    };
+    let own_role =
+        |rules: Vec<v1::Rule>| v1::PutRoleRequest { name: "keeper".into(), rules, ..v1::PutRoleRequest::default() };
     for beyond in [
         rule(&["*"], &["*"]),
         rule(&["read"], &["*"]),
@@ -336,10 +261,7 @@ async fn nobody_gives_what_they_do_not_have() {
     ] {
         refused(access.put_role(own_role(vec![beyond])).await, "GRANT_BEYOND_OWN");
     }
-    refused(
-        access.put_binding(binding("user/keeper", "admin", "default")).await,
-        "GRANT_BEYOND_OWN",
-    );
+    refused(access.put_binding(binding("user/keeper", "admin", "default")).await, "GRANT_BEYOND_OWN");
     node.running.shutdown().await;
 }
 
@@ -362,16 +284,8 @@ async fn a_token_does_what_its_scopes_allow_until_it_is_revoked() {
     // Whoever else has a connection may speak as ada with it, and no further than its scopes.
     let mut tasks = TaskServiceClient::new(node.dial_as(user("nobody")).await);
     tasks.enqueue(bearing(&secret, enqueue("", "build"))).await.unwrap();
-    refused(
-        tasks.enqueue(bearing(&secret, enqueue("", "mail"))).await,
-        "PERMISSION_DENIED",
-    );
-    refused(
-        tasks
-            .list_tasks(bearing(&secret, v1::ListTasksRequest::default()))
-            .await,
-        "PERMISSION_DENIED",
-    );
+    refused(tasks.enqueue(bearing(&secret, enqueue("", "mail"))).await, "PERMISSION_DENIED");
+    refused(tasks.list_tasks(bearing(&secret, v1::ListTasksRequest::default())).await, "PERMISSION_DENIED");
     // It cannot become another that may do more, or lives longer.
     let wider = v1::PutTokenRequest {
         secret_hash: vec![7; 32].into(),
@@ -382,36 +296,17 @@ async fn a_token_does_what_its_scopes_allow_until_it_is_revoked() {
     refused(access.put_token(bearing(&secret, wider)).await, "PERMISSION_DENIED");
 
     // Nor does it tell of the others, or end them; itself it may end.
-    let own = v1::ListTokensRequest {
-        principal: "user/ada".into(),
-    };
+    let own = v1::ListTokensRequest { principal: "user/ada".into() };
     refused(access.list_tokens(bearing(&secret, own)).await, "PERMISSION_DENIED");
-    let full = v1::PutTokenRequest {
-        principal: "user/ada".into(),
-        ..v1::PutTokenRequest::default()
-    };
+    let full = v1::PutTokenRequest { principal: "user/ada".into(), ..v1::PutTokenRequest::default() };
     let (_, full) = token(&ada, full).await.unwrap();
-    let revoke = |token: v1::Token| v1::RevokeTokenRequest {
-        token_id: token.token_id,
-        ..v1::RevokeTokenRequest::default()
-    };
-    refused(
-        access.revoke_token(bearing(&secret, revoke(full))).await,
-        "PERMISSION_DENIED",
-    );
+    let revoke =
+        |token: v1::Token| v1::RevokeTokenRequest { token_id: token.token_id, ..v1::RevokeTokenRequest::default() };
+    refused(access.revoke_token(bearing(&secret, revoke(full))).await, "PERMISSION_DENIED");
     access.revoke_token(bearing(&secret, revoke(made))).await.unwrap();
-    refused(
-        tasks.enqueue(bearing(&secret, enqueue("", "build"))).await,
-        "TOKEN_UNKNOWN",
-    );
-    refused(
-        tasks.enqueue(bearing("tarn_x", enqueue("", "build"))).await,
-        "TOKEN_MALFORMED",
-    );
-    refused(
-        tasks.enqueue(bearing("x", enqueue("", "build"))).await,
-        "TOKEN_MALFORMED",
-    );
+    refused(tasks.enqueue(bearing(&secret, enqueue("", "build"))).await, "TOKEN_UNKNOWN");
+    refused(tasks.enqueue(bearing("tarn_x", enqueue("", "build"))).await, "TOKEN_MALFORMED");
+    refused(tasks.enqueue(bearing("x", enqueue("", "build"))).await, "TOKEN_MALFORMED");
     node.running.shutdown().await;
 }
 
@@ -427,10 +322,7 @@ async fn tokens_for_others_need_what_the_others_have() {
     node.bind("user/maker", "maker", "*").await;
     node.bind("user/ada", "developer", "default").await;
     let maker = node.dial_as(user("maker")).await;
-    let of = |principal: &str| v1::PutTokenRequest {
-        principal: principal.into(),
-        ..v1::PutTokenRequest::default()
-    };
+    let of = |principal: &str| v1::PutTokenRequest { principal: principal.into(), ..v1::PutTokenRequest::default() };
     let (secret, _) = token(&maker, of("user/without-roles")).await.unwrap();
     refused(token(&maker, of("user/ada")).await, "GRANT_BEYOND_OWN");
     refused(token(&maker, of("user/admin")).await, "GRANT_BEYOND_OWN");
@@ -445,10 +337,7 @@ async fn tokens_for_others_need_what_the_others_have() {
     node.bind("user/without-roles", "admin", "*").await;
     let mut access = AccessServiceClient::new(nobody.clone());
     let grab = binding("user/maker", "admin", "*");
-    refused(
-        access.put_binding(bearing(&secret.reveal(), grab)).await,
-        "PERMISSION_DENIED",
-    );
+    refused(access.put_binding(bearing(&secret.reveal(), grab)).await, "PERMISSION_DENIED");
     let list = v1::ListTasksRequest::default();
     let mut tasks = TaskServiceClient::new(nobody);
     tasks.list_tasks(bearing(&secret.reveal(), list)).await.unwrap();
@@ -461,16 +350,10 @@ async fn other_policies_are_not_chosen_by_who_may_only_update_a_namespace() {
     node.namespace("team").await;
     node.bind("user/op", "operator", "*").await;
     let mut op = NamespaceServiceClient::new(node.dial_as(user("op")).await);
-    let weight = v1::UpdateNamespaceRequest {
-        name: "team".into(),
-        weight: Some(7),
-        ..v1::UpdateNamespaceRequest::default()
-    };
+    let weight =
+        v1::UpdateNamespaceRequest { name: "team".into(), weight: Some(7), ..v1::UpdateNamespaceRequest::default() };
     op.update_namespace(weight.clone()).await.unwrap();
-    let environment = v1::UpdateNamespaceRequest {
-        environment: Some("nowhere".into()),
-        ..weight
-    };
+    let environment = v1::UpdateNamespaceRequest { environment: Some("nowhere".into()), ..weight };
     refused(op.update_namespace(environment.clone()).await, "PERMISSION_DENIED");
     node.namespaces().update_namespace(environment).await.unwrap();
     node.running.shutdown().await;
@@ -482,11 +365,8 @@ async fn a_revoked_certificate_is_refused_on_its_open_connection() {
     let (ada, serial) = node.dial_with_serial(user("ada")).await;
     let mut access = AccessServiceClient::new(ada);
     access.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
-    let revoke = v1::RevokeCertificateRequest {
-        serial,
-        reason: "lost".into(),
-        ..v1::RevokeCertificateRequest::default()
-    };
+    let revoke =
+        v1::RevokeCertificateRequest { serial, reason: "lost".into(), ..v1::RevokeCertificateRequest::default() };
     node.access().revoke_certificate(revoke).await.unwrap();
     let status = access.who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
     // The gate says why for as long as the connection stands, which is not for long.
@@ -503,10 +383,7 @@ async fn what_somebody_asks_for_is_repeated_in_plain_words_and_not_at_length() {
     node.raise_version().await;
     let mut eve = TaskServiceClient::new(node.dial_as(user("eve")).await).max_encoding_message_size(64 << 20);
     for task_id in ["\u{1}".repeat(7 << 20), "x\nFORGED LINE\u{202e}".to_owned()] {
-        let request = v1::GetTaskRequest {
-            task_id,
-            ..v1::GetTaskRequest::default()
-        };
+        let request = v1::GetTaskRequest { task_id, ..v1::GetTaskRequest::default() };
         let status = eve.get_task(request).await.unwrap_err();
         assert_eq!(reason(&status), "PERMISSION_DENIED");
         let told = status.message();

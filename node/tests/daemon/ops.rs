@@ -17,27 +17,16 @@ use tonic_reflection::pb::v1::server_reflection_response::MessageResponse;
 async fn health_is_told_per_service_until_the_node_stops() {
     let node = node().await;
     let mut health = HealthClient::new(node.channel.clone());
-    let of = |service: &str| HealthCheckRequest {
-        service: service.into(),
-    };
+    let of = |service: &str| HealthCheckRequest { service: service.into() };
     for service in ["", "tarn.v1.TaskService", "tarn.v1.ClusterService"] {
-        assert_eq!(
-            health.check(of(service)).await.unwrap().into_inner().status(),
-            ServingStatus::Serving
-        );
+        assert_eq!(health.check(of(service)).await.unwrap().into_inner().status(), ServingStatus::Serving);
     }
-    assert_eq!(
-        health.check(of("tarn.v1.Nothing")).await.unwrap_err().code(),
-        Code::NotFound
-    );
+    assert_eq!(health.check(of("tarn.v1.Nothing")).await.unwrap_err().code(), Code::NotFound);
     let mut watch = health.watch(of("")).await.unwrap().into_inner();
     assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::Serving);
     let Node { running, .. } = node;
     let stopping = tokio::spawn(running.shutdown());
-    assert_eq!(
-        watch.message().await.unwrap().unwrap().status(),
-        ServingStatus::NotServing
-    );
+    assert_eq!(watch.message().await.unwrap().unwrap().status(), ServingStatus::NotServing);
     drop((watch, health));
     stopping.await.unwrap();
 }
@@ -50,11 +39,7 @@ async fn reflection_lists_the_contract_to_users() {
         message_request: Some(MessageRequest::ListServices(String::new())),
     };
     let mut client = ServerReflectionClient::new(node.channel.clone());
-    let mut answers = client
-        .server_reflection_info(tokio_stream::iter([question()]))
-        .await
-        .unwrap()
-        .into_inner();
+    let mut answers = client.server_reflection_info(tokio_stream::iter([question()])).await.unwrap().into_inner();
     let Some(MessageResponse::ListServicesResponse(list)) = answers.next().await.unwrap().unwrap().message_response
     else {
         panic!("no list");
@@ -63,10 +48,7 @@ async fn reflection_lists_the_contract_to_users() {
     drop(answers);
 
     let mut peer = ServerReflectionClient::new(node.dial_as(PrincipalKind::Node { id: 9 }).await);
-    let refused = peer
-        .server_reflection_info(tokio_stream::iter([question()]))
-        .await
-        .unwrap_err();
+    let refused = peer.server_reflection_info(tokio_stream::iter([question()])).await.unwrap_err();
     assert_eq!(refused.code(), Code::PermissionDenied);
     drop((client, peer));
     node.running.shutdown().await;
@@ -82,13 +64,7 @@ async fn the_plain_listener_tells_liveness_readiness_and_metrics() {
     for check in ["serving", "state", "leader", "caught-up"] {
         assert!(text.contains(&format!("[+] {check} ok")), "{text}");
     }
-    assert!(
-        !node
-            .http("/readyz?verbose&exclude=leader,state")
-            .await
-            .1
-            .contains("leader")
-    );
+    assert!(!node.http("/readyz?verbose&exclude=leader,state").await.1.contains("leader"));
     assert_eq!(node.http("/secrets").await.0, 404);
 
     let id = node.submit(task("mail", b"")).await;
@@ -123,10 +99,7 @@ async fn groups_are_measured_as_they_are_applied() {
     })
     .await;
     let commands = || node.metric("tarn_raft_entry_commands_sum");
-    let (before, applied) = (
-        commands().await,
-        node.metric("tarn_raft_apply_duration_seconds_count").await,
-    );
+    let (before, applied) = (commands().await, node.metric("tarn_raft_apply_duration_seconds_count").await);
     let submits = (0..20).map(|_| node.submit(task("mail", b"")));
     futures::future::join_all(submits).await;
     assert_eq!(commands().await, before + 20.0);
@@ -172,9 +145,7 @@ async fn a_process_stops_gracefully_when_it_is_asked_to() {
     until(|| Addresses::read(dir.path()).is_ok_and(|addresses| addresses.api.port() > 0)).await;
     let ops = Addresses::read(dir.path()).unwrap().ops;
     eventually(|| async { tokio::net::TcpStream::connect(ops).await.is_ok() }).await;
-    let kill = std::process::Command::new("kill")
-        .args(["-TERM", &std::process::id().to_string()])
-        .status();
+    let kill = std::process::Command::new("kill").args(["-TERM", &std::process::id().to_string()]).status();
     assert!(kill.unwrap().success());
     assert_eq!(running.await.unwrap().unwrap(), Ending::Stopped);
     assert_eq!(Ending::Stopped.exit_code(), 0);

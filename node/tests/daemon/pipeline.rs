@@ -22,27 +22,16 @@ impl Pipeline {
         let (send, requests) = mpsc::channel(2_048);
         let mut service = CommandServiceClient::new(node.channel.clone());
         let receive = service.pipeline(ReceiverStream::new(requests)).await.unwrap();
-        Self {
-            send,
-            receive: receive.into_inner(),
-        }
+        Self { send, receive: receive.into_inner() }
     }
 
     async fn say(&self, correlation: u64, body: Option<Body>) {
-        let command = v1::Command {
-            principal: String::new(),
-            gate: None,
-            body,
-        };
+        let command = v1::Command { principal: String::new(), gate: None, body };
         self.say_raw(correlation, Some(command)).await;
     }
 
     async fn say_raw(&self, correlation: u64, command: Option<v1::Command>) {
-        let request = v1::PipelineRequest {
-            correlation,
-            timeout_ms: 20_000,
-            command,
-        };
+        let request = v1::PipelineRequest { correlation, timeout_ms: 20_000, command };
         self.send.send(request).await.unwrap();
     }
 
@@ -111,35 +100,21 @@ async fn what_a_client_may_not_send_is_refused_and_the_stream_goes_on() {
     let refused = [
         None,
         Some(Body::LeaseTasks(v1::LeaseTasksRequest::default())),
-        Some(Body::RaiseVersion(v1::RaiseVersion {
-            version: 2,
-            ..Default::default()
-        })),
+        Some(Body::RaiseVersion(v1::RaiseVersion { version: 2, ..Default::default() })),
         Some(Body::PutJoinToken(v1::PutJoinToken::default())),
         Some(Body::ConsumeJoinToken(v1::ConsumeJoinToken::default())),
     ];
     for body in refused {
         pipeline.say(0, body).await;
         let rejection = pipeline.rejection().await;
-        assert_eq!(
-            (&*rejection.reason, &*rejection.field),
-            ("INVALID_ARGUMENT", "command.body")
-        );
+        assert_eq!((&*rejection.reason, &*rejection.field), ("INVALID_ARGUMENT", "command.body"));
     }
     pipeline.say_raw(0, None).await;
     assert_eq!(pipeline.rejection().await.field, "command.body");
-    let forged = v1::Command {
-        principal: "somebody else".into(),
-        gate: None,
-        body: enqueue("", "q"),
-    };
+    let forged = v1::Command { principal: "somebody else".into(), gate: None, body: enqueue("", "q") };
     pipeline.say_raw(0, Some(forged)).await;
     assert_eq!(pipeline.rejection().await.field, "command.principal");
-    let judged = v1::Command {
-        principal: String::new(),
-        gate: Some(v1::GateFacts::default()),
-        body: enqueue("", "q"),
-    };
+    let judged = v1::Command { principal: String::new(), gate: Some(v1::GateFacts::default()), body: enqueue("", "q") };
     pipeline.say_raw(0, Some(judged)).await;
     assert_eq!(pipeline.rejection().await.field, "command.gate");
 
@@ -155,9 +130,7 @@ async fn a_node_that_stops_answers_what_it_took_and_ends_the_stream() {
     pipeline.say(1, enqueue("", "q")).await;
     assert!(matches!(pipeline.outcome().await, outcome::Body::Enqueue(_)));
     // The client keeps its side open: the shutdown must not wait for it.
-    tokio::time::timeout(PATIENCE, node.running.shutdown())
-        .await
-        .expect("a shutdown that ends");
+    tokio::time::timeout(PATIENCE, node.running.shutdown()).await.expect("a shutdown that ends");
     while let Ok(Some(_)) = pipeline.receive.message().await {}
 }
 
@@ -171,15 +144,8 @@ async fn a_follower_takes_commands_and_says_who_leads() {
         pipeline.say(1, enqueue("", "q")).await;
         let answer = pipeline.hear().await;
         assert!(matches!(answer.outcome.unwrap().body, Some(outcome::Body::Enqueue(_))));
-        let listed = node
-            .queues()
-            .list_queues(v1::ListQueuesRequest::default())
-            .await
-            .unwrap();
-        let header = listed
-            .metadata()
-            .get(LEADER_HEADER)
-            .map(|value| value.to_str().unwrap().to_owned());
+        let listed = node.queues().list_queues(v1::ListQueuesRequest::default()).await.unwrap();
+        let header = listed.metadata().get(LEADER_HEADER).map(|value| value.to_str().unwrap().to_owned());
         let told = (node.running.node_id() != leader).then(|| leader_of(node).unwrap().1);
         assert_eq!(header, told);
         assert_eq!(answer.leader, told.unwrap_or_default());

@@ -32,9 +32,7 @@ const DENIES_ALL: &str = "package tarn\ndeny contains \"nothing goes\"\n";
 
 fn bundle(version: &str, modules: &[(&str, &str)]) -> Bundle {
     let manifest = Manifest::new("night", version.parse().unwrap(), "prod");
-    let modules = modules
-        .iter()
-        .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+    let modules = modules.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
     Bundle::new(manifest, modules, &json!({})).unwrap()
 }
 
@@ -58,10 +56,7 @@ fn activate(version: &str) -> v1::ActivateBundleRequest {
 }
 
 fn submit(queue: &str) -> v1::EnqueueRequest {
-    v1::EnqueueRequest {
-        tasks: vec![task(queue, b"x")],
-        ..v1::EnqueueRequest::default()
-    }
+    v1::EnqueueRequest { tasks: vec![task(queue, b"x")], ..v1::EnqueueRequest::default() }
 }
 
 fn refused<T: std::fmt::Debug>(answer: Result<T, Status>, wanted: &str) -> Status {
@@ -84,30 +79,15 @@ impl Node {
 
     /// A user who may submit tasks.
     async fn developer(&self) -> Channel {
-        let binding = v1::Binding {
-            principal: "user/ada".into(),
-            role: "developer".into(),
-            namespace: "*".into(),
-        };
-        let request = v1::PutBindingRequest {
-            binding: Some(binding),
-            ..v1::PutBindingRequest::default()
-        };
-        AccessServiceClient::new(self.channel.clone())
-            .put_binding(request)
-            .await
-            .unwrap();
+        let binding = v1::Binding { principal: "user/ada".into(), role: "developer".into(), namespace: "*".into() };
+        let request = v1::PutBindingRequest { binding: Some(binding), ..v1::PutBindingRequest::default() };
+        AccessServiceClient::new(self.channel.clone()).put_binding(request).await.unwrap();
         self.dial_as(PrincipalKind::User { name: "ada".into() }).await
     }
 
     async fn violations(&self) -> Vec<v1::Violation> {
         let request = v1::ListViolationsRequest::default();
-        self.policies()
-            .list_violations(request)
-            .await
-            .unwrap()
-            .into_inner()
-            .violations
+        self.policies().list_violations(request).await.unwrap().into_inner().violations
     }
 }
 
@@ -125,16 +105,12 @@ async fn what_an_active_policy_denies_is_refused_and_recorded() {
         assert!(status.message().contains(part), "{status}");
     }
     tasks.enqueue(submit("mail")).await.unwrap();
-    let mixed = v1::EnqueueRequest {
-        tasks: vec![task("mail", b"x"), task("gpu", b"y")],
-        ..v1::EnqueueRequest::default()
-    };
+    let mixed =
+        v1::EnqueueRequest { tasks: vec![task("mail", b"x"), task("gpu", b"y")], ..v1::EnqueueRequest::default() };
     refused(tasks.enqueue(mixed).await, "POLICY_DENIED");
     let timer = v1::ScheduleTimerRequest {
         delay_ms: 5,
-        action: Some(v1::TimerAction {
-            action: Some(v1::timer_action::Action::Enqueue(task("gpu", b"x"))),
-        }),
+        action: Some(v1::TimerAction { action: Some(v1::timer_action::Action::Enqueue(task("gpu", b"x"))) }),
         ..v1::ScheduleTimerRequest::default()
     };
     let mut timers = v1::timer_service_client::TimerServiceClient::new(
@@ -150,18 +126,9 @@ async fn what_an_active_policy_denies_is_refused_and_recorded() {
     })
     .await;
     let found = node.violations().await;
-    let denied = found
-        .iter()
-        .find(|one| one.blocking && one.resource == "queue/gpu")
-        .unwrap();
+    let denied = found.iter().find(|one| one.blocking && one.resource == "queue/gpu").unwrap();
     assert_eq!(denied.severity(), v1::PolicySeverity::Critical);
-    let said = [
-        &denied.code,
-        &denied.principal,
-        &denied.namespace,
-        &denied.policy,
-        &denied.version,
-    ];
+    let said = [&denied.code, &denied.principal, &denied.namespace, &denied.policy, &denied.version];
     assert_eq!(said, ["NO_GPU", "user/ada", "default", "night", "1.0.0"]);
 
     let off = v1::DeactivateBundleRequest {
@@ -179,25 +146,16 @@ async fn root_gets_rid_of_a_policy_that_denies_everything() {
     let node = node().await;
     let ada = node.developer().await;
     node.judge_by(&bundle("1.0.0", &[("all.rego", DENIES_ALL)])).await;
-    refused(
-        TaskServiceClient::new(ada.clone()).enqueue(submit("q")).await,
-        "POLICY_DENIED",
-    );
+    refused(TaskServiceClient::new(ada.clone()).enqueue(submit("q")).await, "POLICY_DENIED");
     refused(node.tasks().enqueue(submit("q")).await, "POLICY_DENIED");
     // Reads are not asked about; and who is not root has no way around.
-    TaskServiceClient::new(ada.clone())
-        .list_tasks(v1::ListTasksRequest::default())
-        .await
-        .unwrap();
+    TaskServiceClient::new(ada.clone()).list_tasks(v1::ListTasksRequest::default()).await.unwrap();
     let rollback = v1::RollbackBundleRequest {
         environment: "prod".into(),
         name: "night".into(),
         ..v1::RollbackBundleRequest::default()
     };
-    refused(
-        PolicyServiceClient::new(ada).rollback_bundle(rollback).await,
-        "PERMISSION_DENIED",
-    );
+    refused(PolicyServiceClient::new(ada).rollback_bundle(rollback).await, "PERMISSION_DENIED");
     node.judge_by(&bundle("2.0.0", &[("night.rego", NO_GPU)])).await;
     node.tasks().enqueue(submit("q")).await.unwrap();
     node.running.shutdown().await;
@@ -206,15 +164,9 @@ async fn root_gets_rid_of_a_policy_that_denies_everything() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_does_not_compile_or_fails_its_tests_never_judges() {
     let node = node().await;
-    let broken = bundle(
-        "1.0.0",
-        &[("night.rego", "package tarn\ndeny contains x if { nonsense( }\n")],
-    );
+    let broken = bundle("1.0.0", &[("night.rego", "package tarn\ndeny contains x if { nonsense( }\n")]);
     node.policies().put_bundle(put(&broken)).await.unwrap();
-    let status = refused(
-        node.policies().activate_bundle(activate("1.0.0")).await,
-        "POLICY_DOES_NOT_COMPILE",
-    );
+    let status = refused(node.policies().activate_bundle(activate("1.0.0")).await, "POLICY_DOES_NOT_COMPILE");
     assert!(status.message().contains("night.rego:2"), "{status}");
 
     let test = |wanted: &str| {
@@ -224,33 +176,18 @@ async fn what_does_not_compile_or_fails_its_tests_never_judges() {
     };
     let fails = bundle("2.0.0", &[("night.rego", NO_GPU), ("night_test.rego", &test("0"))]);
     node.policies().put_bundle(put(&fails)).await.unwrap();
-    let status = refused(
-        node.policies().activate_bundle(activate("2.0.0")).await,
-        "POLICY_TESTS_FAILED",
-    );
+    let status = refused(node.policies().activate_bundle(activate("2.0.0")).await, "POLICY_TESTS_FAILED");
     assert!(status.message().contains("test_gpu"), "{status}");
 
     let passes = bundle("3.0.0", &[("night.rego", NO_GPU), ("night_test.rego", &test("1"))]);
     assert_eq!(node.judge_by(&passes).await.tests, 1);
-    refused(
-        node.policies().activate_bundle(activate("9.0.0")).await,
-        "BUNDLE_NOT_FOUND",
-    );
+    refused(node.policies().activate_bundle(activate("9.0.0")).await, "BUNDLE_NOT_FOUND");
 
-    let noise = v1::PutBundleRequest {
-        content: "noise".into(),
-        ..put(&passes)
-    };
+    let noise = v1::PutBundleRequest { content: "noise".into(), ..put(&passes) };
     refused(node.policies().put_bundle(noise).await, "POLICY_ENCODING");
-    let other_name = v1::PutBundleRequest {
-        name: "day".into(),
-        ..put(&passes)
-    };
+    let other_name = v1::PutBundleRequest { name: "day".into(), ..put(&passes) };
     refused(node.policies().put_bundle(other_name).await, "BUNDLE_DIFFERS");
-    let claims = v1::PutBundleRequest {
-        signer: vec![7; 32].into(),
-        ..put(&passes)
-    };
+    let claims = v1::PutBundleRequest { signer: vec![7; 32].into(), ..put(&passes) };
     refused(node.policies().put_bundle(claims).await, "NO_SIGNATURE");
     node.running.shutdown().await;
 }
@@ -262,10 +199,7 @@ async fn where_signatures_are_required_only_trusted_ones_count() {
     let settings = v1::PutPolicySettingsRequest {
         settings: Some(v1::PolicySettings {
             require_signed: true,
-            signers: vec![v1::PolicySigner {
-                name: "ann".into(),
-                public_key: ann.public_key().to_vec().into(),
-            }],
+            signers: vec![v1::PolicySigner { name: "ann".into(), public_key: ann.public_key().to_vec().into() }],
         }),
         ..v1::PutPolicySettingsRequest::default()
     };
@@ -277,16 +211,11 @@ async fn where_signatures_are_required_only_trusted_ones_count() {
         ..put(&bundle)
     };
     refused(node.policies().put_bundle(signed(&eve)).await, "POLICY_SIGNATURE");
-    let claims = v1::PutBundleRequest {
-        signer: blake3::hash(ann.public_key()).as_bytes().to_vec().into(),
-        ..signed(&eve)
-    };
+    let claims =
+        v1::PutBundleRequest { signer: blake3::hash(ann.public_key()).as_bytes().to_vec().into(), ..signed(&eve) };
     refused(node.policies().put_bundle(claims).await, "POLICY_SIGNATURE");
     let answer = node.policies().put_bundle(signed(&ann)).await.unwrap().into_inner();
-    assert_eq!(
-        *answer.bundle.unwrap().signer,
-        *blake3::hash(ann.public_key()).as_bytes()
-    );
+    assert_eq!(*answer.bundle.unwrap().signer, *blake3::hash(ann.public_key()).as_bytes());
     node.policies().activate_bundle(activate("1.0.0")).await.unwrap();
     refused(node.tasks().enqueue(submit("gpu")).await, "POLICY_DENIED");
     node.running.shutdown().await;
@@ -301,10 +230,7 @@ async fn a_policy_that_fails_or_takes_too_long_refuses() {
     let bomb = "package tarn\ndeny contains \"x\" if { some a in numbers.range(1, 9000); some b in numbers.range(1, 9000); a * b == -1 }\n";
     node.judge_by(&bundle("2.0.0", &[("night.rego", bomb)])).await;
     let status = node.tasks().enqueue(submit("mail")).await.unwrap_err();
-    assert!(
-        ["POLICY_TIMEOUT", "POLICY_ERROR"].contains(&reason(&status).as_str()),
-        "{status}"
-    );
+    assert!(["POLICY_TIMEOUT", "POLICY_ERROR"].contains(&reason(&status).as_str()), "{status}");
     node.judge_by(&bundle("3.0.0", &[("night.rego", NO_GPU)])).await;
     node.tasks().enqueue(submit("mail")).await.unwrap();
     node.running.shutdown().await;
@@ -348,14 +274,8 @@ async fn receiver(statuses: &[&str]) -> (String, Arc<Mutex<Vec<Received>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let received = Arc::new(Mutex::new(Vec::new()));
-    let (kept, mut statuses) = (
-        received.clone(),
-        statuses
-            .iter()
-            .map(|text| (*text).to_owned())
-            .collect::<Vec<_>>()
-            .into_iter(),
-    );
+    let (kept, mut statuses) =
+        (received.clone(), statuses.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>().into_iter());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let status = statuses.next().unwrap_or_else(|| "200 OK".into());
@@ -389,9 +309,7 @@ fn parsed(bytes: &[u8]) -> Received {
     let head = String::from_utf8_lossy(head);
     let headers = head.lines().skip(1).filter_map(|line| line.split_once(": "));
     Received {
-        headers: headers
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .collect(),
+        headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
         body: body.to_vec(),
     }
 }
@@ -403,12 +321,7 @@ fn write_key(node: &Node) {
     let dir = node.dir.path().join("secrets");
     std::fs::create_dir_all(&dir).unwrap();
     let mut options = std::fs::OpenOptions::new();
-    let mut file = options
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(dir.join("pager"))
-        .unwrap();
+    let mut file = options.write(true).create_new(true).mode(0o600).open(dir.join("pager")).unwrap();
     std::io::Write::write_all(&mut file, &[KEY, b"\n"].concat()).unwrap();
 }
 
@@ -434,30 +347,17 @@ async fn a_critical_violation_reaches_its_handler_signed_and_after_failures_agai
     eventually(|| async { received.lock().unwrap().len() >= 3 }).await;
     let all = received.lock().unwrap().clone();
     let ids: Vec<&str> = all.iter().map(|one| one.header(DELIVERY_HEADER)).collect();
-    assert!(
-        ids.windows(2).all(|pair| pair[0] == pair[1]),
-        "the same violation, three times: {ids:?}"
-    );
-    let now = std::time::SystemTime::now()
-        .duration_since(std::time::UNIX_EPOCH)
-        .unwrap()
-        .as_secs();
+    assert!(ids.windows(2).all(|pair| pair[0] == pair[1]), "the same violation, three times: {ids:?}");
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     for one in &all {
         verify(KEY, one.header(SIGNATURE_HEADER), &one.body, now, 300).unwrap();
         let body: serde_json::Value = serde_json::from_slice(&one.body).unwrap();
-        assert_eq!(
-            (&body["id"], &body["violation"]["code"]),
-            (&json!(ids[0]), &json!("NO_GPU"))
-        );
+        assert_eq!((&body["id"], &body["violation"]["code"]), (&json!(ids[0]), &json!("NO_GPU")));
         assert_eq!(body["violation"]["severity"], "critical");
     }
     let id = ids[0].to_owned();
     eventually(|| async {
-        let listed = node
-            .policies()
-            .list_policy_handlers(v1::ListPolicyHandlersRequest {})
-            .await
-            .unwrap();
+        let listed = node.policies().list_policy_handlers(v1::ListPolicyHandlersRequest {}).await.unwrap();
         listed.into_inner().handlers[0].sent_up_to == id
     })
     .await;
@@ -470,25 +370,15 @@ async fn another_leader_goes_on_where_the_last_one_was() {
     nodes.iter().for_each(write_key);
     // Nobody listens there: the first leader tries in vain.
     let (url, received) = receiver(&[]).await;
-    nodes[0]
-        .policies()
-        .put_policy_handler(handler("http://127.0.0.1:1/hook"))
-        .await
-        .unwrap();
+    nodes[0].policies().put_policy_handler(handler("http://127.0.0.1:1/hook")).await.unwrap();
     nodes[0].judge_by(&bundle("1.0.0", &[("night.rego", NO_GPU)])).await;
     refused(nodes[0].tasks().enqueue(submit("gpu")).await, "POLICY_DENIED");
     eventually(|| async { !nodes[0].violations().await.is_empty() }).await;
-    let leader = nodes
-        .iter()
-        .position(|node| node.running.consensus().leadership().borrow().is_this_node);
+    let leader = nodes.iter().position(|node| node.running.consensus().leadership().borrow().is_this_node);
     nodes.remove(leader.unwrap()).running.shutdown().await;
     nodes[0].policies().put_policy_handler(handler(&url)).await.unwrap();
     eventually(|| async {
-        received
-            .lock()
-            .unwrap()
-            .iter()
-            .any(|one| one.body.windows(6).any(|part| part == b"NO_GPU"))
+        received.lock().unwrap().iter().any(|one| one.body.windows(6).any(|part| part == b"NO_GPU"))
     })
     .await;
     tokio::time::timeout(Duration::from_secs(20), async {

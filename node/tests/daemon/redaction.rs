@@ -35,11 +35,8 @@ const INSIDE: [&str; 16] = [
 /// Nothing of the inside in a message and its details.
 fn clean(node: &Node, status: &Status) {
     let details = status.get_error_details();
-    let texts = [
-        status.message().to_owned(),
-        format!("{:?}", details.error_info()),
-        format!("{:?}", details.debug_info()),
-    ];
+    let texts =
+        [status.message().to_owned(), format!("{:?}", details.error_info()), format!("{:?}", details.debug_info())];
     let dir = node.dir.path().display().to_string();
     for text in texts {
         for inside in INSIDE.iter().copied().chain([dir.as_str()]) {
@@ -80,12 +77,7 @@ impl Write for Tee {
 /// The lines of the log that have a trace.
 fn logged(trace: &str) -> Option<String> {
     let text = String::from_utf8_lossy(&log()?.lock().unwrap()).into_owned();
-    Some(
-        text.lines()
-            .filter(|line| line.contains(trace))
-            .collect::<Vec<_>>()
-            .join("\n"),
-    )
+    Some(text.lines().filter(|line| line.contains(trace)).collect::<Vec<_>>().join("\n"))
 }
 
 fn traced<T>(trace: &str, message: T) -> Request<T> {
@@ -95,15 +87,8 @@ fn traced<T>(trace: &str, message: T) -> Request<T> {
 }
 
 async fn put(node: &Node, bytes: &[u8]) -> String {
-    let message = v1::PutArtifactRequest {
-        chunk: bytes.to_vec().into(),
-        ..v1::PutArtifactRequest::default()
-    };
-    let answer = node
-        .artifacts()
-        .put_artifact(tokio_stream::once(message))
-        .await
-        .unwrap();
+    let message = v1::PutArtifactRequest { chunk: bytes.to_vec().into(), ..v1::PutArtifactRequest::default() };
+    let answer = node.artifacts().put_artifact(tokio_stream::once(message)).await.unwrap();
     answer.into_inner().artifact
 }
 
@@ -123,9 +108,7 @@ fn files(dir: &std::path::Path) -> Vec<std::path::PathBuf> {
 }
 
 async fn got(node: &Node, artifact: &str) -> Result<(), Status> {
-    let request = v1::GetArtifactRequest {
-        artifact: artifact.into(),
-    };
+    let request = v1::GetArtifactRequest { artifact: artifact.into() };
     let mut chunks = node.artifacts().get_artifact(request).await?.into_inner();
     while chunks.message().await?.is_some() {}
     Ok(())
@@ -145,27 +128,13 @@ async fn a_damaged_or_missing_store_of_artifacts_is_nobodys_business() {
     // The folder is a file now: whatever the disk says stays inside.
     std::fs::remove_dir_all(&dir).unwrap();
     std::fs::write(&dir, b"").unwrap();
-    let message = v1::PutArtifactRequest {
-        chunk: b"x".as_slice().into(),
-        ..v1::PutArtifactRequest::default()
-    };
-    let status = node
-        .artifacts()
-        .put_artifact(traced("store-trace", tokio_stream::once(message)))
-        .await
-        .unwrap_err();
+    let message = v1::PutArtifactRequest { chunk: b"x".as_slice().into(), ..v1::PutArtifactRequest::default() };
+    let status = node.artifacts().put_artifact(traced("store-trace", tokio_stream::once(message))).await.unwrap_err();
     clean(&node, &status);
-    let status = node
-        .artifacts()
-        .list_artifacts(v1::ListArtifactsRequest::default())
-        .await
-        .unwrap_err();
+    let status = node.artifacts().list_artifacts(v1::ListArtifactsRequest::default()).await.unwrap_err();
     clean(&node, &status);
     if let Some(story) = logged("store-trace") {
-        assert!(
-            story.contains("the artifact store failed"),
-            "the log has the cause under the request's id: {story}"
-        );
+        assert!(story.contains("the artifact store failed"), "the log has the cause under the request's id: {story}");
     }
     node.running.shutdown().await;
 }
@@ -178,29 +147,16 @@ async fn what_the_executor_met_inside_stays_inside() {
     let trapping = put(&node, b"(module (func (export \"run\") unreachable))").await;
     let spec = |artifact: &str, export: &str| v1::TaskSpec {
         runtime: "wasm".into(),
-        wasm: Some(v1::WasmSpec {
-            artifact: artifact.into(),
-            export: export.into(),
-            ..v1::WasmSpec::default()
-        }),
-        retry: Some(v1::RetryPolicy {
-            max_attempts: 1,
-            ..v1::RetryPolicy::default()
-        }),
+        wasm: Some(v1::WasmSpec { artifact: artifact.into(), export: export.into(), ..v1::WasmSpec::default() }),
+        retry: Some(v1::RetryPolicy { max_attempts: 1, ..v1::RetryPolicy::default() }),
         ..task("w", b"")
     };
     let missing = format!("blake3:{}", "0".repeat(64));
-    for (artifact, export) in [
-        (garbage.as_str(), "run"),
-        (&trapping, "run"),
-        (&trapping, "nowhere"),
-        (&missing, "run"),
-    ] {
+    for (artifact, export) in [(garbage.as_str(), "run"), (&trapping, "run"), (&trapping, "nowhere"), (&missing, "run")]
+    {
         let id = node.submit(spec(artifact, export)).await;
         let ended = node.ended(&id).await;
-        let Some(error) = ended.error else {
-            panic!("{artifact} {export} went well: {ended:?}")
-        };
+        let Some(error) = ended.error else { panic!("{artifact} {export} went well: {ended:?}") };
         clean(&node, &Status::internal(error.message.clone()));
     }
     node.running.shutdown().await;
@@ -213,101 +169,42 @@ async fn refusals_say_what_to_do_and_the_log_knows_the_rest() {
     let mut statuses = Vec::new();
     let mut note = |answer: Status| statuses.push(answer);
     for id in ["", "../../etc/passwd", "0000000000007", "x\u{0}y"] {
-        let get = v1::GetTaskRequest {
-            task_id: id.into(),
-            ..v1::GetTaskRequest::default()
-        };
+        let get = v1::GetTaskRequest { task_id: id.into(), ..v1::GetTaskRequest::default() };
         note(node.tasks().get_task(get).await.unwrap_err());
-        let cancel = v1::CancelTaskRequest {
-            task_id: id.into(),
-            ..v1::CancelTaskRequest::default()
-        };
+        let cancel = v1::CancelTaskRequest { task_id: id.into(), ..v1::CancelTaskRequest::default() };
         note(node.tasks().cancel_task(cancel).await.unwrap_err());
-        let explain = v1::ExplainTaskRequest {
-            task_id: id.into(),
-            ..v1::ExplainTaskRequest::default()
-        };
-        note(
-            AuditServiceClient::new(node.channel.clone())
-                .explain_task(explain)
-                .await
-                .unwrap_err(),
-        );
+        let explain = v1::ExplainTaskRequest { task_id: id.into(), ..v1::ExplainTaskRequest::default() };
+        note(AuditServiceClient::new(node.channel.clone()).explain_task(explain).await.unwrap_err());
     }
     for namespace in ["../x", "nowhere", &"n".repeat(500)] {
-        let list = v1::ListTasksRequest {
-            namespace: namespace.into(),
-            ..v1::ListTasksRequest::default()
-        };
+        let list = v1::ListTasksRequest { namespace: namespace.into(), ..v1::ListTasksRequest::default() };
         note(node.tasks().list_tasks(list).await.unwrap_err());
-        let list = v1::ListTimersRequest {
-            namespace: namespace.into(),
-            ..v1::ListTimersRequest::default()
-        };
+        let list = v1::ListTimersRequest { namespace: namespace.into(), ..v1::ListTimersRequest::default() };
         note(node.timers().list_timers(list).await.unwrap_err());
     }
     let mut cluster = node.cluster();
-    note(
-        cluster
-            .remove_member(v1::RemoveMemberRequest { node_id: 1 })
-            .await
-            .unwrap_err(),
-    );
-    note(
-        cluster
-            .remove_member(v1::RemoveMemberRequest { node_id: 77 })
-            .await
-            .unwrap_err(),
-    );
-    note(
-        cluster
-            .transfer_leader(v1::TransferLeaderRequest { node_id: 77 })
-            .await
-            .unwrap_err(),
-    );
-    note(
-        cluster
-            .upgrade_cluster(v1::UpgradeClusterRequest { machine_version: 99 })
-            .await
-            .unwrap_err(),
-    );
-    let unreachable = v1::AddMemberRequest {
-        node_id: 9,
-        address: "node.invalid:1".into(),
-        ..v1::AddMemberRequest::default()
-    };
+    note(cluster.remove_member(v1::RemoveMemberRequest { node_id: 1 }).await.unwrap_err());
+    note(cluster.remove_member(v1::RemoveMemberRequest { node_id: 77 }).await.unwrap_err());
+    note(cluster.transfer_leader(v1::TransferLeaderRequest { node_id: 77 }).await.unwrap_err());
+    note(cluster.upgrade_cluster(v1::UpgradeClusterRequest { machine_version: 99 }).await.unwrap_err());
+    let unreachable =
+        v1::AddMemberRequest { node_id: 9, address: "node.invalid:1".into(), ..v1::AddMemberRequest::default() };
     note(cluster.add_member(unreachable).await.unwrap_err());
     note(got(&node, "blake3:zz").await.unwrap_err());
     let eve = node.dial_as(PrincipalKind::User { name: "eve".into() }).await;
     let mut tasks = v1::task_service_client::TaskServiceClient::new(eve);
-    let get = v1::GetTaskRequest {
-        task_id: "0000000000007".into(),
-        ..v1::GetTaskRequest::default()
-    };
+    let get = v1::GetTaskRequest { task_id: "0000000000007".into(), ..v1::GetTaskRequest::default() };
     note(tasks.get_task(traced("eves-trace", get)).await.unwrap_err());
     for status in &statuses {
         clean(&node, status);
         let details = status.get_error_details();
-        let info = details
-            .error_info()
-            .unwrap_or_else(|| panic!("no reason in {status:?}"));
-        assert!(
-            info.reason
-                .bytes()
-                .all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit()),
-            "{info:?}"
-        );
-        assert!(
-            details.request_info().is_some_and(|info| !info.request_id.is_empty()),
-            "{status:?}"
-        );
+        let info = details.error_info().unwrap_or_else(|| panic!("no reason in {status:?}"));
+        assert!(info.reason.bytes().all(|b| b.is_ascii_uppercase() || b == b'_' || b.is_ascii_digit()), "{info:?}");
+        assert!(details.request_info().is_some_and(|info| !info.request_id.is_empty()), "{status:?}");
     }
     if let Some(story) = logged("eves-trace") {
         for part in ["user/eve", "PERMISSION_DENIED", "task/0000000000007"] {
-            assert!(
-                story.contains(part),
-                "{part} is in the log under the request's id: {story}"
-            );
+            assert!(story.contains(part), "{part} is in the log under the request's id: {story}");
         }
     }
     node.running.shutdown().await;

@@ -9,10 +9,7 @@ use tarn_proto::v1::task_service_client::TaskServiceClient;
 use tonic::{Code, Request, Status};
 
 fn batch(tasks: Vec<v1::TaskSpec>) -> v1::EnqueueRequest {
-    v1::EnqueueRequest {
-        tasks,
-        ..v1::EnqueueRequest::default()
-    }
+    v1::EnqueueRequest { tasks, ..v1::EnqueueRequest::default() }
 }
 
 async fn refused(node: &Node, request: v1::EnqueueRequest) -> Status {
@@ -33,16 +30,8 @@ async fn what_is_too_large_is_refused_before_the_log() {
     assert_eq!(status.code(), Code::OutOfRange);
 
     let status = refused(&node, batch(vec![task("q", b""); 1_001])).await;
-    assert_eq!(
-        (status.code(), fact(&status, "limit")),
-        (Code::InvalidArgument, "1000".into())
-    );
-    let stats = node
-        .queues()
-        .list_queues(v1::ListQueuesRequest::default())
-        .await
-        .unwrap()
-        .into_inner();
+    assert_eq!((status.code(), fact(&status, "limit")), (Code::InvalidArgument, "1000".into()));
+    let stats = node.queues().list_queues(v1::ListQueuesRequest::default()).await.unwrap().into_inner();
     assert!(stats.queues.is_empty());
     node.running.shutdown().await;
 }
@@ -51,49 +40,33 @@ async fn what_is_too_large_is_refused_before_the_log() {
 async fn what_does_not_exist_is_named() {
     let node = node().await;
     let unknown = "0000000000000";
-    let in_nowhere = v1::EnqueueRequest {
-        namespace: "nowhere".into(),
-        ..batch(vec![task("q", b"")])
-    };
+    let in_nowhere = v1::EnqueueRequest { namespace: "nowhere".into(), ..batch(vec![task("q", b"")]) };
     let cases = [
         (refused(&node, in_nowhere).await, "NAMESPACE_NOT_FOUND"),
         (
             node.queues()
-                .get_queue(v1::GetQueueRequest {
-                    queue: "none".into(),
-                    ..Default::default()
-                })
+                .get_queue(v1::GetQueueRequest { queue: "none".into(), ..Default::default() })
                 .await
                 .unwrap_err(),
             "QUEUE_NOT_FOUND",
         ),
         (
             node.tasks()
-                .get_task(v1::GetTaskRequest {
-                    task_id: unknown.into(),
-                    ..Default::default()
-                })
+                .get_task(v1::GetTaskRequest { task_id: unknown.into(), ..Default::default() })
                 .await
                 .unwrap_err(),
             "TASK_NOT_FOUND",
         ),
         (
             node.workers()
-                .lease_tasks(v1::LeaseTasksRequest {
-                    worker_id: unknown.into(),
-                    max_tasks: 1,
-                    ..Default::default()
-                })
+                .lease_tasks(v1::LeaseTasksRequest { worker_id: unknown.into(), max_tasks: 1, ..Default::default() })
                 .await
                 .unwrap_err(),
             "WORKER_NOT_FOUND",
         ),
         (
             node.events()
-                .watch(v1::WatchRequest {
-                    namespace: "nowhere".into(),
-                    ..Default::default()
-                })
+                .watch(v1::WatchRequest { namespace: "nowhere".into(), ..Default::default() })
                 .await
                 .unwrap_err(),
             "NAMESPACE_NOT_FOUND",
@@ -108,64 +81,32 @@ async fn what_does_not_exist_is_named() {
 #[tokio::test(flavor = "multi_thread")]
 async fn what_is_malformed_is_refused_with_the_field() {
     let node = node().await;
-    let get = v1::GetTaskRequest {
-        task_id: "../../etc/passwd".into(),
-        ..Default::default()
-    };
+    let get = v1::GetTaskRequest { task_id: "../../etc/passwd".into(), ..Default::default() };
     let status = node.tasks().get_task(get).await.unwrap_err();
-    assert_eq!(
-        (reason(&status).as_str(), fact(&status, "field").as_str()),
-        ("INVALID_ID", "task_id")
-    );
+    assert_eq!((reason(&status).as_str(), fact(&status, "field").as_str()), ("INVALID_ID", "task_id"));
     for queue in ["", "UPPER", "a/b", &"x".repeat(65)] {
-        assert_eq!(
-            refused(&node, batch(vec![task(queue, b"")])).await.code(),
-            Code::InvalidArgument,
-            "{queue:?}"
-        );
+        assert_eq!(refused(&node, batch(vec![task(queue, b"")])).await.code(), Code::InvalidArgument, "{queue:?}");
     }
-    let wait = v1::GetTaskRequest {
-        task_id: "0000000000000".into(),
-        wait_ms: 60_001,
-        ..Default::default()
-    };
+    let wait = v1::GetTaskRequest { task_id: "0000000000000".into(), wait_ms: 60_001, ..Default::default() };
     let status = node.tasks().get_task(wait).await.unwrap_err();
-    assert_eq!(
-        (reason(&status).as_str(), fact(&status, "limit").as_str()),
-        ("INVALID_ARGUMENT", "60000")
-    );
+    assert_eq!((reason(&status).as_str(), fact(&status, "limit").as_str()), ("INVALID_ARGUMENT", "60000"));
     node.running.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn dependencies_that_cannot_be_are_refused() {
     let node = node().await;
-    let on = |positions: Vec<u32>| v1::TaskSpec {
-        after_in_batch: positions,
-        ..task("q", b"")
-    };
+    let on = |positions: Vec<u32>| v1::TaskSpec { after_in_batch: positions, ..task("q", b"") };
     for positions in [vec![0], vec![1], vec![7]] {
         let status = refused(&node, batch(vec![on(positions.clone())])).await;
-        assert!(
-            matches!(status.code(), Code::InvalidArgument | Code::NotFound),
-            "{positions:?}: {status:?}"
-        );
+        assert!(matches!(status.code(), Code::InvalidArgument | Code::NotFound), "{positions:?}: {status:?}");
         reason(&status);
     }
     let cycle = batch(vec![on(vec![1]), on(vec![0])]);
     assert_eq!(refused(&node, cycle).await.code(), Code::InvalidArgument);
-    let dangling = v1::TaskSpec {
-        after: vec!["0000000000000".into()],
-        ..task("q", b"")
-    };
+    let dangling = v1::TaskSpec { after: vec!["0000000000000".into()], ..task("q", b"") };
     let status = refused(&node, batch(vec![dangling])).await;
-    assert!(
-        matches!(
-            status.code(),
-            Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition
-        ),
-        "{status:?}"
-    );
+    assert!(matches!(status.code(), Code::NotFound | Code::InvalidArgument | Code::FailedPrecondition), "{status:?}");
     reason(&status);
     node.running.shutdown().await;
 }
@@ -191,10 +132,7 @@ async fn a_worker_that_gets_nothing_any_more_does_not_wait_for_work() {
         async move { waiting.lease_tasks(request).await }
     });
     eventually(|| async { node.metric("tarn_dispatch_waiters").await == 1.0 }).await;
-    let drain = v1::DrainWorkerRequest {
-        worker_id: worker.clone(),
-        ..Default::default()
-    };
+    let drain = v1::DrainWorkerRequest { worker_id: worker.clone(), ..Default::default() };
     node.workers().drain_worker(drain).await.unwrap();
     assert_eq!(reason(&waits.await.unwrap().unwrap_err()), "WORKER_DRAINING");
     let status = node.workers().lease_tasks(lease(&worker)).await.unwrap_err();
@@ -218,16 +156,9 @@ async fn a_stale_token_completes_nothing() {
     node.workers().fail_task(back).await.unwrap();
     let second = node.lease(&worker, 1).await.remove(0);
     assert!(second.token > first.token);
-    let late = v1::CompleteTaskRequest {
-        task_id: id.clone(),
-        token: first.token,
-        ..Default::default()
-    };
+    let late = v1::CompleteTaskRequest { task_id: id.clone(), token: first.token, ..Default::default() };
     let status = node.workers().complete_task(late).await.unwrap_err();
-    assert_eq!(
-        (reason(&status).as_str(), status.code()),
-        ("STALE_TOKEN", Code::FailedPrecondition)
-    );
+    assert_eq!((reason(&status).as_str(), status.code()), ("STALE_TOKEN", Code::FailedPrecondition));
     node.complete(&second, b"").await;
     node.running.shutdown().await;
 }
@@ -235,21 +166,12 @@ async fn a_stale_token_completes_nothing() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_id_means_one_request() {
     let node = node().await;
-    let request = v1::EnqueueRequest {
-        request_id: "r1".into(),
-        ..batch(vec![task("q", b"one")])
-    };
+    let request = v1::EnqueueRequest { request_id: "r1".into(), ..batch(vec![task("q", b"one")]) };
     let first = node.tasks().enqueue(request.clone()).await.unwrap().into_inner();
     assert_eq!(node.tasks().enqueue(request.clone()).await.unwrap().into_inner(), first);
-    let other = v1::EnqueueRequest {
-        tasks: vec![task("q", b"two")],
-        ..request
-    };
+    let other = v1::EnqueueRequest { tasks: vec![task("q", b"two")], ..request };
     let status = refused(&node, other).await;
-    assert_eq!(
-        (reason(&status).as_str(), status.code()),
-        ("REQUEST_ID_REUSED", Code::AlreadyExists)
-    );
+    assert_eq!((reason(&status).as_str(), status.code()), ("REQUEST_ID_REUSED", Code::AlreadyExists));
     node.running.shutdown().await;
 }
 
@@ -257,18 +179,11 @@ async fn a_request_id_means_one_request() {
 async fn the_public_api_is_for_users() {
     let node = node().await;
     let channel = node.dial_as(PrincipalKind::Node { id: 1 }).await;
-    let status = TaskServiceClient::new(channel)
-        .enqueue(batch(vec![task("q", b"")]))
-        .await
-        .unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::PermissionDenied, "USER_CERTIFICATE_REQUIRED")
-    );
+    let status = TaskServiceClient::new(channel).enqueue(batch(vec![task("q", b"")])).await.unwrap_err();
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "USER_CERTIFICATE_REQUIRED"));
     assert_eq!(fact(&status, "step"), "identity");
     assert_eq!(
-        node.metric(r#"tarn_gate_refusals_total{step="identity",reason="USER_CERTIFICATE_REQUIRED"}"#)
-            .await,
+        node.metric(r#"tarn_gate_refusals_total{step="identity",reason="USER_CERTIFICATE_REQUIRED"}"#).await,
         1.0
     );
     node.running.shutdown().await;
@@ -282,9 +197,7 @@ async fn a_deadline_that_is_over_says_so_and_a_trace_id_comes_back() {
         wait_ms: 30_000,
         ..Default::default()
     });
-    request
-        .metadata_mut()
-        .insert("tarn-trace-id", "my-trace".parse().unwrap());
+    request.metadata_mut().insert("tarn-trace-id", "my-trace".parse().unwrap());
     request.set_timeout(Duration::from_millis(500));
     // The wait ends with the deadline, and with an answer.
     let response = node.tasks().get_task(request).await.unwrap();
@@ -299,18 +212,12 @@ async fn a_node_without_a_cluster_refuses_in_time_and_says_that_nothing_happened
     let mut request = Request::new(batch(vec![task("q", b"")]));
     request.set_timeout(Duration::from_millis(400));
     let status = node.tasks().enqueue(request).await.unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::Unavailable, "NO_LEADER")
-    );
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::Unavailable, "NO_LEADER"));
     // To change the cluster it is the wrong node to ask, and no time will tell.
     let began = std::time::Instant::now();
     let remove = v1::RemoveMemberRequest { node_id: 2 };
     let status = node.cluster().remove_member(remove).await.unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::FailedPrecondition, "CHANGE_REFUSED")
-    );
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "CHANGE_REFUSED"));
     assert!(status.message().contains("not a member"), "{}", status.message());
     assert!(began.elapsed() < Duration::from_secs(5));
     let (code, text) = node.http("/readyz").await;
@@ -326,26 +233,10 @@ async fn a_hundred_thousand_tasks_fit_into_one_queue_and_leasing_goes_on() {
     let node = node().await;
     let before = node.metric("tarn_process_resident_memory_bytes").await;
     for _ in 0..100 {
-        node.tasks()
-            .enqueue(batch(vec![task("q", b"payload"); 1_000]))
-            .await
-            .unwrap();
+        node.tasks().enqueue(batch(vec![task("q", b"payload"); 1_000])).await.unwrap();
     }
-    let get = v1::GetQueueRequest {
-        queue: "q".into(),
-        ..Default::default()
-    };
-    assert_eq!(
-        node.queues()
-            .get_queue(get)
-            .await
-            .unwrap()
-            .into_inner()
-            .stats
-            .unwrap()
-            .ready,
-        100_000
-    );
+    let get = v1::GetQueueRequest { queue: "q".into(), ..Default::default() };
+    assert_eq!(node.queues().get_queue(get).await.unwrap().into_inner().stats.unwrap().ready, 100_000);
     let worker = node.register().await;
     let leased = node.lease(&worker, 256).await;
     assert_eq!(leased.len(), 256);
@@ -353,15 +244,7 @@ async fn a_hundred_thousand_tasks_fit_into_one_queue_and_leasing_goes_on() {
         node.complete(task, b"").await;
     }
     let after = node.metric("tarn_process_resident_memory_bytes").await;
-    assert!(
-        after - before < 512e6,
-        "{} MB for 100,000 tasks",
-        (after - before) / 1e6
-    );
-    assert_eq!(
-        node.metric(r#"tarn_queue_tasks{namespace="default",queue="q",state="ready"}"#)
-            .await,
-        99_744.0
-    );
+    assert!(after - before < 512e6, "{} MB for 100,000 tasks", (after - before) / 1e6);
+    assert_eq!(node.metric(r#"tarn_queue_tasks{namespace="default",queue="q",state="ready"}"#).await, 99_744.0);
     node.running.shutdown().await;
 }

@@ -50,28 +50,19 @@ impl Scene {
         let mut started: Vec<(Running, tempfile::TempDir)> = Vec::new();
         for id in 1..=3 {
             let dir = tempfile::tempdir().unwrap();
-            let options = IssueOptions {
-                validity: Some(VALIDITY),
-                ..IssueOptions::default()
-            };
+            let options = IssueOptions { validity: Some(VALIDITY), ..IssueOptions::default() };
             let identity = authority.issue(&PrincipalKind::Node { id }, &options).unwrap();
-            IdentityStore::new(dir.path())
-                .create(authority.certificate(), &identity)
-                .unwrap();
+            IdentityStore::new(dir.path()).create(authority.certificate(), &identity).unwrap();
             let none = dir.path().join("no-ca");
             let holds = signs && id == 1;
             let config = config(dir.path(), if holds { &ca } else { &none });
             started.push((daemon::start(config).await.unwrap(), dir));
         }
-        let members = started
-            .iter()
-            .map(|(running, _)| (running.node_id(), running.addresses().advertise.clone()))
-            .collect();
+        let members =
+            started.iter().map(|(running, _)| (running.node_id(), running.addresses().advertise.clone())).collect();
         started[0].0.consensus().bootstrap(members).await.unwrap();
         let name = "admin".to_owned();
-        let identity = authority
-            .issue(&PrincipalKind::User { name }, &IssueOptions::default())
-            .unwrap();
+        let identity = authority.issue(&PrincipalKind::User { name }, &IssueOptions::default()).unwrap();
         let user = Credentials::new(authority.certificate().clone(), identity);
         let mut nodes = Vec::new();
         for (running, dir) in started {
@@ -79,10 +70,7 @@ impl Scene {
             let channel = dial(&running, &user).await;
             nodes.push(Node { running, channel, dir });
         }
-        Self {
-            nodes,
-            authority: folder,
-        }
+        Self { nodes, authority: folder }
     }
 
     async fn stop(self) {
@@ -112,10 +100,8 @@ async fn a_cluster_lives_across_renewals_and_no_request_fails() {
             let (stop, answered, mut tasks) = (stop.clone(), answered.clone(), node.tasks());
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    let request = v1::EnqueueRequest {
-                        tasks: vec![task("mail", b"x")],
-                        ..v1::EnqueueRequest::default()
-                    };
+                    let request =
+                        v1::EnqueueRequest { tasks: vec![task("mail", b"x")], ..v1::EnqueueRequest::default() };
                     tasks.enqueue(request).await?;
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
@@ -149,9 +135,7 @@ async fn a_cluster_lives_across_renewals_and_no_request_fails() {
     for node in &scene.nodes {
         authorities.push(node.web_ca().await);
         node.web_tls(crate::web_client::HYBRID).await.unwrap();
-        let ends = node
-            .metric(r#"tarn_certificate_expiry_seconds{certificate="web"}"#)
-            .await;
+        let ends = node.metric(r#"tarn_certificate_expiry_seconds{certificate="web"}"#).await;
         assert!(ends > 0.0);
     }
     assert!(authorities.windows(2).all(|pair| pair[0] == pair[1]));
@@ -185,22 +169,12 @@ async fn where_nobody_signs_what_is_put_in_place_by_hand_is_taken_over() {
     let ends = node.metric(metric).await;
 
     let authority = CertificateAuthority::load(&scene.authority.path().join("ca")).unwrap();
-    let identity = authority
-        .issue(
-            &PrincipalKind::Node {
-                id: node.running.node_id(),
-            },
-            &IssueOptions::default(),
-        )
-        .unwrap();
+    let identity =
+        authority.issue(&PrincipalKind::Node { id: node.running.node_id() }, &IssueOptions::default()).unwrap();
     IdentityStore::new(node.dir.path()).replace(&identity).unwrap();
     eventually(|| async { node.metric(metric).await > ends + 86_400.0 }).await;
     assert_ne!(serial(node), before);
-    assert_eq!(
-        serial(node),
-        identity.info().serial,
-        "a certificate with a long life is left alone"
-    );
+    assert_eq!(serial(node), identity.info().serial, "a certificate with a long life is left alone");
     node.submit(task("mail", b"x")).await;
     scene.stop().await;
 }
@@ -223,40 +197,20 @@ async fn a_peer_is_signed_for_as_itself_alone() {
         certificate_request: tarn::identity::make_request(&PrivateKey::generate()).into(),
         ..v1::PeerRenewal::default()
     };
-    let renewed = dial_as(PrincipalKind::Node { id: 2 })
-        .await
-        .renew(ask())
-        .await
-        .unwrap()
-        .into_inner();
+    let renewed = dial_as(PrincipalKind::Node { id: 2 }).await.renew(ask()).await.unwrap().into_inner();
     let leaf = CertificateDer::from_pem_slice(renewed.certificate.as_bytes()).unwrap();
     let leaf = LeafInfo::from_der("what was signed", &leaf).unwrap();
     assert_eq!(leaf.principal.kind, PrincipalKind::Node { id: 2 });
 
-    let stranger = dial_as(PrincipalKind::Node { id: 9 })
-        .await
-        .renew(ask())
-        .await
-        .unwrap_err();
+    let stranger = dial_as(PrincipalKind::Node { id: 9 }).await.renew(ask()).await.unwrap_err();
     assert_eq!(
         (stranger.code(), crate::common::reason_of(&stranger)),
         (Code::FailedPrecondition, "NOT_A_MEMBER".into())
     );
-    let user = dial_as(PrincipalKind::User { name: "admin".into() })
-        .await
-        .renew(ask())
-        .await
-        .unwrap_err();
+    let user = dial_as(PrincipalKind::User { name: "admin".into() }).await.renew(ask()).await.unwrap_err();
     assert_eq!(user.code(), Code::PermissionDenied);
-    let nonsense = v1::PeerRenewal {
-        certificate_request: vec![0; 100].into(),
-        ..v1::PeerRenewal::default()
-    };
-    let refused = dial_as(PrincipalKind::Node { id: 2 })
-        .await
-        .renew(nonsense)
-        .await
-        .unwrap_err();
+    let nonsense = v1::PeerRenewal { certificate_request: vec![0; 100].into(), ..v1::PeerRenewal::default() };
+    let refused = dial_as(PrincipalKind::Node { id: 2 }).await.renew(nonsense).await.unwrap_err();
     assert_eq!(crate::common::reason_of(&refused), "RENEWAL_INVALID");
     scene.stop().await;
 }

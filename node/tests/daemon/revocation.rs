@@ -26,10 +26,7 @@ async fn revoke(node: &Node, serial: &str) {
         ..v1::RevokeCertificateRequest::default()
     };
     let outcome = node.propose(v1::command::Body::RevokeCertificate(request)).await;
-    assert!(
-        matches!(outcome, Some(v1::outcome::Body::RevokeCertificate(_))),
-        "{outcome:?}"
-    );
+    assert!(matches!(outcome, Some(v1::outcome::Body::RevokeCertificate(_))), "{outcome:?}");
 }
 
 /// Whether a connection can be made and used.
@@ -97,26 +94,16 @@ async fn a_nodes_certificate_cuts_it_off_from_the_others() {
     let leader = nodes[0].running.consensus().leadership();
     eventually(|| async { leader.borrow().leader.is_some() }).await;
     let leader_id = leader.borrow().leader.as_ref().unwrap().id;
-    let lost = nodes
-        .iter()
-        .position(|node| node.running.node_id() != leader_id)
-        .unwrap();
-    let others: Vec<&Node> = nodes
-        .iter()
-        .enumerate()
-        .filter(|(place, _)| *place != lost)
-        .map(|(_, node)| node)
-        .collect();
+    let lost = nodes.iter().position(|node| node.running.node_id() != leader_id).unwrap();
+    let others: Vec<&Node> =
+        nodes.iter().enumerate().filter(|(place, _)| *place != lost).map(|(_, node)| node).collect();
     let store = IdentityStore::new(nodes[lost].dir.path());
     let stolen = store.load().unwrap();
 
     nodes[lost].submit(task("mail", b"before")).await;
     revoke(others[0], &stolen.info().serial).await;
     for node in &others {
-        assert!(
-            !lets_in_as_node(node, &stolen).await,
-            "a handshake with the revoked certificate"
-        );
+        assert!(!lets_in_as_node(node, &stolen).await, "a handshake with the revoked certificate");
         node.submit(task("mail", b"after")).await;
     }
     // It hears nothing of what the others decide from now on.
@@ -145,10 +132,9 @@ async fn lets_in_as_node(node: &Node, credentials: &Credentials) -> bool {
         let expect = tarn_client::tls::Expect::Node(node.running.node_id());
         let config = tarn_client::tls::client_config(credentials, expect);
         let_in = match tarn_client::tls::connect(&address, config, &Default::default()).await {
-            Ok(channel) => PeerServiceClient::new(channel)
-                .list_peer_artifacts(v1::PeerArtifactList::default())
-                .await
-                .is_ok(),
+            Ok(channel) => {
+                PeerServiceClient::new(channel).list_peer_artifacts(v1::PeerArtifactList::default()).await.is_ok()
+            }
             Err(_) => false,
         };
     }

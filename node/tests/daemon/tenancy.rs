@@ -43,30 +43,17 @@ fn told(status: &Status) -> (String, String, String, Option<std::time::Duration>
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_refused_charge_names_the_quota_and_when_to_retry() {
     let node = node().await;
-    create(
-        &node,
-        v1::Quotas {
-            max_queued: Some(3),
-            ..Default::default()
-        },
-    )
-    .await;
+    create(&node, v1::Quotas { max_queued: Some(3), ..Default::default() }).await;
     enqueue(&node, 2).await.unwrap();
     let status = enqueue(&node, 2).await.unwrap_err();
     assert_eq!(status.code(), Code::ResourceExhausted);
     let second = std::time::Duration::from_secs(1);
-    assert_eq!(
-        told(&status),
-        ("QUOTA_QUEUED".into(), "max_queued".into(), "3".into(), Some(second))
-    );
+    assert_eq!(told(&status), ("QUOTA_QUEUED".into(), "max_queued".into(), "3".into(), Some(second)));
     assert!(status.message().contains("has 2 tasks"), "{status}");
 
     let update = v1::UpdateNamespaceRequest {
         name: "team".into(),
-        quotas: Some(v1::Quotas {
-            max_queued: Some(0),
-            ..Default::default()
-        }),
+        quotas: Some(v1::Quotas { max_queued: Some(0), ..Default::default() }),
         ..Default::default()
     };
     let updated = node.namespaces().update_namespace(update).await.unwrap().into_inner();
@@ -85,32 +72,12 @@ async fn requests_beyond_the_rate_are_refused_at_the_gate_and_workers_are_let_th
     create(&node, v1::Quotas::default()).await;
     enqueue(&node, 1).await.unwrap();
     let register = v1::RegisterWorkerRequest::default();
-    let worker_id = node
-        .workers()
-        .register_worker(register)
-        .await
-        .unwrap()
-        .into_inner()
-        .worker_id;
-    let lease = v1::LeaseTasksRequest {
-        worker_id,
-        max_tasks: 1,
-        ..Default::default()
-    };
-    let leased = node
-        .workers()
-        .lease_tasks(lease)
-        .await
-        .unwrap()
-        .into_inner()
-        .tasks
-        .remove(0);
+    let worker_id = node.workers().register_worker(register).await.unwrap().into_inner().worker_id;
+    let lease = v1::LeaseTasksRequest { worker_id, max_tasks: 1, ..Default::default() };
+    let leased = node.workers().lease_tasks(lease).await.unwrap().into_inner().tasks.remove(0);
     let limit = |limit| v1::UpdateNamespaceRequest {
         name: "team".into(),
-        quotas: Some(v1::Quotas {
-            requests_per_minute: Some(limit),
-            ..Default::default()
-        }),
+        quotas: Some(v1::Quotas { requests_per_minute: Some(limit), ..Default::default() }),
         ..Default::default()
     };
     node.namespaces().update_namespace(limit(5)).await.unwrap();
@@ -131,10 +98,7 @@ async fn requests_beyond_the_rate_are_refused_at_the_gate_and_workers_are_let_th
     );
     assert!(retry.is_some_and(|retry| retry.as_secs() <= 12), "{retry:?}");
     // Reads count too; what a worker says about its attempt, and what is asked about the namespace itself, does not.
-    let read = v1::ListTasksRequest {
-        namespace: "team".into(),
-        ..Default::default()
-    };
+    let read = v1::ListTasksRequest { namespace: "team".into(), ..Default::default() };
     let _ = node.tasks().list_tasks(read.clone()).await;
     let status = node.tasks().list_tasks(read).await.unwrap_err();
     assert_eq!(crate::common::reason(&status), "QUOTA_REQUESTS_PER_MINUTE");
@@ -156,34 +120,15 @@ async fn a_namespace_drains_and_is_gone() {
     let node = node().await;
     create(&node, v1::Quotas::default()).await;
     enqueue(&node, 3).await.unwrap();
-    let delete = |drain, cancel| v1::DeleteNamespaceRequest {
-        name: "team".into(),
-        drain,
-        cancel,
-        ..Default::default()
-    };
-    let status = node
-        .namespaces()
-        .delete_namespace(delete(false, false))
-        .await
-        .unwrap_err();
+    let delete =
+        |drain, cancel| v1::DeleteNamespaceRequest { name: "team".into(), drain, cancel, ..Default::default() };
+    let status = node.namespaces().delete_namespace(delete(false, false)).await.unwrap_err();
     assert_eq!(reason(&status), "NAMESPACE_NOT_EMPTY");
-    let draining = node
-        .namespaces()
-        .delete_namespace(delete(true, false))
-        .await
-        .unwrap()
-        .into_inner();
+    let draining = node.namespaces().delete_namespace(delete(true, false)).await.unwrap().into_inner();
     assert!(draining.draining);
-    assert_eq!(
-        get(&node).await.unwrap().namespace.unwrap().state(),
-        v1::NamespaceState::Draining
-    );
+    assert_eq!(get(&node).await.unwrap().namespace.unwrap().state(), v1::NamespaceState::Draining);
     let status = enqueue(&node, 1).await.unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status).as_str()),
-        (Code::FailedPrecondition, "NAMESPACE_DRAINING")
-    );
+    assert_eq!((status.code(), reason(&status).as_str()), (Code::FailedPrecondition, "NAMESPACE_DRAINING"));
     node.namespaces().delete_namespace(delete(true, true)).await.unwrap();
     let end = tokio::time::Instant::now() + std::time::Duration::from_secs(30);
     let gone = loop {

@@ -21,10 +21,7 @@ use crate::web_client::{CLASSICAL, HYBRID, WebChannel};
 const HOUR: Duration = Duration::from_secs(3_600);
 
 fn enqueue() -> v1::EnqueueRequest {
-    v1::EnqueueRequest {
-        tasks: vec![task("mail", b"hello")],
-        ..v1::EnqueueRequest::default()
-    }
+    v1::EnqueueRequest { tasks: vec![task("mail", b"hello")], ..v1::EnqueueRequest::default() }
 }
 
 async fn submit(channel: WebChannel) -> Result<String, Status> {
@@ -48,11 +45,7 @@ async fn a_token_submits_a_task_and_reads_its_result() {
     let worker = node.register().await;
     let leased = node.lease(&worker, 1).await;
     node.complete(&leased[0], b"world").await;
-    let request = v1::GetTaskRequest {
-        task_id: id,
-        wait_ms: 20_000,
-        ..v1::GetTaskRequest::default()
-    };
+    let request = v1::GetTaskRequest { task_id: id, wait_ms: 20_000, ..v1::GetTaskRequest::default() };
     let task = TaskServiceClient::new(channel.clone()).get_task(request).await.unwrap();
     assert_eq!(task.into_inner().task.unwrap().result.as_ref(), b"world");
 
@@ -65,51 +58,28 @@ async fn a_token_submits_a_task_and_reads_its_result() {
 async fn without_a_good_token_there_is_no_service() {
     let node = node().await;
     assert_eq!(refused(&node, None).await, "BEARER_REQUIRED");
-    assert_eq!(
-        refused(&node, Some(&ApiToken::generate().reveal())).await,
-        "TOKEN_UNKNOWN"
-    );
+    assert_eq!(refused(&node, Some(&ApiToken::generate().reveal())).await, "TOKEN_UNKNOWN");
     assert_eq!(refused(&node, Some("tarn_abc")).await, "TOKEN_MALFORMED");
     assert_eq!(refused(&node, Some("a.b.c")).await, "TOKEN_MALFORMED");
     assert_eq!(refused(&node, Some(&"a".repeat(9_000))).await, "TOKEN_TOO_LONG");
-    let jwt = format!(
-        "{}.{}.AAAA",
-        BASE64URL_NOPAD.encode(br#"{"alg":"none"}"#),
-        BASE64URL_NOPAD.encode(br#"{"iss":"x"}"#)
-    );
+    let jwt =
+        format!("{}.{}.AAAA", BASE64URL_NOPAD.encode(br#"{"alg":"none"}"#), BASE64URL_NOPAD.encode(br#"{"iss":"x"}"#));
     assert_eq!(refused(&node, Some(&jwt)).await, "JWT_NOT_CONFIGURED");
 
     // Whatever the path: what exists, what is for others, and what does not exist look alike from outside.
     let nobody = node.web(None).await;
     let mut statuses = vec![
-        HealthClient::new(nobody.clone())
-            .check(HealthCheckRequest::default())
-            .await
-            .unwrap_err(),
-        ClusterServiceClient::new(nobody.clone())
-            .get_cluster(v1::GetClusterRequest::default())
-            .await
-            .unwrap_err(),
-        PeerServiceClient::new(nobody.clone())
-            .call(v1::PeerRequest::default())
-            .await
-            .unwrap_err(),
+        HealthClient::new(nobody.clone()).check(HealthCheckRequest::default()).await.unwrap_err(),
+        ClusterServiceClient::new(nobody.clone()).get_cluster(v1::GetClusterRequest::default()).await.unwrap_err(),
+        PeerServiceClient::new(nobody.clone()).call(v1::PeerRequest::default()).await.unwrap_err(),
     ];
     let mut unknown = tonic::client::Grpc::new(nobody);
     unknown.ready().await.unwrap();
     let path = http::uri::PathAndQuery::from_static("/tarn.v1.NoService/NoMethod");
     let codec = tonic_prost::ProstCodec::<v1::GetClusterRequest, v1::GetClusterResponse>::default();
-    statuses.push(
-        unknown
-            .unary(tonic::Request::new(Default::default()), path, codec)
-            .await
-            .unwrap_err(),
-    );
+    statuses.push(unknown.unary(tonic::Request::new(Default::default()), path, codec).await.unwrap_err());
     for status in statuses {
-        assert_eq!(
-            (status.code(), reason(&status)),
-            (Code::Unauthenticated, "BEARER_REQUIRED".into())
-        );
+        assert_eq!((status.code(), reason(&status)), (Code::Unauthenticated, "BEARER_REQUIRED".into()));
     }
     let counted = r#"tarn_gate_refusals_total{step="identity",reason="BEARER_REQUIRED"}"#;
     assert!(node.metric(counted).await >= 5.0);
@@ -124,25 +94,13 @@ async fn a_token_does_not_open_what_is_for_nodes_and_joiners() {
     let node = node().await;
     let (token, _) = node.token("user/admin", HOUR).await;
     let channel = node.web(Some(&token.reveal())).await;
-    let peer = PeerServiceClient::new(channel.clone())
-        .renew(v1::PeerRenewal::default())
-        .await
-        .unwrap_err();
+    let peer = PeerServiceClient::new(channel.clone()).renew(v1::PeerRenewal::default()).await.unwrap_err();
     assert_eq!(peer.code(), Code::Unimplemented, "{peer:?}");
-    let join = JoinServiceClient::new(channel.clone())
-        .join(v1::JoinRequest::default())
-        .await
-        .unwrap_err();
+    let join = JoinServiceClient::new(channel.clone()).join(v1::JoinRequest::default()).await.unwrap_err();
     assert_eq!(join.code(), Code::Unimplemented, "{join:?}");
     // What is for users is there.
-    HealthClient::new(channel.clone())
-        .check(HealthCheckRequest::default())
-        .await
-        .unwrap();
-    ClusterServiceClient::new(channel)
-        .get_cluster(v1::GetClusterRequest::default())
-        .await
-        .unwrap();
+    HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.unwrap();
+    ClusterServiceClient::new(channel).get_cluster(v1::GetClusterRequest::default()).await.unwrap();
     node.running.shutdown().await;
 }
 
@@ -152,16 +110,10 @@ async fn a_revoked_token_is_refused_from_then_on() {
     let (token, id) = node.token("user/admin", HOUR).await;
     let channel = node.web(Some(&token.reveal())).await;
     submit(channel.clone()).await.unwrap();
-    let request = v1::RevokeTokenRequest {
-        token_id: id,
-        ..v1::RevokeTokenRequest::default()
-    };
+    let request = v1::RevokeTokenRequest { token_id: id, ..v1::RevokeTokenRequest::default() };
     node.propose(v1::command::Body::RevokeToken(request)).await;
     let status = submit(channel).await.unwrap_err();
-    assert_eq!(
-        (status.code(), reason(&status)),
-        (Code::Unauthenticated, "TOKEN_UNKNOWN".into())
-    );
+    assert_eq!((status.code(), reason(&status)), (Code::Unauthenticated, "TOKEN_UNKNOWN".into()));
     node.running.shutdown().await;
 }
 
@@ -177,10 +129,7 @@ async fn a_jwt_of_a_configured_issuer_is_known_and_new_keys_take_effect() {
         serde_json::json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x}]}).to_string()
     };
     let jwt = |pair: &Ed25519KeyPair| {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
         let claims = serde_json::json!({"iss": "https://id", "aud": "tarn", "sub": "ada", "exp": now + 300});
         let header = BASE64URL_NOPAD.encode(br#"{"alg":"EdDSA"}"#);
         let signed = format!("{header}.{}", BASE64URL_NOPAD.encode(claims.to_string().as_bytes()));
@@ -207,16 +156,10 @@ async fn a_jwt_of_a_configured_issuer_is_known_and_new_keys_take_effect() {
         HealthClient::new(channel).check(HealthCheckRequest::default()).await
     };
     asks(jwt(&pairs[0])).await.unwrap();
-    assert_eq!(
-        reason(&asks(jwt(&pairs[1])).await.unwrap_err()),
-        "JWT_SIGNATURE_INVALID"
-    );
+    assert_eq!(reason(&asks(jwt(&pairs[1])).await.unwrap_err()), "JWT_SIGNATURE_INVALID");
     std::fs::write(&file, jwks(&pairs[1])).unwrap();
     eventually(|| async { asks(jwt(&pairs[1])).await.is_ok() }).await;
-    assert_eq!(
-        reason(&asks(jwt(&pairs[0])).await.unwrap_err()),
-        "JWT_SIGNATURE_INVALID"
-    );
+    assert_eq!(reason(&asks(jwt(&pairs[0])).await.unwrap_err()), "JWT_SIGNATURE_INVALID");
 
     std::fs::write(&file, "nonsense").unwrap();
     let refused = r#"tarn_jwks_changes_total{issuer="https://id",result="refused"}"#;
@@ -252,10 +195,7 @@ async fn files_of_the_operator_are_presented_and_read_again() {
     let (certificate, key) = (files.path().join("web.pem"), files.path().join("web.key"));
     let write = || {
         let pair = KeyPair::generate().unwrap();
-        let made = CertificateParams::new(vec!["localhost".into()])
-            .unwrap()
-            .self_signed(&pair)
-            .unwrap();
+        let made = CertificateParams::new(vec!["localhost".into()]).unwrap().self_signed(&pair).unwrap();
         std::fs::write(&key, pair.serialize_pem()).unwrap();
         std::fs::set_permissions(&key, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
         std::fs::write(&certificate, made.pem()).unwrap();
@@ -273,10 +213,7 @@ async fn files_of_the_operator_are_presented_and_read_again() {
         let tcp = tokio::net::TcpStream::connect(node.https()).await.unwrap();
         let config = crate::web_client::trusting_anybody();
         let name = rustls_pki_types::ServerName::try_from("localhost").unwrap();
-        let tls = tokio_rustls::TlsConnector::from(config)
-            .connect(name, tcp)
-            .await
-            .unwrap();
+        let tls = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await.unwrap();
         tls.get_ref().1.peer_certificates().unwrap()[0].to_vec()
     };
     assert_eq!(presented().await, first);

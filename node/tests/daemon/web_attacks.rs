@@ -88,9 +88,7 @@ async fn until_frame(tls: &mut TlsStream<TcpStream>, wanted: impl Fn(u8, u32) ->
             }
         }
     };
-    tokio::time::timeout(PATIENCE, reading)
-        .await
-        .expect("the server neither answers nor hangs up")
+    tokio::time::timeout(PATIENCE, reading).await.expect("the server neither answers nor hangs up")
 }
 
 /// That the server ends the connection: it says so, or it just does.
@@ -100,21 +98,14 @@ async fn assert_ended(mut tls: TlsStream<TcpStream>) {
         let mut rest = Vec::new();
         tls.read_to_end(&mut rest).await.ok();
     };
-    tokio::time::timeout(PATIENCE, closing)
-        .await
-        .expect("the server does not hang up");
+    tokio::time::timeout(PATIENCE, closing).await.expect("the server does not hang up");
 }
 
 /// That both listeners still serve.
 async fn assert_alive(node: &Node) {
     let mut tls = open(node).await;
-    tls.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &request_fields()))
-        .await
-        .unwrap();
-    assert!(
-        until_frame(&mut tls, |kind, stream| (kind, stream) == (HEADERS, 1)).await,
-        "no answer"
-    );
+    tls.write_all(&frame(HEADERS, END_HEADERS | END_STREAM, 1, &request_fields())).await.unwrap();
+    assert!(until_frame(&mut tls, |kind, stream| (kind, stream) == (HEADERS, 1)).await, "no answer");
     node.submit(crate::common::task("q", b"alive")).await;
 }
 
@@ -123,9 +114,7 @@ async fn a_request_without_a_token_is_answered_before_its_body() {
     let node = node().await;
     let mut tls = open(&node).await;
     // The body never comes.
-    tls.write_all(&frame(HEADERS, END_HEADERS, 1, &request_fields()))
-        .await
-        .unwrap();
+    tls.write_all(&frame(HEADERS, END_HEADERS, 1, &request_fields())).await.unwrap();
     assert!(until_frame(&mut tls, |kind, stream| (kind, stream) == (HEADERS, 1)).await);
     assert_alive(&node).await;
     node.running.shutdown().await;
@@ -136,9 +125,7 @@ async fn floods_of_headers_are_refused() {
     let node = node().await;
     // One huge field, and thousands of small ones, in as many frames as they need.
     let huge = field("x-large", &"x".repeat(100_000));
-    let many: Vec<u8> = (0..20_000)
-        .flat_map(|number| field(&format!("x-{number}"), "y"))
-        .collect();
+    let many: Vec<u8> = (0..20_000).flat_map(|number| field(&format!("x-{number}"), "y")).collect();
     for flood in [huge, many] {
         let mut tls = open(&node).await;
         let fields = [request_fields(), flood].concat();
@@ -177,14 +164,7 @@ async fn broken_frames_end_the_connection() {
     let bad_compression = frame(HEADERS, END_HEADERS, 1, &[0xff; 64]);
     let data_on_nothing = frame(0, 0, 7, b"data");
     let even_stream = frame(HEADERS, END_HEADERS, 2, &request_fields());
-    for bytes in [
-        oversized,
-        announced,
-        odd_settings,
-        bad_compression,
-        data_on_nothing,
-        even_stream,
-    ] {
+    for bytes in [oversized, announced, odd_settings, bad_compression, data_on_nothing, even_stream] {
         let mut tls = open(&node).await;
         tls.write_all(&bytes).await.ok();
         assert_ended(tls).await;
@@ -215,19 +195,13 @@ async fn requests_that_are_cancelled_at_once_end_the_connection() {
 async fn other_protocols_are_refused_and_counted() {
     let node = node().await;
     node.web_ca().await;
-    let noises: [&[u8]; 3] = [
-        b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n",
-        b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n",
-        &[0; 4_096],
-    ];
+    let noises: [&[u8]; 3] =
+        [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0; 4_096]];
     for noise in noises {
         let mut tcp = TcpStream::connect(node.https()).await.unwrap();
         tcp.write_all(noise).await.ok();
         let mut answer = Vec::new();
-        tokio::time::timeout(PATIENCE, tcp.read_to_end(&mut answer))
-            .await
-            .unwrap()
-            .ok();
+        tokio::time::timeout(PATIENCE, tcp.read_to_end(&mut answer)).await.unwrap().ok();
         assert!(!answer.starts_with(b"HTTP"));
     }
     let counted = r#"tarn_handshakes_refused_total{reason="not_tls"}"#;
@@ -236,9 +210,7 @@ async fn other_protocols_are_refused_and_counted() {
 
     // HTTP/1.1 within TLS.
     let mut tls = node.web_tls(HYBRID).await.unwrap();
-    tls.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nand some more for good measure")
-        .await
-        .unwrap();
+    tls.write_all(b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\nand some more for good measure").await.unwrap();
     assert_ended(tls).await;
     assert_alive(&node).await;
     node.running.shutdown().await;
@@ -313,11 +285,7 @@ async fn many_who_connect_and_say_nothing_keep_nobody_out() {
             drop(node.dial_as(PrincipalKind::User { name: "ada".into() }).await);
             assert_alive(&node).await;
         }
-        assert!(
-            asked.elapsed() < Duration::from_secs(10),
-            "it took {:?}",
-            asked.elapsed()
-        );
+        assert!(asked.elapsed() < Duration::from_secs(10), "it took {:?}", asked.elapsed());
         assert!(!renewing.is_finished(), "the attack went on all the time");
         renewing.abort();
     }

@@ -97,11 +97,7 @@ impl Node {
 
     /// Proposes past the gate, as the cluster's founder.
     pub async fn propose(&self, body: v1::command::Body) -> Option<v1::outcome::Body> {
-        let command = v1::Command {
-            principal: "user/admin".into(),
-            body: Some(body),
-            ..v1::Command::default()
-        };
+        let command = v1::Command { principal: "user/admin".into(), body: Some(body), ..v1::Command::default() };
         let deadline = Instant::now() + PATIENCE;
         self.running.consensus().propose(command, deadline).await.unwrap().body
     }
@@ -121,13 +117,8 @@ impl Node {
 /// Trusts the web authority, and offers these key exchanges.
 pub fn tls(ca: &str, groups: &[&'static dyn SupportedKxGroup]) -> Arc<ClientConfig> {
     let mut roots = RootCertStore::empty();
-    roots
-        .add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap())
-        .unwrap();
-    let provider = CryptoProvider {
-        kx_groups: groups.to_vec(),
-        ..default_provider()
-    };
+    roots.add(CertificateDer::from_pem_slice(ca.as_bytes()).unwrap()).unwrap();
+    let provider = CryptoProvider { kx_groups: groups.to_vec(), ..default_provider() };
     let mut config = ClientConfig::builder_with_provider(Arc::new(provider))
         .with_protocol_versions(&[&TLS13])
         .unwrap()

@@ -27,10 +27,8 @@ async fn register(by: &mut Workers, namespaces: &[&str]) -> Result<String, Statu
         namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
         ..v1::WorkerCapabilities::default()
     };
-    let request = v1::RegisterWorkerRequest {
-        capabilities: Some(capabilities),
-        ..v1::RegisterWorkerRequest::default()
-    };
+    let request =
+        v1::RegisterWorkerRequest { capabilities: Some(capabilities), ..v1::RegisterWorkerRequest::default() };
     Ok(by.register_worker(request).await?.into_inner().worker_id)
 }
 
@@ -45,15 +43,9 @@ fn lease(worker_id: &str, wait: Duration) -> v1::LeaseTasksRequest {
 
 fn open(worker_id: &str, credit: u32) -> (mpsc::Sender<v1::WorkRequest>, ReceiverStream<v1::WorkRequest>) {
     let (send, requests) = mpsc::channel(4);
-    let open = v1::WorkOpen {
-        worker_id: worker_id.into(),
-        lease_ms: 600_000,
-    };
+    let open = v1::WorkOpen { worker_id: worker_id.into(), lease_ms: 600_000 };
     for message in [work_request::Message::Open(open), work_request::Message::Credit(credit)] {
-        let request = v1::WorkRequest {
-            correlation: 0,
-            message: Some(message),
-        };
+        let request = v1::WorkRequest { correlation: 0, message: Some(message) };
         send.try_send(request).expect("there is room for two");
     }
     (send, ReceiverStream::new(requests))
@@ -78,19 +70,12 @@ async fn nobody_works_as_somebody_elses_worker() {
     }
     let (_send, requests) = open(&hers, 1);
     refused(bob.work(requests).await, "WORKER_NOT_YOURS");
-    let alive = v1::HeartbeatWorkerRequest {
-        worker_id: hers.clone(),
-    };
+    let alive = v1::HeartbeatWorkerRequest { worker_id: hers.clone() };
     refused(bob.heartbeat_worker(alive.clone()).await, "WORKER_NOT_YOURS");
     ada.heartbeat_worker(alive).await.unwrap();
 
     node.submit(task("q", b"a")).await;
-    let leased = ada
-        .lease_tasks(lease(&hers, PATIENCE))
-        .await
-        .unwrap()
-        .into_inner()
-        .tasks;
+    let leased = ada.lease_tasks(lease(&hers, PATIENCE)).await.unwrap().into_inner().tasks;
     let [task] = &leased[..] else { panic!("{leased:?}") };
     let beat = v1::HeartbeatTasksRequest {
         worker_id: hers.clone(),
@@ -120,17 +105,11 @@ async fn nobody_works_as_somebody_elses_worker() {
         };
         refused(bob.fail_task(fail).await, "WORKER_NOT_YOURS");
     }
-    let drain = v1::DrainWorkerRequest {
-        worker_id: hers.clone(),
-        ..v1::DrainWorkerRequest::default()
-    };
+    let drain = v1::DrainWorkerRequest { worker_id: hers.clone(), ..v1::DrainWorkerRequest::default() };
     refused(bob.drain_worker(drain.clone()).await, "PERMISSION_DENIED");
 
     ada.heartbeat_tasks(beat).await.unwrap();
-    let complete = v1::CompleteTaskRequest {
-        result: "right".into(),
-        ..complete
-    };
+    let complete = v1::CompleteTaskRequest { result: "right".into(), ..complete };
     ada.complete_task(complete).await.unwrap();
     assert_eq!(node.ended(&task.task_id).await.result, &b"right"[..]);
     ada.drain_worker(drain).await.unwrap();
@@ -153,12 +132,7 @@ async fn a_worker_gets_tasks_of_its_namespaces_alone() {
     };
     node.tasks().enqueue(elsewhere).await.unwrap();
     node.submit(task("q", b"hers")).await;
-    let leased = ada
-        .lease_tasks(lease(&hers, PATIENCE))
-        .await
-        .unwrap()
-        .into_inner()
-        .tasks;
+    let leased = ada.lease_tasks(lease(&hers, PATIENCE)).await.unwrap().into_inner().tasks;
     let payloads: Vec<_> = leased.iter().map(|task| task.spec.clone().unwrap().payload).collect();
     assert_eq!(payloads, [&b"hers"[..]]);
     node.running.shutdown().await;
@@ -175,19 +149,9 @@ async fn a_worker_gets_nothing_where_its_maker_may_not_work_any_more() {
     let (_send, requests) = open(&hers, 1);
     let mut stream = ada.work(requests).await.unwrap().into_inner();
 
-    let binding = v1::Binding {
-        principal: "user/ada".into(),
-        role: "worker".into(),
-        namespace: "team".into(),
-    };
-    let request = v1::DeleteBindingRequest {
-        binding: Some(binding),
-        ..v1::DeleteBindingRequest::default()
-    };
-    AccessServiceClient::new(node.channel.clone())
-        .delete_binding(request)
-        .await
-        .unwrap();
+    let binding = v1::Binding { principal: "user/ada".into(), role: "worker".into(), namespace: "team".into() };
+    let request = v1::DeleteBindingRequest { binding: Some(binding), ..v1::DeleteBindingRequest::default() };
+    AccessServiceClient::new(node.channel.clone()).delete_binding(request).await.unwrap();
     let secret = v1::EnqueueRequest {
         namespace: "team".into(),
         tasks: vec![task("q", b"secret")],

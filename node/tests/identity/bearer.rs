@@ -64,8 +64,7 @@ impl Signer {
             Self::Ec(key) => key.sign(&SystemRandom::new(), message).unwrap().as_ref().to_vec(),
             Self::Rsa(key) => {
                 let mut signature = vec![0; key.public_modulus_len()];
-                key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature)
-                    .unwrap();
+                key.sign(&RSA_PKCS1_SHA256, &SystemRandom::new(), message, &mut signature).unwrap();
                 signature
             }
         }
@@ -140,13 +139,7 @@ impl Scene {
         let set = json!({"keys": [ed.jwk_named("ed"), ec.jwk_named("ec"), rsa.jwk_named("rsa")]});
         std::fs::write(dir.path().join("jwks.json"), set.to_string()).unwrap();
         let authenticator = trusting(&[settings(&dir, ISSUER, "")]);
-        Self {
-            dir,
-            authenticator,
-            ed,
-            ec,
-            rsa,
-        }
+        Self { dir, authenticator, ed, ec, rsa }
     }
 
     fn ask(&self, token: &str) -> Result<Identity, BearerError> {
@@ -186,9 +179,7 @@ fn trusting(issuers: &[IssuerSettings]) -> Authenticator {
 fn each_algorithm_is_taken_with_its_own_kind_of_key() {
     let scene = Scene::new();
     for (signer, id) in [(&scene.ed, "ed"), (&scene.ec, "ec"), (&scene.rsa, "rsa")] {
-        let identity = scene
-            .ask(&signer.token(&signer.header(id), &with(claims(), "jti", "t-1")))
-            .unwrap();
+        let identity = scene.ask(&signer.token(&signer.header(id), &with(claims(), "jti", "t-1"))).unwrap();
         assert_eq!(*identity.principal, *"jwt/ada");
         assert_eq!(identity.method, Method::Jwt);
         assert_eq!(identity.scopes, None);
@@ -221,23 +212,12 @@ fn the_header_cannot_choose_the_algorithm() {
         assert_eq!(scene.judge_header(&header), Err(BearerError::Algorithm), "{algorithm}");
     }
     // Each kind of key under the names of the others.
-    for (signer, id, other) in [
-        (&scene.ec, "rsa", "ES256"),
-        (&scene.rsa, "ec", "RS256"),
-        (&scene.ed, "rsa", "EdDSA"),
-    ] {
+    for (signer, id, other) in [(&scene.ec, "rsa", "ES256"), (&scene.rsa, "ec", "RS256"), (&scene.ed, "rsa", "EdDSA")] {
         let token = signer.token(&json!({"alg": other, "kid": id}), &claims());
         assert_eq!(scene.ask(&token), Err(BearerError::Algorithm));
     }
-    for header in [
-        json!({"kid": "ed"}),
-        json!({"alg": null, "kid": "ed"}),
-        json!({"alg": ["EdDSA"], "kid": "ed"}),
-    ] {
-        assert!(
-            matches!(scene.judge_header(&header), Err(BearerError::Malformed(_))),
-            "{header}"
-        );
+    for header in [json!({"kid": "ed"}), json!({"alg": null, "kid": "ed"}), json!({"alg": ["EdDSA"], "kid": "ed"})] {
+        assert!(matches!(scene.judge_header(&header), Err(BearerError::Malformed(_))), "{header}");
     }
 }
 
@@ -246,18 +226,8 @@ fn a_token_without_a_signature_is_nobodys() {
     let scene = Scene::new();
     let good = scene.ed.token(&scene.ed.header("ed"), &claims());
     let (signed, signature) = good.rsplit_once('.').unwrap();
-    let unsigned = format!(
-        "{}.{}.",
-        b64(json!({"alg": "none"}).to_string()),
-        b64(claims().to_string())
-    );
-    for token in [
-        unsigned.as_str(),
-        signed,
-        &format!("{signed}."),
-        &format!("{good}."),
-        &format!("{good}.x"),
-    ] {
+    let unsigned = format!("{}.{}.", b64(json!({"alg": "none"}).to_string()), b64(claims().to_string()));
+    for token in [unsigned.as_str(), signed, &format!("{signed}."), &format!("{good}."), &format!("{good}.x")] {
         assert!(matches!(scene.ask(token), Err(BearerError::Malformed(_))), "{token}");
     }
     // A signature of no bytes' worth, and one that is another's.
@@ -265,14 +235,8 @@ fn a_token_without_a_signature_is_nobodys() {
     let other = Signer::ed();
     let foreign = other.token(&other.header("ed"), &claims());
     assert_eq!(scene.ask(&foreign), Err(BearerError::Signature));
-    assert_eq!(
-        scene.ask(&format!("{signed}.{}", b64([0; 64]))),
-        Err(BearerError::Signature)
-    );
-    assert_eq!(
-        scene.ask(&format!("{signed}.{signature}")).map(|who| who.method),
-        Ok(Method::Jwt)
-    );
+    assert_eq!(scene.ask(&format!("{signed}.{}", b64([0; 64]))), Err(BearerError::Signature));
+    assert_eq!(scene.ask(&format!("{signed}.{signature}")).map(|who| who.method), Ok(Method::Jwt));
 }
 
 #[test]
@@ -281,17 +245,9 @@ fn the_public_key_is_no_secret_for_hmac() {
     let jwk = scene.rsa.jwk();
     let modulus = BASE64URL_NOPAD.decode(jwk["n"].as_str().unwrap().as_bytes()).unwrap();
     let spki = scene.rsa_spki();
-    let pem = format!(
-        "-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n",
-        data_encoding::BASE64.encode(&spki)
-    );
-    for secret in [
-        modulus.as_slice(),
-        &spki,
-        pem.as_bytes(),
-        jwk.to_string().as_bytes(),
-        b"",
-    ] {
+    let pem =
+        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", data_encoding::BASE64.encode(&spki));
+    for secret in [modulus.as_slice(), &spki, pem.as_bytes(), jwk.to_string().as_bytes(), b""] {
         for algorithm in ["HS256", "RS256"] {
             let header = json!({"alg": algorithm, "kid": "rsa"});
             let signed = format!("{}.{}", b64(header.to_string()), b64(claims().to_string()));
@@ -311,10 +267,7 @@ impl Scene {
     fn rsa_spki(&self) -> Vec<u8> {
         let Signer::Rsa(key) = &self.rsa else { unreachable!() };
         use aws_lc_rs::encoding::PublicKeyX509Der;
-        AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key())
-            .unwrap()
-            .as_ref()
-            .to_vec()
+        AsDer::<PublicKeyX509Der<'_>>::as_der(key.public_key()).unwrap().as_ref().to_vec()
     }
 }
 
@@ -333,11 +286,7 @@ fn key_ids_are_names_and_nothing_else() {
         "\u{435}d",
         "",
     ] {
-        assert_eq!(
-            scene.judge_header(&json!({"alg": "EdDSA", "kid": id})),
-            Err(BearerError::Key),
-            "{id}"
-        );
+        assert_eq!(scene.judge_header(&json!({"alg": "EdDSA", "kid": id})), Err(BearerError::Key), "{id}");
     }
     let long = json!({"alg": "EdDSA", "kid": "a".repeat(500)});
     assert!(matches!(scene.judge_header(&long), Err(BearerError::JoseHeader(_))));
@@ -346,20 +295,9 @@ fn key_ids_are_names_and_nothing_else() {
     // Without an id it is not guessed which of several keys is meant.
     assert_eq!(scene.judge_header(&json!({"alg": "EdDSA"})), Err(BearerError::Key));
     scene.write_keys(&json!({"keys": [scene.ed.jwk()]}).to_string());
-    assert!(
-        scene.authenticator.reload()[0]
-            .change
-            .as_ref()
-            .is_some_and(Result::is_ok)
-    );
-    assert!(
-        scene.judge_header(&json!({"alg": "EdDSA"})).is_ok(),
-        "the only key needs no id"
-    );
-    assert_eq!(
-        scene.judge_header(&json!({"alg": "EdDSA", "kid": "ed"})),
-        Err(BearerError::Key)
-    );
+    assert!(scene.authenticator.reload()[0].change.as_ref().is_some_and(Result::is_ok));
+    assert!(scene.judge_header(&json!({"alg": "EdDSA"})).is_ok(), "the only key needs no id");
+    assert_eq!(scene.judge_header(&json!({"alg": "EdDSA", "kid": "ed"})), Err(BearerError::Key));
 }
 
 #[test]
@@ -401,29 +339,13 @@ fn claims_are_demanded_and_compared() {
     let deep: Value = (0..100).fold(json!(1), |inner, _| json!([inner]));
     for (what, claims, expected) in [
         ("no issuer", without(good(), "iss"), claim("iss")),
-        (
-            "another issuer",
-            with(good(), "iss", "https://id.example/"),
-            BearerError::Issuer,
-        ),
+        ("another issuer", with(good(), "iss", "https://id.example/"), BearerError::Issuer),
         ("a list of issuers", with(good(), "iss", json!([ISSUER])), claim("iss")),
         ("no audience", without(good(), "aud"), claim("aud")),
-        (
-            "another audience",
-            with(good(), "aud", "tarn-stage"),
-            BearerError::Audience,
-        ),
-        (
-            "a part of the audience",
-            with(good(), "aud", "tarn"),
-            BearerError::Audience,
-        ),
+        ("another audience", with(good(), "aud", "tarn-stage"), BearerError::Audience),
+        ("a part of the audience", with(good(), "aud", "tarn"), BearerError::Audience),
         ("no audiences", with(good(), "aud", json!([])), BearerError::Audience),
-        (
-            "other audiences",
-            with(good(), "aud", json!(["a", "b"])),
-            BearerError::Audience,
-        ),
+        ("other audiences", with(good(), "aud", json!(["a", "b"])), BearerError::Audience),
         ("no end", without(good(), "exp"), claim("exp")),
         ("an end of nothing", with(good(), "exp", Value::Null), claim("exp")),
         ("over", with(good(), "exp", NOW_S - 30), BearerError::Expired),
@@ -431,11 +353,7 @@ fn claims_are_demanded_and_compared() {
         ("an end before time", with(good(), "exp", -1), claim("exp")),
         ("an end beyond time", with(good(), "exp", 1e300), claim("exp")),
         ("not begun", with(good(), "nbf", NOW_S + 31), BearerError::NotYetValid),
-        (
-            "issued tomorrow",
-            with(good(), "iat", NOW_S + 86_400),
-            BearerError::NotYetValid,
-        ),
+        ("issued tomorrow", with(good(), "iat", NOW_S + 86_400), BearerError::NotYetValid),
         ("nobody", without(good(), "sub"), claim("sub")),
         ("an empty name", with(good(), "sub", ""), claim("sub")),
         ("a pattern", with(good(), "sub", "a*"), claim("sub")),
@@ -452,10 +370,7 @@ fn claims_are_demanded_and_compared() {
         with(good(), "aud", json!({"a": 1})),
         with(good(), "nbf", json!([1])),
     ] {
-        assert!(
-            matches!(scene.judge(&claims), Err(BearerError::Malformed(_))),
-            "{claims}"
-        );
+        assert!(matches!(scene.judge(&claims), Err(BearerError::Malformed(_))), "{claims}");
     }
     for claims in [
         with(good(), "aud", json!(["x", AUDIENCE])),
@@ -468,10 +383,7 @@ fn claims_are_demanded_and_compared() {
     ] {
         assert!(scene.judge(&claims).is_ok(), "{claims}");
     }
-    assert_eq!(
-        *scene.judge(&with(good(), "sub", "user/admin")).unwrap().principal,
-        *"jwt/user/admin"
-    );
+    assert_eq!(*scene.judge(&with(good(), "sub", "user/admin")).unwrap().principal, *"jwt/user/admin");
 }
 
 #[test]
@@ -482,28 +394,16 @@ fn a_claim_twice_or_no_object_is_refused() {
         format!("{signed}.{}", b64(scene.ed.sign(signed.as_bytes())))
     };
     let header = scene.ed.header("ed").to_string();
-    let twice = claims()
-        .to_string()
-        .replace(r#""sub":"ada""#, r#""sub":"ada","sub":"root""#);
+    let twice = claims().to_string().replace(r#""sub":"ada""#, r#""sub":"ada","sub":"root""#);
     assert!(twice.contains("root"));
-    assert!(matches!(
-        scene.ask(&sign(&header, &twice)),
-        Err(BearerError::Malformed(_))
-    ));
+    assert!(matches!(scene.ask(&sign(&header, &twice)), Err(BearerError::Malformed(_))));
     let header_twice = header.replace(r#""alg":"EdDSA""#, r#""alg":"none","alg":"EdDSA""#);
     assert_ne!(header, header_twice);
-    assert!(matches!(
-        scene.ask(&sign(&header_twice, &claims().to_string())),
-        Err(BearerError::Malformed(_))
-    ));
+    assert!(matches!(scene.ask(&sign(&header_twice, &claims().to_string())), Err(BearerError::Malformed(_))));
     let bomb = format!("{}1{}", "[".repeat(1_500), "]".repeat(1_500));
     for payload in ["", "null", "[]", r#"["https://id.example"]"#, "\"x\"", "{", &bomb] {
         assert!(sign(&header, payload).len() < BEARER_BYTES_MAX);
-        assert_eq!(
-            scene.ask(&sign(&header, payload)),
-            Err(BearerError::Claim("iss")),
-            "{payload:.20}"
-        );
+        assert_eq!(scene.ask(&sign(&header, payload)), Err(BearerError::Claim("iss")), "{payload:.20}");
     }
 }
 
@@ -513,10 +413,7 @@ fn what_is_too_long_is_not_looked_at() {
     let long = with(claims(), "groups", "x".repeat(BEARER_BYTES_MAX));
     assert_eq!(scene.judge(&long), Err(BearerError::TooLong));
     assert_eq!(scene.ask(&"a.".repeat(1 << 20)), Err(BearerError::TooLong));
-    assert_eq!(
-        scene.ask(&format!("tarn_{}", "a".repeat(1 << 20))),
-        Err(BearerError::TooLong)
-    );
+    assert_eq!(scene.ask(&format!("tarn_{}", "a".repeat(1 << 20))), Err(BearerError::TooLong));
     let header = with(scene.ed.header("ed"), "x", "x".repeat(2_000));
     assert!(matches!(scene.judge_header(&header), Err(BearerError::Malformed(_))));
     for text in ["", ".", "..", "...", "a", "a.b.c", "Ω.Ω.Ω", "tarn_", "tarn_Ω"] {
@@ -566,10 +463,7 @@ fn weak_and_ambiguous_keys_are_refused_when_they_are_read() {
     refused(one(with(ed.jwk(), "kid", "")), "id that is empty");
     refused(one(with(ed.jwk(), "kid", "x".repeat(129))), "longer than 128");
     refused(json!({"keys": []}), "no key for signatures");
-    refused(
-        json!({"keys": [ed.jwk_named("a"), ec.jwk_named("a")]}),
-        "another key has too",
-    );
+    refused(json!({"keys": [ed.jwk_named("a"), ec.jwk_named("a")]}), "another key has too");
     refused(json!({"keys": [ed.jwk_named("a"), ec.jwk()]}), "no `kid`");
     refused(json!({"keys": [ed.jwk(), ec.jwk()]}), "no `kid`");
     let many: Vec<Value> = (0..65).map(|i| ed.jwk_named(&i.to_string())).collect();
@@ -583,10 +477,7 @@ fn weak_and_ambiguous_keys_are_refused_when_they_are_read() {
     let mixed = json!({"keys": [
         ed.jwk_named("a"), {"kty": "RSA", "use": "enc", "alg": "RSA-OAEP", "kid": "a", "n": "AQAB", "e": "AQAB"},
     ]});
-    assert_eq!(
-        KeySet::parse(mixed.to_string().as_bytes()).map(|set| set.len()).ok(),
-        Some(1)
-    );
+    assert_eq!(KeySet::parse(mixed.to_string().as_bytes()).map(|set| set.len()).ok(), Some(1));
 }
 
 #[test]
@@ -633,14 +524,8 @@ fn keys_are_read_again_when_the_file_changes_and_kept_when_it_is_bad() {
 #[test]
 fn a_bad_key_file_at_the_start_is_an_error_that_names_it() {
     let dir = tempfile::tempdir().unwrap();
-    let error = Authenticator::new(&[settings(&dir, ISSUER, "")], Duration::ZERO)
-        .err()
-        .unwrap()
-        .to_string();
-    assert!(
-        error.contains("jwks.json") && error.contains("cannot be read"),
-        "{error}"
-    );
+    let error = Authenticator::new(&[settings(&dir, ISSUER, "")], Duration::ZERO).err().unwrap().to_string();
+    assert!(error.contains("jwks.json") && error.contains("cannot be read"), "{error}");
 }
 
 #[test]
@@ -649,21 +534,11 @@ fn one_issuer_cannot_speak_for_the_subjects_of_another() {
     let dirs = [tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap()];
     for (dir, signer) in dirs.iter().zip([&a, &b]) {
         // The same key id at both: it is looked up at the issuer that the token names.
-        std::fs::write(
-            dir.path().join("jwks.json"),
-            json!({"keys": [signer.jwk_named("k")]}).to_string(),
-        )
-        .unwrap();
+        std::fs::write(dir.path().join("jwks.json"), json!({"keys": [signer.jwk_named("k")]}).to_string()).unwrap();
     }
-    let authenticator = trusting(&[
-        settings(&dirs[0], "https://a", "a"),
-        settings(&dirs[1], "https://b", "b"),
-    ]);
+    let authenticator = trusting(&[settings(&dirs[0], "https://a", "a"), settings(&dirs[1], "https://b", "b")]);
     let ask = |signer: &Signer, issuer: &str, subject: &str| {
-        let token = signer.token(
-            &signer.header("k"),
-            &with(with(claims(), "iss", issuer), "sub", subject),
-        );
+        let token = signer.token(&signer.header("k"), &with(with(claims(), "iss", issuer), "sub", subject));
         authenticator.authenticate(&token, &Access::default(), 0)
     };
     assert_eq!(*ask(&a, "https://a", "ada").unwrap().principal, *"jwt/a/ada");
@@ -678,10 +553,7 @@ fn without_issuers_no_jwt_is_taken() {
     let authenticator = trusting(&[]);
     assert!(!authenticator.has_issuers() && scene.authenticator.has_issuers());
     let token = scene.ed.token(&scene.ed.header("ed"), &claims());
-    assert_eq!(
-        authenticator.authenticate(&token, &Access::default(), 0),
-        Err(BearerError::NoIssuers)
-    );
+    assert_eq!(authenticator.authenticate(&token, &Access::default(), 0), Err(BearerError::NoIssuers));
 }
 
 #[test]
@@ -700,25 +572,16 @@ fn api_tokens_are_known_by_their_hash_until_they_end() {
     assert_eq!((identity.scopes, identity.expires_at_ms), (None, 1_000));
     assert!(identity.token_id.is_some());
     assert_eq!(ask(&token.reveal(), &access, 1_000), Err(BearerError::Expired));
-    assert_eq!(
-        ask(&ApiToken::generate().reveal(), &access, 0),
-        Err(BearerError::Unknown)
-    );
+    assert_eq!(ask(&ApiToken::generate().reveal(), &access, 0), Err(BearerError::Unknown));
     let mut wrong = token.reveal();
     let last = if wrong.ends_with('a') { 'b' } else { 'a' };
     wrong.pop();
     wrong.push(last);
     assert_eq!(ask(&wrong, &access, 0), Err(BearerError::Damaged));
 
-    let rule = tarn_proto::v1::Rule {
-        verbs: vec!["submit".into()],
-        resources: vec!["queue/mail".into()],
-    };
+    let rule = tarn_proto::v1::Rule { verbs: vec!["submit".into()], resources: vec!["queue/mail".into()] };
     access.tokens.get_mut(&7).unwrap().scopes = vec![rule.clone()];
-    assert_eq!(
-        ask(&token.reveal(), &access, 0).unwrap().scopes,
-        Some(Arc::from([rule]))
-    );
+    assert_eq!(ask(&token.reveal(), &access, 0).unwrap().scopes, Some(Arc::from([rule])));
 
     access.tokens.remove(&7);
     assert_eq!(ask(&token.reveal(), &access, 0), Err(BearerError::Unknown), "revoked");
@@ -780,9 +643,7 @@ fn noise_is_refused_and_never_panics() {
                 0 => text.push_str(&good[rng.random_range(0..good.len())..]),
                 1 => text.push('.'),
                 2 => text.push_str("tarn_"),
-                3 => text.push_str(&b64(
-                    &br#"{"alg":"none","iss":"https://id.example"}"#[..rng.random_range(0..41)]
-                )),
+                3 => text.push_str(&b64(&br#"{"alg":"none","iss":"https://id.example"}"#[..rng.random_range(0..41)])),
                 _ => text.extend((0..rng.random_range(0..40)).map(|_| rng.random::<char>())),
             }
         }

@@ -20,11 +20,7 @@ async fn noise_is_refused() {
         vec![0xff; 1 << 20],
         huge_record,
         // A handshake message that announces 16 MB.
-        [
-            &[0x16, 0x03, 0x01, 0x40, 0x00, 0x01, 0xff, 0xff, 0xff][..],
-            &[0; 0x4000],
-        ]
-        .concat(),
+        [&[0x16, 0x03, 0x01, 0x40, 0x00, 0x01, 0xff, 0xff, 0xff][..], &[0; 0x4000]].concat(),
     ];
     for noise in noises {
         let mut tcp = server.tcp().await;
@@ -73,11 +69,8 @@ fn tls_1_2_hello() -> Vec<u8> {
 
 #[tokio::test]
 async fn the_silent_and_the_slow_are_dropped() {
-    let mut server = TestServer::start(Setup {
-        handshake_timeout: Duration::from_millis(200),
-        ..Setup::default()
-    })
-    .await;
+    let mut server =
+        TestServer::start(Setup { handshake_timeout: Duration::from_millis(200), ..Setup::default() }).await;
     let mut silent = server.tcp().await;
     server.expect_refusal(RefusalKind::TimedOut).await;
     let mut buffer = [0; 1];
@@ -100,11 +93,7 @@ async fn port_checks_are_counted_but_not_warned_about() {
 
 #[tokio::test]
 async fn connections_beyond_the_limit_wait_their_turn() {
-    let server = TestServer::start(Setup {
-        connections_max: 1,
-        ..Setup::default()
-    })
-    .await;
+    let server = TestServer::start(Setup { connections_max: 1, ..Setup::default() }).await;
     let config = client_config(&server.issue(&user("ada")), Expect::AnyNode);
     let first = server.channel(config.clone()).await.unwrap();
     check(&first).await.unwrap();
@@ -112,9 +101,7 @@ async fn connections_beyond_the_limit_wait_their_turn() {
 
     let address = server.dial_address();
     let second = tokio::spawn(async move {
-        let channel = tarn_client::tls::connect(&address, config, &Default::default())
-            .await
-            .unwrap();
+        let channel = tarn_client::tls::connect(&address, config, &Default::default()).await.unwrap();
         check(&channel).await.unwrap();
     });
     for _ in 0..3 {
@@ -133,9 +120,7 @@ async fn shutdown_closes_the_port_and_gives_up_handshakes() {
     let address = server.shut_down().await;
 
     let mut buffer = [0; 1];
-    let end = tokio::time::timeout(PATIENCE, unfinished.read(&mut buffer))
-        .await
-        .unwrap();
+    let end = tokio::time::timeout(PATIENCE, unfinished.read(&mut buffer)).await.unwrap();
     assert!(matches!(end, Ok(0) | Err(_)), "{end:?}");
     // The port is free again.
     let rebound = async {

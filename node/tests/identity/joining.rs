@@ -40,11 +40,7 @@ fn joiners_only(request: Request<()>) -> Result<Request<()>, Status> {
 
 async fn start(door: Door) -> (TestServer, Arc<Outstanding>) {
     let outstanding = Arc::new(Outstanding::default());
-    let setup = Setup {
-        door,
-        gate: outstanding.clone(),
-        ..Setup::default()
-    };
+    let setup = Setup { door, gate: outstanding.clone(), ..Setup::default() };
     (TestServer::start(setup).await, outstanding)
 }
 
@@ -82,9 +78,7 @@ async fn a_joiner_is_neither_user_nor_node() {
         outstanding.add(&token);
         let status = server.call_with(token.client_config()).await.unwrap_err();
         assert_eq!(status.code(), Code::PermissionDenied);
-        server
-            .logs
-            .assert_line(&["WARN", "refused a request", "the holder of join token"]);
+        server.logs.assert_line(&["WARN", "refused a request", "the holder of join token"]);
     }
 }
 
@@ -112,10 +106,7 @@ async fn a_machine_joins_and_becomes_a_node() {
     let key = PrivateKey::generate();
     let request = CertificateRequest::parse(&make_request(&key)).unwrap();
     outstanding.use_up(&token);
-    let certificate = server
-        .authority
-        .sign_request(&request, &node(4), &IssueOptions::default())
-        .unwrap();
+    let certificate = server.authority.sign_request(&request, &node(4), &IssueOptions::default()).unwrap();
     let credentials = Credentials::from_pem(
         server.authority.certificate().to_pem().as_bytes(),
         certificate.as_bytes(),

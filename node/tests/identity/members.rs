@@ -66,10 +66,7 @@ async fn a_client_refuses_another_clusters_server() {
     let stranger = CertificateAuthority::ephemeral("prod").unwrap();
     let identity = stranger.issue(&user("ada"), &IssueOptions::default()).unwrap();
     let credentials = Credentials::new(stranger.certificate().clone(), identity);
-    let error = server
-        .channel(client_config(&credentials, Expect::AnyNode))
-        .await
-        .unwrap_err();
+    let error = server.channel(client_config(&credentials, Expect::AnyNode)).await.unwrap_err();
     assert!(error.contains("unknown issuer"), "{error}");
     let refusal = server.expect_refusal(RefusalKind::RefusedByPeer).await;
     assert!(refusal.detail.contains("issuer of our certificate"), "{refusal}");
@@ -93,10 +90,7 @@ async fn dates_are_kept() {
                 let status = answer.unwrap_err();
                 // Where the alert won the race, the client can say so too.
                 if let Some(refusal) = refusal_in(&status) {
-                    assert!(
-                        matches!(refusal.kind, RefusalKind::RefusedByPeer | RefusalKind::Closed),
-                        "{refusal}"
-                    );
+                    assert!(matches!(refusal.kind, RefusalKind::RefusedByPeer | RefusalKind::Closed), "{refusal}");
                 }
                 server.expect_refusal(kind).await;
             }
@@ -131,10 +125,7 @@ async fn a_user_cannot_serve_and_no_node_can_pose_as_another() {
     let mut server = TestServer::start(Setup::default()).await;
     let config = client_config(&server.issue(&node(3)), Expect::Node(2));
     let error = server.channel(config).await.unwrap_err();
-    assert!(
-        error.contains("it is node 1 of cluster prod, but node 2 was expected"),
-        "{error}"
-    );
+    assert!(error.contains("it is node 1 of cluster prod, but node 2 was expected"), "{error}");
     server.expect_refusal(RefusalKind::RefusedByPeer).await;
 }
 
@@ -142,10 +133,7 @@ async fn a_user_cannot_serve_and_no_node_can_pose_as_another() {
 async fn classical_key_exchange_is_refused() {
     let mut server = TestServer::start(Setup::default()).await;
     for group in [kx_group::X25519, kx_group::SECP256R1] {
-        let classical = CryptoProvider {
-            kx_groups: vec![group],
-            ..(*provider()).clone()
-        };
+        let classical = CryptoProvider { kx_groups: vec![group], ..(*provider()).clone() };
         let credentials = server.issue(&user("ada"));
         // Everything else about this client is right, its certificate included.
         let config = ClientConfig::builder_with_provider(Arc::new(classical))
@@ -166,10 +154,7 @@ async fn classical_key_exchange_is_refused() {
 
 static ECDSA_ONLY: WebPkiSupportedAlgorithms = WebPkiSupportedAlgorithms {
     all: &[webpki::aws_lc_rs::ECDSA_P256_SHA256],
-    mapping: &[(
-        SignatureScheme::ECDSA_NISTP256_SHA256,
-        &[webpki::aws_lc_rs::ECDSA_P256_SHA256],
-    )],
+    mapping: &[(SignatureScheme::ECDSA_NISTP256_SHA256, &[webpki::aws_lc_rs::ECDSA_P256_SHA256])],
 };
 
 #[tokio::test]
@@ -223,10 +208,7 @@ async fn served_chain(
     config: Arc<ClientConfig>,
 ) -> Vec<rustls_pki_types::CertificateDer<'static>> {
     let name = ServerName::try_from("localhost").unwrap();
-    let tls = tokio_rustls::TlsConnector::from(config)
-        .connect(name, server.tcp().await)
-        .await
-        .unwrap();
+    let tls = tokio_rustls::TlsConnector::from(config).connect(name, server.tcp().await).await.unwrap();
     tls.get_ref().1.peer_certificates().unwrap().to_vec()
 }
 
@@ -274,11 +256,7 @@ fn a_handshake_is_hybrid_full_and_small() {
         assert_eq!(group, NamedGroup::X25519MLKEM768);
         assert_eq!(far.handshake_kind(), Some(HandshakeKind::Full));
         assert_eq!(near.tls13_tickets_received(), 0);
-        assert_eq!(
-            near.peer_certificates().unwrap().len(),
-            1,
-            "the root is not sent to those who hold it"
-        );
+        assert_eq!(near.peer_certificates().unwrap().len(), 1, "the root is not sent to those who hold it");
         // Key shares 1.2 kB, certificate 5.6 kB, signature 3.3 kB each way; without tickets and without the root.
         assert!(up < 10_500, "{up} bytes up");
         assert!(down < 10_500, "{down} bytes down");

@@ -152,17 +152,7 @@ impl TestServer {
         let address = incoming.local_addr();
         let (stop, stopped) = oneshot::channel();
         let serving = tokio::spawn(serve(incoming, setup.door, stopped));
-        Self {
-            authority,
-            credentials,
-            address,
-            logs,
-            refusals,
-            refused,
-            stop,
-            serving,
-            _capture: capture,
-        }
+        Self { authority, credentials, address, logs, refusals, refused, stop, serving, _capture: capture }
     }
 
     /// Credentials that this cluster issued.
@@ -176,11 +166,7 @@ impl TestServer {
     }
 
     pub fn issued_at(now: SystemTime) -> IssueOptions {
-        IssueOptions {
-            validity: Some(Duration::from_secs(3600)),
-            now,
-            ..IssueOptions::default()
-        }
+        IssueOptions { validity: Some(Duration::from_secs(3600)), now, ..IssueOptions::default() }
     }
 
     /// Asks for health with these credentials.
@@ -215,13 +201,7 @@ impl TestServer {
             .unwrap();
         assert_eq!(refusal.kind, kind, "{refusal}");
         let level = if kind == RefusalKind::Closed { "DEBUG" } else { "WARN" };
-        self.logs.assert_line(&[
-            level,
-            "refused a connection",
-            kind.label(),
-            kind.sentence(),
-            "127.0.0.1",
-        ]);
+        self.logs.assert_line(&[level, "refused a connection", kind.label(), kind.sentence(), "127.0.0.1"]);
         refusal
     }
 
@@ -252,10 +232,7 @@ async fn serve(incoming: Incoming, door: Door, stopped: oneshot::Receiver<()>) {
 
 /// One request over a channel.
 pub async fn check(channel: &Channel) -> Result<(), Status> {
-    HealthClient::new(channel.clone())
-        .check(HealthCheckRequest::default())
-        .await
-        .map(|_| ())
+    HealthClient::new(channel.clone()).check(HealthCheckRequest::default()).await.map(|_| ())
 }
 
 /// A client that takes any server, so that it gets as far as the server lets it.

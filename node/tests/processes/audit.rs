@@ -21,10 +21,7 @@ fn verify(scene: &Scene) -> (Value, Option<i32>) {
 fn tamper(data_dir: &Path, index: u64) {
     let dir = data_dir.join("raft/state");
     let current = std::fs::read_to_string(dir.join("CURRENT")).unwrap();
-    let options = RocksOptions {
-        keyspaces: &[tarn_machine::STATE, Keyspace::new("raft")],
-        profile: Profile::State,
-    };
+    let options = RocksOptions { keyspaces: &[tarn_machine::STATE, Keyspace::new("raft")], profile: Profile::State };
     let engine = RocksEngine::open(&dir.join(current.trim()), options).unwrap();
     let key = Key::Decisions { index }.encode();
     let mut row = engine.get(tarn_machine::STATE, &key).unwrap().expect("it has records");

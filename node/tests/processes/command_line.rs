@@ -31,21 +31,14 @@ fn a_module_runs_and_exit_codes_tell_what_became_of_it() {
 
     let id = succeeded(dev.tarn("task submit --queue nobody --payload x"));
     let id = id.trim();
-    assert_eq!(
-        failure(&dev.tarn(&format!("task wait {id} --timeout 50ms -o json"))).0,
-        4
-    );
+    assert_eq!(failure(&dev.tarn(&format!("task wait {id} --timeout 50ms -o json"))).0, 4);
     succeeded(dev.tarn(&format!("task cancel {id}")));
     assert_eq!(failure(&dev.tarn(&format!("task wait {id} -o json"))).0, 6);
 
     let (code, error) = failure(&dev.tarn("task get 0000000000000 -o json"));
     assert_eq!((code, error["reason"].as_str()), (1, Some("TASK_NOT_FOUND")));
     assert_eq!(dev.tarn("task get 0000000000000").status.code(), Some(1));
-    assert_eq!(
-        failure(&dev.tarn("cluster remove 1 -o json")).0,
-        2,
-        "nobody can say yes"
-    );
+    assert_eq!(failure(&dev.tarn("cluster remove 1 -o json")).0, 2, "nobody can say yes");
     assert_eq!(dev.tarn("task submit").status.code(), Some(2));
     let nowhere = dev.tarn("cluster status --address 127.0.0.1:1 --deadline 1s -o json");
     assert_eq!(failure(&nowhere).0, 3);
@@ -57,22 +50,11 @@ fn a_key_that_others_may_read_is_refused() {
     let wide = dev.dir.path().join("wide.key");
     std::fs::copy(dev.dir.path().join("dev/user/admin.key"), &wide).unwrap();
     std::fs::set_permissions(&wide, PermissionsExt::from_mode(0o644)).unwrap();
-    let refused = dev
-        .command()
-        .args(["cluster", "status", "--key"])
-        .arg(&wide)
-        .output()
-        .unwrap();
+    let refused = dev.command().args(["cluster", "status", "--key"]).arg(&wide).output().unwrap();
     assert_eq!(refused.status.code(), Some(2));
     assert!(String::from_utf8_lossy(&refused.stderr).contains("wide.key"));
     std::fs::set_permissions(&wide, PermissionsExt::from_mode(0o600)).unwrap();
-    succeeded(
-        dev.command()
-            .args(["cluster", "status", "--key"])
-            .arg(&wide)
-            .output()
-            .unwrap(),
-    );
+    succeeded(dev.command().args(["cluster", "status", "--key"]).arg(&wide).output().unwrap());
 }
 
 #[test]
@@ -81,26 +63,15 @@ fn all_problems_of_a_configuration_are_told_at_once() {
     let file = dir.path().join("tarn.toml");
     let check = |text: &str| {
         std::fs::write(&file, text).unwrap();
-        command(dir.path())
-            .args(["config", "check", "--config"])
-            .arg(&file)
-            .output()
-            .unwrap()
+        command(dir.path()).args(["config", "check", "--config"]).arg(&file).output().unwrap()
     };
     let refused =
         check("node.id = \"one\"\nlisten.bnd = \"127.0.0.1:0\"\nraft.snapshot_entries = 1\nlog.format = \"xml\"\n");
     assert_eq!(refused.status.code(), Some(2));
     let text = String::from_utf8(refused.stderr).unwrap();
-    for (line, key) in ["node.id", "listen.bnd", "raft.snapshot_entries", "log.format"]
-        .iter()
-        .enumerate()
-    {
+    for (line, key) in ["node.id", "listen.bnd", "raft.snapshot_entries", "log.format"].iter().enumerate() {
         assert!(text.contains(key), "{key}: {text}");
-        assert!(
-            text.contains(&format!("tarn.toml:{}", line + 1)),
-            "line {}: {text}",
-            line + 1
-        );
+        assert!(text.contains(&format!("tarn.toml:{}", line + 1)), "line {}: {text}", line + 1);
     }
     succeeded(check("node.id = 1\n"));
 }
@@ -140,11 +111,7 @@ fn a_refusal_tells_by_which_id_it_is_explained() {
     };
     let refused = eve("task submit --queue mail --payload x");
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
-    let id = said
-        .split("why: tarn explain request ")
-        .nth(1)
-        .unwrap_or_else(|| panic!("{said}"))
-        .trim();
+    let id = said.split("why: tarn explain request ").nth(1).unwrap_or_else(|| panic!("{said}")).trim();
     let (_, error) = failure(&eve("namespace create team -o json"));
     let in_json = error["request_id"].as_str().unwrap();
     for id in [id, in_json] {
@@ -157,40 +124,26 @@ fn a_refusal_tells_by_which_id_it_is_explained() {
             }
             std::thread::sleep(Duration::from_millis(50));
         };
-        assert!(
-            story.contains("user/eve asked for") && story.contains("tarn role bind user/eve ROLE --in"),
-            "{story}"
-        );
+        assert!(story.contains("user/eve asked for") && story.contains("tarn role bind user/eve ROLE --in"), "{story}");
     }
 }
 
 #[test]
 fn the_command_line_warns_of_what_it_does_not_read_and_nobody_asks_for() {
     let dev = Dev::start();
-    let with_token = dev
-        .command()
-        .env("TARN_TOKEN", "x")
-        .args(["auth", "whoami"])
-        .output()
-        .unwrap();
+    let with_token = dev.command().env("TARN_TOKEN", "x").args(["auth", "whoami"]).output().unwrap();
     assert!(String::from_utf8_lossy(&with_token.stderr).contains("TARN_TOKEN is not read"));
     let warned = dev.tarn("role put mailer --allow submitt:queue/*");
     assert!(String::from_utf8_lossy(&warned.stderr).contains("did you mean \"submit\"?"));
     // Signing has a flag of its own: TARN_KEY, which is set, signs nothing.
     let bundle = dev.dir.path().join("night");
     std::fs::create_dir(&bundle).unwrap();
-    std::fs::write(
-        bundle.join("bundle.toml"),
-        "name = \"night\"\nversion = \"1.0.0\"\nenvironment = \"prod\"\n",
-    )
-    .unwrap();
+    std::fs::write(bundle.join("bundle.toml"), "name = \"night\"\nversion = \"1.0.0\"\nenvironment = \"prod\"\n")
+        .unwrap();
     std::fs::write(bundle.join("night.rego"), "package tarn\nallow if { true }\n").unwrap();
     succeeded(dev.tarn("policy put night"));
-    std::fs::write(
-        bundle.join("bundle.toml"),
-        "name = \"night\"\nversion = \"1.0.1\"\nenvironment = \"prod\"\n",
-    )
-    .unwrap();
+    std::fs::write(bundle.join("bundle.toml"), "name = \"night\"\nversion = \"1.0.1\"\nenvironment = \"prod\"\n")
+        .unwrap();
     std::fs::write(bundle.join("night_test.rego"), "package tarn\ntest_no if { false }\n").unwrap();
     let refused = dev.tarn("policy put night --activate");
     assert_eq!(refused.status.code(), Some(1));
@@ -203,11 +156,8 @@ fn the_command_line_warns_of_what_it_does_not_read_and_nobody_asks_for() {
 #[test]
 fn names_of_others_do_not_reach_the_terminal_as_they_are() {
     let dev = Dev::start();
-    let acquired = dev
-        .command()
-        .args(["lease", "acquire", "nightly", "--holder", "eve\u{1b}[2J\u{202e}"])
-        .output()
-        .unwrap();
+    let acquired =
+        dev.command().args(["lease", "acquire", "nightly", "--holder", "eve\u{1b}[2J\u{202e}"]).output().unwrap();
     // The cluster may refuse such a name, too; what it says is for the same terminal then.
     let listed = dev.tarn("lease list");
     for text in [&acquired.stdout, &acquired.stderr, &listed.stdout] {
@@ -224,30 +174,20 @@ fn a_tenant_is_made_limited_looked_at_and_drained() {
     let submit = format!("task submit --namespace team --queue mail --payload {payload} -o json");
     let (code, error) = failure(&dev.tarn(&submit));
     assert_eq!((code, &error["reason"]), (1, &Value::from("QUOTA_STORED_BYTES")));
-    assert_eq!(
-        (&error["field"], &error["limit"]),
-        (&Value::from("max_stored_bytes"), &Value::from(100))
-    );
+    assert_eq!((&error["field"], &error["limit"]), (&Value::from("max_stored_bytes"), &Value::from(100)));
 
     let updated = succeeded(dev.tarn("namespace update team --max-stored-bytes 1Mi"));
     assert!(updated.contains("max stored bytes     1048576\n"), "{updated}");
     succeeded(dev.tarn(&submit));
     let shown = succeeded(dev.tarn("namespace show team"));
-    assert!(
-        shown.contains("isolation            strict\n") && shown.contains("environment          dev\n"),
-        "{shown}"
-    );
+    assert!(shown.contains("isolation            strict\n") && shown.contains("environment          dev\n"), "{shown}");
     let usage: Value = serde_json::from_str(&succeeded(dev.tarn("namespace usage team -o json"))).unwrap();
     assert_eq!(usage["usage"]["ready"], "1");
     assert!(usage["usage"]["stored_bytes"].as_str().unwrap().parse::<u64>().unwrap() > 200);
 
     let (_, error) = failure(&dev.tarn("namespace delete team --yes -o json"));
     assert_eq!(error["reason"], "NAMESPACE_NOT_EMPTY");
-    assert_eq!(
-        dev.tarn("namespace delete team --drain").status.code(),
-        Some(2),
-        "nobody is there to answer"
-    );
+    assert_eq!(dev.tarn("namespace delete team --drain").status.code(), Some(2), "nobody is there to answer");
     let deleted = succeeded(dev.tarn("namespace delete team --drain --cancel --yes"));
     assert_eq!(deleted.trim(), "deleted team");
     let left = succeeded(dev.tarn("namespace list"));

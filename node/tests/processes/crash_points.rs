@@ -29,10 +29,7 @@ async fn a_node_dies_at_every_crash_point() {
         } else {
             1
         };
-        scene
-            .cluster
-            .start_node_with(victim, &[("TARN_CRASH_POINT", &format!("{point}:{visit}"))])
-            .unwrap();
+        scene.cluster.start_node_with(victim, &[("TARN_CRASH_POINT", &format!("{point}:{visit}"))]).unwrap();
         let end = Instant::now() + LIMIT;
         let status = loop {
             if let Some(status) = scene.cluster.ended(victim).unwrap() {

@@ -26,33 +26,17 @@ impl Dev {
         let dir = tempfile::tempdir().unwrap();
         let home = dir.path().join("dev");
         let process = command(dir.path())
-            .args([
-                "dev",
-                "--bind",
-                "127.0.0.1:0",
-                "--https-bind",
-                "127.0.0.1:0",
-                "--ops-bind",
-                "127.0.0.1:0",
-                "--dir",
-            ])
+            .args(["dev", "--bind", "127.0.0.1:0", "--https-bind", "127.0.0.1:0", "--ops-bind", "127.0.0.1:0", "--dir"])
             .arg(&home)
             .envs(variables.iter().copied())
             .stdout(Stdio::null())
             .stderr(std::fs::File::create(dir.path().join("log")).unwrap())
             .spawn()
             .unwrap();
-        let mut dev = Dev {
-            process,
-            address: String::new(),
-            dir,
-        };
+        let mut dev = Dev { process, address: String::new(), dir };
         let end = Instant::now() + LIMIT;
         while dev.address.is_empty() {
-            assert!(
-                dev.process.try_wait().unwrap().is_none() && Instant::now() < end,
-                "the node does not start"
-            );
+            assert!(dev.process.try_wait().unwrap().is_none() && Instant::now() < end, "the node does not start");
             if let Ok(bytes) = std::fs::read(home.join("addresses.json")) {
                 let addresses: Value = serde_json::from_slice(&bytes).unwrap();
                 dev.address = addresses["api"].as_str().unwrap().to_owned();
@@ -74,11 +58,7 @@ impl Dev {
     }
 
     pub fn tarn(&self, line: &str) -> Output {
-        self.command()
-            .args(line.split(' '))
-            .current_dir(self.dir.path())
-            .output()
-            .unwrap()
+        self.command().args(line.split(' ')).current_dir(self.dir.path()).output().unwrap()
     }
 }
 
@@ -87,10 +67,7 @@ impl Drop for Dev {
         let _ = self.process.kill();
         let _ = self.process.wait();
         if std::thread::panicking() {
-            eprintln!(
-                "{}",
-                std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default()
-            );
+            eprintln!("{}", std::fs::read_to_string(self.dir.path().join("log")).unwrap_or_default());
         }
     }
 }

@@ -37,20 +37,13 @@ fn a_native_task_runs_behind_walls() {
     if !runs_native(&dev) {
         return;
     }
-    write(
-        &dev,
-        "hello.sh",
-        "#!/bin/sh\nread name; echo \"$GREETING, $name $1\"; echo note >&2; id -u >&2\n",
-    );
+    write(&dev, "hello.sh", "#!/bin/sh\nread name; echo \"$GREETING, $name $1\"; echo note >&2; id -u >&2\n");
     let task = "task submit --queue tools --native hello.sh --arg --loud --env GREETING=Hello --payload Ada --wait";
     assert_eq!(succeeded(dev.tarn(task)).trim(), "Hello, Ada --loud");
     let list: Value = serde_json::from_str(&succeeded(dev.tarn("task list --queue tools -o json"))).unwrap();
     let id = find(&list, "task_id").expect("the task is listed").to_owned();
     let logs = succeeded(dev.tarn(&format!("task logs {id}")));
-    assert!(
-        logs.contains("note") && logs.contains("19000000"),
-        "it was a user of its own: {logs}"
-    );
+    assert!(logs.contains("note") && logs.contains("19000000"), "it was a user of its own: {logs}");
 
     write(&dev, "spin.sh", "#!/bin/sh\nwhile :; do :; done\n");
     let spin =
@@ -73,10 +66,7 @@ fn a_native_task_runs_behind_walls() {
 fn a_module_runs_in_a_micro_vm() {
     let Some(image) = std::env::var_os("TARN_MICROVM_IMAGE").filter(|_| std::path::Path::new("/dev/kvm").exists())
     else {
-        assert!(
-            std::env::var_os("TARN_REQUIRE_MICROVM").is_none(),
-            "there must be KVM and a guest image"
-        );
+        assert!(std::env::var_os("TARN_REQUIRE_MICROVM").is_none(), "there must be KVM and a guest image");
         eprintln!("skipped: TARN_MICROVM_IMAGE names no guest image, or there is no KVM");
         return;
     };
@@ -124,9 +114,7 @@ fn a_task_that_requires_a_wall_that_no_node_has_waits_and_says_so() {
     write(&dev, "true.sh", "#!/bin/sh\n");
     let task = "task submit --queue tools --native true.sh --requires native.cgroup=v9 -o json";
     let submitted: Value = serde_json::from_str(&succeeded(dev.tarn(task))).unwrap();
-    let id = find_list(&submitted, "task_ids")
-        .expect("the task was taken")
-        .to_owned();
+    let id = find_list(&submitted, "task_ids").expect("the task was taken").to_owned();
     let why = succeeded(dev.tarn(&format!("explain task {id}")));
     assert!(why.contains("native.cgroup=v9"), "{why}");
 }
@@ -145,19 +133,13 @@ fn what_was_not_granted_is_refused_by_name() {
     );
     let refused = dev.tarn("task submit --queue sums --wasm clock.wat --wait -o json");
     let (_, error) = failure(&refused);
-    assert!(
-        error.to_string().contains("CAPABILITY_NOT_GRANTED") && error.to_string().contains("clock"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("CAPABILITY_NOT_GRANTED") && error.to_string().contains("clock"), "{error}");
     succeeded(dev.tarn("task submit --queue sums --wasm clock.wat --grant clock --wait"));
 
     for (line, told) in [
         ("task submit --queue q --wasm clock.wat --grant sky", "there are clock"),
         ("task submit --queue q --grant clock", "--wasm or --native"),
-        (
-            "task submit --queue q --wasm clock.wat --native clock.wat",
-            "cannot be used",
-        ),
+        ("task submit --queue q --wasm clock.wat --native clock.wat", "cannot be used"),
     ] {
         let output = dev.tarn(line);
         let text = String::from_utf8_lossy(&output.stderr).into_owned();

@@ -47,16 +47,9 @@ impl Load {
             accepted: Mutex::default(),
         });
         let stop_workers = CancellationToken::new();
-        let workers = (0..WORKERS)
-            .map(|_| tokio::spawn(work(shared.client.clone(), stop_workers.clone())))
-            .collect();
+        let workers = (0..WORKERS).map(|_| tokio::spawn(work(shared.client.clone(), stop_workers.clone()))).collect();
         let clients = (0..CLIENTS).map(|_| tokio::spawn(submit(shared.clone()))).collect();
-        Load {
-            shared,
-            clients,
-            workers,
-            stop_workers,
-        }
+        Load { shared, clients, workers, stop_workers }
     }
 
     /// Waits until so many more tasks have ended.
@@ -84,18 +77,12 @@ impl Load {
         let known: BTreeSet<&String> = accepted.values().collect();
         assert_eq!(known.len(), accepted.len(), "two tasks have one id");
         let client = &self.shared.client;
-        let request = proto::ListTasksRequest {
-            queue: QUEUE.into(),
-            page_size: 1_000,
-            ..Default::default()
-        };
+        let request = proto::ListTasksRequest { queue: QUEUE.into(), page_size: 1_000, ..Default::default() };
         let listed: Vec<proto::Task> = client.list_tasks(request).try_collect().await.unwrap();
         let listed: BTreeSet<&String> = listed.iter().map(|task| &task.task_id).collect();
         assert_eq!(listed, known, "the cluster has other tasks than it acknowledged");
         futures::stream::iter(&accepted)
-            .for_each_concurrent(CLIENTS, async |(number, id)| {
-                check(*number, &client.get_task(id).await.unwrap())
-            })
+            .for_each_concurrent(CLIENTS, async |(number, id)| check(*number, &client.get_task(id).await.unwrap()))
             .await;
         accepted.len()
     }
@@ -106,12 +93,7 @@ async fn submit(shared: Arc<Shared>) {
     while !shared.stop.is_cancelled() {
         let number = shared.next.fetch_add(1, Ordering::Relaxed);
         let request_id = format!("load-{number}");
-        let task = || {
-            Task::new(QUEUE)
-                .handler("count")
-                .payload(number.to_string())
-                .max_attempts(50)
-        };
+        let task = || Task::new(QUEUE).handler("count").payload(number.to_string()).max_attempts(50);
         let ids = shared.client.enqueue_once(&request_id, [task()]).await.unwrap();
         if number.is_multiple_of(REPEAT_EVERY) {
             assert_eq!(
@@ -141,15 +123,8 @@ async fn work(client: Client, stop: CancellationToken) -> Result<(), tarn_client
 /// A task that succeeded once: its result is that of its one attempt that did.
 fn check(number: u64, task: &proto::Task) {
     assert_eq!(task.state(), TaskState::Succeeded, "task {number}: {task:?}");
-    let succeeded: Vec<&proto::Attempt> = task
-        .attempts
-        .iter()
-        .filter(|attempt| attempt.ended_at_ms > 0 && attempt.error.is_none())
-        .collect();
+    let succeeded: Vec<&proto::Attempt> =
+        task.attempts.iter().filter(|attempt| attempt.ended_at_ms > 0 && attempt.error.is_none()).collect();
     assert_eq!(succeeded.len(), 1, "task {number}: {task:?}");
-    assert_eq!(
-        task.result,
-        format!("{number} by {}", succeeded[0].token),
-        "task {number}: {task:?}"
-    );
+    assert_eq!(task.result, format!("{number} by {}", succeeded[0].token), "task {number}: {task:?}");
 }

@@ -7,12 +7,7 @@ use crate::scene::{Scene, until};
 /// The voters' ids, as the cluster tells.
 async fn voters(scene: &Scene) -> Vec<u64> {
     let cluster = scene.client().cluster().await.unwrap();
-    let mut ids: Vec<u64> = cluster
-        .members
-        .iter()
-        .filter(|member| member.voter)
-        .map(|member| member.node_id)
-        .collect();
+    let mut ids: Vec<u64> = cluster.members.iter().filter(|member| member.voter).map(|member| member.node_id).collect();
     ids.sort_unstable();
     ids
 }
@@ -29,10 +24,7 @@ async fn a_new_node_joins() {
     let joined = scene.cluster.join_node(token).unwrap();
     assert_eq!(joined, 4);
     scene.cluster.start_node(joined).unwrap();
-    until("the new node is a voter", async || {
-        (voters(&scene).await == [1, 2, 3, 4]).then_some(())
-    })
-    .await;
+    until("the new node is a voter", async || (voters(&scene).await == [1, 2, 3, 4]).then_some(())).await;
     scene.agree(&[1, 2, 3, 4]).await;
 
     let again = scene.cluster.join_node(token).unwrap_err().to_string();

@@ -32,21 +32,10 @@ impl Scene {
         let seed = seed();
         let dir = tempfile::tempdir().unwrap();
         let ca = format!("{:?}", dir.path().join("ca").display().to_string());
-        let settings = [
-            settings,
-            &[
-                ("identity.ca_dir", &ca),
-                ("log.level", "\"warn,tarn=info,tarn_raft=info\""),
-            ],
-        ]
-        .concat();
+        let settings =
+            [settings, &[("identity.ca_dir", &ca), ("log.level", "\"warn,tarn=info,tarn_raft=info\"")]].concat();
         let cluster = LocalCluster::create(Path::new(TARN), dir.path(), 3, &settings).unwrap();
-        let mut scene = Scene {
-            cluster,
-            random: StdRng::seed_from_u64(seed),
-            seed,
-            dir,
-        };
+        let mut scene = Scene { cluster, random: StdRng::seed_from_u64(seed), seed, dir };
         scene.cluster.start().await.unwrap();
         scene
     }
@@ -54,11 +43,7 @@ impl Scene {
     /// A client that knows the three founders. A node that is no member yet would have calls wait for a leader that it does not know.
     pub fn client(&self) -> Client {
         let credentials = self.cluster.credentials().unwrap();
-        Client::builder()
-            .addresses(self.founders())
-            .credentials(credentials)
-            .connect_lazy()
-            .unwrap()
+        Client::builder().addresses(self.founders()).credentials(credentials).connect_lazy().unwrap()
     }
 
     fn founders(&self) -> Vec<String> {
@@ -101,19 +86,11 @@ impl Scene {
                 least.get_or_insert(seen.applied_index);
                 let at = digests.entry(seen.applied_index).or_default();
                 for (other, digest) in &*at {
-                    assert_eq!(
-                        *digest, seen.digest,
-                        "nodes {other} and {id} differ at index {}",
-                        seen.applied_index
-                    );
+                    assert_eq!(*digest, seen.digest, "nodes {other} and {id} differ at index {}", seen.applied_index);
                 }
                 at.insert(*id, seen.digest);
             }
-            let common = digests
-                .iter()
-                .rev()
-                .find(|(_, at)| at.len() == ids.len())
-                .map(|(index, _)| *index);
+            let common = digests.iter().rev().find(|(_, at)| at.len() == ids.len()).map(|(index, _)| *index);
             common.filter(|index| Some(*index) >= least)
         })
         .await
@@ -160,12 +137,7 @@ pub fn command(dir: &Path) -> Command {
 
 /// What a command printed, if it succeeded.
 pub fn succeeded(output: Output) -> String {
-    assert!(
-        output.status.success(),
-        "{}: {}",
-        output.status,
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{}: {}", output.status, String::from_utf8_lossy(&output.stderr));
     String::from_utf8(output.stdout).unwrap()
 }
 

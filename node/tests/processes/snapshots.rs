@@ -28,10 +28,7 @@ async fn snapshot_and_purge() {
         }
         futures::stream::iter(written..written + 50)
             .for_each_concurrent(16, async |number| {
-                client
-                    .enqueue(Task::new("meanwhile").payload(vec![number as u8; 1_000]))
-                    .await
-                    .unwrap();
+                client.enqueue(Task::new("meanwhile").payload(vec![number as u8; 1_000])).await.unwrap();
             })
             .await;
         written += 50;
@@ -51,8 +48,5 @@ async fn snapshot_and_purge() {
 
 /// How many snapshots the node says that it has received.
 fn arrived(scene: &Scene, id: u64) -> usize {
-    std::fs::read_to_string(scene.cluster.log(id))
-        .unwrap()
-        .matches("a snapshot has arrived")
-        .count()
+    std::fs::read_to_string(scene.cluster.log(id)).unwrap().matches("a snapshot has arrived").count()
 }

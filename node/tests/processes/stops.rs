@@ -24,10 +24,7 @@ async fn graceful_stop_hands_over() {
     load.progress(20).await;
 
     scene.cluster.start_node(leader).unwrap();
-    until("the node is back", async || {
-        scene.seen_by(leader).await.filter(|seen| seen.leader_id != 0)
-    })
-    .await;
+    until("the node is back", async || scene.seen_by(leader).await.filter(|seen| seen.leader_id != 0)).await;
     load.progress(20).await;
     load.finish().await;
     scene.agree(&[1, 2, 3]).await;

@@ -52,11 +52,7 @@ impl Array {
                 "the shape {shape:?} has {count} elements but there are {have}"
             )));
         }
-        Ok(Self {
-            shape,
-            data,
-            precision: Precision::Double,
-        })
+        Ok(Self { shape, data, precision: Precision::Double })
     }
 
     /// A list of real numbers.
@@ -169,9 +165,7 @@ pub(crate) fn elements(shape: &[usize]) -> Result<usize, TransformError> {
     }
     // Every axis is bounded by itself, so that an empty array cannot hide an axis whose later arithmetic overflows.
     let largest = shape.iter().copied().max().unwrap_or(1);
-    let count = shape
-        .iter()
-        .try_fold(1_usize, |product, &axis| product.checked_mul(axis));
+    let count = shape.iter().try_fold(1_usize, |product, &axis| product.checked_mul(axis));
     match count {
         Some(count) if count.max(largest) <= ELEMENTS_MAX => Ok(count),
         _ => Err(TransformError::TooLarge {

@@ -20,10 +20,7 @@ pub struct Budget<'a> {
 
 impl Default for Budget<'_> {
     fn default() -> Self {
-        Self {
-            memory_bytes: MEMORY_BYTES_DEFAULT,
-            cancelled: &|| false,
-        }
+        Self { memory_bytes: MEMORY_BYTES_DEFAULT, cancelled: &|| false }
     }
 }
 
@@ -33,11 +30,7 @@ impl Budget<'_> {
     /// # Errors
     /// [`TransformError::Cancelled`].
     pub fn check(&self) -> Result<(), TransformError> {
-        if (self.cancelled)() {
-            Err(TransformError::Cancelled)
-        } else {
-            Ok(())
-        }
+        if (self.cancelled)() { Err(TransformError::Cancelled) } else { Ok(()) }
     }
 
     /// Checks that a transform may have `count` elements of `element_bytes` at the same time.
@@ -47,10 +40,7 @@ impl Budget<'_> {
     pub fn afford(&self, count: usize, element_bytes: usize) -> Result<(), TransformError> {
         let needed_bytes = (count as u64).saturating_mul(element_bytes as u64);
         if needed_bytes > self.memory_bytes {
-            return Err(TransformError::MemoryLimit {
-                needed_bytes,
-                limit_bytes: self.memory_bytes,
-            });
+            return Err(TransformError::MemoryLimit { needed_bytes, limit_bytes: self.memory_bytes });
         }
         Ok(())
     }

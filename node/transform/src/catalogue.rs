@@ -61,15 +61,8 @@ pub static CATALOGUE: &[Transform] = &[
 /// # Errors
 /// [`TransformError::Unknown`].
 pub fn find(name: &str) -> Result<&'static Transform, TransformError> {
-    CATALOGUE
-        .iter()
-        .find(|transform| transform.name == name)
-        .ok_or_else(|| TransformError::Unknown {
-            name: name.chars().take(40).collect(),
-            known: CATALOGUE
-                .iter()
-                .map(|transform| transform.name)
-                .collect::<Vec<_>>()
-                .join(", "),
-        })
+    CATALOGUE.iter().find(|transform| transform.name == name).ok_or_else(|| TransformError::Unknown {
+        name: name.chars().take(40).collect(),
+        known: CATALOGUE.iter().map(|transform| transform.name).collect::<Vec<_>>().join(", "),
+    })
 }

@@ -47,10 +47,7 @@ pub(crate) const CZT: Transform = Transform {
     params: &[
         Param {
             name: "points",
-            kind: ParamKind::Integer {
-                min: 1,
-                max: ELEMENTS_MAX as u64,
-            },
+            kind: ParamKind::Integer { min: 1, max: ELEMENTS_MAX as u64 },
             default: Some(Fallback::Absent),
             help: "how many points; as many as samples if absent",
         },
@@ -139,9 +136,7 @@ impl Chirp {
     /// What the samples are multiplied with before the convolution.
     #[must_use]
     pub fn before(&self) -> Vec<Complex64> {
-        (0..self.signal.row_len())
-            .map(|n| self.start_power(n) / self.chirp(n))
-            .collect()
+        (0..self.signal.row_len()).map(|n| self.start_power(n) / self.chirp(n)).collect()
     }
 
     /// What the convolution is multiplied with after it.
@@ -175,17 +170,10 @@ impl Chirp {
     pub fn run(mut self, budget: &Budget<'_>) -> Result<Vec<Array>, TransformError> {
         let shape = self.signal.shape_with_row(self.points);
         let (n, precision) = (self.signal.row_len(), self.signal.precision());
-        budget.afford(
-            self.signal.len() + elements(&shape)? + 3 * self.padded_len() + 2 * n,
-            16,
-        )?;
+        budget.afford(self.signal.len() + elements(&shape)? + 3 * self.padded_len() + 2 * n, 16)?;
         let empty = Array::vector(vec![0.0; n])?;
         let data = std::mem::replace(&mut self.signal, empty).into_complex();
-        let out = if self.is_fast() {
-            self.fast(&data, budget)?
-        } else {
-            self.direct(&data, budget)?
-        };
+        let out = if self.is_fast() { self.fast(&data, budget)? } else { self.direct(&data, budget)? };
         one(shape, Data::Complex(out), precision)
     }
 
@@ -200,9 +188,7 @@ impl Chirp {
         let mut work = vec![Complex64::ZERO; padded];
         for row in data.chunks_exact(n) {
             work.fill(Complex64::ZERO);
-            work.iter_mut()
-                .zip(row.iter().zip(&before))
-                .for_each(|(work, (x, factor))| *work = x * factor);
+            work.iter_mut().zip(row.iter().zip(&before)).for_each(|(work, (x, factor))| *work = x * factor);
             forward.apply(&mut work, budget)?;
             work.iter_mut().zip(&kernel).for_each(|(work, factor)| *work *= factor);
             back.apply(&mut work, budget)?;

@@ -72,11 +72,7 @@ pub(crate) fn cis_ratio(m: usize, n: usize) -> Complex64 {
     let (m, n) = (m as u128 % n as u128, n as u128);
     // m/n of a turn is the nearest quarter and at most an eighth beside it.
     let quarter = (8 * m + n) / (2 * n);
-    #[allow(
-        clippy::cast_precision_loss,
-        clippy::cast_possible_wrap,
-        reason = "n is at most a few times 2^24"
-    )]
+    #[allow(clippy::cast_precision_loss, clippy::cast_possible_wrap, reason = "n is at most a few times 2^24")]
     let rest = (4 * m as i128 - quarter as i128 * n as i128) as f64 / n as f64;
     turn_quarters(rest * FRAC_PI_2, quarter)
 }
@@ -86,11 +82,7 @@ pub(crate) fn cis_multiple(k: f64, step: f64) -> Complex64 {
     let (product, rest) = two_product(k, step);
     let turns = (product - product.round()) + rest;
     let quarter = (4.0 * turns).round();
-    #[allow(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "-2 to 2, made positive"
-    )]
+    #[allow(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "-2 to 2, made positive")]
     let quarters = (quarter + 4.0) as u128;
     turn_quarters((4.0 * turns - quarter) * FRAC_PI_2, quarters)
 }

@@ -134,10 +134,7 @@ pub(crate) const RFFT: Transform = Transform {
     prepare: |params, arrays| {
         let [signal] = take(arrays, ["x"])?;
         let norm = Norm::read(params);
-        Ok(Operation::RealFourier(RealFourier {
-            signal: real_signal(signal)?,
-            norm,
-        }))
+        Ok(Operation::RealFourier(RealFourier { signal: real_signal(signal)?, norm }))
     },
 };
 
@@ -152,10 +149,7 @@ pub(crate) const IRFFT: Transform = Transform {
         Norm::PARAM,
         Param {
             name: "length",
-            kind: ParamKind::Integer {
-                min: 1,
-                max: crate::ELEMENTS_MAX as u64,
-            },
+            kind: ParamKind::Integer { min: 1, max: crate::ELEMENTS_MAX as u64 },
             default: Some(Fallback::Absent),
             help: "n, the samples of each row: 2 (m - 1) for m elements if absent, 2 (m - 1) + 1 for an odd one",
         },
@@ -173,12 +167,7 @@ fn fourier(params: &Params, arrays: Vec<Array>, inverse: bool, direct: bool) -> 
             limit: DIRECT_LENGTH_MAX as u64,
         });
     }
-    Ok(Operation::Fourier(Fourier {
-        signal: array,
-        inverse,
-        norm: Norm::read(params),
-        direct,
-    }))
+    Ok(Operation::Fourier(Fourier { signal: array, inverse, norm: Norm::read(params), direct }))
 }
 
 fn real_inverse(params: &Params, arrays: Vec<Array>) -> Result<Operation, TransformError> {
@@ -202,11 +191,7 @@ impl Fourier {
     /// # Errors
     /// Memory or cancellation.
     pub fn run(self, budget: &Budget<'_>) -> Result<Vec<Array>, TransformError> {
-        let (shape, precision, n) = (
-            self.signal.shape().to_vec(),
-            self.signal.precision(),
-            self.signal.row_len(),
-        );
+        let (shape, precision, n) = (self.signal.shape().to_vec(), self.signal.precision(), self.signal.row_len());
         budget.afford(self.signal.len(), 40)?;
         let mut data = self.signal.into_complex();
         if self.direct {
@@ -236,8 +221,7 @@ impl RealFourier {
         for (input, output) in rows.zip(out.chunks_exact_mut(n / 2 + 1)) {
             budget.check()?;
             row.copy_from_slice(input);
-            plan.process_with_scratch(&mut row, output, &mut scratch)
-                .expect("the lengths are the plan's");
+            plan.process_with_scratch(&mut row, output, &mut scratch).expect("the lengths are the plan's");
         }
         scale(&mut out, self.norm.factor(false, n));
         one(shape, Data::Complex(out), self.signal.precision())
@@ -266,8 +250,7 @@ impl RealInverse {
             if n % 2 == 0 {
                 input[bins - 1].im = 0.0;
             }
-            plan.process_with_scratch(input, output, &mut scratch)
-                .expect("the lengths are the plan's");
+            plan.process_with_scratch(input, output, &mut scratch).expect("the lengths are the plan's");
         }
         let factor = self.norm.factor(true, n);
         out.iter_mut().for_each(|value| *value *= factor);
@@ -295,11 +278,7 @@ pub(crate) struct Plan {
 impl Plan {
     pub(crate) fn new(n: usize, inverse: bool) -> Self {
         let mut planner = FftPlanner::<f64>::new();
-        let fft = if inverse {
-            planner.plan_fft_inverse(n)
-        } else {
-            planner.plan_fft_forward(n)
-        };
+        let fft = if inverse { planner.plan_fft_inverse(n) } else { planner.plan_fft_forward(n) };
         let scratch = vec![Complex64::ZERO; fft.get_inplace_scratch_len()];
         Self { fft, scratch }
     }
@@ -314,15 +293,8 @@ impl Plan {
 }
 
 fn direct(data: &[Complex64], n: usize, inverse: bool, budget: &Budget<'_>) -> Result<Vec<Complex64>, TransformError> {
-    let circle: Vec<Complex64> = (0..n)
-        .map(|m| {
-            if inverse {
-                cis_ratio(m, n)
-            } else {
-                cis_ratio(m, n).conj()
-            }
-        })
-        .collect();
+    let circle: Vec<Complex64> =
+        (0..n).map(|m| if inverse { cis_ratio(m, n) } else { cis_ratio(m, n).conj() }).collect();
     let mut out = Vec::with_capacity(data.len());
     for row in data.chunks_exact(n) {
         for k in 0..n {

@@ -24,9 +24,7 @@ pub(crate) const HILBERT: Transform = Transform {
     params: &[],
     prepare: |_, arrays| {
         let [signal] = take(arrays, ["x"])?;
-        Ok(Operation::Hilbert(Hilbert {
-            signal: real_signal(signal)?,
-        }))
+        Ok(Operation::Hilbert(Hilbert { signal: real_signal(signal)? }))
     },
 };
 
@@ -49,26 +47,18 @@ impl Hilbert {
     /// Memory or cancellation.
     #[allow(clippy::cast_precision_loss, reason = "lengths are below 2^53")]
     pub fn run(self, budget: &Budget<'_>) -> Result<Vec<Array>, TransformError> {
-        let (shape, precision, n) = (
-            self.signal.shape().to_vec(),
-            self.signal.precision(),
-            self.signal.row_len(),
-        );
+        let (shape, precision, n) = (self.signal.shape().to_vec(), self.signal.precision(), self.signal.row_len());
         budget.afford(self.signal.len() + n, 32)?;
         let samples = self.signal.real().expect("checked to be real").to_vec();
         let mut data = self.signal.into_complex();
         Plan::new(n, false).apply(&mut data, budget)?;
         for row in data.chunks_exact_mut(n) {
-            row.iter_mut()
-                .enumerate()
-                .for_each(|(k, value)| *value *= Self::factor(k, n));
+            row.iter_mut().enumerate().for_each(|(k, value)| *value *= Self::factor(k, n));
         }
         Plan::new(n, true).apply(&mut data, budget)?;
         scale(&mut data, 1.0 / n as f64);
         // The real part is the signal; that it came back by way of its spectrum only added noise.
-        data.iter_mut()
-            .zip(samples)
-            .for_each(|(value, sample)| value.re = sample);
+        data.iter_mut().zip(samples).for_each(|(value, sample)| value.re = sample);
         one(shape, Data::Complex(data), precision)
     }
 }

@@ -125,9 +125,7 @@ fn check_distances(matrix: &Points) -> Result<(), TransformError> {
     let at = |i: usize, j: usize| matrix.coordinates[i * n + j];
     for i in 0..n {
         if at(i, i) != 0.0 {
-            return Err(TransformError::domain(format!(
-                "the distance [{i}, {i}] of a point to itself is not 0"
-            )));
+            return Err(TransformError::domain(format!("the distance [{i}, {i}] of a point to itself is not 0")));
         }
         if let Some(j) = (0..i).find(|&j| at(i, j) < 0.0 || at(i, j) != at(j, i)) {
             return Err(TransformError::domain(format!(
@@ -150,10 +148,7 @@ impl Homology {
             Cloud::Matrix(count, distances) => (count, distances),
         };
         let bars = bars(count, &distances, loops, threshold, budget)?;
-        let rows: Vec<f64> = bars
-            .iter()
-            .flat_map(|bar| [f64::from(bar.dimension), bar.birth, bar.death])
-            .collect();
+        let rows: Vec<f64> = bars.iter().flat_map(|bar| [f64::from(bar.dimension), bar.birth, bar.death]).collect();
         one(vec![bars.len(), 3], Data::Real(rows), precision)
     }
 }
@@ -191,11 +186,7 @@ pub fn bars(
     budget: &Budget<'_>,
 ) -> Result<Vec<Bar>, TransformError> {
     let threshold = threshold.unwrap_or_else(|| enclosing_radius(count, distances));
-    let rips = Rips {
-        count,
-        distances,
-        threshold,
-    };
+    let rips = Rips { count, distances, threshold };
     budget.afford(count * count, 24)?;
     let edges = edges(&rips);
     let (mut bars, merging) = parts(&rips, &edges);
@@ -204,12 +195,7 @@ pub fn bars(
     }
     bars.retain(|bar| bar.birth < bar.death);
     let order = |a: f64, b: f64| a.partial_cmp(&b).unwrap_or(Ordering::Equal);
-    bars.sort_by(|a, b| {
-        a.dimension
-            .cmp(&b.dimension)
-            .then(order(a.birth, b.birth))
-            .then(order(a.death, b.death))
-    });
+    bars.sort_by(|a, b| a.dimension.cmp(&b.dimension).then(order(a.birth, b.birth)).then(order(a.death, b.death)));
     Ok(bars)
 }
 
@@ -217,10 +203,7 @@ pub fn bars(
 /// is left.
 fn enclosing_radius(count: usize, distances: &[f64]) -> f64 {
     let farthest = |row: &[f64]| row.iter().copied().fold(0.0, f64::max);
-    let radius = distances
-        .chunks_exact(count.max(1))
-        .map(farthest)
-        .fold(f64::INFINITY, f64::min);
+    let radius = distances.chunks_exact(count.max(1)).map(farthest).fold(f64::INFINITY, f64::min);
     if radius.is_finite() { radius } else { 0.0 }
 }
 
@@ -229,11 +212,7 @@ fn edges(rips: &Rips<'_>) -> Vec<Edge> {
     let vertices = u32::try_from(rips.count).expect("the number of points is bounded");
     let mut edges: Vec<Edge> = (0..vertices)
         .flat_map(|i| (0..i).map(move |j| (i, j)))
-        .map(|(i, j)| Edge {
-            length: rips.distance(i, j),
-            i,
-            j,
-        })
+        .map(|(i, j)| Edge { length: rips.distance(i, j), i, j })
         .filter(|edge| edge.length <= rips.threshold)
         .collect();
     edges.sort_unstable_by(|a, b| a.length.total_cmp(&b.length).then((b.i, b.j).cmp(&(a.i, a.j))));
@@ -250,19 +229,11 @@ fn parts(rips: &Rips<'_>, edges: &[Edge]) -> (Vec<Bar>, Vec<bool>) {
         merging.push(a != b);
         if a != b {
             parents[a] = b;
-            bars.push(Bar {
-                dimension: 0,
-                birth: 0.0,
-                death: edge.length,
-            });
+            bars.push(Bar { dimension: 0, birth: 0.0, death: edge.length });
         }
     }
     let remaining = rips.count - bars.len();
-    bars.extend((0..remaining).map(|_| Bar {
-        dimension: 0,
-        birth: 0.0,
-        death: f64::INFINITY,
-    }));
+    bars.extend((0..remaining).map(|_| Bar { dimension: 0, birth: 0.0, death: f64::INFINITY }));
     (bars, merging)
 }
 

@@ -79,23 +79,14 @@ pub(crate) const LOG: Transform = Transform {
 };
 
 fn prepare(params: &Params, arrays: Vec<Array>, map: HyperbolicMap) -> Result<Operation, TransformError> {
-    let names = if map == HyperbolicMap::Exp {
-        ["x", "v"]
-    } else {
-        ["x", "y"]
-    };
+    let names = if map == HyperbolicMap::Exp { ["x", "v"] } else { ["x", "y"] };
     let (from, to) = Points::read_pair(arrays, names)?;
     let curvature = params.number("curvature");
     check_inside(&from, curvature, "x")?;
     if map != HyperbolicMap::Exp {
         check_inside(&to, curvature, "y")?;
     }
-    Ok(Operation::Hyperbolic(Hyperbolic {
-        map,
-        curvature,
-        from,
-        to,
-    }))
+    Ok(Operation::Hyperbolic(Hyperbolic { map, curvature, from, to }))
 }
 
 /// Refuses points on or outside of the boundary.
@@ -119,11 +110,7 @@ impl Hyperbolic {
         let (count, dimension, c) = (self.from.count, self.from.dimension, self.curvature);
         budget.afford(count * dimension, 24)?;
         let precision = self.from.precision.max(self.to.precision);
-        let mut out = Vec::with_capacity(if self.map == HyperbolicMap::Distance {
-            count
-        } else {
-            count * dimension
-        });
+        let mut out = Vec::with_capacity(if self.map == HyperbolicMap::Distance { count } else { count * dimension });
         for (index, (x, y)) in self.from.iter().zip(self.to.iter()).enumerate() {
             if index % 1024 == 0 {
                 budget.check()?;
@@ -134,11 +121,7 @@ impl Hyperbolic {
                 HyperbolicMap::Log => out.extend(log(x, y, c)),
             }
         }
-        let shape = if self.map == HyperbolicMap::Distance {
-            vec![count]
-        } else {
-            vec![count, dimension]
-        };
+        let shape = if self.map == HyperbolicMap::Distance { vec![count] } else { vec![count, dimension] };
         one(shape, Data::Real(out), precision)
     }
 }
@@ -160,10 +143,7 @@ pub fn add(x: &[f64], y: &[f64], c: f64) -> Vec<f64> {
     let sum: Vec<f64> = x.iter().zip(y).map(|(x, y)| x + y).collect();
     let (apart, of_x) = (c * dot(&sum, &sum), one_minus_square(x, c));
     let denominator = apart + of_x * one_minus_square(y, c);
-    x.iter()
-        .zip(&sum)
-        .map(|(x, sum)| (apart * x + of_x * sum) / denominator)
-        .collect()
+    x.iter().zip(&sum).map(|(x, sum)| (apart * x + of_x * sum) / denominator).collect()
 }
 
 /// The exponential map at x.

@@ -6,10 +6,7 @@ use crate::{Array, Data, Precision, TransformError};
 pub(crate) fn take<const N: usize>(arrays: Vec<Array>, names: [&str; N]) -> Result<[Array; N], TransformError> {
     let count = arrays.len();
     arrays.try_into().map_err(|_| {
-        TransformError::input(format!(
-            "there are {count} arrays and {N} are wanted: {}",
-            names.join(", ")
-        ))
+        TransformError::input(format!("there are {count} arrays and {N} are wanted: {}", names.join(", ")))
     })
 }
 
@@ -66,12 +63,7 @@ impl Points {
         if dimension == 0 {
             return Err(TransformError::input(format!("{name} has points without coordinates")));
         }
-        Ok(Self {
-            count,
-            dimension,
-            coordinates,
-            precision,
-        })
+        Ok(Self { count, dimension, coordinates, precision })
     }
 
     /// Two lists of as many points of the same dimension.

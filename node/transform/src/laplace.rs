@@ -150,9 +150,7 @@ pub(crate) const RATIONAL: Transform = Transform {
 fn list(array: Array, name: &str, max: usize) -> Result<(Vec<f64>, Precision), TransformError> {
     let (values, shape, precision) = real(array, name)?;
     if shape.len() != 1 || values.is_empty() || values.len() > max {
-        return Err(TransformError::input(format!(
-            "{name} has the shape {shape:?}: give one axis of 1 to {max}"
-        )));
+        return Err(TransformError::input(format!("{name} has the shape {shape:?}: give one axis of 1 to {max}")));
     }
     Ok((values, precision))
 }
@@ -186,21 +184,13 @@ impl Inversion {
         }
         let r = 2.0 * terms / (5.0 * t);
         let theta = k * PI / terms;
-        let contour = if k == 0.0 {
-            Complex64::ONE
-        } else {
-            theta * Complex64::new(1.0 / theta.tan(), 1.0)
-        };
+        let contour = if k == 0.0 { Complex64::ONE } else { theta * Complex64::new(1.0 / theta.tan(), 1.0) };
         from + r * contour
     }
 
     /// f(t) from F at the nodes for `t`.
     fn invert(&self, t: f64, values: &[Complex64]) -> f64 {
-        let reduced = if self.dehoog {
-            dehoog::invert(t, values)
-        } else {
-            self.talbot(t, values)
-        };
+        let reduced = if self.dehoog { dehoog::invert(t, values) } else { self.talbot(t, values) };
         (self.abscissa * t).exp() * reduced
     }
 
@@ -229,15 +219,9 @@ impl LaplaceNodes {
         };
         let (times, precision) = list(times, "t", crate::ELEMENTS_MAX / inversion.nodes_per_time())?;
         if let Some(position) = times.iter().position(|&t| !(1e-100..=1e100).contains(&t)) {
-            return Err(TransformError::domain(format!(
-                "t[{position}] is not a time from 1e-100 to 1e100"
-            )));
+            return Err(TransformError::domain(format!("t[{position}] is not a time from 1e-100 to 1e100")));
         }
-        Ok(Self {
-            inversion,
-            times,
-            precision,
-        })
+        Ok(Self { inversion, times, precision })
     }
 
     /// The nodes of one time.
@@ -276,11 +260,7 @@ impl Laplace {
             match &self.function {
                 Function::Values(all) => values.extend_from_slice(&all[index * width..][..width]),
                 Function::Rational { numerator, denominator } => {
-                    values.extend(
-                        nodes
-                            .of(t)
-                            .map(|s| polynomial(numerator, s) / polynomial(denominator, s)),
-                    );
+                    values.extend(nodes.of(t).map(|s| polynomial(numerator, s) / polynomial(denominator, s)));
                 }
             }
             if !values.iter().all(|value| value.is_finite()) {
@@ -295,7 +275,5 @@ impl Laplace {
 }
 
 fn polynomial(coefficients: &[f64], s: Complex64) -> Complex64 {
-    coefficients
-        .iter()
-        .fold(Complex64::ZERO, |sum, &coefficient| sum * s + coefficient)
+    coefficients.iter().fold(Complex64::ZERO, |sum, &coefficient| sum * s + coefficient)
 }

@@ -30,9 +30,7 @@ pub fn read_arrays(mut bytes: &[u8], budget: &Budget<'_>) -> Result<Vec<Array>, 
     let mut arrays = Vec::new();
     while !bytes.is_empty() {
         if arrays.len() == ARRAYS_MAX {
-            return Err(TransformError::input(format!(
-                "there are more than {ARRAYS_MAX} arrays"
-            )));
+            return Err(TransformError::input(format!("there are more than {ARRAYS_MAX} arrays")));
         }
         let (array, rest) = read_array(bytes, arrays.len(), budget)?;
         arrays.push(array);
@@ -65,10 +63,7 @@ struct Element {
 
 impl Element {
     fn of(array: &Array) -> Self {
-        Self {
-            complex: matches!(array.data(), Data::Complex(_)),
-            precision: array.precision(),
-        }
+        Self { complex: matches!(array.data(), Data::Complex(_)), precision: array.precision() }
     }
 
     fn named(name: &str) -> Option<Self> {
@@ -114,10 +109,7 @@ fn read_array<'a>(bytes: &'a [u8], index: usize, budget: &Budget<'_>) -> Result<
     budget.afford(count, if header.element.complex { 16 } else { 8 })?;
     let size = count * header.element.bytes();
     let Some((body, rest)) = body.split_at_checked(size) else {
-        return Err(bad(&format!(
-            "its header announces {size} bytes of elements but {} are there",
-            body.len()
-        )));
+        return Err(bad(&format!("its header announces {size} bytes of elements but {} are there", body.len())));
     };
     let numbers = decode(body, header.element.precision);
     let data = if header.element.complex {
@@ -145,9 +137,7 @@ fn decode(body: &[u8], precision: Precision) -> Vec<f64> {
 
 /// Splits what follows the magic and the lengths into header and the rest.
 fn split_header(bytes: &[u8]) -> Result<(&str, &[u8]), &'static str> {
-    let rest = bytes
-        .strip_prefix(MAGIC)
-        .ok_or("it does not begin like a NPY file (numpy.save writes one)")?;
+    let rest = bytes.strip_prefix(MAGIC).ok_or("it does not begin like a NPY file (numpy.save writes one)")?;
     let (&[major, minor], rest) = rest.split_first_chunk().ok_or("it ends within its header")?;
     let (length, rest) = match (major, minor) {
         (1, 0) => {
@@ -171,11 +161,7 @@ fn split_header(bytes: &[u8]) -> Result<(&str, &[u8]), &'static str> {
 /// Reads the header, a Python dictionary literal of exactly three keys.
 fn parse_header(text: &str) -> Result<Header, String> {
     let broken = || "its header is not the dictionary that numpy writes".to_owned();
-    let body = text
-        .trim()
-        .strip_prefix('{')
-        .and_then(|text| text.strip_suffix('}'))
-        .ok_or_else(broken)?;
+    let body = text.trim().strip_prefix('{').and_then(|text| text.strip_suffix('}')).ok_or_else(broken)?;
     let (mut descr, mut fortran, mut shape) = (None, None, None);
     let mut rest = body.trim_start();
     while !rest.is_empty() {
@@ -226,9 +212,7 @@ fn quoted(text: &str) -> Option<(&str, &str)> {
 }
 
 fn flag(text: &str) -> Option<(bool, &str)> {
-    text.strip_prefix("False")
-        .map(|rest| (false, rest))
-        .or_else(|| text.strip_prefix("True").map(|rest| (true, rest)))
+    text.strip_prefix("False").map(|rest| (false, rest)).or_else(|| text.strip_prefix("True").map(|rest| (true, rest)))
 }
 
 fn tuple(text: &str) -> Option<(Vec<usize>, &str)> {
@@ -252,15 +236,8 @@ fn write_array(array: &Array, out: &mut Vec<u8>) {
     let element = Element::of(array);
     let axes: Vec<String> = array.shape().iter().map(usize::to_string).collect();
     // A tuple of one has a comma.
-    let shape = if let [axis] = axes.as_slice() {
-        format!("{axis},")
-    } else {
-        axes.join(", ")
-    };
-    let mut header = format!(
-        "{{'descr': '{}', 'fortran_order': False, 'shape': ({shape}), }}",
-        element.name()
-    );
+    let shape = if let [axis] = axes.as_slice() { format!("{axis},") } else { axes.join(", ") };
+    let mut header = format!("{{'descr': '{}', 'fortran_order': False, 'shape': ({shape}), }}", element.name());
     // The elements begin at a multiple of 64 bytes, counted from the magic, as the format wants.
     let unpadded = MAGIC.len() + 4 + header.len() + 1;
     header.push_str(&" ".repeat(unpadded.next_multiple_of(64) - unpadded));
@@ -308,10 +285,7 @@ mod tests {
         let mut header = "{'descr': '<f4', 'fortran_order': False, 'shape': (1, 3), }".to_owned();
         header.push_str(&" ".repeat(117 - header.len()));
         header.push('\n');
-        let body: Vec<u8> = [1.0_f32, 2.0, 3.0]
-            .iter()
-            .flat_map(|value| value.to_le_bytes())
-            .collect();
+        let body: Vec<u8> = [1.0_f32, 2.0, 3.0].iter().flat_map(|value| value.to_le_bytes()).collect();
         let bytes = file(&header, &body);
         let arrays = read(&bytes).unwrap();
         assert_eq!(arrays[0].shape(), [1, 3]);
@@ -330,10 +304,7 @@ mod tests {
             (file("{'descr': '<f8', 'shape': ()}", &[]), "not the dictionary"),
             (file(&good("(2)").replace("<f8", ">f8"), &[0; 16]), "little-endian"),
             (file(&good("(2)").replace("<f8", "<i8"), &[0; 16]), "use float32"),
-            (
-                file(&good("(2, 2)").replace("False", "True"), &[0; 32]),
-                "ascontiguousarray",
-            ),
+            (file(&good("(2, 2)").replace("False", "True"), &[0; 32]), "ascontiguousarray"),
             (file(&good("(2,)"), &[0; 15]), "announces 16 bytes of elements but 15"),
             (file(&good("(-1,)"), &[]), "not the dictionary"),
         ];
@@ -346,10 +317,7 @@ mod tests {
         assert_eq!(huge.reason(), "TRANSFORM_BAD_INPUT", "{huge}");
         let large = read(&file(&good("(16777216, 2)"), &[])).unwrap_err();
         assert_eq!(large.reason(), "TRANSFORM_TOO_LARGE", "{large}");
-        let small = Budget {
-            memory_bytes: 79,
-            ..Budget::default()
-        };
+        let small = Budget { memory_bytes: 79, ..Budget::default() };
         let error = read_arrays(&file(&good("(10,)"), &[0; 80]), &small).unwrap_err();
         assert_eq!(error.reason(), "TRANSFORM_MEMORY_LIMIT");
     }

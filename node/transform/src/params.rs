@@ -87,22 +87,12 @@ impl Params {
             serde_json::from_str(text)
                 .map_err(|error| TransformError::params(format!("they are not a JSON object ({error})")))?
         };
-        if let Some(name) = given
-            .keys()
-            .find(|name| declared.iter().all(|param| param.name != name.as_str()))
-        {
+        if let Some(name) = given.keys().find(|name| declared.iter().all(|param| param.name != name.as_str())) {
             let shown: String = name.chars().take(40).collect();
-            return Err(TransformError::params(format!(
-                "`{shown}` is none of {}",
-                names(declared)
-            )));
+            return Err(TransformError::params(format!("`{shown}` is none of {}", names(declared))));
         }
-        let values = declared
-            .iter()
-            .map(|param| Ok((param.name, choose(param, given.get(param.name))?)));
-        Ok(Self {
-            values: values.collect::<Result<_, TransformError>>()?,
-        })
+        let values = declared.iter().map(|param| Ok((param.name, choose(param, given.get(param.name))?)));
+        Ok(Self { values: values.collect::<Result<_, TransformError>>()? })
     }
 
     fn get(&self, name: &str) -> Chosen {
@@ -118,8 +108,7 @@ impl Params {
     }
 
     pub(crate) fn integer(&self, name: &str) -> usize {
-        self.optional_integer(name)
-            .expect("an integer is declared with a default or as required")
+        self.optional_integer(name).expect("an integer is declared with a default or as required")
     }
 
     pub(crate) fn optional_number(&self, name: &str) -> Option<f64> {
@@ -130,8 +119,7 @@ impl Params {
     }
 
     pub(crate) fn number(&self, name: &str) -> f64 {
-        self.optional_number(name)
-            .expect("a number is declared with a default or as required")
+        self.optional_number(name).expect("a number is declared with a default or as required")
     }
 
     pub(crate) fn word(&self, name: &str) -> &'static str {
@@ -153,10 +141,7 @@ fn names(declared: &[Param]) -> String {
 fn choose(param: &Param, given: Option<&Value>) -> Result<Chosen, TransformError> {
     let Some(given) = given.filter(|value| !value.is_null()) else {
         return match param.default {
-            None => Err(TransformError::params(format!(
-                "`{}` is missing: {}",
-                param.name, param.help
-            ))),
+            None => Err(TransformError::params(format!("`{}` is missing: {}", param.name, param.help))),
             Some(Fallback::Absent) => Ok(Chosen::Absent),
             Some(Fallback::Integer(value)) => Ok(Chosen::Integer(value)),
             Some(Fallback::Number(value)) => Ok(Chosen::Number(value)),
@@ -166,20 +151,15 @@ fn choose(param: &Param, given: Option<&Value>) -> Result<Chosen, TransformError
     let chosen = match param.kind {
         ParamKind::Integer { min, max } => {
             let value = given.as_u64().filter(|value| (min..=max).contains(value));
-            value
-                .map(Chosen::Integer)
-                .ok_or_else(|| format!("a whole number from {min} to {max}"))
+            value.map(Chosen::Integer).ok_or_else(|| format!("a whole number from {min} to {max}"))
         }
         ParamKind::Number { min, max } => {
             let value = given.as_f64().filter(|value| (min..=max).contains(value));
-            value
-                .map(Chosen::Number)
-                .ok_or_else(|| format!("a number from {min:?} to {max:?}"))
+            value.map(Chosen::Number).ok_or_else(|| format!("a number from {min:?} to {max:?}"))
         }
         ParamKind::Choice(words) => {
             let word = words.iter().find(|word| given.as_str() == Some(word));
-            word.map(|word| Chosen::Word(word))
-                .ok_or_else(|| format!("one of \"{}\"", words.join("\", \"")))
+            word.map(|word| Chosen::Word(word)).ok_or_else(|| format!("one of \"{}\"", words.join("\", \"")))
         }
     };
     chosen.map_err(|wanted| TransformError::params(format!("`{}` must be {wanted}", param.name)))
@@ -190,12 +170,7 @@ mod tests {
     use super::*;
 
     const DECLARED: &[Param] = &[
-        Param {
-            name: "levels",
-            kind: ParamKind::Integer { min: 1, max: 4 },
-            default: None,
-            help: "how many",
-        },
+        Param { name: "levels", kind: ParamKind::Integer { min: 1, max: 4 }, default: None, help: "how many" },
         Param {
             name: "ratio",
             kind: ParamKind::Number { min: 0.0, max: 1.0 },
@@ -233,18 +208,9 @@ mod tests {
             ("{", "not a JSON object"),
             (r#"{"levels": 5}"#, "`levels` must be a whole number from 1 to 4"),
             (r#"{"levels": 1.5}"#, "`levels` must be a whole number"),
-            (
-                r#"{"levels": 1, "ratio": 2}"#,
-                "`ratio` must be a number from 0.0 to 1.0",
-            ),
-            (
-                r#"{"levels": 1, "norm": "six"}"#,
-                "`norm` must be one of \"one\", \"two\"",
-            ),
-            (
-                r#"{"levels": 1, "level": 1}"#,
-                "`level` is none of levels, ratio, norm, points",
-            ),
+            (r#"{"levels": 1, "ratio": 2}"#, "`ratio` must be a number from 0.0 to 1.0"),
+            (r#"{"levels": 1, "norm": "six"}"#, "`norm` must be one of \"one\", \"two\""),
+            (r#"{"levels": 1, "level": 1}"#, "`level` is none of levels, ratio, norm, points"),
         ] {
             let error = Params::read(text, DECLARED).unwrap_err();
             assert_eq!(error.reason(), "TRANSFORM_BAD_PARAMS");

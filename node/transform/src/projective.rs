@@ -67,9 +67,7 @@ pub(crate) const DEHOMOGENISE: Transform = Transform {
         let [points] = take(arrays, ["x"])?;
         let points = Points::read(points, "x")?;
         if points.dimension < 2 {
-            return Err(TransformError::input(
-                "x has points of one coordinate: homogeneous ones have at least two",
-            ));
+            return Err(TransformError::input("x has points of one coordinate: homogeneous ones have at least two"));
         }
         map(ProjectiveMap::Dehomogenise, points)
     },
@@ -89,9 +87,7 @@ pub(crate) const APPLY: Transform = Transform {
         let (values, shape, precision) = real(matrix, "A")?;
         let wanted = [points.dimension + 1, points.dimension + 1];
         if shape != wanted {
-            return Err(TransformError::input(format!(
-                "A has the shape {shape:?} and {wanted:?} is wanted"
-            )));
+            return Err(TransformError::input(format!("A has the shape {shape:?} and {wanted:?} is wanted")));
         }
         let precision = precision.max(points.precision);
         let map = ProjectiveMap::Apply(values);
@@ -158,12 +154,7 @@ impl ProjectiveDistance {
     pub fn run(self, budget: &Budget<'_>) -> Result<Vec<Array>, TransformError> {
         budget.afford(self.from.count * (2 * self.from.dimension + 1), 8)?;
         budget.check()?;
-        let out = self
-            .from
-            .iter()
-            .zip(self.to.iter())
-            .map(|(x, y)| line_angle(x, y))
-            .collect();
+        let out = self.from.iter().zip(self.to.iter()).map(|(x, y)| line_angle(x, y)).collect();
         let precision = self.from.precision.max(self.to.precision);
         one(vec![self.from.count], Data::Real(out), precision)
     }
@@ -188,8 +179,5 @@ fn dehomogenise(x: &[f64]) -> Option<Vec<f64>> {
 
 fn apply(matrix: &[f64], x: &[f64]) -> Vec<f64> {
     let extended = [x, &[1.0]].concat();
-    matrix
-        .chunks_exact(extended.len())
-        .map(|row| dot(row, &extended))
-        .collect()
+    matrix.chunks_exact(extended.len()).map(|row| dot(row, &extended)).collect()
 }

@@ -113,17 +113,13 @@ pub(crate) fn check_direction(points: &Points, name: &str) -> Result<(), Transfo
 
 fn check_pole(points: &Points) -> Result<(), TransformError> {
     if points.dimension < 2 {
-        return Err(TransformError::input(
-            "x has points of one coordinate: the sphere needs at least two",
-        ));
+        return Err(TransformError::input("x has points of one coordinate: the sphere needs at least two"));
     }
     check_direction(points, "x")?;
     let at_pole = |point: &[f64]| 1.0 - point[point.len() - 1] / norm(point) < POLE;
     match points.iter().position(at_pole) {
         None => Ok(()),
-        Some(index) => Err(TransformError::domain(format!(
-            "x[{index}] is the north pole, which lies at infinity"
-        ))),
+        Some(index) => Err(TransformError::domain(format!("x[{index}] is the north pole, which lies at infinity"))),
     }
 }
 
@@ -198,10 +194,6 @@ fn stereographic_inverse(x: &[f64]) -> Vec<f64> {
     let x = normalise(x);
     let (&height, plane) = x.split_last().expect("at least two coordinates");
     // 1 − h = |plane|²/(1 + h) where the left side would cancel.
-    let gap = if height > 0.5 {
-        dot(plane, plane) / (1.0 + height)
-    } else {
-        1.0 - height
-    };
+    let gap = if height > 0.5 { dot(plane, plane) / (1.0 + height) } else { 1.0 - height };
     plane.iter().map(|x| x / gap).collect()
 }

@@ -59,19 +59,13 @@ const WINDOW: Param = Param {
 };
 const LENGTH: Param = Param {
     name: "length",
-    kind: ParamKind::Integer {
-        min: 2,
-        max: WINDOW_MAX as u64,
-    },
+    kind: ParamKind::Integer { min: 2, max: WINDOW_MAX as u64 },
     default: None,
     help: "samples of the window and of each frame",
 };
 const HOP: Param = Param {
     name: "hop",
-    kind: ParamKind::Integer {
-        min: 1,
-        max: WINDOW_MAX as u64,
-    },
+    kind: ParamKind::Integer { min: 1, max: WINDOW_MAX as u64 },
     default: Some(Fallback::Absent),
     help: "samples from one frame to the next, at most the length; a quarter of the length if absent",
 };
@@ -105,10 +99,7 @@ pub(crate) const ISTFT: Transform = Transform {
         HOP,
         Param {
             name: "samples",
-            kind: ParamKind::Integer {
-                min: 1,
-                max: ELEMENTS_MAX as u64,
-            },
+            kind: ParamKind::Integer { min: 1, max: ELEMENTS_MAX as u64 },
             default: None,
             help: "n, the samples of each row",
         },
@@ -120,12 +111,7 @@ fn inverse(params: &Params, arrays: Vec<Array>) -> Result<Operation, TransformEr
     let [spectra] = take(arrays, ["X"])?;
     let (spectra, frames, samples) = (signal(spectra)?, Frames::read(params)?, params.integer("samples"));
     let wanted = [frames.count(samples), frames.bins()];
-    let Some(outer) = spectra
-        .shape()
-        .len()
-        .checked_sub(2)
-        .filter(|&outer| spectra.shape()[outer..] == wanted)
-    else {
+    let Some(outer) = spectra.shape().len().checked_sub(2).filter(|&outer| spectra.shape()[outer..] == wanted) else {
         return Err(TransformError::input(format!(
             "the spectra have the shape {:?}, and {samples} samples give (…, {}, {})",
             spectra.shape(),
@@ -137,15 +123,9 @@ fn inverse(params: &Params, arrays: Vec<Array>) -> Result<Operation, TransformEr
     let weights = frames.weights(samples);
     let largest = weights.iter().copied().fold(0.0, f64::max);
     if let Some(position) = weights.iter().position(|&weight| weight <= OVERLAP_MIN * largest) {
-        return Err(TransformError::params(format!(
-            "the windows leave sample {position} out: choose a smaller `hop`"
-        )));
+        return Err(TransformError::params(format!("the windows leave sample {position} out: choose a smaller `hop`")));
     }
-    Ok(Operation::ShortTimeInverse(ShortTimeInverse {
-        spectra,
-        frames,
-        samples,
-    }))
+    Ok(Operation::ShortTimeInverse(ShortTimeInverse { spectra, frames, samples }))
 }
 
 impl Frames {
@@ -153,9 +133,7 @@ impl Frames {
         let length = params.integer("length");
         let hop = params.optional_integer("hop").unwrap_or((length / 4).max(1));
         if hop > length {
-            return Err(TransformError::params(format!(
-                "`hop` {hop} is larger than `length` {length}"
-            )));
+            return Err(TransformError::params(format!("`hop` {hop} is larger than `length` {length}")));
         }
         let coefficients = match params.word("window") {
             "hann" => [0.5, 0.5, 0.0],
@@ -168,10 +146,7 @@ impl Frames {
             // At zero the sum of the coefficients is zero but rounds to a negative one.
             (coefficients[0] - coefficients[1] * first + coefficients[2] * (2.0 * first * first - 1.0)).max(0.0)
         };
-        Ok(Self {
-            window: (0..length).map(weight).collect(),
-            hop,
-        })
+        Ok(Self { window: (0..length).map(weight).collect(), hop })
     }
 
     /// How many frames a row of `samples` has.
@@ -194,9 +169,7 @@ impl Frames {
 
     /// Where in the row the sample `j` of frame `m` lies, if it lies in it.
     fn place(&self, m: usize, j: usize, samples: usize) -> Option<usize> {
-        (m * self.hop + j)
-            .checked_sub(self.window.len() / 2)
-            .filter(|&place| place < samples)
+        (m * self.hop + j).checked_sub(self.window.len() / 2).filter(|&place| place < samples)
     }
 
     /// The sum of squared windows at each sample of a row.
@@ -234,8 +207,7 @@ impl ShortTime {
                 for (j, (sample, w)) in frame.iter_mut().zip(&frames.window).enumerate() {
                     *sample = frames.place(m, j, n).map_or(0.0, |place| w * row[place]);
                 }
-                plan.process_with_scratch(&mut frame, spectrum, &mut scratch)
-                    .expect("the lengths are the plan's");
+                plan.process_with_scratch(&mut frame, spectrum, &mut scratch).expect("the lengths are the plan's");
             }
         }
         one(shape, Data::Complex(out), self.signal.precision())
@@ -268,17 +240,14 @@ impl ShortTimeInverse {
                 if length % 2 == 0 {
                     spectrum[bins - 1].im = 0.0;
                 }
-                plan.process_with_scratch(spectrum, &mut frame, &mut scratch)
-                    .expect("the lengths are the plan's");
+                plan.process_with_scratch(spectrum, &mut frame, &mut scratch).expect("the lengths are the plan's");
                 for (j, (sample, w)) in frame.iter().zip(&frames.window).enumerate() {
                     if let Some(place) = frames.place(m, j, n) {
                         row[place] += w * sample / length as f64;
                     }
                 }
             }
-            row.iter_mut()
-                .zip(&weights)
-                .for_each(|(sample, weight)| *sample /= weight);
+            row.iter_mut().zip(&weights).for_each(|(sample, weight)| *sample /= weight);
         }
         one(shape, Data::Real(out), precision)
     }

@@ -13,9 +13,7 @@ use crate::{Array, Budget, Data, Operation, Params, TransformError};
 pub(crate) mod filters;
 
 /// The names of the wavelets, in the order of their number of vanishing moments; `haar` is `db1`.
-pub const WAVELETS: &[&str] = &[
-    "haar", "db1", "db2", "db3", "db4", "db5", "db6", "db7", "db8", "db9", "db10",
-];
+pub const WAVELETS: &[&str] = &["haar", "db1", "db2", "db3", "db4", "db5", "db6", "db7", "db8", "db9", "db10"];
 
 /// A wavelet transform of real rows.
 #[derive(Debug, Clone, PartialEq)]
@@ -82,12 +80,7 @@ fn prepare(params: &Params, arrays: Vec<Array>, inverse: bool) -> Result<Operati
         )));
     }
     let filter = filters::named(params.word("wavelet"));
-    Ok(Operation::Wavelet(Wavelet {
-        signal,
-        filter,
-        levels,
-        inverse,
-    }))
+    Ok(Operation::Wavelet(Wavelet { signal, filter, levels, inverse }))
 }
 
 impl Wavelet {

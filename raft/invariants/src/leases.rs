@@ -30,13 +30,7 @@ pub struct Holding<'a> {
 
 impl fmt::Display for Holding<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            name,
-            holder,
-            token,
-            from,
-            ..
-        } = self;
+        let Self { name, holder, token, from, .. } = self;
         write!(f, "lease {name} of {holder} under token {token} from {from} on")
     }
 }
@@ -116,13 +110,7 @@ mod tests {
     use super::*;
 
     fn holding(name: &str, token: u64, from: u64, until: u64) -> Holding<'_> {
-        Holding {
-            name,
-            holder: "h",
-            token,
-            from,
-            until,
-        }
+        Holding { name, holder: "h", token, from, until }
     }
 
     #[test]

@@ -127,10 +127,7 @@ impl std::error::Error for Violation {}
 impl Invariant {
     /// A violation of this rule.
     pub fn violated(self, detail: impl Into<String>) -> Violation {
-        Violation {
-            invariant: self,
-            detail: detail.into(),
-        }
+        Violation { invariant: self, detail: detail.into() }
     }
 
     /// No violation if `holds`, else one with this detail.

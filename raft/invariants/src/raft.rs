@@ -147,10 +147,7 @@ pub fn granted_by_majority(leadership: Leadership, granted: usize, majority: usi
 pub fn leaders_only_advance(node: u64, before: Option<(u64, u64)>, now: (u64, u64)) -> Verdict {
     ELECTION_SAFETY.require(before.is_none_or(|before| before <= now), || {
         let (term, leader) = before.unwrap_or_default();
-        format!(
-            "node {node} follows leader {} of term {} after leader {leader} of term {term}",
-            now.1, now.0
-        )
+        format!("node {node} follows leader {} of term {} after leader {leader} of term {term}", now.1, now.0)
     })
 }
 
@@ -174,12 +171,7 @@ pub fn log_matching(a: &[LogEntry], b: &[LogEntry]) -> Verdict {
         return Ok(());
     };
     let first = first_a.id.index.max(first_b.id.index);
-    let from = |log: &[LogEntry]| {
-        log.iter()
-            .copied()
-            .skip_while(|entry| entry.id.index < first)
-            .collect::<Vec<_>>()
-    };
+    let from = |log: &[LogEntry]| log.iter().copied().skip_while(|entry| entry.id.index < first).collect::<Vec<_>>();
     let pairs: Vec<(LogEntry, LogEntry)> = from(a).into_iter().zip(from(b)).collect();
     let Some(last_equal) = pairs.iter().rposition(|(a, b)| a.id == b.id) else {
         return Ok(());
@@ -187,10 +179,7 @@ pub fn log_matching(a: &[LogEntry], b: &[LogEntry]) -> Verdict {
     let odd = pairs[..=last_equal].iter().find(|(a, b)| a != b);
     LOG_MATCHING.require(odd.is_none(), || {
         let (a, b) = odd.expect("the closure runs only where there is one");
-        format!(
-            "two logs agree at {:?} and differ below: {a:?} and {b:?}",
-            pairs[last_equal].0.id
-        )
+        format!("two logs agree at {:?} and differ below: {a:?} and {b:?}", pairs[last_equal].0.id)
     })
 }
 
@@ -282,9 +271,7 @@ pub fn durable_acknowledgement(node: u64, confirmed: u64, durable: u64) -> Verdi
 ///
 /// They differ ([`EQUAL_DIGESTS`]).
 pub fn equal_digests(index: u64, a: (u64, &[u8]), b: (u64, &[u8])) -> Verdict {
-    EQUAL_DIGESTS.require(a.1 == b.1, || {
-        format!("nodes {} and {} differ after entry {index}", a.0, b.0)
-    })
+    EQUAL_DIGESTS.require(a.1 == b.1, || format!("nodes {} and {} differ after entry {index}", a.0, b.0))
 }
 
 /// Monitor of [`ELECTION_SAFETY`]: who voted for whom, and who led.
@@ -372,10 +359,7 @@ impl LogMatching {
         match (known.1, previous) {
             (None, previous) => known.1 = previous,
             (Some(before), Some(previous)) => LOG_MATCHING.require(before == previous, || {
-                format!(
-                    "node {node} has {previous:?} below {:?}, and another node has {before:?}",
-                    entry.id
-                )
+                format!("node {node} has {previous:?} below {:?}, and another node has {before:?}", entry.id)
             })?,
             (Some(_), None) => {}
         }
@@ -433,10 +417,7 @@ mod tests {
     use super::*;
 
     fn entry(term: u64, index: u64, content: u64) -> LogEntry {
-        LogEntry {
-            id: EntryId { term, index },
-            content,
-        }
+        LogEntry { id: EntryId { term, index }, content }
     }
 
     fn leadership(term: u64, node: u64) -> Leadership {
@@ -458,10 +439,7 @@ mod tests {
         elections.voted(2, leadership(1, 1), true).unwrap();
         elections.leads(leadership(1, 1), 7, Some(2)).unwrap();
         elections.leads(leadership(1, 1), 7, Some(2)).unwrap();
-        assert!(
-            elections.leads(leadership(1, 1), 8, Some(2)).is_err(),
-            "started anew under the same leadership"
-        );
+        assert!(elections.leads(leadership(1, 1), 8, Some(2)).is_err(), "started anew under the same leadership");
         elections.leads(leadership(1, 2), 7, None).unwrap();
         assert_eq!(elections.granted(leadership(1, 1)), 2);
         assert_eq!(elections.granted(leadership(1, 2)), 0);
@@ -527,10 +505,7 @@ mod tests {
         logs.observe(2, id(1, 1), entry(1, 2, 20)).unwrap();
         logs.observe(3, None, entry(1, 2, 20)).unwrap();
         assert!(logs.observe(3, None, entry(1, 2, 21)).is_err(), "another content");
-        assert!(
-            logs.observe(3, id(2, 1), entry(1, 2, 20)).is_err(),
-            "another predecessor"
-        );
+        assert!(logs.observe(3, id(2, 1), entry(1, 2, 20)).is_err(), "another predecessor");
     }
 
     #[test]
@@ -548,17 +523,11 @@ mod tests {
         let mut applied = AppliedEntries::default();
         applied.entry(1, entry(1, 1, 10)).unwrap();
         applied.entry(2, entry(1, 1, 10)).unwrap();
-        assert_eq!(
-            applied.entry(2, entry(2, 1, 10)).unwrap_err().invariant,
-            STATE_MACHINE_SAFETY
-        );
+        assert_eq!(applied.entry(2, entry(2, 1, 10)).unwrap_err().invariant, STATE_MACHINE_SAFETY);
         applied.digest(1, 1, b"a").unwrap();
         applied.digest(2, 1, b"a").unwrap();
         assert_eq!(applied.digest(3, 1, b"b").unwrap_err().invariant, EQUAL_DIGESTS);
-        assert_eq!(
-            (applied.last(), applied.above(0).count(), applied.above(1).count()),
-            (1, 1, 0)
-        );
+        assert_eq!((applied.last(), applied.above(0).count(), applied.above(1).count()), (1, 1, 0));
     }
 
     #[test]
@@ -576,9 +545,6 @@ mod tests {
         assert!(committed_stays(Some(id(1, 4)), Some(id(1, 3))).is_err());
         assert!(committed_stays(Some(id(1, 4)), None).is_err());
         durable_acknowledgement(1, 4, 4).unwrap();
-        assert_eq!(
-            durable_acknowledgement(1, 5, 4).unwrap_err().invariant,
-            DURABLE_ACKNOWLEDGEMENT
-        );
+        assert_eq!(durable_acknowledgement(1, 5, 4).unwrap_err().invariant, DURABLE_ACKNOWLEDGEMENT);
     }
 }

@@ -66,26 +66,15 @@ pub struct Completion<'a> {
 
 impl fmt::Display for Grant<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self {
-            task,
-            token,
-            attempt,
-            worker,
-        } = self;
-        write!(
-            f,
-            "attempt {attempt} of task {task} at worker {worker} under token {token}"
-        )
+        let Self { task, token, attempt, worker } = self;
+        write!(f, "attempt {attempt} of task {task} at worker {worker} under token {token}")
     }
 }
 
 impl fmt::Display for Completion<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { task, token, result } = self;
-        write!(
-            f,
-            "the completion of task {task} under token {token} with the result {result:016x}"
-        )
+        write!(f, "the completion of task {task} under token {token} with the result {result:016x}")
     }
 }
 
@@ -101,9 +90,7 @@ fn told(before: Option<impl fmt::Display>) -> String {
 /// The first that is not ([`NO_TASK_LOST`]).
 pub fn no_task_lost<'a>(accepted: impl IntoIterator<Item = &'a str>, found: &BTreeSet<&str>) -> Verdict {
     let lost = accepted.into_iter().find(|task| !found.contains(task));
-    NO_TASK_LOST.require(lost.is_none(), || {
-        format!("task {} was accepted and is gone", lost.unwrap_or_default())
-    })
+    NO_TASK_LOST.require(lost.is_none(), || format!("task {} was accepted and is gone", lost.unwrap_or_default()))
 }
 
 /// Every acknowledged task is among those that have ended. To be asked after the drain, never before.
@@ -113,9 +100,8 @@ pub fn no_task_lost<'a>(accepted: impl IntoIterator<Item = &'a str>, found: &BTr
 /// The first that is not ([`EVERY_TASK_ENDS`]).
 pub fn every_task_ends<'a>(accepted: impl IntoIterator<Item = &'a str>, ended: &BTreeSet<&str>) -> Verdict {
     let open = accepted.into_iter().find(|task| !ended.contains(task));
-    EVERY_TASK_ENDS.require(open.is_none(), || {
-        format!("task {} was accepted and has not ended", open.unwrap_or_default())
-    })
+    EVERY_TASK_ENDS
+        .require(open.is_none(), || format!("task {} was accepted and has not ended", open.unwrap_or_default()))
 }
 
 /// A completion is accepted; `before` was accepted for the same task before, if any was.
@@ -135,9 +121,8 @@ pub fn completed_once(before: Option<Completion<'_>>, completion: Completion<'_>
 ///
 /// The token does not grow ([`LEASED_ONCE`]).
 pub fn leased_once(last_token: u64, grant: Grant<'_>) -> Verdict {
-    LEASED_ONCE.require(grant.token > last_token, || {
-        format!("{grant} is given out after token {last_token} of the same task")
-    })
+    LEASED_ONCE
+        .require(grant.token > last_token, || format!("{grant} is given out after token {last_token} of the same task"))
 }
 
 /// A lease is seen; `before` is the lease on which its token was seen before, if it was. For whoever sees leases in no certain order.
@@ -146,9 +131,8 @@ pub fn leased_once(last_token: u64, grant: Grant<'_>) -> Verdict {
 ///
 /// Another lease has the token ([`LEASED_ONCE`]).
 pub fn one_lease_a_token(before: Option<Grant<'_>>, grant: Grant<'_>) -> Verdict {
-    LEASED_ONCE.require(before.is_none_or(|before| before == grant), || {
-        format!("{grant} has the token of {}", told(before))
-    })
+    LEASED_ONCE
+        .require(before.is_none_or(|before| before == grant), || format!("{grant} has the token of {}", told(before)))
 }
 
 /// A report under `token` is accepted, while `current` is the task's token: `None` where nobody holds it.
@@ -182,8 +166,7 @@ impl Completions {
             result: *result,
         });
         completed_once(known, completion)?;
-        self.accepted
-            .insert(completion.task.to_owned(), (completion.token, completion.result));
+        self.accepted.insert(completion.task.to_owned(), (completion.token, completion.result));
         Ok(())
     }
 
@@ -219,19 +202,14 @@ impl Grants {
         self.by_token.insert(grant.token, value);
         let task = grant.task.to_owned();
         // An attempt that was given back has not counted: its number is used again, under a higher token.
-        let last = self
-            .by_attempt
-            .entry((task.clone(), grant.attempt))
-            .or_insert(grant.token);
+        let last = self.by_attempt.entry((task.clone(), grant.attempt)).or_insert(grant.token);
         *last = grant.token.max(*last);
         let lowest_later = self.by_attempt.range((task.clone(), grant.attempt + 1)..).next();
         let highest_earlier = self.by_attempt.range(..(task.clone(), grant.attempt)).next_back();
         let later = lowest_later.filter(|((of, _), token)| *of == task && **token < grant.token);
         let earlier = highest_earlier.filter(|((of, _), token)| *of == task && **token > grant.token);
         LEASED_ONCE.require(later.is_none() && earlier.is_none(), || {
-            let other = later
-                .or(earlier)
-                .map(|((_, attempt), token)| format!("attempt {attempt} under token {token}"));
+            let other = later.or(earlier).map(|((_, attempt), token)| format!("attempt {attempt} under token {token}"));
             format!("{grant} is out of order with {}", told(other))
         })
     }
@@ -242,12 +220,7 @@ mod tests {
     use super::*;
 
     fn grant(task: &str, token: u64, attempt: u32) -> Grant<'_> {
-        Grant {
-            task,
-            token,
-            attempt,
-            worker: "w",
-        }
+        Grant { task, token, attempt, worker: "w" }
     }
 
     #[test]
@@ -267,10 +240,7 @@ mod tests {
         completions.observe(completion("a", 5, 1)).unwrap();
         completions.observe(completion("b", 6, 1)).unwrap();
         assert!(completions.observe(completion("a", 7, 1)).is_err());
-        assert_eq!(
-            completions.observe(completion("a", 5, 2)).unwrap_err().invariant,
-            COMPLETED_ONCE
-        );
+        assert_eq!(completions.observe(completion("a", 5, 2)).unwrap_err().invariant, COMPLETED_ONCE);
         assert_eq!(completions.token("a"), Some(5));
     }
 
@@ -284,10 +254,7 @@ mod tests {
         grants.observe(grant("b", 6, 1)).unwrap();
         assert_eq!(grants.observe(grant("b", 7, 2)).unwrap_err().invariant, LEASED_ONCE);
         assert!(grants.observe(grant("a", 8, 4)).is_err(), "below the third attempt's");
-        let other = Grant {
-            worker: "x",
-            ..grant("a", 5, 1)
-        };
+        let other = Grant { worker: "x", ..grant("a", 5, 1) };
         assert!(grants.observe(other).is_err(), "another worker");
         one_lease_a_token(None, grant("a", 5, 1)).unwrap();
         one_lease_a_token(Some(grant("a", 5, 1)), grant("a", 5, 1)).unwrap();

@@ -24,9 +24,8 @@ pub const FIRES_ONCE: Invariant = Invariant {
 ///
 /// It fires too early ([`NEVER_EARLY`]).
 pub fn never_early(timer: &str, due_at_ms: u64, fired_at_ms: u64) -> Verdict {
-    NEVER_EARLY.require(fired_at_ms >= due_at_ms, || {
-        format!("timer {timer} is due at {due_at_ms} and fires at {fired_at_ms}")
-    })
+    NEVER_EARLY
+        .require(fired_at_ms >= due_at_ms, || format!("timer {timer} is due at {due_at_ms} and fires at {fired_at_ms}"))
 }
 
 /// A timer that was neither cancelled nor is still pending has had its effect so many times.
@@ -35,9 +34,7 @@ pub fn never_early(timer: &str, due_at_ms: u64, fired_at_ms: u64) -> Verdict {
 ///
 /// Another number than one ([`FIRES_ONCE`]).
 pub fn fires_once(timer: &str, effects: usize) -> Verdict {
-    FIRES_ONCE.require(effects == 1, || {
-        format!("timer {timer} has had its effect {effects} times")
-    })
+    FIRES_ONCE.require(effects == 1, || format!("timer {timer} has had its effect {effects} times"))
 }
 
 /// The cancellation of a timer is or was acknowledged; `fired` says whether it has had an effect.
@@ -46,9 +43,7 @@ pub fn fires_once(timer: &str, effects: usize) -> Verdict {
 ///
 /// It has ([`FIRES_ONCE`]).
 pub fn cancelled_never_fires(timer: &str, fired: bool) -> Verdict {
-    FIRES_ONCE.require(!fired, || {
-        format!("the cancellation of timer {timer} was acknowledged, and it fired")
-    })
+    FIRES_ONCE.require(!fired, || format!("the cancellation of timer {timer} was acknowledged, and it fired"))
 }
 
 /// Monitor of [`never_early`] and [`FIRES_ONCE`].

@@ -48,9 +48,8 @@ pub fn after(revision: u64, place: Place) -> Verdict {
 ///
 /// A repeat or a step back ([`CONTINUOUS`]).
 pub fn ordered(last: Option<Place>, next: Place) -> Verdict {
-    CONTINUOUS.require(last.is_none_or(|last| next > last), || {
-        format!("{next} is seen after {}", or_nothing(last.as_ref()))
-    })
+    CONTINUOUS
+        .require(last.is_none_or(|last| next > last), || format!("{next} is seen after {}", or_nothing(last.as_ref())))
 }
 
 /// `next` reaches a watcher after `last`. Without filters the events of a revision come with positions without a gap.
@@ -65,9 +64,7 @@ pub fn continuous(last: Option<Place>, next: Place) -> Verdict {
         Some(last) => next.revision > last.revision && next.ordinal == 0,
         None => next.ordinal == 0,
     };
-    CONTINUOUS.require(follows, || {
-        format!("{next} is seen after {}", or_nothing(last.as_ref()))
-    })
+    CONTINUOUS.require(follows, || format!("{next} is seen after {}", or_nothing(last.as_ref())))
 }
 
 /// What one watcher saw, compared with what happened: `seen` must be all of `happened` after `after_revision`, in order.
@@ -80,9 +77,8 @@ pub fn complete(after_revision: u64, seen: &[Place], happened: &[Place]) -> Verd
     let mut seen = seen.iter();
     for place in expected {
         let next = seen.next();
-        CONTINUOUS.require(next == Some(place), || {
-            format!("{place} happened next, and {} was seen", or_nothing(next))
-        })?;
+        CONTINUOUS
+            .require(next == Some(place), || format!("{place} happened next, and {} was seen", or_nothing(next)))?;
     }
     match seen.next() {
         None => Ok(()),
@@ -124,10 +120,7 @@ mod tests {
         let happened = [at(1, 0), at(3, 0), at(3, 1), at(7, 0)];
         complete(1, &[at(3, 0), at(3, 1), at(7, 0)], &happened).unwrap();
         assert!(complete(1, &[at(3, 0), at(7, 0)], &happened).is_err(), "a gap");
-        assert!(
-            complete(1, &[at(3, 0), at(3, 1)], &happened).is_err(),
-            "the end is missing"
-        );
+        assert!(complete(1, &[at(3, 0), at(3, 1)], &happened).is_err(), "the end is missing");
         assert!(complete(3, &[at(7, 0), at(7, 0)], &happened).is_err(), "a repeat");
     }
 }

@@ -33,22 +33,12 @@ struct Log {
 impl Log {
     fn tell<R: CommandBody>(&mut self, request: R) -> (R::Response, Duration) {
         self.index += 1;
-        let command = Command {
-            principal: "user/bench".to_owned(),
-            body: Some(request.into_body()),
-            ..Command::default()
-        };
-        let entry = Entry {
-            version: 1,
-            now_ms: self.now_ms,
-            commands: vec![command],
-        };
+        let command =
+            Command { principal: "user/bench".to_owned(), body: Some(request.into_body()), ..Command::default() };
+        let entry = Entry { version: 1, now_ms: self.now_ms, commands: vec![command] };
         let bytes = entry.encode_to_vec();
         let begin = Instant::now();
-        let mut applied = self
-            .machine
-            .apply(self.index, &bytes, &Batch::new())
-            .expect("the entry applies");
+        let mut applied = self.machine.apply(self.index, &bytes, &Batch::new()).expect("the entry applies");
         let took = begin.elapsed();
         match applied.outcomes.remove(0).body.expect("an outcome has a body") {
             outcome::Body::Rejected(rejection) => panic!("{rejection:?}"),
@@ -57,16 +47,9 @@ impl Log {
     }
 
     fn enqueue(&mut self, namespace: &str, tasks: usize) -> Duration {
-        let task = TaskSpec {
-            queue: "q".to_owned(),
-            payload: vec![7; 32].into(),
-            ..TaskSpec::default()
-        };
-        let request = EnqueueRequest {
-            namespace: namespace.to_owned(),
-            tasks: vec![task; tasks],
-            ..EnqueueRequest::default()
-        };
+        let task = TaskSpec { queue: "q".to_owned(), payload: vec![7; 32].into(), ..TaskSpec::default() };
+        let request =
+            EnqueueRequest { namespace: namespace.to_owned(), tasks: vec![task; tasks], ..EnqueueRequest::default() };
         self.tell(request).1
     }
 }
@@ -75,20 +58,10 @@ impl Log {
 fn measure(backlog: usize) -> (Duration, Duration, usize) {
     let engine = Arc::new(MemoryEngine::with_keyspaces(&[STATE]));
     let machine = Machine::open(engine, Versions::CURRENT).expect("an empty engine opens");
-    let mut log = Log {
-        machine,
-        index: 0,
-        now_ms: 1_000,
-    };
-    log.tell(RaiseVersion {
-        version: 2,
-        ..RaiseVersion::default()
-    });
+    let mut log = Log { machine, index: 0, now_ms: 1_000 };
+    log.tell(RaiseVersion { version: 2, ..RaiseVersion::default() });
     for name in ["quiet", "noisy"] {
-        log.tell(CreateNamespaceRequest {
-            name: name.to_owned(),
-            ..CreateNamespaceRequest::default()
-        });
+        log.tell(CreateNamespaceRequest { name: name.to_owned(), ..CreateNamespaceRequest::default() });
     }
     let mut left = backlog;
     while left > 0 {
@@ -99,19 +72,13 @@ fn measure(backlog: usize) -> (Duration, Duration, usize) {
     let (mut enqueues, mut leases, mut places) = (Vec::new(), Vec::new(), Vec::new());
     for _ in 0..MEASURED {
         log.now_ms += 1;
-        let register = RegisterWorkerRequest {
-            ttl_ms: 3_600_000,
-            ..RegisterWorkerRequest::default()
-        };
+        let register = RegisterWorkerRequest { ttl_ms: 3_600_000, ..RegisterWorkerRequest::default() };
         // A worker with free slots for each: how many one may hold is no part of this.
         let worker_id = log.tell(register).0.worker_id;
         enqueues.push(log.enqueue("quiet", 1));
         for place in 1.. {
-            let request = LeaseTasksRequest {
-                worker_id: worker_id.clone(),
-                max_tasks: 1,
-                ..LeaseTasksRequest::default()
-            };
+            let request =
+                LeaseTasksRequest { worker_id: worker_id.clone(), max_tasks: 1, ..LeaseTasksRequest::default() };
             let (leased, took) = log.tell(request);
             leases.push(took);
             if leased.tasks.iter().any(|task| task.namespace == "quiet") {
@@ -129,10 +96,7 @@ fn median<T: Ord + Copy>(mut values: Vec<T>) -> T {
 }
 
 fn main() {
-    let backlog = std::env::args()
-        .nth(1)
-        .and_then(|text| text.parse().ok())
-        .unwrap_or(100_000);
+    let backlog = std::env::args().nth(1).and_then(|text| text.parse().ok()).unwrap_or(100_000);
     println!("{:>10}  {:>12}  {:>12}  {:>8}", "backlog", "enqueue", "lease", "served");
     for backlog in [0, backlog] {
         let (enqueue, lease, place) = measure(backlog);

@@ -69,13 +69,7 @@ fn sweep_ended_tasks(txn: &mut Txn<'_>) -> Result<(), Fatal> {
             continue;
         }
         let row: Option<TaskRow> = txn.rows.row(Key::EndedTask { ns, id })?;
-        if row.is_none()
-            && txn
-                .ix
-                .namespaces
-                .get(&ns)
-                .is_none_or(|namespace| namespace.row.is_draining())
-        {
+        if row.is_none() && txn.ix.namespaces.get(&ns).is_none_or(|namespace| namespace.row.is_draining()) {
             // It went before its time, with its namespace.
             continue;
         }

@@ -37,9 +37,7 @@ pub fn command(txn: &mut Txn<'_>, command: Command) -> Result<Outcome, Fatal> {
 
 /// The outcome of a refused command.
 pub fn rejected(rejection: Rejection) -> Outcome {
-    Outcome {
-        body: Some(outcome::Body::Rejected(rejection)),
-    }
+    Outcome { body: Some(outcome::Body::Rejected(rejection)) }
 }
 
 /// Carries a command out. `draft` is what is to be recorded of it: nothing of a repeat, nor of what can never succeed.
@@ -134,28 +132,16 @@ mod tests {
         let mut last = 0;
         while txn.has_ids() {
             let id = txn.next_id();
-            assert!(
-                id > last && id >> limits::ORDINAL_BITS == 7,
-                "ids grow and name their entry"
-            );
+            assert!(id > last && id >> limits::ORDINAL_BITS == 7, "ids grow and name their entry");
             last = id;
         }
         for _ in 0..limits::COMMAND_ORDINALS_MAX {
             assert_eq!(txn.next_id() >> limits::ORDINAL_BITS, 7, "whoever began may finish");
         }
         let body = Some(command::Body::Enqueue(EnqueueRequest::default()));
-        let outcome = super::command(
-            &mut txn,
-            Command {
-                principal: String::new(),
-                gate: None,
-                body,
-            },
-        )
-        .expect("it is refused");
-        let Some(outcome::Body::Rejected(rejection)) = outcome.body else {
-            panic!("{outcome:?}")
-        };
+        let outcome =
+            super::command(&mut txn, Command { principal: String::new(), gate: None, body }).expect("it is refused");
+        let Some(outcome::Body::Rejected(rejection)) = outcome.body else { panic!("{outcome:?}") };
         assert_eq!(rejection.reason, "ENTRY_FULL");
     }
 }

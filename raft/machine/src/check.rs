@@ -29,18 +29,8 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
     };
     let (bytes, principal, id_bytes) = (command.encoded_len(), &command.principal, body.request_id().len());
     length("COMMAND_TOO_LARGE", "", bytes, limits::COMMAND_BYTES_MAX)?;
-    length(
-        "PRINCIPAL_TOO_LONG",
-        "principal",
-        principal.len(),
-        limits::PRINCIPAL_BYTES_MAX,
-    )?;
-    length(
-        "REQUEST_ID_TOO_LONG",
-        "request_id",
-        id_bytes,
-        limits::REQUEST_ID_BYTES_MAX,
-    )?;
+    length("PRINCIPAL_TOO_LONG", "principal", principal.len(), limits::PRINCIPAL_BYTES_MAX)?;
+    length("REQUEST_ID_TOO_LONG", "request_id", id_bytes, limits::REQUEST_ID_BYTES_MAX)?;
     command.gate.as_ref().map_or(Ok(()), gate)?;
     match body {
         command::Body::Enqueue(r) => {
@@ -72,13 +62,8 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             let (leases, max) = (&r.leases, limits::LEASE_TASKS_MAX as usize);
             count("TOO_MANY_LEASES", "leases", leases.len(), max)?;
             range_or_zero("lease_ms", r.lease_ms, limits::TASK_LEASE_MS)?;
-            leases
-                .iter()
-                .try_for_each(|lease| id("leases.task_id", &lease.task_id))?;
-            leases
-                .iter()
-                .filter_map(|lease| lease.progress.as_ref())
-                .try_for_each(progress)
+            leases.iter().try_for_each(|lease| id("leases.task_id", &lease.task_id))?;
+            leases.iter().filter_map(|lease| lease.progress.as_ref()).try_for_each(progress)
         }
         command::Body::CompleteTask(r) => {
             name("namespace", &r.namespace)?;
@@ -135,9 +120,7 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         }
         command::Body::UpdateNamespace(r) => {
             name("name", &r.name)?;
-            r.weight.map_or(Ok(()), |weight| {
-                range("weight", weight.into(), (1, limits::WEIGHT_MAX.into()))
-            })?;
+            r.weight.map_or(Ok(()), |weight| range("weight", weight.into(), (1, limits::WEIGHT_MAX.into())))?;
             let isolation = r.isolation.unwrap_or_default();
             known("isolation", Isolation::try_from(isolation).is_ok())?;
             let environment = r.environment.as_ref();
@@ -303,9 +286,7 @@ fn binding(binding: Option<&Binding>) -> Check {
 /// A kind and a name: `user/ada`. Plain ASCII, so that no two principals look the same.
 fn principal(field: &str, text: &str) -> Check {
     length("PRINCIPAL_TOO_LONG", field, text.len(), limits::PRINCIPAL_BYTES_MAX)?;
-    let parts = text
-        .split_once('/')
-        .filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
+    let parts = text.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
     if parts.is_some_and(|(kind, _)| kind.bytes().all(|b| b.is_ascii_lowercase()))
         && is_plain(text)
         && !text.contains('*')
@@ -363,10 +344,7 @@ fn batch(tasks: &[TaskSpec]) -> Check {
     count("TOO_MANY_DEPENDENCIES", "tasks.after", dependencies, max)?;
     for task in tasks {
         if let Some(place) = task.after_in_batch.iter().find(|place| **place as usize >= tasks.len()) {
-            let message = format!(
-                "there is no task {place} in this batch of {}: positions start at 0",
-                tasks.len()
-            );
+            let message = format!("there is no task {place} in this batch of {}: positions start at 0", tasks.len());
             return Err(invalid("DEPENDENCY_NOT_FOUND", "tasks.after_in_batch", message));
         }
     }
@@ -456,18 +434,10 @@ fn retry(policy: &RetryPolicy) -> Check {
 /// the executor can say.
 fn parts(spec: &TaskSpec) -> Check {
     let parts: [(&str, Option<&String>, &[&str]); 4] = [
-        (
-            "wasm",
-            spec.wasm.as_ref().map(|part| &part.artifact),
-            &["wasm", "microvm"],
-        ),
+        ("wasm", spec.wasm.as_ref().map(|part| &part.artifact), &["wasm", "microvm"]),
         ("native", spec.native.as_ref().map(|part| &part.artifact), &["native"]),
         ("cuda", spec.cuda.as_ref().map(|part| &part.artifact), &["cuda"]),
-        (
-            "transform",
-            spec.transform.as_ref().map(|part| &part.name),
-            &["native", "cuda"],
-        ),
+        ("transform", spec.transform.as_ref().map(|part| &part.name), &["native", "cuda"]),
     ];
     let runtime = spec.runtime.as_str();
     for (part, what, runtimes) in &parts {
@@ -514,12 +484,7 @@ fn progress(progress: &Progress) -> Check {
 fn task_error(error: Option<&TaskError>) -> Check {
     let Some(error) = error else { return Ok(()) };
     let (reason, message) = (&error.reason, error.message.len());
-    length(
-        "REASON_TOO_LONG",
-        "error.reason",
-        reason.len(),
-        limits::REASON_BYTES_MAX,
-    )?;
+    length("REASON_TOO_LONG", "error.reason", reason.len(), limits::REASON_BYTES_MAX)?;
     length("MESSAGE_TOO_LONG", "error.message", message, limits::MESSAGE_BYTES_MAX)?;
     let valid = |b: u8| b.is_ascii_uppercase() || b.is_ascii_digit() || b == b'_';
     if reason.bytes().all(valid) {
@@ -673,9 +638,5 @@ fn range(field: &str, found: u64, (low, high): (u64, u64)) -> Check {
 
 /// Zero stands for the default.
 fn range_or_zero(field: &str, found: u64, bounds: (u64, u64)) -> Check {
-    if found == 0 {
-        Ok(())
-    } else {
-        range(field, found, bounds)
-    }
+    if found == 0 { Ok(()) } else { range(field, found, bounds) }
 }

@@ -157,11 +157,7 @@ impl Key<'_> {
             Key::Payload { ns, id } => prefix(first::PAYLOAD, &[ns, id]),
             Key::Result { ns, id } => prefix(first::RESULT, &[ns, id]),
             Key::Log { ns, id, attempt } => prefix(first::LOG, &[ns, id, attempt]),
-            Key::Edge {
-                ns,
-                dependency,
-                dependent,
-            } => prefix(first::EDGE, &[ns, dependency, dependent]),
+            Key::Edge { ns, dependency, dependent } => prefix(first::EDGE, &[ns, dependency, dependent]),
             Key::Settling { ns, id } => prefix(first::SETTLING, &[ns, id]),
             Key::EndedExpiry { at, ns, id } => prefix(first::ENDED_EXPIRY, &[at, ns, id]),
             Key::NamedLease { ns, name } => named(first::NAMED_LEASE, &[ns], name.as_bytes()),
@@ -195,77 +191,27 @@ impl Key<'_> {
             first::DIGEST => Key::Digest,
             first::NAMESPACE => Key::Namespace { name: parts.name()? },
             first::PASS => Key::Pass { ns: parts.number()? },
-            first::QUEUE => Key::Queue {
-                ns: parts.number()?,
-                name: parts.name()?,
-            },
+            first::QUEUE => Key::Queue { ns: parts.number()?, name: parts.name()? },
             first::USAGE => Key::Usage { ns: parts.number()? },
-            first::LIVE_TASK => Key::LiveTask {
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
-            first::DEAD_TASK => Key::DeadTask {
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
-            first::ENDED_TASK => Key::EndedTask {
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
-            first::SPEC => Key::Spec {
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
-            first::PAYLOAD => Key::Payload {
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
-            first::RESULT => Key::Result {
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
-            first::LOG => Key::Log {
-                ns: parts.number()?,
-                id: parts.number()?,
-                attempt: parts.number()?,
-            },
-            first::EDGE => Key::Edge {
-                ns: parts.number()?,
-                dependency: parts.number()?,
-                dependent: parts.number()?,
-            },
-            first::SETTLING => Key::Settling {
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
-            first::ENDED_EXPIRY => Key::EndedExpiry {
-                at: parts.number()?,
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
-            first::NAMED_LEASE => Key::NamedLease {
-                ns: parts.number()?,
-                name: parts.name()?,
-            },
-            first::PENDING_TIMER => Key::PendingTimer {
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
-            first::FIRED_TIMER => Key::FiredTimer {
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
-            first::FIRED_TIMER_EXPIRY => Key::FiredTimerExpiry {
-                at: parts.number()?,
-                ns: parts.number()?,
-                id: parts.number()?,
-            },
+            first::LIVE_TASK => Key::LiveTask { ns: parts.number()?, id: parts.number()? },
+            first::DEAD_TASK => Key::DeadTask { ns: parts.number()?, id: parts.number()? },
+            first::ENDED_TASK => Key::EndedTask { ns: parts.number()?, id: parts.number()? },
+            first::SPEC => Key::Spec { ns: parts.number()?, id: parts.number()? },
+            first::PAYLOAD => Key::Payload { ns: parts.number()?, id: parts.number()? },
+            first::RESULT => Key::Result { ns: parts.number()?, id: parts.number()? },
+            first::LOG => Key::Log { ns: parts.number()?, id: parts.number()?, attempt: parts.number()? },
+            first::EDGE => Key::Edge { ns: parts.number()?, dependency: parts.number()?, dependent: parts.number()? },
+            first::SETTLING => Key::Settling { ns: parts.number()?, id: parts.number()? },
+            first::ENDED_EXPIRY => Key::EndedExpiry { at: parts.number()?, ns: parts.number()?, id: parts.number()? },
+            first::NAMED_LEASE => Key::NamedLease { ns: parts.number()?, name: parts.name()? },
+            first::PENDING_TIMER => Key::PendingTimer { ns: parts.number()?, id: parts.number()? },
+            first::FIRED_TIMER => Key::FiredTimer { ns: parts.number()?, id: parts.number()? },
+            first::FIRED_TIMER_EXPIRY => {
+                Key::FiredTimerExpiry { at: parts.number()?, ns: parts.number()?, id: parts.number()? }
+            }
             first::WORKER => Key::Worker { id: parts.number()? },
             first::REQUEST => Key::Request { hash: parts.hash()? },
-            first::REQUEST_EXPIRY => Key::RequestExpiry {
-                at: parts.number()?,
-                index: parts.number()?,
-            },
+            first::REQUEST_EXPIRY => Key::RequestExpiry { at: parts.number()?, index: parts.number()? },
             first::EVENTS => Key::Events { index: parts.number()? },
             first::JOIN_TOKEN => Key::JoinToken { hash: parts.hash()? },
             first::ROLE => Key::Role { name: parts.name()? },
@@ -325,16 +271,8 @@ mod tests {
             Key::Spec { ns: a, id: b },
             Key::Payload { ns: a, id: b },
             Key::Result { ns: a, id: b },
-            Key::Log {
-                ns: a,
-                id: b,
-                attempt: c,
-            },
-            Key::Edge {
-                ns: a,
-                dependency: b,
-                dependent: c,
-            },
+            Key::Log { ns: a, id: b, attempt: c },
+            Key::Edge { ns: a, dependency: b, dependent: c },
             Key::Settling { ns: a, id: b },
             Key::EndedExpiry { at: a, ns: b, id: c },
             Key::NamedLease { ns: a, name },
@@ -384,10 +322,7 @@ mod tests {
     #[test]
     fn first_bytes_are_stable() {
         let hash = [0; 32];
-        let bytes: Vec<u8> = every_key(0, 0, 0, "x", &hash)
-            .iter()
-            .map(|key| key.encode()[0])
-            .collect();
+        let bytes: Vec<u8> = every_key(0, 0, 0, "x", &hash).iter().map(|key| key.encode()[0]).collect();
         assert_eq!(
             bytes,
             [

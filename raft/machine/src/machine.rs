@@ -39,12 +39,7 @@ impl Versions {
         if (self.min..=self.max).contains(&found) {
             return Ok(());
         }
-        Err(Fatal::UnknownVersion {
-            what,
-            found,
-            min: self.min,
-            max: self.max,
-        })
+        Err(Fatal::UnknownVersion { what, found, min: self.min, max: self.max })
     }
 }
 
@@ -107,40 +102,19 @@ impl Machine {
             return Machine::create(engine, versions);
         };
         versions.check("the state", meta.version)?;
-        let digest = rows
-            .bytes(Key::Digest)?
-            .and_then(|bytes| bytes.as_ref().try_into().ok());
+        let digest = rows.bytes(Key::Digest)?.and_then(|bytes| bytes.as_ref().try_into().ok());
         let digest = digest.ok_or_else(|| Fatal::assertion("the state has no digest"))?;
         let ix = rebuild(rows)?;
-        Ok(Machine {
-            engine,
-            versions,
-            meta,
-            digest,
-            ix,
-        })
+        Ok(Machine { engine, versions, meta, digest, ix })
     }
 
     /// A new cluster: the same bytes on every node.
     fn create(engine: Arc<dyn Engine>, versions: Versions) -> Result<Machine, Fatal> {
         versions.check("a new cluster", Versions::FIRST)?;
-        let meta = MetaRow {
-            version: Versions::FIRST,
-            ..MetaRow::default()
-        };
-        let mut machine = Machine {
-            engine: engine.clone(),
-            versions,
-            meta,
-            digest: [0; 32],
-            ix: Indices::default(),
-        };
+        let meta = MetaRow { version: Versions::FIRST, ..MetaRow::default() };
+        let mut machine = Machine { engine: engine.clone(), versions, meta, digest: [0; 32], ix: Indices::default() };
         let mut txn = Txn::new(Overlay::new(&*engine), &mut machine.ix, meta, versions, 0);
-        let row = NamespaceRow {
-            id: namespace::DEFAULT_ID,
-            weight: limits::WEIGHT_DEFAULT,
-            ..NamespaceRow::default()
-        };
+        let row = NamespaceRow { id: namespace::DEFAULT_ID, weight: limits::WEIGHT_DEFAULT, ..NamespaceRow::default() };
         namespace::create(&mut txn, namespace::DEFAULT, row);
         let (batch, meta) = txn.finish();
         machine.commit(batch, meta, &Batch::new())?;
@@ -175,13 +149,7 @@ impl Machine {
         let events = keep_events(&mut txn);
         let (batch, meta) = txn.finish();
         self.commit(batch, meta, extra)?;
-        Ok(Applied {
-            outcomes,
-            events,
-            digest: self.digest,
-            now_ms: meta.now_ms,
-            ready,
-        })
+        Ok(Applied { outcomes, events, digest: self.digest, now_ms: meta.now_ms, ready })
     }
 
     /// Notes an entry that carries nothing for the machine: only the applied index moves. Of a change of membership, `members` says for the
@@ -213,10 +181,7 @@ impl Machine {
         if next && index >> (u64::BITS - limits::ORDINAL_BITS) == 0 {
             return Ok(());
         }
-        Err(Fatal::assertion(format!(
-            "log entry {index} cannot follow {:?}",
-            self.meta.applied
-        )))
+        Err(Fatal::assertion(format!("log entry {index} cannot follow {:?}", self.meta.applied)))
     }
 
     fn decode(&self, index: u64, bytes: &[u8]) -> Result<Entry, Fatal> {
@@ -225,16 +190,11 @@ impl Machine {
         self.versions.check("a log entry", entry.version)?;
         if entry.version > self.meta.version {
             let cluster = self.meta.version;
-            return Err(malformed(format!(
-                "it has version {}, and the cluster has version {cluster}",
-                entry.version
-            )));
+            return Err(malformed(format!("it has version {}, and the cluster has version {cluster}", entry.version)));
         }
         // The decoder drops fields that it does not know; they are missing when the entry is measured again.
         if entry.encoded_len() != bytes.len() {
-            return Err(malformed(
-                "it has fields that this build does not know: upgrade this node".to_owned(),
-            ));
+            return Err(malformed("it has fields that this build does not know: upgrade this node".to_owned()));
         }
         Ok(entry)
     }
@@ -242,9 +202,7 @@ impl Machine {
     /// Writes an entry's changes, the digest over them and the caller's part in one batch.
     fn commit(&mut self, mut batch: Batch, meta: MetaRow, extra: &Batch) -> Result<(), Fatal> {
         if extra.keyspaces().contains(&STATE) {
-            return Err(Fatal::assertion(
-                "the caller's part of the batch names the machine's keyspace",
-            ));
+            return Err(Fatal::assertion("the caller's part of the batch names the machine's keyspace"));
         }
         let mut hasher = blake3::Hasher::new();
         hasher.update(&self.digest);
@@ -333,9 +291,7 @@ fn keep_events(txn: &mut Txn<'_>) -> Vec<Event> {
     if let Some(index) = txn.index.checked_sub(limits::EVENT_REVISIONS_KEPT) {
         txn.rows.delete(Key::Events { index });
     }
-    let row = EventsRow {
-        events: std::mem::take(&mut txn.events),
-    };
+    let row = EventsRow { events: std::mem::take(&mut txn.events) };
     if !row.events.is_empty() {
         let bytes = Bytes::from(row.encode_to_vec());
         txn.rows.put_bytes(Key::Events { index: txn.index }, bytes);

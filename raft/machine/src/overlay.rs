@@ -46,11 +46,7 @@ pub struct Overlay<'a> {
 impl<'a> Overlay<'a> {
     /// Nothing changed yet.
     pub fn new(engine: &'a dyn Engine) -> Self {
-        Overlay {
-            engine,
-            changes: BTreeMap::new(),
-            touched: 0,
-        }
+        Overlay { engine, changes: BTreeMap::new(), touched: 0 }
     }
 
     /// The rows as they were before the entry.
@@ -82,11 +78,7 @@ impl<'a> Overlay<'a> {
 
     /// All changes in the order of their keys.
     pub fn into_batch(self) -> Batch {
-        let bytes = self
-            .changes
-            .iter()
-            .map(|(key, value)| 32 + key.len() + value.as_ref().map_or(0, Bytes::len))
-            .sum();
+        let bytes = self.changes.iter().map(|(key, value)| 32 + key.len() + value.as_ref().map_or(0, Bytes::len)).sum();
         let mut batch = Batch::with_capacity(bytes);
         for (key, value) in &self.changes {
             match value {
@@ -142,9 +134,6 @@ mod tests {
         let engine = MemoryEngine::new();
         let mut overlay = Overlay::new(&engine);
         overlay.put_bytes(Key::Meta, Bytes::from_static(&[0xff]));
-        assert!(matches!(
-            overlay.row::<crate::rows::MetaRow>(Key::Meta),
-            Err(Fatal::Assertion { .. })
-        ));
+        assert!(matches!(overlay.row::<crate::rows::MetaRow>(Key::Meta), Err(Fatal::Assertion { .. })));
     }
 }

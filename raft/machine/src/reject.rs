@@ -17,14 +17,7 @@ mod code {
 }
 
 fn rejection(code: u32, reason: &str, field: &str, limit: u64, message: String) -> Rejection {
-    Rejection {
-        code,
-        reason: reason.to_owned(),
-        message,
-        field: field.to_owned(),
-        limit,
-        retry_after_ms: 0,
-    }
+    Rejection { code, reason: reason.to_owned(), message, field: field.to_owned(), limit, retry_after_ms: 0 }
 }
 
 /// The request can never succeed as it stands.
@@ -108,10 +101,7 @@ pub fn stale_token(what: &str) -> Rejection {
 }
 
 pub fn task_ended(id: &str, state: TaskState) -> Rejection {
-    let message = format!(
-        "task {id} has ended as {}: it cannot be cancelled any more",
-        state_name(state)
-    );
+    let message = format!("task {id} has ended as {}: it cannot be cancelled any more", state_name(state));
     precondition("TASK_ENDED", "task_id", message)
 }
 
@@ -121,11 +111,7 @@ pub fn request_id_reused() -> Rejection {
 }
 
 pub fn invalid_id(field: &str) -> Rejection {
-    invalid(
-        "INVALID_ID",
-        field,
-        format!("{field} is not an id as tarn writes them: thirteen digits and letters"),
-    )
+    invalid("INVALID_ID", field, format!("{field} is not an id as tarn writes them: thirteen digits and letters"))
 }
 
 pub fn invalid_page_token() -> Rejection {

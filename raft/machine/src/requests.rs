@@ -39,10 +39,7 @@ pub fn look_up(txn: &Txn<'_>, principal: &str, body: &command::Body) -> Result<S
     if id.is_empty() {
         return Ok(Seen::Without);
     }
-    let fresh = Fresh {
-        hash: id_hash(principal, id),
-        body: body_hash(body),
-    };
+    let fresh = Fresh { hash: id_hash(principal, id), body: body_hash(body) };
     let Some(row) = txn.rows.row::<RequestRow>(Key::Request { hash: &fresh.hash })? else {
         return Ok(Seen::New(fresh));
     };
@@ -50,10 +47,7 @@ pub fn look_up(txn: &Txn<'_>, principal: &str, body: &command::Body) -> Result<S
         return Err(reject::request_id_reused().into());
     }
     if !row.leases.is_empty() {
-        return Ok(Seen::Before(outcome::Body::LeaseTasks(lease::repeat(
-            txn,
-            &row.leases,
-        )?)));
+        return Ok(Seen::Before(outcome::Body::LeaseTasks(lease::repeat(txn, &row.leases)?)));
     }
     let outcome = Outcome::decode(row.outcome).ok().and_then(|outcome| outcome.body);
     let outcome = outcome.ok_or_else(|| Fatal::assertion("a remembered outcome cannot be decoded"))?;
@@ -62,10 +56,7 @@ pub fn look_up(txn: &Txn<'_>, principal: &str, body: &command::Body) -> Result<S
 
 /// Remembers a command's answer.
 pub fn remember(txn: &mut Txn<'_>, fresh: Fresh, answer: &outcome::Body) {
-    let mut row = RequestRow {
-        body: fresh.body,
-        ..RequestRow::default()
-    };
+    let mut row = RequestRow { body: fresh.body, ..RequestRow::default() };
     match answer {
         outcome::Body::LeaseTasks(answer) if answer.tasks.is_empty() => return,
         outcome::Body::LeaseTasks(answer) => row.leases = lease::references(txn, answer),
@@ -86,10 +77,7 @@ pub fn seal(txn: &mut Txn<'_>) {
         return;
     }
     let at = txn.now + limits::REQUEST_RETENTION_MS;
-    txn.rows.put(
-        Key::RequestExpiry { at, index: txn.index },
-        &RequestExpiryRow { hashes },
-    );
+    txn.rows.put(Key::RequestExpiry { at, index: txn.index }, &RequestExpiryRow { hashes });
     let sweep = &mut txn.ix.sweeps.requests;
     *sweep = Some(sweep.map_or(at, |known| known.min(at)));
 }
@@ -132,11 +120,9 @@ fn body_hash(body: &command::Body) -> Bytes {
     let mut bytes = Vec::with_capacity(body.encoded_len());
     match body {
         // A client that repeats a call has less time left to wait.
-        command::Body::LeaseTasks(request) => command::Body::LeaseTasks(LeaseTasksRequest {
-            wait_ms: 0,
-            ..request.clone()
-        })
-        .encode(&mut bytes),
+        command::Body::LeaseTasks(request) => {
+            command::Body::LeaseTasks(LeaseTasksRequest { wait_ms: 0, ..request.clone() }).encode(&mut bytes)
+        }
         body => body.encode(&mut bytes),
     }
     Bytes::copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16])

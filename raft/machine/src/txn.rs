@@ -80,11 +80,7 @@ impl<'a> Txn<'a> {
 
     /// The number of the namespace with this name.
     pub fn namespace(&self, name: &str) -> Result<u64, Rejection> {
-        self.ix
-            .namespace_ids
-            .get(name)
-            .copied()
-            .ok_or_else(|| reject::namespace_not_found(name))
+        self.ix.namespace_ids.get(name).copied().ok_or_else(|| reject::namespace_not_found(name))
     }
 
     /// The number of the namespace with this name, if it takes anything new.

@@ -13,56 +13,33 @@ use tarn_proto::v1::*;
 /// A cluster that knows roles.
 fn rig() -> Rig {
     let mut rig = Rig::new();
-    rig.ok(RaiseVersion {
-        version: 2,
-        ..Default::default()
-    });
+    rig.ok(RaiseVersion { version: 2, ..Default::default() });
     rig
 }
 
 fn rule() -> Rule {
-    Rule {
-        verbs: vec!["read".into()],
-        resources: vec!["queue/mail-*".into()],
-    }
+    Rule { verbs: vec!["read".into()], resources: vec!["queue/mail-*".into()] }
 }
 
 fn put_role(name: impl Into<String>) -> PutRoleRequest {
-    PutRoleRequest {
-        name: name.into(),
-        rules: vec![rule()],
-        ..Default::default()
-    }
+    PutRoleRequest { name: name.into(), rules: vec![rule()], ..Default::default() }
 }
 
 fn delete_role(name: &str) -> DeleteRoleRequest {
-    DeleteRoleRequest {
-        name: name.into(),
-        ..Default::default()
-    }
+    DeleteRoleRequest { name: name.into(), ..Default::default() }
 }
 
 /// A binding of a built-in role in the namespace of this number.
 fn binding(principal: usize, namespace: usize) -> Option<Binding> {
-    Some(Binding {
-        principal: format!("user/u{principal}"),
-        role: "viewer".into(),
-        namespace: format!("n{namespace}"),
-    })
+    Some(Binding { principal: format!("user/u{principal}"), role: "viewer".into(), namespace: format!("n{namespace}") })
 }
 
 fn put_binding(principal: usize, namespace: usize) -> PutBindingRequest {
-    PutBindingRequest {
-        binding: binding(principal, namespace),
-        ..Default::default()
-    }
+    PutBindingRequest { binding: binding(principal, namespace), ..Default::default() }
 }
 
 fn delete_binding(principal: usize, namespace: usize) -> DeleteBindingRequest {
-    DeleteBindingRequest {
-        binding: binding(principal, namespace),
-        ..Default::default()
-    }
+    DeleteBindingRequest { binding: binding(principal, namespace), ..Default::default() }
 }
 
 /// A token whose secret has this number.
@@ -82,11 +59,7 @@ fn hash(number: usize) -> [u8; 32] {
 }
 
 fn revoke_certificate(number: usize, expires_at_ms: u64) -> RevokeCertificateRequest {
-    RevokeCertificateRequest {
-        serial: format!("{number:x}"),
-        expires_at_ms,
-        ..Default::default()
-    }
+    RevokeCertificateRequest { serial: format!("{number:x}"), expires_at_ms, ..Default::default() }
 }
 
 /// Carries out many commands, all of which must succeed, without comparing indices after each.
@@ -97,10 +70,7 @@ fn many<R: CommandBody>(rig: &mut Rig, requests: impl Iterator<Item = R>) {
 
 /// The same, in somebody's name.
 fn many_by<R: CommandBody>(rig: &mut Rig, principal: &str, requests: impl Iterator<Item = R>) {
-    let by = |request| Command {
-        principal: principal.to_owned(),
-        ..command(request)
-    };
+    let by = |request| Command { principal: principal.to_owned(), ..command(request) };
     let requests: Vec<Command> = requests.map(by).collect();
     carry_out(rig, &requests);
 }
@@ -182,9 +152,7 @@ fn one_principal_has_so_many_bindings_and_all_together_have_so_many() {
     assert_eq!(refused(&mut rig, put_binding(1, 0)), "TOO_MANY_BINDINGS");
     let all = rig.machine.list_bindings(&ListBindingsRequest::default()).unwrap();
     assert_eq!(all.bindings.len(), limits::BINDINGS_MAX);
-    let of_one = ListBindingsRequest {
-        principal: "user/u0".into(),
-    };
+    let of_one = ListBindingsRequest { principal: "user/u0".into() };
     assert_eq!(rig.machine.list_bindings(&of_one).unwrap().bindings.len(), each);
 }
 
@@ -196,10 +164,7 @@ fn nobody_takes_every_place() {
     assert_eq!(refused(&mut rig, put_token(max, 60_000)), "TOO_MANY_TOKENS");
     many_by(&mut rig, "user/other", std::iter::once(put_token(max, 60_000)));
 
-    let worker = || RegisterWorkerRequest {
-        ttl_ms: 60_000,
-        ..Default::default()
-    };
+    let worker = || RegisterWorkerRequest { ttl_ms: 60_000, ..Default::default() };
     let max = limits::WORKERS_OF_ONE_MAX;
     many(&mut rig, (0..max).map(|_| worker()));
     assert_eq!(refused(&mut rig, worker()), "TOO_MANY_WORKERS");
@@ -209,41 +174,22 @@ fn nobody_takes_every_place() {
 #[test]
 fn a_namespaces_name_gives_its_workers_nothing_when_another_bears_it() {
     let mut rig = rig();
-    let create = |name: &str| CreateNamespaceRequest {
-        name: name.into(),
-        ..Default::default()
-    };
-    let delete = |name: &str| DeleteNamespaceRequest {
-        name: name.into(),
-        ..Default::default()
-    };
+    let create = |name: &str| CreateNamespaceRequest { name: name.into(), ..Default::default() };
+    let delete = |name: &str| DeleteNamespaceRequest { name: name.into(), ..Default::default() };
     many(&mut rig, ["one", "other"].into_iter().map(create));
     for namespaces in [vec!["one".to_owned()], vec!["one".to_owned(), "other".to_owned()]] {
-        let capabilities = Some(WorkerCapabilities {
-            namespaces,
-            ..Default::default()
-        });
-        let request = RegisterWorkerRequest {
-            capabilities,
-            ttl_ms: 60_000,
-            ..Default::default()
-        };
+        let capabilities = Some(WorkerCapabilities { namespaces, ..Default::default() });
+        let request = RegisterWorkerRequest { capabilities, ttl_ms: 60_000, ..Default::default() };
         ok(&mut rig, request);
     }
     ok(&mut rig, delete("one"));
     ok(&mut rig, create("one"));
     let listed = rig.machine.list_workers(&ListWorkersRequest::default()).unwrap();
-    let states: Vec<_> = listed
-        .workers
-        .iter()
-        .map(|worker| (worker.state(), worker.capabilities.clone().unwrap().namespaces))
-        .collect();
+    let states: Vec<_> =
+        listed.workers.iter().map(|worker| (worker.state(), worker.capabilities.clone().unwrap().namespaces)).collect();
     assert_eq!(
         states,
-        [
-            (WorkerState::Draining, vec!["one".to_owned()]),
-            (WorkerState::Active, vec!["other".to_owned()])
-        ]
+        [(WorkerState::Draining, vec!["one".to_owned()]), (WorkerState::Active, vec!["other".to_owned()])]
     );
 }
 
@@ -258,20 +204,10 @@ fn there_are_so_many_tokens_and_all_expire_at_once() {
     }
     assert_eq!(refused(&mut rig, put_token(max, 60_000)), "TOO_MANY_TOKENS");
     assert_eq!(refused(&mut rig, put_token(5, 60_000)), "TOKEN_EXISTS");
-    let (id, row) = rig
-        .machine
-        .access()
-        .token(&hash(5))
-        .map(|(id, row)| (id, row.clone()))
-        .expect("it is known by its secret");
+    let (id, row) =
+        rig.machine.access().token(&hash(5)).map(|(id, row)| (id, row.clone())).expect("it is known by its secret");
     assert_eq!((row.principal.as_str(), row.expires_at_ms), ("user/robot", 61_000));
-    ok(
-        &mut rig,
-        RevokeTokenRequest {
-            token_id: tarn_machine::ids::Id(id).to_string(),
-            ..Default::default()
-        },
-    );
+    ok(&mut rig, RevokeTokenRequest { token_id: tarn_machine::ids::Id(id).to_string(), ..Default::default() });
     assert!(rig.machine.access().token(&hash(5)).is_none());
     ok(&mut rig, put_token(max, 120_000));
     rig.restart();
@@ -291,10 +227,7 @@ fn there_are_so_many_revocations_and_each_is_forgotten_when_its_certificate_has_
     let max = limits::REVOCATIONS_MAX;
     many(&mut rig, (0..max - 1).map(|n| revoke_certificate(n, 50_000)));
     ok(&mut rig, revoke_certificate(max - 1, 0));
-    assert_eq!(
-        refused(&mut rig, revoke_certificate(max, 50_000)),
-        "TOO_MANY_REVOCATIONS"
-    );
+    assert_eq!(refused(&mut rig, revoke_certificate(max, 50_000)), "TOO_MANY_REVOCATIONS");
     // Revoking again changes nothing, and takes no room.
     assert!(rig.tell(revoke_certificate(3, 0)).1.is_empty());
     rig.restart();
@@ -316,10 +249,7 @@ fn a_revocation_ends_neither_before_now_nor_later_than_any_certificate() {
     rig.ok(revoke_certificate(2, limits::TIME_MS_MAX));
     let revoked = |rig: &Rig| {
         let access = rig.machine.access();
-        let ends = access
-            .revoked
-            .iter()
-            .map(|(serial, row)| (serial.to_string(), row.expires_at_ms));
+        let ends = access.revoked.iter().map(|(serial, row)| (serial.to_string(), row.expires_at_ms));
         ends.collect::<Vec<_>>()
     };
     let longest = ("2".to_owned(), 5_000 + limits::REVOCATION_MS_DEFAULT);
@@ -337,29 +267,17 @@ fn what_a_role_says_is_bounded() {
     assert_eq!(reason(with(vec![rule(); limits::RULES_MAX + 1])), "TOO_MANY_RULES");
     assert_eq!(reason(with(vec![])), "", "a role may allow nothing");
     assert_eq!(reason(verbs(vec!["v".into(); limits::PATTERNS_MAX])), "");
-    assert_eq!(
-        reason(verbs(vec!["v".into(); limits::PATTERNS_MAX + 1])),
-        "TOO_MANY_PATTERNS"
-    );
+    assert_eq!(reason(verbs(vec!["v".into(); limits::PATTERNS_MAX + 1])), "TOO_MANY_PATTERNS");
     assert_eq!(reason(verbs(vec!["v".repeat(limits::PATTERN_BYTES_MAX)])), "");
-    assert_eq!(
-        reason(verbs(vec!["v".repeat(limits::PATTERN_BYTES_MAX + 1)])),
-        "PATTERN_TOO_LONG"
-    );
+    assert_eq!(reason(verbs(vec!["v".repeat(limits::PATTERN_BYTES_MAX + 1)])), "PATTERN_TOO_LONG");
     assert_eq!(reason(verbs(vec![])), "NO_PATTERN");
 
     // Within each of these, and too much together.
-    let long = Rule {
-        verbs: vec!["v".repeat(limits::PATTERN_BYTES_MAX); 8],
-        ..rule()
-    };
+    let long = Rule { verbs: vec!["v".repeat(limits::PATTERN_BYTES_MAX); 8], ..rule() };
     let fitting = limits::ROLE_BYTES_MAX / prost::Message::encoded_len(&long);
     assert_eq!(reason(with(vec![long.clone(); fitting])), "");
     assert_eq!(reason(with(vec![long.clone(); fitting + 1])), "RULES_TOO_LARGE");
-    let scopes = |count| PutTokenRequest {
-        scopes: vec![rule(); count],
-        ..put_token(1, 0)
-    };
+    let scopes = |count| PutTokenRequest { scopes: vec![rule(); count], ..put_token(1, 0) };
     let fitting = limits::SCOPES_BYTES_MAX / prost::Message::encoded_len(&rule());
     assert_eq!(reason(scopes(fitting)), "");
     assert_eq!(reason(scopes(fitting + 1)), "RULES_TOO_LARGE");
@@ -367,10 +285,7 @@ fn what_a_role_says_is_bounded() {
 
 #[test]
 fn names_of_tokens_and_reasons_of_revocations_are_bounded() {
-    let named = |length: usize| PutTokenRequest {
-        name: "n".repeat(length),
-        ..put_token(1, 0)
-    };
+    let named = |length: usize| PutTokenRequest { name: "n".repeat(length), ..put_token(1, 0) };
     assert_eq!(reason(named(limits::LABEL_BYTES_MAX)), "");
     assert_eq!(reason(named(limits::LABEL_BYTES_MAX + 1)), "NAME_TOO_LONG");
     for (ttl_ms, expected) in [
@@ -382,25 +297,13 @@ fn names_of_tokens_and_reasons_of_revocations_are_bounded() {
         assert_eq!(reason(put_token(1, ttl_ms)), expected, "{ttl_ms}");
     }
     for length in [0, 31, 33] {
-        let request = PutTokenRequest {
-            secret_hash: Bytes::from(vec![1; length]),
-            ..put_token(1, 0)
-        };
+        let request = PutTokenRequest { secret_hash: Bytes::from(vec![1; length]), ..put_token(1, 0) };
         assert_eq!(reason(request), "INVALID_HASH");
     }
-    let because = |length: usize| RevokeCertificateRequest {
-        reason: "r".repeat(length),
-        ..revoke_certificate(1, 0)
-    };
+    let because = |length: usize| RevokeCertificateRequest { reason: "r".repeat(length), ..revoke_certificate(1, 0) };
     assert_eq!(reason(because(limits::REVOCATION_REASON_BYTES_MAX)), "");
-    assert_eq!(
-        reason(because(limits::REVOCATION_REASON_BYTES_MAX + 1)),
-        "REASON_TOO_LONG"
-    );
-    let serial = |length: usize| RevokeCertificateRequest {
-        serial: "a".repeat(length),
-        ..revoke_certificate(1, 0)
-    };
+    assert_eq!(reason(because(limits::REVOCATION_REASON_BYTES_MAX + 1)), "REASON_TOO_LONG");
+    let serial = |length: usize| RevokeCertificateRequest { serial: "a".repeat(length), ..revoke_certificate(1, 0) };
     assert_eq!(reason(serial(limits::SERIAL_BYTES_MAX)), "");
     assert_eq!(reason(serial(limits::SERIAL_BYTES_MAX + 1)), "INVALID_SERIAL");
 }
@@ -408,11 +311,7 @@ fn names_of_tokens_and_reasons_of_revocations_are_bounded() {
 #[test]
 fn no_name_can_be_written_in_two_ways() {
     let principal = |text: &str| PutBindingRequest {
-        binding: Some(Binding {
-            principal: text.into(),
-            role: "viewer".into(),
-            namespace: "*".into(),
-        }),
+        binding: Some(Binding { principal: text.into(), role: "viewer".into(), namespace: "*".into() }),
         ..Default::default()
     };
     let longest = format!("user/{}", "a".repeat(limits::PRINCIPAL_BYTES_MAX - 5));
@@ -454,31 +353,14 @@ fn no_name_can_be_written_in_two_ways() {
         assert_eq!(reason(principal(bad)), "INVALID_PRINCIPAL", "{bad:?}");
     }
     let namespace = |text: &str| PutBindingRequest {
-        binding: Some(Binding {
-            principal: "user/ada".into(),
-            role: "viewer".into(),
-            namespace: text.into(),
-        }),
+        binding: Some(Binding { principal: "user/ada".into(), role: "viewer".into(), namespace: text.into() }),
         ..Default::default()
     };
     for fine in ["*", "team", "team-*", "t*", "0"] {
         assert_eq!(reason(namespace(fine)), "", "{fine}");
     }
     let long = format!("{}*", "a".repeat(65));
-    for bad in [
-        "",
-        "**",
-        "*team",
-        "te*am",
-        "te**",
-        "Team",
-        "../etc",
-        "a/b",
-        "t\u{0435}am",
-        "-*",
-        " ",
-        long.as_str(),
-    ] {
+    for bad in ["", "**", "*team", "te*am", "te**", "Team", "../etc", "a/b", "t\u{0435}am", "-*", " ", long.as_str()] {
         assert_eq!(reason(namespace(bad)), "INVALID_NAME", "{bad:?}");
     }
 }
@@ -487,10 +369,7 @@ fn no_name_can_be_written_in_two_ways() {
 fn a_token_never_acts_as_a_node() {
     // Nodes prove who they are by their certificates, and are trusted with more than any user.
     for principal in ["node/1", "node/x"] {
-        let request = PutTokenRequest {
-            principal: principal.into(),
-            ..put_token(1, 0)
-        };
+        let request = PutTokenRequest { principal: principal.into(), ..put_token(1, 0) };
         assert_eq!(reason(request), "INVALID_PRINCIPAL", "{principal}");
     }
 }
@@ -509,10 +388,7 @@ fn who_judges_by_the_access_of_a_moment_is_not_disturbed_by_what_changes() {
     assert_eq!(*before, copy);
     let after = rig.machine.access();
     assert!(after.roles.is_empty() && after.tokens.is_empty() && after.revoked.len() == 1);
-    assert!(
-        std::sync::Arc::ptr_eq(&after, &rig.machine.access()),
-        "nothing changed: nothing is copied"
-    );
+    assert!(std::sync::Arc::ptr_eq(&after, &rig.machine.access()), "nothing changed: nothing is copied");
 }
 
 #[test]

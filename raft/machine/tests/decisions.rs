@@ -15,15 +15,9 @@ use tarn_storage::{Batch, Durability, Engine, MemoryEngine, Range};
 /// A cluster of version 2 with some namespaces made, one record each.
 fn cluster(namespaces: u64) -> Rig {
     let mut rig = Rig::new();
-    rig.ok(RaiseVersion {
-        version: 2,
-        ..Default::default()
-    });
+    rig.ok(RaiseVersion { version: 2, ..Default::default() });
     for number in 0..namespaces {
-        rig.ok(CreateNamespaceRequest {
-            name: format!("team-{number}"),
-            ..Default::default()
-        });
+        rig.ok(CreateNamespaceRequest { name: format!("team-{number}"), ..Default::default() });
     }
     rig
 }
@@ -37,9 +31,7 @@ fn verify(machine: &Machine, through: u64) -> VerifyDecisionsResponse {
 fn rows(engine: &dyn Engine) -> Vec<(u64, Vec<u8>)> {
     let rows = engine.scan(STATE, Range::prefix(&[0x60])).map(|entry| {
         let (key, row) = entry.expect("memory does not fail");
-        let Some(Key::Decisions { index }) = Key::decode(&key) else {
-            panic!("{key:02x?}")
-        };
+        let Some(Key::Decisions { index }) = Key::decode(&key) else { panic!("{key:02x?}") };
         (index, row)
     });
     rows.collect()
@@ -53,11 +45,7 @@ fn spoil(engine: &MemoryEngine, change: impl FnOnce(&mut Batch)) {
 }
 
 fn faults(report: &VerifyDecisionsResponse) -> Vec<(u64, &str)> {
-    report
-        .faults
-        .iter()
-        .map(|fault| (fault.index, fault.reason.as_str()))
-        .collect()
+    report.faults.iter().map(|fault| (fault.index, fault.reason.as_str())).collect()
 }
 
 #[test]
@@ -91,9 +79,7 @@ fn every_changed_byte_of_every_row_is_found_where_it_is() {
             spoil(&rig.engine, |batch| batch.put(STATE, &key, &changed));
             let report = verify(&rig.machine, 0);
             let found = faults(&report);
-            let [(at, reason)] = found[..] else {
-                panic!("byte {place} of row {index}: {found:?}")
-            };
+            let [(at, reason)] = found[..] else { panic!("byte {place} of row {index}: {found:?}") };
             assert_eq!(at, *index, "byte {place} of row {index}: {reason}");
             let whole_before = report.faults[0].message.contains(&format!("log entry {index}"));
             assert!(whole_before, "it says where: {:?}", report.faults);
@@ -110,11 +96,8 @@ fn lost_moved_added_and_cut_rows_are_found() {
     let rows = rows(&*rig.engine);
     let key = |index: u64| Key::Decisions { index }.encode();
     // One is gone from the middle, the first, the last.
-    for (place, expected) in [
-        (2, (rows[1].0, "ROW_MISSING")),
-        (0, (0, "ROW_MISSING")),
-        (5, (rows[4].0, "ROW_MISSING")),
-    ] {
+    for (place, expected) in [(2, (rows[1].0, "ROW_MISSING")), (0, (0, "ROW_MISSING")), (5, (rows[4].0, "ROW_MISSING"))]
+    {
         let (index, row) = &rows[place];
         spoil(&rig.engine, |batch| batch.delete(STATE, key(*index)));
         assert_eq!(faults(&verify(&rig.machine, 0)), [expected]);
@@ -142,10 +125,7 @@ fn lost_moved_added_and_cut_rows_are_found() {
 #[test]
 fn nodes_whose_chains_differ_have_different_hashes_though_each_is_whole() {
     let (one, mut two) = (cluster(3), cluster(2));
-    two.ok(CreateNamespaceRequest {
-        name: "forged".to_owned(),
-        ..Default::default()
-    });
+    two.ok(CreateNamespaceRequest { name: "forged".to_owned(), ..Default::default() });
     let (one, two) = (verify(&one.machine, one.index), verify(&two.machine, two.index));
     assert_eq!(one.through_index, two.through_index);
     assert!(one.faults.is_empty() && two.faults.is_empty());
@@ -156,19 +136,13 @@ fn nodes_whose_chains_differ_have_different_hashes_though_each_is_whole() {
 fn what_is_dropped_from_the_front_leaves_a_chain_that_is_whole() {
     let mut rig = cluster(3);
     rig.ok(PutAuditSettingsRequest {
-        settings: Some(AuditSettings {
-            records_max: limits::AUDIT_RECORDS.0,
-            ..Default::default()
-        }),
+        settings: Some(AuditSettings { records_max: limits::AUDIT_RECORDS.0, ..Default::default() }),
         ..Default::default()
     });
     for number in 0..1_200u64 {
         rig.apply_unchecked(vec![command(PutRoleRequest {
             name: "role".to_owned(),
-            rules: vec![Rule {
-                verbs: vec![format!("v{number}")],
-                resources: vec!["*".to_owned()],
-            }],
+            rules: vec![Rule { verbs: vec![format!("v{number}")], resources: vec!["*".to_owned()] }],
             ..Default::default()
         })]);
     }
@@ -192,16 +166,10 @@ fn what_is_dropped_from_the_front_leaves_a_chain_that_is_whole() {
     // A walk whose place is dropped under it goes on from where the chain begins.
     for number in 0..50u64 {
         rig.apply_unchecked(vec![
-            command(DrainWorkerRequest {
-                worker_id: "0000000000007".to_owned(),
-                request_id: number.to_string(),
-            }),
+            command(DrainWorkerRequest { worker_id: "0000000000007".to_owned(), request_id: number.to_string() }),
             command(PutRoleRequest {
                 name: "role".to_owned(),
-                rules: vec![Rule {
-                    verbs: vec!["x".to_owned()],
-                    resources: vec!["*".to_owned()],
-                }],
+                rules: vec![Rule { verbs: vec!["x".to_owned()], resources: vec!["*".to_owned()] }],
                 ..Default::default()
             }),
         ]);
@@ -223,22 +191,13 @@ fn a_jump_of_the_clock_drops_only_so_many_rows_at_once() {
 #[test]
 fn a_cluster_of_version_1_is_as_it_was() {
     let mut rig = Rig::new();
-    let worker = rig
-        .ok(RegisterWorkerRequest {
-            ttl_ms: 3_600_000,
-            ..Default::default()
-        })
-        .worker_id;
+    let worker = rig.ok(RegisterWorkerRequest { ttl_ms: 3_600_000, ..Default::default() }).worker_id;
     let ids = rig.ok(EnqueueRequest {
         namespace: "default".to_owned(),
         tasks: vec![spec("q"), spec("q")],
         ..Default::default()
     });
-    let leased = rig.ok(LeaseTasksRequest {
-        worker_id: worker,
-        max_tasks: 1,
-        ..Default::default()
-    });
+    let leased = rig.ok(LeaseTasksRequest { worker_id: worker, max_tasks: 1, ..Default::default() });
     rig.ok(FailTaskRequest {
         namespace: "default".to_owned(),
         task_id: leased.tasks[0].task_id.clone(),
@@ -264,12 +223,7 @@ fn a_cluster_of_version_1_is_as_it_was() {
 // --- Stories ---------------------------------------------------------------------------------------------------------------------------
 
 fn submit(rig: &mut Rig, tasks: Vec<TaskSpec>) -> Vec<String> {
-    rig.ok(EnqueueRequest {
-        namespace: "default".to_owned(),
-        tasks,
-        ..Default::default()
-    })
-    .task_ids
+    rig.ok(EnqueueRequest { namespace: "default".to_owned(), tasks, ..Default::default() }).task_ids
 }
 
 fn worker(rig: &mut Rig, capabilities: WorkerCapabilities) -> String {
@@ -293,10 +247,7 @@ fn a_story_says_what_no_worker_has() {
     let needy = TaskSpec {
         runtime: "wasm".to_owned(),
         requires: vec!["gpu".to_owned(), "zone=a".to_owned()],
-        wasm: Some(WasmSpec {
-            artifact: "a".to_owned(),
-            ..Default::default()
-        }),
+        wasm: Some(WasmSpec { artifact: "a".to_owned(), ..Default::default() }),
         ..spec("q")
     };
     let id = submit(&mut rig, vec![needy])[0].clone();
@@ -304,14 +255,7 @@ fn a_story_says_what_no_worker_has() {
     assert_eq!((nobody.workers, nobody.able), (0, 0));
     assert_eq!(
         nobody.missing,
-        [
-            "namespace default",
-            "queue q",
-            "runtime wasm",
-            "handler ",
-            "label gpu",
-            "label zone=a"
-        ]
+        ["namespace default", "queue q", "runtime wasm", "handler ", "label gpu", "label zone=a"]
     );
 
     let capabilities = |runtimes: &[&str], labels: &[&str]| WorkerCapabilities {
@@ -328,23 +272,14 @@ fn a_story_says_what_no_worker_has() {
     let able = worker(&mut rig, capabilities(&["wasm"], &["gpu", "zone=a"]));
     let able_now = waiting(&rig, &id);
     assert_eq!((able_now.able, able_now.free, able_now.ahead), (1, 1, 0));
-    rig.ok(DrainWorkerRequest {
-        worker_id: able,
-        ..Default::default()
-    });
+    rig.ok(DrainWorkerRequest { worker_id: able, ..Default::default() });
     assert_eq!((waiting(&rig, &id).able, waiting(&rig, &id).free), (1, 0));
 }
 
 #[test]
 fn a_story_says_who_stands_before() {
     let mut rig = cluster(0);
-    worker(
-        &mut rig,
-        WorkerCapabilities {
-            handlers: vec!["a".to_owned()],
-            ..Default::default()
-        },
-    );
+    worker(&mut rig, WorkerCapabilities { handlers: vec!["a".to_owned()], ..Default::default() });
     let of = |handler: &str, priority: Priority| TaskSpec {
         handler: handler.to_owned(),
         priority: priority.into(),
@@ -366,10 +301,7 @@ fn a_story_says_who_stands_before() {
     assert_eq!(waiting(&rig, &ids[3]).ahead, 0);
     assert_eq!(waiting(&rig, &ids[1]).ahead, 3);
     assert_eq!(last.shares.len(), 1);
-    assert_eq!(
-        (last.shares[0].namespace.as_str(), last.shares[0].ready),
-        ("default", 5)
-    );
+    assert_eq!((last.shares[0].namespace.as_str(), last.shares[0].ready), ("default", 5));
 }
 
 #[test]
@@ -378,48 +310,24 @@ fn a_story_finds_its_records_without_a_search() {
     let able = worker(&mut rig, WorkerCapabilities::default());
     let ids = submit(
         &mut rig,
-        vec![
-            spec("q"),
-            TaskSpec {
-                retry: Some(RetryPolicy {
-                    max_attempts: 2,
-                    ..Default::default()
-                }),
-                ..spec("r")
-            },
-        ],
+        vec![spec("q"), TaskSpec { retry: Some(RetryPolicy { max_attempts: 2, ..Default::default() }), ..spec("r") }],
     );
     let mut index = Vec::new();
     for _ in 0..2 {
         rig.pass_to(rig.now_ms + 5_000);
-        let leased = rig.ok(LeaseTasksRequest {
-            worker_id: able.clone(),
-            max_tasks: 2,
-            ..Default::default()
-        });
+        let leased = rig.ok(LeaseTasksRequest { worker_id: able.clone(), max_tasks: 2, ..Default::default() });
         index.push(rig.index);
-        let task = leased
-            .tasks
-            .iter()
-            .find(|task| task.task_id == ids[1])
-            .expect("it is leased");
+        let task = leased.tasks.iter().find(|task| task.task_id == ids[1]).expect("it is leased");
         rig.ok(FailTaskRequest {
             namespace: "default".to_owned(),
             task_id: ids[1].clone(),
             token: task.token,
-            error: Some(TaskError {
-                reason: "BROKEN".to_owned(),
-                ..Default::default()
-            }),
+            error: Some(TaskError { reason: "BROKEN".to_owned(), ..Default::default() }),
             ..Default::default()
         });
         index.push(rig.index);
     }
-    rig.ok(RequeueDeadRequest {
-        namespace: "default".to_owned(),
-        queue: "r".to_owned(),
-        ..Default::default()
-    });
+    rig.ok(RequeueDeadRequest { namespace: "default".to_owned(), queue: "r".to_owned(), ..Default::default() });
     let story = rig.machine.task_story("default", &ids[1]).unwrap();
     let told: Vec<(DecisionKind, u64)> = story.decisions.iter().map(|d| (d.kind(), d.index)).collect();
     assert_eq!(
@@ -437,20 +345,10 @@ fn a_story_finds_its_records_without_a_search() {
     assert_eq!(story.decisions[1].delay_ms, rig_delay(&story.decisions[1]));
 
     // The worker is gone; the record of its registration still knows its name.
-    let leased = rig.ok(LeaseTasksRequest {
-        worker_id: able.clone(),
-        max_tasks: 2,
-        ..Default::default()
-    });
+    let leased = rig.ok(LeaseTasksRequest { worker_id: able.clone(), max_tasks: 2, ..Default::default() });
     assert!(leased.tasks.iter().any(|task| task.task_id == ids[1]));
     rig.pass_to(rig.now_ms + 2 * 3_600_000);
-    assert!(
-        rig.machine
-            .list_workers(&ListWorkersRequest {})
-            .unwrap()
-            .workers
-            .is_empty()
-    );
+    assert!(rig.machine.list_workers(&ListWorkersRequest {}).unwrap().workers.is_empty());
     let story = rig.machine.task_story("default", &ids[1]).unwrap();
     assert_eq!(story.workers.get(&able).map(String::as_str), Some("w"));
 }
@@ -465,37 +363,18 @@ fn rig_delay(record: &Decision) -> u64 {
 fn a_task_that_waits_for_others_or_for_its_time_says_so() {
     let mut rig = cluster(0);
     let first = submit(&mut rig, vec![spec("q")])[0].clone();
-    let later = TaskSpec {
-        not_before_at_ms: 9_000,
-        ..spec("q")
-    };
-    let ids = submit(
-        &mut rig,
-        vec![
-            TaskSpec {
-                after: vec![first.clone()],
-                ..spec("q")
-            },
-            later,
-        ],
-    );
+    let later = TaskSpec { not_before_at_ms: 9_000, ..spec("q") };
+    let ids = submit(&mut rig, vec![TaskSpec { after: vec![first.clone()], ..spec("q") }, later]);
     let blocked = waiting(&rig, &ids[0]);
     assert_eq!(blocked.dependencies.len(), 1);
     assert_eq!(
-        (
-            blocked.dependencies[0].task_id.as_str(),
-            blocked.dependencies[0].state()
-        ),
+        (blocked.dependencies[0].task_id.as_str(), blocked.dependencies[0].state()),
         (first.as_str(), TaskState::Ready)
     );
     assert_eq!(waiting(&rig, &ids[1]).until_ms, 9_000);
     assert!(rig.machine.task_story("default", "0000000000007").is_err());
     assert!(rig.machine.task_story("nowhere", &first).is_err());
-    rig.ok(CancelTaskRequest {
-        namespace: "default".to_owned(),
-        task_id: first.clone(),
-        ..Default::default()
-    });
+    rig.ok(CancelTaskRequest { namespace: "default".to_owned(), task_id: first.clone(), ..Default::default() });
     assert!(rig.machine.task_story("default", &first).unwrap().waiting.is_none());
 }
 
@@ -509,25 +388,9 @@ fn a_lease_costs_few_bytes() {
     for _ in 0..10 {
         submit(&mut rig, vec![spec("q"); 100]);
     }
-    let before = rig
-        .machine
-        .get_audit_settings(&GetAuditSettingsRequest {})
-        .unwrap()
-        .bytes;
-    let leased = rig
-        .ok(LeaseTasksRequest {
-            worker_id: able,
-            max_tasks: 256,
-            ..Default::default()
-        })
-        .tasks
-        .len();
-    let bytes = rig
-        .machine
-        .get_audit_settings(&GetAuditSettingsRequest {})
-        .unwrap()
-        .bytes
-        - before;
+    let before = rig.machine.get_audit_settings(&GetAuditSettingsRequest {}).unwrap().bytes;
+    let leased = rig.ok(LeaseTasksRequest { worker_id: able, max_tasks: 256, ..Default::default() }).tasks.len();
+    let bytes = rig.machine.get_audit_settings(&GetAuditSettingsRequest {}).unwrap().bytes - before;
     assert_eq!(leased, 256);
     let each = bytes as usize / leased;
     println!("{each} bytes a lease");

@@ -8,11 +8,7 @@ use support::{Rig, answer, command, spec};
 use tarn_proto::v1::*;
 
 fn fill(rig: &mut Rig, namespace: &str, tasks: usize) {
-    let request = EnqueueRequest {
-        namespace: namespace.into(),
-        tasks: vec![spec("q"); tasks],
-        ..Default::default()
-    };
+    let request = EnqueueRequest { namespace: namespace.into(), tasks: vec![spec("q"); tasks], ..Default::default() };
     rig.apply_unchecked(vec![command(request)]);
 }
 
@@ -20,11 +16,7 @@ fn fill(rig: &mut Rig, namespace: &str, tasks: usize) {
 fn shares(rig: &mut Rig, worker: &str, leases: u32, step: u32) -> BTreeMap<String, u32> {
     let mut counts = BTreeMap::new();
     for _ in 0..leases / step {
-        let request = LeaseTasksRequest {
-            worker_id: worker.into(),
-            max_tasks: step,
-            ..Default::default()
-        };
+        let request = LeaseTasksRequest { worker_id: worker.into(), max_tasks: step, ..Default::default() };
         let outcome = rig.apply_unchecked(vec![command(request)]).outcomes.remove(0);
         for task in answer::<LeaseTasksRequest>(outcome).expect("it leases").tasks {
             *counts.entry(task.namespace).or_default() += 1;
@@ -37,11 +29,7 @@ fn contest(step: u32) -> (BTreeMap<String, u32>, BTreeMap<String, u32>) {
     let mut rig = Rig::new();
     let worker = rig.ok(RegisterWorkerRequest::default()).worker_id;
     for (name, weight) in [("small", 100), ("middle", 200), ("large", 700), ("late", 1_000)] {
-        rig.ok(CreateNamespaceRequest {
-            name: name.into(),
-            weight,
-            ..Default::default()
-        });
+        rig.ok(CreateNamespaceRequest { name: name.into(), weight, ..Default::default() });
     }
     for name in ["small", "middle", "large"] {
         fill(&mut rig, name, 1_000);
@@ -55,10 +43,7 @@ fn contest(step: u32) -> (BTreeMap<String, u32>, BTreeMap<String, u32>) {
 fn assert_near(counts: &BTreeMap<String, u32>, expected: &[(&str, u32)]) {
     for (name, count) in expected {
         let found = counts.get(*name).copied().unwrap_or(0);
-        assert!(
-            found.abs_diff(*count) <= 1,
-            "{name} should have about {count}: {counts:?}"
-        );
+        assert!(found.abs_diff(*count) <= 1, "{name} should have about {count}: {counts:?}");
     }
 }
 
@@ -76,10 +61,7 @@ fn whoever_is_alone_gets_everything_and_owes_nothing_for_it() {
     let mut rig = Rig::new();
     let worker = rig.ok(RegisterWorkerRequest::default()).worker_id;
     for name in ["a", "b"] {
-        rig.ok(CreateNamespaceRequest {
-            name: name.into(),
-            ..Default::default()
-        });
+        rig.ok(CreateNamespaceRequest { name: name.into(), ..Default::default() });
     }
     fill(&mut rig, "a", 1_000);
     assert_eq!(shares(&mut rig, &worker, 200, 50).get("a"), Some(&200));
@@ -91,21 +73,10 @@ fn whoever_is_alone_gets_everything_and_owes_nothing_for_it() {
 fn what_a_namespace_got_from_its_own_workers_does_not_count_against_it_elsewhere() {
     let mut rig = Rig::new();
     for name in ["a", "b", "c"] {
-        rig.ok(CreateNamespaceRequest {
-            name: name.into(),
-            ..Default::default()
-        });
+        rig.ok(CreateNamespaceRequest { name: name.into(), ..Default::default() });
     }
-    let own = WorkerCapabilities {
-        namespaces: vec!["a".into()],
-        ..Default::default()
-    };
-    let own = rig
-        .ok(RegisterWorkerRequest {
-            capabilities: Some(own),
-            ..Default::default()
-        })
-        .worker_id;
+    let own = WorkerCapabilities { namespaces: vec!["a".into()], ..Default::default() };
+    let own = rig.ok(RegisterWorkerRequest { capabilities: Some(own), ..Default::default() }).worker_id;
     let shared = rig.ok(RegisterWorkerRequest::default()).worker_id;
     fill(&mut rig, "a", 1_000);
     fill(&mut rig, "b", 1_000);
@@ -123,10 +94,7 @@ fn however_much_a_neighbour_has_waiting_a_tenants_task_is_among_the_next_two() {
         let mut rig = Rig::new();
         let worker = rig.ok(RegisterWorkerRequest::default()).worker_id;
         for name in ["noisy", "quiet"] {
-            rig.ok(CreateNamespaceRequest {
-                name: name.into(),
-                ..Default::default()
-            });
+            rig.ok(CreateNamespaceRequest { name: name.into(), ..Default::default() });
         }
         for _ in 0..backlog / 1_000 {
             fill(&mut rig, "noisy", 1_000);

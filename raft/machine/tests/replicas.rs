@@ -14,10 +14,7 @@ struct Dice(u64);
 
 impl Dice {
     fn roll(&mut self, sides: u64) -> u64 {
-        self.0 = self
-            .0
-            .wrapping_mul(6_364_136_223_846_793_005)
-            .wrapping_add(1_442_695_040_888_963_407);
+        self.0 = self.0.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         (self.0 >> 33) % sides
     }
 
@@ -54,8 +51,7 @@ impl Known {
                 outcome::Body::RegisterWorker(answer) => self.workers.push(id(&answer.worker_id)),
                 outcome::Body::ScheduleTimer(answer) => self.timers.push(id(&answer.timer_id)),
                 outcome::Body::LeaseTasks(answer) => {
-                    self.leases
-                        .extend(answer.tasks.iter().map(|task| (id(&task.task_id), task.token)));
+                    self.leases.extend(answer.tasks.iter().map(|task| (id(&task.task_id), task.token)));
                 }
                 outcome::Body::AcquireLease(answer) => self.tokens.extend(answer.lease.iter().map(|lease| lease.token)),
                 _ => {}
@@ -76,11 +72,7 @@ fn some_command(dice: &mut Dice, known: &Known, now: u64) -> Command {
         0..=4 => {
             let count = 1 + dice.roll(4);
             let tasks = (0..count).map(|place| some_spec(dice, known, now, place)).collect();
-            command(EnqueueRequest {
-                request_id,
-                namespace: ns(),
-                tasks,
-            })
+            command(EnqueueRequest { request_id, namespace: ns(), tasks })
         }
         5..=7 => command(LeaseTasksRequest {
             request_id,
@@ -93,117 +85,43 @@ fn some_command(dice: &mut Dice, known: &Known, now: u64) -> Command {
             let (task, token) = some_lease(dice, known);
             let result = vec![b'r'; dice.roll(3_000) as usize].into();
             let logs = vec![b'l'; dice.roll(9) as usize].into();
-            command(CompleteTaskRequest {
-                request_id,
-                namespace: ns(),
-                task_id: text(task),
-                token,
-                result,
-                logs,
-            })
+            command(CompleteTaskRequest { request_id, namespace: ns(), task_id: text(task), token, result, logs })
         }
         10..=11 => {
             let (task, token) = some_lease(dice, known);
             let kind = dice.roll(5) as i32;
-            let error = Some(TaskError {
-                reason: "BROKEN".into(),
-                message: String::new(),
-            });
+            let error = Some(TaskError { reason: "BROKEN".into(), message: String::new() });
             let logs = vec![b'l'; dice.roll(9) as usize].into();
-            command(FailTaskRequest {
-                request_id,
-                namespace: ns(),
-                task_id: text(task),
-                token,
-                kind,
-                error,
-                logs,
-            })
+            command(FailTaskRequest { request_id, namespace: ns(), task_id: text(task), token, kind, error, logs })
         }
         12 => {
             let (task, token) = some_lease(dice, known);
-            let leases = vec![TaskLease {
-                namespace: ns(),
-                task_id: text(task),
-                token,
-                progress: None,
-            }];
-            command(HeartbeatTasksRequest {
-                worker_id: text(dice.recent(&known.workers)),
-                leases,
-                lease_ms: 0,
-            })
+            let leases = vec![TaskLease { namespace: ns(), task_id: text(task), token, progress: None }];
+            command(HeartbeatTasksRequest { worker_id: text(dice.recent(&known.workers)), leases, lease_ms: 0 })
         }
         13 => {
             let (task_id, force) = (text(dice.pick(&known.tasks)), dice.roll(2) == 0);
-            command(CancelTaskRequest {
-                request_id,
-                namespace: ns(),
-                task_id,
-                force,
-            })
+            command(CancelTaskRequest { request_id, namespace: ns(), task_id, force })
         }
-        14 => command(RequeueDeadRequest {
-            request_id,
-            namespace: ns(),
-            queue,
-            task_ids: vec![],
-        }),
+        14 => command(RequeueDeadRequest { request_id, namespace: ns(), queue, task_ids: vec![] }),
         15 if dice.roll(4) == 0 => {
             let states = vec![
-                [
-                    TaskState::Blocked,
-                    TaskState::Delayed,
-                    TaskState::Ready,
-                    TaskState::Dead,
-                ][dice.roll(4) as usize]
+                [TaskState::Blocked, TaskState::Delayed, TaskState::Ready, TaskState::Dead][dice.roll(4) as usize]
                     .into(),
             ];
-            command(PurgeQueueRequest {
-                request_id,
-                namespace: ns(),
-                queue,
-                states,
-            })
+            command(PurgeQueueRequest { request_id, namespace: ns(), queue, states })
         }
-        15 => command(HeartbeatWorkerRequest {
-            worker_id: text(dice.recent(&known.workers)),
-        }),
+        15 => command(HeartbeatWorkerRequest { worker_id: text(dice.recent(&known.workers)) }),
         16 => match dice.roll(3) {
-            0 => command(DrainWorkerRequest {
-                request_id,
-                worker_id: text(dice.recent(&known.workers)),
-            }),
-            _ => command(RegisterWorkerRequest {
-                request_id,
-                name: "w".into(),
-                capabilities: None,
-                ttl_ms: 120_000,
-            }),
+            0 => command(DrainWorkerRequest { request_id, worker_id: text(dice.recent(&known.workers)) }),
+            _ => command(RegisterWorkerRequest { request_id, name: "w".into(), capabilities: None, ttl_ms: 120_000 }),
         },
         17 => {
             let (name, token, ttl_ms) = (format!("l{}", dice.roll(2)), dice.pick(&known.tokens), 0);
             match dice.roll(3) {
-                0 => command(AcquireLeaseRequest {
-                    request_id,
-                    namespace: ns(),
-                    name,
-                    holder: "h".into(),
-                    ttl_ms,
-                }),
-                1 => command(RenewLeaseRequest {
-                    request_id,
-                    namespace: ns(),
-                    name,
-                    token,
-                    ttl_ms,
-                }),
-                _ => command(ReleaseLeaseRequest {
-                    request_id,
-                    namespace: ns(),
-                    name,
-                    token,
-                }),
+                0 => command(AcquireLeaseRequest { request_id, namespace: ns(), name, holder: "h".into(), ttl_ms }),
+                1 => command(RenewLeaseRequest { request_id, namespace: ns(), name, token, ttl_ms }),
+                _ => command(ReleaseLeaseRequest { request_id, namespace: ns(), name, token }),
             }
         }
         18 => {
@@ -213,30 +131,12 @@ fn some_command(dice: &mut Dice, known: &Known, now: u64) -> Command {
             };
             let action = Some(TimerAction { action: Some(action) });
             let delay_ms = 1 + dice.roll(50_000);
-            command(ScheduleTimerRequest {
-                request_id,
-                namespace: ns(),
-                due_at_ms: 0,
-                delay_ms,
-                action,
-            })
+            command(ScheduleTimerRequest { request_id, namespace: ns(), due_at_ms: 0, delay_ms, action })
         }
         _ => match dice.roll(4) {
-            0 => command(CancelTimerRequest {
-                request_id,
-                namespace: ns(),
-                timer_id: text(dice.pick(&known.timers)),
-            }),
-            1 => command(DeleteNamespaceRequest {
-                request_id,
-                name: "other".into(),
-                ..Default::default()
-            }),
-            _ => command(CreateNamespaceRequest {
-                request_id,
-                name: "other".into(),
-                ..Default::default()
-            }),
+            0 => command(CancelTimerRequest { request_id, namespace: ns(), timer_id: text(dice.pick(&known.timers)) }),
+            1 => command(DeleteNamespaceRequest { request_id, name: "other".into(), ..Default::default() }),
+            _ => command(CreateNamespaceRequest { request_id, name: "other".into(), ..Default::default() }),
         },
     }
 }
@@ -259,16 +159,9 @@ fn some_spec(dice: &mut Dice, known: &Known, now: u64, place: u64) -> TaskSpec {
         deadline_at_ms: if dice.roll(5) == 0 { now + dice.roll(90_000) } else { 0 },
         retention_ms: if dice.roll(2) == 0 { 1 } else { 0 },
         after: if dice.roll(3) == 0 { after.collect() } else { vec![] },
-        after_in_batch: if place > 0 && dice.roll(3) == 0 {
-            vec![0]
-        } else {
-            vec![]
-        },
+        after_in_batch: if place > 0 && dice.roll(3) == 0 { vec![0] } else { vec![] },
         on_dependency_failure: dice.roll(3) as i32,
-        retry: Some(RetryPolicy {
-            max_attempts: 1 + dice.roll(3) as u32,
-            ..Default::default()
-        }),
+        retry: Some(RetryPolicy { max_attempts: 1 + dice.roll(3) as u32, ..Default::default() }),
         ..Default::default()
     }
 }
@@ -293,15 +186,8 @@ fn run(seed: u64, entries: u64) -> [u8; 32] {
             other.note(index, None, &Batch::new()).expect("it notes");
             continue;
         }
-        let commands: Vec<Command> = (0..dice.roll(4))
-            .map(|_| some_command(&mut dice, &known, rig.now_ms))
-            .collect();
-        let entry = Entry {
-            version: 1,
-            now_ms: rig.now_ms,
-            commands: commands.clone(),
-        }
-        .encode_to_vec();
+        let commands: Vec<Command> = (0..dice.roll(4)).map(|_| some_command(&mut dice, &known, rig.now_ms)).collect();
+        let entry = Entry { version: 1, now_ms: rig.now_ms, commands: commands.clone() }.encode_to_vec();
         let here = rig.apply_unchecked(commands);
         let there = other.apply(index, &entry, &Batch::new()).expect("it applies");
         assert_eq!(here, there, "seed {seed}, entry {index}");
@@ -339,19 +225,8 @@ fn a_crash_between_entries_loses_nothing_that_the_log_gives_again() {
     let mut log = Vec::new();
     for place in 0..20 {
         let tasks = vec![support::spec(&format!("q{}", place % 3))];
-        let commands = vec![command(EnqueueRequest {
-            request_id: String::new(),
-            namespace: "default".into(),
-            tasks,
-        })];
-        log.push(
-            Entry {
-                version: 1,
-                now_ms: rig.now_ms,
-                commands: commands.clone(),
-            }
-            .encode_to_vec(),
-        );
+        let commands = vec![command(EnqueueRequest { request_id: String::new(), namespace: "default".into(), tasks })];
+        log.push(Entry { version: 1, now_ms: rig.now_ms, commands: commands.clone() }.encode_to_vec());
         rig.apply(commands);
     }
     // Nothing was synced: a power cut may take any suffix of the batches, and the log brings it back.
@@ -359,9 +234,7 @@ fn a_crash_between_entries_loses_nothing_that_the_log_gives_again() {
         let engine = std::sync::Arc::new(rig.engine.crashed_keeping(seed));
         let mut machine = Machine::open(engine, Versions::CURRENT).expect("a prefix of the batches opens");
         for index in machine.applied_index() + 1..=20 {
-            machine
-                .apply(index, &log[index as usize - 1], &Batch::new())
-                .expect("the log goes on");
+            machine.apply(index, &log[index as usize - 1], &Batch::new()).expect("the log goes on");
         }
         assert_eq!(machine.digest(), rig.machine.digest());
         assert_eq!(machine.indices(), rig.machine.indices());

@@ -22,19 +22,11 @@ fn open(versions: Versions) -> (Arc<MemoryEngine>, Machine) {
 }
 
 fn entry(version: u32, commands: Vec<Command>) -> Vec<u8> {
-    Entry {
-        version,
-        now_ms: 1_000,
-        commands,
-    }
-    .encode_to_vec()
+    Entry { version, now_ms: 1_000, commands }.encode_to_vec()
 }
 
 fn dump(engine: &dyn Engine) -> Vec<(Vec<u8>, Vec<u8>)> {
-    engine
-        .scan(STATE, Range::all())
-        .map(|entry| entry.expect("memory does not fail"))
-        .collect()
+    engine.scan(STATE, Range::all()).map(|entry| entry.expect("memory does not fail")).collect()
 }
 
 /// Applies an entry that must be fatal, and checks that nothing was written.
@@ -49,39 +41,18 @@ fn stops(machine: &mut Machine, index: u64, entry: &[u8]) -> Fatal {
 fn a_higher_version_is_raised_only_where_it_is_understood() {
     let (_, mut old) = open(OLD);
     let (engine, mut new) = open(NEXT);
-    assert_eq!(
-        (old.version(), new.version()),
-        (1, 1),
-        "a new build writes the cluster's version"
-    );
+    assert_eq!((old.version(), new.version()), (1, 1), "a new build writes the cluster's version");
     let first = entry(
         1,
-        vec![command(EnqueueRequest {
-            namespace: "default".into(),
-            tasks: vec![spec("q")],
-            ..Default::default()
-        })],
+        vec![command(EnqueueRequest { namespace: "default".into(), tasks: vec![spec("q")], ..Default::default() })],
     );
     old.apply(1, &first, &Batch::new()).unwrap();
     new.apply(1, &first, &Batch::new()).unwrap();
-    assert_eq!(
-        old.digest(),
-        new.digest(),
-        "builds of different versions agree while the cluster has the lower one"
-    );
+    assert_eq!(old.digest(), new.digest(), "builds of different versions agree while the cluster has the lower one");
 
-    let raise = entry(
-        1,
-        vec![command(RaiseVersion {
-            version: 2,
-            ..Default::default()
-        })],
-    );
+    let raise = entry(1, vec![command(RaiseVersion { version: 2, ..Default::default() })]);
     let fatal = stops(&mut old, 2, &raise);
-    assert!(
-        matches!(fatal, Fatal::UnknownVersion { found: 2, max: 1, .. }),
-        "{fatal}"
-    );
+    assert!(matches!(fatal, Fatal::UnknownVersion { found: 2, max: 1, .. }), "{fatal}");
     assert!(fatal.to_string().contains("upgrade this node"), "{fatal}");
 
     let applied = new.apply(2, &raise, &Batch::new()).unwrap();
@@ -91,24 +62,11 @@ fn a_higher_version_is_raised_only_where_it_is_understood() {
     new.apply(3, &entry(1, vec![]), &Batch::new()).unwrap();
     new.apply(4, &entry(2, vec![]), &Batch::new()).unwrap();
     // It does not go down again.
-    new.apply(
-        5,
-        &entry(
-            2,
-            vec![command(RaiseVersion {
-                version: 1,
-                ..Default::default()
-            })],
-        ),
-        &Batch::new(),
-    )
-    .unwrap();
+    new.apply(5, &entry(2, vec![command(RaiseVersion { version: 1, ..Default::default() })]), &Batch::new()).unwrap();
     assert_eq!(new.version(), 2);
 
     // The old build refuses the state, the new one goes on with it.
-    let fatal = Machine::open(engine.clone(), OLD)
-        .err()
-        .expect("the state is of a higher version");
+    let fatal = Machine::open(engine.clone(), OLD).err().expect("the state is of a higher version");
     assert!(matches!(fatal, Fatal::UnknownVersion { found: 2, .. }), "{fatal}");
     assert_eq!(Machine::open(engine, NEXT).unwrap().version(), 2);
 }
@@ -118,25 +76,12 @@ fn first_version() -> Vec<Vec<u8>> {
     let task_id = |index: u64, ordinal: u64| Id(index << limits::ORDINAL_BITS | ordinal).to_string();
     let namespace = || "default".to_owned();
     let hash = || bytes::Bytes::from_static(&[7; 32]);
-    let retry = RetryPolicy {
-        max_attempts: 2,
-        ..Default::default()
-    };
-    let short = TaskSpec {
-        deadline_at_ms: 40_000,
-        retry: Some(retry),
-        ..spec("q")
-    };
-    let waits = TaskSpec {
-        after_in_batch: vec![0],
-        ..spec("r")
-    };
+    let retry = RetryPolicy { max_attempts: 2, ..Default::default() };
+    let short = TaskSpec { deadline_at_ms: 40_000, retry: Some(retry), ..spec("q") };
+    let waits = TaskSpec { after_in_batch: vec![0], ..spec("r") };
     let tasks = vec![short, waits, spec("q"), spec("q"), spec("q")];
     let worker_id = task_id(2, 1);
-    let capabilities = WorkerCapabilities {
-        labels: vec!["gpu".to_owned()],
-        ..Default::default()
-    };
+    let capabilities = WorkerCapabilities { labels: vec!["gpu".to_owned()], ..Default::default() };
     let (first, third, fourth) = (task_id(1, 1), task_id(1, 3), task_id(1, 4));
     let [first_token, third_token, fourth_token] = [1, 2, 3].map(|ordinal| 3 << limits::ORDINAL_BITS | ordinal);
     let door = |token| (namespace(), "door".to_owned(), token);
@@ -144,25 +89,13 @@ fn first_version() -> Vec<Vec<u8>> {
         command(ScheduleTimerRequest {
             namespace: namespace(),
             delay_ms,
-            action: Some(TimerAction {
-                action: Some(timer_action::Action::Mark(mark.to_owned())),
-            }),
+            action: Some(TimerAction { action: Some(timer_action::Action::Mark(mark.to_owned())) }),
             ..Default::default()
         })
     };
-    let named = |name: &str| CreateNamespaceRequest {
-        name: name.to_owned(),
-        ..Default::default()
-    };
+    let named = |name: &str| CreateNamespaceRequest { name: name.to_owned(), ..Default::default() };
     let steps: Vec<(u64, Vec<Command>)> = vec![
-        (
-            1_000,
-            vec![command(EnqueueRequest {
-                request_id: "r1".to_owned(),
-                namespace: namespace(),
-                tasks,
-            })],
-        ),
+        (1_000, vec![command(EnqueueRequest { request_id: "r1".to_owned(), namespace: namespace(), tasks })]),
         (
             1_500,
             vec![command(RegisterWorkerRequest {
@@ -171,20 +104,11 @@ fn first_version() -> Vec<Vec<u8>> {
                 ..Default::default()
             })],
         ),
-        (
-            2_000,
-            vec![command(LeaseTasksRequest {
-                worker_id: worker_id.clone(),
-                max_tasks: 3,
-                ..Default::default()
-            })],
-        ),
+        (2_000, vec![command(LeaseTasksRequest { worker_id: worker_id.clone(), max_tasks: 3, ..Default::default() })]),
         (
             2_500,
             vec![
-                command(HeartbeatWorkerRequest {
-                    worker_id: worker_id.clone(),
-                }),
+                command(HeartbeatWorkerRequest { worker_id: worker_id.clone() }),
                 command(HeartbeatTasksRequest {
                     worker_id: worker_id.clone(),
                     leases: vec![TaskLease {
@@ -210,11 +134,7 @@ fn first_version() -> Vec<Vec<u8>> {
                     result: "result".into(),
                     ..Default::default()
                 }),
-                command(CancelTaskRequest {
-                    namespace: namespace(),
-                    task_id: fourth.clone(),
-                    ..Default::default()
-                }),
+                command(CancelTaskRequest { namespace: namespace(), task_id: fourth.clone(), ..Default::default() }),
                 command(FailTaskRequest {
                     namespace: namespace(),
                     task_id: fourth,
@@ -222,10 +142,7 @@ fn first_version() -> Vec<Vec<u8>> {
                     kind: FailureKind::Cancelled.into(),
                     ..Default::default()
                 }),
-                command(DrainWorkerRequest {
-                    worker_id,
-                    ..Default::default()
-                }),
+                command(DrainWorkerRequest { worker_id, ..Default::default() }),
             ],
         ),
         (
@@ -241,10 +158,7 @@ fn first_version() -> Vec<Vec<u8>> {
                 timer("cake", 5_000),
                 command(named("team")),
                 command(named("red")),
-                command(PutJoinToken {
-                    key_hash: hash(),
-                    ..Default::default()
-                }),
+                command(PutJoinToken { key_hash: hash(), ..Default::default() }),
             ],
         ),
         (
@@ -252,40 +166,16 @@ fn first_version() -> Vec<Vec<u8>> {
             vec![
                 {
                     let (namespace, name, token) = door(5 << limits::ORDINAL_BITS | 1);
-                    command(RenewLeaseRequest {
-                        namespace,
-                        name,
-                        token,
-                        ..Default::default()
-                    })
+                    command(RenewLeaseRequest { namespace, name, token, ..Default::default() })
                 },
                 {
                     let (namespace, name, token) = door(5 << limits::ORDINAL_BITS | 1);
-                    command(ReleaseLeaseRequest {
-                        namespace,
-                        name,
-                        token,
-                        ..Default::default()
-                    })
+                    command(ReleaseLeaseRequest { namespace, name, token, ..Default::default() })
                 },
-                command(CancelTimerRequest {
-                    namespace: namespace(),
-                    timer_id: task_id(5, 3),
-                    ..Default::default()
-                }),
-                command(DeleteNamespaceRequest {
-                    name: "red".to_owned(),
-                    ..Default::default()
-                }),
-                command(ConsumeJoinToken {
-                    key_hash: hash(),
-                    node_key_hash: hash(),
-                    node_id_min: 3,
-                }),
-                command(RaiseVersion {
-                    version: 1,
-                    ..Default::default()
-                }),
+                command(CancelTimerRequest { namespace: namespace(), timer_id: task_id(5, 3), ..Default::default() }),
+                command(DeleteNamespaceRequest { name: "red".to_owned(), ..Default::default() }),
+                command(ConsumeJoinToken { key_hash: hash(), node_key_hash: hash(), node_id_min: 3 }),
+                command(RaiseVersion { version: 1, ..Default::default() }),
             ],
         ),
         (100_000, vec![]),
@@ -293,11 +183,7 @@ fn first_version() -> Vec<Vec<u8>> {
         (
             100_500,
             vec![
-                command(RequeueDeadRequest {
-                    namespace: namespace(),
-                    queue: "q".to_owned(),
-                    ..Default::default()
-                }),
+                command(RequeueDeadRequest { namespace: namespace(), queue: "q".to_owned(), ..Default::default() }),
                 command(PurgeQueueRequest {
                     namespace: namespace(),
                     queue: "q".to_owned(),
@@ -309,14 +195,7 @@ fn first_version() -> Vec<Vec<u8>> {
         (5_000_000, vec![]),
         (200_000_000, vec![]),
     ];
-    let encode = |(now_ms, commands)| {
-        Entry {
-            version: 1,
-            now_ms,
-            commands,
-        }
-        .encode_to_vec()
-    };
+    let encode = |(now_ms, commands)| Entry { version: 1, now_ms, commands }.encode_to_vec();
     steps.into_iter().map(encode).collect()
 }
 
@@ -354,11 +233,8 @@ fn workers_of_the_first_version_stay_anybodys_when_the_version_rises() {
         ..Command::default()
     };
     let register = || command::Body::RegisterWorker(RegisterWorkerRequest::default());
-    let heartbeat = |worker_id: &str| {
-        command::Body::HeartbeatWorker(HeartbeatWorkerRequest {
-            worker_id: worker_id.to_owned(),
-        })
-    };
+    let heartbeat =
+        |worker_id: &str| command::Body::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: worker_id.to_owned() });
     let registered = |rig: &mut Rig| {
         let applied = rig.apply(vec![by("user/ada", register())]);
         match &applied.outcomes[0].body {
@@ -375,10 +251,7 @@ fn workers_of_the_first_version_stay_anybodys_when_the_version_rises() {
     };
     let before = registered(&mut rig);
     assert_eq!(beat(&mut rig, "user/bob", &before), "");
-    rig.ok(RaiseVersion {
-        version: 2,
-        ..Default::default()
-    });
+    rig.ok(RaiseVersion { version: 2, ..Default::default() });
     let after = registered(&mut rig);
     rig.restart();
     for (principal, worker, expected) in [
@@ -415,10 +288,7 @@ fn entries_that_a_build_does_not_understand_stop_it() {
         assert!(matches!(fatal, Fatal::UnknownVersion { .. }), "{fatal}");
     }
     let fatal = stops(&mut machine, 1, &entry(2, vec![]));
-    assert!(
-        matches!(fatal, Fatal::Malformed { index: 1, .. }),
-        "version 2 was not raised: {fatal}"
-    );
+    assert!(matches!(fatal, Fatal::Malformed { index: 1, .. }), "version 2 was not raised: {fatal}");
     let fatal = stops(&mut machine, 1, b"\xff\xff\xff");
     assert!(matches!(fatal, Fatal::Malformed { .. }), "{fatal}");
 
@@ -426,17 +296,10 @@ fn entries_that_a_build_does_not_understand_stop_it() {
     let mut unknown = entry(1, vec![]);
     unknown.extend_from_slice(b"\x7a\x01x");
     let fatal = stops(&mut machine, 1, &unknown);
-    assert!(
-        fatal.to_string().contains("fields that this build does not know"),
-        "{fatal}"
-    );
+    assert!(fatal.to_string().contains("fields that this build does not know"), "{fatal}");
 
     // The same inside a command.
-    let mut inner = command(RaiseVersion {
-        version: 1,
-        ..Default::default()
-    })
-    .encode_to_vec();
+    let mut inner = command(RaiseVersion { version: 1, ..Default::default() }).encode_to_vec();
     inner.extend_from_slice(b"\xfa\x07\x01x");
     let mut outer = entry(1, vec![]);
     outer.extend_from_slice(&[0x1a, inner.len() as u8]);
@@ -451,10 +314,7 @@ fn entries_come_once_and_in_order() {
     rig.apply(vec![]);
     rig.apply(vec![]);
     for index in [0, 1, 2, 4, u64::MAX] {
-        let fatal = rig
-            .machine
-            .apply(index, &entry(1, vec![]), &Batch::new())
-            .expect_err("out of order");
+        let fatal = rig.machine.apply(index, &entry(1, vec![]), &Batch::new()).expect_err("out of order");
         assert!(matches!(fatal, Fatal::Assertion { .. }), "{fatal}");
         assert!(rig.machine.note(index, None, &Batch::new()).is_err());
     }
@@ -486,10 +346,7 @@ fn what_the_caller_adds_is_in_the_same_batch_and_not_in_the_digest() {
     // Nobody but the machine writes into its keyspace.
     let mut intruder = Batch::new();
     intruder.put(STATE, "x", "y");
-    assert!(matches!(
-        one.apply(2, &entry(1, vec![]), &intruder),
-        Err(Fatal::Assertion { .. })
-    ));
+    assert!(matches!(one.apply(2, &entry(1, vec![]), &intruder), Err(Fatal::Assertion { .. })));
 }
 
 #[test]

@@ -121,9 +121,7 @@ impl Args {
 /// Reads `500ms`, `60s`, `10m` or `2h`.
 fn duration(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let number: u64 = digits
-        .parse()
-        .map_err(|_| "a number with a unit, such as 60s".to_owned())?;
+    let number: u64 = digits.parse().map_err(|_| "a number with a unit, such as 60s".to_owned())?;
     let ms = match &text[digits.len()..] {
         "ms" => 1,
         "s" => 1_000,
@@ -131,10 +129,7 @@ fn duration(text: &str) -> Result<Duration, String> {
         "h" => 3_600_000,
         other => return Err(format!("{other:?} is no unit: ms, s, m or h")),
     };
-    number
-        .checked_mul(ms)
-        .map(Duration::from_millis)
-        .ok_or_else(|| "too long".to_owned())
+    number.checked_mul(ms).map(Duration::from_millis).ok_or_else(|| "too long".to_owned())
 }
 
 /// The binary.

@@ -29,13 +29,7 @@ impl SimClock {
     /// A clock that is off by `skew_ms`.
     pub fn new(skew_ms: i64) -> Self {
         let wall_ms = BEGIN_MS.saturating_add_signed(skew_ms);
-        Self {
-            state: Mutex::new(State {
-                monotonic_us: 0,
-                wall_us: wall_ms * 1_000,
-                rate: TRUE_RATE,
-            }),
-        }
+        Self { state: Mutex::new(State { monotonic_us: 0, wall_us: wall_ms * 1_000, rate: TRUE_RATE }) }
     }
 
     /// A millisecond of true time passes.

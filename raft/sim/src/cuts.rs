@@ -45,10 +45,7 @@ impl UserCuts {
         let nodes: Vec<Party> = world.hosts.keys().copied().collect();
         let node = *self.dice.pick(&nodes).expect("a world has nodes");
         let all = self.dice.percent(50);
-        let (asking, answering) = *self
-            .dice
-            .pick(&[(true, false), (false, true), (true, true)])
-            .expect("three");
+        let (asking, answering) = *self.dice.pick(&[(true, false), (false, true), (true, true)]).expect("three");
         let mut cut = Vec::new();
         for user in &self.users {
             if all || self.dice.percent(50) {

@@ -336,13 +336,7 @@ impl Faults {
         let counts = self.counts.clone();
         drop(world.net.request(OPERATOR, at, "transfer", move |door| {
             async move {
-                let leader = door
-                    .consensus
-                    .leadership()
-                    .borrow()
-                    .leader
-                    .clone()
-                    .map(|leader| leader.id);
+                let leader = door.consensus.leadership().borrow().leader.clone().map(|leader| leader.id);
                 let led_to = door.consensus.transfer_leader(to, Instant::now() + ADMIN).await;
                 if led_to.is_ok_and(|now| Some(now) != leader) {
                     counts.add(Kind::Transfer);
@@ -382,11 +376,7 @@ impl Faults {
         self.next_node += 1;
         world.add_host(id)?;
         let promote = self.dice.percent(70);
-        let replace = self
-            .dice
-            .percent(30)
-            .then(|| self.victim(world))
-            .filter(|dead| *dead != id);
+        let replace = self.dice.percent(30).then(|| self.victim(world)).filter(|dead| *dead != id);
         if let Some(dead) = replace {
             world.retired.push(dead);
             world.tell_users();
@@ -412,12 +402,7 @@ impl Faults {
     }
 
     fn shrink(&mut self, world: &mut World, at: NodeId) {
-        let running: Vec<NodeId> = world
-            .hosts
-            .keys()
-            .copied()
-            .filter(|id| !world.retired.contains(id))
-            .collect();
+        let running: Vec<NodeId> = world.hosts.keys().copied().filter(|id| !world.retired.contains(id)).collect();
         if running.len() <= 3 {
             return;
         }

@@ -127,10 +127,7 @@ impl Host {
                 self.id,
                 self.disk.data_dir(),
                 Versions::CURRENT,
-                Arc::new(Link {
-                    net: self.common.net.clone(),
-                    from: self.id,
-                }),
+                Arc::new(Link { net: self.common.net.clone(), from: self.id }),
             )
         };
         let (sender, starting) = oneshot::channel();
@@ -139,13 +136,7 @@ impl Host {
             let _ = sender.send(Consensus::start(options).await);
         });
         self.common.trace.note(format!("node {} starts", self.id));
-        self.process = Some(Process {
-            door: None,
-            events: None,
-            starting: Some(starting),
-            stopping: None,
-            runtime,
-        });
+        self.process = Some(Process { door: None, events: None, starting: Some(starting), stopping: None, runtime });
         Ok(())
     }
 
@@ -219,9 +210,7 @@ impl Host {
         let missed = std::mem::take(&mut self.missed_ms);
         if let Some(process) = &self.process {
             disk::set_current(Some(self.disk.clone()));
-            process
-                .runtime
-                .block_on(tokio::time::advance(Duration::from_millis(missed)));
+            process.runtime.block_on(tokio::time::advance(Duration::from_millis(missed)));
             disk::set_current(None);
         }
         for delivery in std::mem::take(&mut self.backlog) {
@@ -232,9 +221,7 @@ impl Host {
     /// The speed of its timers and of its clock, in millionths of the true time's.
     pub fn set_rate(&mut self, rate: u64) {
         if rate != self.rate {
-            self.common
-                .trace
-                .note(format!("node {} clock runs at {rate} millionths", self.id));
+            self.common.trace.note(format!("node {} clock runs at {rate} millionths", self.id));
         }
         self.rate = rate;
         self.clock.set_rate(rate);
@@ -308,10 +295,7 @@ impl Host {
             return Stepped::PowerCut;
         }
         let stepped = process.look();
-        if matches!(
-            stepped,
-            Stepped::NotStarted(_) | Stepped::Stopped(_) | Stepped::ShutDown
-        ) {
+        if matches!(stepped, Stepped::NotStarted(_) | Stepped::Stopped(_) | Stepped::ShutDown) {
             self.drop_process();
         }
         stepped
@@ -328,23 +312,13 @@ impl Process {
             };
             self.starting = None;
             self.events = Some(started.events());
-            self.door = Some(Door {
-                handle: self.runtime.handle().clone(),
-                consensus: started,
-            });
+            self.door = Some(Door { handle: self.runtime.handle().clone(), consensus: started });
             return Stepped::Started;
         }
-        if self
-            .stopping
-            .as_mut()
-            .is_some_and(|stopping| stopping.try_recv().is_ok())
-        {
+        if self.stopping.as_mut().is_some_and(|stopping| stopping.try_recv().is_ok()) {
             return Stepped::ShutDown;
         }
-        let fatal = self
-            .door
-            .as_ref()
-            .and_then(|door| door.consensus.fatal().borrow().clone());
+        let fatal = self.door.as_ref().and_then(|door| door.consensus.fatal().borrow().clone());
         match fatal {
             Some(reason) => Stepped::Stopped(reason),
             None => Stepped::Quiet,

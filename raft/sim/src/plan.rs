@@ -155,12 +155,7 @@ mod tests {
         assert_eq!(plan.kinds, [Kind::Kill, Kind::SlowDisk, Kind::PowerCut]);
         assert_eq!(plan.users_cut_every_ms, None);
         let drawn = |plan: &Plan| {
-            let Limits {
-                snapshot_entries,
-                keep_entries,
-                log_cache_bytes,
-                batch_bytes,
-            } = plan.limits;
+            let Limits { snapshot_entries, keep_entries, log_cache_bytes, batch_bytes } = plan.limits;
             [
                 plan.nodes,
                 plan.faults_ms,
@@ -177,17 +172,7 @@ mod tests {
         assert_eq!(drawn(&plan), [5, 10_854, 658, 2, 2, 71, 50, 3, 62_969, 27_537]);
         let plan = Plan::new(4, None, None, &[]);
         use Kind::{BadLinks, Membership, Partition, Pause, PowerCut, PowerCutInside, ShutDown, SlowDisk, Snapshot};
-        let kinds = [
-            PowerCut,
-            PowerCutInside,
-            Pause,
-            Partition,
-            BadLinks,
-            SlowDisk,
-            Membership,
-            Snapshot,
-            ShutDown,
-        ];
+        let kinds = [PowerCut, PowerCutInside, Pause, Partition, BadLinks, SlowDisk, Membership, Snapshot, ShutDown];
         assert_eq!(plan.kinds, kinds);
         assert_eq!(drawn(&plan), [3, 9_804, 954, 4, 2, 85, 160, 4, 10_770, 39_181]);
     }

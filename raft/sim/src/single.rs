@@ -32,13 +32,10 @@ pub(crate) fn main(seed: u64, args: Args) -> ExitCode {
     panics::remember();
     let output = args.output;
     // A new thread has drawn no keys for its hash maps yet.
-    let run = std::thread::Builder::new()
-        .name("simulation".into())
-        .stack_size(STACK_BYTES)
-        .spawn(move || {
-            entropy::seed(seed);
-            simulate(seed, &args)
-        });
+    let run = std::thread::Builder::new().name("simulation".into()).stack_size(STACK_BYTES).spawn(move || {
+        entropy::seed(seed);
+        simulate(seed, &args)
+    });
     let report = match run.map(std::thread::JoinHandle::join) {
         Ok(Ok(report)) => report,
         Ok(Err(_)) | Err(_) => {
@@ -56,9 +53,7 @@ pub(crate) fn main(seed: u64, args: Args) -> ExitCode {
 
 fn simulate(seed: u64, args: &Args) -> Value {
     let nodes = args.nodes.as_ref().and_then(|nodes| nodes.parse().ok());
-    let faults_ms = args
-        .faults
-        .map(|faults| u64::try_from(faults.as_millis()).unwrap_or(u64::MAX));
+    let faults_ms = args.faults.map(|faults| u64::try_from(faults.as_millis()).unwrap_or(u64::MAX));
     let plan = Plan::new(seed, nodes, faults_ms, &args.only);
     let trace = match Trace::new(args.trace.as_deref()) {
         Ok(trace) => trace,
@@ -149,11 +144,7 @@ fn print(report: &Value, output: Output) {
             for line in report["recent"].as_array().into_iter().flatten() {
                 eprintln!("{}", line.as_str().unwrap_or_default());
             }
-            println!(
-                "{}: {}",
-                verdict.unwrap_or("harness"),
-                report["detail"].as_str().unwrap_or_default()
-            );
+            println!("{}: {}", verdict.unwrap_or("harness"), report["detail"].as_str().unwrap_or_default());
         }
     }
 }

@@ -28,11 +28,7 @@ pub(crate) fn main(args: &Args) -> ExitCode {
     let next = AtomicU64::new(0);
     let stop = AtomicBool::new(false);
     let tally = Mutex::new(Tally::default());
-    eprintln!(
-        "seeds {first} to {}, {} at a time",
-        first.saturating_add(count).saturating_sub(1),
-        args.jobs
-    );
+    eprintln!("seeds {first} to {}, {} at a time", first.saturating_add(count).saturating_sub(1), args.jobs);
     std::thread::scope(|scope| {
         for _ in 0..args.jobs {
             scope.spawn(|| {
@@ -126,12 +122,7 @@ fn attend(mut child: Child, limit: Duration) -> io::Result<Ended> {
             std::thread::sleep(LOOK);
         };
         let joined = |reader: std::thread::ScopedJoinHandle<'_, Vec<u8>>| reader.join().unwrap_or_default();
-        Ok(Ended {
-            status,
-            output: joined(output),
-            errors: joined(errors),
-            killed,
-        })
+        Ok(Ended { status, output: joined(output), errors: joined(errors), killed })
     })
 }
 
@@ -167,9 +158,7 @@ impl Tally {
         }
         self.simulated_ms += report["simulated_ms"].as_u64().unwrap_or(0);
         self.entries += report["entries"].as_u64().unwrap_or(0);
-        self.slowest_writes_ms = self
-            .slowest_writes_ms
-            .max(report["writes_after_ms"].as_u64().unwrap_or(0));
+        self.slowest_writes_ms = self.slowest_writes_ms.max(report["writes_after_ms"].as_u64().unwrap_or(0));
         for (sums, name) in [(&mut self.faults, "faults"), (&mut self.operations, "operations")] {
             for (key, value) in report[name].as_object().into_iter().flatten() {
                 *sums.entry(key.clone()).or_default() += value.as_u64().unwrap_or(0);

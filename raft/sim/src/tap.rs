@@ -94,10 +94,7 @@ impl Tap {
     }
 
     fn tell(&self, node: u64, told: Told) {
-        self.told
-            .lock()
-            .expect("no holder of this lock panics")
-            .push((node, told));
+        self.told.lock().expect("no holder of this lock panics").push((node, told));
     }
 
     /// A node has opened its log.
@@ -171,13 +168,7 @@ fn read_vote(value: &[u8]) -> Option<(Leadership, bool)> {
 }
 
 fn entry_id(id: WireLogId) -> EntryId {
-    EntryId {
-        term: number(Leadership {
-            term: id.term,
-            node: id.node,
-        }),
-        index: id.index,
-    }
+    EntryId { term: number(Leadership { term: id.term, node: id.node }), index: id.index }
 }
 
 /// The log removes from the beginning when it purges, and to the end when it truncates.
@@ -194,8 +185,5 @@ fn log_id(value: &[u8]) -> Option<EntryId> {
 }
 
 fn log_entry(value: &[u8]) -> Option<LogEntry> {
-    Some(LogEntry {
-        id: entry_id(WireEntry::decode(value).ok()?.log_id?),
-        content: hash(value),
-    })
+    Some(LogEntry { id: entry_id(WireEntry::decode(value).ok()?.log_id?), content: hash(value) })
 }

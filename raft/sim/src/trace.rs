@@ -33,16 +33,8 @@ impl Trace {
     /// The file cannot be created.
     pub fn new(path: Option<&Path>) -> io::Result<Self> {
         let file = path.map(File::create).transpose()?.map(BufWriter::new);
-        let inner = Inner {
-            now_ms: 0,
-            lines: 0,
-            hash: 0,
-            recent: VecDeque::new(),
-            file,
-        };
-        Ok(Self {
-            inner: Arc::new(Mutex::new(inner)),
-        })
+        let inner = Inner { now_ms: 0, lines: 0, hash: 0, recent: VecDeque::new(), file };
+        Ok(Self { inner: Arc::new(Mutex::new(inner)) })
     }
 
     /// True time moves on, in milliseconds since the run began.

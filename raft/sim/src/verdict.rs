@@ -69,11 +69,8 @@ fn open_timer(world: &World) -> Option<String> {
 
 fn timers(machine: &Machine) -> Vec<Timer> {
     let mut all = Vec::new();
-    let mut request = ListTimersRequest {
-        namespace: NAMESPACE.into(),
-        page_size: 1_000,
-        ..ListTimersRequest::default()
-    };
+    let mut request =
+        ListTimersRequest { namespace: NAMESPACE.into(), page_size: 1_000, ..ListTimersRequest::default() };
     while let Ok(mut page) = machine.list_timers(&request) {
         all.append(&mut page.timers);
         if page.next_page_token.is_empty() {
@@ -89,14 +86,7 @@ pub fn undrained(world: &World) -> Violation {
     let open = look(world, |machine| {
         let tasks = tasks(machine);
         let open = tasks.into_iter().find(|task| !ended(task));
-        open.map(|task| {
-            format!(
-                "{} is {:?}, {} attempts",
-                task.task_id,
-                task.state(),
-                task.attempts_begun
-            )
-        })
+        open.map(|task| format!("{} is {:?}, {} attempts", task.task_id, task.state(), task.attempts_begun))
     });
     EVERY_TASK_ENDS.violated(match (open.flatten(), open_timer(world)) {
         (Some(task), _) => format!("nothing is wrong any more, and task {task}"),
@@ -117,19 +107,12 @@ fn look<T>(world: &World, look: impl FnOnce(&Machine) -> T) -> Option<T> {
 }
 
 fn ended(task: &Task) -> bool {
-    matches!(
-        task.state(),
-        TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled
-    )
+    matches!(task.state(), TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled)
 }
 
 fn tasks(machine: &Machine) -> Vec<Task> {
     let mut all = Vec::new();
-    let mut request = ListTasksRequest {
-        namespace: NAMESPACE.into(),
-        page_size: 1_000,
-        ..ListTasksRequest::default()
-    };
+    let mut request = ListTasksRequest { namespace: NAMESPACE.into(), page_size: 1_000, ..ListTasksRequest::default() };
     while let Ok(mut page) = machine.list_tasks(&request) {
         all.append(&mut page.tasks);
         if page.next_page_token.is_empty() {
@@ -164,11 +147,7 @@ pub fn judge(world: &mut World) -> Result<(), Failure> {
         let accepted = || inner.accepted.keys().map(String::as_str);
         let found: BTreeSet<&str> = all.iter().map(|task| task.task_id.as_str()).collect();
         no_task_lost(accepted(), &found)?;
-        let ended: BTreeSet<&str> = all
-            .iter()
-            .filter(|task| ended(task))
-            .map(|task| task.task_id.as_str())
-            .collect();
+        let ended: BTreeSet<&str> = all.iter().filter(|task| ended(task)).map(|task| task.task_id.as_str()).collect();
         every_task_ends(accepted(), &ended)?;
         // What somebody completed has succeeded.
         let not_succeeded =
@@ -213,11 +192,7 @@ fn named_leases(world: &World) -> Result<(), Failure> {
 /// entry it was acquired.
 fn ended_at(world: &World, held: &Held) -> Option<u64> {
     let acquired_at = Id(held.token).index();
-    let later = world
-        .watcher
-        .events()
-        .range(acquired_at + 1..)
-        .flat_map(|(_, events)| events);
+    let later = world.watcher.events().range(acquired_at + 1..).flat_map(|(_, events)| events);
     let mut ends = later.filter(|event| {
         let end = matches!(event.kind(), EventKind::LeaseReleased | EventKind::LeaseExpired);
         end && event.subject == held.name

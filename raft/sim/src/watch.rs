@@ -157,9 +157,7 @@ impl Watcher {
         self.trace.note(format!("node {id} {what} {vote}"));
         self.elections.voted(id, vote, grants)?;
         // Nobody leads, and so commits, before a majority has granted it.
-        let may_begin = self
-            .majority
-            .is_none_or(|majority| self.elections.granted(vote) >= majority);
+        let may_begin = self.majority.is_none_or(|majority| self.elections.granted(vote) >= majority);
         if may_begin {
             self.highest = self.highest.max(number(vote));
         }
@@ -169,8 +167,7 @@ impl Watcher {
     fn opened(&mut self, id: NodeId, entries: &[LogEntry], purged: u64) -> Verdict {
         let last = entries.last().map(|entry| entry.id);
         let end = last.map_or_else(|| "nothing".to_owned(), shown);
-        self.trace
-            .note(format!("node {id} log opened: {} entries to {end}", entries.len()));
+        self.trace.note(format!("node {id} log opened: {} entries to {end}", entries.len()));
         let node = self.nodes.entry(id).or_default();
         // The process is new: what it knew in memory is gone.
         node.committed = 0;
@@ -197,8 +194,7 @@ impl Watcher {
         if first {
             self.committed_by.insert(entry.index, self.highest);
         }
-        self.trace
-            .note(format!("node {id} applied {} {:016x}", shown(entry), hash(digest)));
+        self.trace.note(format!("node {id} applied {} {:016x}", shown(entry), hash(digest)));
         let node = self.nodes.entry(id).or_default();
         // One batch may hold several entries, and an installed snapshot holds many: then only the order can be asked for.
         match node.applied.filter(|before| before.index + 1 == entry.index) {
@@ -271,9 +267,7 @@ impl Watcher {
         let committed_by = &self.committed_by;
         let earlier = |entry: &EntryId| committed_by.get(&entry.index).is_some_and(|by| *by < number);
         let committed = self.applied.above(node.purged).filter(earlier);
-        leader_completeness(id, number, committed, |index| {
-            node.log.get(&index).map(|entry| entry.id.term)
-        })
+        leader_completeness(id, number, committed, |index| node.log.get(&index).map(|entry| entry.id.term))
     }
 
     /// A node tells what happened at an entry.
@@ -284,19 +278,13 @@ impl Watcher {
     pub fn told_events(&mut self, id: NodeId, batch: &EventBatch) -> Verdict {
         let node = self.nodes.entry(id).or_default();
         for event in batch.events.iter() {
-            let place = Place {
-                revision: event.revision,
-                ordinal: event.ordinal,
-            };
+            let place = Place { revision: event.revision, ordinal: event.ordinal };
             watch::continuous(node.last_event, place)?;
             node.last_event = Some(place);
         }
         match self.events.get(&batch.revision) {
             Some(known) => watch::CONTINUOUS.require(known[..] == batch.events[..], || {
-                format!(
-                    "node {id} tells other events at revision {} than another node",
-                    batch.revision
-                )
+                format!("node {id} tells other events at revision {} than another node", batch.revision)
             }),
             None => {
                 self.events.insert(batch.revision, batch.events.to_vec());
@@ -320,15 +308,8 @@ impl Watcher {
     ///
     /// Two of them do not match.
     pub fn logs_match(&self) -> Verdict {
-        let logs: Vec<Vec<LogEntry>> = self
-            .nodes
-            .values()
-            .map(|node| node.log.values().copied().collect())
-            .collect();
-        let pairs = logs
-            .iter()
-            .enumerate()
-            .flat_map(|(at, a)| logs[at + 1..].iter().map(move |b| (a, b)));
+        let logs: Vec<Vec<LogEntry>> = self.nodes.values().map(|node| node.log.values().copied().collect()).collect();
+        let pairs = logs.iter().enumerate().flat_map(|(at, a)| logs[at + 1..].iter().map(move |b| (a, b)));
         pairs.into_iter().try_for_each(|(a, b)| log_matching(a, b))
     }
 
@@ -355,10 +336,7 @@ mod tests {
     }
 
     fn grants(term: u64, node: u64) -> Told {
-        Told::Voted {
-            vote: leadership(term, node),
-            grants: true,
-        }
+        Told::Voted { vote: leadership(term, node), grants: true }
     }
 
     fn watcher() -> Watcher {
@@ -375,21 +353,14 @@ mod tests {
         watcher.leads(leadership(1, 1)).unwrap();
         watcher.told(2, grants(1, 2)).unwrap();
         assert_eq!(watcher.told(2, grants(1, 1)).unwrap_err().invariant, ELECTION_SAFETY);
-        let opened = Told::Opened {
-            entries: Vec::new(),
-            purged: 0,
-            vote: None,
-        };
+        let opened = Told::Opened { entries: Vec::new(), purged: 0, vote: None };
         assert_eq!(watcher.told(1, opened).unwrap_err().invariant, ELECTION_SAFETY);
     }
 
     #[test]
     fn a_second_leader_of_one_term_must_have_what_the_first_one_committed() {
         let mut watcher = watcher();
-        let id = EntryId {
-            term: number(leadership(1, 1)),
-            index: 1,
-        };
+        let id = EntryId { term: number(leadership(1, 1)), index: 1 };
         let entries = vec![LogEntry { id, content: 7 }];
         for node in [1, 3] {
             watcher.told(node, grants(1, 1)).unwrap();

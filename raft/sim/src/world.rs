@@ -131,12 +131,7 @@ impl World {
             .tempdir_in(scratch)
             .context("a directory for the simulated disks")?;
         let net = Net::new(Dice::new(plan.seed, "net"), trace.clone());
-        let common = Common {
-            timings: plan.timings,
-            limits: plan.limits,
-            net: net.clone(),
-            trace: trace.clone(),
-        };
+        let common = Common { timings: plan.timings, limits: plan.limits, net: net.clone(), trace: trace.clone() };
         let voters = usize::try_from(plan.nodes).context("so many nodes")?;
         Ok(Self {
             hosts: BTreeMap::new(),
@@ -204,14 +199,7 @@ impl World {
     pub fn add_host(&mut self, id: NodeId) -> std::io::Result<()> {
         let mut dice = Dice::new(self.plan.seed, &format!("node {id}"));
         let skew = i64::try_from(dice.between(0, 4_000)).unwrap_or(0) - 2_000;
-        let disk = NodeDisk::new(
-            id,
-            self.dir.path(),
-            dice,
-            self.trace.clone(),
-            self.tap.clone(),
-            self.net.clone(),
-        );
+        let disk = NodeDisk::new(id, self.dir.path(), dice, self.trace.clone(), self.tap.clone(), self.net.clone());
         let mut host = Host::new(id, SimClock::new(skew), disk, self.common.clone());
         host.start()?;
         self.hosts.insert(id, host);
@@ -227,14 +215,9 @@ impl World {
 
     /// The node that most nodes take for the leader, if it is up.
     pub fn leader(&self) -> Option<NodeId> {
-        let leads = |host: &&Host| {
-            host.look(|node| node.leadership().borrow().is_this_node)
-                .unwrap_or(false)
-        };
+        let leads = |host: &&Host| host.look(|node| node.leadership().borrow().is_this_node).unwrap_or(false);
         let leaders = self.hosts.values().filter(leads);
-        leaders
-            .max_by_key(|host| host.look(|node| node.leadership().borrow().term).unwrap_or(0))
-            .map(|host| host.id)
+        leaders.max_by_key(|host| host.look(|node| node.leadership().borrow().term).unwrap_or(0)).map(|host| host.id)
     }
 
     fn found(&mut self) -> Result<(), Failure> {
@@ -242,17 +225,13 @@ impl World {
             self.add_host(id)?;
         }
         let members: BTreeMap<NodeId, String> = (1..=self.plan.nodes).map(|id| (id, address(id))).collect();
-        self.until(LEADER_MS, "the first node starts", |world| {
-            world.hosts[&1].door().is_some()
-        })?;
+        self.until(LEADER_MS, "the first node starts", |world| world.hosts[&1].door().is_some())?;
         let door = self.hosts[&1].door().cloned().context("node 1 has just started")?;
         door.handle.clone().spawn(async move {
             // A cluster that is not founded has no leader, which is noticed.
             let _ = door.consensus.bootstrap(members).await;
         });
-        self.until(LEADER_MS, "the founded cluster has a leader", |world| {
-            world.leader().is_some()
-        })
+        self.until(LEADER_MS, "the founded cluster has a leader", |world| world.leader().is_some())
     }
 
     fn invite_users(&mut self) {
@@ -327,9 +306,7 @@ impl World {
 
     fn observe(&mut self) -> Result<(), Failure> {
         if let Some(panic) = panics::first() {
-            return Err(verdict::SOUND
-                .violated(format!("the code under test panicked: {panic}"))
-                .into());
+            return Err(verdict::SOUND.violated(format!("the code under test panicked: {panic}")).into());
         }
         for (id, told) in self.tap.drain() {
             self.watcher.told(id, told)?;
@@ -362,10 +339,7 @@ impl World {
         }
         let (scheduled, cancelled) = {
             let mut ledger = self.ledger.lock();
-            (
-                std::mem::take(&mut ledger.scheduled),
-                std::mem::take(&mut ledger.timers_cancelled),
-            )
+            (std::mem::take(&mut ledger.scheduled), std::mem::take(&mut ledger.timers_cancelled))
         };
         for (timer, due_at_ms) in scheduled {
             self.watcher.timer_scheduled(&timer, due_at_ms)?;
@@ -397,16 +371,10 @@ impl World {
     fn drain(&mut self) -> Result<(u64, u64), Failure> {
         let begin_ms = self.now_ms;
         self.phase.set(Doing::Drain);
-        self.writes_succeed(if self.left_behind.is_empty() {
-            LEADER_MS
-        } else {
-            MAJORITY_MS
-        })?;
+        self.writes_succeed(if self.left_behind.is_empty() { LEADER_MS } else { MAJORITY_MS })?;
         let writes_ms = self.now_ms - begin_ms;
         // What was asked for under faults may be accepted late, and must end like everything else.
-        self.until(DRAIN_MS, "clients hear what became of what they asked", |world| {
-            world.ledger.lock().at_work == 0
-        })?;
+        self.until(DRAIN_MS, "clients hear what became of what they asked", |world| world.ledger.lock().at_work == 0)?;
         let end_ms = self.now_ms + DRAIN_MS;
         while !verdict::drained(self) {
             if self.now_ms >= end_ms {
@@ -422,20 +390,16 @@ impl World {
     fn writes_succeed(&mut self, patience_ms: u64) -> Result<(), Failure> {
         // Probes that are answered now may have been sent before.
         let before = self.ledger.lock().probes;
-        self.until(patience_ms, "writes succeed", |world| {
-            world.ledger.lock().probes > before + world.plan.clients
-        })
+        self.until(patience_ms, "writes succeed", |world| world.ledger.lock().probes > before + world.plan.clients)
     }
 
     /// Nobody does anything any more: all nodes must come to the same state.
     fn rest(&mut self) -> Result<(), Failure> {
         self.trace.note("everybody rests");
         self.phase.set(Doing::Rest);
-        self.until(
-            REST_MS,
-            "all members have applied the same entries and have the same state",
-            |world| verdict::agreed(world).is_some(),
-        )
+        self.until(REST_MS, "all members have applied the same entries and have the same state", |world| {
+            verdict::agreed(world).is_some()
+        })
     }
 }
 

@@ -16,37 +16,18 @@ const BUGS: &[(&str, u64, &[&str])] = &[
 fn each_planted_bug_is_found_within_its_seeds() {
     for (bug, seeds, expected) in BUGS {
         let output = Command::new(env!("CARGO_BIN_EXE_tarn-sim"))
-            .args([
-                "--seeds",
-                &seeds.to_string(),
-                "--canary",
-                bug,
-                "--jobs",
-                "2",
-                "--output",
-                "json",
-            ])
+            .args(["--seeds", &seeds.to_string(), "--canary", bug, "--jobs", "2", "--output", "json"])
             .output()
             .unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned() + &String::from_utf8_lossy(&output.stderr);
-        assert_eq!(
-            output.status.code(),
-            Some(1),
-            "{bug} was not found within {seeds} seeds: {text}"
-        );
-        assert!(
-            expected.iter().any(|invariant| text.contains(invariant)),
-            "{bug}: {text}"
-        );
+        assert_eq!(output.status.code(), Some(1), "{bug} was not found within {seeds} seeds: {text}");
+        assert!(expected.iter().any(|invariant| text.contains(invariant)), "{bug}: {text}");
         assert!(text.contains("replay: tarn-sim --seed "), "{text}");
     }
 }
 
 #[test]
 fn the_same_seeds_find_nothing_where_nothing_is_planted() {
-    let output = Command::new(env!("CARGO_BIN_EXE_tarn-sim"))
-        .args(["--seeds", "5", "--jobs", "2"])
-        .output()
-        .unwrap();
+    let output = Command::new(env!("CARGO_BIN_EXE_tarn-sim")).args(["--seeds", "5", "--jobs", "2"]).output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -29,10 +29,7 @@ const REGRESSIONS: &[Regression] = &[
 ];
 
 fn sim(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_tarn-sim"))
-        .args(arguments)
-        .output()
-        .unwrap()
+    Command::new(env!("CARGO_BIN_EXE_tarn-sim")).args(arguments).output().unwrap()
 }
 
 fn text(output: &Output) -> String {
@@ -47,78 +44,35 @@ fn no_seed_of_the_budget_breaks_an_invariant() {
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(report["runs"], SEEDS);
     // Runs in which nothing happens would prove nothing.
-    for fault in [
-        "Kill",
-        "PowerCut",
-        "PowerCutInside",
-        "Pause",
-        "Partition",
-        "OneWay",
-        "BadLinks",
-        "ClockJump",
-    ] {
+    for fault in ["Kill", "PowerCut", "PowerCutInside", "Pause", "Partition", "OneWay", "BadLinks", "ClockJump"] {
         assert!(report["faults"][fault].as_u64() > Some(5), "{fault}: {report}");
     }
-    for fault in [
-        "ClockDrift",
-        "DiskFault",
-        "SlowDisk",
-        "Transfer",
-        "Membership",
-        "Snapshot",
-        "ShutDown",
-        "UsersCut",
-    ] {
+    for fault in ["ClockDrift", "DiskFault", "SlowDisk", "Transfer", "Membership", "Snapshot", "ShutDown", "UsersCut"] {
         assert!(report["faults"][fault].as_u64() > Some(5), "{fault}: {report}");
     }
     // Majorities that must do without the rest.
     for left in ["LeftDead", "LeftCutOff", "LeftPaused"] {
         assert!(report["faults"][left].as_u64() > Some(0), "{left}: {report}");
     }
-    for operation in [
-        "enqueue done",
-        "complete done",
-        "acquire lease done",
-        "schedule timer done",
-        "get task done",
-    ] {
-        assert!(
-            report["operations"][operation].as_u64() > Some(100),
-            "{operation}: {report}"
-        );
+    for operation in ["enqueue done", "complete done", "acquire lease done", "schedule timer done", "get task done"] {
+        assert!(report["operations"][operation].as_u64() > Some(100), "{operation}: {report}");
     }
     for operation in ["complete refused STALE_TOKEN", "acquire lease refused LEASE_HELD"] {
-        assert!(
-            report["operations"][operation].as_u64() > Some(20),
-            "{operation}: {report}"
-        );
+        assert!(report["operations"][operation].as_u64() > Some(20), "{operation}: {report}");
     }
     let operations = report["operations"].as_object().unwrap();
-    let unknown = operations
-        .iter()
-        .filter(|(name, _)| name.ends_with(" unknown") && !name.starts_with("get"));
-    assert!(
-        unknown.filter_map(|(_, count)| count.as_u64()).sum::<u64>() > 20,
-        "{report}"
-    );
+    let unknown = operations.iter().filter(|(name, _)| name.ends_with(" unknown") && !name.starts_with("get"));
+    assert!(unknown.filter_map(|(_, count)| count.as_u64()).sum::<u64>() > 20, "{report}");
 }
 
 #[test]
 fn what_was_found_once_stays_mended() {
     for regression in REGRESSIONS {
-        let Regression {
-            arguments,
-            found,
-            faults,
-        } = regression;
+        let Regression { arguments, found, faults } = regression;
         let mut all: Vec<&str> = arguments.split(' ').collect();
         all.extend(["--output", "json"]);
         let output = sim(&all);
-        assert!(
-            output.status.success(),
-            "{arguments} once found: {found}\n{}",
-            text(&output)
-        );
+        assert!(output.status.success(), "{arguments} once found: {found}\n{}", text(&output));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         for (fault, at_least) in *faults {
             assert!(
@@ -134,11 +88,7 @@ fn a_run_that_takes_too_long_is_killed_and_told() {
     let output = sim(&["--seeds", "1", "--from", "7", "--limit", "1ms", "--faults", "60s"]);
     assert_eq!(output.status.code(), Some(3), "{}", text(&output));
     assert!(text(&output).contains("was killed"), "{}", text(&output));
-    assert!(
-        text(&output).contains("replay: tarn-sim --seed 7 --faults 60000ms"),
-        "{}",
-        text(&output)
-    );
+    assert!(text(&output).contains("replay: tarn-sim --seed 7 --faults 60000ms"), "{}", text(&output));
 }
 
 fn trace(arguments: &str, path: &Path) -> String {
@@ -147,10 +97,7 @@ fn trace(arguments: &str, path: &Path) -> String {
     let output = sim(&all);
     assert!(output.status.success(), "{}", text(&output));
     let seed = arguments.split(' ').nth(1).unwrap();
-    assert!(
-        output.stdout.starts_with(format!("seed {seed}\n").as_bytes()),
-        "the seed comes first"
-    );
+    assert!(output.stdout.starts_with(format!("seed {seed}\n").as_bytes()), "the seed comes first");
     std::fs::read_to_string(path).unwrap()
 }
 
@@ -162,20 +109,10 @@ fn a_seed_gives_the_same_trace_twice() {
     let compared: &[(&str, &[&str])] = &[
         (
             "--seed 11 --nodes 5",
-            &[
-                " nodes: 5,",
-                "node 5 is up",
-                " clock jumps by ",
-                " millionths",
-                "fault Transfer",
-                "fault Membership",
-            ],
+            &[" nodes: 5,", "node 5 is up", " clock jumps by ", " millionths", "fault Transfer", "fault Membership"],
         ),
         ("--seed 6", &[" nodes: 3,", " disk fails: "]),
-        (
-            "--seed 27",
-            &["is left behind", "the minority comes back", "users are cut from node "],
-        ),
+        ("--seed 27", &["is left behind", "the minority comes back", "users are cut from node "]),
     ];
     for (arguments, contents) in compared {
         let traces = ["a", "b"].map(|name| trace(arguments, &temp.path().join(name)));
@@ -185,8 +122,5 @@ fn a_seed_gives_the_same_trace_twice() {
             assert!(traces[0].contains(content), "{arguments} has no {content:?} in it");
         }
     }
-    assert_ne!(
-        trace("--seed 2", &temp.path().join("c")),
-        trace("--seed 3", &temp.path().join("d"))
-    );
+    assert_ne!(trace("--seed 2", &temp.path().join("c")), trace("--seed 3", &temp.path().join("d")));
 }

@@ -131,27 +131,18 @@ impl AdminError {
             1 => Self::NotDone,
             2 => Self::InProgress,
             3 => Self::Unreachable { node },
-            4 => Self::NotCaughtUp {
-                node,
-                behind: refusal.number,
-            },
+            4 => Self::NotCaughtUp { node, behind: refusal.number },
             5 => Self::NotTransferred { node },
             6 => Self::UnknownNode { node },
             7 => Self::NotVoter { node },
-            8 => Self::AlreadyMember {
-                node,
-                address: refusal.text,
-            },
+            8 => Self::AlreadyMember { node, address: refusal.text },
             9 => Self::LastVoter { node },
             10 => Self::VersionNotSupported {
                 version: u32::try_from(refusal.number).unwrap_or(u32::MAX),
                 nodes: refusal
                     .nodes
                     .into_iter()
-                    .map(|node| LaggingNode {
-                        id: node.id,
-                        version_max: node.reachable.then_some(node.version_max),
-                    })
+                    .map(|node| LaggingNode { id: node.id, version_max: node.reachable.then_some(node.version_max) })
                     .collect(),
             },
             12 => Self::Removed(node),
@@ -176,23 +167,11 @@ mod tests {
             AdminError::NotTransferred { node },
             AdminError::UnknownNode { node },
             AdminError::NotVoter { node },
-            AdminError::AlreadyMember {
-                node,
-                address: "a:1".into(),
-            },
+            AdminError::AlreadyMember { node, address: "a:1".into() },
             AdminError::LastVoter { node },
             AdminError::VersionNotSupported {
                 version: 2,
-                nodes: vec![
-                    LaggingNode {
-                        id: 1,
-                        version_max: Some(1),
-                    },
-                    LaggingNode {
-                        id: 2,
-                        version_max: None,
-                    },
-                ],
+                nodes: vec![LaggingNode { id: 1, version_max: Some(1) }, LaggingNode { id: 2, version_max: None }],
             },
             AdminError::Refused("no".into()),
             AdminError::Removed(node),

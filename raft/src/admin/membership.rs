@@ -58,11 +58,7 @@ impl Admin {
         if self.machine.was_removed(node.id) {
             return Err(AdminError::Removed(node.id).into());
         }
-        written(
-            self.raft
-                .add_learner(node.id, BasicNode::new(&node.address), false)
-                .await,
-        )
+        written(self.raft.add_learner(node.id, BasicNode::new(&node.address), false).await)
     }
 
     pub(super) async fn promote(&self, id: NodeId, deadline: Instant) -> Result<(), Failure> {
@@ -81,15 +77,11 @@ impl Admin {
 
     /// In one change, so that the cluster never counts both or neither.
     pub(super) async fn replace(&self, replace: &wire::Replace, deadline: Instant) -> Result<(), Failure> {
-        let new = replace
-            .new
-            .as_ref()
-            .ok_or_else(|| AdminError::Refused("the new node is missing".into()))?;
+        let new = replace.new.as_ref().ok_or_else(|| AdminError::Refused("the new node is missing".into()))?;
         if self.peer(replace.dead).is_none() && self.is_voter(new.id) {
             return Ok(());
         }
-        self.peer(replace.dead)
-            .ok_or(AdminError::UnknownNode { node: replace.dead })?;
+        self.peer(replace.dead).ok_or(AdminError::UnknownNode { node: replace.dead })?;
         self.add_learner(new).await?;
         self.check_version(new.id).await?;
         self.caught_up(new.id, deadline).await?;
@@ -126,18 +118,12 @@ impl Admin {
 
     async fn check_version(&self, id: NodeId) -> Result<(), Failure> {
         let peer = self.peer(id).ok_or(AdminError::UnknownNode { node: id })?;
-        let info = self
-            .node_info(&peer)
-            .await
-            .ok_or(AdminError::Unreachable { node: id })?;
+        let info = self.node_info(&peer).await.ok_or(AdminError::Unreachable { node: id })?;
         let version = self.applied.borrow().version;
         if (info.machine_version_min..=info.machine_version_max).contains(&version) {
             return Ok(());
         }
-        let nodes = vec![super::LaggingNode {
-            id,
-            version_max: Some(info.machine_version_max),
-        }];
+        let nodes = vec![super::LaggingNode { id, version_max: Some(info.machine_version_max) }];
         Err(AdminError::VersionNotSupported { version, nodes }.into())
     }
 
@@ -147,16 +133,8 @@ impl Admin {
             let behind = {
                 let metrics = metrics.borrow_and_update();
                 let replication = metrics.replication.as_ref().ok_or(Failure::NotLeader)?;
-                let matched = replication
-                    .get(&id)
-                    .cloned()
-                    .flatten()
-                    .map_or(0, |matched| matched.index);
-                metrics
-                    .last_log
-                    .as_ref()
-                    .map_or(0, |last| last.index)
-                    .saturating_sub(matched)
+                let matched = replication.get(&id).cloned().flatten().map_or(0, |matched| matched.index);
+                metrics.last_log.as_ref().map_or(0, |last| last.index).saturating_sub(matched)
             };
             if behind <= CAUGHT_UP_ENTRIES {
                 return Ok(());
@@ -201,11 +179,7 @@ impl Admin {
             if self.node_info(&peer).await.is_none() {
                 return Err(AdminError::Unreachable { node: target }.into());
             }
-            self.raft
-                .trigger()
-                .transfer_leader(target)
-                .await
-                .map_err(|_| Failure::NotLeader)?;
+            self.raft.trigger().transfer_leader(target).await.map_err(|_| Failure::NotLeader)?;
             if let Some(leader) = self.new_leader(deadline).await {
                 return match to == 0 || to == leader {
                     true => Ok(leader),
@@ -226,10 +200,7 @@ impl Admin {
         let until = deadline.min(Instant::now() + self.timings.election_max * 2 + Duration::from_millis(100));
         let mut leadership = self.leadership.clone();
         let other = leadership.wait_for(|now| now.leader.is_some() && !now.is_this_node);
-        let leadership = timeout(until.saturating_duration_since(Instant::now()), other)
-            .await
-            .ok()?
-            .ok()?;
+        let leadership = timeout(until.saturating_duration_since(Instant::now()), other).await.ok()?.ok()?;
         leadership.leader.as_ref().map(|leader| leader.id)
     }
 }

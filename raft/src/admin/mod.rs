@@ -96,26 +96,18 @@ impl Admin {
         }
         match self.execute(&action, Instant::now() + timeout).await {
             Ok(value) => Some(wire::AdminReply { value, refusal: None }),
-            Err(Failure::Refused(error)) => Some(wire::AdminReply {
-                value: 0,
-                refusal: Some(error.to_wire()),
-            }),
+            Err(Failure::Refused(error)) => Some(wire::AdminReply { value: 0, refusal: Some(error.to_wire()) }),
             Err(Failure::NotLeader) => None,
         }
     }
 
     async fn forward(&self, leader: &Peer, action: &AdminAction, deadline: Instant) -> Result<u64, Failure> {
-        let timeout = deadline
-            .saturating_duration_since(Instant::now())
-            .min(FORWARD_TIMEOUT_MAX);
+        let timeout = deadline.saturating_duration_since(Instant::now()).min(FORWARD_TIMEOUT_MAX);
         let request = wire::AdminRequest {
             action: Some(action.clone()),
             timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
         };
-        let reply = self
-            .transport
-            .call(leader, Method::Admin, wire::encode(&request), timeout)
-            .await;
+        let reply = self.transport.call(leader, Method::Admin, wire::encode(&request), timeout).await;
         // Whatever happened, the same request can be sent again.
         let reply = reply.map_err(|_| Failure::NotLeader)?;
         let reply: wire::AdminReply = wire::decode(reply).map_err(|_| Failure::NotLeader)?;

@@ -24,15 +24,8 @@ impl Admin {
         }
 
         // What every user may do today they may do afterwards, until somebody gives out roles and ends this.
-        let body = command::Body::RaiseVersion(v1::RaiseVersion {
-            version,
-            keep_access: true,
-        });
-        let command = v1::Command {
-            principal: "cluster".into(),
-            gate: None,
-            body: Some(body),
-        };
+        let body = command::Body::RaiseVersion(v1::RaiseVersion { version, keep_access: true });
+        let command = v1::Command { principal: "cluster".into(), gate: None, body: Some(body) };
         match self.proposer.propose(command, deadline).await {
             Ok(outcome) => match outcome.body {
                 Some(outcome::Body::RaiseVersion(raised)) => Ok(u64::from(raised.version)),
@@ -57,15 +50,9 @@ impl Admin {
                 true => Some(self.version_max),
                 false => self.node_info(voter).await.map(|info| info.machine_version_max),
             };
-            LaggingNode {
-                id: voter.id,
-                version_max,
-            }
+            LaggingNode { id: voter.id, version_max }
         }))
         .await;
-        answers
-            .into_iter()
-            .filter(|node| node.version_max.is_none_or(|max| max < version))
-            .collect()
+        answers.into_iter().filter(|node| node.version_max.is_none_or(|max| max < version)).collect()
     }
 }

@@ -21,11 +21,7 @@ struct Cached {
 
 impl Cache {
     pub fn new(bytes_max: usize) -> Self {
-        Self {
-            entries: VecDeque::new(),
-            bytes: 0,
-            bytes_max,
-        }
+        Self { entries: VecDeque::new(), bytes: 0, bytes_max }
     }
 
     pub fn first_index(&self) -> Option<u64> {
@@ -34,11 +30,7 @@ impl Cache {
 
     /// Adds the entry that follows the last one. An entry that does not follow starts the cache anew.
     pub fn push(&mut self, entry: Entry, bytes: usize, sequence: u64) {
-        if self
-            .entries
-            .back()
-            .is_some_and(|last| last.entry.index() + 1 != entry.index())
-        {
+        if self.entries.back().is_some_and(|last| last.entry.index() + 1 != entry.index()) {
             self.clear();
         }
         self.bytes += bytes;

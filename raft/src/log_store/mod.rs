@@ -78,11 +78,7 @@ impl LogStore {
     ) -> Result<Self, io::Error> {
         records::claim(engine.as_ref(), node_id)?;
         let purged = records::read_log_id(engine.as_ref(), records::PURGED)?;
-        let last_entry = engine
-            .scan(ENTRIES, Range::all().reversed())
-            .next()
-            .transpose()
-            .map_err(storage)?;
+        let last_entry = engine.scan(ENTRIES, Range::all().reversed()).next().transpose().map_err(storage)?;
         let last = match last_entry {
             Some((_, value)) => Some(records::decode_entry(value)?.log_id()),
             None => purged,
@@ -183,10 +179,9 @@ impl LogStore {
         let entries = self.read(start, end, bytes_max)?;
         // Looked at afterwards, because a purge may come in between.
         match entries.first() {
-            Some(first) if first.index() != start => Err(io::Error::other(format!(
-                "the log begins at {}, and entry {start} is needed",
-                first.index()
-            ))),
+            Some(first) if first.index() != start => {
+                Err(io::Error::other(format!("the log begins at {}, and entry {start} is needed", first.index())))
+            }
             _ => Ok(entries),
         }
     }
@@ -194,14 +189,7 @@ impl LogStore {
     /// Queues a write and waits for it.
     async fn write(&self, kind: Kind, batch: Batch) -> Result<(), io::Error> {
         let (done, written) = tokio::sync::oneshot::channel();
-        self.shared
-            .writer
-            .send(Job {
-                kind,
-                batch,
-                done: Done::Answer(done),
-            })
-            .await?;
+        self.shared.writer.send(Job { kind, batch, done: Done::Answer(done) }).await?;
         written.await.map_err(|_| closed())?
     }
 }
@@ -212,10 +200,7 @@ fn closed() -> io::Error {
 
 /// Whom a vote is for, as the invariants name it.
 fn leadership(vote: &Vote) -> raft::Leadership {
-    raft::Leadership {
-        term: vote.leader_id.term,
-        node: vote.leader_id.node_id,
-    }
+    raft::Leadership { term: vote.leader_id.term, node: vote.leader_id.node_id }
 }
 
 fn storage(error: StorageError) -> io::Error {
@@ -293,10 +278,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
 
     async fn get_log_state(&mut self) -> Result<LogState<TypeConfig>, io::Error> {
         let state = self.state();
-        Ok(LogState {
-            last_purged_log_id: state.purged,
-            last_log_id: state.last,
-        })
+        Ok(LogState { last_purged_log_id: state.purged, last_log_id: state.last })
     }
 
     async fn get_log_reader(&mut self) -> Self {
@@ -328,14 +310,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         batch.put(META, records::COMMITTED, records::encode_log_id(&committed));
         self.state().committed = Some(committed);
         let done = Done::Nobody;
-        self.shared
-            .writer
-            .send(Job {
-                kind: Kind::Committed,
-                batch,
-                done,
-            })
-            .await
+        self.shared.writer.send(Job { kind: Kind::Committed, batch, done }).await
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {

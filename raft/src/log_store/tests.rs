@@ -7,10 +7,7 @@ use crate::disk::{RealDisk, open_log};
 use crate::types::{EntryPayload, LeaderId};
 
 fn entry(index: u64) -> Entry {
-    Entry {
-        log_id: LogId::new(LeaderId::new(1, 1), index),
-        payload: EntryPayload::Blank,
-    }
+    Entry { log_id: LogId::new(LeaderId::new(1, 1), index), payload: EntryPayload::Blank }
 }
 
 /// A log with the entries from 0 to 9, which keeps in memory as much as `cache_bytes`.
@@ -18,10 +15,7 @@ async fn ten(cache_bytes: usize) -> (TempDir, LogStore) {
     let home = tempfile::tempdir().unwrap();
     let disk: Arc<dyn Disk> = Arc::new(RealDisk);
     let engine = open_log(disk.as_ref(), home.path()).unwrap();
-    let limits = LogLimits {
-        cache_bytes,
-        batch_bytes: usize::MAX,
-    };
+    let limits = LogLimits { cache_bytes, batch_bytes: usize::MAX };
     let mut log = LogStore::open(engine, 1, limits, &disk, FatalFlag::new()).unwrap();
     log.blocking_append((0..10).map(entry)).await.unwrap();
     (home, log)
@@ -36,17 +30,11 @@ fn indexes(entries: &[Entry]) -> Vec<u64> {
 async fn who_asks_from_a_purged_entry_on_gets_nothing_and_not_what_lies_behind_it() {
     for cache_bytes in [0, 1 << 20] {
         let (_home, mut log) = ten(cache_bytes).await;
-        assert_eq!(
-            indexes(&log.limited_get_log_entries(3, 10).await.unwrap()),
-            [3, 4, 5, 6, 7, 8, 9]
-        );
+        assert_eq!(indexes(&log.limited_get_log_entries(3, 10).await.unwrap()), [3, 4, 5, 6, 7, 8, 9]);
         log.purge(entry(5).log_id).await.unwrap();
         assert!(log.limited_get_log_entries(3, 10).await.unwrap().is_empty());
         assert!(log.limited_get_log_entries(5, 10).await.unwrap().is_empty());
-        assert_eq!(
-            indexes(&log.limited_get_log_entries(6, 10).await.unwrap()),
-            [6, 7, 8, 9]
-        );
+        assert_eq!(indexes(&log.limited_get_log_entries(6, 10).await.unwrap()), [6, 7, 8, 9]);
 
         let applied = log.entries_stream(3..10).await.try_collect::<Vec<Entry>>().await;
         let error = applied.unwrap_err().to_string();

@@ -62,13 +62,7 @@ impl Writer {
     pub fn spawn(engine: Arc<dyn Engine>, node_id: NodeId, disk: &Arc<dyn Disk>, fatal: FatalFlag) -> Self {
         let (queue, jobs) = mpsc::channel(QUEUE_JOBS);
         let flushed = Arc::new(AtomicU64::new(0));
-        let pen = Pen {
-            engine,
-            flushed: flushed.clone(),
-            fatal,
-            node_id,
-            synced: 0,
-        };
+        let pen = Pen { engine, flushed: flushed.clone(), fatal, node_id, synced: 0 };
         let thread = match disk.simulated_delay() {
             None => Some(
                 std::thread::Builder::new()
@@ -81,12 +75,7 @@ impl Writer {
                 None
             }
         };
-        Self {
-            queue: Mutex::new(Some(queue)),
-            thread: Mutex::new(thread),
-            issued: AtomicU64::new(0),
-            flushed,
-        }
+        Self { queue: Mutex::new(Some(queue)), thread: Mutex::new(thread), issued: AtomicU64::new(0), flushed }
     }
 
     pub fn next_sequence(&self) -> u64 {
@@ -205,10 +194,7 @@ impl Group {
 }
 
 fn gather(first: Job, jobs: &mut mpsc::Receiver<Job>) -> Group {
-    let mut group = Group {
-        batch: first.batch,
-        waiting: vec![(first.kind, first.done)],
-    };
+    let mut group = Group { batch: first.batch, waiting: vec![(first.kind, first.done)] };
     while group.batch.byte_size() < GROUP_BYTES
         && let Ok(job) = jobs.try_recv()
     {
@@ -226,36 +212,18 @@ fn unsafe_answers() -> bool {
 fn write(engine: &dyn Engine, group: &mut Group) -> Result<Durability, tarn_storage::StorageError> {
     let has = |wanted: fn(&Kind) -> bool| group.waiting.iter().any(|(kind, _)| wanted(kind));
     let points = [
-        (
-            has(|kind| matches!(kind, Kind::Append { .. })),
-            crash::LOG_APPEND_BEFORE,
-            crash::LOG_APPEND_AFTER,
-        ),
-        (
-            has(|kind| *kind == Kind::Vote),
-            crash::LOG_VOTE_BEFORE,
-            crash::LOG_VOTE_AFTER,
-        ),
-        (
-            has(|kind| *kind == Kind::Purge),
-            crash::LOG_PURGE_BEFORE,
-            crash::LOG_PURGE_AFTER,
-        ),
+        (has(|kind| matches!(kind, Kind::Append { .. })), crash::LOG_APPEND_BEFORE, crash::LOG_APPEND_AFTER),
+        (has(|kind| *kind == Kind::Vote), crash::LOG_VOTE_BEFORE, crash::LOG_VOTE_AFTER),
+        (has(|kind| *kind == Kind::Purge), crash::LOG_PURGE_BEFORE, crash::LOG_PURGE_AFTER),
     ];
     let durability = match !unsafe_answers() && has(|kind| *kind != Kind::Committed && *kind != Kind::Purge) {
         true => Durability::Synced,
         // A lost purge is repeated, and a lost mark of what is committed is learnt again.
         false => Durability::Buffered,
     };
-    points
-        .iter()
-        .filter(|(visited, ..)| *visited)
-        .for_each(|(_, before, _)| crash::point(before));
+    points.iter().filter(|(visited, ..)| *visited).for_each(|(_, before, _)| crash::point(before));
     engine.write(std::mem::take(&mut group.batch), durability)?;
-    points
-        .iter()
-        .filter(|(visited, ..)| *visited)
-        .for_each(|(_, _, after)| crash::point(after));
+    points.iter().filter(|(visited, ..)| *visited).for_each(|(_, _, after)| crash::point(after));
     Ok(durability)
 }
 

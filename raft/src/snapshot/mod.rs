@@ -106,11 +106,7 @@ impl SnapshotStore {
         for older in found {
             older.obsolete.store(true, Ordering::Relaxed);
         }
-        Ok(Self {
-            root,
-            current: Mutex::new(newest.map(Arc::new)),
-            building: Mutex::new(()),
-        })
+        Ok(Self { root, current: Mutex::new(newest.map(Arc::new)), building: Mutex::new(()) })
     }
 
     /// The newest snapshot.
@@ -162,18 +158,13 @@ impl SnapshotStore {
         crash::point(crash::SNAPSHOT_PUBLISH_AFTER);
 
         let mut current = self.current.lock().expect("no holder of this lock panics");
-        let newer_exists = current
-            .as_ref()
-            .is_some_and(|current| current.meta.last_log_id > snapshot.meta.last_log_id);
+        let newer_exists = current.as_ref().is_some_and(|current| current.meta.last_log_id > snapshot.meta.last_log_id);
         if newer_exists {
             // One from the leader was installed while this one was built.
             snapshot.obsolete.store(true, Ordering::Relaxed);
         } else {
             snapshot.obsolete.store(false, Ordering::Relaxed);
-            if let Some(previous) = current
-                .replace(snapshot.clone())
-                .filter(|previous| previous.path() != path)
-            {
+            if let Some(previous) = current.replace(snapshot.clone()).filter(|previous| previous.path() != path) {
                 previous.obsolete.store(true, Ordering::Relaxed);
             }
         }
@@ -196,10 +187,7 @@ impl SnapshotStore {
             let entry = entry?;
             let metadata = entry.metadata()?;
             if !metadata.is_file() {
-                return Err(io::Error::other(format!(
-                    "{} is not a plain file",
-                    entry.path().display()
-                )));
+                return Err(io::Error::other(format!("{} is not a plain file", entry.path().display())));
             }
             let name = entry
                 .file_name()
@@ -329,10 +317,7 @@ fn parse_manifest(bytes: Bytes) -> Result<Manifest, PeerError> {
     for file in &manifest.files {
         let plain = !file.name.is_empty() && !file.name.contains(['/', '\\', '\0']) && !file.name.starts_with('.');
         if !plain || file.blake3.len() != blake3::OUT_LEN {
-            return Err(PeerError::Malformed(format!(
-                "a snapshot names the file {:?}",
-                file.name
-            )));
+            return Err(PeerError::Malformed(format!("a snapshot names the file {:?}", file.name)));
         }
     }
     Ok(manifest)
@@ -450,21 +435,14 @@ mod tests {
     fn a_manifest_that_points_outside_is_refused() {
         let file = |name: &str| Manifest {
             format: SNAPSHOT_FORMAT,
-            files: vec![ManifestFile {
-                name: name.into(),
-                bytes: 0,
-                blake3: vec![0; 32].into(),
-            }],
+            files: vec![ManifestFile { name: name.into(), bytes: 0, blake3: vec![0; 32].into() }],
             ..Manifest::default()
         };
         assert!(parse_manifest(wire::encode(&file("000001.sst"))).is_ok());
         for name in ["", "..", "../CURRENT", "/etc/passwd", "a/b", ".hidden", "a\\b"] {
             assert!(parse_manifest(wire::encode(&file(name))).is_err(), "{name:?}");
         }
-        let newer = Manifest {
-            format: SNAPSHOT_FORMAT + 1,
-            ..Manifest::default()
-        };
+        let newer = Manifest { format: SNAPSHOT_FORMAT + 1, ..Manifest::default() };
         assert!(
             matches!(parse_manifest(wire::encode(&newer)), Err(PeerError::Malformed(text)) if text.contains("upgrade"))
         );
@@ -488,11 +466,7 @@ mod tests {
                 drop(store);
                 let store = SnapshotStore::open(temp.path().to_path_buf()).unwrap();
                 let left = fs::read_dir(temp.path()).unwrap().count();
-                assert_eq!(
-                    (store.current().is_none(), left == 0),
-                    (at_start, at_start),
-                    "{file} {cut}"
-                );
+                assert_eq!((store.current().is_none(), left == 0), (at_start, at_start), "{file} {cut}");
                 if !at_start {
                     let error = store.current().unwrap().doubt().unwrap_err();
                     assert!(error.to_string().contains("000001.sst"), "{error}");

@@ -65,10 +65,8 @@ impl SnapshotStore {
     fn remove_other_incoming(&self, keep: &Path) -> Result<(), io::Error> {
         for entry in fs::read_dir(&self.root)? {
             let path = entry?.path();
-            let incoming = path
-                .file_name()
-                .and_then(|name| name.to_str())
-                .is_some_and(|name| name.starts_with(INCOMING));
+            let incoming =
+                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(INCOMING));
             if incoming && path != keep {
                 dir::remove_durably(&path).map_err(storage)?;
             }
@@ -93,10 +91,7 @@ impl Incoming {
 
     fn chunk(&mut self, chunk: &SnapshotChunk) -> Result<(), PeerError> {
         if blake3::hash(&chunk.data).as_bytes()[..] != chunk.blake3[..] {
-            return Err(PeerError::Damaged(format!(
-                "a chunk of file {} at {}",
-                chunk.file, chunk.offset
-            )));
+            return Err(PeerError::Damaged(format!("a chunk of file {} at {}", chunk.file, chunk.offset)));
         }
         let position = usize::try_from(chunk.file).expect("a u32 fits");
         let (Some(file), Some(received)) = (self.manifest.files.get(position), self.received.get_mut(position)) else {
@@ -131,17 +126,11 @@ impl Incoming {
             }
             let (bytes, hash) = hash_file(&path).map_err(|error| failed(&error))?;
             if bytes < file.bytes {
-                return Err(PeerError::Damaged(format!(
-                    "{} ended after {bytes} of {} bytes",
-                    file.name, file.bytes
-                )));
+                return Err(PeerError::Damaged(format!("{} ended after {bytes} of {} bytes", file.name, file.bytes)));
             }
             if bytes > file.bytes || hash != file.blake3 {
                 fs::remove_file(&path).map_err(|error| failed(&error))?;
-                return Err(PeerError::Damaged(format!(
-                    "{} does not have the announced hash",
-                    file.name
-                )));
+                return Err(PeerError::Damaged(format!("{} does not have the announced hash", file.name)));
             }
         }
         self.make_durable().map_err(|error| failed(&error))
@@ -151,21 +140,14 @@ impl Incoming {
         let files = self.dir.join(FILES);
         for entry in fs::read_dir(&files)? {
             let entry = entry?;
-            if !self
-                .manifest
-                .files
-                .iter()
-                .any(|file| entry.file_name() == file.name.as_str())
-            {
+            if !self.manifest.files.iter().any(|file| entry.file_name() == file.name.as_str()) {
                 fs::remove_file(entry.path())?;
             }
         }
         dir::fsync_tree(&files).map_err(storage)?;
         dir::write_atomically(&self.dir.join(MANIFEST), &self.manifest_bytes).map_err(storage)?;
         // The next offer removes what is still arriving, and its sender may come while this one is being installed.
-        let arrived = self
-            .dir
-            .with_file_name(format!("{ARRIVED}{}", short_hash(&self.manifest_bytes)));
+        let arrived = self.dir.with_file_name(format!("{ARRIVED}{}", short_hash(&self.manifest_bytes)));
         dir::rename_durably(&self.dir, &arrived).map_err(storage)?;
         let snapshot = SnapshotDir::open(arrived)?;
         snapshot.obsolete.store(true, Ordering::Relaxed);
@@ -202,22 +184,13 @@ mod tests {
         let sender = SnapshotStore::open(temp.path().join("sender")).unwrap();
         let receiver = SnapshotStore::open(temp.path().join("receiver")).unwrap();
         let content: Vec<u8> = (0..2_500_000_u32).map(|n| (n % 251) as u8).collect();
-        Pair {
-            snapshot: build(&sender, 7, &content),
-            receiver,
-            _temp: temp,
-        }
+        Pair { snapshot: build(&sender, 7, &content), receiver, _temp: temp }
     }
 
     async fn frames(pair: &Pair, received: Vec<u64>) -> Vec<Bytes> {
-        send::frames(
-            pair.snapshot.clone(),
-            &Vote::new_committed(1, 1),
-            received,
-            Arc::new(crate::RealDisk),
-        )
-        .collect()
-        .await
+        send::frames(pair.snapshot.clone(), &Vote::new_committed(1, 1), received, Arc::new(crate::RealDisk))
+            .collect()
+            .await
     }
 
     fn receive(pair: &Pair, frames: &[Bytes]) -> Result<SnapshotDir, PeerError> {
@@ -293,10 +266,7 @@ mod tests {
         content[0] ^= 1;
         fs::write(&path, content).unwrap();
 
-        assert!(matches!(
-            receive(&pair, &frames(&pair, received).await),
-            Err(PeerError::Damaged(_))
-        ));
+        assert!(matches!(receive(&pair, &frames(&pair, received).await), Err(PeerError::Damaged(_))));
         let (_, received) = pair.receiver.offered(pair.snapshot.manifest_bytes.clone()).unwrap();
         receive(&pair, &frames(&pair, received).await).unwrap();
     }

@@ -35,13 +35,7 @@ pub(crate) fn frames(snapshot: Arc<SnapshotDir>, vote: &Vote, received: Vec<u64>
         vote: Some(convert::vote_to_wire(vote)),
         manifest: snapshot.manifest_bytes.clone(),
     }));
-    let cursor = Cursor {
-        offset: received.first().copied().unwrap_or(0),
-        snapshot,
-        file: 0,
-        received,
-        ended: false,
-    };
+    let cursor = Cursor { offset: received.first().copied().unwrap_or(0), snapshot, file: 0, received, ended: false };
     let rest = stream::unfold((cursor, disk), |(cursor, disk)| async move {
         if cursor.ended {
             return None;

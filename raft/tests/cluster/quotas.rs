@@ -22,19 +22,11 @@ const MAX_RUNNING: u64 = 7;
 const TASKS: u64 = 600;
 
 fn spec() -> v1::TaskSpec {
-    v1::TaskSpec {
-        queue: "q".into(),
-        payload: vec![7; 64].into(),
-        ..v1::TaskSpec::default()
-    }
+    v1::TaskSpec { queue: "q".into(), payload: vec![7; 64].into(), ..v1::TaskSpec::default() }
 }
 
 fn command(body: Body) -> v1::Command {
-    v1::Command {
-        principal: "user/test".into(),
-        body: Some(body),
-        ..v1::Command::default()
-    }
+    v1::Command { principal: "user/test".into(), body: Some(body), ..v1::Command::default() }
 }
 
 /// What all clients share: the nodes, and how many tasks were accepted and completed.
@@ -51,9 +43,7 @@ impl Shared {
     async fn tell(&self, client: usize, body: Body) -> Result<outcome::Body, String> {
         for node in (client..).map(|number| &self.nodes[number % self.nodes.len()]) {
             match node.propose(command(body.clone()), soon()).await {
-                Ok(v1::Outcome {
-                    body: Some(outcome::Body::Rejected(rejection)),
-                }) => return Err(rejection.reason),
+                Ok(v1::Outcome { body: Some(outcome::Body::Rejected(rejection)) }) => return Err(rejection.reason),
                 Ok(outcome) => return Ok(outcome.body.expect("an outcome has a body")),
                 Err(ProposeError::TooLarge { .. }) => panic!("the command is small"),
                 Err(_) => {}
@@ -118,9 +108,7 @@ impl Shared {
                     token: task.token,
                     ..Default::default()
                 };
-                self.tell(client, Body::CompleteTask(complete))
-                    .await
-                    .expect("the lease is current");
+                self.tell(client, Body::CompleteTask(complete)).await.expect("the lease is current");
                 self.completed.fetch_add(1, Ordering::SeqCst);
             }
             let done = || self.completed.load(Ordering::SeqCst) >= self.accepted.load(Ordering::SeqCst);

@@ -37,10 +37,7 @@ impl Clock for Ahead {
 
 async fn start(cluster: &mut Cluster, id: NodeId, clock: &Arc<Ahead>) {
     let clock: Arc<dyn Clock> = clock.clone();
-    let options = Options {
-        clock,
-        ..cluster.options(id, VERSIONS)
-    };
+    let options = Options { clock, ..cluster.options(id, VERSIONS) };
     cluster.start_with(options).await;
 }
 

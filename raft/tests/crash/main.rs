@@ -21,12 +21,8 @@ use tarn_raft::{CRASH_POINTS, Limits};
 
 const CHILD_DIR: &str = "TARN_TEST_CRASH_DIR";
 
-const LIMITS: Limits = Limits {
-    snapshot_entries: 30,
-    keep_entries: 0,
-    log_cache_bytes: 16 << 10,
-    batch_bytes: 64 << 10,
-};
+const LIMITS: Limits =
+    Limits { snapshot_entries: 30, keep_entries: 0, log_cache_bytes: 16 << 10, batch_bytes: 64 << 10 };
 
 /// Tasks before the learner comes, and in all.
 const BEFORE_LEARNER: u32 = 50;
@@ -75,18 +71,12 @@ fn run_child(dir: &Path, point: &str) -> Outcome {
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     let finished = text.contains("\nfinished");
     let errors = String::from_utf8_lossy(&output.stderr).into_owned();
-    assert!(
-        finished || errors.contains("crash point"),
-        "{point}: the child failed by itself: {text}\n{errors}"
-    );
+    assert!(finished || errors.contains("crash point"), "{point}: the child failed by itself: {text}\n{errors}");
     let acknowledged = text.lines().filter_map(|line| {
         let mut words = line.strip_prefix("acknowledged ")?.split(' ');
         Some((words.next()?.to_owned(), words.next()?.to_owned()))
     });
-    Outcome {
-        acknowledged: acknowledged.collect(),
-        finished,
-    }
+    Outcome { acknowledged: acknowledged.collect(), finished }
 }
 
 /// Opens what is left, looks for everything that was acknowledged, and lets a new node build the state for itself.
@@ -99,11 +89,7 @@ async fn examine(dir: &Path, point: &str, acknowledged: &BTreeMap<String, String
     }
     cluster.leader().await;
     for (request, task) in acknowledged {
-        assert_eq!(
-            enqueued(&node, request).await,
-            *task,
-            "{point}: {request} was acknowledged and is lost"
-        );
+        assert_eq!(enqueued(&node, request).await, *task, "{point}: {request} was acknowledged and is lost");
     }
     let members = node.status().unwrap().members;
     if members.iter().any(|member| member.peer.id == 2) {

@@ -36,10 +36,7 @@ pub struct Net {
 
 impl Net {
     fn transport(self: &Arc<Self>, from: NodeId) -> Arc<dyn Transport> {
-        Arc::new(Link {
-            net: self.clone(),
-            from,
-        })
+        Arc::new(Link { net: self.clone(), from })
     }
 
     fn is_cut(&self, from: NodeId, to: NodeId) -> bool {
@@ -139,22 +136,12 @@ impl Cluster {
     /// No node yet, in a temporary directory.
     pub fn empty() -> Self {
         let temp = tempfile::tempdir().unwrap();
-        Self {
-            dir: temp.path().to_path_buf(),
-            _temp: Some(temp),
-            ..Self::at(PathBuf::new())
-        }
+        Self { dir: temp.path().to_path_buf(), _temp: Some(temp), ..Self::at(PathBuf::new()) }
     }
 
     /// No node yet, in a directory that stays.
     pub fn at(dir: PathBuf) -> Self {
-        Self {
-            net: Arc::default(),
-            dir,
-            _temp: None,
-            nodes: BTreeMap::new(),
-            limits: Limits::default(),
-        }
+        Self { net: Arc::default(), dir, _temp: None, nodes: BTreeMap::new(), limits: Limits::default() }
     }
 
     /// A founded cluster of voters 1 to `voters`, with a leader.
@@ -163,10 +150,7 @@ impl Cluster {
     }
 
     pub async fn founded_with(voters: NodeId, versions: Versions, limits: Limits) -> Self {
-        let mut cluster = Self {
-            limits,
-            ..Self::empty()
-        };
+        let mut cluster = Self { limits, ..Self::empty() };
         for id in 1..=voters {
             cluster.start(id, versions).await;
         }
@@ -288,10 +272,7 @@ pub fn address(id: NodeId) -> String {
 /// Waits until a node's belief about who leads has a property.
 pub async fn leadership(node: &Consensus, wanted: impl FnMut(&Leadership) -> bool) {
     let mut leadership = node.leadership();
-    tokio::time::timeout(PATIENCE, leadership.wait_for(wanted))
-        .await
-        .expect("in time")
-        .unwrap();
+    tokio::time::timeout(PATIENCE, leadership.wait_for(wanted)).await.expect("in time").unwrap();
 }
 
 /// Waits until a node's status has a property.
@@ -309,11 +290,7 @@ pub async fn status(node: &Consensus, wanted: impl Fn(&Status) -> bool) -> Statu
 
 /// Enqueues one task. The request id makes it safe to repeat: the same id gives the same task.
 pub fn enqueue(request_id: &str) -> v1::Command {
-    let task = v1::TaskSpec {
-        queue: "q".into(),
-        payload: Bytes::from(vec![7; 64]),
-        ..v1::TaskSpec::default()
-    };
+    let task = v1::TaskSpec { queue: "q".into(), payload: Bytes::from(vec![7; 64]), ..v1::TaskSpec::default() };
     v1::Command {
         principal: "test".into(),
         gate: None,

@@ -75,14 +75,7 @@ impl MemoryEngine {
     pub fn open_checkpoint(dir: &Path) -> Result<Self, StorageError> {
         let durable = checkpoint::read(dir)?;
         let live = durable.clone();
-        Ok(Self::from_parts(
-            None,
-            State {
-                live,
-                durable,
-                ..State::default()
-            },
-        ))
+        Ok(Self::from_parts(None, State { live, durable, ..State::default() }))
     }
 
     /// Cuts the power in place: everything that was not synced is gone, for all handles. A fault set by
@@ -123,12 +116,7 @@ impl MemoryEngine {
     }
 
     fn from_parts(keyspaces: Option<BTreeSet<&'static str>>, state: State) -> Self {
-        Self {
-            shared: Arc::new(Shared {
-                keyspaces,
-                state: RwLock::new(state),
-            }),
-        }
+        Self { shared: Arc::new(Shared { keyspaces, state: RwLock::new(state) }) }
     }
 
     fn cut(&self, kept: usize) {
@@ -147,26 +135,16 @@ impl MemoryEngine {
             durable.apply(changes);
         }
         let live = durable.clone();
-        let remains = State {
-            live,
-            durable,
-            ..State::default()
-        };
+        let remains = State { live, durable, ..State::default() };
         Self::from_parts(self.shared.keyspaces.clone(), remains)
     }
 
     fn read(&self) -> RwLockReadGuard<'_, State> {
-        self.shared
-            .state
-            .read()
-            .expect("no operation on the memory engine panics while it holds the lock")
+        self.shared.state.read().expect("no operation on the memory engine panics while it holds the lock")
     }
 
     fn write_lock(&self) -> RwLockWriteGuard<'_, State> {
-        self.shared
-            .state
-            .write()
-            .expect("no operation on the memory engine panics while it holds the lock")
+        self.shared.state.write().expect("no operation on the memory engine panics while it holds the lock")
     }
 
     fn check(&self, keyspace: Keyspace) -> Result<(), StorageError> {
@@ -204,11 +182,7 @@ impl Fault {
         let detail = "the test asked for this fault".to_owned();
         match self {
             Self::Full => StorageError::Full { doing, detail },
-            Self::Io => StorageError::Io {
-                doing,
-                detail,
-                source: None,
-            },
+            Self::Io => StorageError::Io { doing, detail, source: None },
         }
     }
 }
@@ -268,9 +242,7 @@ impl Default for MemoryEngine {
 
 impl fmt::Debug for MemoryEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemoryEngine")
-            .field("unsynced_batches", &self.unsynced_batches())
-            .finish_non_exhaustive()
+        f.debug_struct("MemoryEngine").field("unsynced_batches", &self.unsynced_batches()).finish_non_exhaustive()
     }
 }
 

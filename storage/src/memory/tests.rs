@@ -15,10 +15,7 @@ fn put(engine: &MemoryEngine, key: &str, durability: Durability) {
 }
 
 fn keys(engine: &MemoryEngine) -> Vec<String> {
-    engine
-        .scan(KS, Range::all())
-        .map(|entry| String::from_utf8(entry.unwrap().0).unwrap())
-        .collect()
+    engine.scan(KS, Range::all()).map(|entry| String::from_utf8(entry.unwrap().0).unwrap()).collect()
 }
 
 struct MemoryBench {

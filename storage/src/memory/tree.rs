@@ -22,39 +22,21 @@ pub(super) struct Tree {
 /// One operation that owns its bytes, so that the live and the durable tree share them.
 #[derive(Debug)]
 pub(super) enum Change {
-    Put {
-        keyspace: Keyspace,
-        key: Bytes,
-        value: Bytes,
-    },
-    Delete {
-        keyspace: Keyspace,
-        key: Bytes,
-    },
-    DeleteRange {
-        keyspace: Keyspace,
-        start: Bytes,
-        end: Bytes,
-    },
+    Put { keyspace: Keyspace, key: Bytes, value: Bytes },
+    Delete { keyspace: Keyspace, key: Bytes },
+    DeleteRange { keyspace: Keyspace, start: Bytes, end: Bytes },
 }
 
 impl From<Op<'_>> for Change {
     fn from(op: Op<'_>) -> Self {
         match op {
-            Op::Put { keyspace, key, value } => Self::Put {
-                keyspace,
-                key: Bytes::copy_from_slice(key),
-                value: Bytes::copy_from_slice(value),
-            },
-            Op::Delete { keyspace, key } => Self::Delete {
-                keyspace,
-                key: Bytes::copy_from_slice(key),
-            },
-            Op::DeleteRange { keyspace, start, end } => Self::DeleteRange {
-                keyspace,
-                start: Bytes::copy_from_slice(start),
-                end: Bytes::copy_from_slice(end),
-            },
+            Op::Put { keyspace, key, value } => {
+                Self::Put { keyspace, key: Bytes::copy_from_slice(key), value: Bytes::copy_from_slice(value) }
+            }
+            Op::Delete { keyspace, key } => Self::Delete { keyspace, key: Bytes::copy_from_slice(key) },
+            Op::DeleteRange { keyspace, start, end } => {
+                Self::DeleteRange { keyspace, start: Bytes::copy_from_slice(start), end: Bytes::copy_from_slice(end) }
+            }
         }
     }
 }
@@ -87,10 +69,7 @@ impl Tree {
 
     /// The keyspaces that hold something, by name.
     pub(super) fn keyspaces(&self) -> impl Iterator<Item = (&str, &Map)> {
-        self.keyspaces
-            .iter()
-            .map(|(name, map)| (&**name, &**map))
-            .filter(|(_, map)| !map.is_empty())
+        self.keyspaces.iter().map(|(name, map)| (&**name, &**map)).filter(|(_, map)| !map.is_empty())
     }
 
     /// The entries of a range as they are now, whatever is written later.
@@ -99,9 +78,7 @@ impl Tree {
         Walk {
             map,
             from: Bound::Included(Bytes::copy_from_slice(range.start())),
-            to: range
-                .end()
-                .map_or(Bound::Unbounded, |end| Bound::Excluded(Bytes::copy_from_slice(end))),
+            to: range.end().map_or(Bound::Unbounded, |end| Bound::Excluded(Bytes::copy_from_slice(end))),
             direction: range.direction(),
             finished: range.is_empty(),
         }
@@ -111,10 +88,7 @@ impl Tree {
         if !self.keyspaces.contains_key(keyspace) {
             self.keyspaces.insert(keyspace.into(), Arc::default());
         }
-        let map = self
-            .keyspaces
-            .get_mut(keyspace)
-            .expect("the keyspace was added if it was missing");
+        let map = self.keyspaces.get_mut(keyspace).expect("the keyspace was added if it was missing");
         Arc::make_mut(map)
     }
 }
@@ -123,10 +97,7 @@ fn remove_range(map: &mut Map, range: &Range<'_>) {
     if range.is_empty() {
         return;
     }
-    let doomed: Vec<Bytes> = map
-        .range::<[u8], _>(range.bounds())
-        .map(|(key, _)| key.clone())
-        .collect();
+    let doomed: Vec<Bytes> = map.range::<[u8], _>(range.bounds()).map(|(key, _)| key.clone()).collect();
     for key in doomed {
         map.remove(&key);
     }

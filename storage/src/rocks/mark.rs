@@ -61,14 +61,9 @@ impl MarkFile {
         for slot in 0..SLOTS {
             newest = newest.max(read_slot(&file, slot).map_err(failed)?.map(|sequence| (sequence, slot)));
         }
-        let (sequence, slot) = newest.ok_or_else(|| StorageError::Corruption {
-            detail: format!("the file {} holds no mark", path.display()),
-        })?;
-        Ok(Self {
-            file,
-            next: (slot + 1) % SLOTS,
-            sequence: exists.then_some(sequence),
-        })
+        let (sequence, slot) = newest
+            .ok_or_else(|| StorageError::Corruption { detail: format!("the file {} holds no mark", path.display()) })?;
+        Ok(Self { file, next: (slot + 1) % SLOTS, sequence: exists.then_some(sequence) })
     }
 
     /// The mark: the log was synced up to here. `None` if that was never written down.
@@ -137,11 +132,7 @@ impl Marker {
             });
         }
         let shared = Arc::new(Shared {
-            progress: Mutex::new(Progress {
-                synced: mark,
-                closing: false,
-                failed: None,
-            }),
+            progress: Mutex::new(Progress { synced: mark, closing: false, failed: None }),
             moved: Condvar::new(),
         });
         let thread = std::thread::Builder::new()

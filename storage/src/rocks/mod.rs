@@ -82,11 +82,8 @@ impl RocksEngine {
         format::ensure(path, ENGINE)?;
 
         let database = options.profile.database_options();
-        let mut families: BTreeSet<String> = options
-            .keyspaces
-            .iter()
-            .map(|keyspace| keyspace.name().to_owned())
-            .collect();
+        let mut families: BTreeSet<String> =
+            options.keyspaces.iter().map(|keyspace| keyspace.name().to_owned()).collect();
         families.insert(DEFAULT_COLUMN_FAMILY_NAME.to_owned());
         if holds_a_database(path)? {
             // RocksDB insists that all column families are opened, so the ones nobody asked for are opened too.
@@ -176,9 +173,7 @@ impl RocksEngine {
 
 impl Engine for RocksEngine {
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.db
-            .get_cf(self.family(keyspace)?, key)
-            .map_err(|error| translate("reading a key", &error))
+        self.db.get_cf(self.family(keyspace)?, key).map_err(|error| translate("reading a key", &error))
     }
 
     fn scan(&self, keyspace: Keyspace, range: Range<'_>) -> Scan<'_> {
@@ -250,9 +245,7 @@ impl Engine for RocksEngine {
 
 impl fmt::Debug for RocksEngine {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("RocksEngine")
-            .field("path", &self.path)
-            .finish_non_exhaustive()
+        f.debug_struct("RocksEngine").field("path", &self.path).finish_non_exhaustive()
     }
 }
 
@@ -313,9 +306,8 @@ fn open_database(
         database.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     }
     let cache = options.profile.block_cache();
-    let descriptors = families
-        .iter()
-        .map(|name| ColumnFamilyDescriptor::new(name, options.profile.family_options(&cache)));
+    let descriptors =
+        families.iter().map(|name| ColumnFamilyDescriptor::new(name, options.profile.family_options(&cache)));
     let db = match how {
         How::Usual | How::UpToDamage => DB::open_cf_descriptors(&database, path, descriptors),
         How::ToLook => DB::open_cf_descriptors_read_only(&database, path, descriptors, false),

@@ -5,21 +5,11 @@ const KS: Keyspace = Keyspace::new("ks");
 #[test]
 fn nothing_is_written_after_a_failed_write() {
     let home = tempfile::tempdir().unwrap();
-    let engine = RocksEngine::open(
-        home.path(),
-        RocksOptions {
-            keyspaces: &[KS],
-            profile: Profile::Log,
-        },
-    )
-    .unwrap();
+    let engine = RocksEngine::open(home.path(), RocksOptions { keyspaces: &[KS], profile: Profile::Log }).unwrap();
     let mut batch = Batch::new();
     batch.put(KS, b"before", b"v");
     engine.write(batch, Durability::Synced).unwrap();
-    engine.note_failure(StorageError::Full {
-        doing: "writing a batch".into(),
-        detail: "for the test".into(),
-    });
+    engine.note_failure(StorageError::Full { doing: "writing a batch".into(), detail: "for the test".into() });
 
     let mut batch = Batch::new();
     batch.put(KS, b"k", b"v");
@@ -41,10 +31,7 @@ fn nothing_is_written_after_a_failed_write() {
 fn a_read_from_a_large_file_needs_a_small_part_of_its_index() {
     let home = tempfile::tempdir().unwrap();
     let open = || {
-        let options = RocksOptions {
-            keyspaces: &[KS],
-            profile: Profile::State,
-        };
+        let options = RocksOptions { keyspaces: &[KS], profile: Profile::State };
         RocksEngine::open(home.path(), options).unwrap()
     };
     let key = |number: u64| number.to_be_bytes();
@@ -65,10 +52,7 @@ fn a_read_from_a_large_file_needs_a_small_part_of_its_index() {
     let engine = open();
     let used = || {
         let family = engine.family(KS).unwrap();
-        let used = engine
-            .db
-            .property_int_value_cf(family, "rocksdb.block-cache-usage")
-            .unwrap();
+        let used = engine.db.property_int_value_cf(family, "rocksdb.block-cache-usage").unwrap();
         used.unwrap()
     };
     let before = used();

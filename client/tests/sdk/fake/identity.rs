@@ -41,10 +41,7 @@ impl Authority {
         let key = Signer(PrivateKey::generate());
         let der = params.self_signed(&key).unwrap().der().clone();
         let certificate = CaCertificate::from_der("root", der).unwrap();
-        Authority {
-            certificate,
-            issuer: Issuer::new(params, key),
-        }
+        Authority { certificate, issuer: Issuer::new(params, key) }
     }
 
     pub fn user(&self) -> Credentials {
@@ -60,14 +57,7 @@ impl Authority {
         let mut params = CertificateParams::default();
         params.subject_alt_names = vec![SanType::URI(principal.uri().try_into().unwrap())];
         params.extended_key_usages = usages.to_vec();
-        let leaf = params
-            .signed_by(&Signer(key.clone()), &self.issuer)
-            .unwrap()
-            .der()
-            .clone();
-        Credentials::new(
-            self.certificate.clone(),
-            Identity::new("leaf", vec![leaf], key).unwrap(),
-        )
+        let leaf = params.signed_by(&Signer(key.clone()), &self.issuer).unwrap().der().clone();
+        Credentials::new(self.certificate.clone(), Identity::new("leaf", vec![leaf], key).unwrap())
     }
 }

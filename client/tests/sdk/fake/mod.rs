@@ -84,11 +84,7 @@ impl State {
 
     pub fn event(&mut self, subject: &str) {
         let revision = self.next();
-        self.events.push(proto::Event {
-            revision,
-            subject: subject.to_owned(),
-            ..Default::default()
-        });
+        self.events.push(proto::Event { revision, subject: subject.to_owned(), ..Default::default() });
     }
 }
 
@@ -112,10 +108,7 @@ pub struct Node {
 
 /// A refusal as a node sends it.
 pub fn refuse(code: Code, reason: &str, message: &str) -> Status {
-    let facts = [
-        ("field".to_owned(), "tasks[0].queue".to_owned()),
-        ("limit".to_owned(), "64".to_owned()),
-    ];
+    let facts = [("field".to_owned(), "tasks[0].queue".to_owned()), ("limit".to_owned(), "64".to_owned())];
     let mut details = ErrorDetails::with_error_info(reason, "tarn", facts);
     details.set_request_info("trace-1", "");
     Status::with_error_details(code, message, details)
@@ -155,9 +148,7 @@ impl Fake {
                 changed.changed().await.unwrap();
             }
         };
-        tokio::time::timeout(PATIENCE, waiting)
-            .await
-            .unwrap_or_else(|_| panic!("waited in vain until {what}"));
+        tokio::time::timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited in vain until {what}"));
     }
 
     pub fn credentials(&self) -> tarn_client::Credentials {

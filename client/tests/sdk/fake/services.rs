@@ -27,11 +27,7 @@ impl task_service_server::TaskService for Fake {
         let request = request.into_inner();
         self.carry_out("enqueue", &request.request_id.clone(), |state| {
             if request.tasks.iter().any(|task| task.queue == "BAD") {
-                return Err(refuse(
-                    Code::InvalidArgument,
-                    "INVALID_QUEUE",
-                    "write the queue in lower case",
-                ));
+                return Err(refuse(Code::InvalidArgument, "INVALID_QUEUE", "write the queue in lower case"));
             }
             let mut task_ids = Vec::new();
             for spec in request.tasks {
@@ -45,13 +41,7 @@ impl task_service_server::TaskService for Fake {
                     ..Default::default()
                 };
                 task_ids.push(task.task_id.clone());
-                state.tasks.insert(
-                    key,
-                    Record {
-                        task,
-                        ..Default::default()
-                    },
-                );
+                state.tasks.insert(key, Record { task, ..Default::default() });
             }
             Ok(EnqueueResponse { task_ids })
         })
@@ -63,18 +53,12 @@ impl task_service_server::TaskService for Fake {
         if request.wait_ms > 0 {
             let key = request.task_id.clone();
             let ended = self.until("the task ended", |state| {
-                state
-                    .tasks
-                    .get(&key.parse().unwrap())
-                    .is_none_or(|record| has_ended(record.task.state()))
+                state.tasks.get(&key.parse().unwrap()).is_none_or(|record| has_ended(record.task.state()))
             });
             let _ = tokio::time::timeout(std::time::Duration::from_millis(request.wait_ms), ended).await;
         }
         self.carry_out("get_task", "", |state| {
-            Ok(GetTaskResponse {
-                task: Some(state.record(&request.task_id)?.task.clone()),
-                revision: state.last,
-            })
+            Ok(GetTaskResponse { task: Some(state.record(&request.task_id)?.task.clone()), revision: state.last })
         })
         .await
     }
@@ -83,21 +67,12 @@ impl task_service_server::TaskService for Fake {
         let request = request.into_inner();
         self.carry_out("list_tasks", "", |state| {
             let after = request.page_token.parse().unwrap_or(0);
-            let page: Vec<Task> = state
-                .tasks
-                .range(after + 1..)
-                .take(2)
-                .map(|(_, record)| record.task.clone())
-                .collect();
-            let more = page
-                .last()
-                .filter(|last| state.tasks.range(last.task_id.parse::<u64>().unwrap() + 1..).count() > 0);
+            let page: Vec<Task> =
+                state.tasks.range(after + 1..).take(2).map(|(_, record)| record.task.clone()).collect();
+            let more =
+                page.last().filter(|last| state.tasks.range(last.task_id.parse::<u64>().unwrap() + 1..).count() > 0);
             let next_page_token = more.map(|last| last.task_id.clone()).unwrap_or_default();
-            Ok(ListTasksResponse {
-                next_page_token,
-                tasks: page,
-                revision: state.last,
-            })
+            Ok(ListTasksResponse { next_page_token, tasks: page, revision: state.last })
         })
         .await
     }
@@ -112,9 +87,7 @@ impl task_service_server::TaskService for Fake {
             } else {
                 record.task.cancel_requested = true;
             }
-            Ok(CancelTaskResponse {
-                state: record.task.state,
-            })
+            Ok(CancelTaskResponse { state: record.task.state })
         })
         .await
     }
@@ -126,9 +99,7 @@ impl task_service_server::TaskService for Fake {
         let request = request.into_inner();
         self.carry_out("get_task_logs", "", |state| {
             let text = state.record(&request.task_id)?.logs.clone();
-            Ok(GetTaskLogsResponse {
-                logs: vec![AttemptLog { attempt: 1, text }],
-            })
+            Ok(GetTaskLogsResponse { logs: vec![AttemptLog { attempt: 1, text }] })
         })
         .await
     }
@@ -162,14 +133,9 @@ impl lease_service_server::LeaseService for Fake {
     async fn renew_lease(&self, request: Request<RenewLeaseRequest>) -> Result<Response<RenewLeaseResponse>, Status> {
         let request = request.into_inner();
         self.carry_out("renew_lease", &request.request_id, |state| {
-            let lease = state
-                .leases
-                .get(&request.name)
-                .filter(|lease| lease.token == request.token);
+            let lease = state.leases.get(&request.name).filter(|lease| lease.token == request.token);
             let lease = lease.ok_or_else(|| refuse(Code::FailedPrecondition, "STALE_TOKEN", "lost"))?;
-            Ok(RenewLeaseResponse {
-                lease: Some(lease.clone()),
-            })
+            Ok(RenewLeaseResponse { lease: Some(lease.clone()) })
         })
         .await
     }
@@ -180,10 +146,7 @@ impl lease_service_server::LeaseService for Fake {
     ) -> Result<Response<ReleaseLeaseResponse>, Status> {
         let request = request.into_inner();
         self.carry_out("release_lease", &request.request_id, |state| {
-            let held = state
-                .leases
-                .get(&request.name)
-                .is_some_and(|lease| lease.token == request.token);
+            let held = state.leases.get(&request.name).is_some_and(|lease| lease.token == request.token);
             if !held {
                 return Err(refuse(Code::FailedPrecondition, "STALE_TOKEN", "lost"));
             }
@@ -208,27 +171,18 @@ impl event_service_server::EventService for Fake {
 
     async fn watch(&self, request: Request<WatchRequest>) -> Result<Response<Self::WatchStream>, Status> {
         let request = request.into_inner();
-        self.carry_out("watch", "", |state| {
-            match request.from_now || request.after_revision >= state.compacted {
-                true => Ok(WatchResponse::default()),
-                false => Err(refuse(Code::OutOfRange, "COMPACTED", "list and watch again")),
-            }
+        self.carry_out("watch", "", |state| match request.from_now || request.after_revision >= state.compacted {
+            true => Ok(WatchResponse::default()),
+            false => Err(refuse(Code::OutOfRange, "COMPACTED", "list and watch again")),
         })
         .await?;
         let (sender, receiver) = tokio::sync::mpsc::channel(4);
         let fake = self.clone();
         tokio::spawn(async move {
             let (mut cut, mut changed) = (fake.cuts.subscribe(), fake.changed.subscribe());
-            let mut seen = if request.from_now {
-                fake.with(|state| state.last)
-            } else {
-                request.after_revision
-            };
+            let mut seen = if request.from_now { fake.with(|state| state.last) } else { request.after_revision };
             // Without events at first, as a sign of life.
-            let mut message = WatchResponse {
-                events: Vec::new(),
-                revision: seen,
-            };
+            let mut message = WatchResponse { events: Vec::new(), revision: seen };
             loop {
                 if sender.send(Ok(message)).await.is_err() {
                     return;
@@ -237,19 +191,10 @@ impl event_service_server::EventService for Fake {
                     loop {
                         let events: Vec<Event> = {
                             let state = fake.state.lock().unwrap();
-                            state
-                                .events
-                                .iter()
-                                .filter(|event| event.revision > seen)
-                                .take(3)
-                                .cloned()
-                                .collect()
+                            state.events.iter().filter(|event| event.revision > seen).take(3).cloned().collect()
                         };
                         if let Some(last) = events.last() {
-                            return WatchResponse {
-                                revision: last.revision,
-                                events,
-                            };
+                            return WatchResponse { revision: last.revision, events };
                         }
                         changed.changed().await.unwrap();
                     }
@@ -303,14 +248,8 @@ impl artifact_service_server::ArtifactService for Fake {
             Ok(GetArtifactResponse { chunk })
         });
         let bytes = answer.await?.into_inner().chunk;
-        let chunks: Vec<_> = bytes
-            .chunks(1000)
-            .map(|chunk| {
-                Ok(GetArtifactResponse {
-                    chunk: bytes.slice_ref(chunk),
-                })
-            })
-            .collect();
+        let chunks: Vec<_> =
+            bytes.chunks(1000).map(|chunk| Ok(GetArtifactResponse { chunk: bytes.slice_ref(chunk) })).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 
@@ -326,14 +265,8 @@ impl artifact_service_server::ArtifactService for Fake {
 impl cluster_service_server::ClusterService for Fake {
     async fn get_cluster(&self, _: Request<GetClusterRequest>) -> Result<Response<GetClusterResponse>, Status> {
         self.carry_out("get_cluster", "", |state| {
-            let member = |address: &String| Member {
-                address: address.clone(),
-                ..Default::default()
-            };
-            Ok(GetClusterResponse {
-                members: state.members.iter().map(member).collect(),
-                ..Default::default()
-            })
+            let member = |address: &String| Member { address: address.clone(), ..Default::default() };
+            Ok(GetClusterResponse { members: state.members.iter().map(member).collect(), ..Default::default() })
         })
         .await
     }

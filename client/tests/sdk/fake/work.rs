@@ -11,20 +11,14 @@ use super::{Fake, Fault, State, refuse};
 
 impl State {
     fn worker(&mut self, id: &str) -> Result<&mut (RegisterWorkerRequest, bool), Status> {
-        self.workers
-            .get_mut(id)
-            .ok_or_else(|| refuse(Code::NotFound, "WORKER_NOT_FOUND", "register again"))
+        self.workers.get_mut(id).ok_or_else(|| refuse(Code::NotFound, "WORKER_NOT_FOUND", "register again"))
     }
 
     fn lease(&mut self, worker: &str) -> Option<LeasedTask> {
         if self.workers.get(worker).is_none_or(|(_, draining)| *draining) {
             return None;
         }
-        let key = *self
-            .tasks
-            .iter()
-            .find(|(_, record)| record.task.state() == TaskState::Ready)?
-            .0;
+        let key = *self.tasks.iter().find(|(_, record)| record.task.state() == TaskState::Ready)?.0;
         let token = self.next();
         let task = &mut self.tasks.get_mut(&key)?.task;
         task.state = TaskState::Running.into();
@@ -144,16 +138,14 @@ impl Pump {
                     status: state.status(lease).into(),
                     lease_expires_at_ms: 0,
                 });
-                Ok(work_response::Message::Heartbeat(HeartbeatTasksResponse {
-                    leases: leases.collect(),
-                }))
+                Ok(work_response::Message::Heartbeat(HeartbeatTasksResponse { leases: leases.collect() }))
             }),
-            work_request::Message::Complete(request) => self.answer("work/complete", |state| {
-                state.complete(request).map(work_response::Message::Completed)
-            }),
-            work_request::Message::Fail(request) => self.answer("work/fail", |state| {
-                state.fail(request).map(work_response::Message::Failed)
-            }),
+            work_request::Message::Complete(request) => {
+                self.answer("work/complete", |state| state.complete(request).map(work_response::Message::Completed))
+            }
+            work_request::Message::Fail(request) => {
+                self.answer("work/fail", |state| state.fail(request).map(work_response::Message::Failed))
+            }
         })
     }
 
@@ -179,12 +171,7 @@ impl Pump {
             if status == LeaseStatus::CancelRequested && !record.told {
                 record.told = true;
                 let (task_id, token) = (lease.task_id.clone(), lease.token);
-                let notice = LeaseReport {
-                    task_id,
-                    token,
-                    status: status.into(),
-                    lease_expires_at_ms: 0,
-                };
+                let notice = LeaseReport { task_id, token, status: status.into(), lease_expires_at_ms: 0 };
                 news.push(work_response::Message::Notice(notice));
             }
         }
@@ -200,12 +187,7 @@ impl Pump {
         loop {
             changed.mark_unchanged();
             for message in self.news() {
-                let _ = out
-                    .send(Ok(WorkResponse {
-                        correlation: 0,
-                        message: Some(message),
-                    }))
-                    .await;
+                let _ = out.send(Ok(WorkResponse { correlation: 0, message: Some(message) })).await;
             }
             tokio::select! {
                 request = requests.message() => {
@@ -230,10 +212,7 @@ impl Pump {
 
 fn rejection(status: &Status) -> Rejection {
     use tonic_types::StatusExt;
-    let reason = status
-        .get_details_error_info()
-        .map(|info| info.reason)
-        .unwrap_or_default();
+    let reason = status.get_details_error_info().map(|info| info.reason).unwrap_or_default();
     Rejection {
         retry_after_ms: 0,
         code: status.code() as u32,
@@ -254,18 +233,11 @@ impl worker_service_server::WorkerService for Fake {
         let Some(work_request::Message::Open(open)) = first else {
             return Err(Status::invalid_argument("open first"));
         };
-        self.carry_out("work/open", "", |state| {
-            state.worker(&open.worker_id).map(|_| DrainWorkerResponse::default())
-        })
-        .await?;
+        self.carry_out("work/open", "", |state| state.worker(&open.worker_id).map(|_| DrainWorkerResponse::default()))
+            .await?;
         let (sender, receiver) = mpsc::channel(64);
-        let pump = Pump {
-            fake: self.clone(),
-            worker: open.worker_id,
-            credit: 0,
-            leased: Vec::new(),
-            told_draining: false,
-        };
+        let pump =
+            Pump { fake: self.clone(), worker: open.worker_id, credit: 0, leased: Vec::new(), told_draining: false };
         tokio::spawn(pump.run(requests, sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
@@ -278,10 +250,7 @@ impl worker_service_server::WorkerService for Fake {
         self.carry_out("register_worker", &request.request_id.clone(), |state| {
             let worker_id = format!("worker-{}", state.next());
             state.workers.insert(worker_id.clone(), (request, false));
-            Ok(RegisterWorkerResponse {
-                worker_id,
-                expires_at_ms: 0,
-            })
+            Ok(RegisterWorkerResponse { worker_id, expires_at_ms: 0 })
         })
         .await
     }
@@ -292,15 +261,8 @@ impl worker_service_server::WorkerService for Fake {
     ) -> Result<Response<HeartbeatWorkerResponse>, Status> {
         self.carry_out("heartbeat_worker", "", |state| {
             let (_, draining) = state.worker(&request.into_inner().worker_id)?;
-            let worker_state = if *draining {
-                WorkerState::Draining
-            } else {
-                WorkerState::Active
-            };
-            Ok(HeartbeatWorkerResponse {
-                expires_at_ms: 0,
-                state: worker_state.into(),
-            })
+            let worker_state = if *draining { WorkerState::Draining } else { WorkerState::Active };
+            Ok(HeartbeatWorkerResponse { expires_at_ms: 0, state: worker_state.into() })
         })
         .await
     }
@@ -325,9 +287,7 @@ impl worker_service_server::WorkerService for Fake {
         let request = request.into_inner();
         self.carry_out("lease_tasks", &request.request_id, |state| {
             state.worker(&request.worker_id)?;
-            let tasks = (0..request.max_tasks)
-                .map_while(|_| state.lease(&request.worker_id))
-                .collect();
+            let tasks = (0..request.max_tasks).map_while(|_| state.lease(&request.worker_id)).collect();
             Ok(LeaseTasksResponse { tasks })
         })
         .await
@@ -345,15 +305,11 @@ impl worker_service_server::WorkerService for Fake {
         request: Request<CompleteTaskRequest>,
     ) -> Result<Response<CompleteTaskResponse>, Status> {
         let request = request.into_inner();
-        self.carry_out("complete_task", &request.request_id.clone(), |state| {
-            state.complete(request)
-        })
-        .await
+        self.carry_out("complete_task", &request.request_id.clone(), |state| state.complete(request)).await
     }
 
     async fn fail_task(&self, request: Request<FailTaskRequest>) -> Result<Response<FailTaskResponse>, Status> {
         let request = request.into_inner();
-        self.carry_out("fail_task", &request.request_id.clone(), |state| state.fail(request))
-            .await
+        self.carry_out("fail_task", &request.request_id.clone(), |state| state.fail(request)).await
     }
 }

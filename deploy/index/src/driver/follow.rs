@@ -45,12 +45,7 @@ impl Registry {
     fn succeeded(&self, id: &str) -> (Vec<Stage>, usize) {
         let mut known = self.0.lock().expect("no holder of this lock panics");
         known.early.insert(id.to_owned());
-        let placed: Vec<String> = known
-            .early
-            .iter()
-            .filter(|id| known.places.contains_key(*id))
-            .cloned()
-            .collect();
+        let placed: Vec<String> = known.early.iter().filter(|id| known.places.contains_key(*id)).cloned().collect();
         let mut stages = Vec::new();
         for id in placed {
             known.early.remove(&id);
@@ -83,18 +78,10 @@ impl Progress {
                 (count > 0).then(|| (stage.verb(), bars.add(bar(stage, count))))
             })
             .collect();
-        let registry = Registry(Arc::new(Mutex::new(Known {
-            stages,
-            ..Default::default()
-        })));
+        let registry = Registry(Arc::new(Mutex::new(Known { stages, ..Default::default() })));
         let (sender, finished) = watch::channel(0);
         let follower = tokio::spawn(follow(client.clone(), registry.clone(), bar_of, sender, total));
-        Progress {
-            registry,
-            finished,
-            bars,
-            follower: Mutex::new(Some(follower)),
-        }
+        Progress { registry, finished, bars, follower: Mutex::new(Some(follower)) }
     }
 
     /// For the submitter, to note ids.
@@ -139,9 +126,7 @@ fn bar(stage: Stage, count: usize) -> ProgressBar {
     let style = ProgressStyle::with_template("{msg:<6} [{bar:40}] {pos:>5}/{len:<5} {per_sec} {elapsed}")
         .expect("the template is well-formed")
         .progress_chars("=> ");
-    ProgressBar::new(count as u64)
-        .with_style(style)
-        .with_message(stage.verb())
+    ProgressBar::new(count as u64).with_style(style).with_message(stage.verb())
 }
 
 /// Reads events until every task has succeeded.

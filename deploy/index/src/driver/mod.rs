@@ -64,10 +64,7 @@ pub async fn run(args: Args) -> Result<()> {
     let facts = report::Facts::gather(&cluster.client()?, &job).await?;
     println!("\n{}", facts.table(&corpus));
     print!("{}", report::findings(&corpus, &plan, &outputs)?);
-    println!(
-        "\nThe index computed without tarn is the same, byte for byte ({} results compared).",
-        expected.len()
-    );
+    println!("\nThe index computed without tarn is the same, byte for byte ({} results compared).", expected.len());
     if args.keep {
         keep(&cluster).await?;
     }
@@ -85,11 +82,8 @@ pub struct Done {
 }
 
 fn prepare(args: &Args) -> Result<(Corpus, Arc<Plan>)> {
-    let folders: Vec<PathBuf> = if args.folders.is_empty() {
-        DEBIAN_FOLDERS.iter().map(PathBuf::from).collect()
-    } else {
-        args.folders.clone()
-    };
+    let folders: Vec<PathBuf> =
+        if args.folders.is_empty() { DEBIAN_FOLDERS.iter().map(PathBuf::from).collect() } else { args.folders.clone() };
     let corpus = corpus::collect(&folders, args.limit)?;
     ensure!(!corpus.documents.is_empty(), "there are no documents in {folders:?}");
     println!("corpus   {}", render::corpus(&corpus));
@@ -127,25 +121,14 @@ async fn run_job(args: &Args, cluster: &mut LocalCluster, plan: &Arc<Plan>) -> R
 
     let progress = Progress::start(&client, plan);
     let began = Instant::now();
-    let submitting = tokio::spawn(submit::all(
-        client.clone(),
-        Arc::clone(plan),
-        artifact,
-        progress.registry(),
-    ));
+    let submitting = tokio::spawn(submit::all(client.clone(), Arc::clone(plan), artifact, progress.registry()));
     let incident = match args.kill {
         Some(kill) => Some(incident(kill, cluster, &progress, plan.tasks().len()).await?),
         None => None,
     };
     let ids = submitting.await??;
-    let ended = tokio::time::timeout(DONE_WITHIN, progress.done())
-        .await
-        .context("the job did not end in time")??;
-    Ok(Done {
-        ids,
-        took: ended.duration_since(began),
-        incident,
-    })
+    let ended = tokio::time::timeout(DONE_WITHIN, progress.done()).await.context("the job did not end in time")??;
+    Ok(Done { ids, took: ended.duration_since(began), incident })
 }
 
 /// Waits for a third of the tasks, kills a node, and starts it again after a while.
@@ -154,11 +137,7 @@ async fn incident(kill: Kill, cluster: &mut LocalCluster, progress: &Progress, t
     let leader = cluster.wait_for_leader().await?;
     let victim = match kill {
         Kill::Leader => leader,
-        Kill::Follower => cluster
-            .ids()
-            .into_iter()
-            .find(|id| *id != leader)
-            .context("there is no follower")?,
+        Kill::Follower => cluster.ids().into_iter().find(|id| *id != leader).context("there is no follower")?,
     };
     let finished = progress.finished();
     cluster.kill_node(victim)?;
@@ -169,9 +148,7 @@ async fn incident(kill: Kill, cluster: &mut LocalCluster, progress: &Progress, t
     tokio::time::sleep(AWAY).await;
     let meanwhile = progress.finished() - finished;
     cluster.start_node(victim)?;
-    progress.say(&format!(
-        "restarted node {victim}; the others finished {meanwhile} tasks meanwhile"
-    ));
+    progress.say(&format!("restarted node {victim}; the others finished {meanwhile} tasks meanwhile"));
     Ok(format!(
         "node {victim} killed with SIGKILL after {finished} tasks, away for {} s while the others finished {meanwhile}",
         AWAY.as_secs()
@@ -184,12 +161,7 @@ async fn fetch(client: &Client, plan: &Plan, ids: &[String]) -> Result<BTreeMap<
     futures::stream::iter(wanted)
         .map(|task| async move {
             let answer = client.get_task(&ids[task]).await?;
-            ensure!(
-                answer.state() == TaskState::Succeeded,
-                "{}: {}",
-                plan.tasks()[task].label,
-                died(&answer)
-            );
+            ensure!(answer.state() == TaskState::Succeeded, "{}: {}", plan.tasks()[task].label, died(&answer));
             anyhow::Ok((task, answer.result.to_vec()))
         })
         .buffer_unordered(FETCHES)
@@ -199,20 +171,12 @@ async fn fetch(client: &Client, plan: &Plan, ids: &[String]) -> Result<BTreeMap<
 
 fn died(task: &proto::Task) -> String {
     let error = task.error.clone().unwrap_or_default();
-    format!(
-        "task {} is {:?}: {}: {}",
-        task.task_id,
-        task.state(),
-        error.reason,
-        error.message
-    )
+    format!("task {} is {:?}: {}: {}", task.task_id, task.state(), error.reason, error.message)
 }
 
 fn compare(expected: &BTreeMap<usize, Vec<u8>>, outputs: &BTreeMap<usize, Vec<u8>>) -> Result<()> {
     for (task, bytes) in expected {
-        let output = outputs
-            .get(task)
-            .with_context(|| format!("the result of task {task} was not fetched"))?;
+        let output = outputs.get(task).with_context(|| format!("the result of task {task} was not fetched"))?;
         ensure!(
             output == bytes,
             "the result of task {task} differs from the reference ({} and {} bytes)",
@@ -227,12 +191,7 @@ async fn keep(cluster: &LocalCluster) -> Result<()> {
     let [ca, certificate, key] = cluster.credential_files();
     println!("\nThe cluster keeps running. In another terminal:");
     println!("  export TARN_ADDRESS={}", cluster.addresses().join(","));
-    println!(
-        "  export TARN_CACERT={} TARN_CERT={} TARN_KEY={}",
-        ca.display(),
-        certificate.display(),
-        key.display()
-    );
+    println!("  export TARN_CACERT={} TARN_CERT={} TARN_KEY={}", ca.display(), certificate.display(), key.display());
     println!("  tarn cluster status; tarn queue list; tarn task list --limit 5");
     for id in cluster.ids() {
         println!("  curl http://{}/metrics", cluster.ops_address(id)?);

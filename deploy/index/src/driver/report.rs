@@ -34,29 +34,14 @@ pub struct Facts<'a> {
 impl<'a> Facts<'a> {
     /// Asks the cluster about every task of the job.
     pub async fn gather(client: &Client, done: &'a Done) -> Result<Facts<'a>> {
-        let mut facts = Facts {
-            done,
-            retries: 0,
-            latencies_ms: Vec::new(),
-            by_worker: BTreeMap::new(),
-        };
-        let names: BTreeMap<String, String> = client
-            .list_workers()
-            .await?
-            .into_iter()
-            .map(|worker| (worker.worker_id, worker.name))
-            .collect();
-        let request = ListTasksRequest {
-            queue: QUEUE.into(),
-            page_size: 1_000,
-            ..Default::default()
-        };
+        let mut facts = Facts { done, retries: 0, latencies_ms: Vec::new(), by_worker: BTreeMap::new() };
+        let names: BTreeMap<String, String> =
+            client.list_workers().await?.into_iter().map(|worker| (worker.worker_id, worker.name)).collect();
+        let request = ListTasksRequest { queue: QUEUE.into(), page_size: 1_000, ..Default::default() };
         let mut tasks = std::pin::pin!(client.list_tasks(request));
         while let Some(task) = tasks.try_next().await? {
             facts.retries += u64::from(task.attempts_begun.saturating_sub(1));
-            facts
-                .latencies_ms
-                .push(task.ended_at_ms.saturating_sub(task.created_at_ms));
+            facts.latencies_ms.push(task.ended_at_ms.saturating_sub(task.created_at_ms));
             if let Some(attempt) = task.attempts.last() {
                 let name = names.get(&attempt.worker).unwrap_or(&attempt.worker);
                 *facts.by_worker.entry(name.clone()).or_default() += 1;
@@ -78,11 +63,7 @@ impl<'a> Facts<'a> {
     pub fn table(&self, corpus: &Corpus) -> String {
         let tasks = self.latencies_ms.len();
         let seconds = self.done.took.as_secs_f64();
-        let workers: Vec<String> = self
-            .by_worker
-            .iter()
-            .map(|(worker, tasks)| format!("{worker}: {tasks}"))
-            .collect();
+        let workers: Vec<String> = self.by_worker.iter().map(|(worker, tasks)| format!("{worker}: {tasks}")).collect();
         let mut rows = vec![
             ("documents", corpus.documents.len().to_string()),
             ("tasks", tasks.to_string()),

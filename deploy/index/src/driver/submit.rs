@@ -45,11 +45,6 @@ fn spec(task: &tarn_index::plan::Task, artifact: &str, ids: &[String]) -> Task {
         feed_dependency_results: !task.after.is_empty(),
         ..Default::default()
     };
-    let spec = Task::new(QUEUE)
-        .payload(task.payload.clone())
-        .wasm(wasm)
-        .annotation("label", &task.label);
-    task.after
-        .iter()
-        .fold(spec, |spec, dependency| spec.after(&ids[*dependency]))
+    let spec = Task::new(QUEUE).payload(task.payload.clone()).wasm(wasm).annotation("label", &task.label);
+    task.after.iter().fold(spec, |spec, dependency| spec.after(&ids[*dependency]))
 }

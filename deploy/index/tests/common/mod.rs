@@ -26,9 +26,7 @@ pub struct Run {
 
 /// This package's folder, as cargo says it now and not as it was when the tests were built: a target folder outlives a clone.
 pub fn package() -> PathBuf {
-    std::env::var_os("CARGO_MANIFEST_DIR")
-        .expect("cargo runs the tests")
-        .into()
+    std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests").into()
 }
 
 /// The guest, compiled once per test binary.
@@ -75,30 +73,16 @@ impl Guest {
         let stderr = MemoryOutputPipe::new(OUTPUT_BYTES);
         let mut context = WasiCtxBuilder::new();
         context.arg("index").args(args);
-        context
-            .stdin(MemoryInputPipe::new(stdin))
-            .stdout(stdout.clone())
-            .stderr(stderr.clone());
+        context.stdin(MemoryInputPipe::new(stdin)).stdout(stdout.clone()).stderr(stderr.clone());
         let mut store = Store::new(&self.engine, context.build_p1());
         let instance = self.instance.instantiate(&mut store).expect("nothing is limited here");
-        let start = instance
-            .get_typed_func::<(), ()>(&mut store, "_start")
-            .expect("a command module");
+        let start = instance.get_typed_func::<(), ()>(&mut store, "_start").expect("a command module");
         let code = match start.call(&mut store, ()) {
             Ok(()) => 0,
-            Err(error) => {
-                error
-                    .downcast_ref::<I32Exit>()
-                    .unwrap_or_else(|| panic!("a trap: {error:?}"))
-                    .0
-            }
+            Err(error) => error.downcast_ref::<I32Exit>().unwrap_or_else(|| panic!("a trap: {error:?}")).0,
         };
         let stderr = String::from_utf8(stderr.contents().to_vec()).expect("messages are UTF-8");
-        Run {
-            code,
-            stdout: stdout.contents().to_vec(),
-            stderr,
-        }
+        Run { code, stdout: stdout.contents().to_vec(), stderr }
     }
 
     /// Runs the guest and expects a result.

@@ -27,14 +27,8 @@ pub(super) fn fed(line: &str, input: &str) -> Result<()> {
     // Dropped at once, so that the program sees the end of its input.
     let written = child.stdin.take().map(|mut stdin| stdin.write_all(input.as_bytes()));
     let output = child.wait_with_output()?;
-    ensure!(
-        output.status.success(),
-        "{line}: {}",
-        String::from_utf8_lossy(&output.stderr).trim()
-    );
-    written
-        .unwrap_or(Ok(()))
-        .with_context(|| format!("{program} did not take its input"))
+    ensure!(output.status.success(), "{line}: {}", String::from_utf8_lossy(&output.stderr).trim());
+    written.unwrap_or(Ok(())).with_context(|| format!("{program} did not take its input"))
 }
 
 #[cfg(test)]
@@ -45,10 +39,7 @@ mod tests {
     fn what_fails_says_why() {
         run("true").unwrap();
         let error = run("ls /there/is/no/such/folder").unwrap_err().to_string();
-        assert!(
-            error.contains("/there/is/no/such/folder: ") && error.contains("No such file"),
-            "{error}"
-        );
+        assert!(error.contains("/there/is/no/such/folder: ") && error.contains("No such file"), "{error}");
         assert!(run("no-such-program-here").is_err());
     }
 }

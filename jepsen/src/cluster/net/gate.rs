@@ -32,10 +32,7 @@ pub(super) enum Passage {
 
 impl Gate {
     pub(super) fn new(seed: u64) -> Self {
-        Self {
-            harms: watch::Sender::new(Harms::new()),
-            chance: Mutex::new(StdRng::seed_from_u64(seed)),
-        }
+        Self { harms: watch::Sender::new(Harms::new()), chance: Mutex::new(StdRng::seed_from_u64(seed)) }
     }
 
     pub(super) fn set(&self, harms: &Harms) {
@@ -81,9 +78,9 @@ fn passage(slowness: &Slowness, bytes: usize, now: Instant, before: Instant, cha
         late += RETRANSMISSION * (1 << losses);
         losses += 1;
     }
-    let wire = slowness.bytes_per_second.map_or(Duration::ZERO, |rate| {
-        Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64)
-    });
+    let wire = slowness
+        .bytes_per_second
+        .map_or(Duration::ZERO, |rate| Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
     Passage::At((now + late).max(before) + wire)
 }
 
@@ -102,10 +99,7 @@ mod tests {
         let late = Slowness::late(ms(50), Duration::ZERO);
         assert_eq!(at(late, 10, now, now), Passage::At(now + ms(50)));
         assert_eq!(at(late, 10, now, now + ms(80)), Passage::At(now + ms(80)));
-        let narrow = Slowness {
-            bytes_per_second: Some(1_000),
-            ..late
-        };
+        let narrow = Slowness { bytes_per_second: Some(1_000), ..late };
         assert_eq!(at(narrow, 100, now, now), Passage::At(now + ms(150)));
         let mut chance = StdRng::seed_from_u64(1);
         let jittery = Slowness::late(ms(50), ms(20));

@@ -40,12 +40,7 @@ impl Loopback {
         for _ in 0..TRIES {
             let block = [rand::rng().random_range(10..120), rand::rng().random_range(0..=255)];
             if let Ok(claim) = TcpListener::bind((address(block, 254), PORT)) {
-                return Ok(Self {
-                    block,
-                    _claim: claim,
-                    next: AtomicU8::new(1),
-                    moved: Arc::default(),
-                });
+                return Ok(Self { block, _claim: claim, next: AtomicU8::new(1), moved: Arc::default() });
             }
         }
         anyhow::bail!("no block of loopback addresses is free")
@@ -54,24 +49,16 @@ impl Loopback {
     /// The next place, with its front.
     pub(super) fn place(&self, proxy: &Proxy) -> Result<Place> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        ensure!(
-            number <= PLACES_MAX,
-            "a cluster on loopback has at most {PLACES_MAX} places"
-        );
+        ensure!(number <= PLACES_MAX, "a cluster on loopback has at most {PLACES_MAX} places");
         let own = IpAddr::V4(address(self.block, number));
         let front = IpAddr::V4(address([self.block[0] + FRONT, self.block[1]], number));
-        let first = Way {
-            meant: front,
-            target: SocketAddr::new(own, PORT),
-        };
+        let first = Way { meant: front, target: SocketAddr::new(own, PORT) };
         let moved = self.moved.clone();
         let route = Arc::new(move |_: &_| {
             let moved = moved.lock().unwrap_or_else(PoisonError::into_inner);
             Some(moved.get(&front).copied().unwrap_or(first))
         });
-        let advertise = proxy
-            .listen(SocketAddr::new(front, PORT), route)
-            .context("a node's front cannot be made")?;
+        let advertise = proxy.listen(SocketAddr::new(front, PORT), route).context("a node's front cannot be made")?;
         Ok(Place {
             bind: first.target,
             advertise,
@@ -83,10 +70,7 @@ impl Loopback {
 
     /// Has fronts stand for other nodes.
     pub(super) fn redirect(&self, moves: &Moves) {
-        let way = |place: &Place| Way {
-            meant: place.advertise.ip(),
-            target: place.bind,
-        };
+        let way = |place: &Place| Way { meant: place.advertise.ip(), target: place.bind };
         *self.moved.lock().unwrap_or_else(PoisonError::into_inner) =
             moves.iter().map(|(from, to)| (*from, way(to))).collect();
     }

@@ -64,13 +64,7 @@ fn as_milliseconds<S: Serializer>(time: &Duration, serializer: S) -> Result<S::O
 impl Slowness {
     /// A link that is late by so much, give or take the jitter, and otherwise whole.
     pub fn late(delay: Duration, jitter: Duration) -> Self {
-        Self {
-            delay,
-            jitter,
-            loss: 0.0,
-            reset: 0.0,
-            bytes_per_second: None,
-        }
+        Self { delay, jitter, loss: 0.0, reset: 0.0, bytes_per_second: None }
     }
 }
 
@@ -132,12 +126,7 @@ impl Net {
                 (Kind::Namespaces(namespaces), proxy)
             }
         };
-        Ok(Self {
-            kind,
-            proxy,
-            harms: Mutex::default(),
-            moves: Mutex::default(),
-        })
+        Ok(Self { kind, proxy, harms: Mutex::default(), moves: Mutex::default() })
     }
 
     /// Makes the next place for a node. Until it is named nothing can be done to its links.
@@ -245,21 +234,13 @@ impl Net {
     /// The links that are cut now.
     pub fn cuts(&self) -> BTreeSet<Link> {
         let harms = self.harms.lock().unwrap_or_else(PoisonError::into_inner);
-        harms
-            .iter()
-            .filter(|(_, harm)| harm.cut)
-            .map(|(link, _)| *link)
-            .collect()
+        harms.iter().filter(|(_, harm)| harm.cut).map(|(link, _)| *link).collect()
     }
 
     /// The links that are slow now.
     pub fn slows(&self) -> BTreeSet<Link> {
         let harms = self.harms.lock().unwrap_or_else(PoisonError::into_inner);
-        harms
-            .iter()
-            .filter(|(_, harm)| harm.slow.is_some())
-            .map(|(link, _)| *link)
-            .collect()
+        harms.iter().filter(|(_, harm)| harm.slow.is_some()).map(|(link, _)| *link).collect()
     }
 
     fn change(&self, change: impl FnOnce(&mut Harms)) -> Result<()> {
@@ -276,9 +257,7 @@ impl Net {
                 OUTSIDE => Some(namespaces.harness()),
                 node => self.proxy.address_of(node),
             };
-            namespaces
-                .filter(&wanted, address)
-                .context("the packet filter did not take the links")?;
+            namespaces.filter(&wanted, address).context("the packet filter did not take the links")?;
         }
         *harms = wanted;
         Ok(())
@@ -288,10 +267,7 @@ impl Net {
 /// All links between two groups, both ways.
 pub fn between(one: &[u64], other: &[u64]) -> Vec<Link> {
     let pairs = one.iter().flat_map(|a| other.iter().map(move |b| (*a, *b)));
-    pairs
-        .filter(|(a, b)| a != b)
-        .flat_map(|(a, b)| [(a, b), (b, a)])
-        .collect()
+    pairs.filter(|(a, b)| a != b).flat_map(|(a, b)| [(a, b), (b, a)]).collect()
 }
 
 #[cfg(test)]
@@ -309,11 +285,7 @@ mod tests {
     async fn what_was_done_to_a_link_is_taken_back_alone() {
         let net = Net::create(Network::Loopback, 1).unwrap();
         net.part(&[1], &[2]).unwrap();
-        net.slow(
-            &[(1, 2), (2, 3)],
-            Slowness::late(Duration::from_millis(1), Duration::ZERO),
-        )
-        .unwrap();
+        net.slow(&[(1, 2), (2, 3)], Slowness::late(Duration::from_millis(1), Duration::ZERO)).unwrap();
         assert_eq!(net.cuts(), BTreeSet::from([(1, 2), (2, 1)]));
         net.uncut(&[(1, 2)]).unwrap();
         assert_eq!(net.cuts(), BTreeSet::from([(2, 1)]));

@@ -105,16 +105,12 @@ impl Namespaces {
     fn make_hub(&mut self) -> Result<()> {
         let (hub, interface) = (self.hub(), self.interface.clone());
         run(&format!("ip netns add {hub}"))?;
-        for line in [
-            "link set lo up".to_owned(),
-            "link add bridge type bridge".to_owned(),
-            "link set bridge up".to_owned(),
-        ] {
+        for line in
+            ["link set lo up".to_owned(), "link add bridge type bridge".to_owned(), "link set bridge up".to_owned()]
+        {
             run(&format!("ip -n {hub} {line}"))?;
         }
-        run(&format!(
-            "ip link add {interface} type veth peer name harness netns {hub}"
-        ))?;
+        run(&format!("ip link add {interface} type veth peer name harness netns {hub}"))?;
         run(&format!("ip link set {interface} up"))?;
         run(&format!("ip -n {hub} link set dev harness up"))?;
         self.claim_net()?;
@@ -136,13 +132,7 @@ impl Namespaces {
         let free = (200..=250).flat_map(|second| (0..=255).map(move |third| [10, second, third]));
         let mut last = anyhow::anyhow!("no network of 256 private addresses is free");
         let start = usize::try_from(std::process::id() % 12_000).unwrap_or(0);
-        for net in free
-            .clone()
-            .skip(start)
-            .chain(free)
-            .filter(|net| !overlaps(*net, &taken))
-            .take(16)
-        {
+        for net in free.clone().skip(start).chain(free).filter(|net| !overlaps(*net, &taken)).take(16) {
             self.net = net;
             let [own, gate, base] = [253, 252, 0].map(|at| self.address(at));
             let claimed = run(&format!("ip addr add {own} peer {gate} dev {}", self.interface))
@@ -159,16 +149,11 @@ impl Namespaces {
     /// Makes the next node's namespace.
     pub(super) fn place(&self) -> Result<Place> {
         let number = self.next.fetch_add(1, Ordering::Relaxed);
-        ensure!(
-            number <= PLACES_MAX,
-            "a cluster in namespaces has at most {PLACES_MAX} places"
-        );
+        ensure!(number <= PLACES_MAX, "a cluster in namespaces has at most {PLACES_MAX} places");
         let (hub, name) = (self.hub(), format!("{}-{number}", self.prefix));
         let (own, gate) = (self.address(number), self.address(254));
         run(&format!("ip netns add {name}"))?;
-        run(&format!(
-            "ip -n {hub} link add node{number} type veth peer name net netns {name}"
-        ))?;
+        run(&format!("ip -n {hub} link add node{number} type veth peer name net netns {name}"))?;
         run(&format!("ip -n {hub} link set dev node{number} master bridge up"))?;
         for line in [
             "link set dev lo up".to_owned(),
@@ -180,13 +165,7 @@ impl Namespaces {
             run(&format!("ip -n {name} {line}"))?;
         }
         let at = |port| SocketAddr::new(own.into(), port);
-        Ok(Place {
-            bind: at(PORT),
-            advertise: at(PORT),
-            ops: at(OPS_PORT),
-            source: None,
-            namespace: Some(name),
-        })
+        Ok(Place { bind: at(PORT), advertise: at(PORT), ops: at(OPS_PORT), source: None, namespace: Some(name) })
     }
 
     /// Where clients and the harness itself speak from.
@@ -205,10 +184,7 @@ impl Namespaces {
         let meant = |stream: &TcpStream| {
             let target = getsockopt(stream, OriginalDst).ok()?;
             let address = Ipv4Addr::from(u32::from_be(target.sin_addr.s_addr));
-            Some(Way {
-                meant: address.into(),
-                target: SocketAddr::new(address.into(), u16::from_be(target.sin_port)),
-            })
+            Some(Way { meant: address.into(), target: SocketAddr::new(address.into(), u16::from_be(target.sin_port)) })
         };
         let everywhere = SocketAddr::from((Ipv4Addr::UNSPECIFIED, PROXY_PORT));
         proxy.listen(everywhere, Arc::new(meant)).map(drop)
@@ -267,9 +243,8 @@ fn remove(prefix: &str, interface: &str) {
         // It may go by itself at the same moment, with the hub that a sweep removes.
         let _ = run(&format!("ip link del {interface}"));
     }
-    for name in existing()
-        .into_iter()
-        .filter(|name| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-')))
+    for name in
+        existing().into_iter().filter(|name| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-')))
     {
         if let Err(error) = run(&format!("ip netns del {name}")) {
             tracing::warn!(name, %error, "a network namespace could not be removed");
@@ -294,9 +269,7 @@ fn sweep() {
 
 fn existing() -> Vec<String> {
     let entries = fs::read_dir(NAMESPACES).into_iter().flatten().flatten();
-    entries
-        .map(|entry| entry.file_name().to_string_lossy().into_owned())
-        .collect()
+    entries.map(|entry| entry.file_name().to_string_lossy().into_owned()).collect()
 }
 
 /// Destinations and masks of this machine's routes, the default one left out.
@@ -307,12 +280,7 @@ fn routes() -> Result<Vec<(u32, u32)>> {
         let words: Vec<&str> = line.split_whitespace().collect();
         Some((number(words.get(1)?)?, number(words.get(7)?)?))
     };
-    Ok(table
-        .lines()
-        .skip(1)
-        .filter_map(line)
-        .filter(|(_, mask)| *mask != 0)
-        .collect())
+    Ok(table.lines().skip(1).filter_map(line).filter(|(_, mask)| *mask != 0).collect())
 }
 
 fn overlaps(net: [u8; 3], taken: &[(u32, u32)]) -> bool {

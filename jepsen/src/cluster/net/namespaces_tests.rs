@@ -133,8 +133,7 @@ fn clients_are_cut_off_each_way_alone_and_slowed_while_nodes_reach_each_other() 
     harness.read_exact(&mut [0]).unwrap();
 
     let delay = Duration::from_millis(300);
-    net.slow(&[(2, OUTSIDE)], Slowness::late(delay, Duration::ZERO))
-        .unwrap();
+    net.slow(&[(2, OUTSIDE)], Slowness::late(delay, Duration::ZERO)).unwrap();
     drop((harness, node));
     let start = Instant::now();
     meet(dial());
@@ -185,10 +184,7 @@ fn nothing_is_left_behind_not_even_by_a_harness_that_was_killed() {
 #[test]
 fn a_network_that_the_machine_knows_is_not_taken() {
     let word = |text: &str| u32::from(text.parse::<Ipv4Addr>().unwrap());
-    let taken = [
-        (word("10.201.0.0"), word("255.255.0.0")),
-        (word("10.200.7.128"), word("255.255.255.128")),
-    ];
+    let taken = [(word("10.201.0.0"), word("255.255.0.0")), (word("10.200.7.128"), word("255.255.255.128"))];
     assert!(overlaps([10, 201, 9], &taken));
     assert!(overlaps([10, 200, 7], &taken));
     assert!(!overlaps([10, 200, 8], &taken));

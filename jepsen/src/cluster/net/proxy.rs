@@ -72,10 +72,7 @@ impl Proxy {
         })?;
         let handle = started.recv().context("the proxy's thread has ended")??;
         Ok(Self {
-            shared: Arc::new(Shared {
-                gate: Gate::new(seed),
-                names: Mutex::default(),
-            }),
+            shared: Arc::new(Shared { gate: Gate::new(seed), names: Mutex::default() }),
             handle,
             stop,
             thread: Some(thread),
@@ -115,10 +112,7 @@ impl Proxy {
     /// An address of a node that was named.
     pub(super) fn address_of(&self, id: u64) -> Option<IpAddr> {
         let names = self.names();
-        names
-            .iter()
-            .find(|(_, named)| **named == id)
-            .map(|(address, _)| *address)
+        names.iter().find(|(_, named)| **named == id).map(|(address, _)| *address)
     }
 
     /// Sets what was done to which links; all others are whole.

@@ -25,12 +25,8 @@ impl Scene {
         let meant: IpAddr = "127.0.0.22".parse().unwrap();
         proxy.name("127.0.0.11".parse().unwrap(), 1);
         proxy.name(meant, 2);
-        let front = proxy
-            .listen(
-                "127.0.0.1:0".parse().unwrap(),
-                Arc::new(move |_: &_| Some(Way { meant, target })),
-            )
-            .unwrap();
+        let front =
+            proxy.listen("127.0.0.1:0".parse().unwrap(), Arc::new(move |_: &_| Some(Way { meant, target }))).unwrap();
         Self { proxy, node, front }
     }
 
@@ -55,10 +51,7 @@ impl Scene {
 const CUT: Harm = Harm { cut: true, slow: None };
 
 fn slow(slowness: Slowness) -> Harm {
-    Harm {
-        cut: false,
-        slow: Some(slowness),
-    }
+    Harm { cut: false, slow: Some(slowness) }
 }
 
 async fn says(from: &mut TcpStream, to: &mut TcpStream, text: &str) {
@@ -68,10 +61,7 @@ async fn says(from: &mut TcpStream, to: &mut TcpStream, text: &str) {
 
 async fn hears(to: &mut TcpStream, text: &str) {
     let mut heard = vec![0; text.len()];
-    tokio::time::timeout(LONG, to.read_exact(&mut heard))
-        .await
-        .unwrap()
-        .unwrap();
+    tokio::time::timeout(LONG, to.read_exact(&mut heard)).await.unwrap().unwrap();
     assert_eq!(heard, text.as_bytes());
 }
 
@@ -113,11 +103,7 @@ async fn nobody_connects_over_a_cut_link_and_clients_still_do() {
     let _client = scene.dial("127.0.0.1").await;
     tokio::time::timeout(LONG, scene.node.accept()).await.unwrap().unwrap();
     scene.harm(&[], CUT);
-    let mut two = tokio::time::timeout(LONG, scene.node.accept())
-        .await
-        .unwrap()
-        .unwrap()
-        .0;
+    let mut two = tokio::time::timeout(LONG, scene.node.accept()).await.unwrap().unwrap().0;
     hears(&mut two, "late").await;
 }
 
@@ -125,11 +111,7 @@ async fn nobody_connects_over_a_cut_link_and_clients_still_do() {
 async fn answers_to_clients_are_held_alone_while_nodes_hear_each_other() {
     let scene = Scene::new().await;
     let mut client = scene.dial("127.0.0.1").await;
-    let mut node = tokio::time::timeout(LONG, scene.node.accept())
-        .await
-        .unwrap()
-        .unwrap()
-        .0;
+    let mut node = tokio::time::timeout(LONG, scene.node.accept()).await.unwrap().unwrap().0;
     says(&mut client, &mut node, "hello").await;
     scene.harm(&[(2, OUTSIDE)], CUT);
     says(&mut client, &mut node, "still heard").await;
@@ -149,10 +131,7 @@ async fn the_end_of_a_process_does_not_cross_a_cut_link() {
     drop(one);
     is_silent(&mut two).await;
     scene.harm(&[], CUT);
-    assert_eq!(
-        tokio::time::timeout(LONG, two.read(&mut [0])).await.unwrap().unwrap(),
-        0
-    );
+    assert_eq!(tokio::time::timeout(LONG, two.read(&mut [0])).await.unwrap().unwrap(), 0);
 }
 
 #[tokio::test]
@@ -179,17 +158,11 @@ async fn a_slow_link_is_late_in_its_direction_alone() {
 async fn a_link_that_resets_breaks_the_connection_at_both_ends() {
     let scene = Scene::new().await;
     let (mut one, mut two) = scene.connected().await;
-    let breaking = Slowness {
-        reset: 1.0,
-        ..Slowness::late(Duration::ZERO, Duration::ZERO)
-    };
+    let breaking = Slowness { reset: 1.0, ..Slowness::late(Duration::ZERO, Duration::ZERO) };
     scene.harm(&[(1, 2)], slow(breaking));
     one.write_all(b"never").await.unwrap();
     for stream in [&mut one, &mut two] {
-        let error = tokio::time::timeout(LONG, stream.read(&mut [0]))
-            .await
-            .unwrap()
-            .unwrap_err();
+        let error = tokio::time::timeout(LONG, stream.read(&mut [0])).await.unwrap().unwrap_err();
         assert_eq!(error.kind(), std::io::ErrorKind::ConnectionReset);
     }
 }
@@ -201,13 +174,8 @@ async fn a_node_that_does_not_listen_refuses_through_the_proxy() {
     let silent = tokio::net::TcpSocket::new_v4().unwrap();
     silent.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let target = silent.local_addr().unwrap();
-    let way = Way {
-        meant: target.ip(),
-        target,
-    };
-    let front = proxy
-        .listen("127.0.0.1:0".parse().unwrap(), Arc::new(move |_: &_| Some(way)))
-        .unwrap();
+    let way = Way { meant: target.ip(), target };
+    let front = proxy.listen("127.0.0.1:0".parse().unwrap(), Arc::new(move |_: &_| Some(way))).unwrap();
     // The kernel accepts for the proxy; the reset comes at once after, perhaps before the connect has returned.
     let refused = async { TcpStream::connect(front).await?.read(&mut [0]).await };
     let error = tokio::time::timeout(LONG, refused).await.unwrap().unwrap_err();

@@ -38,11 +38,7 @@ pub(super) async fn pump(mut from: ReadHalf<'_>, mut to: WriteHalf<'_>, link: Li
                 Passage::At(time) => before = time,
                 Passage::Broken => return Err(io::ErrorKind::ConnectionReset.into()),
             }
-            if entrance
-                .send((before, Bytes::copy_from_slice(&buffer[..count])))
-                .await
-                .is_err()
-            {
+            if entrance.send((before, Bytes::copy_from_slice(&buffer[..count]))).await.is_err() {
                 return Ok(());
             }
         }

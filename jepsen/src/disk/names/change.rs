@@ -150,9 +150,5 @@ impl Names {
 }
 
 fn check_name(name: &OsStr) -> Answer<()> {
-    if name.len() > NAME_MAX {
-        Err(Errno::ENAMETOOLONG)
-    } else {
-        Ok(())
-    }
+    if name.len() > NAME_MAX { Err(Errno::ENAMETOOLONG) } else { Ok(()) }
 }

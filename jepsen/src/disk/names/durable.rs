@@ -33,10 +33,8 @@ impl Names {
         self.renames.clear();
         for id in self.changed.clone() {
             // A folder may have gone together with the one that was settled before it.
-            let names: Vec<OsString> = self
-                .folder(id)
-                .map(|folder| folder.unsynced.keys().cloned().collect())
-                .unwrap_or_default();
+            let names: Vec<OsString> =
+                self.folder(id).map(|folder| folder.unsynced.keys().cloned().collect()).unwrap_or_default();
             for name in names {
                 self.settle((id, name))?;
             }
@@ -90,12 +88,7 @@ impl Names {
                 node.home = (folder, name);
             }
         }
-        let unnamed: Vec<u64> = self
-            .nodes
-            .iter()
-            .filter(|(_, node)| node.links == 0)
-            .map(|(id, _)| *id)
-            .collect();
+        let unnamed: Vec<u64> = self.nodes.iter().filter(|(_, node)| node.links == 0).map(|(id, _)| *id).collect();
         for id in unnamed {
             let _ = self.collect(id);
         }
@@ -142,8 +135,7 @@ impl Names {
     pub(super) fn note_rename(&mut self, from: (u64, &OsStr), to: (u64, &OsStr)) -> Answer<()> {
         self.note(from.0, from.1)?;
         self.note(to.0, to.1)?;
-        self.renames
-            .push([(from.0, from.1.to_owned()), (to.0, to.1.to_owned())]);
+        self.renames.push([(from.0, from.1.to_owned()), (to.0, to.1.to_owned())]);
         Ok(())
     }
 

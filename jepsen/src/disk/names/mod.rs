@@ -199,17 +199,10 @@ impl Names {
     /// How many names differ from what is durable.
     pub(in crate::disk) fn unsynced(&self) -> u64 {
         let differ = |folder: &Folder| {
-            folder
-                .unsynced
-                .iter()
-                .filter(|(name, durable)| folder.entries.get(*name) != durable.as_ref())
-                .count() as u64
+            folder.unsynced.iter().filter(|(name, durable)| folder.entries.get(*name) != durable.as_ref()).count()
+                as u64
         };
-        self.changed
-            .iter()
-            .filter_map(|id| self.folder(*id).ok())
-            .map(differ)
-            .sum()
+        self.changed.iter().filter_map(|id| self.folder(*id).ok()).map(differ).sum()
     }
 
     /// The space that became free since this was asked for last, in bytes.

@@ -38,11 +38,7 @@ async fn damaged_snapshot(files: &str) {
             eprintln!("{stopped:?}\n{}", bench.cluster.log_end(leader));
             break;
         }
-        assert!(
-            Instant::now() < end,
-            "node {follower} does not catch up:\n{}",
-            bench.logs()
-        );
+        assert!(Instant::now() < end, "node {follower} does not catch up:\n{}", bench.logs());
     }
     bench.nothing_lost().await;
 }
@@ -64,10 +60,7 @@ async fn a_node_whose_log_lost_its_end_does_not_vote_others_into_losing_it() {
     drop(load);
     let disk = bench.cluster.disk(damaged).unwrap();
     let loss = disk.lose_unsynced(Survival::Nothing, &mut bench.rng).unwrap();
-    let wound = disk
-        .corrupt("raft/log/*.log", Damage::Truncation, &mut bench.rng)
-        .unwrap()
-        .unwrap();
+    let wound = disk.corrupt("raft/log/*.log", Damage::Truncation, &mut bench.rng).unwrap().unwrap();
     eprintln!("node {damaged}: {loss:?}, {wound:?}");
     // The leader stays away for a while.
     bench.cluster.start_idle(&[damaged, behind]).unwrap();
@@ -151,19 +144,11 @@ async fn a_damaged_manifest_of_a_snapshot_is_noticed() {
         if bench.cluster.wait_ready(Duration::from_millis(200)).await.is_ok() {
             break;
         }
-        assert!(
-            Instant::now() < end,
-            "neither serves nor stops: {wound:?}\n{}",
-            bench.logs()
-        );
+        assert!(Instant::now() < end, "neither serves nor stops: {wound:?}\n{}", bench.logs());
     }
     // It may have thrown the snapshot away, or made another.
     let now = std::fs::read(disk.path().join(&wound.file)).unwrap_or_default();
-    assert!(
-        now != damaged,
-        "{wound:?} is still the node's snapshot:\n{}",
-        bench.cluster.log_end(1)
-    );
+    assert!(now != damaged, "{wound:?} is still the node's snapshot:\n{}", bench.cluster.log_end(1));
     bench.nothing_lost().await;
 }
 
@@ -189,20 +174,13 @@ async fn damaged(files: &str, damage: Damage, power_cut: bool) {
     loop {
         if let Some(status) = bench.cluster.ended(1).unwrap() {
             let log = bench.cluster.log_end(1);
-            eprintln!(
-                "REFUSED {wound:?}: {status}\n{}",
-                log.lines().last().unwrap_or_default()
-            );
+            eprintln!("REFUSED {wound:?}: {status}\n{}", log.lines().last().unwrap_or_default());
             return;
         }
         if bench.cluster.wait_ready(Duration::from_millis(200)).await.is_ok() {
             break;
         }
-        assert!(
-            Instant::now() < end,
-            "neither serves nor stops: {wound:?}\n{}",
-            bench.cluster.log_end(1)
-        );
+        assert!(Instant::now() < end, "neither serves nor stops: {wound:?}\n{}", bench.cluster.log_end(1));
     }
     let lost = bench.lost().await;
     eprintln!("SERVES {wound:?}");
@@ -240,10 +218,7 @@ async fn damage_on_every_node_is_never_a_silent_loss() {
                 if let Some(status) = bench.cluster.ended(*id).unwrap() {
                     let log = bench.cluster.log_end(*id);
                     assert!(matches!(status.code(), Some(1 | 70)), "node {id}: {status}\n{log}");
-                    assert!(
-                        log.to_lowercase().contains("corrupt"),
-                        "node {id} does not say why it stopped:\n{log}"
-                    );
+                    assert!(log.to_lowercase().contains("corrupt"), "node {id} does not say why it stopped:\n{log}");
                     stopped.push(*id);
                 }
             }

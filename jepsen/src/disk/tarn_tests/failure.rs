@@ -29,12 +29,7 @@ async fn power_cuts(nodes: usize, rounds: usize) {
         bench.cluster.kill(&ids).await.unwrap();
         drop(load);
         for id in &ids {
-            let loss = bench
-                .cluster
-                .disk(*id)
-                .unwrap()
-                .lose_unsynced(survival, &mut bench.rng)
-                .unwrap();
+            let loss = bench.cluster.disk(*id).unwrap().lose_unsynced(survival, &mut bench.rng).unwrap();
             eprintln!("round {round}, node {id}, {survival:?}: {loss:?}");
         }
         bench.cluster.start_all().unwrap();
@@ -60,16 +55,8 @@ async fn a_disk_that_lies_is_found_out() {
     bench.cluster.start(1).unwrap();
     bench.back().await;
     let lost = bench.lost().await;
-    eprintln!(
-        "{} of {} acknowledged tasks are lost; {loss:?}",
-        lost.len(),
-        bench.count()
-    );
-    assert!(
-        lost.len() >= 50,
-        "a node without syncs lost only {}: these tests would find nothing",
-        lost.len()
-    );
+    eprintln!("{} of {} acknowledged tasks are lost; {loss:?}", lost.len(), bench.count());
+    assert!(lost.len() >= 50, "a node without syncs lost only {}: these tests would find nothing", lost.len());
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -104,17 +91,10 @@ async fn a_node_whose_disk_fails_stops_and_loses_nothing() {
             let load = bench.load();
             bench.progress(50).await;
             let disk = bench.cluster.disk(1).unwrap();
-            disk.io_errors(Some(IoErrors {
-                operations: vec![operation],
-                files: files.to_owned(),
-                how: How::Next(1),
-            }));
+            disk.io_errors(Some(IoErrors { operations: vec![operation], files: files.to_owned(), how: How::Next(1) }));
             let (code, log) = bench.ended(1).await;
             drop(load);
-            eprintln!(
-                "{operation:?} of {files}: exit code {code}, {} struck\n{log}",
-                disk.struck()
-            );
+            eprintln!("{operation:?} of {files}: exit code {code}, {} struck\n{log}", disk.struck());
             assert_eq!(code, 70);
             disk.io_errors(None);
             disk.lose_unsynced(Survival::Nothing, &mut bench.rng).unwrap();

@@ -25,11 +25,7 @@ const CLIENTS: usize = 4;
 /// The binary that cargo put beside the tests.
 fn tarn() -> PathBuf {
     let test = std::env::current_exe().unwrap();
-    let found = test
-        .ancestors()
-        .skip(1)
-        .map(|folder| folder.join("tarn"))
-        .find(|path| path.is_file());
+    let found = test.ancestors().skip(1).map(|folder| folder.join("tarn")).find(|path| path.is_file());
     found.expect("there is no tarn beside the tests: build it with `cargo build -p tarn`")
 }
 
@@ -66,30 +62,18 @@ impl Bench {
         let seed = std::env::var("SEED").ok().and_then(|seed| seed.parse().ok());
         let seed = seed.unwrap_or_else(rand::random::<u64>);
         eprintln!("SEED={seed}");
-        Some(Self {
-            cluster,
-            acknowledged: Arc::default(),
-            rng: StdRng::seed_from_u64(seed),
-            _dir: dir,
-        })
+        Some(Self { cluster, acknowledged: Arc::default(), rng: StdRng::seed_from_u64(seed), _dir: dir })
     }
 
     /// Submits tasks until it is dropped.
     fn load(&self) -> JoinSet<()> {
         let mut load = JoinSet::new();
         for _ in 0..CLIENTS {
-            let client = self
-                .cluster
-                .client(&self.cluster.ids())
-                .unwrap()
-                .with_deadline(Duration::from_secs(5));
+            let client = self.cluster.client(&self.cluster.ids()).unwrap().with_deadline(Duration::from_secs(5));
             let acknowledged = Arc::clone(&self.acknowledged);
             load.spawn(async move {
                 loop {
-                    if let Ok(id) = client
-                        .enqueue(Task::new("q").handler("echo").payload(vec![7; 300]))
-                        .await
-                    {
+                    if let Ok(id) = client.enqueue(Task::new("q").handler("echo").payload(vec![7; 300])).await {
                         acknowledged.lock().unwrap().push(id);
                     }
                 }
@@ -133,13 +117,7 @@ impl Bench {
     /// Every task that was acknowledged is there.
     async fn nothing_lost(&self) {
         let lost = self.lost().await;
-        assert!(
-            lost.is_empty(),
-            "{} of {} acknowledged tasks are lost\n{}",
-            lost.len(),
-            self.count(),
-            self.logs()
-        );
+        assert!(lost.is_empty(), "{} of {} acknowledged tasks are lost\n{}", lost.len(), self.count(), self.logs());
         eprintln!("{} acknowledged tasks are there", self.count());
     }
 
@@ -150,11 +128,7 @@ impl Bench {
             if let Some(status) = self.cluster.ended(id).unwrap() {
                 return (status.code().unwrap_or(-1), self.cluster.log_end(id));
             }
-            assert!(
-                Instant::now() < end,
-                "node {id} did not end:\n{}",
-                self.cluster.log_end(id)
-            );
+            assert!(Instant::now() < end, "node {id} did not end:\n{}", self.cluster.log_end(id));
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
     }
@@ -167,7 +141,6 @@ impl Bench {
 
     fn logs(&self) -> String {
         let ids = self.cluster.all_ids().into_iter();
-        ids.map(|id| format!("--- node {id}\n{}\n", self.cluster.log_end(id)))
-            .collect()
+        ids.map(|id| format!("--- node {id}\n{}\n", self.cluster.log_end(id))).collect()
     }
 }

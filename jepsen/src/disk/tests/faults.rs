@@ -13,10 +13,7 @@ fn a_full_disk_takes_nothing_new() {
     let full = |result: io::Result<File>| assert_eq!(result.unwrap_err().kind(), ErrorKind::StorageFull);
     full(append(&bench.at("a"), b"x"));
     full(File::create(bench.at("new")));
-    assert_eq!(
-        fs::create_dir(bench.at("new")).unwrap_err().kind(),
-        ErrorKind::StorageFull
-    );
+    assert_eq!(fs::create_dir(bench.at("new")).unwrap_err().kind(), ErrorKind::StorageFull);
     let error = nix::fcntl::fallocate(&reserved, nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE, 0, 200).unwrap_err();
     assert_eq!(error, nix::errno::Errno::ENOSPC);
     assert_eq!(nix::sys::statvfs::statvfs(&bench.root).unwrap().blocks_available(), 0);
@@ -117,10 +114,7 @@ fn a_lying_disk_confirms_and_forgets() {
     bench.durable("b", "new");
     bench.disk.lie(false);
     bench.cut();
-    assert_eq!(
-        (bench.names(), bench.read("a").as_deref()),
-        (vec!["a".to_owned()], Some("old"))
-    );
+    assert_eq!((bench.names(), bench.read("a").as_deref()), (vec!["a".to_owned()], Some("old")));
 }
 
 #[test]
@@ -128,10 +122,7 @@ fn a_disk_can_be_slow() {
     let Some(bench) = Bench::new() else { return };
     bench.durable("a", "a");
     let file = OpenOptions::new().write(true).open(bench.at("a")).unwrap();
-    bench.disk.slow(Slowness {
-        sync: Duration::from_millis(60),
-        ..Slowness::default()
-    });
+    bench.disk.slow(Slowness { sync: Duration::from_millis(60), ..Slowness::default() });
     let start = Instant::now();
     file.sync_all().unwrap();
     assert!(start.elapsed() >= Duration::from_millis(60));

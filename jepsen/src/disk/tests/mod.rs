@@ -39,12 +39,7 @@ impl Bench {
         fs::create_dir(&backing).unwrap();
         prepare(&backing);
         let disk = FaultyDisk::mount_with(&backing, &folder.path().join("disk"), promise).unwrap();
-        Some(Self {
-            root: disk.path().to_owned(),
-            disk,
-            rng: StdRng::seed_from_u64(7),
-            folder,
-        })
+        Some(Self { root: disk.path().to_owned(), disk, rng: StdRng::seed_from_u64(7), folder })
     }
 
     fn at(&self, name: &str) -> PathBuf {
@@ -69,11 +64,7 @@ impl Bench {
     }
 
     fn names(&self) -> Vec<String> {
-        self.disk
-            .files("**")
-            .into_iter()
-            .map(|(path, _)| path.display().to_string())
-            .collect()
+        self.disk.files("**").into_iter().map(|(path, _)| path.display().to_string()).collect()
     }
 }
 
@@ -88,9 +79,5 @@ fn append(path: &Path, bytes: &[u8]) -> io::Result<File> {
 }
 
 fn errors(operation: Operation, how: How) -> Option<IoErrors> {
-    Some(IoErrors {
-        operations: vec![operation],
-        files: "**".to_owned(),
-        how,
-    })
+    Some(IoErrors { operations: vec![operation], files: "**".to_owned(), how })
 }

@@ -38,18 +38,11 @@ fn a_file_opened_for_synchronous_writes_needs_no_sync() {
     let Some(mut bench) = Bench::new() else { return };
     for (name, flags) in [("sync", libc::O_SYNC), ("dsync", libc::O_DSYNC)] {
         bench.durable(name, "");
-        let mut file = OpenOptions::new()
-            .write(true)
-            .custom_flags(flags)
-            .open(bench.at(name))
-            .unwrap();
+        let mut file = OpenOptions::new().write(true).custom_flags(flags).open(bench.at(name)).unwrap();
         file.write_all(b"kept").unwrap();
     }
     bench.cut();
-    assert_eq!(
-        (bench.read("sync").as_deref(), bench.read("dsync").as_deref()),
-        (Some("kept"), Some("kept"))
-    );
+    assert_eq!((bench.read("sync").as_deref(), bench.read("dsync").as_deref()), (Some("kept"), Some("kept")));
 }
 
 #[test]
@@ -83,15 +76,9 @@ fn random_writes_come_back_as_they_were_synced() {
             }
         }
         drop(file);
-        assert!(
-            fs::read(bench.at("a")).unwrap() == now,
-            "processes see something else than they wrote"
-        );
+        assert!(fs::read(bench.at("a")).unwrap() == now, "processes see something else than they wrote");
         bench.cut();
-        assert!(
-            fs::read(bench.at("a")).unwrap() == durable,
-            "the disk has something else than was synced"
-        );
+        assert!(fs::read(bench.at("a")).unwrap() == durable, "the disk has something else than was synced");
     }
 }
 
@@ -105,10 +92,7 @@ fn a_name_is_durable_once_its_folder_is() {
     fs::rename(bench.at("b"), bench.at("c")).unwrap();
     bench.cut();
     assert_eq!(bench.names(), ["a", "b"]);
-    assert_eq!(
-        (bench.read("a").as_deref(), bench.read("b").as_deref()),
-        (Some("a"), Some("b"))
-    );
+    assert_eq!((bench.read("a").as_deref(), bench.read("b").as_deref()), (Some("a"), Some("b")));
 
     fs::remove_file(bench.at("a")).unwrap();
     fs::rename(bench.at("b"), bench.at("c")).unwrap();
@@ -134,19 +118,12 @@ fn replacing_by_rename_needs_the_content_and_the_folder_synced() {
     replace(&bench, "two", true);
     assert_eq!(bench.read("CURRENT").as_deref(), Some("two"));
     bench.cut();
-    assert_eq!(
-        (bench.names(), bench.read("CURRENT").as_deref()),
-        (vec!["CURRENT".to_owned()], Some("one"))
-    );
+    assert_eq!((bench.names(), bench.read("CURRENT").as_deref()), (vec!["CURRENT".to_owned()], Some("one")));
 
     replace(&bench, "three", false);
     sync_folder(&bench.root);
     bench.cut();
-    assert_eq!(
-        bench.read("CURRENT").as_deref(),
-        Some(""),
-        "the name is new, its content never came"
-    );
+    assert_eq!(bench.read("CURRENT").as_deref(), Some(""), "the name is new, its content never came");
 
     replace(&bench, "four", true);
     sync_folder(&bench.root);
@@ -168,10 +145,7 @@ fn the_names_of_a_rename_between_folders_are_durable_together() {
     assert_eq!(bench.names(), ["to/b"]);
     fs::rename(bench.at("to/b"), bench.at("from/c")).unwrap();
     bench.cut();
-    assert_eq!(
-        (bench.names(), bench.read("to/b").as_deref()),
-        (vec!["to/b".to_owned()], Some("a"))
-    );
+    assert_eq!((bench.names(), bench.read("to/b").as_deref()), (vec!["to/b".to_owned()], Some("a")));
 }
 
 #[test]
@@ -184,10 +158,7 @@ fn folders_come_back_with_what_was_in_them() {
     bench.durable("new/b", "its folder has no durable name");
     fs::remove_dir_all(bench.at("old")).unwrap();
     bench.cut();
-    assert_eq!(
-        (bench.names(), bench.read("old/a").as_deref()),
-        (vec!["old/a".to_owned()], Some("a"))
-    );
+    assert_eq!((bench.names(), bench.read("old/a").as_deref()), (vec!["old/a".to_owned()], Some("a")));
     assert_eq!(fs::read_dir(&bench.root).unwrap().count(), 1);
 
     fs::rename(bench.at("old"), bench.at("renamed")).unwrap();
@@ -257,14 +228,9 @@ fn a_disk_in_use_keeps_its_power() {
     bench.durable("a", "old");
     fs::write(bench.at("a"), "new").unwrap();
     let held = File::open(bench.at("a")).unwrap();
-    let cut = bench
-        .disk
-        .lose_unsynced_within(Duration::ZERO, Survival::Nothing, &mut bench.rng);
+    let cut = bench.disk.lose_unsynced_within(Duration::ZERO, Survival::Nothing, &mut bench.rng);
     let refused = cut.unwrap_err().to_string();
-    assert!(
-        refused.contains("1 files on") && refused.contains("still open"),
-        "{refused}"
-    );
+    assert!(refused.contains("1 files on") && refused.contains("still open"), "{refused}");
     assert_eq!(bench.read("a").as_deref(), Some("new"));
     drop(held);
     bench.cut();

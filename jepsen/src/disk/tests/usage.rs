@@ -31,14 +31,7 @@ fn map(path: &Path) {
     let protection = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: the mapping is as long as the file, is used only here, and is unmapped before the file is closed.
     unsafe {
-        let map = libc::mmap(
-            std::ptr::null_mut(),
-            10_000,
-            protection,
-            libc::MAP_SHARED,
-            file.as_raw_fd(),
-            0,
-        );
+        let map = libc::mmap(std::ptr::null_mut(), 10_000, protection, libc::MAP_SHARED, file.as_raw_fd(), 0);
         assert_ne!(map, libc::MAP_FAILED);
         let bytes = std::slice::from_raw_parts_mut(map.cast::<u8>(), 10_000);
         assert!(bytes.iter().all(|byte| *byte == b'a'));
@@ -61,10 +54,7 @@ fn hard_links_share_their_content() {
     append(&bench.at("b"), b"b").unwrap().sync_all().unwrap();
     fs::hard_link(bench.at("b"), bench.at("lost")).unwrap();
     bench.cut();
-    assert_eq!(
-        (bench.names(), bench.read("b").as_deref()),
-        (vec!["b".to_owned()], Some("ab"))
-    );
+    assert_eq!((bench.names(), bench.read("b").as_deref()), (vec!["b".to_owned()], Some("ab")));
     assert_eq!(fs::metadata(bench.at("b")).unwrap().nlink(), 1);
 }
 
@@ -77,19 +67,10 @@ fn it_is_a_file_system_like_any_other() {
     assert_eq!(fs::metadata(&path).unwrap().mode() & 0o7777, 0o640);
     assert_eq!(File::create_new(&path).unwrap_err().kind(), ErrorKind::AlreadyExists);
     symlink("a", bench.at("link")).unwrap();
-    assert_eq!(
-        (fs::read_link(bench.at("link")).unwrap(), bench.read("link")),
-        (PathBuf::from("a"), bench.read("a"))
-    );
+    assert_eq!((fs::read_link(bench.at("link")).unwrap(), bench.read("link")), (PathBuf::from("a"), bench.read("a")));
     fs::create_dir_all(bench.at("x/y")).unwrap();
-    assert_eq!(
-        fs::remove_dir(bench.at("x")).unwrap_err().kind(),
-        ErrorKind::DirectoryNotEmpty
-    );
-    assert_eq!(
-        fs::rename(bench.at("x"), bench.at("x/y/z")).unwrap_err().raw_os_error(),
-        Some(libc::EINVAL)
-    );
+    assert_eq!(fs::remove_dir(bench.at("x")).unwrap_err().kind(), ErrorKind::DirectoryNotEmpty);
+    assert_eq!(fs::rename(bench.at("x"), bench.at("x/y/z")).unwrap_err().raw_os_error(), Some(libc::EINVAL));
     assert_eq!(fs::copy(&path, bench.at("x/y/copy")).unwrap(), 10);
     assert_eq!(bench.read("x/y/copy").as_deref(), Some("0123456789"));
 
@@ -113,10 +94,7 @@ fn it_is_a_file_system_like_any_other() {
 #[test]
 fn locks_exclude() {
     let Some(bench) = Bench::new() else { return };
-    let (one, two) = (
-        File::create(bench.at("LOCK")).unwrap(),
-        File::open(bench.at("LOCK")).unwrap(),
-    );
+    let (one, two) = (File::create(bench.at("LOCK")).unwrap(), File::open(bench.at("LOCK")).unwrap());
     one.try_lock().unwrap();
     assert!(matches!(two.try_lock(), Err(fs::TryLockError::WouldBlock)));
     drop(one);
@@ -142,10 +120,7 @@ fn a_folder_becomes_a_disk_and_a_folder_again() {
     let backing = bench.folder.path().join("backing");
     assert!(!backing.join("keys").exists());
     bench.disk.unmount().unwrap();
-    assert_eq!(
-        fs::read_to_string(backing.join("link/node.key")).unwrap(),
-        "secret and more"
-    );
+    assert_eq!(fs::read_to_string(backing.join("link/node.key")).unwrap(), "secret and more");
     assert_eq!(fs::metadata(backing.join("again")).unwrap().mode() & 0o7777, 0o600);
     assert_eq!(fs::metadata(backing.join("again")).unwrap().nlink(), 2);
     assert!(!backing.join(".objects").exists());

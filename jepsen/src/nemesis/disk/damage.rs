@@ -27,12 +27,7 @@ const PARTS: [&[&str]; 4] = [
     &["raft/log/*.log", "raft/log/*.sst"],
     &["raft/state/*/*.log", "raft/state/*/*.sst"],
     &["raft/snapshots/s*/**"],
-    &[
-        "raft/**/CURRENT",
-        "raft/**/FORMAT",
-        "raft/state/*/MANIFEST*",
-        LOG_TABLES,
-    ],
+    &["raft/**/CURRENT", "raft/**/FORMAT", "raft/state/*/MANIFEST*", LOG_TABLES],
 ];
 /// What there always is.
 const LOG: &str = "raft/log/*.log";
@@ -79,10 +74,7 @@ pub struct Corruption {
 impl Corruption {
     /// One that damages this.
     pub fn of(aim: Aim) -> Self {
-        Self {
-            aim,
-            damaged: BTreeSet::new(),
-        }
+        Self { aim, damaged: BTreeSet::new() }
     }
 }
 
@@ -97,10 +89,7 @@ impl Nemesis for Corruption {
 
     async fn inject(&mut self, cluster: &Cluster, rng: &mut StdRng) -> Result<Injected> {
         if !self.damaged.is_empty() {
-            return Ok(Injected::nothing(&format!(
-                "nodes {:?} wait to be replaced",
-                self.damaged
-            )));
+            return Ok(Injected::nothing(&format!("nodes {:?} wait to be replaced", self.damaged)));
         }
         // Damage is for good, so it must stay with a minority of those that vote, whoever else still runs.
         let Some(voters) = cluster.voters().await else {
@@ -115,9 +104,7 @@ impl Nemesis for Corruption {
             self.damaged.insert(node);
         }
         tokio::time::sleep(Duration::from_millis(500)).await;
-        let killed = cluster
-            .kill(&self.damaged.iter().copied().collect::<Vec<u64>>())
-            .await?;
+        let killed = cluster.kill(&self.damaged.iter().copied().collect::<Vec<u64>>()).await?;
         for node in &killed {
             let (aim, mut luck) = (self.aim, StdRng::seed_from_u64(rng.random()));
             let hurt = on_disk(cluster, *node, move |disk| hurt(disk, aim, &mut luck)).await;
@@ -154,11 +141,7 @@ impl Nemesis for Corruption {
                 tokio::time::sleep(TRY_AGAIN).await;
             }
         }
-        Ok(if steps.is_empty() {
-            Value::Null
-        } else {
-            json!({ "steps": steps, "left": self.damaged })
-        })
+        Ok(if steps.is_empty() { Value::Null } else { json!({ "steps": steps, "left": self.damaged }) })
     }
 
     fn plan(&self) -> Rhythm {
@@ -181,35 +164,21 @@ fn hurt(disk: &FaultyDisk, aim: Aim, rng: &mut StdRng) -> Result<Injected> {
         Aim::LogEnd => disk.corrupt(LOG, Damage::Truncation, rng)?.into_iter().collect(),
     };
     disk.forget();
-    Ok(Injected::when(
-        !wounds.is_empty(),
-        json!({ "lost": lost, "wounds": wounds }),
-    ))
+    Ok(Injected::when(!wounds.is_empty(), json!({ "lost": lost, "wounds": wounds })))
 }
 
 /// Damages some places of one part.
 fn wounds(disk: &FaultyDisk, rng: &mut StdRng) -> Result<Vec<Wound>> {
     let part = PARTS.choose(rng).expect("there are parts");
-    let ways = [
-        Damage::BitFlip,
-        Damage::BitFlip,
-        Damage::Truncation,
-        Damage::OldChunk,
-        Damage::ZeroChunk,
-    ];
-    let mut damages: Vec<Damage> = (0..rng.random_range(1..=WOUNDS_MAX))
-        .filter_map(|_| ways.choose(rng).copied())
-        .collect();
+    let ways = [Damage::BitFlip, Damage::BitFlip, Damage::Truncation, Damage::OldChunk, Damage::ZeroChunk];
+    let mut damages: Vec<Damage> =
+        (0..rng.random_range(1..=WOUNDS_MAX)).filter_map(|_| ways.choose(rng).copied()).collect();
     // What is old comes first, or it could heal what comes before it.
     damages.sort_by_key(|damage| *damage != Damage::OldChunk);
     let mut wounds = Vec::new();
     for damage in damages {
         let files = part.choose(rng).expect("parts have files");
-        let damage = if findable(files, damage) {
-            damage
-        } else {
-            Damage::BitFlip
-        };
+        let damage = if findable(files, damage) { damage } else { Damage::BitFlip };
         let wound = match disk.corrupt(files, damage, rng)? {
             // There is no such file yet, or nothing that changed.
             None => disk.corrupt(LOG, Damage::BitFlip, rng)?,

@@ -58,12 +58,7 @@ async fn on_disk<T: Send + 'static>(
 fn judged(cluster: &Cluster, node: u64, struck: u64, words: &[&str]) -> Took {
     let last = cluster.endings().into_iter().rfind(|end| end.node == node);
     let excused = cluster.forgive(node, |end| reason(end, words).is_some());
-    Took {
-        node,
-        struck,
-        ended: last.map(|end| end.how),
-        said: excused.last().and_then(|end| reason(end, words)),
-    }
+    Took { node, struck, ended: last.map(|end| end.how), said: excused.last().and_then(|end| reason(end, words)) }
 }
 
 /// The line that says why, if a node ended as it should.
@@ -74,19 +69,12 @@ fn reason(end: &Ending, words: &[&str]) -> Option<String> {
     let lines: Vec<&str> = end.log.lines().collect();
     // Its last words are an error. What stands before the last words of an earlier life is about something else.
     let (_, lived) = lines.split_last()?;
-    let began = lived
-        .iter()
-        .rposition(|line| line.starts_with(LAST_WORDS))
-        .map_or(0, |at| at + 1);
+    let began = lived.iter().rposition(|line| line.starts_with(LAST_WORDS)).map_or(0, |at| at + 1);
     let names_it = |line: &&&str| {
         let line = line.to_lowercase();
         words.iter().any(|word| line.contains(word))
     };
-    lines[began..]
-        .iter()
-        .rev()
-        .find(names_it)
-        .map(|line| (**line).to_owned())
+    lines[began..].iter().rev().find(names_it).map(|line| (**line).to_owned())
 }
 
 #[cfg(test)]
@@ -103,24 +91,13 @@ mod tests {
             log: log.to_owned(),
         };
         let log = "INFO started\nERROR No space left on device\nINFO ends";
-        assert_eq!(
-            reason(&end(70, log), &["no space"]).as_deref(),
-            Some("ERROR No space left on device")
-        );
+        assert_eq!(reason(&end(70, log), &["no space"]).as_deref(), Some("ERROR No space left on device"));
         assert!(reason(&end(1, log), &["no space"]).is_some());
         assert_eq!(reason(&end(101, log), &["no space"]), None, "a panic");
-        let aborted = Ending {
-            code: None,
-            signal: Some(6),
-            ..end(0, log)
-        };
+        let aborted = Ending { code: None, signal: Some(6), ..end(0, log) };
         assert_eq!(reason(&aborted, &["no space"]), None, "an abort");
         assert_eq!(reason(&end(70, "something is wrong"), &["no space"]), None);
         let earlier = format!("{log}\nerror: stopped\nINFO started\nERROR a digest differs\nerror: stopped");
-        assert_eq!(
-            reason(&end(70, &earlier), &["no space"]),
-            None,
-            "an earlier life's words"
-        );
+        assert_eq!(reason(&end(70, &earlier), &["no space"]), None, "an earlier life's words");
     }
 }

@@ -22,18 +22,12 @@ pub struct PowerLoss {
 impl PowerLoss {
     /// One whose size is drawn each time.
     pub fn any() -> Self {
-        Self {
-            size: None,
-            out: Vec::new(),
-        }
+        Self { size: None, out: Vec::new() }
     }
 
     /// One that hits all nodes at once.
     pub fn all() -> Self {
-        Self {
-            size: Some(Size::All),
-            out: Vec::new(),
-        }
+        Self { size: Some(Size::All), out: Vec::new() }
     }
 }
 
@@ -53,9 +47,8 @@ impl Nemesis for PowerLoss {
         let killed = cluster.kill(&targets).await?;
         let mut lost = Vec::new();
         for node in killed {
-            let survival = *[Survival::Nothing, Survival::Torn, Survival::Scattered]
-                .choose(rng)
-                .expect("there are three");
+            let survival =
+                *[Survival::Nothing, Survival::Torn, Survival::Scattered].choose(rng).expect("there are three");
             let mut luck = StdRng::seed_from_u64(rng.random());
             let loss = on_disk(cluster, node, move |disk| disk.lose_unsynced(survival, &mut luck)).await;
             lost.push(match loss {

@@ -47,10 +47,7 @@ pub struct Sick {
 impl Sick {
     /// One that makes disks ill in this way.
     pub fn with(illness: Illness) -> Self {
-        Self {
-            illness,
-            ill: Vec::new(),
-        }
+        Self { illness, ill: Vec::new() }
     }
 
     fn infect(&self, disk: &FaultyDisk, rng: &mut StdRng) -> Value {
@@ -85,11 +82,7 @@ impl Sick {
     /// Waits a while for nodes that have met an error: they may have decided to stop, and not be gone yet.
     async fn stopping(&self, cluster: &Cluster, struck: &[(u64, u64)]) {
         let end = Instant::now() + GONE_WITHIN;
-        let met: Vec<u64> = struck
-            .iter()
-            .filter(|(_, count)| *count > 0)
-            .map(|(node, _)| *node)
-            .collect();
+        let met: Vec<u64> = struck.iter().filter(|(_, count)| *count > 0).map(|(node, _)| *node).collect();
         while self.illness != Illness::Slow && Instant::now() < end {
             let running = cluster.running();
             if !met.iter().any(|node| running.contains(node)) {
@@ -139,9 +132,7 @@ impl Nemesis for Sick {
         }
         self.stopping(cluster, &struck).await;
         let all = struck.into_iter();
-        let took: Vec<Took> = all
-            .map(|(node, struck)| judged(cluster, node, struck, self.words()))
-            .collect();
+        let took: Vec<Took> = all.map(|(node, struck)| judged(cluster, node, struck, self.words())).collect();
         let ids: Vec<u64> = self.ill.drain(..).map(|(node, _)| node).collect();
         let started = cluster.start_idle(&ids)?;
         Ok(json!({ "took": took, "started": started }))
@@ -161,12 +152,8 @@ impl Nemesis for Sick {
 
 /// Errors of one kind, either few at once or rarely and for long.
 fn errors(rng: &mut StdRng) -> IoErrors {
-    let kinds: [&[Operation]; 4] = [
-        &[Operation::Read],
-        &[Operation::Write],
-        &[Operation::Sync],
-        &[Operation::Write, Operation::Sync],
-    ];
+    let kinds: [&[Operation]; 4] =
+        [&[Operation::Read], &[Operation::Write], &[Operation::Sync], &[Operation::Write, Operation::Sync]];
     IoErrors {
         operations: kinds.choose(rng).expect("there are four").to_vec(),
         files: "**".to_owned(),

@@ -91,18 +91,12 @@ impl Shared {
             let asked = self.ledger().admit(share);
             match asked {
                 Ok(grant) => {
-                    return Ok(Held {
-                        shared: Arc::clone(self),
-                        grant,
-                    });
+                    return Ok(Held { shared: Arc::clone(self), grant });
                 }
                 Err(Refusal::Full) => room.await,
                 Err(Refusal::TooLarge(limit_bytes)) => {
                     let wanted_bytes = share.bytes_of(limit_bytes);
-                    return Err(ExecutionError::DeviceMemoryLimit {
-                        wanted_bytes,
-                        limit_bytes,
-                    });
+                    return Err(ExecutionError::DeviceMemoryLimit { wanted_bytes, limit_bytes });
                 }
                 Err(Refusal::NoDevice) => {
                     let detail = "its devices failed and are being probed".to_owned();
@@ -113,14 +107,8 @@ impl Shared {
     }
 
     async fn start_worker(&self, device: u32) -> Result<Arc<Worker>, ExecutionError> {
-        let cache_dir = self
-            .config
-            .cache_dir
-            .as_ref()
-            .map(|dir| dir.to_string_lossy().into_owned());
-        Worker::start(&self.config.command, device, cache_dir, self.config.patience)
-            .await
-            .map(Arc::new)
+        let cache_dir = self.config.cache_dir.as_ref().map(|dir| dir.to_string_lossy().into_owned());
+        Worker::start(&self.config.command, device, cache_dir, self.config.patience).await.map(Arc::new)
     }
 
     async fn worker(&self, device: u32, alone: bool) -> Result<Arc<Worker>, ExecutionError> {
@@ -142,11 +130,7 @@ impl Shared {
         let count = losses.entry(device).or_default();
         *count = if lost { *count + 1 } else { 0 };
         if *count == LOSSES_MAX {
-            tracing::warn!(
-                device,
-                losses = LOSSES_MAX,
-                "a CUDA device lost its workers and gets no attempts for now"
-            );
+            tracing::warn!(device, losses = LOSSES_MAX, "a CUDA device lost its workers and gets no attempts for now");
             self.ledger().set_closed(device, true);
             // Those who wait for this device alone must hear it.
             self.room.notify_waiters();
@@ -157,11 +141,7 @@ impl Shared {
     /// Probes a closed device until it answers. It ends with the executor.
     async fn reopen(self: Arc<Self>, device: u32) {
         let weak = Arc::downgrade(&self);
-        let (command, patience, pause) = (
-            self.config.command.clone(),
-            self.config.patience,
-            self.config.probe_pause,
-        );
+        let (command, patience, pause) = (self.config.command.clone(), self.config.patience, self.config.probe_pause);
         drop(self);
         loop {
             tokio::time::sleep(pause).await;
@@ -169,11 +149,7 @@ impl Shared {
             let Some(shared) = weak.upgrade() else { return };
             if found.is_ok_and(|devices| devices.iter().any(|found| found.ordinal == device)) {
                 tracing::info!(device, "a CUDA device answers again");
-                shared
-                    .losses
-                    .lock()
-                    .unwrap_or_else(PoisonError::into_inner)
-                    .insert(device, 0);
+                shared.losses.lock().unwrap_or_else(PoisonError::into_inner).insert(device, 0);
                 shared.ledger().set_closed(device, false);
                 shared.room.notify_waiters();
                 return;
@@ -227,9 +203,7 @@ pub(super) async fn carry_out(
         () = tokio::time::sleep(Duration::from_millis(limit_ms)) => Err(ExecutionError::TimeLimit { limit_ms }),
     };
     let in_time = stopped.is_ok();
-    let lost = || ExecutionError::WorkerLost {
-        detail: "it gave no answer".into(),
-    };
+    let lost = || ExecutionError::WorkerLost { detail: "it gave no answer".into() };
     let result = match stopped {
         Ok(answer) => answer.unwrap_or_else(|_| Err(lost())),
         Err(error) => Err(error),
@@ -241,12 +215,7 @@ pub(super) async fn carry_out(
         Ok(output) if output.len() as u64 > limit_bytes => Err(ExecutionError::OutputLimit { limit_bytes }),
         result => result,
     };
-    give(Ended {
-        result,
-        waited,
-        ran: started.elapsed(),
-        memory_bytes: bytes,
-    });
+    give(Ended { result, waited, ran: started.elapsed(), memory_bytes: bytes });
     if work.alone {
         worker.kill();
         worker.gone().await;

@@ -46,9 +46,7 @@ impl Backend for Processor {
     }
 
     fn kernel(&self, _: &Launch, _: &[u8], _: &[u8], _: &Budget<'_>) -> Result<Vec<u8>, JobError> {
-        Err(JobError::BadLaunch {
-            detail: "kernels need a CUDA device".into(),
-        })
+        Err(JobError::BadLaunch { detail: "kernels need a CUDA device".into() })
     }
 }
 
@@ -72,12 +70,8 @@ impl Mirror {
         let want = self.reference.transform(operation, budget)?;
         match difference(&have, &want) {
             Some(difference) if difference <= self.tolerance => Ok(have),
-            Some(difference) => Err(JobError::Fault {
-                detail: format!("the results differ by {difference:e}"),
-            }),
-            None => Err(JobError::Fault {
-                detail: "the results have other shapes".into(),
-            }),
+            Some(difference) => Err(JobError::Fault { detail: format!("the results differ by {difference:e}") }),
+            None => Err(JobError::Fault { detail: "the results have other shapes".into() }),
         }
     }
 }
@@ -93,19 +87,11 @@ fn difference(have: &[Array], want: &[Array]) -> Option<f64> {
             return None;
         }
         let (a, b) = (a.clone().into_complex(), b.clone().into_complex());
-        let largest = b
-            .iter()
-            .map(|value| value.norm())
-            .filter(|size| size.is_finite())
-            .fold(f64::MIN_POSITIVE, f64::max);
+        let largest =
+            b.iter().map(|value| value.norm()).filter(|size| size.is_finite()).fold(f64::MIN_POSITIVE, f64::max);
         let apart = a.iter().zip(&b).map(|(a, b)| if a == b { 0.0 } else { (a - b).norm() });
-        worst = apart.fold(worst, |worst, apart| {
-            if apart.is_nan() {
-                f64::INFINITY
-            } else {
-                worst.max(apart / largest)
-            }
-        });
+        worst =
+            apart.fold(worst, |worst, apart| if apart.is_nan() { f64::INFINITY } else { worst.max(apart / largest) });
     }
     Some(worst)
 }

@@ -59,10 +59,7 @@ fn serve(mut socket: UnixStream, backends: &dyn Backends) -> io::Result<()> {
         }
         ToWorker::Open { device, cache_dir } => (device, cache_dir),
         ToWorker::Run { .. } | ToWorker::Cancel { .. } => {
-            return Err(io::Error::new(
-                io::ErrorKind::InvalidData,
-                "a request came before the device was opened",
-            ));
+            return Err(io::Error::new(io::ErrorKind::InvalidData, "a request came before the device was opened"));
         }
     };
     let backend: Arc<dyn Backend> = match backends.open(device, cache_dir.as_deref()) {
@@ -84,9 +81,7 @@ fn serve(mut socket: UnixStream, backends: &dyn Backends) -> io::Result<()> {
                     answers: answers.clone(),
                     running: running.clone(),
                 };
-                std::thread::Builder::new()
-                    .name(format!("attempt-{id}"))
-                    .spawn(move || task.run())?;
+                std::thread::Builder::new().name(format!("attempt-{id}")).spawn(move || task.run())?;
             }
             ToWorker::Cancel { id } => running.cancel(id),
             ToWorker::Probe | ToWorker::Open { .. } => {
@@ -165,14 +160,8 @@ impl Task {
 
     fn compute(&self) -> Result<Vec<u8>, JobError> {
         let cancelled = || self.cancelled.load(Ordering::Relaxed);
-        let host = Budget {
-            memory_bytes: HOST_BYTES_MAX,
-            cancelled: &cancelled,
-        };
-        let device = Budget {
-            memory_bytes: self.memory_bytes,
-            cancelled: &cancelled,
-        };
+        let host = Budget { memory_bytes: HOST_BYTES_MAX, cancelled: &cancelled };
+        let device = Budget { memory_bytes: self.memory_bytes, cancelled: &cancelled };
         match &self.job {
             Job::Transform { name, params } => {
                 let operation = prepare(name, params, &self.payload, &host)?;
@@ -180,9 +169,7 @@ impl Task {
                 Ok(write_arrays(&arrays, &host)?)
             }
             Job::Kernel(launch) => {
-                let split = usize::try_from(launch.source_bytes)
-                    .ok()
-                    .filter(|&at| at <= self.payload.len());
+                let split = usize::try_from(launch.source_bytes).ok().filter(|&at| at <= self.payload.len());
                 let Some(split) = split else {
                     let detail = "the source is longer than the message".to_owned();
                     return Err(JobError::Device { detail });

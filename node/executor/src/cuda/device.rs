@@ -57,11 +57,7 @@ fn list() -> Result<Vec<DeviceInfo>, DriverError> {
     (0..count).map(describe).collect()
 }
 
-#[allow(
-    clippy::cast_sign_loss,
-    clippy::cast_possible_wrap,
-    reason = "counts and versions are small and not negative"
-)]
+#[allow(clippy::cast_sign_loss, clippy::cast_possible_wrap, reason = "counts and versions are small and not negative")]
 fn describe(ordinal: u32) -> Result<DeviceInfo, DriverError> {
     use sys::CUdevice_attribute_enum as Attribute;
     let device = result::device::get(ordinal as i32)?;
@@ -94,9 +90,7 @@ fn driver_version() -> Result<u32, DriverError> {
 
 /// The driver's own name of an error.
 fn name(error: DriverError) -> String {
-    error
-        .error_name()
-        .map_or_else(|_| format!("{:?}", error.0), |name| name.to_string_lossy().into_owned())
+    error.error_name().map_or_else(|_| format!("{:?}", error.0), |name| name.to_string_lossy().into_owned())
 }
 
 /// Sorts the driver's errors by what follows from them. After the ones that a kernel causes, every further call in the process fails

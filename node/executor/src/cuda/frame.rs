@@ -33,10 +33,7 @@ fn invalid(detail: impl Into<String>) -> io::Error {
 fn head(message: &impl Serialize, payload: usize) -> io::Result<Vec<u8>> {
     let header = serde_json::to_vec(message)?;
     if header.len() > HEADER_BYTES_MAX || payload > PAYLOAD_BYTES_MAX {
-        return Err(invalid(format!(
-            "a message of {} and {payload} bytes is too long",
-            header.len()
-        )));
+        return Err(invalid(format!("a message of {} and {payload} bytes is too long", header.len())));
     }
     let length = |bytes: usize| u32::try_from(bytes).expect("it is bounded").to_le_bytes();
     Ok([&length(header.len())[..], &length(payload)[..], &header].concat())
@@ -44,10 +41,7 @@ fn head(message: &impl Serialize, payload: usize) -> io::Result<Vec<u8>> {
 
 fn lengths(bytes: [u8; LENGTHS_BYTES]) -> io::Result<(usize, usize)> {
     let [a, b, c, d, e, f, g, h] = bytes;
-    let (header, payload) = (
-        u32::from_le_bytes([a, b, c, d]) as usize,
-        u32::from_le_bytes([e, f, g, h]) as usize,
-    );
+    let (header, payload) = (u32::from_le_bytes([a, b, c, d]) as usize, u32::from_le_bytes([e, f, g, h]) as usize);
     if header > HEADER_BYTES_MAX || payload > PAYLOAD_BYTES_MAX {
         return Err(invalid(format!("a message announces {header} and {payload} bytes")));
     }
@@ -90,8 +84,7 @@ pub(super) async fn send(
     message: &impl Serialize,
     parts: &[Bytes],
 ) -> io::Result<()> {
-    to.write_all(&head(message, parts.iter().map(Bytes::len).sum())?)
-        .await?;
+    to.write_all(&head(message, parts.iter().map(Bytes::len).sum())?).await?;
     for part in parts {
         to.write_all(part).await?;
     }
@@ -127,20 +120,12 @@ mod tests {
 
     #[tokio::test]
     async fn both_sides_read_what_both_sides_write() {
-        let messages = [
-            FromWorker::Ready,
-            FromWorker::Done { id: 7 },
-            FromWorker::Failed {
-                id: 8,
-                error: JobError::Cancelled,
-            },
-        ];
+        let messages =
+            [FromWorker::Ready, FromWorker::Done { id: 7 }, FromWorker::Failed { id: 8, error: JobError::Cancelled }];
         let (mut blocking, mut waiting) = (Vec::new(), Vec::new());
         for message in &messages {
             write(&mut blocking, message, b"payload").unwrap();
-            send(&mut waiting, message, &["pay".into(), "load".into()])
-                .await
-                .unwrap();
+            send(&mut waiting, message, &["pay".into(), "load".into()]).await.unwrap();
         }
         assert_eq!(blocking, waiting);
         let (mut one, mut other) = (&blocking[..], &waiting[..]);
@@ -162,11 +147,7 @@ mod tests {
             assert!(read::<ToWorker>(&mut &good[..cut]).is_err(), "cut at {cut}");
             assert!(receive::<ToWorker>(&mut &good[..cut]).await.is_err(), "cut at {cut}");
         }
-        for bad in [
-            &b"GET / HTTP/1.1\r\n"[..],
-            &[0xff; 64],
-            &[4, 0, 0, 0, 0, 0, 0, 0, b'{', b'}', b'[', b']'],
-        ] {
+        for bad in [&b"GET / HTTP/1.1\r\n"[..], &[0xff; 64], &[4, 0, 0, 0, 0, 0, 0, 0, b'{', b'}', b'[', b']']] {
             assert!(read::<ToWorker>(&mut &bad[..]).is_err());
             assert!(receive::<ToWorker>(&mut &bad[..]).await.is_err());
         }

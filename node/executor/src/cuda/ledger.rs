@@ -49,13 +49,7 @@ pub struct Ledger {
 impl Ledger {
     /// Adds a device with so much memory for attempts, of which `slots` may run at once.
     pub fn add(&mut self, device: u32, usable_bytes: u64, slots: usize) {
-        let account = Account {
-            usable_bytes,
-            held_bytes: 0,
-            slots,
-            running: 0,
-            closed: false,
-        };
+        let account = Account { usable_bytes, held_bytes: 0, slots, running: 0, closed: false };
         self.accounts.insert(device, account);
     }
 
@@ -65,10 +59,7 @@ impl Ledger {
     /// A [`Refusal`]; nothing has changed then.
     pub fn admit(&mut self, share: DeviceShare) -> Result<Grant, Refusal> {
         let open = || self.accounts.iter().filter(|(_, account)| !account.closed);
-        let largest = open()
-            .map(|(_, account)| account.usable_bytes)
-            .max()
-            .ok_or(Refusal::NoDevice)?;
+        let largest = open().map(|(_, account)| account.usable_bytes).max().ok_or(Refusal::NoDevice)?;
         if open().all(|(_, account)| share.bytes_of(account.usable_bytes) > account.usable_bytes) {
             return Err(Refusal::TooLarge(largest));
         }
@@ -76,9 +67,7 @@ impl Ledger {
             let free = account.usable_bytes - account.held_bytes;
             (account.running < account.slots && share.bytes_of(account.usable_bytes) <= free).then_some(free)
         };
-        let best = open()
-            .filter_map(|(device, account)| Some((fits(account)?, std::cmp::Reverse(*device))))
-            .max();
+        let best = open().filter_map(|(device, account)| Some((fits(account)?, std::cmp::Reverse(*device)))).max();
         let (_, std::cmp::Reverse(device)) = best.ok_or(Refusal::Full)?;
         let account = self.accounts.get_mut(&device).expect("it was found among them");
         let bytes = share.bytes_of(account.usable_bytes);
@@ -92,14 +81,8 @@ impl Ledger {
     /// # Panics
     /// When it was not set aside or has been given back: counting on would let attempts in that do not fit.
     pub fn release(&mut self, grant: Grant) {
-        let account = self
-            .accounts
-            .get_mut(&grant.device)
-            .expect("the device of a grant is in the ledger");
-        account.held_bytes = account
-            .held_bytes
-            .checked_sub(grant.bytes)
-            .expect("a grant is given back once");
+        let account = self.accounts.get_mut(&grant.device).expect("the device of a grant is in the ledger");
+        account.held_bytes = account.held_bytes.checked_sub(grant.bytes).expect("a grant is given back once");
         account.running = account.running.checked_sub(1).expect("a grant is given back once");
     }
 
@@ -195,9 +178,7 @@ mod tests {
         let mut held: Vec<Grant> = Vec::new();
         let mut state = 1_u64;
         for _ in 0..10_000 {
-            state = state
-                .wrapping_mul(6_364_136_223_846_793_005)
-                .wrapping_add(1_442_695_040_888_963_407);
+            state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
             let pick = state >> 33;
             if pick.is_multiple_of(2) {
                 held.extend(ledger.admit(DeviceShare::Bytes(1 + pick % 70)));
@@ -206,11 +187,7 @@ mod tests {
                 ledger.release(held.swap_remove(at));
             }
             for (device, usable) in [(0, 100), (1, 50)] {
-                let sum: u64 = held
-                    .iter()
-                    .filter(|grant| grant.device == device)
-                    .map(|grant| grant.bytes)
-                    .sum();
+                let sum: u64 = held.iter().filter(|grant| grant.device == device).map(|grant| grant.bytes).sum();
                 assert_eq!(ledger.held_bytes(device), sum);
                 assert!(sum <= usable);
             }

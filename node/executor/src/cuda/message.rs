@@ -151,10 +151,7 @@ impl From<TransformError> for JobError {
         if error == TransformError::Cancelled {
             return Self::Cancelled;
         }
-        Self::Transform {
-            reason: error.reason().to_owned(),
-            message: error.to_string(),
-        }
+        Self::Transform { reason: error.reason().to_owned(), message: error.to_string() }
     }
 }
 
@@ -167,20 +164,12 @@ impl From<JobError> for ExecutionError {
                     TransformError::REASONS.iter().map(|&reason| (reason, reason)).collect();
                 match known.get(reason.as_str()) {
                     Some(reason) => Self::Transform { reason, message },
-                    None => Self::WorkerLost {
-                        detail: "it gave a reason that does not exist".into(),
-                    },
+                    None => Self::WorkerLost { detail: "it gave a reason that does not exist".into() },
                 }
             }
             JobError::InvalidKernel { detail } => Self::InvalidKernel { detail },
             JobError::BadLaunch { detail } => Self::BadLaunch { detail },
-            JobError::Memory {
-                wanted_bytes,
-                limit_bytes,
-            } => Self::DeviceMemoryLimit {
-                wanted_bytes,
-                limit_bytes,
-            },
+            JobError::Memory { wanted_bytes, limit_bytes } => Self::DeviceMemoryLimit { wanted_bytes, limit_bytes },
             JobError::Fault { detail } => Self::KernelFault { detail },
             JobError::Device { detail } => Self::WorkerLost { detail },
             JobError::Cancelled => Self::Cancelled,

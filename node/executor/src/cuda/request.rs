@@ -180,12 +180,7 @@ impl DeviceShare {
         if (1..=max).contains(&value) {
             return Ok(());
         }
-        Err(ExecutionError::LimitOutOfRange {
-            limit: "device_share",
-            value,
-            min: 1,
-            max,
-        })
+        Err(ExecutionError::LimitOutOfRange { limit: "device_share", value, min: 1, max })
     }
 }
 
@@ -215,16 +210,11 @@ impl KernelCall {
         check_input(self.input.len())?;
         let letters = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_' || byte == b'$';
         if self.name.is_empty() || self.name.len() > 256 || !self.name.bytes().all(letters) {
-            return Err(bad(
-                "the kernel's name must be 1 to 256 letters, digits and underscores",
-            ));
+            return Err(bad("the kernel's name must be 1 to 256 letters, digits and underscores"));
         }
         for (what, extents, max) in [("grid", self.grid, GRID_MAX), ("block", self.block, BLOCK_MAX)] {
             if let Some(axis) = (0..3).find(|&axis| !(1..=max[axis]).contains(&extents[axis])) {
-                return Err(bad(format!(
-                    "{what}[{axis}] is {} and must be from 1 to {}",
-                    extents[axis], max[axis]
-                )));
+                return Err(bad(format!("{what}[{axis}] is {} and must be from 1 to {}", extents[axis], max[axis])));
             }
         }
         let threads: u64 = self.block.iter().map(|&extent| u64::from(extent)).product();
@@ -232,16 +222,10 @@ impl KernelCall {
             return Err(bad(format!("a block has {threads} threads and may have {THREADS_MAX}")));
         }
         if self.shared_bytes > SHARED_BYTES_MAX {
-            return Err(bad(format!(
-                "shared_bytes is {} and may be {SHARED_BYTES_MAX}",
-                self.shared_bytes
-            )));
+            return Err(bad(format!("shared_bytes is {} and may be {SHARED_BYTES_MAX}", self.shared_bytes)));
         }
         if self.arguments.len() > ARGUMENTS_MAX {
-            return Err(bad(format!(
-                "there are {} arguments and may be {ARGUMENTS_MAX}",
-                self.arguments.len()
-            )));
+            return Err(bad(format!("there are {} arguments and may be {ARGUMENTS_MAX}", self.arguments.len())));
         }
         self.check_buffers(output_bytes_max)
     }
@@ -259,17 +243,12 @@ impl KernelCall {
         }
         let sum = |part: fn(&KernelArgument) -> u64| self.arguments.iter().map(part).fold(0_u64, u64::saturating_add);
         if sum(KernelArgument::output_bytes) > output_bytes_max {
-            return Err(ExecutionError::OutputLimit {
-                limit_bytes: output_bytes_max,
-            });
+            return Err(ExecutionError::OutputLimit { limit_bytes: output_bytes_max });
         }
         if let DeviceShare::Bytes(limit_bytes) = self.share {
             let wanted_bytes = sum(KernelArgument::buffer_bytes);
             if wanted_bytes > limit_bytes {
-                return Err(ExecutionError::DeviceMemoryLimit {
-                    wanted_bytes,
-                    limit_bytes,
-                });
+                return Err(ExecutionError::DeviceMemoryLimit { wanted_bytes, limit_bytes });
             }
         }
         Ok(())
@@ -307,41 +286,16 @@ mod tests {
             (|call| call.block[2] = 0, "CUDA_BAD_LAUNCH", "block[2]"),
             (|call| call.block = [32, 64, 1], "CUDA_BAD_LAUNCH", "2048 threads"),
             (|call| call.shared_bytes = u32::MAX, "CUDA_BAD_LAUNCH", "shared_bytes"),
+            (|call| call.arguments = vec![KernelArgument::I32(1); 65], "CUDA_BAD_LAUNCH", "65 arguments"),
             (
-                |call| call.arguments = vec![KernelArgument::I32(1); 65],
-                "CUDA_BAD_LAUNCH",
-                "65 arguments",
-            ),
-            (
-                |call| {
-                    call.arguments[0] = KernelArgument::Input {
-                        offset: u64::MAX,
-                        bytes: 2,
-                    }
-                },
+                |call| call.arguments[0] = KernelArgument::Input { offset: u64::MAX, bytes: 2 },
                 "CUDA_BAD_LAUNCH",
                 "argument 0",
             ),
-            (
-                |call| call.arguments[2] = KernelArgument::Output { bytes: 9 },
-                "OUTPUT_LIMIT",
-                "24",
-            ),
-            (
-                |call| call.arguments.push(KernelArgument::Scratch { bytes: u64::MAX }),
-                "CUDA_MEMORY_LIMIT",
-                "1024",
-            ),
-            (
-                |call| call.share = DeviceShare::Thousandths(1001),
-                "LIMIT_OUT_OF_RANGE",
-                "1001",
-            ),
-            (
-                |call| call.share = DeviceShare::Bytes(0),
-                "LIMIT_OUT_OF_RANGE",
-                "device_share",
-            ),
+            (|call| call.arguments[2] = KernelArgument::Output { bytes: 9 }, "OUTPUT_LIMIT", "24"),
+            (|call| call.arguments.push(KernelArgument::Scratch { bytes: u64::MAX }), "CUDA_MEMORY_LIMIT", "1024"),
+            (|call| call.share = DeviceShare::Thousandths(1001), "LIMIT_OUT_OF_RANGE", "1001"),
+            (|call| call.share = DeviceShare::Bytes(0), "LIMIT_OUT_OF_RANGE", "device_share"),
         ];
         for (spoil, reason, words) in cases {
             let mut call = call();
@@ -354,22 +308,11 @@ mod tests {
 
     #[test]
     fn numbers_travel_bit_for_bit() {
-        let numbers = [
-            0.1,
-            f64::MIN_POSITIVE / 3.0,
-            -0.0,
-            f64::INFINITY,
-            1.000_000_000_000_000_2,
-            8.41e21,
-        ];
+        let numbers = [0.1, f64::MIN_POSITIVE / 3.0, -0.0, f64::INFINITY, 1.000_000_000_000_000_2, 8.41e21];
         for number in numbers {
             for argument in [KernelArgument::F64(number), KernelArgument::F32(number as f32)] {
                 let text = serde_json::to_string(&argument).unwrap();
-                assert_eq!(
-                    serde_json::from_str::<KernelArgument>(&text).unwrap(),
-                    argument,
-                    "{text}"
-                );
+                assert_eq!(serde_json::from_str::<KernelArgument>(&text).unwrap(), argument, "{text}");
             }
         }
         let text = serde_json::to_string(&KernelArgument::F64(f64::NAN)).unwrap();

@@ -34,15 +34,10 @@ impl Sources {
         }
         let actual = Hash::of(&bytes);
         if actual != *hash {
-            return Err(ExecutionError::HashMismatch {
-                expected: *hash,
-                actual,
-            });
+            return Err(ExecutionError::HashMismatch { expected: *hash, actual });
         }
         if bytes.contains(&0) || std::str::from_utf8(&bytes).is_err() {
-            return Err(ExecutionError::InvalidKernel {
-                detail: "it is not text".into(),
-            });
+            return Err(ExecutionError::InvalidKernel { detail: "it is not text".into() });
         }
         let mut kept = self.lock();
         kept.push_back((*hash, bytes));
@@ -53,12 +48,7 @@ impl Sources {
     }
 
     pub(super) async fn load(&self, hash: &Hash, source: Source) -> Result<Bytes, ExecutionError> {
-        let find = || {
-            self.lock()
-                .iter()
-                .find(|(kept, _)| kept == hash)
-                .map(|(_, bytes)| bytes.clone())
-        };
+        let find = || self.lock().iter().find(|(kept, _)| kept == hash).map(|(_, bytes)| bytes.clone());
         if let Some(bytes) = find() {
             return Ok(bytes);
         }

@@ -61,20 +61,14 @@ impl WorkerCommand {
     #[must_use]
     pub fn own(program: PathBuf, mut args: Vec<String>) -> Self {
         args.push(crate::child::CUDA.to_owned());
-        Self {
-            program,
-            args,
-            env: Vec::new(),
-        }
+        Self { program, args, env: Vec::new() }
     }
 
     /// Starts the process with one end of a socket as its standard input, and gives the other end.
     fn spawn(&self) -> io::Result<(Child, UnixStream)> {
         let (ours, theirs) = BlockingStream::pair()?;
         ours.set_nonblocking(true)?;
-        let inherited = INHERITED
-            .iter()
-            .filter_map(|name| Some((name, std::env::var_os(name)?)));
+        let inherited = INHERITED.iter().filter_map(|name| Some((name, std::env::var_os(name)?)));
         let child = Command::new(&self.program)
             .args(&self.args)
             .env_clear()
@@ -94,9 +88,7 @@ impl WorkerCommand {
     /// # Errors
     /// Why there is no answer, as a sentence.
     pub(super) async fn probe(&self, patience: Duration) -> Result<Vec<DeviceInfo>, String> {
-        let (mut child, mut socket) = self
-            .spawn()
-            .map_err(|error| format!("the worker does not start: {error}"))?;
+        let (mut child, mut socket) = self.spawn().map_err(|error| format!("the worker does not start: {error}"))?;
         let asked = async {
             frame::send(&mut socket, &ToWorker::Probe, &[]).await?;
             frame::receive::<FromWorker>(&mut socket).await
@@ -136,9 +128,7 @@ impl Worker {
         patience: Duration,
     ) -> Result<Self, ExecutionError> {
         let lost = |detail: String| ExecutionError::WorkerLost { detail };
-        let (mut child, mut socket) = command
-            .spawn()
-            .map_err(|error| lost(format!("it does not start: {error}")))?;
+        let (mut child, mut socket) = command.spawn().map_err(|error| lost(format!("it does not start: {error}")))?;
         let opened = async {
             frame::send(&mut socket, &ToWorker::Open { device, cache_dir }, &[]).await?;
             frame::receive::<FromWorker>(&mut socket).await
@@ -170,21 +160,9 @@ impl Worker {
                 () = write => {}
             }
         });
-        let supervisor = Supervisor {
-            child,
-            device,
-            pending: pending.clone(),
-            stop: stop.clone(),
-            gone: gone.clone(),
-        };
+        let supervisor = Supervisor { child, device, pending: pending.clone(), stop: stop.clone(), gone: gone.clone() };
         tokio::spawn(supervisor.watch(reader, printed));
-        Ok(Self {
-            requests,
-            pending,
-            _stop_when_dropped: stop.clone().drop_guard(),
-            stop,
-            gone,
-        })
+        Ok(Self { requests, pending, _stop_when_dropped: stop.clone().drop_guard(), stop, gone })
     }
 
     /// Hands a job over. The answer comes in any case, also when the worker is lost.

@@ -41,12 +41,7 @@ struct Slot {
 
 impl Cache {
     pub(super) fn new(compiler: Compiler, disk: Option<Arc<DiskCache>>) -> Self {
-        Self {
-            compiler: Arc::new(compiler),
-            disk,
-            kept: Mutex::default(),
-            compiling: Semaphore::new(COMPILING_MAX),
-        }
+        Self { compiler: Arc::new(compiler), disk, kept: Mutex::default(), compiling: Semaphore::new(COMPILING_MAX) }
     }
 
     /// Returns the module of an artifact, making it if need be. While one caller makes it, others wait; when that caller fails or
@@ -81,10 +76,7 @@ impl Cache {
 impl Kept {
     fn slot(&mut self, artifact: &Hash) -> Arc<OnceCell<Arc<Module>>> {
         self.uses += 1;
-        let slot = self.modules.entry(*artifact).or_insert_with(|| Slot {
-            module: Arc::default(),
-            last_use: 0,
-        });
+        let slot = self.modules.entry(*artifact).or_insert_with(|| Slot { module: Arc::default(), last_use: 0 });
         slot.last_use = self.uses;
         Arc::clone(&slot.module)
     }
@@ -93,8 +85,7 @@ impl Kept {
     /// about to be run.
     fn tidy(&mut self, newest: &Hash) {
         // The map holds one reference; another one is somebody who waits or makes.
-        self.modules
-            .retain(|_, slot| slot.module.initialized() || Arc::strong_count(&slot.module) > 1);
+        self.modules.retain(|_, slot| slot.module.initialized() || Arc::strong_count(&slot.module) > 1);
         while self.modules.len() > MODULES_MAX || self.bytes() > MODULES_BYTES_MAX {
             let others = self.modules.iter().filter(|(artifact, _)| *artifact != newest);
             let Some((oldest, _)) = others.min_by_key(|(_, slot)| slot.last_use) else {
@@ -137,10 +128,7 @@ fn compile(
 ) -> Result<Module, ExecutionError> {
     let actual = Hash::of(bytes);
     if actual != *artifact {
-        return Err(ExecutionError::HashMismatch {
-            expected: *artifact,
-            actual,
-        });
+        return Err(ExecutionError::HashMismatch { expected: *artifact, actual });
     }
     let module = compiler.compile(bytes)?;
     if let Some(disk) = disk
@@ -154,10 +142,7 @@ fn compile(
 
 /// Gets the bytes of an artifact from where the attempt says.
 async fn obtain(artifact: &Hash, source: Source) -> Result<Bytes, ExecutionError> {
-    let unavailable = |detail: String| ExecutionError::ArtifactUnavailable {
-        hash: *artifact,
-        detail,
-    };
+    let unavailable = |detail: String| ExecutionError::ArtifactUnavailable { hash: *artifact, detail };
     let bytes = match source {
         Source::Bytes(bytes) => bytes,
         Source::Prepared => return Err(unavailable("it was not prepared, or long ago".into())),
@@ -169,10 +154,7 @@ async fn obtain(artifact: &Hash, source: Source) -> Result<Bytes, ExecutionError
     };
     let size_bytes = bytes.len() as u64;
     if size_bytes > ARTIFACT_BYTES_MAX {
-        return Err(ExecutionError::ArtifactTooLarge {
-            size_bytes,
-            max_bytes: ARTIFACT_BYTES_MAX,
-        });
+        return Err(ExecutionError::ArtifactTooLarge { size_bytes, max_bytes: ARTIFACT_BYTES_MAX });
     }
     Ok(bytes)
 }

@@ -73,11 +73,7 @@ impl Image {
         let mut constants = Vec::new();
         let (mut data, mut data_end) = (Vec::new(), DATA_BASE);
         for segment in &segments {
-            tables.map(
-                segment.start & !(PAGE_BYTES - 1),
-                whole_pages(segment.end),
-                segment.access,
-            );
+            tables.map(segment.start & !(PAGE_BYTES - 1), whole_pages(segment.end), segment.access);
             if segment.access == Access::Write {
                 data.push((segment.start, segment.bytes.to_vec()));
                 data_end = data_end.max(whole_pages(segment.end));
@@ -165,11 +161,7 @@ fn segment<'a>(
         (false, true) => Access::Execute,
         (false, false) => Access::Read,
     };
-    let region = if access == Access::Write {
-        DATA_BASE..=DATA_END
-    } else {
-        IMAGE_BASE..=IMAGE_END
-    };
+    let region = if access == Access::Write { DATA_BASE..=DATA_END } else { IMAGE_BASE..=IMAGE_END };
     let size = program.p_memsz(endian);
     let end = start.checked_add(size).ok_or(ImageError::OutOfRegion(start))?;
     if !region.contains(&start) || !region.contains(&end) {
@@ -179,10 +171,5 @@ fn segment<'a>(
     if bytes.len() as u64 > size {
         return Err(ImageError::CutOff(start));
     }
-    Ok(Segment {
-        start,
-        end,
-        bytes,
-        access,
-    })
+    Ok(Segment { start, end, bytes, access })
 }

@@ -76,13 +76,7 @@ impl Job {
             }
             other @ (Kind::Kernel(_) | Kind::Transform(_)) => return Err(other.unsupported("microvm")),
         };
-        let job = Self {
-            module,
-            start,
-            limits,
-            clock: grants.clock,
-            random: grants.random,
-        };
+        let job = Self { module, start, limits, clock: grants.clock, random: grants.random };
         let bytes = job.encode().bytes.len() as u64;
         if bytes > JOB_BYTES {
             let detail = format!("they take {bytes} bytes and the limit is {JOB_BYTES}: pass them on standard input");
@@ -109,9 +103,7 @@ impl Job {
                 let args = std::iter::once(PROGRAM_NAME).chain(command.args.iter().map(String::as_str));
                 let args: Vec<Vec<u8>> = args.map(|arg| [arg.as_bytes(), b"\0"].concat()).collect();
                 let env = command.env.iter();
-                let env: Vec<Vec<u8>> = env
-                    .map(|(key, value)| format!("{key}={value}\0").into_bytes())
-                    .collect();
+                let env: Vec<Vec<u8>> = env.map(|(key, value)| format!("{key}={value}\0").into_bytes()).collect();
                 (args, env, "")
             }
             Start::Export { name, params, .. } => {
@@ -125,53 +117,30 @@ impl Job {
         bytes.extend(env.concat());
         let env_length = bytes.len() as u64 - args_length;
         bytes.extend_from_slice(name.as_bytes());
-        Encoded {
-            bytes,
-            args_count,
-            args_length,
-            env_count,
-            env_length,
-            name_length: name.len() as u64,
-        }
+        Encoded { bytes, args_count, args_length, env_count, env_length, name_length: name.len() as u64 }
     }
 }
 
 fn find<'a>(module: &'a Module, name: &str) -> Result<&'a Signature, ExecutionError> {
     let found = module.functions.iter().find(|(function, _)| function == name);
-    found
-        .map(|(_, signature)| signature)
-        .ok_or_else(|| ExecutionError::MissingExport {
-            name: name.to_owned(),
-            exports: module
-                .functions
-                .iter()
-                .map(|(function, _)| function.clone())
-                .take(EXPORTS_LISTED_MAX)
-                .collect(),
-        })
+    found.map(|(_, signature)| signature).ok_or_else(|| ExecutionError::MissingExport {
+        name: name.to_owned(),
+        exports: module.functions.iter().map(|(function, _)| function.clone()).take(EXPORTS_LISTED_MAX).collect(),
+    })
 }
 
 fn check_command(command: &Command) -> Result<(), ExecutionError> {
     let refuse = |detail: String| Err(ExecutionError::BadArguments { detail });
     if let Some(index) = command.args.iter().position(|arg| arg.contains('\0')) {
-        return refuse(format!(
-            "argument {} contains a zero byte, which ends a string for the guest",
-            index + 1
-        ));
+        return refuse(format!("argument {} contains a zero byte, which ends a string for the guest", index + 1));
     }
     let bad_variable =
         |(key, value): &(&String, &String)| key.is_empty() || key.contains(['=', '\0']) || value.contains('\0');
     if let Some((key, _)) = command.env.iter().find(bad_variable) {
-        return refuse(format!(
-            "the environment variable {key:?} needs a name without `=`, and no zero bytes"
-        ));
+        return refuse(format!("the environment variable {key:?} needs a name without `=`, and no zero bytes"));
     }
     let args = command.args.iter().map(String::len).sum::<usize>();
-    let env = command
-        .env
-        .iter()
-        .map(|(key, value)| key.len() + value.len())
-        .sum::<usize>();
+    let env = command.env.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
     let bytes = (args + env) as u64;
     if bytes > ARGUMENTS_BYTES_MAX {
         return refuse(format!(
@@ -184,10 +153,7 @@ fn check_command(command: &Command) -> Result<(), ExecutionError> {
 fn convert_all(name: &str, signature: &Signature, given: &[Argument]) -> Result<Vec<u64>, ExecutionError> {
     let wanted = &signature.params;
     if wanted.len() != given.len() {
-        let types: Vec<&str> = wanted
-            .iter()
-            .map(|number| number.map_or("a reference", Number::name))
-            .collect();
+        let types: Vec<&str> = wanted.iter().map(|number| number.map_or("a reference", Number::name)).collect();
         return Err(ExecutionError::bad_arguments(format!(
             "`{name}` takes {} arguments ({}) and got {}",
             wanted.len(),

@@ -65,9 +65,7 @@ impl Leash {
     /// Waits for so long, or until the guest has to stop.
     pub(super) fn sleep(&self, duration: Duration) {
         let state = self.lock();
-        let waited = self
-            .stopped
-            .wait_timeout_while(state, duration, |state| state.stop.is_none());
+        let waited = self.stopped.wait_timeout_while(state, duration, |state| state.stop.is_none());
         drop(waited.unwrap_or_else(PoisonError::into_inner));
     }
 
@@ -138,10 +136,7 @@ fn install_handler() -> Result<(), String> {
         return Err(format!("cannot handle a signal: {}", std::io::Error::last_os_error()));
     }
     if before.sa_sigaction != libc::SIG_DFL {
-        return Err(format!(
-            "signal {} is in use by another part of this process",
-            kick_signal()
-        ));
+        return Err(format!("signal {} is in use by another part of this process", kick_signal()));
     }
     Ok(())
 }

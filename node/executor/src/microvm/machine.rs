@@ -70,9 +70,7 @@ impl Template {
     /// # Errors
     /// The image does not get ready within the leash.
     pub(super) fn boot(kvm: Kvm, image: Image, leash: &Leash) -> io::Result<Arc<Self>> {
-        let cpuid = kvm
-            .get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES)
-            .map_err(io::Error::from)?;
+        let cpuid = kvm.get_supported_cpuid(kvm_bindings::KVM_MAX_CPUID_ENTRIES).map_err(io::Error::from)?;
         let mut parts = Parts::build(&kvm, &cpuid, &image)?;
         let kept = kept_ranges(&image);
         for (start, end) in gaps(&kept, image.memory_end()) {
@@ -89,17 +87,9 @@ impl Template {
         vcpu::settle(&mut parts.vcpu)?;
         let snapshot = Snapshot {
             registers: Registers::save(&parts.vcpu)?,
-            kept: kept
-                .into_iter()
-                .map(|(start, length)| Kept::save(&parts.memory, start, length))
-                .collect(),
+            kept: kept.into_iter().map(|(start, length)| Kept::save(&parts.memory, start, length)).collect(),
         };
-        Ok(Arc::new(Self {
-            kvm,
-            cpuid,
-            image,
-            snapshot,
-        }))
+        Ok(Arc::new(Self { kvm, cpuid, image, snapshot }))
     }
 
     /// Makes a machine that is initialised.
@@ -198,12 +188,7 @@ impl Machine {
             self.memory.zero(*start - MAILBOX_BASE, overwritten);
             *lent = 0;
         }
-        let ranges: Vec<(u64, u64)> = template
-            .snapshot
-            .kept
-            .iter()
-            .map(|kept| (kept.start, kept.length))
-            .collect();
+        let ranges: Vec<(u64, u64)> = template.snapshot.kept.iter().map(|kept| (kept.start, kept.length)).collect();
         let lent_kept = self.lent.iter().map(|(start, _)| (*start, LENT_KEPT));
         let lent_kept = lent_kept.map(|(start, length)| (start, length.min(region_bytes(start))));
         let all: Vec<(u64, u64)> = ranges.into_iter().chain(lent_kept).collect();
@@ -298,13 +283,7 @@ impl Parts {
         give(&vm, 2, MAILBOX_BASE, &memory, 0)?;
         let vcpu = vm.create_vcpu(0)?;
         vcpu.set_cpuid2(cpuid)?;
-        Ok(Self {
-            vcpu,
-            vm,
-            tables,
-            constants,
-            memory,
-        })
+        Ok(Self { vcpu, vm, tables, constants, memory })
     }
 }
 

@@ -66,8 +66,7 @@ impl Mapping {
     }
 
     fn checked(&self, offset: u64, length: usize) -> *mut u8 {
-        self.range(offset, length)
-            .unwrap_or_else(|| panic!("{length} bytes at {offset:#x} are outside of a mapping"))
+        self.range(offset, length).unwrap_or_else(|| panic!("{length} bytes at {offset:#x} are outside of a mapping"))
     }
 
     /// Copies bytes out.
@@ -104,11 +103,7 @@ impl Mapping {
     /// Lets nobody, not even the guest, touch a range, or lets them again. Panics like [`read`](Self::read).
     pub(super) fn forbid(&mut self, offset: u64, length: u64, forbidden: bool) -> io::Result<()> {
         let length = usize::try_from(length).expect("a range in the address space");
-        let protection = if forbidden {
-            libc::PROT_NONE
-        } else {
-            libc::PROT_READ | libc::PROT_WRITE
-        };
+        let protection = if forbidden { libc::PROT_NONE } else { libc::PROT_READ | libc::PROT_WRITE };
         let start = self.checked(offset, length);
         // SAFETY: the range is ours.
         match unsafe { libc::mprotect(start.cast(), length, protection) } {

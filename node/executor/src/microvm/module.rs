@@ -83,17 +83,13 @@ impl Compiler {
         let mut config = Config::new();
         config.target("x86_64-unknown-none").map_err(broken)?;
         settings::agree(&mut config, metered);
-        config
-            .cranelift_opt_level(OptLevel::Speed)
-            .cranelift_nan_canonicalization(true);
+        config.cranelift_opt_level(OptLevel::Speed).cranelift_nan_canonicalization(true);
         for (feature, flag, detected) in features() {
             if detected {
                 // SAFETY: the processor has the feature, and the guest runs on the same one.
                 unsafe { config.cranelift_flag_enable(flag) };
             } else if NEEDED.contains(&feature) {
-                return Err(ExecutionError::KvmUnavailable {
-                    detail: format!("the processor has no {feature}"),
-                });
+                return Err(ExecutionError::KvmUnavailable { detail: format!("the processor has no {feature}") });
             }
         }
         let engine = Engine::new(&config).map_err(broken)?;
@@ -150,9 +146,7 @@ const NEEDED: [&str; 5] = ["sse3", "ssse3", "sse4.1", "sse4.2", "fma"];
 /// Checks the imports and finds the exported functions of a valid module.
 fn inspect(binary: &[u8]) -> Result<Vec<(String, Signature)>, ExecutionError> {
     let types = Validator::new().validate_all(binary);
-    let types = types.map_err(|error| ExecutionError::InvalidModule {
-        detail: one_line(&error.to_string()),
-    })?;
+    let types = types.map_err(|error| ExecutionError::InvalidModule { detail: one_line(&error.to_string()) })?;
     let types = types.as_ref();
     for (module, name, ty) in types.core_imports().into_iter().flatten() {
         let function = match ty {
@@ -172,9 +166,7 @@ fn inspect(binary: &[u8]) -> Result<Vec<(String, Signature)>, ExecutionError> {
 
 fn check_import(module: &str, name: &str, function: Option<&FuncType>) -> Result<(), ExecutionError> {
     let unsupported = |import: String| Err(ExecutionError::UnsupportedImport { import });
-    let offered = WASI_FUNCTIONS
-        .iter()
-        .find(|(offered, _)| module == WASI && name == *offered);
+    let offered = WASI_FUNCTIONS.iter().find(|(offered, _)| module == WASI && name == *offered);
     let Some((_, params)) = offered else {
         return unsupported(format!("{module}::{name}"));
     };
@@ -187,20 +179,13 @@ fn check_import(module: &str, name: &str, function: Option<&FuncType>) -> Result
         let results: &[ValType] = if name == "proc_exit" { &[] } else { &[ValType::I32] };
         letters.eq(params.chars()) && function.results() == results
     };
-    if function.is_some_and(wanted) {
-        Ok(())
-    } else {
-        unsupported(format!("{module}::{name} with another type"))
-    }
+    if function.is_some_and(wanted) { Ok(()) } else { unsupported(format!("{module}::{name} with another type")) }
 }
 
 impl Signature {
     fn of(function: &FuncType) -> Self {
         let numbers = |types: &[ValType]| types.iter().copied().map(Number::of).collect();
-        Self {
-            params: numbers(function.params()),
-            results: numbers(function.results()),
-        }
+        Self { params: numbers(function.params()), results: numbers(function.results()) }
     }
 }
 
@@ -210,11 +195,7 @@ impl Module {
     pub(super) fn to_bytes(&self) -> Vec<u8> {
         let mut bytes = Vec::new();
         let string = |bytes: &mut Vec<u8>, string: &[u8]| {
-            bytes.extend(
-                u32::try_from(string.len())
-                    .expect("shorter than a module")
-                    .to_le_bytes(),
-            );
+            bytes.extend(u32::try_from(string.len()).expect("shorter than a module").to_le_bytes());
             bytes.extend_from_slice(string);
         };
         let count = u32::try_from(self.functions.len()).expect("fewer than a module has bytes");
@@ -238,10 +219,7 @@ impl Module {
             let results = numbers(take_string(&mut bytes)?)?;
             functions.push((name, Signature { params, results }));
         }
-        Some(Self {
-            code: bytes.to_vec(),
-            functions,
-        })
+        Some(Self { code: bytes.to_vec(), functions })
     }
 }
 
@@ -301,9 +279,7 @@ impl Hasher for StableHasher {
 
     fn finish(&self) -> u64 {
         let hash = self.0.finalize();
-        hash.as_bytes()
-            .first_chunk()
-            .map_or(0, |bytes| u64::from_le_bytes(*bytes))
+        hash.as_bytes().first_chunk().map_or(0, |bytes| u64::from_le_bytes(*bytes))
     }
 }
 
@@ -324,10 +300,7 @@ mod tests {
         assert!(again.code == module.code);
         let (name, signature) = &module.functions[0];
         assert_eq!(name, "mix");
-        assert_eq!(
-            signature.params,
-            [Some(Number::I32), Some(Number::I64), Some(Number::F32)]
-        );
+        assert_eq!(signature.params, [Some(Number::I32), Some(Number::I64), Some(Number::F32)]);
         assert_eq!(module.functions[1].1.params, [None]);
     }
 
@@ -355,9 +328,6 @@ mod tests {
 
     #[test]
     fn metered_code_is_not_taken_for_unmetered() {
-        assert_ne!(
-            Compiler::new(false).unwrap().fingerprint,
-            Compiler::new(true).unwrap().fingerprint
-        );
+        assert_ne!(Compiler::new(false).unwrap().fingerprint, Compiler::new(true).unwrap().fingerprint);
     }
 }

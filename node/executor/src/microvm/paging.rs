@@ -45,10 +45,7 @@ pub(super) struct PageTables {
 impl PageTables {
     /// Tables that map nothing, and which the guest will find at the physical address `base`.
     pub(super) fn new(base: u64) -> Self {
-        Self {
-            base,
-            tables: vec![[0; ENTRIES]],
-        }
+        Self { base, tables: vec![[0; ENTRIES]] }
     }
 
     /// Maps the pages of a range, small ones, to the same physical addresses.

@@ -34,14 +34,9 @@ impl Pool {
         let kvm = open_kvm()?;
         let image = read_image(image, memory_bytes)?;
         prepare_signal().map_err(ExecutionError::broken)?;
-        let template = boot(kvm, image).map_err(|error| ExecutionError::GuestImageUnavailable {
-            detail: error.to_string(),
-        })?;
-        let pool = Self {
-            template,
-            idle: Mutex::default(),
-            idle_max,
-        };
+        let template =
+            boot(kvm, image).map_err(|error| ExecutionError::GuestImageUnavailable { detail: error.to_string() })?;
+        let pool = Self { template, idle: Mutex::default(), idle_max };
         for _ in 0..idle_max {
             let machine = pool.template.spawn().map_err(no_machine)?;
             pool.lock().push(machine);
@@ -92,9 +87,7 @@ impl Pool {
 }
 
 fn no_machine(error: io::Error) -> ExecutionError {
-    ExecutionError::ResourceExhausted {
-        detail: format!("a micro-VM cannot be started: {error}"),
-    }
+    ExecutionError::ResourceExhausted { detail: format!("a micro-VM cannot be started: {error}") }
 }
 
 fn open_kvm() -> Result<Kvm, ExecutionError> {
@@ -113,12 +106,9 @@ fn open_kvm() -> Result<Kvm, ExecutionError> {
 }
 
 fn read_image(path: &Path, memory_bytes: u64) -> Result<Image, ExecutionError> {
-    let unavailable = |detail: String| ExecutionError::GuestImageUnavailable {
-        detail: format!("{}: {detail}", path.display()),
-    };
-    let size = fs::metadata(path)
-        .map_err(|error| unavailable(error.to_string()))?
-        .len();
+    let unavailable =
+        |detail: String| ExecutionError::GuestImageUnavailable { detail: format!("{}: {detail}", path.display()) };
+    let size = fs::metadata(path).map_err(|error| unavailable(error.to_string()))?.len();
     if size > IMAGE_FILE_BYTES_MAX {
         return Err(unavailable(format!("it has {size} bytes, which is no guest image")));
     }

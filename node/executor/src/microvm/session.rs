@@ -59,9 +59,7 @@ pub(super) fn run(machine: &mut Machine, job: &Job, leash: &Leash) -> Ended {
         result,
         ran: began.elapsed(),
         memory_bytes_peak: session.machine.get(mailbox::MEMORY_PEAK).min(limits.memory_bytes),
-        fuel: limits
-            .fuel
-            .map(|fuel| session.machine.get(mailbox::FUEL_USED).min(fuel)),
+        fuel: limits.fuel.map(|fuel| session.machine.get(mailbox::FUEL_USED).min(fuel)),
         logs: session.streams.logs.finish(limits.log_bytes),
         orderly,
     }
@@ -96,9 +94,7 @@ impl Session<'_> {
                 Exit::Fault(detail) => return Err(ExecutionError::MicroVmFault { detail }),
                 Exit::Stopped(Stop::Cancelled) => return Err(ExecutionError::Cancelled),
                 Exit::Stopped(Stop::TimeOver) => {
-                    return Err(ExecutionError::TimeLimit {
-                        limit_ms: self.job.limits.time_ms,
-                    });
+                    return Err(ExecutionError::TimeLimit { limit_ms: self.job.limits.time_ms });
                 }
             }
         }
@@ -106,9 +102,7 @@ impl Session<'_> {
 
     fn hand_in(&mut self) -> Result<(), ExecutionError> {
         let (job, machine) = (self.job, &mut *self.machine);
-        machine
-            .limit_memory(job.limits.memory_bytes)
-            .map_err(ExecutionError::broken)?;
+        machine.limit_memory(job.limits.memory_bytes).map_err(ExecutionError::broken)?;
         machine.lend(CODE_BASE, &job.module.code);
         machine.set(mailbox::CODE_LENGTH, job.module.code.len() as u64);
         machine.set(mailbox::MEMORY_LIMIT, job.limits.memory_bytes);
@@ -116,10 +110,7 @@ impl Session<'_> {
         machine.set(mailbox::FUEL, job.limits.fuel.unwrap_or(0));
         let encoded = job.encode();
         machine.lend(JOB_BASE, &encoded.bytes);
-        machine.set(
-            mailbox::KIND,
-            if job.is_command() { kind::COMMAND } else { kind::EXPORT },
-        );
+        machine.set(mailbox::KIND, if job.is_command() { kind::COMMAND } else { kind::EXPORT });
         machine.set(mailbox::ARGS_COUNT, encoded.args_count);
         machine.set(mailbox::ARGS_LENGTH, encoded.args_length);
         machine.set(mailbox::ENV_COUNT, encoded.env_count);
@@ -138,9 +129,7 @@ impl Session<'_> {
             call::RANDOM if !self.job.random => return Err(not_granted("random", "random_get")),
             call::CLOCK => self.hand_in_time(),
             call::RANDOM => self.hand_in_random()?,
-            call::SLEEP => self
-                .leash
-                .sleep(Duration::from_nanos(self.machine.get(mailbox::ARGUMENT))),
+            call::SLEEP => self.leash.sleep(Duration::from_nanos(self.machine.get(mailbox::ARGUMENT))),
             other => return Err(fault(format!("it made the unknown host call {other}"))),
         }
         Ok(())
@@ -150,9 +139,7 @@ impl Session<'_> {
     fn take_output(&mut self) -> Result<(), ExecutionError> {
         let used = self.machine.get(mailbox::OUTPUT_USED);
         if used > OUTPUT_BYTES {
-            return Err(fault(format!(
-                "it claims {used} bytes of output in a region of {OUTPUT_BYTES}"
-            )));
+            return Err(fault(format!("it claims {used} bytes of output in a region of {OUTPUT_BYTES}")));
         }
         self.machine.set(mailbox::OUTPUT_USED, 0);
         let bytes = self.machine.copy(OUTPUT_BASE, used);
@@ -167,12 +154,9 @@ impl Session<'_> {
     }
 
     fn hand_in_time(&mut self) {
-        let wall = SystemTime::now()
-            .duration_since(SystemTime::UNIX_EPOCH)
-            .unwrap_or_default();
+        let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.machine.set(mailbox::WALL_NS, nanoseconds(wall));
-        self.machine
-            .set(mailbox::MONOTONIC_NS, nanoseconds(self.began.elapsed()));
+        self.machine.set(mailbox::MONOTONIC_NS, nanoseconds(self.began.elapsed()));
     }
 
     fn hand_in_random(&mut self) -> Result<(), ExecutionError> {
@@ -195,17 +179,9 @@ impl Session<'_> {
                 status => Err(ExecutionError::ExitNonzero { status }),
             },
             exit::TRAP => Err(ExecutionError::Trap { trap: detail() }),
-            exit::MEMORY => Err(ExecutionError::MemoryLimit {
-                wanted_bytes: value,
-                limit_bytes: limits.memory_bytes,
-            }),
-            exit::TABLE => Err(ExecutionError::TableLimit {
-                wanted: value,
-                limit: TABLE_ELEMENTS_MAX,
-            }),
-            exit::FUEL => Err(ExecutionError::FuelLimit {
-                limit: limits.fuel.unwrap_or_default(),
-            }),
+            exit::MEMORY => Err(ExecutionError::MemoryLimit { wanted_bytes: value, limit_bytes: limits.memory_bytes }),
+            exit::TABLE => Err(ExecutionError::TableLimit { wanted: value, limit: TABLE_ELEMENTS_MAX }),
+            exit::FUEL => Err(ExecutionError::FuelLimit { limit: limits.fuel.unwrap_or_default() }),
             exit::START => Err(ExecutionError::ResourceExhausted { detail: detail() }),
             exit::PANIC => Err(fault(format!("the guest runtime failed: {}", detail()))),
             other => Err(fault(format!("it ended in the unknown way {other}"))),
@@ -218,9 +194,7 @@ impl Session<'_> {
         };
         let bits = &self.streams.results;
         if bits.len() != results.len() * 8 {
-            return Err(fault(
-                "it returned another number of results than the function has".into(),
-            ));
+            return Err(fault("it returned another number of results than the function has".into()));
         }
         let pairs = results.iter().zip(bits.chunks_exact(8));
         let values: Vec<Value> = pairs
@@ -228,9 +202,7 @@ impl Session<'_> {
             .collect();
         let text = format_results(&values);
         if text.len() as u64 > self.job.limits.output_bytes {
-            return Err(ExecutionError::OutputLimit {
-                limit_bytes: self.job.limits.output_bytes,
-            });
+            return Err(ExecutionError::OutputLimit { limit_bytes: self.job.limits.output_bytes });
         }
         Ok((text.into(), values))
     }
@@ -264,9 +236,7 @@ impl Streams {
             match stream {
                 stream::STDOUT if !self.output_is_log => {
                     if (self.output.len() + content.len()) as u64 > limits.output_bytes {
-                        return Err(ExecutionError::OutputLimit {
-                            limit_bytes: limits.output_bytes,
-                        });
+                        return Err(ExecutionError::OutputLimit { limit_bytes: limits.output_bytes });
                     }
                     self.output.extend_from_slice(content);
                 }
@@ -313,11 +283,7 @@ struct Log {
 
 impl Log {
     fn new(limit_bytes: u64) -> Self {
-        Self {
-            bytes: BytesMut::new(),
-            limit: usize::try_from(limit_bytes).unwrap_or(usize::MAX),
-            dropped: 0,
-        }
+        Self { bytes: BytesMut::new(), limit: usize::try_from(limit_bytes).unwrap_or(usize::MAX), dropped: 0 }
     }
 
     fn append(&mut self, bytes: &[u8]) {
@@ -349,10 +315,8 @@ fn nanoseconds(duration: Duration) -> u64 {
 /// Text from the guest, made fit for a message: one short line without control characters.
 fn one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(DETAIL_BYTES_MAX)]);
-    let printable: String = text
-        .chars()
-        .map(|character| if character.is_control() { ' ' } else { character })
-        .collect();
+    let printable: String =
+        text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
     printable.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 
@@ -380,10 +344,7 @@ mod tests {
         ]
         .concat();
         streams.take(&bytes, &Limits::default()).unwrap();
-        assert_eq!(
-            (&streams.output[..], &streams.detail[..]),
-            (&b"output"[..], &b"why"[..])
-        );
+        assert_eq!((&streams.output[..], &streams.detail[..]), (&b"output"[..], &b"why"[..]));
         assert_eq!(streams.logs.finish(0), "err");
     }
 
@@ -392,13 +353,7 @@ mod tests {
         let good = encoded(stream::STDOUT, b"12345678");
         let mut too_long = good.clone();
         too_long[4..8].copy_from_slice(&u32::MAX.to_le_bytes());
-        for bad in [
-            &good[..7],
-            &good[..15],
-            &too_long[..],
-            &encoded(9, b"")[..],
-            &encoded(0, b"x")[..],
-        ] {
+        for bad in [&good[..7], &good[..15], &too_long[..], &encoded(9, b"")[..], &encoded(0, b"x")[..]] {
             let error = streams().take(bad, &Limits::default()).unwrap_err();
             assert_eq!(error.reason(), "MICROVM_FAULT");
         }

@@ -108,10 +108,7 @@ fn fault(vcpu: &VcpuFd, what: &str) -> String {
     let (Ok(general), Ok(system)) = (vcpu.get_regs(), vcpu.get_sregs()) else {
         return what.to_owned();
     };
-    format!(
-        "{what}, instruction {:#x}, last page fault {:#x}",
-        general.rip, system.cr2
-    )
+    format!("{what}, instruction {:#x}, last page fault {:#x}", general.rip, system.cr2)
 }
 
 /// Sets the registers so that the guest starts at `entry` in ring 3 of long mode, and can neither leave it nor do I/O:
@@ -146,10 +143,7 @@ pub(super) fn set_start(vcpu: &VcpuFd, entry: u64) -> io::Result<()> {
     (system.gdt.limit, system.idt.limit) = (0, 0);
     vcpu.set_sregs(&system)?;
 
-    let mut control = kvm_xcrs {
-        nr_xcrs: 1,
-        ..kvm_xcrs::default()
-    };
+    let mut control = kvm_xcrs { nr_xcrs: 1, ..kvm_xcrs::default() };
     control.xcrs[0].value = extended_states(vcpu)?;
     vcpu.set_xcrs(&control)?;
 

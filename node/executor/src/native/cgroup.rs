@@ -72,10 +72,7 @@ impl Cgroups {
         let number = self.next.fetch_add(1, Ordering::Relaxed).to_string();
         let folders: Vec<_> = self.folders.iter().map(|folder| folder.join(&number)).collect();
         // From here on dropping it removes what was made.
-        let group = Cgroup {
-            folders,
-            version: self.version,
-        };
+        let group = Cgroup { folders, version: self.version };
         for folder in &group.folders {
             fs::create_dir(folder)?;
         }
@@ -112,21 +109,13 @@ impl Cgroup {
 
     /// The most memory that it had at any moment, in bytes.
     pub(super) fn memory_bytes_peak(&self) -> Option<u64> {
-        let file = if self.version == 1 {
-            "memory.max_usage_in_bytes"
-        } else {
-            "memory.peak"
-        };
+        let file = if self.version == 1 { "memory.max_usage_in_bytes" } else { "memory.peak" };
         self.get(file)?.trim().parse().ok()
     }
 
     /// Whether the kernel killed a process of it because of the memory limit.
     pub(super) fn ran_out_of_memory(&self) -> bool {
-        let file = if self.version == 1 {
-            "memory.oom_control"
-        } else {
-            "memory.events"
-        };
+        let file = if self.version == 1 { "memory.oom_control" } else { "memory.events" };
         let text = self.get(file).unwrap_or_default();
         let count = text.lines().find_map(|line| line.strip_prefix("oom_kill "));
         count.is_some_and(|count| count.trim() != "0")
@@ -221,10 +210,7 @@ mod tests {
         assert_eq!(folders[0], Path::new("/sys/fs/cgroup/memory/a"));
         assert_eq!(folders[1], Path::new("/sys/fs/cgroup/pids/a/b"));
         assert_eq!(version_1("0::/init.scope\n"), None);
-        assert_eq!(
-            version_2("0::/init.scope\n").unwrap(),
-            Path::new("/sys/fs/cgroup/init.scope")
-        );
+        assert_eq!(version_2("0::/init.scope\n").unwrap(), Path::new("/sys/fs/cgroup/init.scope"));
         assert_eq!(version_2("1:name=systemd:/\n"), None);
     }
 }

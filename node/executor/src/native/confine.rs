@@ -56,12 +56,7 @@ pub(super) fn empty_bounding_set() -> Result<(), caps::errors::CapsError> {
 
 /// Gives up every capability for good.
 pub(super) fn drop_capabilities() -> Result<(), caps::errors::CapsError> {
-    let sets = [
-        CapSet::Ambient,
-        CapSet::Inheritable,
-        CapSet::Effective,
-        CapSet::Permitted,
-    ];
+    let sets = [CapSet::Ambient, CapSet::Inheritable, CapSet::Effective, CapSet::Permitted];
     sets.into_iter().try_for_each(|set| caps::clear(None, set))
 }
 

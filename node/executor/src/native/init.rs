@@ -32,10 +32,7 @@ pub(super) fn main(orders: &Orders, launcher: Pid, says: PipeWriter) -> ! {
 }
 
 fn unwalled(Step(step, error): Step) -> Ending {
-    Ending::Unwalled {
-        step: step.to_owned(),
-        error,
-    }
+    Ending::Unwalled { step: step.to_owned(), error }
 }
 
 fn say(mut says: &PipeWriter, ending: &Ending) {
@@ -84,11 +81,7 @@ fn filters(orders: &Orders) -> Result<Vec<BpfProgram>, Step> {
 
 /// Puts up the walls around this one process and becomes the program. Returns only if that fails.
 fn become_program(orders: &Orders, filters: &[BpfProgram], parent: Pid) -> Ending {
-    let file = if orders.walls.files {
-        Path::new(root::PROGRAM)
-    } else {
-        &orders.program
-    };
+    let file = if orders.walls.files { Path::new(root::PROGRAM) } else { &orders.program };
     match confined(orders, filters, parent).and_then(|()| command_line(orders, file)) {
         Err(failed) => unwalled(failed),
         Ok((path, args, env)) => {
@@ -162,10 +155,7 @@ fn command_line(orders: &Orders, file: &Path) -> Result<CommandLine, Step> {
     for arg in &orders.args {
         args.push(text(arg.as_bytes())?);
     }
-    let env = orders
-        .env
-        .iter()
-        .map(|(key, value)| text(format!("{key}={value}").as_bytes()));
+    let env = orders.env.iter().map(|(key, value)| text(format!("{key}={value}").as_bytes()));
     Ok((path, args, env.collect::<Result<_, _>>()?))
 }
 

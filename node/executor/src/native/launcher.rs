@@ -55,10 +55,8 @@ pub(super) fn main() -> io::Result<()> {
         return answer(&mut control, &probe());
     }
     let orders: Orders = serde_json::from_str(&orders)?;
-    let ending = launch(&orders, &control).unwrap_or_else(|Step(step, error)| Ending::Unwalled {
-        step: step.to_owned(),
-        error,
-    });
+    let ending =
+        launch(&orders, &control).unwrap_or_else(|Step(step, error)| Ending::Unwalled { step: step.to_owned(), error });
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let us = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
     let ended = Ended {
@@ -110,10 +108,8 @@ fn launch(orders: &Orders, control: &UnixStream) -> Result<Ending, Step> {
 fn wait_for(first: Pid, control: &UnixStream) -> Result<(), Step> {
     let handle = pidfd(first).map_err(step("watch a process"))?;
     loop {
-        let mut watched = [
-            PollFd::new(handle.as_fd(), PollFlags::POLLIN),
-            PollFd::new(control.as_fd(), PollFlags::POLLIN),
-        ];
+        let mut watched =
+            [PollFd::new(handle.as_fd(), PollFlags::POLLIN), PollFd::new(control.as_fd(), PollFlags::POLLIN)];
         match poll(&mut watched, PollTimeout::NONE) {
             Err(nix::Error::EINTR) => continue,
             other => other.map_err(step("wait"))?,
@@ -189,10 +185,7 @@ pub(super) fn separate(walls: &Walls, network: bool) -> Result<(), Step> {
 fn probe() -> Walls {
     let root = Uid::effective().is_root();
     let with = |change: fn(&mut Walls)| {
-        let mut walls = Walls {
-            user_namespace: !root,
-            ..Walls::default()
-        };
+        let mut walls = Walls { user_namespace: !root, ..Walls::default() };
         change(&mut walls);
         works(move || separate(&walls, false).is_ok())
     };

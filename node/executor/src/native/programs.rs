@@ -50,11 +50,7 @@ impl Programs {
         }
         // Others may pass through and start what is in it, but not list or change it.
         fs::DirBuilder::new().recursive(true).mode(0o711).create(folder)?;
-        Ok(Self {
-            folder: folder.to_owned(),
-            ready: Mutex::default(),
-            own: OnceCell::new(),
-        })
+        Ok(Self { folder: folder.to_owned(), ready: Mutex::default(), own: OnceCell::new() })
     }
 
     /// This node's own binary as such a file.
@@ -62,9 +58,7 @@ impl Programs {
         let made = self.own.get_or_try_init(|| async {
             let (binary, folder) = (binary.to_owned(), self.folder.clone());
             let made = tokio::task::spawn_blocking(move || own_binary(&binary, &folder)).await;
-            made.map_err(ExecutionError::broken)?
-                .map(Arc::new)
-                .map_err(ExecutionError::broken)
+            made.map_err(ExecutionError::broken)?.map(Arc::new).map_err(ExecutionError::broken)
         });
         made.await.cloned()
     }
@@ -81,19 +75,14 @@ impl Programs {
         let bytes = source.obtain(hash).await?;
         let actual = Hash::of(&bytes);
         if actual != *hash {
-            return Err(ExecutionError::HashMismatch {
-                expected: *hash,
-                actual,
-            });
+            return Err(ExecutionError::HashMismatch { expected: *hash, actual });
         }
         // The name is never used twice, since the file of before may still be being removed.
         let path = self.folder.join(format!("{}-{now}", hash.to_hex()));
         let program = Arc::new(Program { path });
         let writing = Arc::clone(&program);
         let written = tokio::task::spawn_blocking(move || write(&writing.path, &bytes)).await;
-        written
-            .map_err(ExecutionError::broken)?
-            .map_err(ExecutionError::broken)?;
+        written.map_err(ExecutionError::broken)?.map_err(ExecutionError::broken)?;
         ready.programs.insert(*hash, (Arc::clone(&program), now));
         if ready.programs.len() > PROGRAMS_MAX {
             let oldest = ready.programs.iter().min_by_key(|(_, (_, used))| *used);
@@ -107,9 +96,7 @@ impl Programs {
 /// The binary at `path`, or of this process where that is `/proc/self/exe`, under a name in `folder`. It cannot be shown to a process as it is:
 /// what this process was started from belongs to another mount namespace, and its file may have been replaced since.
 fn own_binary(binary: &Path, folder: &Path) -> io::Result<Program> {
-    let copy = Program {
-        path: folder.join("own"),
-    };
+    let copy = Program { path: folder.join("own") };
     let same = |path: &Path| -> io::Result<bool> {
         let (linked, running) = (fs::metadata(path)?, fs::metadata(binary)?);
         Ok((linked.dev(), linked.ino()) == (running.dev(), running.ino()))

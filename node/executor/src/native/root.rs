@@ -49,10 +49,7 @@ const FILES_MAX: u32 = 65_536;
 
 /// Lays the file system out and makes it the root. Everything of the machine's that is not named above is out of reach afterwards.
 pub(super) fn enter(orders: &Orders) -> io::Result<()> {
-    let program = OpenOptions::new()
-        .read(true)
-        .custom_flags(libc::O_PATH)
-        .open(&orders.program)?;
+    let program = OpenOptions::new().read(true).custom_flags(libc::O_PATH).open(&orders.program)?;
     // Nothing that is mounted here shows outside.
     mount_at(None, Path::new("/"), MsFlags::MS_REC | MsFlags::MS_PRIVATE, None)?;
     let root = &orders.mount_point;
@@ -76,10 +73,7 @@ pub(super) fn enter(orders: &Orders) -> io::Result<()> {
     let home = inside(root, Path::new(HOME));
     fs::create_dir(&home)?;
     let size = orders.scratch_bytes;
-    tmpfs(
-        &home,
-        &format!("size={size},nr_inodes={FILES_MAX},mode=700,uid={user},gid={user}"),
-    )?;
+    tmpfs(&home, &format!("size={size},nr_inodes={FILES_MAX},mode=700,uid={user},gid={user}"))?;
     if orders.walls.processes {
         let proc = inside(root, Path::new("/proc"));
         fs::create_dir(&proc)?;
@@ -134,10 +128,7 @@ fn show(root: &Path, path: &Path) -> io::Result<()> {
 /// rights.
 fn bind(source: &Path, target: &Path) -> io::Result<()> {
     mount_at(Some(source), target, MsFlags::MS_BIND | MsFlags::MS_REC, None)?;
-    read_only(
-        target,
-        libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV,
-    )
+    read_only(target, libc::MOUNT_ATTR_RDONLY | libc::MOUNT_ATTR_NOSUID | libc::MOUNT_ATTR_NODEV)
 }
 
 /// `mount_setattr(2)` with everything below. Neither the C library nor nix has it.
@@ -157,11 +148,7 @@ fn read_only(target: &Path, attributes: u64) -> io::Result<()> {
             size_of::<libc::mount_attr>(),
         )
     };
-    if done == 0 {
-        Ok(())
-    } else {
-        Err(io::Error::last_os_error())
-    }
+    if done == 0 { Ok(()) } else { Err(io::Error::last_os_error()) }
 }
 
 fn devices(root: &Path) -> io::Result<()> {
@@ -189,9 +176,6 @@ fn devices(root: &Path) -> io::Result<()> {
 fn users(root: &Path, user: u32) -> io::Result<()> {
     let settings = inside(root, Path::new("/etc"));
     fs::create_dir_all(&settings)?;
-    fs::write(
-        settings.join("passwd"),
-        format!("task:x:{user}:{user}:tarn task:{HOME}:/bin/sh\n"),
-    )?;
+    fs::write(settings.join("passwd"), format!("task:x:{user}:{user}:tarn task:{HOME}:/bin/sh\n"))?;
     fs::write(settings.join("group"), format!("task:x:{user}:\n"))
 }

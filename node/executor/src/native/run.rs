@@ -62,9 +62,8 @@ enum Stop {
 pub(super) async fn run(shared: &Shared, job: Job, slot: u32, cancel: &CancellationToken) -> Result<Report, Failure> {
     let orders = orders(shared, &job, slot)?;
     let group = group(shared, &job.limits)?;
-    let mut launched = Launched::start(&shared.config.child, &orders, group.as_ref())
-        .await
-        .map_err(ExecutionError::broken)?;
+    let mut launched =
+        Launched::start(&shared.config.child, &orders, group.as_ref()).await.map_err(ExecutionError::broken)?;
     let began = Instant::now();
     let ended = launched.attend(&job, cancel).await;
     let usage = |ended: Option<&Ended>| Usage {
@@ -76,29 +75,15 @@ pub(super) async fn run(shared: &Shared, job: Job, slot: u32, cancel: &Cancellat
             .unwrap_or_default(),
         ..Usage::default()
     };
-    let Attended {
-        stop,
-        ended,
-        output,
-        logs,
-    } = ended;
+    let Attended { stop, ended, output, logs } = ended;
     let usage = usage(ended.as_ref().ok());
     let out_of_memory = group.as_ref().is_some_and(Cgroup::ran_out_of_memory);
     let logs = logs.logs();
     let result = verdict(stop, ended, output.overflowed(), out_of_memory, &job.limits);
     match result {
-        Ok(()) => Ok(Report {
-            output: output.output(),
-            values: Vec::new(),
-            logs,
-            usage,
-        }),
+        Ok(()) => Ok(Report { output: output.output(), values: Vec::new(), logs, usage }),
         Err(error) => {
-            let error = if job.transforms {
-                transform::explain(error, &logs)
-            } else {
-                error
-            };
+            let error = if job.transforms { transform::explain(error, &logs) } else { error };
             Err(Failure { error, logs, usage })
         }
     }
@@ -112,18 +97,14 @@ fn verdict(
     out_of_memory: bool,
     limits: &Limits,
 ) -> Result<(), ExecutionError> {
-    let time_over = ExecutionError::TimeLimit {
-        limit_ms: limits.time_ms,
-    };
+    let time_over = ExecutionError::TimeLimit { limit_ms: limits.time_ms };
     match stop {
         Some(Stop::Cancelled) => return Err(ExecutionError::Cancelled),
         Some(Stop::TimeOver) => return Err(time_over),
         Some(Stop::OutputFull) | None => {}
     }
     if overflowed {
-        return Err(ExecutionError::OutputLimit {
-            limit_bytes: limits.output_bytes,
-        });
+        return Err(ExecutionError::OutputLimit { limit_bytes: limits.output_bytes });
     }
     if out_of_memory {
         return Err(ExecutionError::MemoryLimit {
@@ -136,9 +117,7 @@ fn verdict(
         Ending::Exited(status) => Err(ExecutionError::ExitNonzero { status }),
         Ending::Signalled(libc::SIGKILL) => Err(ExecutionError::Killed),
         Ending::Signalled(libc::SIGXCPU) => Err(time_over),
-        Ending::Signalled(signal) => Err(ExecutionError::Crash {
-            signal: signal_name(signal),
-        }),
+        Ending::Signalled(signal) => Err(ExecutionError::Crash { signal: signal_name(signal) }),
         Ending::NotAProgram(detail) => Err(ExecutionError::InvalidProgram { detail }),
         Ending::Unwalled { step, error } => Err(ExecutionError::broken(format!("cannot {step}: {error}"))),
     }
@@ -162,20 +141,12 @@ fn orders(shared: &Shared, job: &Job, slot: u32) -> Result<Orders, ExecutionErro
     let walls = shared.walls;
     let counted = walls.cgroup != 0;
     let home = if walls.files { root::HOME } else { "." };
-    let mut env: std::collections::BTreeMap<String, String> = [
-        ("PATH", "/usr/local/bin:/usr/bin:/bin"),
-        ("HOME", home),
-        ("TMPDIR", home),
-        ("LANG", "C.UTF-8"),
-    ]
-    .map(|(key, value)| (key.to_owned(), value.to_owned()))
-    .into();
+    let mut env: std::collections::BTreeMap<String, String> =
+        [("PATH", "/usr/local/bin:/usr/bin:/bin"), ("HOME", home), ("TMPDIR", home), ("LANG", "C.UTF-8")]
+            .map(|(key, value)| (key.to_owned(), value.to_owned()))
+            .into();
     env.extend(job.command.env.clone());
-    let scratch_dir = if walls.files {
-        None
-    } else {
-        Some(scratch(shared, slot)?)
-    };
+    let scratch_dir = if walls.files { None } else { Some(scratch(shared, slot)?) };
     Ok(Orders {
         program: job.program.path.clone(),
         args: job.command.args.clone(),
@@ -226,10 +197,7 @@ struct Attended {
 impl Launched {
     async fn start(command: &(PathBuf, Vec<String>), orders: &Orders, group: Option<&Cgroup>) -> io::Result<Self> {
         let mut started = spawn(command)?;
-        let process = started
-            .launcher
-            .id()
-            .ok_or_else(|| io::Error::other("it ended at once"))?;
+        let process = started.launcher.id().ok_or_else(|| io::Error::other("it ended at once"))?;
         // It waits for its orders, so it is in the group before it does anything.
         if let Some(group) = group {
             group.add(process)?;
@@ -284,12 +252,7 @@ impl Launched {
         if tokio::time::timeout(ENDING, self.launcher.wait()).await.is_err() {
             let _ = self.launcher.kill().await;
         }
-        Attended {
-            stop,
-            ended,
-            output,
-            logs,
-        }
+        Attended { stop, ended, output, logs }
     }
 }
 
@@ -350,32 +313,18 @@ fn spawn((program, args): &(PathBuf, Vec<String>)) -> io::Result<Launched> {
     // allocates nothing.
     unsafe {
         command.pre_exec(move || {
-            let done = if fd == CONTROL {
-                libc::fcntl(fd, libc::F_SETFD, 0)
-            } else {
-                libc::dup2(fd, CONTROL)
-            };
-            if done < 0 {
-                Err(io::Error::last_os_error())
-            } else {
-                Ok(())
-            }
+            let done = if fd == CONTROL { libc::fcntl(fd, libc::F_SETFD, 0) } else { libc::dup2(fd, CONTROL) };
+            if done < 0 { Err(io::Error::last_os_error()) } else { Ok(()) }
         });
     }
     let launcher = command.spawn()?;
     drop(theirs);
-    Ok(Launched {
-        launcher,
-        control: UnixStream::from_std(ours)?,
-    })
+    Ok(Launched { launcher, control: UnixStream::from_std(ours)? })
 }
 
 /// Asks a launcher which walls this machine can put up.
 pub(super) async fn probe(command: &(PathBuf, Vec<String>)) -> io::Result<Walls> {
-    let Launched {
-        mut launcher,
-        mut control,
-    } = spawn(command)?;
+    let Launched { mut launcher, mut control } = spawn(command)?;
     control.write_all(format!("{PROBE}\n").as_bytes()).await?;
     let mut line = String::new();
     let mut said = BufReader::new(control);

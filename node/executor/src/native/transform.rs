@@ -26,11 +26,7 @@ struct Told {
 /// How the program is started: the arguments that lead to its role come first.
 pub(super) fn command(call: TransformCall, prefix: &[String], memory_bytes: u64) -> Command {
     let own = [ROLE.to_owned(), memory_bytes.to_string(), call.name, call.params];
-    Command {
-        args: prefix.iter().cloned().chain(own).collect(),
-        input: call.input,
-        ..Command::default()
-    }
+    Command { args: prefix.iter().cloned().chain(own).collect(), input: call.input, ..Command::default() }
 }
 
 /// The program: input on standard input, output on standard output.
@@ -40,17 +36,11 @@ pub(super) fn main(mut args: impl Iterator<Item = String>) -> io::Result<()> {
     let (name, params) = (next()?, next()?);
     let mut input = Vec::new();
     io::stdin().lock().read_to_end(&mut input)?;
-    let budget = Budget {
-        memory_bytes,
-        ..Budget::default()
-    };
+    let budget = Budget { memory_bytes, ..Budget::default() };
     match tarn_transform::run(&name, &params, &input, &budget) {
         Ok(output) => io::stdout().lock().write_all(&output),
         Err(error) => {
-            let told = Told {
-                reason: error.reason().to_owned(),
-                message: error.to_string(),
-            };
+            let told = Told { reason: error.reason().to_owned(), message: error.to_string() };
             eprintln!("{}", serde_json::to_string(&told)?);
             std::process::exit(EXIT_TOLD)
         }
@@ -69,10 +59,7 @@ fn told(logs: &Bytes) -> Option<ExecutionError> {
     let text = std::str::from_utf8(logs).ok()?;
     let told: Told = serde_json::from_str(text.lines().last()?).ok()?;
     let reason = TransformError::REASONS.iter().find(|reason| **reason == told.reason)?;
-    Some(ExecutionError::Transform {
-        reason,
-        message: told.message,
-    })
+    Some(ExecutionError::Transform { reason, message: told.message })
 }
 
 #[cfg(test)]
@@ -84,10 +71,7 @@ mod tests {
         let exit = || ExecutionError::ExitNonzero { status: EXIT_TOLD };
         let logs = Bytes::from_static(b"noise\n{\"reason\":\"TRANSFORM_BAD_INPUT\",\"message\":\"too short\"}\n");
         let told = explain(exit(), &logs);
-        assert_eq!(
-            (told.reason(), told.to_string().as_str()),
-            ("TRANSFORM_BAD_INPUT", "too short")
-        );
+        assert_eq!((told.reason(), told.to_string().as_str()), ("TRANSFORM_BAD_INPUT", "too short"));
         for logs in ["", "noise", "{\"reason\":\"ANYTHING\",\"message\":\"\"}"] {
             assert_eq!(explain(exit(), &Bytes::from(logs)), exit());
         }

@@ -73,12 +73,7 @@ enum Step {
 
 impl Cache {
     pub(super) fn new(disk: Option<DiskCache>) -> Self {
-        Self {
-            disk,
-            state: Mutex::default(),
-            compiling: Semaphore::new(COMPILING_MAX),
-            counters: Counters::default(),
-        }
+        Self { disk, state: Mutex::default(), compiling: Semaphore::new(COMPILING_MAX), counters: Counters::default() }
     }
 
     pub(super) fn stats(&self) -> WasmCacheStats {
@@ -101,11 +96,7 @@ impl Cache {
                     return Ok(program);
                 }
                 Step::Lead(sender, receiver) => {
-                    let flight = Flight {
-                        cache: Arc::clone(self),
-                        key,
-                        sender,
-                    };
+                    let flight = Flight { cache: Arc::clone(self), key, sender };
                     tokio::spawn(flight.fly(Arc::clone(host), source));
                     return landed(receiver).await;
                 }
@@ -182,18 +173,15 @@ impl Cache {
     fn compile(&self, host: &Host, artifact: &Hash, bytes: &[u8]) -> Outcome {
         let actual = Hash::of(bytes);
         if actual != *artifact {
-            return Err(ExecutionError::HashMismatch {
-                expected: *artifact,
-                actual,
-            });
+            return Err(ExecutionError::HashMismatch { expected: *artifact, actual });
         }
         let program = Program::compile(host, bytes)?;
         count(&self.counters.compiled);
         if let Some(disk) = &self.disk {
-            let stored = program.serialize().map_err(|error| one_line(&error)).and_then(|code| {
-                disk.store(artifact, &host.fingerprint, &code)
-                    .map_err(|error| error.to_string())
-            });
+            let stored = program
+                .serialize()
+                .map_err(|error| one_line(&error))
+                .and_then(|code| disk.store(artifact, &host.fingerprint, &code).map_err(|error| error.to_string()));
             // The attempt can go on; only the next start of this node has to compile again.
             if let Err(error) = stored {
                 tracing::warn!(%artifact, error, "cannot keep a compiled module on disk");
@@ -249,13 +237,7 @@ impl State {
     /// large: it is about to be run.
     fn keep(&mut self, key: Hash, program: Arc<Program>) {
         self.uses += 1;
-        self.programs.insert(
-            key,
-            Kept {
-                program,
-                last_use: self.uses,
-            },
-        );
+        self.programs.insert(key, Kept { program, last_use: self.uses });
         let mut bytes: usize = self.programs.values().map(|kept| kept.program.code_bytes).sum();
         while self.programs.len() > 1 && (self.programs.len() > PROGRAMS_MAX || bytes > PROGRAMS_BYTES_MAX) {
             let oldest = self.programs.iter().min_by_key(|(_, kept)| kept.last_use);

@@ -32,22 +32,14 @@ impl ModuleCall {
                         "the module's `_start` takes or returns values, so it is not a command: call it as an exported function",
                     ));
                 }
-                let call = Self {
-                    function: START.into(),
-                    params: Vec::new(),
-                    results: Vec::new(),
-                };
+                let call = Self { function: START.into(), params: Vec::new(), results: Vec::new() };
                 Ok((call, Some(command)))
             }
             Kind::Export { name, params } => {
                 let function = find(module, &name)?;
                 let params = convert_all(&name, &function, &params)?;
                 let results = vec![Val::I32(0); numeric_results(&name, &function)?];
-                let call = Self {
-                    function: name,
-                    params,
-                    results,
-                };
+                let call = Self { function: name, params, results };
                 Ok((call, None))
             }
             other @ (Kind::Kernel(_) | Kind::Transform(_)) => Err(other.unsupported("wasm")),
@@ -59,40 +51,23 @@ fn find(module: &Module, name: &str) -> Result<FuncType, ExecutionError> {
     if let Some(ExternType::Func(function)) = module.get_export(name) {
         return Ok(function);
     }
-    let functions = module
-        .exports()
-        .filter(|export| matches!(export.ty(), ExternType::Func(_)));
-    let exports = functions
-        .map(|export| export.name().to_owned())
-        .take(EXPORTS_LISTED_MAX)
-        .collect();
-    Err(ExecutionError::MissingExport {
-        name: name.to_owned(),
-        exports,
-    })
+    let functions = module.exports().filter(|export| matches!(export.ty(), ExternType::Func(_)));
+    let exports = functions.map(|export| export.name().to_owned()).take(EXPORTS_LISTED_MAX).collect();
+    Err(ExecutionError::MissingExport { name: name.to_owned(), exports })
 }
 
 pub(super) fn check_command(command: &Command) -> Result<(), ExecutionError> {
     let refuse = |detail: String| Err(ExecutionError::BadArguments { detail });
     if let Some(index) = command.args.iter().position(|arg| arg.contains('\0')) {
-        return refuse(format!(
-            "argument {} contains a zero byte, which ends a string for the guest",
-            index + 1
-        ));
+        return refuse(format!("argument {} contains a zero byte, which ends a string for the guest", index + 1));
     }
     for (key, value) in &command.env {
         if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-            return refuse(format!(
-                "the environment variable {key:?} needs a name without `=`, and no zero bytes"
-            ));
+            return refuse(format!("the environment variable {key:?} needs a name without `=`, and no zero bytes"));
         }
     }
     let args = command.args.iter().map(String::len).sum::<usize>();
-    let env = command
-        .env
-        .iter()
-        .map(|(key, value)| key.len() + value.len())
-        .sum::<usize>();
+    let env = command.env.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
     let bytes = (args + env) as u64;
     if bytes > ARGUMENTS_BYTES_MAX {
         return refuse(format!(
@@ -114,9 +89,7 @@ fn convert_all(name: &str, function: &FuncType, given: &[Argument]) -> Result<Ve
         )));
     }
     let pairs = wanted.iter().zip(given).enumerate();
-    pairs
-        .map(|(index, (wanted, given))| convert(name, index + 1, wanted, given))
-        .collect()
+    pairs.map(|(index, (wanted, given))| convert(name, index + 1, wanted, given)).collect()
 }
 
 fn convert(name: &str, position: usize, wanted: &ValType, given: &Argument) -> Result<Val, ExecutionError> {
@@ -140,16 +113,8 @@ fn convert(name: &str, position: usize, wanted: &ValType, given: &Argument) -> R
 fn parse(wanted: &ValType, text: &str) -> Option<Val> {
     match wanted {
         // WebAssembly's integers have no sign of their own, so both readings are welcome.
-        ValType::I32 => text
-            .parse()
-            .or_else(|_| text.parse().map(u32::cast_signed))
-            .ok()
-            .map(Val::I32),
-        ValType::I64 => text
-            .parse()
-            .or_else(|_| text.parse().map(u64::cast_signed))
-            .ok()
-            .map(Val::I64),
+        ValType::I32 => text.parse().or_else(|_| text.parse().map(u32::cast_signed)).ok().map(Val::I32),
+        ValType::I64 => text.parse().or_else(|_| text.parse().map(u64::cast_signed)).ok().map(Val::I64),
         ValType::F32 => text.parse().ok().map(|value: f32| Val::F32(value.to_bits())),
         ValType::F64 => text.parse().ok().map(|value: f64| Val::F64(value.to_bits())),
         _ => None,

@@ -70,9 +70,8 @@ enum Failure {
 
 impl ComponentProgram {
     pub(super) fn compile(host: &Host, bytes: &[u8]) -> Result<Self, ExecutionError> {
-        let component = Component::new(&host.engine, bytes).map_err(|error| ExecutionError::InvalidModule {
-            detail: one_line(&error),
-        })?;
+        let component = Component::new(&host.engine, bytes)
+            .map_err(|error| ExecutionError::InvalidModule { detail: one_line(&error) })?;
         Self::link(host, component)
     }
 
@@ -80,13 +79,8 @@ impl ComponentProgram {
         let linker = host.linkers.component(0).map_err(ExecutionError::broken)?;
         linker
             .instantiate_pre(&component)
-            .map_err(|error| ExecutionError::UnsupportedImport {
-                import: culprit(&error),
-            })?;
-        Ok(Self {
-            component,
-            ready: Default::default(),
-        })
+            .map_err(|error| ExecutionError::UnsupportedImport { import: culprit(&error) })?;
+        Ok(Self { component, ready: Default::default() })
     }
 
     pub(super) fn component(&self) -> &Component {
@@ -202,10 +196,7 @@ async fn enter_task(store: &mut Store<Guest>, function: Func, input: Vec<u8>) ->
             return Err(error);
         }
     };
-    let failed = |message: &str, retryable| Returned::Failed {
-        message: plain(message),
-        retryable,
-    };
+    let failed = |message: &str, retryable| Returned::Failed { message: plain(message), retryable };
     Ok(match result {
         Ok(output) => Returned::Output(output),
         Err(Failure::Again(message)) => failed(&message, true),
@@ -236,17 +227,12 @@ fn convert_all(name: &str, function: &ComponentFunc, given: &[Argument]) -> Resu
     let wanted: Vec<Type> = function.params().map(|(_, ty)| ty).collect();
     if wanted.len() != given.len() {
         let (wanted, given) = (wanted.len(), given.len());
-        return Err(ExecutionError::bad_arguments(format!(
-            "`{name}` takes {wanted} arguments and got {given}"
-        )));
+        return Err(ExecutionError::bad_arguments(format!("`{name}` takes {wanted} arguments and got {given}")));
     }
     let pairs = wanted.iter().zip(given).enumerate();
     let converted = pairs.map(|(index, (wanted, given))| {
         convert(wanted, given).ok_or_else(|| {
-            let detail = format!(
-                "argument {} of `{name}` does not fit: only numbers can be given",
-                index + 1
-            );
+            let detail = format!("argument {} of `{name}` does not fit: only numbers can be given", index + 1);
             ExecutionError::bad_arguments(detail)
         })
     });

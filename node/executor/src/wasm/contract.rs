@@ -67,9 +67,7 @@ impl log::Host for Guest {
             log::Level::Warn => LogLevel::Warn,
             log::Level::Error => LogLevel::Error,
         };
-        self.reach()
-            .logs
-            .append(format!("{} {line}\n", level.as_str()).as_bytes())?;
+        self.reach().logs.append(format!("{} {line}\n", level.as_str()).as_bytes())?;
         self.reach().services.log(level, &line).await;
         Ok(())
     }
@@ -89,9 +87,7 @@ impl progress::Host for Guest {
             return Err(self.refuse("progress", "tarn:guest/progress.report", advice));
         }
         if !(0.0..=1.0).contains(&fraction) {
-            return Err(wasmtime::Error::msg(
-                "it reported progress that is no number from 0 to 1",
-            ));
+            return Err(wasmtime::Error::msg("it reported progress that is no number from 0 to 1"));
         }
         if self.reach().reported.is_due()
             && let Err(error) = self.reach().services.progress(fraction, &one_line(&message)).await
@@ -128,12 +124,9 @@ impl context::Host for Guest {
             return Ok(Err(error));
         }
         let found = self.reach().services.context_get(&name, &key).await;
-        Ok(found.map_err(told).map(|entry| {
-            entry.map(|entry| context::Entry {
-                value: entry.value.into(),
-                version: entry.version,
-            })
-        }))
+        Ok(found
+            .map_err(told)
+            .map(|entry| entry.map(|entry| context::Entry { value: entry.value.into(), version: entry.version })))
     }
 
     async fn set(
@@ -150,10 +143,7 @@ impl context::Host for Guest {
             let why = format!("the value has {} bytes and the limit is {VALUE_BYTES_MAX}", value.len());
             return Ok(Err(context::Error::Refused(why)));
         }
-        let set = self
-            .reach()
-            .services
-            .context_set(&name, &key, Bytes::from(value), expected);
+        let set = self.reach().services.context_set(&name, &key, Bytes::from(value), expected);
         Ok(set.await.map_err(told))
     }
 
@@ -178,10 +168,7 @@ impl context::Host for Guest {
             let why = format!("a prefix has at most {KEY_BYTES_MAX} bytes, and from 1 to {KEYS_MAX} keys are listed");
             return Ok(Err(context::Error::Refused(why)));
         }
-        let listed = self
-            .reach()
-            .services
-            .context_list(&name, &prefix, after.as_deref(), limit);
+        let listed = self.reach().services.context_list(&name, &prefix, after.as_deref(), limit);
         Ok(listed.await.map_err(told))
     }
 }

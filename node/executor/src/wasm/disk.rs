@@ -119,9 +119,7 @@ fn name(artifact: &Hash, fingerprint: &str) -> String {
 /// The name is part of what is summed, so that an entry under another one's name is as bad as a damaged one.
 fn checksum(name: &str, code: &[u8]) -> [u8; CHECKSUM_BYTES] {
     let mut hasher = blake3::Hasher::new_derive_key(CHECKSUM_CONTEXT);
-    hasher
-        .update(&(name.len() as u64).to_le_bytes())
-        .update(name.as_bytes());
+    hasher.update(&(name.len() as u64).to_le_bytes()).update(name.as_bytes());
     hasher.update(&(code.len() as u64).to_le_bytes()).update(code);
     *hasher.finalize().as_bytes()
 }
@@ -165,17 +163,10 @@ mod tests {
         assert!(matches!(cache.load(&artifact, ENGINE).unwrap(), Entry::Missing));
         cache.store(&artifact, ENGINE, b"code").unwrap();
         assert_eq!(intact(&cache, &artifact, ENGINE).unwrap(), b"code");
-        assert!(matches!(
-            cache.load(&artifact, "fedcba9876543210").unwrap(),
-            Entry::Missing
-        ));
+        assert!(matches!(cache.load(&artifact, "fedcba9876543210").unwrap(), Entry::Missing));
 
         let stolen = Hash::of(b"other module");
-        fs::copy(
-            cache.dir.join(name(&artifact, ENGINE)),
-            cache.dir.join(name(&stolen, ENGINE)),
-        )
-        .unwrap();
+        fs::copy(cache.dir.join(name(&artifact, ENGINE)), cache.dir.join(name(&stolen, ENGINE))).unwrap();
         assert!(matches!(cache.load(&stolen, ENGINE).unwrap(), Entry::Damaged));
 
         cache.discard(&artifact, ENGINE).unwrap();
@@ -193,15 +184,9 @@ mod tests {
             let mut flipped = good.clone();
             flipped[index] ^= 0x10;
             fs::write(&path, &flipped).unwrap();
-            assert!(
-                matches!(cache.load(&artifact, ENGINE).unwrap(), Entry::Damaged),
-                "flipped byte {index}"
-            );
+            assert!(matches!(cache.load(&artifact, ENGINE).unwrap(), Entry::Damaged), "flipped byte {index}");
             fs::write(&path, &good[..index]).unwrap();
-            assert!(
-                matches!(cache.load(&artifact, ENGINE).unwrap(), Entry::Damaged),
-                "torn after {index}"
-            );
+            assert!(matches!(cache.load(&artifact, ENGINE).unwrap(), Entry::Damaged), "torn after {index}");
         }
         fs::write(&path, [&good[..], b"x"].concat()).unwrap();
         assert!(matches!(cache.load(&artifact, ENGINE).unwrap(), Entry::Damaged));
@@ -216,8 +201,7 @@ mod tests {
         for (age, artifact) in artifacts.iter().enumerate() {
             cache.store(artifact, ENGINE, &[0; 1_000]).unwrap();
             let file = File::open(cache.dir.join(name(artifact, ENGINE))).unwrap();
-            file.set_modified(SystemTime::now() - Duration::from_secs(3600 * (age as u64 + 1)))
-                .unwrap();
+            file.set_modified(SystemTime::now() - Duration::from_secs(3600 * (age as u64 + 1))).unwrap();
         }
         // Using the oldest makes it the youngest.
         assert!(intact(&cache, &artifacts[2], ENGINE).is_some());

@@ -53,11 +53,7 @@ pub(super) enum Stop {
     Cancelled,
     TimeOver,
     Exit(i32),
-    Refused {
-        capability: &'static str,
-        call: String,
-        advice: String,
-    },
+    Refused { capability: &'static str, call: String, advice: String },
 }
 
 impl Guest {
@@ -100,9 +96,7 @@ impl Guest {
     }
 
     pub(super) fn preview1(&mut self) -> &mut WasiP1Ctx {
-        self.preview1
-            .as_mut()
-            .expect("a guest that imports WASI was equipped with it")
+        self.preview1.as_mut().expect("a guest that imports WASI was equipped with it")
     }
 
     /// WASI's `proc_exit`.
@@ -165,10 +159,7 @@ pub(super) fn world(
     let mut world = WasiCtxBuilder::new();
     world.stdout(stdout).stderr(stderr);
     if let Some(command) = command {
-        world
-            .arg(PROGRAM_NAME)
-            .args(&command.args)
-            .stdin(MemoryInputPipe::new(command.input.clone()));
+        world.arg(PROGRAM_NAME).args(&command.args).stdin(MemoryInputPipe::new(command.input.clone()));
         for (key, value) in &command.env {
             world.env(key, value);
         }
@@ -190,11 +181,7 @@ pub(super) struct Watch {
 impl Watch {
     /// From now on, for `time`.
     pub(super) fn new(cancel: CancellationToken, time: Duration) -> Self {
-        Self {
-            cancel,
-            deadline: Instant::now() + time,
-            host_calls: 0,
-        }
+        Self { cancel, deadline: Instant::now() + time, host_calls: 0 }
     }
 
     pub(super) fn deadline(&self) -> Instant {
@@ -234,12 +221,7 @@ pub(super) enum Refused {
 
 impl Meter {
     fn new(limit_bytes: u64) -> Self {
-        Self {
-            limit_bytes,
-            bytes: 0,
-            peak_bytes: 0,
-            refused: None,
-        }
+        Self { limit_bytes, bytes: 0, peak_bytes: 0, refused: None }
     }
 
     fn refuse(&mut self, refused: Refused) -> wasmtime::Error {

@@ -57,12 +57,7 @@ impl Host {
             Allocation::Pooling => pooling_or_on_demand(slots)?,
             Allocation::OnDemand => (on_demand()?, false),
         };
-        Ok(Self {
-            linkers: Linkers::new(&engine).map_err(broken)?,
-            fingerprint: fingerprint(&engine),
-            engine,
-            pooling,
-        })
+        Ok(Self { linkers: Linkers::new(&engine).map_err(broken)?, fingerprint: fingerprint(&engine), engine, pooling })
     }
 }
 
@@ -132,14 +127,8 @@ fn on_demand() -> Result<Engine, ExecutionError> {
 /// more than comparing with a clock would: both add a few instructions to each loop and call.
 fn base_config() -> Config {
     let mut config = Config::new();
-    let variable = VariableOperatorCost {
-        memory_grow_per_page: GROW_FUEL_PER_PAGE,
-        ..VariableOperatorCost::default()
-    };
-    let cost = OperatorCost {
-        variable,
-        ..OperatorCost::default()
-    };
+    let variable = VariableOperatorCost { memory_grow_per_page: GROW_FUEL_PER_PAGE, ..VariableOperatorCost::default() };
+    let cost = OperatorCost { variable, ..OperatorCost::default() };
     config
         .cranelift_opt_level(OptLevel::Speed)
         .consume_fuel(true)
@@ -170,10 +159,6 @@ impl Hasher for StableHasher {
 
     fn finish(&self) -> u64 {
         let hash = self.0.finalize();
-        u64::from_le_bytes(
-            hash.as_bytes()[..8]
-                .try_into()
-                .expect("a hash has more than eight bytes"),
-        )
+        u64::from_le_bytes(hash.as_bytes()[..8].try_into().expect("a hash has more than eight bytes"))
     }
 }

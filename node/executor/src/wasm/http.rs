@@ -68,9 +68,8 @@ impl HttpClient {
         let Some(path) = authorities else {
             return Ok(Self { tls: None });
         };
-        let certificates: Vec<CertificateDer<'static>> = CertificateDer::pem_file_iter(path)
-            .and_then(Iterator::collect)
-            .map_err(|error| error.to_string())?;
+        let certificates: Vec<CertificateDer<'static>> =
+            CertificateDer::pem_file_iter(path).and_then(Iterator::collect).map_err(|error| error.to_string())?;
         let mut roots = rustls::RootCertStore::empty();
         // Systems' collections have some that no library takes.
         let (taken, _) = roots.add_parsable_certificates(certificates);
@@ -83,9 +82,7 @@ impl HttpClient {
             .map_err(|error| error.to_string())?
             .with_root_certificates(roots)
             .with_no_client_auth();
-        Ok(Self {
-            tls: Some(Arc::new(config)),
-        })
+        Ok(Self { tls: Some(Arc::new(config)) })
     }
 
     async fn send(&self, origin: &HttpOrigin, request: Request<Full<Bytes>>) -> Result<http::Response, http::Error> {
@@ -118,9 +115,7 @@ impl http::Host for Guest {
             let advice = format!("add {origin} to `http` in the task's grants");
             return Err(self.refuse("http", format!("{CALL} to {origin}"), advice));
         }
-        let timeout = request
-            .timeout_ms
-            .map_or(TIMEOUT_MAX, |ms| Duration::from_millis(ms.into()));
+        let timeout = request.timeout_ms.map_or(TIMEOUT_MAX, |ms| Duration::from_millis(ms.into()));
         let request = match build(&origin, &uri, request) {
             Ok(request) => request,
             Err(error) => return Ok(Err(error)),
@@ -184,10 +179,7 @@ fn headers(given: Vec<http::Header>) -> Result<HeaderMap, http::Error> {
         if RESERVED.contains(&name) {
             return Err(invalid(format!("the header {name} is set by the executor")));
         }
-        headers.append(
-            name,
-            HeaderValue::from_maybe_shared(Bytes::from(header.value)).map_err(invalid)?,
-        );
+        headers.append(name, HeaderValue::from_maybe_shared(Bytes::from(header.value)).map_err(invalid)?);
     }
     Ok(headers)
 }
@@ -207,9 +199,8 @@ async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<http::R
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let handshake = hyper::client::conn::http1::Builder::new()
-        .max_buf_size(RESPONSE_BUFFER_BYTES)
-        .handshake(TokioIo::new(stream));
+    let handshake =
+        hyper::client::conn::http1::Builder::new().max_buf_size(RESPONSE_BUFFER_BYTES).handshake(TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(unreachable)?;
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(unreachable)?;
@@ -236,15 +227,11 @@ async fn whole(response: Response<Incoming>) -> Result<http::Response, http::Err
             bytes.extend_from_slice(&data);
         }
     }
-    let headers = head.headers.iter().map(|(name, value)| http::Header {
-        name: name.as_str().to_owned(),
-        value: value.as_bytes().to_vec(),
-    });
-    Ok(http::Response {
-        status: head.status.as_u16(),
-        headers: headers.collect(),
-        body: bytes.into(),
-    })
+    let headers = head
+        .headers
+        .iter()
+        .map(|(name, value)| http::Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() });
+    Ok(http::Response { status: head.status.as_u16(), headers: headers.collect(), body: bytes.into() })
 }
 
 fn invalid(why: impl ToString) -> http::Error {

@@ -75,51 +75,19 @@ const PREVIEW1_NEEDS: [(&str, Capability); 20] = [
 
 /// The same of WASI 0.2. Without scratch there is no directory, so that every function on one is out of reach.
 const PREVIEW2_NEEDS: [(&str, &[&str], Capability); 9] = [
-    (
-        "wasi:clocks/wall-clock@0.2.12",
-        &["now", "resolution"],
-        Capability::Clock,
-    ),
+    ("wasi:clocks/wall-clock@0.2.12", &["now", "resolution"], Capability::Clock),
     (
         "wasi:clocks/monotonic-clock@0.2.12",
         &["now", "resolution", "subscribe-instant", "subscribe-duration"],
         Capability::Clock,
     ),
-    (
-        "wasi:random/random@0.2.12",
-        &["get-random-bytes", "get-random-u64"],
-        Capability::Random,
-    ),
-    (
-        "wasi:random/insecure@0.2.12",
-        &["get-insecure-random-bytes", "get-insecure-random-u64"],
-        Capability::Random,
-    ),
-    (
-        "wasi:random/insecure-seed@0.2.12",
-        &["insecure-seed"],
-        Capability::Random,
-    ),
-    (
-        "wasi:sockets/instance-network@0.2.12",
-        &["instance-network"],
-        Capability::Sockets,
-    ),
-    (
-        "wasi:sockets/ip-name-lookup@0.2.12",
-        &["resolve-addresses"],
-        Capability::Sockets,
-    ),
-    (
-        "wasi:sockets/tcp-create-socket@0.2.12",
-        &["create-tcp-socket"],
-        Capability::Sockets,
-    ),
-    (
-        "wasi:sockets/udp-create-socket@0.2.12",
-        &["create-udp-socket"],
-        Capability::Sockets,
-    ),
+    ("wasi:random/random@0.2.12", &["get-random-bytes", "get-random-u64"], Capability::Random),
+    ("wasi:random/insecure@0.2.12", &["get-insecure-random-bytes", "get-insecure-random-u64"], Capability::Random),
+    ("wasi:random/insecure-seed@0.2.12", &["insecure-seed"], Capability::Random),
+    ("wasi:sockets/instance-network@0.2.12", &["instance-network"], Capability::Sockets),
+    ("wasi:sockets/ip-name-lookup@0.2.12", &["resolve-addresses"], Capability::Sockets),
+    ("wasi:sockets/tcp-create-socket@0.2.12", &["create-tcp-socket"], Capability::Sockets),
+    ("wasi:sockets/udp-create-socket@0.2.12", &["create-udp-socket"], Capability::Sockets),
 ];
 
 /// The part of the grants that decides what is linked. Everything else is asked for at each call.
@@ -135,11 +103,7 @@ pub(super) const OFFERS: usize = 8;
 
 impl Offer {
     pub(super) fn of(grants: &Grants) -> Self {
-        Self {
-            clock: grants.clock,
-            random: grants.random,
-            scratch: grants.scratch_bytes > 0,
-        }
+        Self { clock: grants.clock, random: grants.random, scratch: grants.scratch_bytes > 0 }
     }
 
     /// A number below [`OFFERS`].
@@ -148,11 +112,7 @@ impl Offer {
     }
 
     fn from_index(index: usize) -> Self {
-        Self {
-            clock: index & 1 != 0,
-            random: index & 2 != 0,
-            scratch: index & 4 != 0,
-        }
+        Self { clock: index & 1 != 0, random: index & 2 != 0, scratch: index & 4 != 0 }
     }
 
     fn has(self, capability: Capability) -> bool {
@@ -181,9 +141,7 @@ impl Linkers {
         Ok(Self {
             engine: engine.clone(),
             component: Default::default(),
-            preview1: offers
-                .map(|offer| refuse_the_rest(&whole, &types, offer))
-                .collect::<wasmtime::Result<_>>()?,
+            preview1: offers.map(|offer| refuse_the_rest(&whole, &types, offer)).collect::<wasmtime::Result<_>>()?,
         })
     }
 
@@ -215,12 +173,10 @@ fn preview1(engine: &Engine) -> wasmtime::Result<Linker<Guest>> {
 /// The types of the functions that may have to be refused.
 fn preview1_types(engine: &Engine, whole: &Linker<Guest>) -> wasmtime::Result<Vec<FuncType>> {
     let mut store = Store::new(engine, Guest::nobody());
-    let types = PREVIEW1_NEEDS.map(
-        |(name, _)| match whole.get(&mut store, WASI, name).map(|it| it.ty(&store)) {
-            Ok(ExternType::Func(function)) => Ok(function),
-            _ => Err(wasmtime::Error::msg(format!("{WASI} has no function {name}"))),
-        },
-    );
+    let types = PREVIEW1_NEEDS.map(|(name, _)| match whole.get(&mut store, WASI, name).map(|it| it.ty(&store)) {
+        Ok(ExternType::Func(function)) => Ok(function),
+        _ => Err(wasmtime::Error::msg(format!("{WASI} has no function {name}"))),
+    });
     types.into_iter().collect()
 }
 
@@ -269,11 +225,7 @@ impl Guest {
         call: impl Into<String>,
         advice: impl Into<String>,
     ) -> wasmtime::Error {
-        self.stop = Some(Stop::Refused {
-            capability,
-            call: call.into(),
-            advice: advice.into(),
-        });
+        self.stop = Some(Stop::Refused { capability, call: call.into(), advice: advice.into() });
         wasmtime::Error::msg("not granted")
     }
 }

@@ -44,11 +44,7 @@ async fn run(
         let advice = format!("add {artifact} to `calls` in the task's grants, with a depth that suffices");
         return Err(guest.refuse("calls", format!("artifact {artifact}"), advice));
     }
-    let command = Command {
-        args,
-        env: guest.reach().env.clone(),
-        input: input.into(),
-    };
+    let command = Command { args, env: guest.reach().env.clone(), input: input.into() };
     let job = match prepare(inheritance(&store), artifact, Kind::Command(command)).await {
         Ok(job) => job,
         Err(error) => return Ok(Err(failure(&error))),
@@ -128,9 +124,5 @@ async fn prepare(from: Inheritance, artifact: Hash, kind: Kind) -> Result<Job, E
 }
 
 fn failure(error: &ExecutionError) -> call::Failure {
-    call::Failure {
-        reason: error.reason().to_owned(),
-        message: error.to_string(),
-        retryable: error.retryable(),
-    }
+    call::Failure { reason: error.reason().to_owned(), message: error.to_string(), retryable: error.retryable() }
 }

@@ -38,15 +38,8 @@ struct Buffer {
 impl Pipe {
     pub(super) fn new(limit_bytes: u64, overflow: Overflow) -> Self {
         let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
-        let buffer = Buffer {
-            bytes: BytesMut::new(),
-            limit,
-            overflow,
-            dropped: 0,
-        };
-        Self {
-            buffer: Arc::new(Mutex::new(buffer)),
-        }
+        let buffer = Buffer { bytes: BytesMut::new(), limit, overflow, dropped: 0 };
+        Self { buffer: Arc::new(Mutex::new(buffer)) }
     }
 
     fn lock(&self) -> MutexGuard<'_, Buffer> {
@@ -78,11 +71,7 @@ impl Pipe {
         let (fits, rest) = bytes.split_at(bytes.len().min(room));
         buffer.bytes.extend_from_slice(fits);
         buffer.dropped += rest.len() as u64;
-        if rest.is_empty() || buffer.overflow == Overflow::Drop {
-            Ok(())
-        } else {
-            Err(PipeFull)
-        }
+        if rest.is_empty() || buffer.overflow == Overflow::Drop { Ok(()) } else { Err(PipeFull) }
     }
 }
 
@@ -151,10 +140,7 @@ mod tests {
         pipe.append(b"5678").unwrap();
         pipe.append(b"9").unwrap();
         assert!(pipe.overflowed());
-        assert_eq!(
-            pipe.take(),
-            "12345\n[tarn: 4 more bytes dropped, the limit log_bytes is 5]\n"
-        );
+        assert_eq!(pipe.take(), "12345\n[tarn: 4 more bytes dropped, the limit log_bytes is 5]\n");
     }
 
     #[test]

@@ -49,9 +49,8 @@ impl Program {
         if is_component(bytes) {
             return Ok(Self::new(Form::Component(ComponentProgram::compile(host, bytes)?)));
         }
-        let module = Module::new(&host.engine, bytes).map_err(|error| ExecutionError::InvalidModule {
-            detail: one_line(&error),
-        })?;
+        let module = Module::new(&host.engine, bytes)
+            .map_err(|error| ExecutionError::InvalidModule { detail: one_line(&error) })?;
         Ok(Self::new(Form::Module(ModuleProgram::link(host, module)?)))
     }
 
@@ -85,9 +84,7 @@ impl Program {
             Form::Module(program) => {
                 ModuleCall::resolve(kind, &program.module).map(|(call, command)| (Call::Module(call), command))
             }
-            Form::Component(program) => program
-                .resolve(kind)
-                .map(|(call, command)| (Call::Component(call), command)),
+            Form::Component(program) => program.resolve(kind).map(|(call, command)| (Call::Component(call), command)),
         }
     }
 
@@ -96,11 +93,7 @@ impl Program {
             Form::Module(program) => program.module.image_range(),
             Form::Component(program) => program.component().image_range(),
         };
-        Self {
-            form,
-            long: AtomicBool::new(false),
-            code_bytes: image.end as usize - image.start as usize,
-        }
+        Self { form, long: AtomicBool::new(false), code_bytes: image.end as usize - image.start as usize }
     }
 }
 
@@ -124,9 +117,7 @@ fn is_component(bytes: &[u8]) -> bool {
         match text.strip_prefix(";;") {
             Some(comment) => text = comment.split_once('\n').map_or("", |(_, rest)| rest),
             None => {
-                return text
-                    .strip_prefix('(')
-                    .is_some_and(|rest| rest.trim_start().starts_with("component"));
+                return text.strip_prefix('(').is_some_and(|rest| rest.trim_start().starts_with("component"));
             }
         }
     }
@@ -151,15 +142,9 @@ impl ModuleProgram {
         host.linkers
             .preview1(0)
             .instantiate_pre(&module)
-            .map_err(|error| ExecutionError::UnsupportedImport {
-                import: culprit(&module, &error),
-            })?;
+            .map_err(|error| ExecutionError::UnsupportedImport { import: culprit(&module, &error) })?;
         let imports = module.imports().len() > 0;
-        Ok(Self {
-            imports,
-            ready: Default::default(),
-            module,
-        })
+        Ok(Self { imports, ready: Default::default(), module })
     }
 }
 
@@ -170,9 +155,7 @@ fn culprit(module: &Module, error: &wasmtime::Error) -> String {
     }
     // The name exists, with another type. Only the text of the error says which one it is.
     let text = format!("{error:#}");
-    let names = module
-        .imports()
-        .map(|import| format!("{}::{}", import.module(), import.name()));
+    let names = module.imports().map(|import| format!("{}::{}", import.module(), import.name()));
     let named = names.into_iter().find(|name| text.contains(name.as_str()));
     named.map_or(text, |name| format!("{name} with another type"))
 }

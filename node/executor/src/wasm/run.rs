@@ -130,12 +130,7 @@ fn equip(store: &mut Store<Guest>, job: &Job, fuel: u64, output: &Pipe, logs: &P
     }
     // The output of an exported function are its results, so what it prints goes to the logs.
     let stdout = if job.command.is_some() { output } else { logs };
-    let world = world(
-        job.command.as_ref(),
-        stdout.clone(),
-        logs.clone(),
-        guest.scratch.as_ref(),
-    )?;
+    let world = world(job.command.as_ref(), stdout.clone(), logs.clone(), guest.scratch.as_ref())?;
     if component {
         guest.equip_component(world, reach(job, logs));
         store.set_hostcall_fuel(HOST_CALL_BYTES_MAX);
@@ -152,11 +147,7 @@ fn reach(job: &Job, logs: &Pipe) -> Reach {
         limits: job.limits,
         logs: logs.clone(),
         reported: Reported::default(),
-        env: job
-            .command
-            .as_ref()
-            .map(|command| command.env.clone())
-            .unwrap_or_default(),
+        env: job.command.as_ref().map(|command| command.env.clone()).unwrap_or_default(),
         host: Arc::clone(&job.host),
         cache: Arc::clone(&job.cache),
         http: Arc::clone(&job.http),
@@ -223,15 +214,8 @@ async fn enter_module(
     }
     let function = instance.get_func(&mut *store, &call.function);
     let function = function.expect("the export was looked up in the module before");
-    function
-        .call_async(&mut *store, &call.params, &mut call.results)
-        .await
-        .map_err(Fault::Running)?;
-    Ok(if is_command {
-        Returned::Nothing
-    } else {
-        Returned::Values(numbers(&call.results))
-    })
+    function.call_async(&mut *store, &call.params, &mut call.results).await.map_err(Fault::Running)?;
+    Ok(if is_command { Returned::Nothing } else { Returned::Values(numbers(&call.results)) })
 }
 
 /// Collects the result of a guest that returned.
@@ -273,61 +257,37 @@ fn explain(
         return Err(beyond(refused, limits));
     }
     if output.overflowed() {
-        return Err(ExecutionError::OutputLimit {
-            limit_bytes: limits.output_bytes,
-        });
+        return Err(ExecutionError::OutputLimit { limit_bytes: limits.output_bytes });
     }
     let error = error.expect("a guest without an error was stopped, and that was handled above");
     Err(match error.downcast_ref::<Trap>() {
-        Some(Trap::OutOfFuel) => ExecutionError::FuelLimit {
-            limit: limits.fuel.unwrap_or_default(),
-        },
+        Some(Trap::OutOfFuel) => ExecutionError::FuelLimit { limit: limits.fuel.unwrap_or_default() },
         Some(trap) => {
             log_backtrace(&error, logs);
-            ExecutionError::Trap {
-                trap: trap.to_string().trim_start_matches("wasm trap: ").to_owned(),
-            }
+            ExecutionError::Trap { trap: trap.to_string().trim_start_matches("wasm trap: ").to_owned() }
         }
         // The pool or the machine had no memory for it.
-        None if starting => ExecutionError::ResourceExhausted {
-            detail: one_line(&error),
-        },
+        None if starting => ExecutionError::ResourceExhausted { detail: one_line(&error) },
         // A host call refused its arguments in a way that WASI has no error number for.
-        None => ExecutionError::Trap {
-            trap: error.root_cause().to_string(),
-        },
+        None => ExecutionError::Trap { trap: error.root_cause().to_string() },
     })
 }
 
 fn stopped(stop: Stop, limits: &Limits) -> ExecutionError {
     match stop {
         Stop::Cancelled => ExecutionError::Cancelled,
-        Stop::TimeOver => ExecutionError::TimeLimit {
-            limit_ms: limits.time_ms,
-        },
+        Stop::TimeOver => ExecutionError::TimeLimit { limit_ms: limits.time_ms },
         Stop::Exit(status) => ExecutionError::ExitNonzero { status },
-        Stop::Refused {
-            capability,
-            call,
-            advice,
-        } => ExecutionError::CapabilityNotGranted {
-            capability,
-            call,
-            advice,
-        },
+        Stop::Refused { capability, call, advice } => ExecutionError::CapabilityNotGranted { capability, call, advice },
     }
 }
 
 fn beyond(refused: Refused, limits: &Limits) -> ExecutionError {
     match refused {
-        Refused::Memory { wanted_bytes } => ExecutionError::MemoryLimit {
-            wanted_bytes,
-            limit_bytes: limits.memory_bytes,
-        },
-        Refused::Table { wanted } => ExecutionError::TableLimit {
-            wanted,
-            limit: TABLE_ELEMENTS_MAX as u64,
-        },
+        Refused::Memory { wanted_bytes } => {
+            ExecutionError::MemoryLimit { wanted_bytes, limit_bytes: limits.memory_bytes }
+        }
+        Refused::Table { wanted } => ExecutionError::TableLimit { wanted, limit: TABLE_ELEMENTS_MAX as u64 },
     }
 }
 

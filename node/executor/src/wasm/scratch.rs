@@ -53,14 +53,8 @@ pub(super) struct Scratch {
 impl Scratch {
     pub(super) fn new(parent: &Path, bytes: u64) -> io::Result<Self> {
         let dir = tempfile::Builder::new().prefix(PREFIX).tempdir_in(parent)?;
-        let quota = Quota {
-            left: AtomicU64::new(bytes),
-        };
-        Ok(Self {
-            dir,
-            quota: Arc::new(quota),
-            streams_moved: false,
-        })
+        let quota = Quota { left: AtomicU64::new(bytes) };
+        Ok(Self { dir, quota: Arc::new(quota), streams_moved: false })
     }
 
     pub(super) fn path(&self) -> &Path {
@@ -77,9 +71,7 @@ impl Quota {
     /// Takes so many, or none if there are not so many left.
     fn charge(&self, bytes: u64) -> bool {
         let take = |left: u64| left.checked_sub(bytes);
-        self.left
-            .fetch_update(Ordering::Relaxed, Ordering::Relaxed, take)
-            .is_ok()
+        self.left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, take).is_ok()
     }
 }
 
@@ -97,19 +89,15 @@ pub(super) fn open(dir: &Path) -> io::Result<()> {
 
 /// Puts a function that charges the quota in front of each one that writes. `linker` allows shadowing.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>, module: &str) -> wasmtime::Result<()> {
-    linker.func_wrap_async(
-        module,
-        "fd_write",
-        |mut caller, (fd, iovs, len, out): (i32, i32, i32, i32)| {
-            Box::new(async move {
-                if let Err(errno) = charge_write(&mut caller, fd, iovs, len, None).await? {
-                    return Ok(errno);
-                }
-                let (wasi, mut memory) = parts(&mut caller)?;
-                preview1::fd_write(wasi, &mut memory, fd, iovs, len, out).await
-            })
-        },
-    )?;
+    linker.func_wrap_async(module, "fd_write", |mut caller, (fd, iovs, len, out): (i32, i32, i32, i32)| {
+        Box::new(async move {
+            if let Err(errno) = charge_write(&mut caller, fd, iovs, len, None).await? {
+                return Ok(errno);
+            }
+            let (wasi, mut memory) = parts(&mut caller)?;
+            preview1::fd_write(wasi, &mut memory, fd, iovs, len, out).await
+        })
+    })?;
     linker.func_wrap_async(
         module,
         "fd_pwrite",
@@ -193,36 +181,20 @@ fn add_names(linker: &mut Linker<Guest>, module: &str) -> wasmtime::Result<()> {
                     return Ok(ERRNO_NOSPC);
                 }
                 let (wasi, mut memory) = parts(&mut caller)?;
-                preview1::path_open(
-                    wasi,
-                    &mut memory,
-                    fd,
-                    lookup,
-                    path,
-                    len,
-                    oflags,
-                    rights,
-                    inherited,
-                    flags,
-                    out,
-                )
-                .await
+                preview1::path_open(wasi, &mut memory, fd, lookup, path, len, oflags, rights, inherited, flags, out)
+                    .await
             })
         },
     )?;
-    linker.func_wrap_async(
-        module,
-        "path_create_directory",
-        |mut caller, (fd, path, len): (i32, i32, i32)| {
-            Box::new(async move {
-                if !charge(&mut caller, NAME_BYTES) {
-                    return Ok(ERRNO_NOSPC);
-                }
-                let (wasi, mut memory) = parts(&mut caller)?;
-                preview1::path_create_directory(wasi, &mut memory, fd, path, len).await
-            })
-        },
-    )?;
+    linker.func_wrap_async(module, "path_create_directory", |mut caller, (fd, path, len): (i32, i32, i32)| {
+        Box::new(async move {
+            if !charge(&mut caller, NAME_BYTES) {
+                return Ok(ERRNO_NOSPC);
+            }
+            let (wasi, mut memory) = parts(&mut caller)?;
+            preview1::path_create_directory(wasi, &mut memory, fd, path, len).await
+        })
+    })?;
     linker.func_wrap_async(
         module,
         "path_symlink",

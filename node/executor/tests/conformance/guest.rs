@@ -24,21 +24,13 @@ fn compile(flags: &[&str]) -> Option<Bytes> {
     let built = dir.path().join("guest");
     let source = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))
         .join("tests/conformance/guest.c");
-    let ran = Command::new("clang")
-        .args(flags)
-        .arg("-o")
-        .arg(&built)
-        .arg(source)
-        .output();
+    let ran = Command::new("clang").args(flags).arg("-o").arg(&built).arg(source).output();
     let why = match ran {
         Ok(output) if output.status.success() => return Some(std::fs::read(built).unwrap().into()),
         Ok(output) => String::from_utf8_lossy(&output.stderr).into_owned(),
         Err(error) => error.to_string(),
     };
-    assert!(
-        std::env::var_os("TARN_REQUIRE_GUEST").is_none(),
-        "the guest must be built: {why}"
-    );
+    assert!(std::env::var_os("TARN_REQUIRE_GUEST").is_none(), "the guest must be built: {why}");
     eprintln!("skipped: the guest cannot be compiled here ({why})");
     None
 }

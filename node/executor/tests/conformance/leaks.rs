@@ -28,11 +28,7 @@ struct Held {
 
 impl Held {
     fn now() -> Self {
-        Self {
-            descriptors: fs::read_dir("/proc/self/fd").unwrap().count(),
-            children: children(),
-            groups: groups(),
-        }
+        Self { descriptors: fs::read_dir("/proc/self/fd").unwrap().count(), children: children(), groups: groups() }
     }
 }
 
@@ -40,26 +36,17 @@ impl Held {
 fn children() -> BTreeSet<String> {
     let threads = fs::read_dir("/proc/self/task").unwrap().flatten();
     let lists = threads.filter_map(|thread| fs::read_to_string(thread.path().join("children")).ok());
-    lists
-        .flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>())
-        .collect()
+    lists.flat_map(|list| list.split_whitespace().map(str::to_owned).collect::<Vec<_>>()).collect()
 }
 
 /// Control groups of attempts, of this process.
 fn groups() -> usize {
     let own = format!("tarn-native-{}-", std::process::id());
-    let folders = |path: &Path| {
-        fs::read_dir(path)
-            .into_iter()
-            .flatten()
-            .flatten()
-            .map(|entry| entry.path())
-    };
+    let folders = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten().map(|entry| entry.path());
     let trees: Vec<_> = folders(Path::new("/sys/fs/cgroup")).collect();
     let below = trees.iter().flat_map(|tree| folders(tree));
     let ours = below.filter(|path| path.to_string_lossy().contains(&own));
-    ours.map(|folder| folders(&folder).filter(|path| path.is_dir()).count())
-        .sum()
+    ours.map(|folder| folders(&folder).filter(|path| path.is_dir()).count()).sum()
 }
 
 /// Runs `attempts` that end in every way, and compares what is held before and after.
@@ -74,16 +61,10 @@ pub async fn after(subject: &dyn Subject, attempts: usize) {
     assert_eq!((after.children, after.groups), (before.children, before.groups));
     // Machines that wait ready are made and thrown away beside the attempts, a few descriptors each; what leaks shows in many attempts.
     let more = after.descriptors.saturating_sub(before.descriptors);
-    assert!(
-        more <= DESCRIPTORS_READY,
-        "{more} more descriptors after {attempts} attempts"
-    );
+    assert!(more <= DESCRIPTORS_READY, "{more} more descriptors after {attempts} attempts");
     // Memory is not given back to the byte; what grows with each attempt shows in many of them.
     let grown = resident_bytes().saturating_sub(resident);
-    assert!(
-        grown < (32 << 20) + attempts as u64 * 512,
-        "{grown} bytes more after {attempts} attempts"
-    );
+    assert!(grown < (32 << 20) + attempts as u64 * 512, "{grown} bytes more after {attempts} attempts");
     bench.still_works().await;
 }
 
@@ -110,10 +91,7 @@ async fn one(bench: &Bench, number: usize) {
         Err(failure) => failure.error.reason(),
     };
     let wanted = ["EXIT_NONZERO", "CRASH", "OUTPUT_LIMIT", "TIME_LIMIT", ""][number % 5];
-    assert!(
-        reason == wanted || wanted == "CRASH" && !reason.is_empty(),
-        "attempt {number}: {reason}"
-    );
+    assert!(reason == wanted || wanted == "CRASH" && !reason.is_empty(), "attempt {number}: {reason}");
 }
 
 fn resident_bytes() -> u64 {

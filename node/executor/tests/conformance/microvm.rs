@@ -16,18 +16,11 @@ impl Subject for MicroVm {
     async fn executor(&self, slots: usize) -> Option<Arc<dyn Executor>> {
         // Built by `deploy/microvm/build`; `deploy/test` names it.
         let Some(image) = std::env::var_os("TARN_MICROVM_IMAGE").filter(|_| Path::new("/dev/kvm").exists()) else {
-            assert!(
-                std::env::var_os("TARN_REQUIRE_MICROVM").is_none(),
-                "there must be KVM and a guest image"
-            );
+            assert!(std::env::var_os("TARN_REQUIRE_MICROVM").is_none(), "there must be KVM and a guest image");
             eprintln!("skipped: TARN_MICROVM_IMAGE names no guest image, or there is no KVM");
             return None;
         };
-        let config = MicroVmConfig {
-            slots,
-            idle: slots.min(4),
-            ..MicroVmConfig::new(image)
-        };
+        let config = MicroVmConfig { slots, idle: slots.min(4), ..MicroVmConfig::new(image) };
         Some(Arc::new(MicroVmExecutor::new(config).unwrap()))
     }
 

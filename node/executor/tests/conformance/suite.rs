@@ -33,28 +33,20 @@ pub struct Bench {
 
 impl Bench {
     pub async fn new(subject: &dyn Subject, slots: usize) -> Option<Self> {
-        let company = Company::Others {
-            _with: OTHERS.read().await,
-        };
+        let company = Company::Others { _with: OTHERS.read().await };
         Self::in_company(subject, slots, company).await
     }
 
     /// While no other test of this process runs.
     pub async fn alone(subject: &dyn Subject, slots: usize) -> Option<Self> {
-        let company = Company::Alone {
-            _without: OTHERS.write().await,
-        };
+        let company = Company::Alone { _without: OTHERS.write().await };
         Self::in_company(subject, slots, company).await
     }
 
     async fn in_company(subject: &dyn Subject, slots: usize, company: Company) -> Option<Self> {
         let guest = subject.guest()?;
         let executor = subject.executor(slots).await?;
-        Some(Self {
-            _company: company,
-            executor,
-            guest,
-        })
+        Some(Self { _company: company, executor, guest })
     }
 
     /// The guest with these arguments.
@@ -68,9 +60,7 @@ impl Bench {
 
     async fn run_until(&self, attempt: Attempt, cancel: CancellationToken) -> Result<Report, Failure> {
         let running = self.executor.run(attempt, cancel);
-        tokio::time::timeout(PATIENCE, running)
-            .await
-            .expect("the attempt does not end")
+        tokio::time::timeout(PATIENCE, running).await.expect("the attempt does not end")
     }
 
     async fn fails(&self, attempt: Attempt) -> Failure {
@@ -91,14 +81,8 @@ fn attempt(guest: &Bytes, args: &[&str]) -> Attempt {
         tenant: "team-a".into(),
         artifact: Hash::of(guest),
         source: Source::Bytes(guest.clone()),
-        kind: Kind::Command(Command {
-            args,
-            ..Command::default()
-        }),
-        limits: Limits {
-            memory_bytes: 64 << 20,
-            ..Limits::default()
-        },
+        kind: Kind::Command(Command { args, ..Command::default() }),
+        limits: Limits { memory_bytes: 64 << 20, ..Limits::default() },
         grants: Grants::default(),
         services: Arc::new(NoServices),
     }
@@ -122,11 +106,7 @@ pub async fn succeeds(subject: &dyn Subject) {
     input(&mut attempt, b"in and out");
     let report = bench.run(attempt).await.unwrap();
     assert_eq!(report.output, "in and out");
-    assert!(
-        report.usage.ran > Duration::ZERO && report.usage.memory_bytes_peak > 0,
-        "{:?}",
-        report.usage
-    );
+    assert!(report.usage.ran > Duration::ZERO && report.usage.memory_bytes_peak > 0, "{:?}", report.usage);
 
     let mut attempt = bench.attempt(&["args", "one", "two words"]);
     if let Kind::Command(command) = &mut attempt.kind {
@@ -206,10 +186,7 @@ pub async fn logs_are_bounded(subject: &dyn Subject) {
     let report = bench.run(attempt).await.unwrap();
     assert_eq!(report.output, "done", "what is not kept stops nobody");
     let logs = String::from_utf8(report.logs.to_vec()).unwrap();
-    assert!(
-        logs.starts_with("line 0\nline 1\n") && logs.contains("the limit log_bytes is 100"),
-        "{logs}"
-    );
+    assert!(logs.starts_with("line 0\nline 1\n") && logs.contains("the limit log_bytes is 100"), "{logs}");
 }
 
 pub async fn cancellation(subject: &dyn Subject) {
@@ -257,17 +234,9 @@ pub async fn bad_artifacts(subject: &dyn Subject) {
         return;
     };
     let garbage = Bytes::from_static(b"\x7fELF, or so it says");
-    is(
-        &bench.fails(attempt(&garbage, &[])).await.error,
-        subject.garbage_reason(),
-        false,
-    );
+    is(&bench.fails(attempt(&garbage, &[])).await.error, subject.garbage_reason(), false);
     let empty = Bytes::new();
-    is(
-        &bench.fails(attempt(&empty, &[])).await.error,
-        subject.garbage_reason(),
-        false,
-    );
+    is(&bench.fails(attempt(&empty, &[])).await.error, subject.garbage_reason(), false);
 
     let mut lies = attempt(&garbage, &[]);
     lies.artifact = Hash::of(b"something else");
@@ -296,15 +265,9 @@ pub async fn bad_limits(subject: &dyn Subject) {
     let mut attempt = bench.attempt(&["echo", "zero\0byte"]);
     attempt.limits.memory_bytes = 64 << 20;
     let failure = bench.fails(attempt).await;
-    assert!(
-        !failure.error.retryable() && failure.error.reason().ends_with("BAD_ARGUMENTS"),
-        "{failure}"
-    );
+    assert!(!failure.error.retryable() && failure.error.reason().ends_with("BAD_ARGUMENTS"), "{failure}");
     let mut attempt = bench.attempt(&["echo"]);
-    attempt.kind = Kind::Export {
-        name: "no_such_function".into(),
-        params: Vec::new(),
-    };
+    attempt.kind = Kind::Export { name: "no_such_function".into(), params: Vec::new() };
     assert!(!bench.fails(attempt).await.error.retryable());
     bench.still_works().await;
 }

@@ -13,10 +13,7 @@ pub struct Wasm;
 #[async_trait]
 impl Subject for Wasm {
     async fn executor(&self, slots: usize) -> Option<Arc<dyn Executor>> {
-        let config = WasmConfig {
-            slots,
-            ..WasmConfig::default()
-        };
+        let config = WasmConfig { slots, ..WasmConfig::default() };
         Some(Arc::new(WasmExecutor::new(config).unwrap()))
     }
 

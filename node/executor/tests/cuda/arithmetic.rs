@@ -36,12 +36,7 @@ fn kernels(name: &str) -> Library {
     let mut compiler = Command::new("clang++");
     compiler.args(["-O1", "-ffp-contract=off", "-shared", "-fPIC", "-x", "c++", "-include"]);
     compiler.arg(&shim).arg(&source).arg("-o").arg(&library);
-    assert!(
-        compiler
-            .status()
-            .expect("clang++ is installed, as building tarn needs")
-            .success()
-    );
+    assert!(compiler.status().expect("clang++ is installed, as building tarn needs").success());
     // SAFETY: the library was just built from our source and has no initialisers beyond C++'s own.
     unsafe { Library::new(&library) }.unwrap()
 }
@@ -100,11 +95,7 @@ fn distances_of_every_metric() {
     for (number, name, params) in transforms {
         let mut out = vec![0.0; COUNT];
         launch!(geometry, "distances", x.as_ptr() => In, y.as_ptr() => In, out.as_mut_ptr() => Out, 3 => u32, number => u32, 0.7 => f64, N => u64);
-        assert_close(
-            name,
-            &out,
-            &processor(name, params, &[array(COUNT, 3, &x), array(COUNT, 3, &y)]),
-        );
+        assert_close(name, &out, &processor(name, params, &[array(COUNT, 3, &x), array(COUNT, 3, &y)]));
     }
 }
 
@@ -117,39 +108,19 @@ fn maps_of_points() {
     let curved = r#"{"curvature": 0.7}"#;
     let mut out = vec![0.0; 3 * COUNT];
     launch!(geometry, "poincare_exp", x.as_ptr() => In, y.as_ptr() => In, out.as_mut_ptr() => Out, 3 => u32, 0.7 => f64, N => u64);
-    assert_close(
-        "exp",
-        &out,
-        &processor("poincare_exp", curved, &[rows_x.clone(), rows_y.clone()]),
-    );
+    assert_close("exp", &out, &processor("poincare_exp", curved, &[rows_x.clone(), rows_y.clone()]));
     launch!(geometry, "poincare_log", x.as_ptr() => In, y.as_ptr() => In, out.as_mut_ptr() => Out, 3 => u32, 0.7 => f64, N => u64);
-    assert_close(
-        "log",
-        &out,
-        &processor("poincare_log", curved, &[rows_x.clone(), rows_y]),
-    );
+    assert_close("log", &out, &processor("poincare_log", curved, &[rows_x.clone(), rows_y]));
     launch!(geometry, "sphere_normalise", x.as_ptr() => In, out.as_mut_ptr() => Out, 3 => u32, N => u64);
-    assert_close(
-        "normalise",
-        &out,
-        &processor("sphere_normalise", "", std::slice::from_ref(&rows_x)),
-    );
+    assert_close("normalise", &out, &processor("sphere_normalise", "", std::slice::from_ref(&rows_x)));
     let mut on = vec![0.0; 4 * COUNT];
     launch!(geometry, "stereographic", x.as_ptr() => In, on.as_mut_ptr() => Out, 3 => u32, N => u64);
-    assert_close(
-        "stereographic",
-        &on,
-        &processor("stereographic", "", std::slice::from_ref(&rows_x)),
-    );
+    assert_close("stereographic", &on, &processor("stereographic", "", std::slice::from_ref(&rows_x)));
     launch!(geometry, "stereographic_inverse", on.as_ptr() => In, out.as_mut_ptr() => Out, 3 => u32, N => u64);
     assert_close("stereographic and back", &out, &x);
     let matrix = noise(3, 16);
     launch!(geometry, "projective_apply", x.as_ptr() => In, matrix.as_ptr() => In, out.as_mut_ptr() => Out, 3 => u32, N => u64);
-    assert_close(
-        "projective",
-        &out,
-        &processor("projective_apply", "", &[rows_x, array(4, 4, &matrix)]),
-    );
+    assert_close("projective", &out, &processor("projective_apply", "", &[rows_x, array(4, 4, &matrix)]));
 }
 
 /// One level at a time, as the host code launches them; also with filters longer than the row.
@@ -161,9 +132,7 @@ fn wavelets() {
         let (rows, x) = (3_usize, noise(4, 3 * n));
         let budget = Budget::default();
         let input = write_arrays(&[array(rows, n, &x)], &budget).unwrap();
-        let Operation::Wavelet(operation) = prepare("dwt", &params, &input, &budget).unwrap() else {
-            unreachable!()
-        };
+        let Operation::Wavelet(operation) = prepare("dwt", &params, &input, &budget).unwrap() else { unreachable!() };
         let (low, high) = (operation.filter, high_pass(operation.filter));
         let (taps, wide) = (low.len() as u32, n as u64);
         let (mut out, mut back) = (vec![0.0; 3 * n], vec![0.0; 3 * n]);

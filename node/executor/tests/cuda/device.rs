@@ -26,11 +26,8 @@ extern "C" __global__ void stray(const float *in, float *out, float factor, unsi
 "#;
 
 async fn executor() -> CudaExecutor {
-    let executor = CudaExecutor::new(CudaConfig {
-        patience: Duration::from_secs(120),
-        ..CudaConfig::new(command("cuda"))
-    })
-    .await;
+    let executor =
+        CudaExecutor::new(CudaConfig { patience: Duration::from_secs(120), ..CudaConfig::new(command("cuda")) }).await;
     assert!(!executor.devices().is_empty(), "{}", executor.absence());
     executor
 }
@@ -38,10 +35,7 @@ async fn executor() -> CudaExecutor {
 fn kernel(name: &str) -> Attempt {
     let input: Vec<u8> = (0..1000_u16).flat_map(|value| f32::from(value).to_le_bytes()).collect();
     Attempt {
-        limits: Limits {
-            time_ms: 30_000,
-            ..Limits::default()
-        },
+        limits: Limits { time_ms: 30_000, ..Limits::default() },
         ..Attempt::new(
             Hash::of(SOURCE.as_bytes()),
             Source::Bytes(SOURCE.into()),
@@ -67,30 +61,18 @@ fn kernel(name: &str) -> Attempt {
 #[test]
 #[ignore = "needs a CUDA device"]
 fn device_transforms_agree_with_the_processor() {
-    let mirror = Mirror {
-        judged: Cuda.open(0, None).unwrap(),
-        reference: Box::new(Processor),
-        tolerance: 1e-12,
-    };
+    let mirror = Mirror { judged: Cuda.open(0, None).unwrap(), reference: Box::new(Processor), tolerance: 1e-12 };
     for (name, operation) in mirror::operations() {
         let budget = Budget::default();
-        mirror
-            .transform(operation, &budget)
-            .unwrap_or_else(|error| panic!("{name}: {error}"));
+        mirror.transform(operation, &budget).unwrap_or_else(|error| panic!("{name}: {error}"));
     }
 }
 
 #[tokio::test]
 #[ignore = "needs a CUDA device"]
 async fn device_kernels_compute() {
-    let report = executor()
-        .await
-        .run(kernel("scale"), CancellationToken::new())
-        .await
-        .unwrap();
-    let want: Vec<u8> = (0..1000_u16)
-        .flat_map(|value| (f32::from(value) / 2.0).to_le_bytes())
-        .collect();
+    let report = executor().await.run(kernel("scale"), CancellationToken::new()).await.unwrap();
+    let want: Vec<u8> = (0..1000_u16).flat_map(|value| (f32::from(value) / 2.0).to_le_bytes()).collect();
     assert_eq!(report.output, want);
 }
 
@@ -101,29 +83,14 @@ async fn device_kernels_that_hang_or_stray_cost_their_worker_alone() {
     let mut hanging = kernel("hang");
     hanging.limits.time_ms = 3000;
     let reason = |failure: tarn_executor::Failure| failure.error.reason();
+    assert_eq!(executor.run(hanging, CancellationToken::new()).await.map_err(reason), Err("TIME_LIMIT"));
+    assert_eq!(executor.run(kernel("stray"), CancellationToken::new()).await.map_err(reason), Err("CUDA_KERNEL_FAULT"));
     assert_eq!(
-        executor.run(hanging, CancellationToken::new()).await.map_err(reason),
-        Err("TIME_LIMIT")
-    );
-    assert_eq!(
-        executor
-            .run(kernel("stray"), CancellationToken::new())
-            .await
-            .map_err(reason),
-        Err("CUDA_KERNEL_FAULT")
-    );
-    assert_eq!(
-        executor
-            .run(kernel("missing"), CancellationToken::new())
-            .await
-            .map_err(reason),
+        executor.run(kernel("missing"), CancellationToken::new()).await.map_err(reason),
         Err("CUDA_INVALID_KERNEL")
     );
     executor.run(kernel("scale"), CancellationToken::new()).await.unwrap();
-    executor
-        .run(transform("fft", DeviceShare::Bytes(1 << 24)), CancellationToken::new())
-        .await
-        .unwrap();
+    executor.run(transform("fft", DeviceShare::Bytes(1 << 24)), CancellationToken::new()).await.unwrap();
 }
 
 /// Prints, and asserts nothing but that it ran: how fast is for a person to judge.
@@ -135,14 +102,7 @@ fn device_fft_bandwidth() {
         "{:>9} {:>6} {:>9} {:>9} {:>9} {:>12} {:>13}",
         "n", "rows", "copy", "cuFFT", "fft", "fft / copy", "fft / cuFFT"
     );
-    for (n, rows) in [
-        (256, 65_536),
-        (1024, 16_384),
-        (4096, 4096),
-        (65_536, 256),
-        (1 << 20, 16),
-        (1 << 24, 1),
-    ] {
+    for (n, rows) in [(256, 65_536), (1024, 16_384), (4096, 4096), (65_536, 256), (1 << 20, 16), (1 << 24, 1)] {
         let report = fft_report(0, n, rows).unwrap();
         println!(
             "{n:>9} {rows:>6} {:>9.0} {:>9.0} {:>9.0} {:>12.2} {:>13.2}",

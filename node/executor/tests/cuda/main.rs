@@ -81,9 +81,7 @@ impl Backends for OneDevice {
         if self.role == "unusable" {
             return Err("the device is in use".into());
         }
-        Ok(Box::new(Worker {
-            role: self.role.clone(),
-        }))
+        Ok(Box::new(Worker { role: self.role.clone() }))
     }
 }
 
@@ -103,15 +101,10 @@ impl Backend for Worker {
             "deaf" if bait => loop {
                 std::thread::park();
             },
-            "fault" if bait => Err(JobError::Fault {
-                detail: "an illegal address".into(),
-            }),
+            "fault" if bait => Err(JobError::Fault { detail: "an illegal address".into() }),
             "exit" if bait => std::process::exit(3),
             "panic" if bait => panic!("a bug"),
-            "liar" if bait => Err(JobError::Transform {
-                reason: "FREE_MONEY".into(),
-                message: "trust me".into(),
-            }),
+            "liar" if bait => Err(JobError::Transform { reason: "FREE_MONEY".into(), message: "trust me".into() }),
             _ => Processor.transform(operation, budget),
         }
     }
@@ -135,19 +128,13 @@ impl Backend for Worker {
 fn command(role: &str) -> WorkerCommand {
     WorkerCommand {
         program: std::env::current_exe().unwrap(),
-        args: ["worker_entry", "--exact", "--test-threads=1"]
-            .map(str::to_owned)
-            .to_vec(),
+        args: ["worker_entry", "--exact", "--test-threads=1"].map(str::to_owned).to_vec(),
         env: vec![(ROLE.to_owned(), role.to_owned())],
     }
 }
 
 fn config(role: &str) -> CudaConfig {
-    CudaConfig {
-        reserved_bytes: 1 << 20,
-        patience: Duration::from_secs(60),
-        ..CudaConfig::new(command(role))
-    }
+    CudaConfig { reserved_bytes: 1 << 20, patience: Duration::from_secs(60), ..CudaConfig::new(command(role)) }
 }
 
 fn transform(name: &str, share: DeviceShare) -> Attempt {

@@ -21,19 +21,13 @@ fn real(shape: &[usize]) -> Array {
 
 fn complex(shape: &[usize]) -> Array {
     let count: usize = shape.iter().product();
-    let values = noise(2, 2 * count)
-        .chunks(2)
-        .map(|pair| Complex64::new(pair[0], pair[1]))
-        .collect();
+    let values = noise(2, 2 * count).chunks(2).map(|pair| Complex64::new(pair[0], pair[1])).collect();
     Array::new(shape.to_vec(), Data::Complex(values)).unwrap()
 }
 
 /// Points inside of the unit ball.
 fn inside(seed: u64, count: usize, dimension: usize) -> Array {
-    let values = noise(seed, count * dimension)
-        .iter()
-        .map(|x| 0.9 * x / (dimension as f64).sqrt())
-        .collect();
+    let values = noise(seed, count * dimension).iter().map(|x| 0.9 * x / (dimension as f64).sqrt()).collect();
     Array::new(vec![count, dimension], Data::Real(values)).unwrap()
 }
 
@@ -44,22 +38,14 @@ pub fn operations() -> Vec<(&'static str, Operation)> {
         ("ifft", "", vec![complex(&[2, 2, 97])]),
         ("rfft", "", vec![real(&[2, 100])]),
         ("hilbert", "", vec![real(&[2, 101])]),
-        (
-            "czt",
-            r#"{"points": 77, "start": 0.1, "step": 0.003}"#,
-            vec![complex(&[2, 300])],
-        ),
+        ("czt", r#"{"points": 77, "start": 0.1, "step": 0.003}"#, vec![complex(&[2, 300])]),
         ("czt", r#"{"ratio": 1.03}"#, vec![complex(&[40])]),
         ("dwt", r#"{"wavelet": "haar"}"#, vec![real(&[2, 64])]),
         ("dwt", r#"{"wavelet": "db10", "levels": 5}"#, vec![real(&[3, 96])]),
         ("idwt", r#"{"wavelet": "db4", "levels": 3}"#, vec![real(&[2, 40])]),
         ("stft", r#"{"length": 16}"#, vec![real(&[100])]),
         ("poincare_distance", "", vec![inside(3, 50, 3), inside(4, 50, 3)]),
-        (
-            "poincare_exp",
-            r#"{"curvature": 0.5}"#,
-            vec![inside(3, 50, 3), real(&[50, 3])],
-        ),
+        ("poincare_exp", r#"{"curvature": 0.5}"#, vec![inside(3, 50, 3), real(&[50, 3])]),
         ("poincare_log", "", vec![inside(3, 30, 2), inside(4, 30, 2)]),
         ("sphere_normalise", "", vec![real(&[40, 4])]),
         ("sphere_distance", "", vec![real(&[40, 4]), inside(5, 40, 4)]),
@@ -104,21 +90,11 @@ impl Backend for Inaccurate {
 
 #[test]
 fn the_mirror_sees_a_difference_and_nothing_else() {
-    let mirror = |judged: Box<dyn Backend>, tolerance| Mirror {
-        judged,
-        reference: Box::new(Processor),
-        tolerance,
-    };
+    let mirror = |judged: Box<dyn Backend>, tolerance| Mirror { judged, reference: Box::new(Processor), tolerance };
     for (name, operation) in operations() {
-        mirror(Box::new(Processor), 0.0)
-            .transform(operation.clone(), &Budget::default())
-            .unwrap();
-        mirror(Box::new(Inaccurate), 1e-5)
-            .transform(operation.clone(), &Budget::default())
-            .unwrap();
-        let error = mirror(Box::new(Inaccurate), 1e-7)
-            .transform(operation, &Budget::default())
-            .unwrap_err();
+        mirror(Box::new(Processor), 0.0).transform(operation.clone(), &Budget::default()).unwrap();
+        mirror(Box::new(Inaccurate), 1e-5).transform(operation.clone(), &Budget::default()).unwrap();
+        let error = mirror(Box::new(Inaccurate), 1e-7).transform(operation, &Budget::default()).unwrap_err();
         assert!(matches!(error, JobError::Fault { .. }), "{name}: {error}");
     }
 }

@@ -32,12 +32,7 @@ pub fn boot(image: &[u8], slots: usize) -> Result<Raw, ExecutionError> {
     let dir = tempfile::tempdir().unwrap();
     let path: PathBuf = dir.path().join("image.elf");
     std::fs::write(&path, image).unwrap();
-    let config = MicroVmConfig {
-        slots,
-        idle: slots,
-        memory_bytes_max: 16 << 20,
-        ..MicroVmConfig::new(path)
-    };
+    let config = MicroVmConfig { slots, idle: slots, memory_bytes_max: 16 << 20, ..MicroVmConfig::new(path) };
     let executor = MicroVmExecutor::new(config)?;
     Ok(Raw { _dir: dir, executor })
 }
@@ -99,55 +94,28 @@ async fn privileged_instructions_end_the_machine() {
         ("interrupt descriptors", attacker!("lidt [rsp - 16]")),
         ("local descriptors", attacker!("xor eax, eax", "lldt ax")),
         ("task register", attacker!("mov eax, 0x28", "ltr ax")),
-        (
-            "write model-specific register",
-            attacker!("mov ecx, 0xC0000080", "xor eax, eax", "xor edx, edx", "wrmsr"),
-        ),
-        (
-            "read model-specific register",
-            attacker!("mov ecx, 0xC0000080", "rdmsr"),
-        ),
-        (
-            "extended control register",
-            attacker!("xor ecx, ecx", "mov eax, 1", "xor edx, edx", "xsetbv"),
-        ),
+        ("write model-specific register", attacker!("mov ecx, 0xC0000080", "xor eax, eax", "xor edx, edx", "wrmsr")),
+        ("read model-specific register", attacker!("mov ecx, 0xC0000080", "rdmsr")),
+        ("extended control register", attacker!("xor ecx, ecx", "mov eax, 1", "xor edx, edx", "xsetbv")),
         ("swap gs", attacker!("swapgs")),
         ("flush caches", attacker!("wbinvd")),
         ("forget caches", attacker!("invd")),
         ("forget translations", attacker!("invlpg [rsp]")),
         ("input", attacker!("in al, 0x60")),
         ("output", attacker!("mov edx, 0x3F8", "out dx, al")),
-        (
-            "string output",
-            attacker!("mov edx, 0x3F8", "mov ecx, 100", "rep outsb"),
-        ),
+        ("string output", attacker!("mov edx, 0x3F8", "mov ecx, 100", "rep outsb")),
         (
             "output after asking for the privilege",
-            attacker!(
-                "pushfq",
-                "or dword ptr [rsp], 0x3000",
-                "popfq",
-                "mov edx, 0x3F8",
-                "out dx, al"
-            ),
+            attacker!("pushfq", "or dword ptr [rsp], 0x3000", "popfq", "mov edx, 0x3F8", "out dx, al"),
         ),
         ("system call", attacker!("syscall")),
         ("old system call", attacker!("sysenter")),
         ("return from system call", attacker!("sysretq")),
-        (
-            "monitor",
-            attacker!("mov rax, rsp", "xor ecx, ecx", "xor edx, edx", "monitor"),
-        ),
+        ("monitor", attacker!("mov rax, rsp", "xor ecx, ecx", "xor edx, edx", "monitor")),
         ("run a machine", attacker!("mov eax, 0x1000", "vmrun")),
         ("turn machines on", attacker!("vmxon [rsp - 8]")),
-        (
-            "return to ring 0",
-            attacker!("push 0", "push rsp", "push 2", "push 8", "push 0x200000", "iretq"),
-        ),
-        (
-            "far return to 32 bits",
-            attacker!("push 0x23", "push 0x200000", "retfq"),
-        ),
+        ("return to ring 0", attacker!("push 0", "push rsp", "push 2", "push 8", "push 0x200000", "iretq")),
+        ("far return to 32 bits", attacker!("push 0x23", "push 0x200000", "retfq")),
         ("load a segment", attacker!("mov eax, 0x10", "mov ss, ax")),
     ];
     for (name, code) in &attacks {
@@ -165,22 +133,13 @@ async fn exceptions_end_the_machine() {
         ("interrupt 8", attacker!("int 8")),
         ("interrupt 2", attacker!("int 2")),
         ("breakpoint", attacker!("int3")),
-        (
-            "single step",
-            attacker!("pushfq", "or dword ptr [rsp], 0x100", "popfq", "nop", "nop"),
-        ),
+        ("single step", attacker!("pushfq", "or dword ptr [rsp], 0x100", "popfq", "nop", "nop")),
         ("undefined instruction", attacker!("ud2")),
         ("division by zero", attacker!("xor ecx, ecx", "div ecx")),
-        (
-            "address that is none",
-            attacker!("mov rax, 0x8000000000000000", "mov al, [rax]"),
-        ),
+        ("address that is none", attacker!("mov rax, 0x8000000000000000", "mov al, [rax]")),
         ("stack that never ends", attacker!("22: push rax", "jmp 22b")),
         ("stack pointer astray", attacker!("xor esp, esp", "push rax")),
-        (
-            "bad floating point state",
-            attacker!("mov dword ptr [rsp - 4], -1", "ldmxcsr [rsp - 4]"),
-        ),
+        ("bad floating point state", attacker!("mov dword ptr [rsp - 4], -1", "ldmxcsr [rsp - 4]")),
         ("jump to nowhere", attacker!("mov rax, 0x7FFFFFFFF000", "jmp rax")),
     ];
     for (name, code) in &attacks {
@@ -196,54 +155,21 @@ async fn memory_that_is_not_the_guests_cannot_be_touched() {
     let attacks: [(&str, Vec<u8>); 16] = [
         ("read address zero", attacker!("xor eax, eax", "mov al, [rax]")),
         ("read the page tables", attacker!("mov eax, 0x1000", "mov al, [rax]")),
-        (
-            "write the page tables",
-            attacker!("mov eax, 0x1000", "mov qword ptr [rax], 7"),
-        ),
-        (
-            "write its own code",
-            attacker!("mov eax, 0x200000", "mov byte ptr [rax], 0xF4"),
-        ),
-        (
-            "write the module's code",
-            attacker!("mov eax, 0x8000000", "mov byte ptr [rax], 0xC3"),
-        ),
+        ("write the page tables", attacker!("mov eax, 0x1000", "mov qword ptr [rax], 7")),
+        ("write its own code", attacker!("mov eax, 0x200000", "mov byte ptr [rax], 0xF4")),
+        ("write the module's code", attacker!("mov eax, 0x8000000", "mov byte ptr [rax], 0xC3")),
         ("write its input", attacker!("mov byte ptr [rsi], 0")),
-        (
-            "write its job",
-            attacker!("mov eax, 0x1400000", "mov byte ptr [rax], 0"),
-        ),
-        (
-            "execute its stack",
-            attacker!("mov eax, 0x19FF000", "mov byte ptr [rax], 0xC3", "call rax"),
-        ),
-        (
-            "execute its heap",
-            attacker!("mov eax, 0x2000000", "mov byte ptr [rax], 0xC3", "call rax"),
-        ),
-        (
-            "execute linear memory",
-            attacker!("mov eax, 0xC000000", "mov byte ptr [rax], 0xC3", "call rax"),
-        ),
-        (
-            "execute its output",
-            attacker!("mov eax, 0x1100000", "mov byte ptr [rax], 0xC3", "call rax"),
-        ),
+        ("write its job", attacker!("mov eax, 0x1400000", "mov byte ptr [rax], 0")),
+        ("execute its stack", attacker!("mov eax, 0x19FF000", "mov byte ptr [rax], 0xC3", "call rax")),
+        ("execute its heap", attacker!("mov eax, 0x2000000", "mov byte ptr [rax], 0xC3", "call rax")),
+        ("execute linear memory", attacker!("mov eax, 0xC000000", "mov byte ptr [rax], 0xC3", "call rax")),
+        ("execute its output", attacker!("mov eax, 0x1100000", "mov byte ptr [rax], 0xC3", "call rax")),
         ("execute its input", attacker!("call rsi")),
         ("execute the doorbell", attacker!("call rdi")),
-        (
-            "write above its memory",
-            attacker!("mov eax, 0x40000000", "mov byte ptr [rax], 0"),
-        ),
-        (
-            "read the upper half",
-            attacker!("mov rax, 0xFFFF800000000000", "mov al, [rax]"),
-        ),
+        ("write above its memory", attacker!("mov eax, 0x40000000", "mov byte ptr [rax], 0")),
+        ("read the upper half", attacker!("mov rax, 0xFFFF800000000000", "mov al, [rax]")),
         // The machine has memory there, but not in this attempt, whose limit is 4 MiB.
-        (
-            "write above its limit",
-            attacker!("mov eax, 0xC400000", "mov byte ptr [rax], 0"),
-        ),
+        ("write above its limit", attacker!("mov eax, 0xC400000", "mov byte ptr [rax], 0")),
     ];
     for (name, code) in &attacks {
         contained(name, code, "MICROVM_FAULT").await;
@@ -278,26 +204,11 @@ async fn wild_stores_hit_only_the_guests_own_memory() {
     );
     let error = contained("all of it", &all, "MICROVM_FAULT").await;
     // The host noticed what the guest wrote over its mailbox, and took none of it for a length.
-    assert!(
-        error
-            .to_string()
-            .contains("claims 18446744073709551615 bytes of output"),
-        "{error}"
-    );
+    assert!(error.to_string().contains("claims 18446744073709551615 bytes of output"), "{error}");
     // From the start of memory upwards, whatever is there.
-    let upwards = attacker!(
-        "xor eax, eax",
-        "22: mov byte ptr [rax], al",
-        "add rax, 0x1000",
-        "jmp 22b"
-    );
+    let upwards = attacker!("xor eax, eax", "22: mov byte ptr [rax], al", "add rax, 0x1000", "jmp 22b");
     contained("upwards", &upwards, "MICROVM_FAULT").await;
-    let downwards = attacker!(
-        "mov rax, rsp",
-        "22: mov byte ptr [rax], al",
-        "sub rax, 0x1000",
-        "jmp 22b"
-    );
+    let downwards = attacker!("mov rax, rsp", "22: mov byte ptr [rax], al", "sub rax, 0x1000", "jmp 22b");
     contained("downwards", &downwards, "MICROVM_FAULT").await;
 }
 
@@ -330,22 +241,10 @@ async fn hostile_arguments_of_host_calls_are_refused() {
         return;
     }
     let attacks: [(&str, Vec<u8>, &str); 12] = [
-        (
-            "an unknown call",
-            attacker!("mov dword ptr [rdi], 8"),
-            "unknown host call 8",
-        ),
+        ("an unknown call", attacker!("mov dword ptr [rdi], 8"), "unknown host call 8"),
         ("call zero", attacker!("mov dword ptr [rdi], 0"), "unknown host call 0"),
-        (
-            "ready again",
-            attacker!("mov dword ptr [rdi], 1"),
-            "unknown host call 1",
-        ),
-        (
-            "a huge number",
-            attacker!("mov dword ptr [rdi], -1"),
-            "unknown host call 4294967295",
-        ),
+        ("ready again", attacker!("mov dword ptr [rdi], 1"), "unknown host call 1"),
+        ("a huge number", attacker!("mov dword ptr [rdi], -1"), "unknown host call 4294967295"),
         (
             "output longer than its region",
             attacker!("mov qword ptr [rbp + 8], 0x40001", "mov dword ptr [rdi], 2"),
@@ -378,11 +277,7 @@ async fn hostile_arguments_of_host_calls_are_refused() {
             ),
             "ends within a record",
         ),
-        (
-            "half a header",
-            attacker!("mov qword ptr [rbp + 8], 7", "mov dword ptr [rdi], 7"),
-            "ends within a record",
-        ),
+        ("half a header", attacker!("mov qword ptr [rbp + 8], 7", "mov dword ptr [rdi], 7"), "ends within a record"),
         (
             "an unknown stream",
             attacker!(
@@ -394,11 +289,7 @@ async fn hostile_arguments_of_host_calls_are_refused() {
             ),
             "unknown stream 5",
         ),
-        (
-            "an unknown end",
-            attacker!("mov qword ptr [rbp + 0x10], 99", "mov dword ptr [rdi], 7"),
-            "unknown way 99",
-        ),
+        ("an unknown end", attacker!("mov qword ptr [rbp + 0x10], 99", "mov dword ptr [rdi], 7"), "unknown way 99"),
         (
             "endless explanations",
             attacker!(
@@ -440,31 +331,19 @@ async fn claims_of_the_guest_are_bounded() {
     let mut attack = job("x");
     attack.limits.fuel = Some(1000);
     let failure = fail(&raw.executor, attack).await;
-    assert_eq!(
-        failure.error,
-        ExecutionError::Trap {
-            trap: "a b\u{fffd}".into()
-        }
-    );
+    assert_eq!(failure.error, ExecutionError::Trap { trap: "a b\u{fffd}".into() });
     assert_eq!(failure.usage.memory_bytes_peak, 4 << 20);
     assert_eq!(failure.usage.fuel, Some(1000));
 
     // A function that returns without its results.
-    let export = Kind::Export {
-        name: "one".into(),
-        params: vec![],
-    };
+    let export = Kind::Export { name: "one".into(), params: vec![] };
     let failure = fail(&raw.executor, attempt(MODULE, export.clone())).await;
     assert_eq!(failure.error.reason(), "LIMIT_OUT_OF_RANGE", "{}", failure.error);
     let mut call = attempt(MODULE, export);
     call.limits.memory_bytes = 4 << 20;
     let failure = fail(&raw.executor, call).await;
     assert_reason(&failure.error, "MICROVM_FAULT", false);
-    assert!(
-        failure.error.to_string().contains("number of results"),
-        "{}",
-        failure.error
-    );
+    assert!(failure.error.to_string().contains("number of results"), "{}", failure.error);
 }
 
 #[tokio::test]
@@ -477,10 +356,7 @@ async fn endless_work_ends_with_the_time_limit() {
         ("a loop of pauses", attacker!("22: pause", "jmp 22b")),
         ("calls without end", attacker!("22: mov dword ptr [rdi], 2", "jmp 22b")),
         ("clocks without end", attacker!("22: mov dword ptr [rdi], 4", "jmp 22b")),
-        (
-            "the longest sleep",
-            attacker!("mov qword ptr [rbp], -1", "22: mov dword ptr [rdi], 6", "jmp 22b"),
-        ),
+        ("the longest sleep", attacker!("mov qword ptr [rbp], -1", "22: mov dword ptr [rdi], 6", "jmp 22b")),
     ];
     for (name, code) in &attacks {
         contained(name, code, "TIME_LIMIT").await;
@@ -544,31 +420,11 @@ async fn images_that_are_no_images_are_refused() {
         ("text", b"no image".to_vec(), "ELF"),
         ("for another processor", other, "another processor"),
         ("cut off", cut, "cut off"),
-        (
-            "writable code",
-            elf::executable(base, &[segment(base, rwx, &good)]),
-            "writable and executable",
-        ),
-        (
-            "no code at its entry",
-            elf::executable(base + 0x10_0000, &[segment(base, code, &good)]),
-            "entry point",
-        ),
-        (
-            "entry in data",
-            elf::executable(base, &[segment(base, elf::READ, &good)]),
-            "entry point",
-        ),
-        (
-            "over the page tables",
-            elf::executable(0x1000, &[segment(0x1000, code, &good)]),
-            "outside of the region",
-        ),
-        (
-            "at the end of all",
-            elf::executable(base, &[segment(u64::MAX, code, &good)]),
-            "outside of the region",
-        ),
+        ("writable code", elf::executable(base, &[segment(base, rwx, &good)]), "writable and executable"),
+        ("no code at its entry", elf::executable(base + 0x10_0000, &[segment(base, code, &good)]), "entry point"),
+        ("entry in data", elf::executable(base, &[segment(base, elf::READ, &good)]), "entry point"),
+        ("over the page tables", elf::executable(0x1000, &[segment(0x1000, code, &good)]), "outside of the region"),
+        ("at the end of all", elf::executable(base, &[segment(u64::MAX, code, &good)]), "outside of the region"),
         (
             "data among code",
             elf::executable(base, &[segment(base, elf::READ | elf::WRITE, &good)]),
@@ -576,36 +432,22 @@ async fn images_that_are_no_images_are_refused() {
         ),
         (
             "two segments on a page",
-            elf::executable(
-                base,
-                &[segment(base, code, &good), segment(base + 0x800, elf::READ, b"x")],
-            ),
+            elf::executable(base, &[segment(base, code, &good), segment(base + 0x800, elf::READ, b"x")]),
             "shares a page",
         ),
         (
             "never ready",
             elf::executable(
                 base,
-                &[
-                    segment(base, code, &machine_code!("hlt")),
-                    segment(data, elf::READ | elf::WRITE, b"x"),
-                ],
+                &[segment(base, code, &machine_code!("hlt")), segment(data, elf::READ | elf::WRITE, b"x")],
             ),
             "did not get ready",
         ),
-        (
-            "another call first",
-            elf::code(&machine_code!("mov dword ptr [rdi], 7")),
-            "did not get ready",
-        ),
+        ("another call first", elf::code(&machine_code!("mov dword ptr [rdi], 7")), "did not get ready"),
         // What it writes before it is ready must be in the part of memory that is copied.
         (
             "data where it is not kept",
-            elf::code(&machine_code!(
-                "mov eax, 0x3000000",
-                "mov byte ptr [rax], 1",
-                "mov dword ptr [rdi], 1"
-            )),
+            elf::code(&machine_code!("mov eax, 0x3000000", "mov byte ptr [rax], 1", "mov dword ptr [rdi], 1")),
             "did not get ready",
         ),
     ];
@@ -661,11 +503,7 @@ async fn random_bytes_as_code_are_contained() {
             attack.limits.time_ms = 20;
             if let Err(failure) = crate::run(&raw.executor, attack).await {
                 let reason = failure.error.reason();
-                assert!(
-                    ["MICROVM_FAULT", "TIME_LIMIT"].contains(&reason),
-                    "{round}: {}",
-                    failure.error
-                );
+                assert!(["MICROVM_FAULT", "TIME_LIMIT"].contains(&reason), "{round}: {}", failure.error);
             }
         }
         raw.executor.settled().await;

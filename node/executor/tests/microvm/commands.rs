@@ -10,24 +10,12 @@ use crate::{assert_reason, attempt, command, executor, export, fail, guests, run
 
 fn with_args(module: &str, args: &[&str]) -> Attempt {
     let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    attempt(
-        module,
-        Kind::Command(Command {
-            args,
-            ..Command::default()
-        }),
-    )
+    attempt(module, Kind::Command(Command { args, ..Command::default() }))
 }
 
 fn with_env(module: &str, env: &[(&str, &str)]) -> Attempt {
     let env = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    attempt(
-        module,
-        Kind::Command(Command {
-            env: env.collect(),
-            ..Command::default()
-        }),
-    )
+    attempt(module, Kind::Command(Command { env: env.collect(), ..Command::default() }))
 }
 
 #[tokio::test]
@@ -36,12 +24,7 @@ async fn standard_input_reaches_standard_output() {
     let long: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).take(1 << 20).collect();
     for input in [Bytes::new(), Bytes::from_static(b"hello"), Bytes::from(long)] {
         let report = succeed(&executor, with_input(&guests::echo(), input.clone())).await;
-        assert!(
-            report.output == input,
-            "{} bytes came out of {}",
-            report.output.len(),
-            input.len()
-        );
+        assert!(report.output == input, "{} bytes came out of {}", report.output.len(), input.len());
         assert_eq!(report.logs, "");
         assert_eq!(report.usage.memory_bytes_peak, 2 << 16);
         assert_eq!(report.usage.fuel, None);
@@ -78,14 +61,8 @@ async fn a_trap_is_final_and_leaves_logs_and_call_stack() {
     let traps = [
         ("unreachable", "unreachable"),
         ("(drop (i32.load (i32.const -4)))", "out of bounds memory access"),
-        (
-            "(drop (i32.div_u (i32.const 1) (i32.const 0)))",
-            "integer divide by zero",
-        ),
-        (
-            "(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))",
-            "integer overflow",
-        ),
+        ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", "integer divide by zero"),
+        ("(drop (i32.div_s (i32.const 0x80000000) (i32.const -1)))", "integer overflow"),
     ];
     let Some(executor) = executor(1) else { return };
     for (body, expected) in traps {
@@ -97,11 +74,7 @@ async fn a_trap_is_final_and_leaves_logs_and_call_stack() {
     }
     let endless = "(module (memory (export \"memory\") 1) (func $deeper (export \"_start\") (call $deeper)))";
     let failure = fail(&executor, command(endless)).await;
-    assert!(
-        failure.error.to_string().contains("call stack exhausted"),
-        "{}",
-        failure.error
-    );
+    assert!(failure.error.to_string().contains("call stack exhausted"), "{}", failure.error);
 }
 
 #[tokio::test]
@@ -128,9 +101,7 @@ async fn clocks_run_randomness_differs_and_sleep_sleeps() {
     let Some(executor) = executor(1) else { return };
     let mut seen = Vec::new();
     for _ in 0..2 {
-        let now = std::time::SystemTime::now()
-            .duration_since(std::time::UNIX_EPOCH)
-            .unwrap();
+        let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
         let output = succeed(&executor, command(module)).await.output;
         let number = |index: usize| u64::from_le_bytes(output[index * 8..][..8].try_into().unwrap());
         seen.extend([number(0), number(1)]);
@@ -251,17 +222,11 @@ async fn arguments_that_cannot_be_passed_are_refused() {
     assert_reason(&failure.error, "BAD_ARGUMENTS", false);
     // Empty arguments have no bytes, but each takes one in the job.
     let many = vec![String::new(); 5_000_000];
-    let kind = Kind::Command(Command {
-        args: many,
-        ..Command::default()
-    });
+    let kind = Kind::Command(Command { args: many, ..Command::default() });
     let failure = fail(&executor, attempt(&guests::print_args(), kind)).await;
     assert_reason(&failure.error, "BAD_ARGUMENTS", false);
     let env = BTreeMap::from([("K".to_owned(), "v".repeat(1 << 19))]);
-    let kind = Kind::Command(Command {
-        env,
-        ..Command::default()
-    });
+    let kind = Kind::Command(Command { env, ..Command::default() });
     let mut attempt = attempt(&guests::module("(func (export \"_start\"))"), kind);
     attempt.limits.memory_bytes = 1 << 20;
     succeed(&executor, attempt).await;
@@ -302,9 +267,7 @@ async fn a_c_program_runs() {
     let mut attempt = with_args("", &["clang"]);
     attempt.artifact = tarn_executor::Hash::of(&bytes);
     attempt.source = tarn_executor::Source::Bytes(bytes);
-    let Kind::Command(command) = &mut attempt.kind else {
-        unreachable!()
-    };
+    let Kind::Command(command) = &mut attempt.kind else { unreachable!() };
     command.input = "a\nb\nc\n".into();
     let report = succeed(&executor, attempt).await;
     assert_eq!(report.output, "3 lines, home is unset, 0.141120, 1\n");

@@ -65,11 +65,7 @@ async fn mixed(executor: &MicroVmExecutor, rounds: usize) {
     late.limits.time_ms = 1;
     for _ in 0..rounds {
         succeed(executor, with_input(&guests::echo(), "some input")).await;
-        succeed(
-            executor,
-            command(&guests::say(1, "x", "(drop (memory.grow (i32.const 100)))")),
-        )
-        .await;
+        succeed(executor, command(&guests::say(1, "x", "(drop (memory.grow (i32.const 100)))"))).await;
         fail(executor, command(&guests::say(2, "x", "unreachable"))).await;
         fail(executor, command(&guests::command("(call $proc_exit (i32.const 1))"))).await;
         assert_eq!(fail(executor, late.clone()).await.error.reason(), "TIME_LIMIT");
@@ -89,10 +85,7 @@ async fn leaks_nothing(rounds: usize) {
     // each has a handful of mappings. A leak would be one for every attempt, or for every fifth.
     assert!(after.threads <= before.threads + 8, "{before:?} {after:?}");
     assert!(after.mappings <= before.mappings + 80, "{before:?} {after:?}");
-    assert!(
-        memory_after < memory_before + 16 * 1024,
-        "{memory_before} KiB, then {memory_after} KiB"
-    );
+    assert!(memory_after < memory_before + 16 * 1024, "{memory_before} KiB, then {memory_after} KiB");
     println!(
         "{} attempts: {before:?} and {memory_before} KiB before, {after:?} and {memory_after} KiB after",
         rounds * 5
@@ -106,11 +99,7 @@ fn alone(test: &str) {
         .output()
         .unwrap();
     let text = String::from_utf8_lossy(&output.stdout);
-    assert!(
-        output.status.success(),
-        "{text}{}",
-        String::from_utf8_lossy(&output.stderr)
-    );
+    assert!(output.status.success(), "{text}{}", String::from_utf8_lossy(&output.stderr));
     assert!(text.contains("1 passed"), "{text}");
 }
 
@@ -144,14 +133,8 @@ async fn too_many_that_wait_are_refused() {
         cancel.cancel();
     };
     let (outcomes, ()) = tokio::join!(all, canceller);
-    let reasons: Vec<&str> = outcomes
-        .iter()
-        .map(|outcome| outcome.as_ref().unwrap_err().error.reason())
-        .collect();
+    let reasons: Vec<&str> = outcomes.iter().map(|outcome| outcome.as_ref().unwrap_err().error.reason()).collect();
     assert_eq!(reasons.iter().filter(|reason| **reason == "CANCELLED").count(), 65);
-    assert_eq!(
-        reasons.iter().filter(|reason| **reason == "RESOURCE_EXHAUSTED").count(),
-        5
-    );
+    assert_eq!(reasons.iter().filter(|reason| **reason == "RESOURCE_EXHAUSTED").count(), 5);
     run(&executor, with_input(&guests::echo(), "next")).await.unwrap();
 }

@@ -31,10 +31,7 @@ pub fn executable(entry: u64, segments: &[Segment<'_>]) -> Vec<u8> {
     for segment in segments {
         let size = segment.bytes.len() as u64;
         words(&mut elf, &[1, segment.flags]);
-        longs(
-            &mut elf,
-            &[offset, segment.address, segment.address, size, size, 0x1000],
-        );
+        longs(&mut elf, &[offset, segment.address, segment.address, size, size, 0x1000]);
         offset += size;
     }
     segments.iter().for_each(|segment| elf.extend_from_slice(segment.bytes));

@@ -36,11 +36,7 @@ async fn calls_that_do_not_fit_are_refused_before_they_run() {
         ("vector", vec![], "BAD_ARGUMENTS"),
     ];
     for (name, params, reason) in cases {
-        assert_reason(
-            &fail(&executor, export(guests::NUMBERS, name, params)).await.error,
-            reason,
-            false,
-        );
+        assert_reason(&fail(&executor, export(guests::NUMBERS, name, params)).await.error, reason, false);
     }
     let imports = "(module (import \"env\" \"f\" (func)))";
     let failure = fail(&executor, export(imports, "f", vec![])).await;

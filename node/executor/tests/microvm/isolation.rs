@@ -86,10 +86,7 @@ fn job(what: &str, given: Option<&str>) -> Attempt {
     let text = given.unwrap_or_default();
     let kind = Kind::Command(Command {
         args: given.iter().map(|text| (*text).to_owned()).collect(),
-        env: given
-            .iter()
-            .map(|text| ((*text).to_owned(), (*text).to_owned()))
-            .collect(),
+        env: given.iter().map(|text| ((*text).to_owned(), (*text).to_owned())).collect(),
         input: format!("{what}.......{}", text.repeat(50_000)).into(),
     });
     let mut attempt = attempt(MODULE, kind);
@@ -125,10 +122,7 @@ async fn nothing_that_a_guest_was_given_is_there_in_the_next_attempt() {
     let text = "sesame!!";
     let number = u64::from_le_bytes(text.as_bytes().try_into().unwrap());
     let mut code = image();
-    let place = code
-        .windows(8)
-        .position(|bytes| bytes == (!SECRET).to_le_bytes())
-        .unwrap();
+    let place = code.windows(8).position(|bytes| bytes == (!SECRET).to_le_bytes()).unwrap();
     code[place..place + 8].copy_from_slice(&(!number).to_le_bytes());
     let raw = boot(&elf::code(&code), 1).unwrap();
     // The letter and seven dots before it, so that the search, which goes by eight, meets it.

@@ -28,20 +28,11 @@ async fn memory_is_limited_when_it_grows_and_from_the_start() {
     let Some(executor) = executor(1) else { return };
     let mut attempt = command(&guests::command("(drop (memory.grow (i32.const 15)))"));
     attempt.limits.memory_bytes = 17 << 16;
-    assert_eq!(
-        succeed(&executor, attempt.clone()).await.usage.memory_bytes_peak,
-        17 << 16
-    );
+    assert_eq!(succeed(&executor, attempt.clone()).await.usage.memory_bytes_peak, 17 << 16);
     attempt.limits.memory_bytes -= 1;
     let failure = fail(&executor, attempt).await;
     let (wanted_bytes, limit_bytes) = (17 << 16, (17 << 16) - 1);
-    assert_eq!(
-        failure.error,
-        ExecutionError::MemoryLimit {
-            wanted_bytes,
-            limit_bytes
-        }
-    );
+    assert_eq!(failure.error, ExecutionError::MemoryLimit { wanted_bytes, limit_bytes });
     assert_reason(&failure.error, "MEMORY_LIMIT", false);
     let mut attempt = command(&guests::command(""));
     attempt.limits.memory_bytes = 0;
@@ -76,10 +67,7 @@ async fn output_is_limited_and_logs_are_cut() {
     let mut attempt = command(&guests::say(2, "123456789", ""));
     attempt.limits.log_bytes = 5;
     let report = succeed(&executor, attempt).await;
-    assert_eq!(
-        report.logs,
-        "12345\n[tarn: 4 more bytes dropped, the limit log_bytes is 5]\n"
-    );
+    assert_eq!(report.logs, "12345\n[tarn: 4 more bytes dropped, the limit log_bytes is 5]\n");
 }
 
 #[tokio::test]

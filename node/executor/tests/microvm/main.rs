@@ -38,10 +38,7 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// Says why a test cannot run here, and fails it where that is not acceptable.
 fn skip(why: &str) {
-    assert!(
-        std::env::var_os("TARN_REQUIRE_MICROVM").is_none_or(|value| value != "1"),
-        "{why}"
-    );
+    assert!(std::env::var_os("TARN_REQUIRE_MICROVM").is_none_or(|value| value != "1"), "{why}");
     eprintln!("skipped: {why}");
 }
 
@@ -90,11 +87,7 @@ fn executor(slots: usize) -> Option<MicroVmExecutor> {
     if !has_kvm() {
         return None;
     }
-    let config = MicroVmConfig {
-        slots,
-        idle: slots,
-        ..MicroVmConfig::new(image()?)
-    };
+    let config = MicroVmConfig { slots, idle: slots, ..MicroVmConfig::new(image()?) };
     Some(MicroVmExecutor::new(config).expect("the executor should start"))
 }
 
@@ -105,11 +98,7 @@ fn attempt(module: &str, kind: Kind) -> Attempt {
         source: Source::Bytes(Bytes::copy_from_slice(module.as_bytes())),
         kind,
         limits: Limits::default(),
-        grants: Grants {
-            clock: true,
-            random: true,
-            ..Grants::default()
-        },
+        grants: Grants { clock: true, random: true, ..Grants::default() },
         services: Arc::new(NoServices),
     }
 }
@@ -119,13 +108,7 @@ fn command(module: &str) -> Attempt {
 }
 
 fn with_input(module: &str, input: impl Into<Bytes>) -> Attempt {
-    attempt(
-        module,
-        Kind::Command(Command {
-            input: input.into(),
-            ..Command::default()
-        }),
-    )
+    attempt(module, Kind::Command(Command { input: input.into(), ..Command::default() }))
 }
 
 fn export(module: &str, name: &str, params: Vec<Argument>) -> Attempt {
@@ -135,9 +118,7 @@ fn export(module: &str, name: &str, params: Vec<Argument>) -> Attempt {
 
 async fn run<E: Executor>(executor: &E, attempt: Attempt) -> Result<Report, Failure> {
     let running = executor.run(attempt, CancellationToken::new());
-    tokio::time::timeout(PATIENCE, running)
-        .await
-        .expect("the attempt does not end")
+    tokio::time::timeout(PATIENCE, running).await.expect("the attempt does not end")
 }
 
 async fn succeed<E: Executor>(executor: &E, attempt: Attempt) -> Report {

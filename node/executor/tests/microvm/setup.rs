@@ -8,9 +8,7 @@ use tarn_executor::{ExecutionError, Executor as _, MACHINES_MAX, MicroVmConfig, 
 use crate::{assert_reason, command, executor, fail, guests, has_kvm, image, succeed, with_input};
 
 fn start_error(config: MicroVmConfig) -> ExecutionError {
-    MicroVmExecutor::new(config)
-        .map(|_| ())
-        .expect_err("it should not start")
+    MicroVmExecutor::new(config).map(|_| ()).expect_err("it should not start")
 }
 
 #[tokio::test]
@@ -25,23 +23,10 @@ async fn what_is_missing_is_said() {
     assert!(error.to_string().contains("/nowhere/guest.elf"), "{error}");
     let good = MicroVmConfig::new("/nowhere");
     let bad = [
-        MicroVmConfig {
-            slots: 0,
-            ..good.clone()
-        },
-        MicroVmConfig {
-            slots: MACHINES_MAX + 1,
-            ..good.clone()
-        },
-        MicroVmConfig {
-            slots: 2,
-            idle: 3,
-            ..good.clone()
-        },
-        MicroVmConfig {
-            memory_bytes_max: 1 << 40,
-            ..good.clone()
-        },
+        MicroVmConfig { slots: 0, ..good.clone() },
+        MicroVmConfig { slots: MACHINES_MAX + 1, ..good.clone() },
+        MicroVmConfig { slots: 2, idle: 3, ..good.clone() },
+        MicroVmConfig { memory_bytes_max: 1 << 40, ..good.clone() },
     ];
     for config in bad {
         assert_reason(&start_error(config), "LIMIT_OUT_OF_RANGE", false);
@@ -63,11 +48,7 @@ async fn without_machines_that_wait_each_attempt_starts_its_own() {
         return;
     }
     let Some(image) = image() else { return };
-    let config = MicroVmConfig {
-        slots: 2,
-        idle: 0,
-        ..MicroVmConfig::new(image)
-    };
+    let config = MicroVmConfig { slots: 2, idle: 0, ..MicroVmConfig::new(image) };
     let executor = MicroVmExecutor::new(config).unwrap();
     for _ in 0..3 {
         let report = succeed(&executor, with_input(&guests::echo(), "cold")).await;
@@ -85,30 +66,16 @@ async fn a_prepared_module_is_kept_on_disk_and_damage_is_noticed() {
     let Some(image) = image() else { return };
     let dir = tempfile::tempdir().unwrap();
     let start = || {
-        let config = MicroVmConfig {
-            slots: 1,
-            idle: 1,
-            cache_dir: Some(dir.path().join("code")),
-            ..MicroVmConfig::new(image)
-        };
+        let config =
+            MicroVmConfig { slots: 1, idle: 1, cache_dir: Some(dir.path().join("code")), ..MicroVmConfig::new(image) };
         MicroVmExecutor::new(config).unwrap()
     };
     let mut prepared = with_input(&guests::echo(), "kept");
-    let Source::Bytes(bytes) = std::mem::replace(&mut prepared.source, Source::Prepared) else {
-        unreachable!()
-    };
+    let Source::Bytes(bytes) = std::mem::replace(&mut prepared.source, Source::Prepared) else { unreachable!() };
     let first = start();
-    assert_reason(
-        &fail(&first, prepared.clone()).await.error,
-        "ARTIFACT_UNAVAILABLE",
-        true,
-    );
+    assert_reason(&fail(&first, prepared.clone()).await.error, "ARTIFACT_UNAVAILABLE", true);
     let wrong = bytes.slice(1..);
-    assert_reason(
-        &first.prepare(&prepared.artifact, wrong).await.unwrap_err(),
-        "HASH_MISMATCH",
-        true,
-    );
+    assert_reason(&first.prepare(&prepared.artifact, wrong).await.unwrap_err(), "HASH_MISMATCH", true);
     first.prepare(&prepared.artifact, bytes).await.unwrap();
     assert_eq!(succeed(&first, prepared.clone()).await.output, "kept");
     drop(first);

@@ -5,9 +5,7 @@ use crate::{Bench, c};
 #[tokio::test]
 async fn it_is_nobody_that_the_machine_knows_and_has_no_rights() {
     let Some(bench) = Bench::new().await else { return };
-    let seen = bench
-        .prints("id -u; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status")
-        .await;
+    let seen = bench.prints("id -u; grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status").await;
     let mut lines = seen.lines();
     let user: u32 = lines.next().unwrap().parse().unwrap();
     assert!(user >= tarn_executor::native::USER_BASE, "{user}");
@@ -36,9 +34,7 @@ async fn files_of_the_machine_do_not_exist() {
         .await;
     assert!(!seen.contains("sees") && !seen.contains("secret"), "{seen}");
     let root: Vec<_> = seen.lines().next().unwrap().split_whitespace().collect();
-    let known = [
-        "bin", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "task", "tmp", "usr",
-    ];
+    let known = ["bin", "dev", "etc", "lib", "lib32", "lib64", "proc", "sbin", "task", "tmp", "usr"];
     assert!(root.iter().all(|name| known.contains(name)), "{root:?}");
 }
 
@@ -60,12 +56,9 @@ async fn nothing_can_be_written_but_its_own_folder() {
 #[tokio::test]
 async fn the_next_attempt_finds_nothing_of_the_one_before() {
     let Some(bench) = Bench::new().await else { return };
-    bench
-        .prints("echo secret > /tmp/left; echo secret > /dev/shm/left; sleep 1000 & true")
-        .await;
-    let seen = bench
-        .prints("ls -A /tmp /dev/shm; ps -e -o comm= 2>/dev/null || ls /proc | grep -E '^[0-9]+$' | wc -l")
-        .await;
+    bench.prints("echo secret > /tmp/left; echo secret > /dev/shm/left; sleep 1000 & true").await;
+    let seen =
+        bench.prints("ls -A /tmp /dev/shm; ps -e -o comm= 2>/dev/null || ls /proc | grep -E '^[0-9]+$' | wc -l").await;
     assert!(!seen.contains("left") && !seen.contains("sleep"), "{seen}");
 }
 
@@ -143,8 +136,5 @@ async fn programs_that_give_rights_give_none() {
     let seen = bench
         .prints("for tool in /usr/bin/su /usr/bin/mount /usr/bin/newgrp /usr/bin/passwd; do if [ -u $tool ]; then echo has; $tool -c id </dev/null 2>/dev/null || true; fi; done; id -u")
         .await;
-    assert!(
-        seen.starts_with("has\n") && !seen.contains("uid=0") && !seen.ends_with("\n0\n"),
-        "{seen}"
-    );
+    assert!(seen.starts_with("has\n") && !seen.contains("uid=0") && !seen.ends_with("\n0\n"), "{seen}");
 }

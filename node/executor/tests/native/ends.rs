@@ -17,10 +17,7 @@ async fn scripts_run_with_their_interpreter() {
         command.input = "typed\n".into();
     }
     let report = bench.run(attempt).await.unwrap();
-    assert_eq!(
-        (&report.output[..], &report.logs[..]),
-        (&b"first: typed\n"[..], &b"/tmp /tmp /tmp\n"[..])
-    );
+    assert_eq!((&report.output[..], &report.logs[..]), (&b"first: typed\n"[..], &b"/tmp /tmp /tmp\n"[..]));
 }
 
 #[tokio::test]
@@ -42,22 +39,13 @@ async fn what_is_no_program_is_refused_for_good() {
 #[tokio::test]
 async fn signals_are_named_and_told_apart() {
     let Some(bench) = Bench::new().await else { return };
-    let failure = bench
-        .run(c("int main(void) { *(volatile int *)8 = 1; }"))
-        .await
-        .unwrap_err();
+    let failure = bench.run(c("int main(void) { *(volatile int *)8 = 1; }")).await.unwrap_err();
     assert!(failure.to_string().contains("SIGSEGV"), "{failure}");
-    let failure = bench
-        .run(c("#include <stdlib.h>\nint main(void) { abort(); }"))
-        .await
-        .unwrap_err();
+    let failure = bench.run(c("#include <stdlib.h>\nint main(void) { abort(); }")).await.unwrap_err();
     assert!(failure.to_string().contains("SIGABRT"), "{failure}");
     // Not a bug of the program's for this input, as far as anybody can know.
     let failure = bench.run(shell("kill -9 $$")).await.unwrap_err();
-    assert_eq!(
-        (failure.error.reason(), failure.error.retryable()),
-        ("NATIVE_KILLED", true)
-    );
+    assert_eq!((failure.error.reason(), failure.error.retryable()), ("NATIVE_KILLED", true));
 }
 
 #[tokio::test]
@@ -67,10 +55,7 @@ async fn other_kinds_of_work_and_fuel_are_refused() {
     attempt.limits.fuel = Some(1_000);
     assert_eq!(bench.run(attempt).await.unwrap_err().error.reason(), "BAD_ARGUMENTS");
     let mut attempt = shell("true");
-    attempt.kind = Kind::Export {
-        name: "add".into(),
-        params: Vec::new(),
-    };
+    attempt.kind = Kind::Export { name: "add".into(), params: Vec::new() };
     assert_eq!(bench.run(attempt).await.unwrap_err().error.reason(), "UNSUPPORTED_KIND");
     let mut attempt = shell("true");
     if let Kind::Command(command) = &mut attempt.kind {
@@ -97,21 +82,12 @@ async fn a_launcher_that_is_none_is_told() {
     let dir = tempfile::tempdir().unwrap();
     let mut config = config(dir.path().to_owned());
     config.child = ("/bin/true".into(), Vec::new());
-    let error = NativeExecutor::new(config.clone())
-        .await
-        .err()
-        .expect("it cannot start");
+    let error = NativeExecutor::new(config.clone()).await.err().expect("it cannot start");
     assert_eq!(error.reason(), "EXECUTOR_BROKEN");
     config.child = ("/no/such/file".into(), Vec::new());
-    assert_eq!(
-        NativeExecutor::new(config.clone()).await.err().unwrap().reason(),
-        "EXECUTOR_BROKEN"
-    );
+    assert_eq!(NativeExecutor::new(config.clone()).await.err().unwrap().reason(), "EXECUTOR_BROKEN");
     config.slots = 0;
-    assert_eq!(
-        NativeExecutor::new(config).await.err().unwrap().reason(),
-        "LIMIT_OUT_OF_RANGE"
-    );
+    assert_eq!(NativeExecutor::new(config).await.err().unwrap().reason(), "LIMIT_OUT_OF_RANGE");
 }
 
 /// A node that is killed takes what it started along: nothing runs on that nobody watches.
@@ -156,9 +132,7 @@ fn kill(node: &mut Child) {
 fn processes_with(mark: &str) -> usize {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines
-        .filter(|line| String::from_utf8_lossy(line).contains(mark))
-        .count()
+    lines.filter(|line| String::from_utf8_lossy(line).contains(mark)).count()
 }
 
 fn wait_until(mut condition: impl FnMut() -> bool) {

@@ -36,10 +36,7 @@ int main(void) {
         .await
         .unwrap();
     let started: u64 = String::from_utf8_lossy(&report.output).trim().parse().unwrap();
-    assert!(
-        (200..=tarn_executor::native::PROCESSES_DEFAULT).contains(&started),
-        "{started}"
-    );
+    assert!((200..=tarn_executor::native::PROCESSES_DEFAULT).contains(&started), "{started}");
 }
 
 #[tokio::test]

@@ -45,9 +45,7 @@ impl Bench {
 
     async fn run(&self, attempt: Attempt) -> Result<Report, Failure> {
         let running = self.executor.run(attempt, CancellationToken::new());
-        tokio::time::timeout(PATIENCE, running)
-            .await
-            .expect("the attempt does not end")
+        tokio::time::timeout(PATIENCE, running).await.expect("the attempt does not end")
     }
 
     /// What a shell script prints. A command of it that fails ends it, and the test.
@@ -91,13 +89,7 @@ fn c(source: &str) -> Attempt {
     let dir = tempfile::tempdir().unwrap();
     let (text, built) = (dir.path().join("guest.c"), dir.path().join("guest"));
     std::fs::write(&text, source).unwrap();
-    let ran = std::process::Command::new("clang")
-        .arg("-O1")
-        .arg("-o")
-        .arg(&built)
-        .arg(&text)
-        .output()
-        .unwrap();
+    let ran = std::process::Command::new("clang").arg("-O1").arg("-o").arg(&built).arg(&text).output().unwrap();
     assert!(ran.status.success(), "{}", String::from_utf8_lossy(&ran.stderr));
     program(std::fs::read(built).unwrap().into())
 }

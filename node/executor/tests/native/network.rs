@@ -45,9 +45,7 @@ async fn without_a_grant_there_is_none() {
     // Its 127.0.0.1 is its own, where nobody listens.
     assert_eq!(failure.error, tarn_executor::ExecutionError::ExitNonzero { status: 3 });
     assert_eq!(failure.logs, "connect: Connection refused\n");
-    let seen = bench
-        .prints("cat /proc/net/dev | tail -n +3 | cut -d: -f1 | tr -d ' '; ls /etc")
-        .await;
+    let seen = bench.prints("cat /proc/net/dev | tail -n +3 | cut -d: -f1 | tr -d ' '; ls /etc").await;
     assert!(!seen.contains("eth") && !seen.contains("resolv.conf"), "{seen}");
     listener.set_nonblocking(true).unwrap();
     assert!(listener.accept().is_err(), "nobody came");

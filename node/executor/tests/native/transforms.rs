@@ -42,10 +42,6 @@ async fn their_refusals_keep_their_reasons() {
         ("fft", "{}", Vec::new(), "TRANSFORM_BAD_INPUT"),
     ] {
         let failure = bench.run(transform(name, params, input)).await.unwrap_err();
-        assert_eq!(
-            (failure.error.reason(), failure.error.retryable()),
-            (reason, false),
-            "{failure}"
-        );
+        assert_eq!((failure.error.reason(), failure.error.retryable()), (reason, false), "{failure}");
     }
 }

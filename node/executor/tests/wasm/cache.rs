@@ -15,20 +15,12 @@ use tokio::sync::Semaphore;
 use crate::{assert_reason, command, executors, fail, guests, run, succeed};
 
 fn executor_on(dir: &Path, allocation: Allocation) -> WasmExecutor {
-    WasmExecutor::new(WasmConfig {
-        slots: 2,
-        cache_dir: Some(dir.join("code")),
-        allocation,
-        ..WasmConfig::default()
-    })
-    .unwrap()
+    WasmExecutor::new(WasmConfig { slots: 2, cache_dir: Some(dir.join("code")), allocation, ..WasmConfig::default() })
+        .unwrap()
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {
-    let mut paths: Vec<_> = fs::read_dir(dir.join("code"))
-        .unwrap()
-        .map(|entry| entry.unwrap().path())
-        .collect();
+    let mut paths: Vec<_> = fs::read_dir(dir.join("code")).unwrap().map(|entry| entry.unwrap().path()).collect();
     paths.sort();
     paths
 }
@@ -40,38 +32,19 @@ async fn the_next_executor_finds_on_disk_what_this_one_compiled() {
         let module = guests::say(1, "same", "");
 
         let first = executor_on(dir.path(), allocation);
-        first
-            .prepare(&Hash::of(module.as_bytes()), module.clone().into())
-            .await
-            .unwrap();
+        first.prepare(&Hash::of(module.as_bytes()), module.clone().into()).await.unwrap();
         assert_eq!(succeed(&first, command(&module)).await.output, "same");
-        assert_eq!(
-            first.cache_stats(),
-            WasmCacheStats {
-                compiled: 1,
-                memory_hits: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(first.cache_stats(), WasmCacheStats { compiled: 1, memory_hits: 1, ..Default::default() });
 
         let second = executor_on(dir.path(), allocation);
         let mut attempt = command(&module);
         attempt.source = Source::Prepared;
         assert_eq!(succeed(&second, attempt).await.output, "same");
-        assert_eq!(
-            second.cache_stats(),
-            WasmCacheStats {
-                disk_hits: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(second.cache_stats(), WasmCacheStats { disk_hits: 1, ..Default::default() });
 
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode(&dir.path().join("code")), 0o700);
-        assert_eq!(
-            entries(dir.path()).iter().map(|path| mode(path)).collect::<Vec<_>>(),
-            [0o600]
-        );
+        assert_eq!(entries(dir.path()).iter().map(|path| mode(path)).collect::<Vec<_>>(), [0o600]);
     }
 }
 
@@ -90,25 +63,12 @@ async fn a_damaged_entry_is_discarded_and_compiled_again() {
         fs::write(&path, damaged).unwrap();
         let executor = executor_on(dir.path(), Allocation::Pooling);
         assert_eq!(succeed(&executor, command(&module)).await.output, "intact");
-        assert_eq!(
-            executor.cache_stats(),
-            WasmCacheStats {
-                compiled: 1,
-                discarded: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(executor.cache_stats(), WasmCacheStats { compiled: 1, discarded: 1, ..Default::default() });
         assert_eq!(entries(dir.path()).len(), 1);
 
         let executor = executor_on(dir.path(), Allocation::Pooling);
         assert_eq!(succeed(&executor, command(&module)).await.output, "intact");
-        assert_eq!(
-            executor.cache_stats(),
-            WasmCacheStats {
-                disk_hits: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(executor.cache_stats(), WasmCacheStats { disk_hits: 1, ..Default::default() });
     }
 }
 
@@ -119,13 +79,7 @@ async fn engines_do_not_run_each_others_code() {
     for allocation in [Allocation::Pooling, Allocation::OnDemand] {
         let executor = executor_on(dir.path(), allocation);
         assert_eq!(succeed(&executor, command(&module)).await.output, "mine");
-        assert_eq!(
-            executor.cache_stats(),
-            WasmCacheStats {
-                compiled: 1,
-                ..Default::default()
-            }
-        );
+        assert_eq!(executor.cache_stats(), WasmCacheStats { compiled: 1, ..Default::default() });
     }
     assert_eq!(entries(dir.path()).len(), 2);
 }
@@ -139,11 +93,7 @@ struct Gate {
 
 impl Gate {
     fn new(bytes: Option<Bytes>) -> Arc<Self> {
-        Arc::new(Self {
-            bytes,
-            open: Semaphore::new(0),
-            asked: Semaphore::new(0),
-        })
+        Arc::new(Self { bytes, open: Semaphore::new(0), asked: Semaphore::new(0) })
     }
 }
 
@@ -171,14 +121,7 @@ async fn many_who_want_the_same_module_have_it_compiled_once() {
             assert_eq!(ended.unwrap().output, "once");
         }
         assert_eq!(gate.asked.available_permits(), 1);
-        assert_eq!(
-            executor.cache_stats(),
-            WasmCacheStats {
-                compiled: 1,
-                memory_hits: 9,
-                ..Default::default()
-            }
-        );
+        assert_eq!(executor.cache_stats(), WasmCacheStats { compiled: 1, memory_hits: 9, ..Default::default() });
     }
 }
 
@@ -231,10 +174,7 @@ async fn failures_are_not_kept() {
 fn a_directory_that_cannot_be_used_is_reported_at_start() {
     let dir = tempfile::tempdir().unwrap();
     fs::write(dir.path().join("code"), b"a file").unwrap();
-    let config = WasmConfig {
-        cache_dir: Some(dir.path().join("code")),
-        ..WasmConfig::default()
-    };
+    let config = WasmConfig { cache_dir: Some(dir.path().join("code")), ..WasmConfig::default() };
     let error = WasmExecutor::new(config).err().unwrap();
     assert_reason(&error, "EXECUTOR_BROKEN", true);
 }
@@ -251,11 +191,7 @@ async fn futures_join<T>(attempts: Vec<impl Future<Output = T>>, beside: impl Fu
                 *ended = Some(value);
             }
         }
-        if ended.iter().all(Option::is_some) {
-            std::task::Poll::Ready(())
-        } else {
-            std::task::Poll::Pending
-        }
+        if ended.iter().all(Option::is_some) { std::task::Poll::Ready(()) } else { std::task::Poll::Pending }
     });
     tokio::join!(joined, beside);
     ended.into_iter().flatten().collect()

@@ -10,23 +10,11 @@ use crate::{assert_reason, attempt, command, executors, fail, guests, succeed};
 
 fn with_args(module: &str, args: &[&str]) -> Attempt {
     let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    attempt(
-        module,
-        Kind::Command(Command {
-            args,
-            ..Command::default()
-        }),
-    )
+    attempt(module, Kind::Command(Command { args, ..Command::default() }))
 }
 
 fn with_input(module: &str, input: impl Into<Bytes>) -> Attempt {
-    attempt(
-        module,
-        Kind::Command(Command {
-            input: input.into(),
-            ..Command::default()
-        }),
-    )
+    attempt(module, Kind::Command(Command { input: input.into(), ..Command::default() }))
 }
 
 #[tokio::test]
@@ -35,12 +23,7 @@ async fn standard_input_reaches_standard_output() {
         let long: Vec<u8> = (0..300_000_u32).flat_map(u32::to_le_bytes).take(1 << 20).collect();
         for input in [Bytes::new(), Bytes::from_static(b"hello"), Bytes::from(long)] {
             let report = succeed(&executor, with_input(&guests::echo(), input.clone())).await;
-            assert!(
-                report.output == input,
-                "{} bytes came out of {}",
-                report.output.len(),
-                input.len()
-            );
+            assert!(report.output == input, "{} bytes came out of {}", report.output.len(), input.len());
             assert_eq!(report.logs, "");
             assert_eq!(report.values, []);
             assert_eq!(report.usage.memory_bytes_peak, 2 << 16);
@@ -58,10 +41,7 @@ async fn arguments_and_environment_arrive_and_nothing_is_inherited() {
         let report = succeed(&executor, command(&guests::print_env())).await;
         assert_eq!(report.output, "");
         let env = BTreeMap::from([("B".to_owned(), "two=2".to_owned()), ("A".to_owned(), String::new())]);
-        let kind = Kind::Command(Command {
-            env,
-            ..Command::default()
-        });
+        let kind = Kind::Command(Command { env, ..Command::default() });
         let report = succeed(&executor, attempt(&guests::print_env(), kind)).await;
         assert_eq!(report.output, "A=\0B=two=2\0");
     }
@@ -88,11 +68,7 @@ async fn standard_error_is_kept_as_logs() {
 #[tokio::test]
 async fn an_exit_status_is_success_or_a_reason_to_retry() {
     for executor in executors() {
-        let report = succeed(
-            &executor,
-            command(&guests::say(1, "done", "(call $proc_exit (i32.const 0))")),
-        )
-        .await;
+        let report = succeed(&executor, command(&guests::say(1, "done", "(call $proc_exit (i32.const 0))"))).await;
         assert_eq!(report.output, "done");
         for status in [1, 3, 126, 134, 255, -1] {
             let exit = format!("(call $proc_exit (i32.const {status}))");
@@ -109,10 +85,7 @@ async fn a_trap_is_final_and_leaves_logs_and_call_stack() {
     let traps = [
         ("unreachable", "unreachable"),
         ("(drop (i32.load (i32.const -4)))", "out of bounds memory access"),
-        (
-            "(drop (i32.div_u (i32.const 1) (i32.const 0)))",
-            "integer divide by zero",
-        ),
+        ("(drop (i32.div_u (i32.const 1) (i32.const 0)))", "integer divide by zero"),
     ];
     for executor in executors() {
         for (body, expected) in traps {
@@ -124,11 +97,7 @@ async fn a_trap_is_final_and_leaves_logs_and_call_stack() {
         }
         let endless = "(module (func $deeper (export \"_start\") (call $deeper)))";
         let failure = fail(&executor, command(endless)).await;
-        assert!(
-            failure.error.to_string().contains("call stack exhausted"),
-            "{}",
-            failure.error
-        );
+        assert!(failure.error.to_string().contains("call stack exhausted"), "{}", failure.error);
     }
 }
 
@@ -143,12 +112,7 @@ async fn bad_pointers_in_host_calls_do_not_hurt_the_host() {
             Ok(_) => {}
             Err(failure) => assert_reason(&failure.error, "WASM_TRAP", false),
         }
-        assert_eq!(
-            succeed(&executor, with_input(&guests::echo(), "still here"))
-                .await
-                .output,
-            "still here"
-        );
+        assert_eq!(succeed(&executor, with_input(&guests::echo(), "still here")).await.output, "still here");
     }
 }
 
@@ -162,10 +126,7 @@ async fn arguments_that_cannot_be_passed_are_refused() {
         }
         for (key, value) in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "\0")] {
             let env = BTreeMap::from([(key.to_owned(), value.to_owned())]);
-            let kind = Kind::Command(Command {
-                env,
-                ..Command::default()
-            });
+            let kind = Kind::Command(Command { env, ..Command::default() });
             let failure = fail(&executor, attempt(&guests::print_env(), kind)).await;
             assert_reason(&failure.error, "BAD_ARGUMENTS", false);
         }
@@ -216,9 +177,7 @@ async fn a_c_program_runs() {
         let mut attempt = with_args("", &["clang"]);
         attempt.artifact = tarn_executor::Hash::of(&bytes);
         attempt.source = tarn_executor::Source::Bytes(bytes.clone());
-        let Kind::Command(command) = &mut attempt.kind else {
-            unreachable!()
-        };
+        let Kind::Command(command) = &mut attempt.kind else { unreachable!() };
         command.input = "a\nb\nc\n".into();
         let report = succeed(&executor, attempt).await;
         assert_eq!(report.output, "3 lines, home is unset\n");

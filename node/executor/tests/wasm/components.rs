@@ -16,10 +16,7 @@ pub fn ask(input: impl Into<String>, grants: Grants) -> Attempt {
         tenant: "t".into(),
         artifact: Hash::of(&reach()),
         source: Source::Bytes(reach()),
-        kind: Kind::Command(Command {
-            input: input.into().into(),
-            ..Command::default()
-        }),
+        kind: Kind::Command(Command { input: input.into().into(), ..Command::default() }),
         limits: Limits::default(),
         grants,
         services: Arc::new(NoServices),
@@ -31,13 +28,7 @@ pub fn nothing() -> Grants {
 }
 
 fn context(access: ContextAccess) -> Grants {
-    Grants {
-        context: Some(ContextGrant {
-            name: "memory".to_owned(),
-            access,
-        }),
-        ..nothing()
-    }
+    Grants { context: Some(ContextGrant { name: "memory".to_owned(), access }), ..nothing() }
 }
 
 pub fn assert_refused(failure: &Failure, capability: &str) {
@@ -113,49 +104,30 @@ async fn functions_of_components_are_called_with_numbers() {
         (func (export "letter") (param "a" char) (result char) (canon lift (core func $i "text"))))"#;
     let call = |name: &str, params: Vec<Argument>| crate::export(component, name, params);
     for executor in executors() {
-        assert_eq!(
-            answer(&executor, call("add", vec!["40".into(), "2".into()])).await,
-            "42"
-        );
+        assert_eq!(answer(&executor, call("add", vec!["40".into(), "2".into()])).await, "42");
         assert_eq!(answer(&executor, call("half", vec!["5".into()])).await, "2.5");
-        for (name, params) in [
-            ("add", vec!["40".into()]),
-            ("add", vec!["40".into(), "x".into()]),
-            ("letter", vec!["65".into()]),
-        ] {
+        for (name, params) in
+            [("add", vec!["40".into()]), ("add", vec!["40".into(), "x".into()]), ("letter", vec!["65".into()])]
+        {
             let failure = fail(&executor, call(name, params)).await;
             assert_reason(&failure.error, "BAD_ARGUMENTS", false);
         }
         let failure = fail(&executor, call("absent", Vec::new())).await;
         assert_reason(&failure.error, "WASM_MISSING_EXPORT", false);
-        assert!(
-            failure.error.to_string().contains("add, half, letter"),
-            "{}",
-            failure.error
-        );
+        assert!(failure.error.to_string().contains("add, half, letter"), "{}", failure.error);
         let failure = fail(&executor, crate::command(component)).await;
         assert_reason(&failure.error, "WASM_MISSING_EXPORT", false);
         let unknown = "(component (import \"some:thing/else\" (instance (export \"f\" (func)))))";
         let failure = fail(&executor, crate::command(unknown)).await;
         assert_reason(&failure.error, "WASM_UNSUPPORTED_IMPORT", false);
-        assert!(
-            failure.error.to_string().contains("some:thing/else"),
-            "{}",
-            failure.error
-        );
+        assert!(failure.error.to_string().contains("some:thing/else"), "{}", failure.error);
     }
 }
 
 #[tokio::test]
 async fn what_wasi_offers_needs_its_grant() {
-    let clock = Grants {
-        clock: true,
-        ..nothing()
-    };
-    let random = Grants {
-        random: true,
-        ..nothing()
-    };
+    let clock = Grants { clock: true, ..nothing() };
+    let random = Grants { random: true, ..nothing() };
     for executor in executors() {
         for (input, capability, enough, expected) in
             [("clock", "clock", &clock, "1"), ("random", "random", &random, "0")]
@@ -176,11 +148,7 @@ async fn what_wasi_offers_needs_its_grant() {
 
 #[tokio::test]
 async fn logs_and_progress_need_their_grants_and_reach_the_node() {
-    let both = Grants {
-        log: true,
-        progress: true,
-        ..nothing()
-    };
+    let both = Grants { log: true, progress: true, ..nothing() };
     for executor in executors() {
         assert_refused(&fail(&executor, ask("log x", nothing())).await, "log");
         assert_refused(&fail(&executor, ask("progress 0.5", nothing())).await, "progress");
@@ -196,10 +164,7 @@ async fn logs_and_progress_need_their_grants_and_reach_the_node() {
             attempt.kind = ask(bad, nothing()).kind;
             assert_reason(&fail(&executor, attempt.clone()).await.error, "WASM_TRAP", false);
         }
-        assert_eq!(
-            *services.lines.lock().unwrap(),
-            [(LogLevel::Warn, "first ERROR forged".to_owned())]
-        );
+        assert_eq!(*services.lines.lock().unwrap(), [(LogLevel::Warn, "first ERROR forged".to_owned())]);
         assert_eq!(*services.reports.lock().unwrap(), [(0.5, "half way".to_owned())]);
 
         // Lines count towards the limit on logs.
@@ -238,16 +203,9 @@ async fn context_is_read_and_written_as_granted() {
             ("get a", "version 0 "),
             ("get ", "refused 0 the key has 0 bytes: it needs 1 to 512"),
         ] {
-            assert_eq!(
-                answer(&executor, with(input, ContextAccess::Write)).await,
-                expected,
-                "{input}"
-            );
+            assert_eq!(answer(&executor, with(input, ContextAccess::Write)).await, expected, "{input}");
         }
-        assert_eq!(
-            answer(&executor, with("get ab", ContextAccess::Read)).await,
-            "version 1 three"
-        );
+        assert_eq!(answer(&executor, with("get ab", ContextAccess::Read)).await, "version 1 three");
         let long = format!("get {}", "k".repeat(513));
         let told = answer(&executor, with(&long, ContextAccess::Read)).await;
         assert!(told.starts_with("refused 0 the key has 513 bytes"), "{told}");
@@ -265,10 +223,7 @@ async fn context_is_read_and_written_as_granted() {
 
 fn calls(artifacts: &[&[u8]], depth: u32) -> Grants {
     Grants {
-        calls: CallGrant {
-            artifacts: artifacts.iter().map(|bytes| Hash::of(bytes)).collect(),
-            depth,
-        },
+        calls: CallGrant { artifacts: artifacts.iter().map(|bytes| Hash::of(bytes)).collect(), depth },
         ..nothing()
     }
 }
@@ -280,11 +235,7 @@ async fn a_guest_calls_what_it_was_granted_within_what_it_has_left() {
     let hungry: Vec<u8> = guests::command("(drop (memory.grow (i32.const 200)))").into();
     let loud: Vec<u8> = guests::say(2, "from the callee", "").into();
     let source = Artifacts::source(
-        [&args, &endless, &hungry, &loud]
-            .map(|bytes| bytes.clone().into())
-            .into_iter()
-            .chain([reach()])
-            .collect(),
+        [&args, &endless, &hungry, &loud].map(|bytes| bytes.clone().into()).into_iter().chain([reach()]).collect(),
     );
     for executor in executors() {
         let asks = |input: String, grants| {
@@ -294,10 +245,7 @@ async fn a_guest_calls_what_it_was_granted_within_what_it_has_left() {
         };
         let call = |bytes: &[u8]| format!("call {} x", Hash::of(bytes).to_hex());
         let one = calls(&[&args], 1);
-        assert_eq!(
-            succeed(&executor, asks(call(&args), one.clone())).await.output,
-            "returned main"
-        );
+        assert_eq!(succeed(&executor, asks(call(&args), one.clone())).await.output, "returned main");
         assert_refused(&fail(&executor, asks(call(&args), nothing())).await, "calls");
         assert_refused(&fail(&executor, asks(call(&endless), one.clone())).await, "calls");
         let told = answer(&executor, asks("call nonsense x".into(), one)).await;
@@ -322,10 +270,7 @@ async fn a_guest_calls_what_it_was_granted_within_what_it_has_left() {
         let me = Hash::of(&reach()).to_hex();
         let deep = |depth: usize| format!("{}end", format!("call {me} ").repeat(depth));
         let grants = calls(&[&reach()], 2);
-        assert_eq!(
-            answer(&executor, asks(deep(2), grants.clone())).await,
-            "returned returned end"
-        );
+        assert_eq!(answer(&executor, asks(deep(2), grants.clone())).await, "returned returned end");
         let told = answer(&executor, asks(deep(3), grants)).await;
         assert_eq!(told, "returned failed CAPABILITY_NOT_GRANTED 0");
     }
@@ -344,12 +289,9 @@ async fn hostile_components_are_contained() {
         let mut grow = ask("grow", nothing());
         grow.limits.memory_bytes = 8 << 20;
         assert_reason(&fail(&executor, grow).await.error, "MEMORY_LIMIT", false);
-        for (input, reason) in [
-            ("lie", "WASM_TRAP"),
-            ("wild", "WASM_TRAP"),
-            ("garbage", "WASM_TRAP"),
-            ("huge", "WASM_TRAP"),
-        ] {
+        for (input, reason) in
+            [("lie", "WASM_TRAP"), ("wild", "WASM_TRAP"), ("garbage", "WASM_TRAP"), ("huge", "WASM_TRAP")]
+        {
             let failure = fail(&executor, ask(input, all.clone())).await;
             assert_reason(&failure.error, reason, false);
         }
@@ -366,21 +308,11 @@ async fn hostile_components_are_contained() {
 #[tokio::test]
 async fn compiled_components_are_kept_on_disk() {
     let dir = tempfile::tempdir().unwrap();
-    for stats in [
-        WasmCacheStats {
-            compiled: 1,
-            ..Default::default()
-        },
-        WasmCacheStats {
-            disk_hits: 1,
-            ..Default::default()
-        },
-    ] {
-        let executor = WasmExecutor::new(WasmConfig {
-            cache_dir: Some(dir.path().to_owned()),
-            ..WasmConfig::default()
-        })
-        .unwrap();
+    for stats in
+        [WasmCacheStats { compiled: 1, ..Default::default() }, WasmCacheStats { disk_hits: 1, ..Default::default() }]
+    {
+        let executor =
+            WasmExecutor::new(WasmConfig { cache_dir: Some(dir.path().to_owned()), ..WasmConfig::default() }).unwrap();
         assert_eq!(answer(&executor, ask("kept", nothing())).await, "kept");
         assert_eq!(executor.cache_stats(), stats);
     }

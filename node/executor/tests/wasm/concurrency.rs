@@ -13,13 +13,7 @@ use crate::guests::{self, ENDLESS};
 use crate::{assert_reason, attempt, command, executors, export, run, succeed};
 
 fn with_input(input: String) -> Attempt {
-    attempt(
-        &guests::echo(),
-        Kind::Command(Command {
-            input: input.into(),
-            ..Command::default()
-        }),
-    )
+    attempt(&guests::echo(), Kind::Command(Command { input: input.into(), ..Command::default() }))
 }
 
 #[tokio::test]
@@ -63,24 +57,11 @@ async fn a_guest_that_computes_does_not_hold_up_the_runtime() {
 #[tokio::test]
 async fn dropping_the_future_frees_the_slot() {
     for allocation in [Allocation::Pooling, Allocation::OnDemand] {
-        let executor = WasmExecutor::new(WasmConfig {
-            slots: 1,
-            allocation,
-            ..WasmConfig::default()
-        })
-        .unwrap();
-        executor
-            .prepare(
-                &command(&guests::command(ENDLESS)).artifact,
-                guests::command(ENDLESS).into(),
-            )
-            .await
-            .unwrap();
+        let executor = WasmExecutor::new(WasmConfig { slots: 1, allocation, ..WasmConfig::default() }).unwrap();
+        executor.prepare(&command(&guests::command(ENDLESS)).artifact, guests::command(ENDLESS).into()).await.unwrap();
         for _ in 0..3 {
             let endless = run(&executor, command(&guests::command(ENDLESS)));
-            tokio::time::timeout(Duration::from_millis(20), endless)
-                .await
-                .unwrap_err();
+            tokio::time::timeout(Duration::from_millis(20), endless).await.unwrap_err();
         }
         assert_eq!(succeed(&executor, with_input("my turn".into())).await.output, "my turn");
     }
@@ -88,13 +69,7 @@ async fn dropping_the_future_frees_the_slot() {
 
 #[tokio::test]
 async fn too_many_waiting_attempts_are_refused() {
-    let executor = Arc::new(
-        WasmExecutor::new(WasmConfig {
-            slots: 1,
-            ..WasmConfig::default()
-        })
-        .unwrap(),
-    );
+    let executor = Arc::new(WasmExecutor::new(WasmConfig { slots: 1, ..WasmConfig::default() }).unwrap());
     let cancel = CancellationToken::new();
     let mut running = JoinSet::new();
     for _ in 0..70 {
@@ -111,28 +86,16 @@ async fn too_many_waiting_attempts_are_refused() {
         assert_reason(&ended.unwrap_err().error, "CANCELLED", true);
     }
     assert_eq!(executor.admitted(), 0);
-    assert_eq!(
-        succeed(&executor, with_input("room again".into())).await.output,
-        "room again"
-    );
+    assert_eq!(succeed(&executor, with_input("room again".into())).await.output, "room again");
 }
 
 #[test]
 fn the_number_of_slots_is_bounded() {
     for slots in [0, SLOTS_MAX + 1] {
-        let error = WasmExecutor::new(WasmConfig {
-            slots,
-            ..WasmConfig::default()
-        })
-        .err()
-        .unwrap();
+        let error = WasmExecutor::new(WasmConfig { slots, ..WasmConfig::default() }).err().unwrap();
         assert_reason(&error, "LIMIT_OUT_OF_RANGE", false);
     }
-    let most = WasmExecutor::new(WasmConfig {
-        slots: SLOTS_MAX,
-        ..WasmConfig::default()
-    })
-    .unwrap();
+    let most = WasmExecutor::new(WasmConfig { slots: SLOTS_MAX, ..WasmConfig::default() }).unwrap();
     assert_eq!(most.capabilities().slots, SLOTS_MAX);
 }
 
@@ -151,10 +114,7 @@ fn resident_bytes() -> u64 {
 fn two_hundred_at_once_take_the_memory_that_they_use() {
     if std::env::var_os(MEASURED).is_none() {
         let output = process::Command::new(std::env::current_exe().unwrap())
-            .args([
-                "--exact",
-                "concurrency::two_hundred_at_once_take_the_memory_that_they_use",
-            ])
+            .args(["--exact", "concurrency::two_hundred_at_once_take_the_memory_that_they_use"])
             .env(MEASURED, "1")
             .output()
             .unwrap();
@@ -164,10 +124,7 @@ fn two_hundred_at_once_take_the_memory_that_they_use() {
     const GUESTS: usize = 200;
     const LIMIT_BYTES: u64 = 32 << 20;
     const TOUCHED_BYTES: u64 = 4 << 20;
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build()
-        .unwrap();
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     // Each has as much memory as it may, writes to an eighth of it, says so, and sleeps.
     let guest = guests::module(&format!(
         r#"(func (export "_start")
@@ -176,13 +133,7 @@ fn two_hundred_at_once_take_the_memory_that_they_use() {
             {})"#,
         guests::SLEEP
     ));
-    let executor = Arc::new(
-        WasmExecutor::new(WasmConfig {
-            slots: GUESTS,
-            ..WasmConfig::default()
-        })
-        .unwrap(),
-    );
+    let executor = Arc::new(WasmExecutor::new(WasmConfig { slots: GUESTS, ..WasmConfig::default() }).unwrap());
     runtime.block_on(async {
         let mut one = command(&guest);
         one.grants.clock = true;
@@ -226,26 +177,15 @@ const RESTRICTED: &str = "TARN_TEST_RESTRICTED_MEMORY";
 #[test]
 fn where_address_space_is_restricted_guests_run_on_demand() {
     if std::env::var_os(RESTRICTED).is_some() {
-        let executor = WasmExecutor::new(WasmConfig {
-            slots: 4,
-            ..WasmConfig::default()
-        })
-        .unwrap();
+        let executor = WasmExecutor::new(WasmConfig { slots: 4, ..WasmConfig::default() }).unwrap();
         assert_eq!(executor.allocation(), Allocation::OnDemand);
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap();
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         let sum = export(guests::NUMBERS, "add", vec!["40".into(), "2".into()]);
         assert_eq!(runtime.block_on(succeed(&executor, sum)).output, "42");
         return;
     }
     for (executor, allocation) in executors().iter().zip([Allocation::Pooling, Allocation::OnDemand]) {
-        assert_eq!(
-            executor.allocation(),
-            allocation,
-            "the machine that runs this test restricts address space itself"
-        );
+        assert_eq!(executor.allocation(), allocation, "the machine that runs this test restricts address space itself");
     }
     let this = std::env::current_exe().unwrap();
     let output = process::Command::new("sh")

@@ -43,11 +43,7 @@ async fn arguments_that_do_not_fit_are_refused_with_what_is_wanted() {
         ("add", text(&["1"]), "takes 2 arguments (i32, i32) and got 1"),
         ("add", text(&["1", "2", "3"]), "got 3"),
         ("nothing", text(&["1"]), "takes 0 arguments"),
-        (
-            "add",
-            text(&["1", "two"]),
-            "argument 2 of `add` must be a number of type i32, not \"two\"",
-        ),
+        ("add", text(&["1", "two"]), "argument 2 of `add` must be a number of type i32, not \"two\""),
         ("add", text(&["1", ""]), "i32"),
         ("add", text(&["1", "1.5"]), "i32"),
         ("add", text(&["1", "4294967296"]), "i32"),
@@ -73,11 +69,7 @@ async fn what_is_not_an_exported_function_is_missing() {
         for name in ["subtract", "answer", ""] {
             let failure = fail(&executor, export(NUMBERS, name, vec![])).await;
             assert_reason(&failure.error, "WASM_MISSING_EXPORT", false);
-            assert!(
-                failure.error.to_string().contains("add, long, half"),
-                "{}",
-                failure.error
-            );
+            assert!(failure.error.to_string().contains("add, long, half"), "{}", failure.error);
         }
     }
 }
@@ -98,10 +90,7 @@ async fn a_library_is_initialised_once_and_what_it_prints_is_logged() {
         // Each attempt is a new instance: nothing stays from one to the next.
         for _ in 0..3 {
             let report = succeed(&executor, export(&library, "count", vec![])).await;
-            assert_eq!(
-                (report.output.as_ref(), report.logs.as_ref()),
-                (&b"1"[..], &b"hello"[..])
-            );
+            assert_eq!((report.output.as_ref(), report.logs.as_ref()), (&b"1"[..], &b"hello"[..]));
         }
         succeed(&executor, export(&library, "_initialize", vec![])).await;
         let failure = fail(&executor, export(&library, "exit", vec![])).await;

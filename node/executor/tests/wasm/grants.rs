@@ -21,22 +21,13 @@ fn reaching(function: &str, grants: Grants) -> Attempt {
 }
 
 fn scratch(bytes: u64) -> Grants {
-    Grants {
-        scratch_bytes: bytes,
-        ..Grants::default()
-    }
+    Grants { scratch_bytes: bytes, ..Grants::default() }
 }
 
 #[tokio::test]
 async fn what_was_not_granted_is_refused_by_name_when_it_is_called() {
-    let clock = Grants {
-        clock: true,
-        ..Grants::default()
-    };
-    let random = Grants {
-        random: true,
-        ..Grants::default()
-    };
+    let clock = Grants { clock: true, ..Grants::default() };
+    let random = Grants { random: true, ..Grants::default() };
     let cases = [
         ("clock", "clock", "clock_time_get", &clock),
         ("resolution", "clock", "clock_res_get", &clock),
@@ -50,11 +41,9 @@ async fn what_was_not_granted_is_refused_by_name_when_it_is_called() {
             let failure = fail(&executor, reaching(function, Grants::default())).await;
             assert_reason(&failure.error, "CAPABILITY_NOT_GRANTED", false);
             match &failure.error {
-                ExecutionError::CapabilityNotGranted {
-                    capability: named,
-                    call: called,
-                    ..
-                } => assert_eq!((*named, called.as_str()), (capability, call)),
+                ExecutionError::CapabilityNotGranted { capability: named, call: called, .. } => {
+                    assert_eq!((*named, called.as_str()), (capability, call))
+                }
                 other => panic!("{other}"),
             }
             let told = failure.error.to_string();
@@ -62,12 +51,7 @@ async fn what_was_not_granted_is_refused_by_name_when_it_is_called() {
 
             assert_eq!(succeed(&executor, reaching(function, enough.clone())).await.output, "0");
             // One grant is not another.
-            let mut others = Grants {
-                clock: true,
-                random: true,
-                scratch_bytes: 1 << 20,
-                ..Grants::default()
-            };
+            let mut others = Grants { clock: true, random: true, scratch_bytes: 1 << 20, ..Grants::default() };
             match capability {
                 "clock" => others.clock = false,
                 "random" => others.random = false,
@@ -77,12 +61,7 @@ async fn what_was_not_granted_is_refused_by_name_when_it_is_called() {
             assert_reason(&failure.error, "CAPABILITY_NOT_GRANTED", false);
         }
         // What no grant covers.
-        let all = Grants {
-            clock: true,
-            random: true,
-            scratch_bytes: 1 << 20,
-            ..Grants::default()
-        };
+        let all = Grants { clock: true, random: true, scratch_bytes: 1 << 20, ..Grants::default() };
         let failure = fail(&executor, reaching("sockets", all)).await;
         assert_reason(&failure.error, "CAPABILITY_NOT_GRANTED", false);
     }
@@ -92,12 +71,7 @@ async fn what_was_not_granted_is_refused_by_name_when_it_is_called() {
 async fn what_is_only_imported_does_no_harm() {
     for executor in executors() {
         // Asking for the first directory is what every program does at start: there is none (8, a bad descriptor).
-        assert_eq!(
-            succeed(&executor, reaching("directory", Grants::default()))
-                .await
-                .output,
-            "8"
-        );
+        assert_eq!(succeed(&executor, reaching("directory", Grants::default())).await.output, "8");
         assert_eq!(succeed(&executor, reaching("directory", scratch(1))).await.output, "0");
     }
 }
@@ -116,18 +90,9 @@ async fn scratch_holds_what_was_granted_however_it_is_written() {
         assert_eq!(report.output, "9051");
         let report = succeed(&executor, reaching("fill_renumbered", quota.clone())).await;
         assert_eq!(report.output, NOSPC);
-        assert_eq!(
-            succeed(&executor, reaching("outside", quota.clone())).await.output,
-            FAULT
-        );
-        assert_eq!(
-            succeed(&executor, reaching("create", scratch(PAGE - 1))).await.output,
-            NOSPC
-        );
-        assert_eq!(
-            succeed(&executor, reaching("name", scratch(PAGE - 1))).await.output,
-            NOSPC
-        );
+        assert_eq!(succeed(&executor, reaching("outside", quota.clone())).await.output, FAULT);
+        assert_eq!(succeed(&executor, reaching("create", scratch(PAGE - 1))).await.output, NOSPC);
+        assert_eq!(succeed(&executor, reaching("name", scratch(PAGE - 1))).await.output, NOSPC);
         let ten = (10 * PAGE) as i64;
         for (function, number, output) in [
             ("grow", ten, "0"),
@@ -149,12 +114,8 @@ async fn scratch_is_private_and_gone_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     let scratch_dir = dir.path().join("scratch");
     let start = || {
-        WasmExecutor::new(WasmConfig {
-            slots: 2,
-            scratch_dir: Some(scratch_dir.clone()),
-            ..WasmConfig::default()
-        })
-        .unwrap()
+        WasmExecutor::new(WasmConfig { slots: 2, scratch_dir: Some(scratch_dir.clone()), ..WasmConfig::default() })
+            .unwrap()
     };
     let executor = start();
     let left = || fs::read_dir(&scratch_dir).unwrap().count();
@@ -164,10 +125,7 @@ async fn scratch_is_private_and_gone_afterwards() {
         assert_eq!(left(), 0);
     }
     let outside = succeed(&executor, reaching("escape", scratch(1 << 20))).await;
-    assert!(
-        ["63", NOTCAPABLE].contains(&&*String::from_utf8_lossy(&outside.output)),
-        "{outside:?}"
-    );
+    assert!(["63", NOTCAPABLE].contains(&&*String::from_utf8_lossy(&outside.output)), "{outside:?}");
 
     // What was left by one that died is removed at start.
     fs::create_dir_all(scratch_dir.join("tarn-scratch-dead/deep")).unwrap();

@@ -46,17 +46,11 @@ impl Server {
 
     fn grants(&self, host: &str, scheme: &str) -> Grants {
         let origin = format!("{scheme}://{host}:{}", self.port);
-        Grants {
-            http: [origin.parse().unwrap()].into(),
-            ..nothing()
-        }
+        Grants { http: [origin.parse().unwrap()].into(), ..nothing() }
     }
 
     fn asks(&self, method: &str, path: &str) -> Attempt {
-        ask(
-            format!("http {method} http://127.0.0.1:{}{path}", self.port),
-            self.grants("127.0.0.1", "http"),
-        )
+        ask(format!("http {method} http://127.0.0.1:{}{path}", self.port), self.grants("127.0.0.1", "http"))
     }
 }
 
@@ -73,10 +67,7 @@ async fn serve(mut stream: impl AsyncRead + AsyncWrite + Unpin) {
     let text = String::from_utf8_lossy(&request).into_owned();
     let path = text.split(' ').nth(1).unwrap_or_default();
     let answer = match path {
-        "/echo" => format!(
-            "HTTP/1.1 200 OK\r\ncontent-length: {}\r\nx-server: yes\r\n\r\n{text}",
-            text.len()
-        ),
+        "/echo" => format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\nx-server: yes\r\n\r\n{text}", text.len()),
         "/moved" => "HTTP/1.1 302 Found\r\nlocation: http://127.0.0.1:1/\r\ncontent-length: 0\r\n\r\n".to_owned(),
         "/large" => {
             let head = "HTTP/1.1 200 OK\r\ncontent-length: 5000000\r\n\r\n";
@@ -112,30 +103,15 @@ async fn requests_go_to_granted_origins_and_nowhere_else() {
         let other = Server::start(None).await;
         for (url, grants) in [
             (format!("http://127.0.0.1:{}/echo", server.port), nothing()),
-            (
-                format!("http://127.0.0.1:{}/echo", server.port),
-                other.grants("127.0.0.1", "http"),
-            ),
-            (
-                format!("http://localhost:{}/echo", server.port),
-                server.grants("127.0.0.1", "http"),
-            ),
-            (
-                format!("http://127.0.0.1:{}/echo", server.port),
-                server.grants("127.0.0.1", "https"),
-            ),
-            (
-                format!("http://[::ffff:127.0.0.1]:{}/echo", server.port),
-                server.grants("127.0.0.1", "http"),
-            ),
+            (format!("http://127.0.0.1:{}/echo", server.port), other.grants("127.0.0.1", "http")),
+            (format!("http://localhost:{}/echo", server.port), server.grants("127.0.0.1", "http")),
+            (format!("http://127.0.0.1:{}/echo", server.port), server.grants("127.0.0.1", "https")),
+            (format!("http://[::ffff:127.0.0.1]:{}/echo", server.port), server.grants("127.0.0.1", "http")),
         ] {
             assert_refused(&fail(&executor, ask(format!("http GET {url}"), grants)).await, "http");
         }
         // A name is as good as an address where it is the one that stands for this machine.
-        let local = ask(
-            format!("http GET http://localhost:{}/echo", server.port),
-            server.grants("localhost", "http"),
-        );
+        let local = ask(format!("http GET http://localhost:{}/echo", server.port), server.grants("localhost", "http"));
         assert!(answer(&executor, local).await.starts_with("200\n"));
         assert_eq!(server.connections.load(Ordering::Relaxed), 2);
         assert_eq!(other.connections.load(Ordering::Relaxed), 0);
@@ -178,15 +154,7 @@ async fn a_malformed_request_is_not_sent() {
             let told = answer(&executor, attempt).await;
             assert!(told.starts_with("invalid"), "{url}: {told}");
         }
-        for name in [
-            "Host",
-            "content-length",
-            "Transfer-Encoding",
-            "connection",
-            "a:b",
-            "a\r\nb",
-            "",
-        ] {
+        for name in ["Host", "content-length", "Transfer-Encoding", "connection", "a:b", "a\r\nb", ""] {
             let input = format!("header {name} http://127.0.0.1:{}/echo", server.port);
             let told = answer(&executor, ask(input, server.grants("127.0.0.1", "http"))).await;
             assert!(told.starts_with("invalid"), "{name}: {told}");
@@ -198,10 +166,7 @@ async fn a_malformed_request_is_not_sent() {
 #[tokio::test]
 async fn https_trusts_the_authorities_of_the_configuration() {
     let key = KeyPair::generate().unwrap();
-    let certificate = CertificateParams::new(["localhost".to_owned()])
-        .unwrap()
-        .self_signed(&key)
-        .unwrap();
+    let certificate = CertificateParams::new(["localhost".to_owned()]).unwrap().self_signed(&key).unwrap();
     let dir = tempfile::tempdir().unwrap();
     let pem = dir.path().join("authorities.pem");
     std::fs::write(&pem, certificate.pem()).unwrap();
@@ -210,18 +175,10 @@ async fn https_trusts_the_authorities_of_the_configuration() {
         .with_protocol_versions(&[&rustls::version::TLS13])
         .unwrap()
         .with_no_client_auth()
-        .with_single_cert(
-            vec![certificate.der().clone()],
-            PrivateKeyDer::try_from(key.serialize_der()).unwrap(),
-        )
+        .with_single_cert(vec![certificate.der().clone()], PrivateKeyDer::try_from(key.serialize_der()).unwrap())
         .unwrap();
     let server = Server::start(Some(TlsAcceptor::from(Arc::new(config)))).await;
-    let with = |authorities| {
-        WasmExecutor::new(WasmConfig {
-            http_authorities: authorities,
-            ..WasmConfig::default()
-        })
-    };
+    let with = |authorities| WasmExecutor::new(WasmConfig { http_authorities: authorities, ..WasmConfig::default() });
     let asks = |host: &str| {
         let url = format!("http GET https://{host}:{}/echo", server.port);
         ask(url, server.grants(host, "https"))

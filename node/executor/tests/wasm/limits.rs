@@ -45,10 +45,7 @@ async fn memory_beyond_the_limit_is_refused_and_up_to_it_is_not() {
         assert_eq!(report.usage.memory_bytes_peak, 10 * PAGE);
 
         let failure = fail(&executor, limited(&guests::command(&grows(9)), limit)).await;
-        let expected = ExecutionError::MemoryLimit {
-            wanted_bytes: 11 * PAGE,
-            limit_bytes: 10 * PAGE,
-        };
+        let expected = ExecutionError::MemoryLimit { wanted_bytes: 11 * PAGE, limit_bytes: 10 * PAGE };
         assert_eq!(failure.error, expected);
         assert_reason(&failure.error, "MEMORY_LIMIT", false);
         assert_eq!(failure.usage.memory_bytes_peak, 2 * PAGE);
@@ -72,10 +69,7 @@ async fn tables_are_limited() {
     let small = "(module (table $t 1 funcref) (func (export \"_start\")
         (drop (table.grow $t (ref.null func) (i32.const 50000)))))";
     let large = [
-        format!(
-            "(module (table {} funcref) (func (export \"_start\")))",
-            TABLE_ELEMENTS_MAX + 1
-        ),
+        format!("(module (table {} funcref) (func (export \"_start\")))", TABLE_ELEMENTS_MAX + 1),
         format!(
             "(module (table $t 1 funcref) (func (export \"_start\")
                 (drop (table.grow $t (ref.null func) (i32.const {TABLE_ELEMENTS_MAX})))))"
@@ -89,11 +83,7 @@ async fn tables_are_limited() {
         }
         let many = "(module (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref) (table 1 funcref)
             (func (export \"_start\")))";
-        assert_reason(
-            &fail(&executor, command(many)).await.error,
-            "WASM_INVALID_MODULE",
-            false,
-        );
+        assert_reason(&fail(&executor, command(many)).await.error, "WASM_INVALID_MODULE", false);
     }
 }
 
@@ -120,15 +110,8 @@ async fn output_beyond_the_limit_is_an_error() {
 #[tokio::test]
 async fn logs_beyond_the_limit_are_dropped_and_counted() {
     for executor in executors() {
-        let report = succeed(
-            &executor,
-            limited(&guests::say(2, "1234567", ""), |limits| limits.log_bytes = 5),
-        )
-        .await;
-        assert_eq!(
-            report.logs,
-            "12345\n[tarn: 2 more bytes dropped, the limit log_bytes is 5]\n"
-        );
+        let report = succeed(&executor, limited(&guests::say(2, "1234567", ""), |limits| limits.log_bytes = 5)).await;
+        assert_eq!(report.logs, "12345\n[tarn: 2 more bytes dropped, the limit log_bytes is 5]\n");
 
         // A guest that logs without end is stopped by its time, not by the memory of the node.
         let flood =
@@ -142,31 +125,20 @@ async fn logs_beyond_the_limit_are_dropped_and_counted() {
 #[tokio::test]
 async fn fuel_is_metered_the_same_each_time() {
     for executor in executors() {
-        let failure = fail(
-            &executor,
-            limited(&guests::command(ENDLESS), |limits| limits.fuel = Some(100_000)),
-        )
-        .await;
+        let failure = fail(&executor, limited(&guests::command(ENDLESS), |limits| limits.fuel = Some(100_000))).await;
         assert_eq!(failure.error, ExecutionError::FuelLimit { limit: 100_000 });
         assert_reason(&failure.error, "FUEL_LIMIT", false);
 
         let mut used = Vec::new();
         for _ in 0..3 {
             let guest = guests::say(1, "metered", "");
-            used.push(
-                succeed(&executor, limited(&guest, |limits| limits.fuel = Some(100_000)))
-                    .await
-                    .usage
-                    .fuel,
-            );
+            used.push(succeed(&executor, limited(&guest, |limits| limits.fuel = Some(100_000))).await.usage.fuel);
         }
         assert!(used[0].is_some_and(|fuel| fuel > 0 && fuel < 100), "{used:?}");
         assert!(used.iter().all(|fuel| *fuel == used[0]), "{used:?}");
 
         // Metered guests can be interrupted too.
-        let metered = limited(&guests::command(ENDLESS), |limits| {
-            (limits.fuel, limits.time_ms) = (Some(1 << 50), 50)
-        });
+        let metered = limited(&guests::command(ENDLESS), |limits| (limits.fuel, limits.time_ms) = (Some(1 << 50), 50));
         assert_reason(&fail(&executor, metered).await.error, "TIME_LIMIT", true);
     }
 }
@@ -221,10 +193,7 @@ async fn an_attempt_that_is_cancelled_before_it_starts_does_not_start() {
     for executor in executors() {
         let cancel = CancellationToken::new();
         cancel.cancel();
-        let failure = executor
-            .run(command(&guests::say(2, "started", "")), cancel)
-            .await
-            .unwrap_err();
+        let failure = executor.run(command(&guests::say(2, "started", "")), cancel).await.unwrap_err();
         assert_reason(&failure.error, "CANCELLED", true);
         assert_eq!(failure.logs, "");
         assert_eq!(executor.cache_stats().compiled, 0);

@@ -28,14 +28,8 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 /// One executor for each way to get memory.
 fn executors() -> [WasmExecutor; 2] {
-    [Allocation::Pooling, Allocation::OnDemand].map(|allocation| {
-        WasmExecutor::new(WasmConfig {
-            slots: 4,
-            allocation,
-            ..WasmConfig::default()
-        })
-        .unwrap()
-    })
+    [Allocation::Pooling, Allocation::OnDemand]
+        .map(|allocation| WasmExecutor::new(WasmConfig { slots: 4, allocation, ..WasmConfig::default() }).unwrap())
 }
 
 fn attempt(module: &str, kind: Kind) -> Attempt {
@@ -55,20 +49,12 @@ fn command(module: &str) -> Attempt {
 }
 
 fn export(module: &str, name: &str, params: Vec<Argument>) -> Attempt {
-    attempt(
-        module,
-        Kind::Export {
-            name: name.into(),
-            params,
-        },
-    )
+    attempt(module, Kind::Export { name: name.into(), params })
 }
 
 async fn run(executor: &WasmExecutor, attempt: Attempt) -> Result<Report, Failure> {
     let running = executor.run(attempt, CancellationToken::new());
-    tokio::time::timeout(PATIENCE, running)
-        .await
-        .expect("the attempt does not end")
+    tokio::time::timeout(PATIENCE, running).await.expect("the attempt does not end")
 }
 
 async fn succeed(executor: &WasmExecutor, attempt: Attempt) -> Report {

@@ -37,16 +37,10 @@ async fn what_is_not_a_core_module_is_invalid() {
             let failure = fail(&executor, attempt).await;
             assert_reason(&failure.error, "WASM_INVALID_MODULE", false);
             assert!(!failure.error.to_string().contains('\n'), "{}", failure.error);
-            let error = executor
-                .prepare(&Hash::of(bytes), Bytes::from_static(bytes))
-                .await
-                .unwrap_err();
+            let error = executor.prepare(&Hash::of(bytes), Bytes::from_static(bytes)).await.unwrap_err();
             assert_eq!(error, failure.error);
         }
-        executor
-            .prepare(&Hash::of(MINIMAL), Bytes::from_static(MINIMAL))
-            .await
-            .unwrap();
+        executor.prepare(&Hash::of(MINIMAL), Bytes::from_static(MINIMAL)).await.unwrap();
     }
 }
 
@@ -54,10 +48,7 @@ async fn what_is_not_a_core_module_is_invalid() {
 async fn an_import_that_is_not_offered_is_named() {
     let cases = [
         ("(import \"env\" \"gettimeofday\" (func))", "`env::gettimeofday`"),
-        (
-            "(import \"wasi_unstable\" \"fd_write\" (func))",
-            "`wasi_unstable::fd_write`",
-        ),
+        ("(import \"wasi_unstable\" \"fd_write\" (func))", "`wasi_unstable::fd_write`"),
         ("(import \"env\" \"memory\" (memory 1))", "`env::memory`"),
         (
             "(import \"wasi_snapshot_preview1\" \"fd_write\" (func (param i64)))",
@@ -66,11 +57,7 @@ async fn an_import_that_is_not_offered_is_named() {
     ];
     for executor in executors() {
         for (import, name) in cases {
-            let failure = fail(
-                &executor,
-                command(&format!("(module {import} (func (export \"_start\")))")),
-            )
-            .await;
+            let failure = fail(&executor, command(&format!("(module {import} (func (export \"_start\")))"))).await;
             assert_reason(&failure.error, "WASM_UNSUPPORTED_IMPORT", false);
             assert!(failure.error.to_string().contains(name), "{}", failure.error);
         }
@@ -84,10 +71,7 @@ async fn bytes_that_do_not_hash_to_their_name_are_refused() {
         attempt.artifact = Hash::of(b"something else");
         let failure = fail(&executor, attempt).await;
         assert_reason(&failure.error, "HASH_MISMATCH", true);
-        let error = executor
-            .prepare(&Hash::of(b"x"), Bytes::from_static(MINIMAL))
-            .await
-            .unwrap_err();
+        let error = executor.prepare(&Hash::of(b"x"), Bytes::from_static(MINIMAL)).await.unwrap_err();
         assert_reason(&error, "HASH_MISMATCH", true);
         assert_eq!(executor.cache_stats().compiled, 0);
     }
@@ -113,11 +97,7 @@ async fn an_artifact_comes_from_where_the_attempt_says() {
         let mut attempt = command(&module);
         for source in [Source::Prepared, Source::Provider(Arc::new(Unreachable))] {
             attempt.source = source;
-            assert_reason(
-                &fail(&executor, attempt.clone()).await.error,
-                "ARTIFACT_UNAVAILABLE",
-                true,
-            );
+            assert_reason(&fail(&executor, attempt.clone()).await.error, "ARTIFACT_UNAVAILABLE", true);
         }
         let mut absent = command("(module)");
         absent.source = provider.clone();
@@ -140,10 +120,7 @@ async fn the_trait_is_object_safe_and_describes_itself() {
         assert_eq!((capabilities.runtime, capabilities.slots), ("wasm", 4));
         capabilities.limits_max.check().unwrap();
         let kind = tarn_executor::Kind::Command(tarn_executor::Command::default());
-        let report = executor
-            .run(attempt(&guests::echo(), kind), Default::default())
-            .await
-            .unwrap();
+        let report = executor.run(attempt(&guests::echo(), kind), Default::default()).await.unwrap();
         assert_eq!(report.output, "");
     }
 }

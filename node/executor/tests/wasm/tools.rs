@@ -25,14 +25,7 @@ pub fn reach() -> Bytes {
         let dir = tempfile::tempdir().unwrap();
         let core = dir.path().join("reach.wasm");
         let output = Command::new("clang")
-            .args([
-                "--target=wasm32-wasi",
-                "--sysroot=/usr",
-                "-std=gnu11",
-                "-Os",
-                "-s",
-                "-mexec-model=reactor",
-            ])
+            .args(["--target=wasm32-wasi", "--sysroot=/usr", "-std=gnu11", "-Os", "-s", "-mexec-model=reactor"])
             .arg("-I")
             .arg(here.join("../../deploy/guests/c"))
             .arg(here.join("tests/wasm/guests/reach.c"))
@@ -60,10 +53,7 @@ impl HostServices for InMemory {
     async fn context_get(&self, context: &str, key: &str) -> Result<Option<ContextEntry>, ServiceError> {
         let entries = self.entries.lock().unwrap();
         let found = entries.get(&(context.to_owned(), key.to_owned()));
-        Ok(found.map(|(value, version)| ContextEntry {
-            value: value.clone(),
-            version: *version,
-        }))
+        Ok(found.map(|(value, version)| ContextEntry { value: value.clone(), version: *version }))
     }
 
     async fn context_set(
@@ -98,10 +88,7 @@ impl HostServices for InMemory {
         limit: u32,
     ) -> Result<Vec<String>, ServiceError> {
         let entries = self.entries.lock().unwrap();
-        let keys = entries
-            .keys()
-            .filter(|(of, _)| of == context)
-            .map(|(_, key)| key.clone());
+        let keys = entries.keys().filter(|(of, _)| of == context).map(|(_, key)| key.clone());
         let wanted = keys.filter(|key| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));
         Ok(wanted.take(limit as usize).collect())
     }

@@ -28,10 +28,7 @@ pub(super) fn read(folder: &Path) -> Result<Bundle, Error> {
         Err(Error::Folder { .. }) if !folder.join(DATA).exists() => Value::Object(serde_json::Map::new()),
         Err(error) => return Err(error),
     };
-    let mut found = Found {
-        modules: Vec::new(),
-        entries: 0,
-    };
+    let mut found = Found { modules: Vec::new(), entries: 0 };
     found.collect(folder, "", PATH_PARTS_MAX)?;
     Bundle::new(manifest, found.modules, &data)
 }
@@ -47,11 +44,7 @@ impl Found {
         for entry in fs::read_dir(folder).map_err(|error| failed(folder, &error))? {
             let entry = entry.map_err(|error| failed(folder, &error))?;
             self.entries += 1;
-            Error::at_most(
-                format!("the number of files below {}", folder.display()),
-                ENTRIES_MAX,
-                self.entries,
-            )?;
+            Error::at_most(format!("the number of files below {}", folder.display()), ENTRIES_MAX, self.entries)?;
             let kind = entry.file_type().map_err(|error| failed(&entry.path(), &error))?;
             let name = entry.file_name();
             let Some(name) = name.to_str() else { continue };
@@ -61,10 +54,7 @@ impl Found {
             let path = format!("{prefix}{name}");
             let is_module = name.ends_with(".rego");
             if kind.is_symlink() && (is_module || entry.path().is_dir()) {
-                return Err(Error::malformed(
-                    path,
-                    "is a symbolic link; a bundle holds files and folders alone",
-                ));
+                return Err(Error::malformed(path, "is a symbolic link; a bundle holds files and folders alone"));
             }
             if kind.is_dir() && levels > 1 {
                 self.collect(&entry.path(), &format!("{path}/"), levels - 1)?;
@@ -82,20 +72,14 @@ impl Found {
 fn read_text(path: &Path, limit: usize) -> Result<String, Error> {
     let mut bytes = Vec::new();
     let file = fs::File::open(path).map_err(|error| failed(path, &error))?;
-    file.take(limit as u64 + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|error| failed(path, &error))?;
+    file.take(limit as u64 + 1).read_to_end(&mut bytes).map_err(|error| failed(path, &error))?;
     Error::at_most(format!("{}, in bytes", path.display()), limit, bytes.len())?;
     String::from_utf8(bytes).map_err(|_| Error::malformed(path.display().to_string(), "is not UTF-8"))
 }
 
 pub(super) fn write(bundle: &Bundle, folder: &Path) -> Result<(), Error> {
     fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
-    if fs::read_dir(folder)
-        .map_err(|error| failed(folder, &error))?
-        .next()
-        .is_some()
-    {
+    if fs::read_dir(folder).map_err(|error| failed(folder, &error))?.next().is_some() {
         return Err(Error::malformed(
             folder.display().to_string(),
             "is not empty; name a folder that does not exist yet",
@@ -123,8 +107,5 @@ fn failed(path: &Path, error: &std::io::Error) -> Error {
         ErrorKind::NotFound => "does not exist".to_owned(),
         _ => error.to_string(),
     };
-    Error::Folder {
-        path: path.display().to_string(),
-        message,
-    }
+    Error::Folder { path: path.display().to_string(), message }
 }

@@ -26,14 +26,8 @@ const MAGIC: &[u8; 8] = b"tarnpol\0";
 pub(super) fn encode(manifest: &Manifest, modules: &BTreeMap<String, String>, data: &str) -> Vec<u8> {
     let mut bytes = MAGIC.to_vec();
     integer(&mut bytes, FORMAT);
-    piece(
-        &mut bytes,
-        &serde_json::to_vec(manifest).expect("a manifest consists of strings and a number"),
-    );
-    integer(
-        &mut bytes,
-        u32::try_from(modules.len()).expect("the number of modules is bounded"),
-    );
+    piece(&mut bytes, &serde_json::to_vec(manifest).expect("a manifest consists of strings and a number"));
+    integer(&mut bytes, u32::try_from(modules.len()).expect("the number of modules is bounded"));
     for (path, text) in modules {
         piece(&mut bytes, path.as_bytes());
         piece(&mut bytes, text.as_bytes());
@@ -47,10 +41,7 @@ fn integer(bytes: &mut Vec<u8>, value: u32) {
 }
 
 fn piece(bytes: &mut Vec<u8>, content: &[u8]) {
-    integer(
-        bytes,
-        u32::try_from(content.len()).expect("every piece's length is bounded"),
-    );
+    integer(bytes, u32::try_from(content.len()).expect("every piece's length is bounded"));
     bytes.extend_from_slice(content);
 }
 
@@ -96,10 +87,7 @@ struct Reader<'a>(&'a [u8]);
 
 impl<'a> Reader<'a> {
     fn take(&mut self, length: usize) -> Result<&'a [u8], Error> {
-        let (taken, rest) = self
-            .0
-            .split_at_checked(length)
-            .ok_or_else(|| broken("it ends too early"))?;
+        let (taken, rest) = self.0.split_at_checked(length).ok_or_else(|| broken("it ends too early"))?;
         self.0 = rest;
         Ok(taken)
     }

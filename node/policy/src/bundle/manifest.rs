@@ -41,10 +41,7 @@ impl Manifest {
     /// Refuses malformed fields.
     pub(super) fn check(&self) -> Result<(), Error> {
         if self.format != super::FORMAT {
-            return Err(Error::Format {
-                found: self.format,
-                known: super::FORMAT,
-            });
+            return Err(Error::Format { found: self.format, known: super::FORMAT });
         }
         check_name("name", &self.name)?;
         check_name("environment", &self.environment)?;
@@ -61,9 +58,7 @@ fn format() -> u32 {
 fn check_name(field: &str, name: &str) -> Result<(), Error> {
     Error::at_most(format!("{field}, in bytes"), NAME_BYTES_MAX, name.len())?;
     let mut bytes = name.bytes();
-    let starts = bytes
-        .next()
-        .is_some_and(|first| first.is_ascii_lowercase() || first.is_ascii_digit());
+    let starts = bytes.next().is_some_and(|first| first.is_ascii_lowercase() || first.is_ascii_digit());
     if starts && bytes.all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"._-".contains(&byte)) {
         return Ok(());
     }

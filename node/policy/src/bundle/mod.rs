@@ -75,20 +75,12 @@ impl Bundle {
         manifest.check()?;
         let modules = gather(modules)?;
         if !data.is_object() {
-            return Err(Error::malformed(
-                "data",
-                "must be a JSON object, for its fields become `data.<field>`",
-            ));
+            return Err(Error::malformed("data", "must be a JSON object, for its fields become `data.<field>`"));
         }
         json::check_depth("data", data)?;
         let data = json::canonical(data);
         Error::at_most("data, in bytes", DATA_BYTES_MAX, data.len())?;
-        let mut bundle = Self {
-            manifest,
-            modules,
-            data,
-            digest: Digest([0; 32]),
-        };
+        let mut bundle = Self { manifest, modules, data, digest: Digest([0; 32]) };
         let bytes = bundle.to_bytes();
         Error::at_most("the bundle, in bytes", BUNDLE_BYTES_MAX, bytes.len())?;
         bundle.digest = Digest::of(&bytes);
@@ -106,9 +98,7 @@ impl Bundle {
         let bundle = Self::new(manifest, modules, &data)?;
         // One bundle has one digest: whatever else the bytes could say in another way is refused here.
         if bundle.digest != Digest::of(bytes) {
-            return Err(Error::Encoding(
-                "its bytes are not in canonical form; build it again with tarn".into(),
-            ));
+            return Err(Error::Encoding("its bytes are not in canonical form; build it again with tarn".into()));
         }
         Ok(bundle)
     }
@@ -180,12 +170,7 @@ impl Bundle {
 impl fmt::Debug for Bundle {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Manifest { name, version, .. } = &self.manifest;
-        write!(
-            f,
-            "Bundle({name} {version}, {} modules, {})",
-            self.modules.len(),
-            self.digest
-        )
+        write!(f, "Bundle({name} {version}, {} modules, {})", self.modules.len(), self.digest)
     }
 }
 
@@ -198,19 +183,13 @@ fn gather(modules: impl IntoIterator<Item = (String, String)>) -> Result<BTreeMa
         Error::at_most(format!("{path}, in bytes"), MODULE_BYTES_MAX, text.len())?;
         // Folders on some systems cannot hold both, so the bundle could not be written out.
         if !folded.insert(path.to_ascii_lowercase()) {
-            return Err(Error::malformed(
-                path,
-                "is there twice; paths may not differ in case alone either",
-            ));
+            return Err(Error::malformed(path, "is there twice; paths may not differ in case alone either"));
         }
         gathered.insert(path, text);
         Error::at_most("the number of modules", MODULES_MAX, gathered.len())?;
     }
     if gathered.is_empty() {
-        return Err(Error::malformed(
-            "modules",
-            "the bundle has none; it needs at least one file that ends in .rego",
-        ));
+        return Err(Error::malformed("modules", "the bundle has none; it needs at least one file that ends in .rego"));
     }
     Ok(gathered)
 }

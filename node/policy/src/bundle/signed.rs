@@ -38,10 +38,7 @@ pub struct SignedBundle {
 impl SignedBundle {
     /// A bundle that nobody signed.
     pub fn unsigned(bundle: &Bundle) -> Self {
-        Self {
-            bundle: bundle.to_bytes(),
-            signature: Vec::new(),
-        }
+        Self { bundle: bundle.to_bytes(), signature: Vec::new() }
     }
 
     /// Signs with `sign`, which gets the [message](Self::message) and answers with an ML-DSA-65 signature.
@@ -49,10 +46,7 @@ impl SignedBundle {
     /// # Errors
     /// What `sign` fails with.
     pub fn sign<E>(bundle: &Bundle, sign: impl FnOnce(&[u8]) -> Result<Vec<u8>, E>) -> Result<Self, E> {
-        Ok(Self {
-            bundle: bundle.to_bytes(),
-            signature: sign(&Self::message(bundle.digest()))?,
-        })
+        Ok(Self { bundle: bundle.to_bytes(), signature: sign(&Self::message(bundle.digest()))? })
     }
 
     /// Puts the two parts together, as a store keeps them.
@@ -111,26 +105,16 @@ impl SignedBundle {
     /// # Errors
     /// Bytes that are neither. The bundle itself is read by [`open`](Self::open).
     pub fn from_bytes(bytes: &[u8]) -> Result<Self, Error> {
-        Error::at_most(
-            "the signed bundle, in bytes",
-            BUNDLE_BYTES_MAX + SIGNATURE_BYTES_MAX + 16,
-            bytes.len(),
-        )?;
+        Error::at_most("the signed bundle, in bytes", BUNDLE_BYTES_MAX + SIGNATURE_BYTES_MAX + 16, bytes.len())?;
         let Some(rest) = bytes.strip_prefix(MAGIC) else {
-            return Ok(Self {
-                bundle: bytes.to_vec(),
-                signature: Vec::new(),
-            });
+            return Ok(Self { bundle: bytes.to_vec(), signature: Vec::new() });
         };
         let (bundle, rest) = part(rest)?;
         let (signature, rest) = part(rest)?;
         if !rest.is_empty() {
             return Err(Error::Encoding("something follows its signature".into()));
         }
-        Ok(Self {
-            bundle: bundle.to_vec(),
-            signature: signature.to_vec(),
-        })
+        Ok(Self { bundle: bundle.to_vec(), signature: signature.to_vec() })
     }
 }
 
@@ -138,6 +122,5 @@ impl SignedBundle {
 fn part(bytes: &[u8]) -> Result<(&[u8], &[u8]), Error> {
     let early = || Error::Encoding("it ends too early".into());
     let (length, rest) = bytes.split_first_chunk::<4>().ok_or_else(early)?;
-    rest.split_at_checked(u32::from_be_bytes(*length) as usize)
-        .ok_or_else(early)
+    rest.split_at_checked(u32::from_be_bytes(*length) as usize).ok_or_else(early)
 }

@@ -34,11 +34,7 @@ impl Clock {
         let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
         let march_month = (5 * day_of_year + 2) / 153;
         let day = day_of_year - (153 * march_month + 2) / 5 + 1;
-        let month = if march_month < 10 {
-            march_month + 3
-        } else {
-            march_month - 9
-        };
+        let month = if march_month < 10 { march_month + 3 } else { march_month - 9 };
         let year = year_of_era + era * 400 + u64::from(month <= 2);
         Self {
             year: u32::try_from(year).unwrap_or(u32::MAX),
@@ -63,14 +59,7 @@ mod tests {
     #[test]
     fn known_times() {
         let parts = |time_ms| {
-            let Clock {
-                year,
-                month,
-                day,
-                weekday,
-                hour,
-                minute,
-            } = Clock::at(time_ms);
+            let Clock { year, month, day, weekday, hour, minute } = Clock::at(time_ms);
             (year, month, day, weekday, hour, minute)
         };
         assert_eq!(parts(0), (1970, 1, 1, 4, 0, 0));

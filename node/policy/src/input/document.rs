@@ -33,14 +33,7 @@ impl Document {
     /// The document as it is judged: the time in whole seconds, and the clock that follows from it.
     pub(super) fn rounded(&self) -> Self {
         let time_ms = self.cluster.time_ms / 1_000 * 1_000;
-        Self {
-            cluster: Cluster {
-                time_ms,
-                clock: Clock::at(time_ms),
-                ..self.cluster.clone()
-            },
-            ..self.clone()
-        }
+        Self { cluster: Cluster { time_ms, clock: Clock::at(time_ms), ..self.cluster.clone() }, ..self.clone() }
     }
 }
 

@@ -94,19 +94,12 @@ impl Analysis {
         let package = static_path(&module.package.refr).path;
         let is_test = is_test_module(&file, &package);
         if package.first().is_some_and(|first| first.starts_with("__")) {
-            self.problem(
-                bundle,
-                &module.package.span,
-                "names of packages must not start with __".into(),
-            );
+            self.problem(bundle, &module.package.span, "names of packages must not start with __".into());
         }
         for rule in &module.policy {
             let span = rule.span();
             let is_function = match rule.as_ref() {
-                Rule::Spec {
-                    head: RuleHead::Func { .. },
-                    ..
-                } => true,
+                Rule::Spec { head: RuleHead::Func { .. }, .. } => true,
                 Rule::Spec { .. } => false,
                 Rule::Default { args, .. } => !args.is_empty(),
             };
@@ -123,11 +116,7 @@ impl Analysis {
         }
         self.packages.insert(file, package);
         if self.rules.len() > RULES_MAX {
-            self.problem(
-                bundle,
-                &module.package.span,
-                format!("the bundle has more than {RULES_MAX} rules"),
-            );
+            self.problem(bundle, &module.package.span, format!("the bundle has more than {RULES_MAX} rules"));
         }
     }
 
@@ -135,23 +124,13 @@ impl Analysis {
     fn spread(&self) -> Vec<RuleId> {
         let mut packages: Vec<_> = self.packages.values().collect();
         packages.sort();
-        packages
-            .chunk_by(|one, other| one == other)
-            .filter(|same| same.len() > 1)
-            .map(|same| same[0].clone())
-            .collect()
+        packages.chunk_by(|one, other| one == other).filter(|same| same.len() > 1).map(|same| same[0].clone()).collect()
     }
 
     pub(super) fn problem(&mut self, bundle: &Bundle, span: &Span, message: String) {
         let file = span.source.file();
         let source = source_line(bundle, file, span.line);
-        let problem = Problem {
-            file: file.clone(),
-            line: span.line,
-            column: span.col,
-            source,
-            message,
-        };
+        let problem = Problem { file: file.clone(), line: span.line, column: span.col, source, message };
         if !self.problems.contains(&problem) {
             self.problems.push(problem);
         }

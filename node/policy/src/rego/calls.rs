@@ -10,17 +10,10 @@ use crate::limits::CALL_DEPTH_MAX;
 
 /// The first rule that cannot be, and why. Pairs are a rule and what it refers to, in ascending order of rules.
 pub(super) fn refusal(rules: &[(&RuleId, &BTreeSet<RuleId>)]) -> Option<(RuleId, String)> {
-    let ids: BTreeMap<&[String], usize> = rules
-        .iter()
-        .enumerate()
-        .map(|(index, (id, _))| (id.as_slice(), index))
-        .collect();
+    let ids: BTreeMap<&[String], usize> =
+        rules.iter().enumerate().map(|(index, (id, _))| (id.as_slice(), index)).collect();
     let calls: Vec<Vec<usize>> = rules.iter().map(|(_, uses)| called(&ids, uses)).collect();
-    let mut search = Search {
-        calls: &calls,
-        depths: vec![None; calls.len()],
-        path: Vec::new(),
-    };
+    let mut search = Search { calls: &calls, depths: vec![None; calls.len()], path: Vec::new() };
     for start in 0..calls.len() {
         if let Err(Refused { at, why }) = search.depth_of(start) {
             return Some((rules[at].0.clone(), why.sentence(rules)));
@@ -78,27 +71,18 @@ impl Search<'_> {
         }
         if let Some(start) = self.path.iter().position(|on_path| *on_path == rule) {
             let circle = self.path[start..].iter().copied().chain([rule]).collect();
-            return Err(Refused {
-                at: rule,
-                why: Why::Circle(circle),
-            });
+            return Err(Refused { at: rule, why: Why::Circle(circle) });
         }
         self.path.push(rule);
         let mut depth = 0;
         if self.path.len() > CALL_DEPTH_MAX {
-            return Err(Refused {
-                at: self.path[0],
-                why: Why::Deep,
-            });
+            return Err(Refused { at: self.path[0], why: Why::Deep });
         }
         for index in 0..self.calls[rule].len() {
             depth = depth.max(1 + self.depth_of(self.calls[rule][index])?);
         }
         if self.path.len() + depth > CALL_DEPTH_MAX {
-            return Err(Refused {
-                at: self.path[0],
-                why: Why::Deep,
-            });
+            return Err(Refused { at: self.path[0], why: Why::Deep });
         }
         self.path.pop();
         self.depths[rule] = Some(depth);
@@ -115,19 +99,14 @@ mod tests {
     }
 
     fn refused(rules: &[(&str, &[&str])]) -> Option<String> {
-        let owned: BTreeMap<RuleId, BTreeSet<RuleId>> = rules
-            .iter()
-            .map(|(name, uses)| (id(name), uses.iter().map(|path| id(path)).collect()))
-            .collect();
+        let owned: BTreeMap<RuleId, BTreeSet<RuleId>> =
+            rules.iter().map(|(name, uses)| (id(name), uses.iter().map(|path| id(path)).collect())).collect();
         refusal(&owned.iter().collect::<Vec<_>>()).map(|(_, why)| why)
     }
 
     #[test]
     fn circles_are_found_whichever_way_they_are_written() {
-        assert_eq!(
-            refused(&[("t.a", &["t.b"]), ("t.b", &["t.c", "x"]), ("t.c", &[])]),
-            None
-        );
+        assert_eq!(refused(&[("t.a", &["t.b"]), ("t.b", &["t.c", "x"]), ("t.c", &[])]), None);
         assert!(refused(&[("t.a", &["t.a"])]).unwrap().contains("t.a -> t.a"));
         assert!(refused(&[("t.a", &["t.b"]), ("t.b", &["t.a"])]).is_some());
         // A whole package, and a field of a rule's value.
@@ -144,12 +123,7 @@ mod tests {
             let rules: BTreeMap<RuleId, BTreeSet<RuleId>> = names
                 .iter()
                 .enumerate()
-                .map(|(index, name)| {
-                    (
-                        id(name),
-                        names.get(index + 1).map(|next| id(next)).into_iter().collect(),
-                    )
-                })
+                .map(|(index, name)| (id(name), names.get(index + 1).map(|next| id(next)).into_iter().collect()))
                 .collect();
             refusal(&rules.iter().collect::<Vec<_>>()).is_some()
         };

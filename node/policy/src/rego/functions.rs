@@ -5,16 +5,8 @@
 //! (`opa.runtime`). `walk`, `print` and `trace` are left out because they put no bound on what they produce.
 
 /// Functions that look at the kind of their argument alone.
-const PLAIN: &[&str] = &[
-    "is_array",
-    "is_boolean",
-    "is_null",
-    "is_number",
-    "is_object",
-    "is_set",
-    "is_string",
-    "type_name",
-];
+const PLAIN: &[&str] =
+    &["is_array", "is_boolean", "is_null", "is_number", "is_object", "is_set", "is_string", "type_name"];
 
 /// Functions that are called behind a guard that looks at their arguments first, with the number of their arguments. Even the simplest
 /// prints an argument that it cannot take, so none does without.
@@ -132,13 +124,7 @@ mod tests {
 
     #[test]
     fn nothing_impure_is_even_compiled_in() {
-        for name in [
-            "http.send",
-            "opa.runtime",
-            "time.now_ns",
-            "uuid.rfc4122",
-            "net.lookup_ip_addr",
-        ] {
+        for name in ["http.send", "opa.runtime", "time.now_ns", "uuid.rfc4122", "net.lookup_ip_addr"] {
             assert!(!BUILTINS.contains_key(name), "{name}");
             assert!(!is_allowed(name), "{name}");
         }

@@ -24,9 +24,7 @@ pub(super) const TOO_LARGE: &str = "too large for a policy";
 /// Puts the guards before the functions of an engine.
 pub(super) fn install(engine: &mut Engine) -> Result<()> {
     for (name, arguments) in GUARDED {
-        let builtin = *BUILTINS
-            .get(name)
-            .ok_or_else(|| anyhow::anyhow!("no function {name}"))?;
+        let builtin = *BUILTINS.get(name).ok_or_else(|| anyhow::anyhow!("no function {name}"))?;
         let guarded = move |values: Vec<Value>| call(name, builtin, &values);
         engine.add_extension((*name).into(), *arguments, Box::new(guarded))?;
     }
@@ -45,20 +43,8 @@ fn call(name: &str, builtin: BuiltinFcn, values: &[Value]) -> Result<Value> {
 /// Functions want to know where they are called, for their errors. The interpreter adds the true place around them.
 static PLACE: LazyLock<Vec<Ref<Expr>>> = LazyLock::new(|| {
     let source = Source::from_contents("function".into(), " ".into()).expect("the text is short");
-    let span = Span {
-        source,
-        line: 1,
-        col: 1,
-        start: 0,
-        end: 0,
-    };
-    let place = || {
-        Ref::new(Expr::Null {
-            span: span.clone(),
-            value: Value::Null,
-            eidx: 0,
-        })
-    };
+    let span = Span { source, line: 1, col: 1, start: 0, end: 0 };
+    let place = || Ref::new(Expr::Null { span: span.clone(), value: Value::Null, eidx: 0 });
     (0..8).map(|_| place()).collect()
 });
 
@@ -79,9 +65,7 @@ fn check(name: &str, values: &[Value]) -> Result<()> {
         ("concat", [delimiter, parts]) => product(name, weight + length(delimiter) * elements(parts)),
         ("replace", [text, old, new]) => product(name, replaced(length(text), length(old), length(new))),
         ("strings.replace_n", [patterns, text]) => {
-            let news = patterns
-                .as_object()
-                .map_or(0, |fields| fields.iter().map(|(_, new)| length(new)).sum());
+            let news = patterns.as_object().map_or(0, |fields| fields.iter().map(|(_, new)| length(new)).sum());
             product(name, replaced(length(text), 1, news))
         }
         ("regex.replace", [text, pattern, new]) => {
@@ -167,9 +151,7 @@ fn range(from: &Value, to: &Value, step: u64) -> Result<()> {
 /// Text that becomes a number: short, and without an exponent that would make a giant of it.
 fn number(name: &str, value: &Value) -> Result<()> {
     let Ok(text) = value.as_string() else { return Ok(()) };
-    let exponent = text
-        .rsplit_once(['e', 'E'])
-        .map_or("", |(_, digits)| digits.trim_start_matches(['+', '-', '0']));
+    let exponent = text.rsplit_once(['e', 'E']).map_or("", |(_, digits)| digits.trim_start_matches(['+', '-', '0']));
     let digits = exponent.bytes().take_while(u8::is_ascii_digit).count();
     if text.len() > NUMBER_BYTES_MAX || digits > 2 {
         bail!(
@@ -191,10 +173,7 @@ fn widths(format: &Value) -> Result<()> {
         let verb = after.trim_start_matches(|c: char| c == '.' || c.is_ascii_digit());
         let width = after[..after.len() - verb.len()].trim_start_matches('.');
         if width.contains('.') || verb.starts_with(|c: char| !c.is_ascii()) {
-            bail!(
-                "sprintf does not know the form {:?}",
-                after.chars().take(12).collect::<String>()
-            );
+            bail!("sprintf does not know the form {:?}", after.chars().take(12).collect::<String>());
         }
         if width.len() > 4 || width.parse::<usize>().is_ok_and(|width| width > WIDTH_MAX) {
             bail!("a width of sprintf is {TOO_LARGE}: more than {WIDTH_MAX}");
@@ -223,18 +202,9 @@ mod tests {
         assert!(refused("regex.replace", &[text(10_000), text(1), text(100)]));
         assert!(refused("regex.match", &[text(PATTERN_BYTES_MAX + 1), text(1)]));
         assert!(refused("numbers.range", &[Value::from(0), Value::from(1_000_000_000)]));
-        assert!(refused(
-            "numbers.range",
-            &[Value::from(i64::MIN), Value::from(i64::MAX)]
-        ));
-        assert!(!refused(
-            "numbers.range_step",
-            &[Value::from(0), Value::from(1_000_000), Value::from(1_000)]
-        ));
-        assert!(refused(
-            "bits.lsh",
-            &[Value::from(1), Value::from(1_000_000_000_000_u64)]
-        ));
+        assert!(refused("numbers.range", &[Value::from(i64::MIN), Value::from(i64::MAX)]));
+        assert!(!refused("numbers.range_step", &[Value::from(0), Value::from(1_000_000), Value::from(1_000)]));
+        assert!(refused("bits.lsh", &[Value::from(1), Value::from(1_000_000_000_000_u64)]));
         assert!(refused("to_number", &[Value::from("1e999999999")]));
         assert!(refused("to_number", &[text(100)]));
         assert!(!refused("to_number", &[Value::from("1.5e03")]));

@@ -37,10 +37,7 @@ pub(super) fn static_path(expr: &Expr) -> StaticPath {
     }
     let length = parts.len();
     let path: Vec<String> = parts.into_iter().rev().map_while(|part| part).collect();
-    StaticPath {
-        whole: path.len() == length,
-        path,
-    }
+    StaticPath { whole: path.len() == length, path }
 }
 
 fn literal(expr: &Expr) -> Option<String> {

@@ -78,13 +78,7 @@ impl Program {
         let must_allow = deciding.contains(&"allow");
         let sources = Sources::new(bundle, &analysis, with_tests);
         match prepared(bundle, &sources, &deciding) {
-            Ok(prototype) => Ok(Self {
-                prototype,
-                idle: Mutex::new(Vec::new()),
-                sources,
-                analysis,
-                must_allow,
-            }),
+            Ok(prototype) => Ok(Self { prototype, idle: Mutex::new(Vec::new()), sources, analysis, must_allow }),
             Err(error) => Err(vec![problem(bundle, "bundle", &sources.original(&error.to_string()))]),
         }
     }
@@ -97,14 +91,9 @@ impl Program {
     /// The value of one rule, named from `data`; [`Value::Undefined`] if it has none. Needs a large stack.
     pub(crate) fn evaluate(&self, rule: &str, input: Value, budget: Duration) -> Result<Value, Failure> {
         let mut engine = self.idle().pop().unwrap_or_else(|| self.prototype.clone());
-        engine.set_execution_timer_config(ExecutionTimerConfig {
-            limit: budget,
-            check_interval: STEPS_PER_LOOK,
-        });
+        engine.set_execution_timer_config(ExecutionTimerConfig { limit: budget, check_interval: STEPS_PER_LOOK });
         engine.set_input(input);
-        let value = engine
-            .eval_rule(rule.into())
-            .map_err(|error| failure(&self.sources, &error, budget))?;
+        let value = engine.eval_rule(rule.into()).map_err(|error| failure(&self.sources, &error, budget))?;
         self.put_back(engine);
         Ok(value)
     }
@@ -149,13 +138,7 @@ fn decides(analysis: &Analysis, name: &str) -> bool {
 fn decides_nothing(bundle: &Bundle) -> Problem {
     let (file, _) = bundle.modules().next().expect("a bundle has modules");
     let message = "the bundle decides nothing: it needs a rule deny, warn or allow in package tarn";
-    Problem {
-        file: file.into(),
-        line: 1,
-        column: 1,
-        source: source_line(bundle, file, 1),
-        message: message.into(),
-    }
+    Problem { file: file.into(), line: 1, column: 1, source: source_line(bundle, file, 1), message: message.into() }
 }
 
 /// Rules that have no value leave no field.
@@ -174,11 +157,7 @@ fn failure(sources: &Sources, error: &anyhow::Error, budget: Duration) -> Failur
     if matches!(error.downcast_ref(), Some(LimitError::TimeLimitExceeded { .. })) || text.contains("time limit") {
         return over_budget(budget);
     }
-    let kind = if text.contains(guard::TOO_LARGE) {
-        FailureKind::PolicyTooLarge
-    } else {
-        FailureKind::PolicyFailed
-    };
+    let kind = if text.contains(guard::TOO_LARGE) { FailureKind::PolicyTooLarge } else { FailureKind::PolicyFailed };
     let place = super::message::place(&text);
     let mut message = format!("{place}{}", super::message::sentence(&text));
     crate::cut(&mut message, MESSAGE_BYTES_MAX);
@@ -207,8 +186,5 @@ pub(crate) fn rule_texts(bundle: &Bundle) -> BTreeMap<String, Vec<String>> {
         texts.sort();
         texts
     };
-    rules
-        .into_iter()
-        .map(|(id, rule)| (id.join("."), sorted(rule.texts)))
-        .collect()
+    rules.into_iter().map(|(id, rule)| (id.join("."), sorted(rule.texts))).collect()
 }

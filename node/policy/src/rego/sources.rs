@@ -31,29 +31,18 @@ static PLACE: LazyLock<Regex> =
 impl Sources {
     /// Takes what the analysis wants changed, with or without the tests.
     pub(super) fn new(bundle: &Bundle, analysis: &Analysis, with_tests: bool) -> Self {
-        let kept = bundle
-            .modules()
-            .filter(|(path, _)| with_tests || !is_test_module(path, &analysis.packages[*path]));
+        let kept = bundle.modules().filter(|(path, _)| with_tests || !is_test_module(path, &analysis.packages[*path]));
         let changes = kept.map(|(path, text)| {
             let rewrites = analysis.rewrites.get(path).into_iter().flatten();
             let changes = rewrites.map(|(start, rewrite)| {
                 let (start, end) = (*start as usize, rewrite.end as usize);
                 let columns = |text: &str| u32::try_from(text.chars().count()).unwrap_or(u32::MAX);
                 let widths = (columns(&text[start..end]), columns(&rewrite.text));
-                Change {
-                    start,
-                    end,
-                    text: rewrite.text.clone(),
-                    line: rewrite.line,
-                    column: rewrite.column,
-                    widths,
-                }
+                Change { start, end, text: rewrite.text.clone(), line: rewrite.line, column: rewrite.column, widths }
             });
             (path.to_owned(), changes.collect())
         });
-        Self {
-            changes: changes.collect(),
-        }
+        Self { changes: changes.collect() }
     }
 
     /// Path and changed text of every module.
@@ -88,13 +77,7 @@ impl Sources {
     fn original_column(&self, file: &str, line: u32, column: u32) -> u32 {
         // How much further right the text so far is than it was.
         let mut shift = 0_u32;
-        for change in self
-            .changes
-            .get(file)
-            .into_iter()
-            .flatten()
-            .filter(|change| change.line == line)
-        {
+        for change in self.changes.get(file).into_iter().flatten().filter(|change| change.line == line) {
             let start = change.column + shift;
             let (old, new) = change.widths;
             if column < start {

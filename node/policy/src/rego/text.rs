@@ -10,12 +10,7 @@ const WORK_MAX: u64 = 1 << 17;
 
 /// Where and why a text is refused: line and column from 1.
 pub(super) fn refusal(text: &str) -> Option<(u32, u32, String)> {
-    let mut scan = Scan {
-        line: 1,
-        column: 0,
-        depth: 0,
-        work: 0,
-    };
+    let mut scan = Scan { line: 1, column: 0, depth: 0, work: 0 };
     let mut chars = text.chars().peekable();
     while let Some(char) = scan.step(chars.next()) {
         match char {
@@ -69,20 +64,8 @@ impl Scan {
 
 /// The problem at a place of a text.
 pub(super) fn problem(file: &str, text: &str, line: u32, column: u32, message: String) -> Problem {
-    let source = text
-        .lines()
-        .nth(line.saturating_sub(1) as usize)
-        .unwrap_or_default()
-        .chars()
-        .take(200)
-        .collect();
-    Problem {
-        file: file.into(),
-        line,
-        column,
-        source,
-        message,
-    }
+    let source = text.lines().nth(line.saturating_sub(1) as usize).unwrap_or_default().chars().take(200).collect();
+    Problem { file: file.into(), line, column, source, message }
 }
 
 #[cfg(test)]
@@ -93,10 +76,7 @@ mod tests {
     fn brackets_count_where_they_are_brackets() {
         let nested = |levels: usize| format!("x := {}1{}", "[".repeat(levels), "]".repeat(levels));
         assert_eq!(refusal(&nested(12)), None);
-        assert_eq!(
-            refusal(&nested(13)).map(|(line, column, _)| (line, column)),
-            Some((1, 18))
-        );
+        assert_eq!(refusal(&nested(13)).map(|(line, column, _)| (line, column)), Some((1, 18)));
         for quiet in [
             "# [[[[[[[[[[[[[[[[",
             "x := `[[[[[[[[[[[[[[[\n[[[[`",
@@ -106,10 +86,7 @@ mod tests {
             assert_eq!(refusal(quiet), None, "{quiet}");
         }
         assert!(refusal("x := \"\\\\\" [[[[[[[[[[[[[[[").is_some());
-        assert!(
-            refusal("\"no end [\n[[[[[[[[[[[[[").is_some(),
-            "the parser ends a text at the line's end"
-        );
+        assert!(refusal("\"no end [\n[[[[[[[[[[[[[").is_some(), "the parser ends a text at the line's end");
     }
 
     #[test]

@@ -122,8 +122,7 @@ fn reporting<T: Send + 'static>(
 
 fn said(panic: &(dyn std::any::Any + Send)) -> String {
     let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
-    text.or_else(|| panic.downcast_ref::<String>().cloned())
-        .unwrap_or_else(|| "no message".into())
+    text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "no message".into())
 }
 
 fn pool(purpose: Purpose) -> &'static Pool {
@@ -131,12 +130,7 @@ fn pool(purpose: Purpose) -> &'static Pool {
     static TRYING: OnceLock<Pool> = OnceLock::new();
     let pool = if purpose == Purpose::Judging { &JUDGING } else { &TRYING };
     pool.get_or_init(|| Pool {
-        state: Mutex::new(State {
-            waiting: VecDeque::new(),
-            idle: 0,
-            threads: 0,
-            lost: 0,
-        }),
+        state: Mutex::new(State { waiting: VecDeque::new(), idle: 0, threads: 0, lost: 0 }),
         wake: Condvar::new(),
         size: std::thread::available_parallelism().map_or(2, |count| count.get().clamp(2, 8)),
     })
@@ -166,9 +160,7 @@ impl Pool {
 
     /// Starts a thread. Without one there are those that there were.
     fn grow(&'static self, state: &mut State) -> bool {
-        let thread = std::thread::Builder::new()
-            .name("policy".into())
-            .stack_size(STACK_BYTES);
+        let thread = std::thread::Builder::new().name("policy".into()).stack_size(STACK_BYTES);
         let started = thread.spawn(move || self.work()).is_ok();
         state.threads += usize::from(started);
         started

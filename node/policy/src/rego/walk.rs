@@ -42,24 +42,10 @@ impl<'a> ModuleWalk<'a> {
         let mut imports = BTreeMap::new();
         for import in &module.imports {
             let path = static_path(&import.refr).path;
-            let name = import
-                .r#as
-                .as_ref()
-                .map(|span| span.text().to_owned())
-                .or_else(|| path.last().cloned());
+            let name = import.r#as.as_ref().map(|span| span.text().to_owned()).or_else(|| path.last().cloned());
             imports.extend(name.map(|name| (name, path)));
         }
-        Self {
-            bundle,
-            module,
-            spread,
-            analysis,
-            package,
-            is_test,
-            imports,
-            uses: BTreeSet::new(),
-            depth: 0,
-        }
+        Self { bundle, module, spread, analysis, package, is_test, imports, uses: BTreeSet::new(), depth: 0 }
     }
 
     pub(super) fn walk(&mut self) {
@@ -68,12 +54,7 @@ impl<'a> ModuleWalk<'a> {
             self.rule(rule);
             let id = rule_id(&self.package, rule);
             let uses = std::mem::take(&mut self.uses);
-            self.analysis
-                .rules
-                .get_mut(&id)
-                .expect("all rules were gathered")
-                .uses
-                .extend(uses);
+            self.analysis.rules.get_mut(&id).expect("all rules were gathered").uses.extend(uses);
         }
     }
 
@@ -113,31 +94,21 @@ impl<'a> ModuleWalk<'a> {
 
     fn query(&mut self, query: &Query) {
         if query.stmts.len() > STATEMENTS_MAX {
-            let message = format!(
-                "the body has {} statements, at most {STATEMENTS_MAX} are allowed",
-                query.stmts.len()
-            );
+            let message =
+                format!("the body has {} statements, at most {STATEMENTS_MAX} are allowed", query.stmts.len());
             self.analysis.problem(self.bundle, &query.span, message);
         }
         for statement in &query.stmts {
             match &statement.literal {
                 Literal::SomeVars { vars, .. } => vars.iter().for_each(|name| self.declares_name(name)),
-                Literal::SomeIn {
-                    key, value, collection, ..
-                } => {
+                Literal::SomeIn { key, value, collection, .. } => {
                     key.iter().chain([value]).for_each(|pattern| self.declares(pattern));
                     key.iter().for_each(|key| self.expr(key));
                     self.expr(value);
                     self.expr(collection);
                 }
                 Literal::Expr { expr, .. } | Literal::NotExpr { expr, .. } => self.expr(expr),
-                Literal::Every {
-                    key,
-                    value,
-                    domain,
-                    query,
-                    ..
-                } => {
+                Literal::Every { key, value, domain, query, .. } => {
                     key.iter().chain([value]).for_each(|name| self.declares_name(name));
                     self.expr(domain);
                     self.query(query);
@@ -157,8 +128,7 @@ impl<'a> ModuleWalk<'a> {
         let StaticPath { path, .. } = static_path(expr);
         let name = path.join(".");
         if regorus::unstable::BUILTINS.contains_key(name.as_str()) && !functions::is_allowed(&name) {
-            self.analysis
-                .problem(self.bundle, expr.span(), functions::refusal(&name));
+            self.analysis.problem(self.bundle, expr.span(), functions::refusal(&name));
         }
     }
 
@@ -216,9 +186,7 @@ impl<'a> ModuleWalk<'a> {
                 self.expr(lhs);
                 self.expr(rhs);
             }
-            Expr::Membership {
-                key, value, collection, ..
-            } => {
+            Expr::Membership { key, value, collection, .. } => {
                 key.iter().for_each(|key| self.expr(key));
                 self.expr(value);
                 self.expr(collection);
@@ -281,17 +249,8 @@ impl<'a> ModuleWalk<'a> {
         for part in &import[1..] {
             text += &format!("[{}]", serde_json::Value::from(part.as_str()));
         }
-        let rewrite = Rewrite {
-            end: span.end,
-            line: span.line,
-            column: span.col,
-            text,
-        };
-        self.analysis
-            .rewrites
-            .entry(span.source.file().clone())
-            .or_default()
-            .insert(span.start, rewrite);
+        let rewrite = Rewrite { end: span.end, line: span.line, column: span.col, text };
+        self.analysis.rewrites.entry(span.source.file().clone()).or_default().insert(span.start, rewrite);
     }
 
     /// Refuses variables with the name of an import: what they mean would depend on where they are.
@@ -335,9 +294,7 @@ impl<'a> ModuleWalk<'a> {
         self.rewrite(function);
         let StaticPath { path, whole } = static_path(function);
         let name = path.join(".");
-        let target = self
-            .resolved(&path)
-            .filter(|target| target.first().is_some_and(|root| root == "data"));
+        let target = self.resolved(&path).filter(|target| target.first().is_some_and(|root| root == "data"));
         if let Some(target) = target {
             let id = target[1..].to_vec();
             if whole && self.analysis.rules.get(&id).is_some_and(|rule| rule.is_function) {
@@ -347,8 +304,7 @@ impl<'a> ModuleWalk<'a> {
         }
         if !whole || !functions::is_allowed(&name) {
             let name = if name.is_empty() { function.span().text() } else { &name };
-            self.analysis
-                .problem(self.bundle, function.span(), functions::refusal(name));
+            self.analysis.problem(self.bundle, function.span(), functions::refusal(name));
         }
     }
 }

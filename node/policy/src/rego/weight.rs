@@ -47,10 +47,7 @@ mod tests {
         }
         assert_eq!(weight_of(&value, 1 << 20), None);
         assert_eq!(weight_of(&Value::from("four"), 100), Some(20));
-        assert_eq!(
-            weight_of(&Value::from(vec![Value::from("four"), Value::Null]), 100),
-            Some(52)
-        );
+        assert_eq!(weight_of(&Value::from(vec![Value::from("four"), Value::Null]), 100), Some(52));
         assert_eq!(weight_of(&Value::from("four"), 19), None);
     }
 

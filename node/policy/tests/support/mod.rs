@@ -14,9 +14,7 @@ pub fn manifest(name: &str) -> Manifest {
 }
 
 pub fn try_bundle(modules: &[(&str, &str)], data: &Value) -> Result<Bundle, Error> {
-    let owned = modules
-        .iter()
-        .map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
+    let owned = modules.iter().map(|(path, text)| ((*path).to_owned(), (*text).to_owned()));
     Bundle::new(manifest("example"), owned, data)
 }
 
@@ -35,23 +33,11 @@ pub fn document() -> Document {
         method: "certificate".into(),
         roles: vec!["developer".into()],
         verb: "create".into(),
-        resource: Resource {
-            kind: "task".into(),
-            name: String::new(),
-        },
+        resource: Resource { kind: "task".into(), name: String::new() },
         namespace: "vision".into(),
         environment: "prod".into(),
-        task: Some(Task {
-            queue: "training".into(),
-            priority: "normal".into(),
-            ..Task::default()
-        }),
-        cluster: Cluster {
-            nodes: 3,
-            version: 2,
-            time_ms: 1_772_532_000_123,
-            ..Cluster::default()
-        },
+        task: Some(Task { queue: "training".into(), priority: "normal".into(), ..Task::default() }),
+        cluster: Cluster { nodes: 3, version: 2, time_ms: 1_772_532_000_123, ..Cluster::default() },
     }
 }
 

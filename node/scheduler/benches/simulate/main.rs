@@ -37,11 +37,8 @@ fn main() {
     for arrive_over_ms in [0, ARRIVE_OVER_MS] {
         println!("\ntasks arrive over {} s", arrive_over_ms / 1000);
         println!("             makespan   arrival to end   of critical   slots in use     cost   decisions");
-        let mut policies: [Box<dyn Policy>; 3] = [
-            Box::new(Tarn::new()),
-            Box::new(LeastLoaded),
-            Box::new(RandomFeasible::new(seed)),
-        ];
+        let mut policies: [Box<dyn Policy>; 3] =
+            [Box::new(Tarn::new()), Box::new(LeastLoaded), Box::new(RandomFeasible::new(seed))];
         for policy in &mut policies {
             run::report(&world, policy.as_mut(), arrive_over_ms);
         }
@@ -51,9 +48,7 @@ fn main() {
 
 /// What is lost next to the best assignment. The test `regret` says more.
 fn small_cases(count: u64) {
-    let mut shares: Vec<f64> = (0..count)
-        .map(|seed| regret(&case(seed), &Tuning::default()).share)
-        .collect();
+    let mut shares: Vec<f64> = (0..count).map(|seed| regret(&case(seed), &Tuning::default()).share).collect();
     shares.sort_by(f64::total_cmp);
     let mean = shares.iter().sum::<f64>() / count as f64;
     let at = |share: f64| 100.0 * shares[((count - 1) as f64 * share) as usize];

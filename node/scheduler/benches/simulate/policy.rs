@@ -45,11 +45,7 @@ impl Eligible {
     }
 
     fn of(&self, task: &Task) -> &[String] {
-        let kind = task
-            .artifact
-            .rsplit('-')
-            .next()
-            .and_then(|number| number.parse::<usize>().ok());
+        let kind = task.artifact.rsplit('-').next().and_then(|number| number.parse::<usize>().ok());
         &self.by_kind[kind.expect("artifacts are numbered by kind")]
     }
 }
@@ -61,13 +57,8 @@ pub struct Tarn {
 
 impl Tarn {
     pub fn new() -> Self {
-        let tuning = Tuning {
-            candidates: 0,
-            ..Tuning::default()
-        };
-        Self {
-            scheduler: Scheduler::new(tuning, History::default()).expect("the tuning is in range"),
-        }
+        let tuning = Tuning { candidates: 0, ..Tuning::default() };
+        Self { scheduler: Scheduler::new(tuning, History::default()).expect("the tuning is in range") }
     }
 }
 
@@ -102,9 +93,7 @@ pub struct RandomFeasible {
 
 impl RandomFeasible {
     pub fn new(seed: u64) -> Self {
-        Self {
-            rng: SmallRng::seed_from_u64(seed),
-        }
+        Self { rng: SmallRng::seed_from_u64(seed) }
     }
 }
 
@@ -137,11 +126,7 @@ impl Policy for LeastLoaded {
                 let worker = &ledger.workers[id];
                 (worker.slots_free > 0).then(|| (worker.slots - worker.slots_free) * 1000 / worker.slots)
             };
-            let mut order: Vec<_> = eligible
-                .of(task)
-                .iter()
-                .filter_map(|id| Some((load(id)?, id)))
-                .collect();
+            let mut order: Vec<_> = eligible.of(task).iter().filter_map(|id| Some((load(id)?, id))).collect();
             order.sort_unstable();
             order.into_iter().find_map(|(_, id)| try_on(task, id, ledger))
         })

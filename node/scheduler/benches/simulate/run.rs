@@ -112,15 +112,9 @@ fn offer(
 ) -> (Vec<usize>, Vec<Task>) {
     let free: usize = ledger.workers.values().map(|worker| worker.slots_free as usize).sum();
     let limit = 10 + 2 * free / queues.len();
-    let mut numbers: Vec<usize> = queues
-        .iter()
-        .flat_map(|queue| queue.iter().take(limit).copied())
-        .collect();
+    let mut numbers: Vec<usize> = queues.iter().flat_map(|queue| queue.iter().take(limit).copied()).collect();
     numbers.sort_unstable();
-    let waiting = |number: &usize| Task {
-        waited_ms: waited_ms(*number),
-        ..world.tasks[*number].1.clone()
-    };
+    let waiting = |number: &usize| Task { waited_ms: waited_ms(*number), ..world.tasks[*number].1.clone() };
     let tasks = numbers.iter().map(waiting).collect();
     (numbers, tasks)
 }

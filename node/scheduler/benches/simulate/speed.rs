@@ -21,17 +21,9 @@ pub fn report(world: &World) {
     different.truncate(1_000);
     for (number, task) in different.iter_mut().enumerate() {
         task.artifact = format!("unlike-{number}");
-        task.results = vec![Weighed {
-            name: format!("node-{:04}", number % 100),
-            bytes: 1_000,
-        }];
+        task.results = vec![Weighed { name: format!("node-{:04}", number % 100), bytes: 1_000 }];
     }
-    measure(
-        "one batch of 1000, all unlike, 3 candidates explained",
-        &different,
-        &cluster,
-        3,
-    );
+    measure("one batch of 1000, all unlike, 3 candidates explained", &different, &cluster, 3);
 }
 
 fn with_room(worker: &Worker, times: u32) -> Worker {
@@ -48,10 +40,7 @@ fn with_room(worker: &Worker, times: u32) -> Worker {
 }
 
 fn measure(name: &str, tasks: &[Task], cluster: &Cluster, candidates: usize) {
-    let tuning = Tuning {
-        candidates,
-        ..Tuning::default()
-    };
+    let tuning = Tuning { candidates, ..Tuning::default() };
     let mut seconds = Vec::new();
     let mut processor = Vec::new();
     let mut placed = 0;
@@ -61,10 +50,7 @@ fn measure(name: &str, tasks: &[Task], cluster: &Cluster, candidates: usize) {
         let decisions = scheduler.place(tasks, cluster, 1);
         seconds.push(started.0.elapsed().as_secs_f64());
         processor.push(processor_seconds() - started.1);
-        placed = decisions
-            .iter()
-            .filter(|d| matches!(d.outcome, Outcome::Placed(_)))
-            .count();
+        placed = decisions.iter().filter(|d| matches!(d.outcome, Outcome::Placed(_))).count();
     }
     let median = |times: &mut [f64]| {
         times.sort_by(f64::total_cmp);

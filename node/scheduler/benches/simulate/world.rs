@@ -55,20 +55,11 @@ impl World {
                 // Half of the tasks are of a tenth of the kinds.
                 let popular = if rng.random_bool(0.5) { KINDS / 10 } else { KINDS };
                 let kind = rng.random_range(0..popular);
-                let task = Task {
-                    id: format!("task-{number:06}"),
-                    ..kinds[kind].template.clone()
-                };
+                let task = Task { id: format!("task-{number:06}"), ..kinds[kind].template.clone() };
                 (kind, task)
             })
             .collect();
-        Self {
-            workers,
-            data,
-            kinds,
-            tasks,
-            pace,
-        }
+        Self { workers, data, kinds, tasks, pace }
     }
 
     pub fn slots(&self) -> u64 {
@@ -85,10 +76,7 @@ impl World {
 }
 
 fn node_workers(node: &str, rng: &mut SmallRng) -> Vec<Worker> {
-    let mut labels = vec![format!(
-        "zone={}",
-        ["a", "b", "c"].choose(rng).expect("there are zones")
-    )];
+    let mut labels = vec![format!("zone={}", ["a", "b", "c"].choose(rng).expect("there are zones"))];
     if rng.random_bool(0.4) {
         labels.push("ssd".into());
     }
@@ -155,9 +143,7 @@ fn kind(number: usize, rng: &mut SmallRng) -> Kind {
         });
     }
     let chosen = |share: f64, name: &str, rng: &mut SmallRng| -> Vec<String> {
-        (0..usize::from(rng.random_bool(share)))
-            .map(|_| name.to_owned())
-            .collect()
+        (0..usize::from(rng.random_bool(share))).map(|_| name.to_owned()).collect()
     };
     let near = chosen(0.3, &format!("data-{}", number % 20), rng);
     let template = Task {
@@ -173,19 +159,10 @@ fn kind(number: usize, rng: &mut SmallRng) -> Kind {
         artifact: format!("artifact-{number:03}"),
         prefers: chosen(0.2, "zone=a", rng),
         near: near.into_iter().map(|name| Weighed { name, bytes: GIB }).collect(),
-        priority: *[
-            Priority::Critical,
-            Priority::Normal,
-            Priority::Normal,
-            Priority::Normal,
-            Priority::Background,
-        ]
-        .choose(rng)
-        .expect("there are priorities"),
+        priority: *[Priority::Critical, Priority::Normal, Priority::Normal, Priority::Normal, Priority::Background]
+            .choose(rng)
+            .expect("there are priorities"),
         ..Task::default()
     };
-    Kind {
-        template,
-        run_ms: run_ms.into(),
-    }
+    Kind { template, run_ms: run_ms.into() }
 }

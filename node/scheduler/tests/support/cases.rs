@@ -14,22 +14,15 @@ pub struct Case {
     pub history: History,
 }
 
-const RUNTIMES: [(&str, Isolation, u64); 3] = [
-    ("wasm", Isolation::Sandbox, 10),
-    ("native", Isolation::Process, 14),
-    ("cuda", Isolation::Process, 60),
-];
+const RUNTIMES: [(&str, Isolation, u64); 3] =
+    [("wasm", Isolation::Sandbox, 10), ("native", Isolation::Process, 14), ("cuda", Isolation::Process, 60)];
 const PRIORITIES: [Priority; 3] = [Priority::High, Priority::Normal, Priority::Low];
 
 /// Up to six tasks on up to five workers.
 pub fn case(seed: u64) -> Case {
     let mut rng = SmallRng::seed_from_u64(seed);
-    let workers: Vec<Worker> = (0..rng.random_range(2..=5))
-        .map(|number| worker(number, &mut rng))
-        .collect();
-    let tasks = (0..rng.random_range(2..=6))
-        .map(|number| task(number, &mut rng))
-        .collect();
+    let workers: Vec<Worker> = (0..rng.random_range(2..=5)).map(|number| worker(number, &mut rng)).collect();
+    let tasks = (0..rng.random_range(2..=6)).map(|number| task(number, &mut rng)).collect();
     let mut history = History::default();
     for _ in 0..rng.random_range(0..40) {
         let worker = workers.choose(&mut rng).expect("there are workers");
@@ -41,11 +34,7 @@ pub fn case(seed: u64) -> Case {
             succeeded: rng.random_bool(0.9),
         });
     }
-    Case {
-        workers,
-        tasks,
-        history,
-    }
+    Case { workers, tasks, history }
 }
 
 fn worker(number: usize, rng: &mut SmallRng) -> Worker {
@@ -67,11 +56,7 @@ fn worker(number: usize, rng: &mut SmallRng) -> Worker {
         node: format!("n{number}"),
         runtime: runtime.into(),
         isolation,
-        labels: ["zone=a", "ssd"]
-            .into_iter()
-            .filter(|_| rng.random_bool(0.5))
-            .map(str::to_owned)
-            .collect(),
+        labels: ["zone=a", "ssd"].into_iter().filter(|_| rng.random_bool(0.5)).map(str::to_owned).collect(),
         slots,
         slots_free: rng.random_range(1..=slots),
         memory_bytes,
@@ -105,20 +90,13 @@ fn task(number: usize, rng: &mut SmallRng) -> Task {
         id: format!("t{number}"),
         requires: Requirements {
             runtimes,
-            labels: (0..usize::from(rng.random_bool(0.2)))
-                .map(|_| "ssd".to_owned())
-                .collect(),
+            labels: (0..usize::from(rng.random_bool(0.2))).map(|_| "ssd".to_owned()).collect(),
             memory_bytes: rng.random_range(0..=40),
             devices,
             ..Requirements::default()
         },
         artifact: ["a", "b"].choose(rng).expect("there are two").to_string(),
-        results: (0..usize::from(rng.random_bool(0.3)))
-            .map(|_| Weighed {
-                name: node.clone(),
-                bytes: 100,
-            })
-            .collect(),
+        results: (0..usize::from(rng.random_bool(0.3))).map(|_| Weighed { name: node.clone(), bytes: 100 }).collect(),
         priority: *PRIORITIES.choose(rng).expect("there are three"),
         // Fall-backs are free to be taken at once, as the exhaustive choice takes them.
         patience_ms: Some(0),

@@ -13,13 +13,7 @@ pub struct Ledger {
 
 impl Ledger {
     pub fn new(workers: &[Worker], data: &BTreeMap<String, BTreeSet<String>>) -> Self {
-        Self {
-            workers: workers
-                .iter()
-                .map(|worker| (worker.id.clone(), worker.clone()))
-                .collect(),
-            data: data.clone(),
-        }
+        Self { workers: workers.iter().map(|worker| (worker.id.clone(), worker.clone())).collect(), data: data.clone() }
     }
 
     pub fn cluster(&self) -> Cluster {
@@ -33,10 +27,7 @@ impl Ledger {
         let serves = |list: &[String], name: &String| list.is_empty() || list.contains(name);
         must(placement.runtime == worker.runtime, "runtime")?;
         must(requires.runtimes.names().contains(&worker.runtime), "runtime")?;
-        must(
-            requires.labels.iter().all(|label| worker.labels.contains(label)),
-            "label",
-        )?;
+        must(requires.labels.iter().all(|label| worker.labels.contains(label)), "label")?;
         must(worker.isolation >= requires.isolation, "isolation")?;
         must(serves(&worker.handlers, &requires.handler), "handler")?;
         must(serves(&worker.namespaces, &requires.namespace), "namespace")?;
@@ -47,11 +38,7 @@ impl Ledger {
         worker.slots_free = worker.slots_free.checked_sub(1).ok_or("slots overcommitted")?;
         let memory = worker.memory_free_bytes.checked_sub(requires.memory_bytes);
         worker.memory_free_bytes = memory.ok_or("memory overcommitted")?;
-        let needs: Vec<_> = requires
-            .devices
-            .iter()
-            .filter(|need| need.binds(&worker.runtime))
-            .collect();
+        let needs: Vec<_> = requires.devices.iter().filter(|need| need.binds(&worker.runtime)).collect();
         must(needs.len() == placement.devices.len(), "number of devices")?;
         let distinct: BTreeSet<_> = placement.devices.iter().collect();
         must(distinct.len() == needs.len(), "devices of its own")?;

@@ -41,14 +41,8 @@ pub fn regret(case: &Case, tuning: &Tuning) -> Regret {
         }
     }
     search.go(0, &ledger, 0, 0);
-    assert!(
-        search.best >= ours,
-        "the exhaustive choice is one of those that we could have made"
-    );
-    Regret {
-        share: (search.best - ours) as f64 / search.best.max(1) as f64,
-        unplaced: search.placed - placed,
-    }
+    assert!(search.best >= ours, "the exhaustive choice is one of those that we could have made");
+    Regret { share: (search.best - ours) as f64 / search.best.max(1) as f64, unplaced: search.placed - placed }
 }
 
 fn scheduler(case: &Case, tuning: &Tuning) -> Scheduler {
@@ -68,24 +62,11 @@ struct Search<'a> {
 
 impl<'a> Search<'a> {
     fn new(case: &'a Case, order: Vec<&'a Task>, tuning: &Tuning) -> Self {
-        let tuning = Tuning {
-            candidates: tarn_scheduler::CANDIDATES_MAX,
-            ..tuning.clone()
-        };
-        let mut search = Self {
-            case,
-            rest: vec![0; order.len() + 1],
-            order,
-            tuning,
-            best: 0,
-            placed: 0,
-        };
+        let tuning = Tuning { candidates: tarn_scheduler::CANDIDATES_MAX, ..tuning.clone() };
+        let mut search = Self { case, rest: vec![0; order.len() + 1], order, tuning, best: 0, placed: 0 };
         let idle = Ledger::new(&case.workers, &Default::default());
         for at in (0..search.order.len()).rev() {
-            let best = search
-                .options(search.order[at], &idle)
-                .first()
-                .map_or(0, |(worth, _)| *worth);
+            let best = search.options(search.order[at], &idle).first().map_or(0, |(worth, _)| *worth);
             search.rest[at] = search.rest[at + 1] + best;
         }
         search
@@ -101,8 +82,7 @@ impl<'a> Search<'a> {
         }
         for (value, placement) in self.options(self.order[at], ledger) {
             let mut next = ledger.clone();
-            next.take(&self.order[at].requires, &placement)
-                .expect("a candidate has room");
+            next.take(&self.order[at].requires, &placement).expect("a candidate has room");
             self.go(at + 1, &next, worth + value, placed + 1);
         }
         self.go(at + 1, ledger, worth, placed);
@@ -121,10 +101,7 @@ impl<'a> Search<'a> {
             let Outcome::Placed(placement) = outcome else { continue };
             assert!(placement.explanation.candidates.len() < tarn_scheduler::CANDIDATES_MAX);
             for candidate in &placement.explanation.candidates {
-                options.push((
-                    worth(&candidate.parts, &self.tuning.weights),
-                    on(&task, candidate, ledger),
-                ));
+                options.push((worth(&candidate.parts, &self.tuning.weights), on(&task, candidate, ledger)));
             }
         }
         options.sort_by_key(|(worth, _)| std::cmp::Reverse(*worth));

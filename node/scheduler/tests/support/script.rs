@@ -36,9 +36,7 @@ impl Runner {
             ("lose", [device]) => self.device(device)?.lost = true,
             ("mend", [device]) => self.device(device)?.lost = false,
             ("data", [name, "on", nodes]) => {
-                self.ledger
-                    .data
-                    .insert(name.to_string(), list(nodes).into_iter().collect());
+                self.ledger.data.insert(name.to_string(), list(nodes).into_iter().collect());
             }
             ("task", [id, fields @ ..]) => self.task(id, fields)?,
             ("done", [id]) => {
@@ -57,13 +55,7 @@ impl Runner {
     }
 
     fn worker(&mut self, id: &str, fields: &[&str]) -> Result<(), String> {
-        let mut worker = Worker {
-            id: id.into(),
-            node: id.into(),
-            slots: 1,
-            quality: 1000,
-            ..Worker::default()
-        };
+        let mut worker = Worker { id: id.into(), node: id.into(), slots: 1, quality: 1000, ..Worker::default() };
         for field in fields {
             let (name, value) = pair(field, '=')?;
             match name {
@@ -96,10 +88,7 @@ impl Runner {
     }
 
     fn task(&mut self, id: &str, fields: &[&str]) -> Result<(), String> {
-        let mut task = Task {
-            id: id.into(),
-            ..Task::default()
-        };
+        let mut task = Task { id: id.into(), ..Task::default() };
         task.requires.namespace = "default".into();
         task.requires.queue = "q".into();
         let mut count = 1;
@@ -149,13 +138,7 @@ impl Runner {
             }
         }
         for _ in 0..times {
-            self.scheduler.record(Finished {
-                artifact,
-                runtime,
-                node,
-                run_ms,
-                succeeded,
-            });
+            self.scheduler.record(Finished { artifact, runtime, node, run_ms, succeeded });
         }
         Ok(())
     }
@@ -179,10 +162,7 @@ impl Runner {
 
     fn place(&mut self) -> Outputs {
         let waiting = std::mem::take(&mut self.waiting);
-        let aged = |(since, task): &(u64, Task)| Task {
-            waited_ms: self.now_ms - since,
-            ..task.clone()
-        };
+        let aged = |(since, task): &(u64, Task)| Task { waited_ms: self.now_ms - since, ..task.clone() };
         let tasks: Vec<Task> = waiting.iter().map(aged).collect();
         let decisions = self.scheduler.place(&tasks, &self.ledger.cluster(), self.now_ms);
         let mut outputs = Vec::new();
@@ -207,11 +187,7 @@ impl Runner {
     }
 
     fn compare(&self, id: &str) -> Outputs {
-        let (_, task) = self
-            .waiting
-            .iter()
-            .find(|(_, task)| task.id == id)
-            .ok_or("it does not wait")?;
+        let (_, task) = self.waiting.iter().find(|(_, task)| task.id == id).ok_or("it does not wait")?;
         let line = |(worker, misses): (&str, Vec<Miss>)| {
             let sentences: Vec<String> = misses.iter().map(Miss::to_string).collect();
             match sentences.is_empty() {
@@ -224,16 +200,8 @@ impl Runner {
 }
 
 fn placed(id: &str, placement: &Placement) -> Vec<String> {
-    let Explanation {
-        level,
-        score_max,
-        candidates,
-        eligible,
-        registered,
-        passed_over,
-        prices,
-        moved_from,
-    } = &placement.explanation;
+    let Explanation { level, score_max, candidates, eligible, registered, passed_over, prices, moved_from } =
+        &placement.explanation;
     let mut head = format!("{id} -> {} runtime={}", placement.worker, placement.runtime);
     if !placement.devices.is_empty() {
         head += &format!(" devices={:?}", placement.devices);
@@ -247,17 +215,11 @@ fn placed(id: &str, placement: &Placement) -> Vec<String> {
         lines.push(format!("  passed over {} {}", passed.runtime, passed.why.code()));
     }
     for price in prices {
-        lines.push(format!(
-            "  price {} {} for {} ms",
-            price.runtime, price.price, price.run_ms
-        ));
+        lines.push(format!("  price {} {} for {} ms", price.runtime, price.price, price.run_ms));
     }
     for candidate in candidates {
         let (worker, node, score) = (&candidate.worker, &candidate.node, candidate.score);
-        lines.push(format!(
-            "  {worker}@{node} {score}/{score_max}{}",
-            parts(&candidate.parts)
-        ));
+        lines.push(format!("  {worker}@{node} {score}/{score_max}{}", parts(&candidate.parts)));
     }
     lines
 }
@@ -336,10 +298,5 @@ fn need(text: &str) -> Result<DeviceNeed, String> {
         None => (text, Vec::new()),
     };
     let device = device(text)?;
-    Ok(DeviceNeed {
-        kind: device.kind,
-        memory_bytes: device.memory_bytes,
-        capability: device.capability,
-        runtimes,
-    })
+    Ok(DeviceNeed { kind: device.kind, memory_bytes: device.memory_bytes, capability: device.capability, runtimes })
 }

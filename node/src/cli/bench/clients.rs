@@ -58,11 +58,7 @@ async fn client(run: Arc<Run>, number: usize, beat: Option<(Duration, Duration)>
                 due
             }
         };
-        let Some(Ok(taken)) = run
-            .end
-            .run_until_cancelled(run.outstanding.acquire_many(run.batch))
-            .await
-        else {
+        let Some(Ok(taken)) = run.end.run_until_cancelled(run.outstanding.acquire_many(run.batch)).await else {
             break;
         };
         let answer = client.enqueue_batch(tasks(&run, due)).await;

@@ -88,10 +88,7 @@ fn backlog_needed(args: &BenchArgs) -> u64 {
 pub async fn run(run: &Arc<Run>, args: &BenchArgs, printer: Printer) -> Result<(), Failure> {
     check(args)?;
     let client = run.client(0);
-    let tenants = Arc::new(Tenants {
-        quiet: format!("{}-quiet", run.queue),
-        noisy: format!("{}-noisy", run.queue),
-    });
+    let tenants = Arc::new(Tenants { quiet: format!("{}-quiet", run.queue), noisy: format!("{}-noisy", run.queue) });
     let (stop, mut workers) = (CancellationToken::new(), JoinSet::new());
     let measured = tokio::select! {
         measured = measure(run, args, &tenants, &stop, &mut workers, printer) => measured,
@@ -167,10 +164,7 @@ async fn create(client: &Client, tenants: &Tenants) -> Result<(), Failure> {
 }
 
 fn max_running(most: u64) -> proto::Quotas {
-    proto::Quotas {
-        max_running: Some(most),
-        ..Default::default()
-    }
+    proto::Quotas { max_running: Some(most), ..Default::default() }
 }
 
 /// Lets the noisy tenant run as much as the user says it may.
@@ -220,16 +214,8 @@ async fn measure(
     release(&run.client(0), tenants, args.noisy_running).await?;
     printer.note("with the noisy neighbour …");
     let (with, with_took) = phase(run, args, tenants, args.time, &mut starts, printer).await?;
-    let left = run
-        .client(0)
-        .get_namespace(&tenants.noisy)
-        .await?
-        .usage
-        .unwrap_or_default();
-    printer.note(&format!(
-        "{} tasks of the backlog still wait; ending them …",
-        left.ready
-    ));
+    let left = run.client(0).get_namespace(&tenants.noisy).await?.usage.unwrap_or_default();
+    printer.note(&format!("{} tasks of the backlog still wait; ending them …", left.ready));
     run.client(0).drain_namespace(&tenants.noisy, true).await?;
     gone(&run.client(0), &tenants.noisy).await?;
     run.client(0).create_namespace(&tenants.noisy, WEIGHT).await?;
@@ -238,26 +224,17 @@ async fn measure(
     without.merge(again);
     took += again_took;
     if left.ready == 0 {
-        return Err(Failure::Usage(
-            "the backlog was used up before the end: allow more, or less time".into(),
-        ));
+        return Err(Failure::Usage("the backlog was used up before the end: allow more, or less time".into()));
     }
-    let (without, with) = (
-        without.report("start, alone", 1, took),
-        with.report("start, beside a backlog", 1, with_took),
-    );
+    let (without, with) =
+        (without.report("start, alone", 1, took), with.report("start, beside a backlog", 1, with_took));
     let ratio = f64::from(with.median()) / f64::from(without.median().max(1));
     Ok((without, with, ratio))
 }
 
 /// Waits until a namespace that drains is gone.
 async fn gone(client: &Client, name: &str) -> Result<(), Failure> {
-    while client
-        .list_namespaces()
-        .await?
-        .iter()
-        .any(|namespace| namespace.name == name)
-    {
+    while client.list_namespaces().await?.iter().any(|namespace| namespace.name == name) {
         tokio::time::sleep(Duration::from_millis(100)).await;
     }
     Ok(())
@@ -317,11 +294,7 @@ async fn enqueue(client: &Client, namespace: &str, tasks: Vec<TaskSpec>) -> Resu
 }
 
 fn task(payload: &bytes::Bytes) -> TaskSpec {
-    TaskSpec {
-        queue: "bench".to_owned(),
-        payload: payload.clone(),
-        ..TaskSpec::default()
-    }
+    TaskSpec { queue: "bench".to_owned(), payload: payload.clone(), ..TaskSpec::default() }
 }
 
 /// Enqueues the backlog.
@@ -371,33 +344,18 @@ async fn worker(
         ttl_ms: u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX),
         ..Default::default()
     };
-    let worker_id = service
-        .register_worker(registration)
-        .await
-        .map_err(failed)?
-        .into_inner()
-        .worker_id;
+    let worker_id = service.register_worker(registration).await.map_err(failed)?.into_inner().worker_id;
     let alive = keep_alive(run.client(number), worker_id.clone());
     let alive = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(alive));
     let (sender, receiver) = mpsc::channel(MESSAGES);
-    let message = |message| WorkRequest {
-        correlation: 0,
-        message: Some(message),
-    };
+    let message = |message| WorkRequest { correlation: 0, message: Some(message) };
     for first in [
-        work_request::Message::Open(WorkOpen {
-            worker_id: worker_id.clone(),
-            lease_ms: LEASE_MS,
-        }),
+        work_request::Message::Open(WorkOpen { worker_id: worker_id.clone(), lease_ms: LEASE_MS }),
         work_request::Message::Credit(slots),
     ] {
         let _ = sender.send(message(first)).await;
     }
-    let mut stream = service
-        .work(ReceiverStream::new(receiver))
-        .await
-        .map_err(failed)?
-        .into_inner();
+    let mut stream = service.work(ReceiverStream::new(receiver)).await.map_err(failed)?.into_inner();
     while let Some(Ok(Some(response))) = stop.run_until_cancelled(stream.message()).await {
         match response.message {
             Some(work_response::Message::Task(task)) => {

@@ -150,10 +150,7 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
         clients: clients(&credentials, &addresses, &namespace, args.connections)?,
         channels: channels(&credentials, &addresses).await?,
         namespace,
-        queue: args
-            .queue
-            .clone()
-            .unwrap_or_else(|| format!("bench-{:08x}", rand::random::<u32>())),
+        queue: args.queue.clone().unwrap_or_else(|| format!("bench-{:08x}", rand::random::<u32>())),
         payload: vec![b'x'; args.payload].into(),
         batch: args.batch,
         outstanding: Arc::new(Semaphore::new(args.outstanding.max(args.batch as usize))),
@@ -187,13 +184,8 @@ fn clients(
     namespace: &str,
     count: usize,
 ) -> Result<Vec<Client>, Failure> {
-    let client = || {
-        Client::builder()
-            .addresses(addresses)
-            .credentials(credentials.clone())
-            .namespace(namespace)
-            .connect_lazy()
-    };
+    let client =
+        || Client::builder().addresses(addresses).credentials(credentials.clone()).namespace(namespace).connect_lazy();
     Ok((0..count.max(1)).map(|_| client()).collect::<Result<_, _>>()?)
 }
 
@@ -204,29 +196,18 @@ async fn channels(credentials: &Credentials, addresses: &[String]) -> Result<Vec
     let config = tls::client_config(credentials, Expect::AnyNode);
     let mut channels = Vec::new();
     for address in addresses {
-        let address = address
-            .parse()
-            .map_err(|error| Failure::Usage(format!("{address}: {error}")))?;
-        channels.push(tls::connect_lazy(
-            &address,
-            config.clone(),
-            &tls::ConnectOptions::default(),
-        ));
+        let address = address.parse().map_err(|error| Failure::Usage(format!("{address}: {error}")))?;
+        channels.push(tls::connect_lazy(&address, config.clone(), &tls::ConnectOptions::default()));
     }
     Ok(channels)
 }
 
 /// The leader's address, if it is one of these.
 async fn leader(credentials: &Credentials, addresses: &[String]) -> Result<Option<String>, Failure> {
-    let client = Client::builder()
-        .addresses(addresses)
-        .credentials(credentials.clone())
-        .connect_lazy()?;
+    let client = Client::builder().addresses(addresses).credentials(credentials.clone()).connect_lazy()?;
     let members = client.cluster().await?.members;
     let leader = members.into_iter().find(|member| member.leader);
-    Ok(leader
-        .map(|leader| leader.address)
-        .filter(|address| addresses.contains(address)))
+    Ok(leader.map(|leader| leader.address).filter(|address| addresses.contains(address)))
 }
 
 /// Lets clients enqueue for the run's time; nobody takes the tasks, so permits are not given back to them by workers.
@@ -251,9 +232,7 @@ async fn work(run: &Arc<Run>, args: &BenchArgs) -> Result<Vec<Report>, Failure> 
     let enqueue_took = start.elapsed();
     // Every permit is back once every accepted task is completed.
     let all = u32::try_from(args.outstanding.max(args.batch as usize)).unwrap_or(u32::MAX);
-    let drained = tokio::time::timeout(Duration::from_secs(60), run.outstanding.acquire_many(all))
-        .await
-        .is_ok();
+    let drained = tokio::time::timeout(Duration::from_secs(60), run.outstanding.acquire_many(all)).await.is_ok();
     let took = start.elapsed();
     stop_workers.cancel();
     let mut completed = Samples::default();

@@ -120,24 +120,12 @@ impl Report {
     }
 
     /// The titles of [`Report::row`].
-    pub const HEAD: [&'static str; 9] = [
-        "operation",
-        "tasks",
-        "seconds",
-        "tasks/s",
-        "p50 ms",
-        "p99 ms",
-        "p99.9 ms",
-        "max ms",
-        "failed",
-    ];
+    pub const HEAD: [&'static str; 9] =
+        ["operation", "tasks", "seconds", "tasks/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "failed"];
 
     /// What went wrong, in words; empty if nothing did.
     pub fn failures(&self) -> String {
-        self.failures
-            .iter()
-            .map(|(reason, count)| format!("{}: {count} × {reason}\n", self.title))
-            .collect()
+        self.failures.iter().map(|(reason, count)| format!("{}: {count} × {reason}\n", self.title)).collect()
     }
 }
 
@@ -153,10 +141,7 @@ mod tests {
         }
         samples.fail("X");
         let report = samples.report("put", 2, Duration::from_secs(10));
-        assert_eq!(
-            (report.p50, report.p99, report.p999, report.max),
-            (500_000, 990_000, 999_000, 1_000_000)
-        );
+        assert_eq!((report.p50, report.p99, report.p999, report.max), (500_000, 990_000, 999_000, 1_000_000));
         assert_eq!(report.per_second, 200);
         assert_eq!(report.to_json()["failures"]["X"], 1);
         assert_eq!(Samples::default().report("none", 1, Duration::from_secs(1)).p99, 0);

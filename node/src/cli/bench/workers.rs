@@ -33,18 +33,10 @@ pub async fn start(
     let mut handles = Vec::new();
     for number in 0..workers.max(1) {
         let mut service = WorkerServiceClient::new(run.channel(number)).max_decoding_message_size(64 << 20);
-        let registration = service
-            .register_worker(register(run, number))
-            .await
-            .map_err(|status| anyhow::anyhow!("{status}"))?;
+        let registration =
+            service.register_worker(register(run, number)).await.map_err(|status| anyhow::anyhow!("{status}"))?;
         let worker_id = registration.into_inner().worker_id;
-        handles.push(tokio::spawn(worker(
-            run.clone(),
-            service,
-            worker_id,
-            credit.max(1),
-            stop.clone(),
-        )));
+        handles.push(tokio::spawn(worker(run.clone(), service, worker_id, credit.max(1), stop.clone())));
     }
     Ok(handles)
 }
@@ -74,12 +66,7 @@ async fn worker(
     let (sender, receiver) = mpsc::channel(credit as usize * 2 + 2);
     let open = WorkOpen { worker_id, lease_ms: 0 };
     for message in [work_request::Message::Open(open), work_request::Message::Credit(credit)] {
-        let _ = sender
-            .send(WorkRequest {
-                correlation: 0,
-                message: Some(message),
-            })
-            .await;
+        let _ = sender.send(WorkRequest { correlation: 0, message: Some(message) }).await;
     }
     let mut stream = match service.work(ReceiverStream::new(receiver)).await {
         Ok(stream) => stream.into_inner(),
@@ -102,23 +89,14 @@ async fn worker(
                 return samples;
             }
         };
-        let WorkResponse {
-            correlation: answered,
-            message,
-        } = response;
+        let WorkResponse { correlation: answered, message } = response;
         match message {
             Some(work_response::Message::Task(task)) => {
                 correlation += 1;
-                let due = task
-                    .spec
-                    .as_ref()
-                    .and_then(|spec| run.due(&spec.payload))
-                    .unwrap_or_else(Instant::now);
+                let due = task.spec.as_ref().and_then(|spec| run.due(&spec.payload)).unwrap_or_else(Instant::now);
                 running.insert(correlation, due);
-                let complete = WorkRequest {
-                    correlation,
-                    message: Some(work_request::Message::Complete(completion(task))),
-                };
+                let complete =
+                    WorkRequest { correlation, message: Some(work_request::Message::Complete(completion(task))) };
                 if sender.send(complete).await.is_err() {
                     return samples;
                 }

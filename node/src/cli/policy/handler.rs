@@ -55,14 +55,7 @@ and on each node, as the user that runs tarn, so that nobody else can read it:
 /// Runs `tarn policy handler …`.
 pub async fn run(command: HandlerCommand, client: &Client, printer: Printer) -> Result<(), Failure> {
     match command {
-        HandlerCommand::Put {
-            name,
-            url,
-            secret,
-            severity,
-            policy,
-            environment,
-        } => {
+        HandlerCommand::Put { name, url, secret, severity, policy, environment } => {
             let request = PutPolicyHandlerRequest {
                 request_id: String::new(),
                 name,
@@ -81,24 +74,10 @@ pub async fn run(command: HandlerCommand, client: &Client, printer: Printer) -> 
         }
         HandlerCommand::List => {
             let handlers = client.list_policy_handlers().await?;
-            let head = [
-                "name",
-                "url",
-                "severity",
-                "policy",
-                "environment",
-                "key",
-                "told up to",
-                "put",
-                "by",
-            ];
+            let head = ["name", "url", "severity", "policy", "environment", "key", "told up to", "put", "by"];
             printer.list(&handlers, &head, |handler| {
                 let or_all = |text: &str| {
-                    if text.is_empty() {
-                        "all".to_owned()
-                    } else {
-                        text.to_owned()
-                    }
+                    if text.is_empty() { "all".to_owned() } else { text.to_owned() }
                 };
                 vec![
                     handler.name.clone(),

@@ -57,10 +57,8 @@ fn report_text(title: &str, report: &Report) -> String {
 
 /// Judges one input.
 pub fn eval(paths: &[PathBuf], input: &Path, printer: Printer) -> Result<(), Failure> {
-    let compiled: Result<Vec<Compiled>, Failure> = paths
-        .iter()
-        .map(|path| Compiled::new(&bundle(path)?).map_err(said))
-        .collect();
+    let compiled: Result<Vec<Compiled>, Failure> =
+        paths.iter().map(|path| Compiled::new(&bundle(path)?).map_err(said)).collect();
     let policies = Policies::with_cache(compiled?, 0).map_err(said)?;
     let input = Input::from_json(&read_input(input)?).map_err(said)?;
     let decision = policies.decide(&input, DEFAULT_BUDGET);
@@ -90,10 +88,7 @@ fn verdict_text(verdict: &tarn_policy::Verdict) -> String {
     });
     for violation in &verdict.violations {
         let kind = if violation.blocking { "deny" } else { "warn" };
-        lines.push(format!(
-            "  {kind}  {}  {}  {}",
-            violation.severity, violation.code, violation.message
-        ));
+        lines.push(format!("  {kind}  {}  {}  {}", violation.severity, violation.code, violation.message));
     }
     lines.join("\n")
 }
@@ -125,12 +120,7 @@ fn diff_text(diff: &Diff) -> String {
     }
     let mut lines = diff.manifest.clone();
     for (what, changes) in [("module", &diff.modules), ("rule", &diff.rules), ("data", &diff.data)] {
-        let Changes {
-            added,
-            removed,
-            changed,
-            omitted,
-        } = changes;
+        let Changes { added, removed, changed, omitted } = changes;
         for (sign, names) in [("+", added), ("-", removed), ("~", changed)] {
             lines.extend(names.iter().map(|name| format!("{sign} {what} {name}")));
         }

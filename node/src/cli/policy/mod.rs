@@ -220,23 +220,15 @@ pub fn local(command: PolicyCommand, printer: Printer) -> Result<Option<PolicyCo
 pub async fn run(command: PolicyCommand, connect: &ConnectArgs, printer: Printer) -> Result<(), Failure> {
     let client = connect.client()?;
     match command {
-        PolicyCommand::Put {
-            bundle,
-            sign_with,
-            activate,
-        } => remote::put(&client, &bundle, sign_with.as_deref(), activate, printer).await,
+        PolicyCommand::Put { bundle, sign_with, activate } => {
+            remote::put(&client, &bundle, sign_with.as_deref(), activate, printer).await
+        }
         PolicyCommand::Activate { which, version, expect } => {
             remote::activate(&client, which, version, expect, printer).await
         }
         PolicyCommand::Rollback { which, expect } => remote::rollback(&client, which, expect, printer).await,
         PolicyCommand::Deactivate { which, expect, yes } => {
-            super::confirm(
-                &format!(
-                    "Let no version of {} judge in {} any more?",
-                    which.name, which.environment
-                ),
-                yes,
-            )?;
+            super::confirm(&format!("Let no version of {} judge in {} any more?", which.name, which.environment), yes)?;
             remote::deactivate(&client, which, expect, printer).await
         }
         PolicyCommand::Delete { which, version, yes } => {
@@ -250,11 +242,9 @@ pub async fn run(command: PolicyCommand, connect: &ConnectArgs, printer: Printer
         }
         PolicyCommand::Violations(args) => violations::violations(&client, args, connect, printer).await,
         PolicyCommand::Handler(command) => handler::run(command, &client, printer).await,
-        PolicyCommand::Settings {
-            require_signed,
-            trust,
-            distrust,
-        } => signing::settings(&client, require_signed, &trust, &distrust, printer).await,
+        PolicyCommand::Settings { require_signed, trust, distrust } => {
+            signing::settings(&client, require_signed, &trust, &distrust, printer).await
+        }
         PolicyCommand::Test { .. }
         | PolicyCommand::Eval { .. }
         | PolicyCommand::Diff { .. }

@@ -49,10 +49,7 @@ pub async fn put(
             }
         });
     }
-    let which = Which {
-        name: request.name,
-        environment: request.environment,
-    };
+    let which = Which { name: request.name, environment: request.environment };
     self::activate(client, which, request.version, None, printer).await
 }
 
@@ -77,11 +74,7 @@ pub async fn activate(
             0 => "it has no tests".to_owned(),
             tests => format!("its {tests} tests passed"),
         };
-        format!(
-            "{} judges from now on; {passed}; {}",
-            title(answer.bundle.as_ref()),
-            before(&answer.previous)
-        )
+        format!("{} judges from now on; {passed}; {}", title(answer.bundle.as_ref()), before(&answer.previous))
     })
 }
 
@@ -95,11 +88,7 @@ pub async fn rollback(client: &Client, which: Which, expect: Option<String>, pri
     };
     let answer = client.rollback_bundle(request).await?;
     printer.message(&answer, |answer| {
-        format!(
-            "{} judges again; {}",
-            title(answer.bundle.as_ref()),
-            before(&answer.previous)
-        )
+        format!("{} judges again; {}", title(answer.bundle.as_ref()), before(&answer.previous))
     })
 }
 
@@ -142,20 +131,8 @@ pub async fn list(
     environment: Option<String>,
     printer: Printer,
 ) -> Result<(), Failure> {
-    let bundles = client
-        .list_bundles(environment.unwrap_or_default(), name.unwrap_or_default())
-        .await?;
-    let head = [
-        "environment",
-        "name",
-        "version",
-        "active",
-        "signed",
-        "put",
-        "by",
-        "activated",
-        "by",
-    ];
+    let bundles = client.list_bundles(environment.unwrap_or_default(), name.unwrap_or_default()).await?;
+    let head = ["environment", "name", "version", "active", "signed", "put", "by", "activated", "by"];
     printer.list(&bundles, &head, |bundle| {
         let yes = |is: bool| if is { "yes" } else { "-" }.to_owned();
         vec![
@@ -202,20 +179,14 @@ pub async fn show(
             format!("signed     {}", signing::signer_name(&settings, &bundle.signer)),
         ];
         lines.push(match bundle.active {
-            true => format!(
-                "active     since {}, by {}",
-                time(bundle.activated_at_ms),
-                bundle.activated_by
-            ),
+            true => format!("active     since {}, by {}", time(bundle.activated_at_ms), bundle.activated_by),
             false => "active     no".to_owned(),
         });
         if !answer.history.is_empty() {
             lines.push(format!("before it  {}", answer.history.join(", ")));
         }
         lines.extend(
-            content
-                .modules()
-                .map(|(path, text)| format!("module     {path} ({} lines)", text.lines().count())),
+            content.modules().map(|(path, text)| format!("module     {path} ({} lines)", text.lines().count())),
         );
         lines.join("\n")
     })

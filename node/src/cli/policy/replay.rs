@@ -31,9 +31,7 @@ pub async fn replay(
     let bundles: Vec<_> = paths.iter().map(|path| bundle(path)).collect::<Result<_, _>>()?;
     let environment = bundles.first().map_or("", |bundle| bundle.environment()).to_owned();
     if bundles.iter().any(|bundle| bundle.environment() != environment) {
-        return Err(Failure::Usage(
-            "the bundles are for different environments, and never judge together".into(),
-        ));
+        return Err(Failure::Usage("the bundles are for different environments, and never judge together".into()));
     }
     let compiled: Result<Vec<_>, _> = bundles.iter().map(Compiled::new).collect();
     let candidate = Policies::new(compiled.map_err(said)?).map_err(said)?;
@@ -94,22 +92,13 @@ fn stored(decision: &Decision, environment: &str) -> Vec<StoredDecision> {
     // Whoever refuses a batch has let pass what came before.
     let passed = parts.into_iter().map(|facts| (Some(facts), StoredOutcome::Allowed));
     let all = passed.chain([(last, outcome)]);
-    all.map(|(facts, outcome)| StoredDecision {
-        id: id.clone(),
-        facts,
-        outcome,
-    })
-    .collect()
+    all.map(|(facts, outcome)| StoredDecision { id: id.clone(), facts, outcome }).collect()
 }
 
 /// The inputs in a record's facts: one, or a list.
 fn parts(facts: &[u8]) -> Vec<Vec<u8>> {
     if !facts.starts_with(b"[") {
-        return if facts.is_empty() {
-            Vec::new()
-        } else {
-            vec![facts.to_vec()]
-        };
+        return if facts.is_empty() { Vec::new() } else { vec![facts.to_vec()] };
     }
     let list: Vec<serde_json::Value> = serde_json::from_slice(facts).unwrap_or_default();
     list.iter().map(|part| part.to_string().into_bytes()).collect()
@@ -121,16 +110,8 @@ fn text(summary: &Summary, environment: &str) -> String {
         summary.decisions, summary.same, summary.newly_refused, summary.newly_allowed
     )];
     if summary.missing > 0 {
-        lines.push(format!(
-            "{} could not be judged, because facts are missing:",
-            summary.missing
-        ));
-        lines.extend(
-            summary
-                .missing_fields
-                .iter()
-                .map(|(field, count)| format!("  {field}  {count}")),
-        );
+        lines.push(format!("{} could not be judged, because facts are missing:", summary.missing));
+        lines.extend(summary.missing_fields.iter().map(|(field, count)| format!("  {field}  {count}")));
     }
     for (reason, count) in &summary.failures {
         lines.push(format!("{count} got no answer: {reason}"));
@@ -172,10 +153,7 @@ mod tests {
     #[test]
     fn a_batch_is_judged_task_by_task() {
         let outcomes = |decision: &Decision| -> Vec<_> {
-            stored(decision, "prod")
-                .into_iter()
-                .map(|one| (one.facts, one.outcome))
-                .collect()
+            stored(decision, "prod").into_iter().map(|one| (one.facts, one.outcome)).collect()
         };
         let (allowed, refused) = (StoredOutcome::Allowed, StoredOutcome::Refused);
         let (one, two) = (Some(br#"{"a":1}"#.to_vec()), Some(br#"{"a":2}"#.to_vec()));
@@ -184,18 +162,9 @@ mod tests {
             outcomes(&decision(DecisionKind::Refused, "policy", batch)),
             [(one.clone(), allowed), (two.clone(), refused)]
         );
-        assert_eq!(
-            outcomes(&decision(DecisionKind::Admitted, "", batch)),
-            [(one.clone(), allowed), (two, allowed)]
-        );
-        assert_eq!(
-            outcomes(&decision(DecisionKind::Refused, "quota", r#"{"a":1}"#)),
-            [(one, allowed)]
-        );
-        assert_eq!(
-            outcomes(&decision(DecisionKind::Refused, "policy", "")),
-            [(None, refused)]
-        );
+        assert_eq!(outcomes(&decision(DecisionKind::Admitted, "", batch)), [(one.clone(), allowed), (two, allowed)]);
+        assert_eq!(outcomes(&decision(DecisionKind::Refused, "quota", r#"{"a":1}"#)), [(one, allowed)]);
+        assert_eq!(outcomes(&decision(DecisionKind::Refused, "policy", "")), [(None, refused)]);
         assert!(stored(&decision(DecisionKind::Admitted, "", batch), "dev").is_empty());
     }
 }

@@ -25,20 +25,14 @@ pub fn sign(path: &Path, key: &Path, out: &Path, printer: Printer) -> Result<(),
     std::fs::write(out, signed.to_bytes())?;
     let signer = HEXLOWER.encode(blake3::hash(key.public_key()).as_bytes());
     let value = serde_json::json!({ "out": out, "digest": bundle.digest().to_string(), "signer": signer });
-    printer.value(&value, || {
-        format!("signed {} {} as {}", bundle.name(), bundle.version(), out.display())
-    })
+    printer.value(&value, || format!("signed {} {} as {}", bundle.name(), bundle.version(), out.display()))
 }
 
 /// Makes a key.
 pub fn key(out: &Path, printer: Printer) -> Result<(), Failure> {
     let key = PrivateKey::generate();
     let (secret, public) = (out.with_extension("key"), out.with_extension("pub"));
-    let mut file = std::fs::OpenOptions::new()
-        .write(true)
-        .create_new(true)
-        .mode(0o600)
-        .open(&secret)?;
+    let mut file = std::fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(&secret)?;
     file.write_all(key.to_pem().as_bytes())?;
     std::fs::write(&public, encode_pem("PUBLIC KEY", key.spki()))?;
     let value = serde_json::json!({ "key": secret, "public": public });
@@ -70,15 +64,10 @@ pub async fn settings(
     }
     for named in trust {
         let Some((name, file)) = named.split_once('=') else {
-            return Err(Failure::Usage(format!(
-                "{named:?}: write NAME=FILE, such as ann=ann.pub"
-            )));
+            return Err(Failure::Usage(format!("{named:?}: write NAME=FILE, such as ann=ann.pub")));
         };
         settings.signers.retain(|signer| signer.name != name);
-        settings.signers.push(PolicySigner {
-            name: name.to_owned(),
-            public_key: public_key(Path::new(file))?.into(),
-        });
+        settings.signers.push(PolicySigner { name: name.to_owned(), public_key: public_key(Path::new(file))?.into() });
     }
     if let Some(required) = require_signed {
         settings.require_signed = required;
@@ -104,10 +93,7 @@ pub fn signer_name(settings: &PolicySettings, signer: &[u8]) -> String {
     if signer.is_empty() {
         return "no".to_owned();
     }
-    let known = settings
-        .signers
-        .iter()
-        .find(|known| blake3::hash(&known.public_key).as_bytes() == signer);
+    let known = settings.signers.iter().find(|known| blake3::hash(&known.public_key).as_bytes() == signer);
     match known {
         Some(known) => format!("by {}", known.name),
         None => format!("by a key that is not trusted any more, {}", HEXLOWER.encode(signer)),
@@ -127,10 +113,7 @@ fn public_key(path: &Path) -> Result<Vec<u8>, Failure> {
     // All keys of the kind begin alike, and differ in what follows.
     let any = PrivateKey::from_seed(&[0; 32]);
     let start = &any.spki()[..any.spki().len() - any.public_key().len()];
-    let key = spki
-        .as_ref()
-        .strip_prefix(start)
-        .filter(|key| key.len() == any.public_key().len());
+    let key = spki.as_ref().strip_prefix(start).filter(|key| key.len() == any.public_key().len());
     key.map(<[u8]>::to_vec).ok_or_else(wrong)
 }
 
@@ -145,11 +128,7 @@ mod tests {
         let public = dir.path().join("ann.pub");
         std::fs::write(&public, encode_pem("PUBLIC KEY", made.spki())).expect("it is written");
         assert_eq!(public_key(&public).expect("it is a key"), made.public_key());
-        for text in [
-            encode_pem("PUBLIC KEY", &made.spki()[1..]),
-            made.to_pem(),
-            String::new(),
-        ] {
+        for text in [encode_pem("PUBLIC KEY", &made.spki()[1..]), made.to_pem(), String::new()] {
             std::fs::write(&public, text).expect("it is written");
             assert!(public_key(&public).is_err());
         }

@@ -66,9 +66,7 @@ pub async fn violations(
             break;
         }
     }
-    let head = [
-        "time", "severity", "policy", "code", "who", "what", "times", "refused", "message",
-    ];
+    let head = ["time", "severity", "policy", "code", "who", "what", "times", "refused", "message"];
     printer.list(&found, &head, |found| {
         vec![
             time(found.at_ms),
@@ -92,19 +90,11 @@ pub(super) fn ago(length: Duration) -> u64 {
 
 /// Parses a severity.
 pub(super) fn parse_severity(text: &str) -> Result<PolicySeverity, String> {
-    let all = [
-        PolicySeverity::Low,
-        PolicySeverity::Medium,
-        PolicySeverity::High,
-        PolicySeverity::Critical,
-    ];
+    let all = [PolicySeverity::Low, PolicySeverity::Medium, PolicySeverity::High, PolicySeverity::Critical];
     let found = all.into_iter().find(|severity| severity_name(*severity) == text);
     found.ok_or_else(|| format!("{text:?} is no severity: low, medium, high or critical"))
 }
 
 pub(super) fn severity_name(severity: PolicySeverity) -> String {
-    severity
-        .as_str_name()
-        .trim_start_matches("POLICY_SEVERITY_")
-        .to_lowercase()
+    severity.as_str_name().trim_start_matches("POLICY_SEVERITY_").to_lowercase()
 }

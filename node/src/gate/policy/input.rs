@@ -14,10 +14,7 @@ pub(super) fn documents(ask: &Ask<'_>) -> Vec<Document> {
     match ask.what {
         What::Act(wish) if wish.verb == "read" => Vec::new(),
         What::Act(wish) => vec![document(ask, &wish)],
-        What::Command(command) => command
-            .body
-            .as_ref()
-            .map_or_else(Vec::new, |body| of_command(ask, body)),
+        What::Command(command) => command.body.as_ref().map_or_else(Vec::new, |body| of_command(ask, body)),
     }
 }
 
@@ -35,11 +32,7 @@ fn of_command(ask: &Ask<'_>, body: &Body) -> Vec<Document> {
         return Vec::new();
     }
     if let Body::Enqueue(request) = body {
-        return request
-            .tasks
-            .iter()
-            .map(|spec| of_task(ask, &request.namespace, spec))
-            .collect();
+        return request.tasks.iter().map(|spec| of_task(ask, &request.namespace, spec)).collect();
     }
     let mut documents = Vec::new();
     let Ok(()) = permission::of_command(body, |wish| {
@@ -58,16 +51,8 @@ fn of_command(ask: &Ask<'_>, body: &Body) -> Vec<Document> {
 }
 
 fn of_task(ask: &Ask<'_>, namespace: &str, spec: &TaskSpec) -> Document {
-    let wish = Wish {
-        verb: "submit",
-        kind: "queue",
-        name: &spec.queue,
-        namespace: Some(namespace),
-    };
-    Document {
-        task: Some(task(spec)),
-        ..document(ask, &wish)
-    }
+    let wish = Wish { verb: "submit", kind: "queue", name: &spec.queue, namespace: Some(namespace) };
+    Document { task: Some(task(spec)), ..document(ask, &wish) }
 }
 
 fn document(ask: &Ask<'_>, wish: &Wish<'_>) -> Document {
@@ -84,19 +69,11 @@ fn document(ask: &Ask<'_>, wish: &Wish<'_>) -> Document {
         method: caller.method().to_owned(),
         roles,
         verb: wish.verb.to_owned(),
-        resource: Resource {
-            kind: wish.kind.to_owned(),
-            name: or_none(wish.name),
-        },
+        resource: Resource { kind: wish.kind.to_owned(), name: or_none(wish.name) },
         environment: state.environment(&namespace).to_string(),
         namespace,
         task: None,
-        cluster: Cluster {
-            nodes: state.nodes,
-            version: state.version,
-            time_ms: state.now_ms,
-            ..Cluster::default()
-        },
+        cluster: Cluster { nodes: state.nodes, version: state.version, time_ms: state.now_ms, ..Cluster::default() },
     }
 }
 
@@ -122,10 +99,7 @@ fn task(spec: &TaskSpec) -> Task {
         max_attempts: spec.retry.as_ref().map_or(0, |retry| retry.max_attempts),
         retention_ms: spec.retention_ms,
         after: u32::try_from(spec.after.len() + spec.after_in_batch.len()).unwrap_or(u32::MAX),
-        payload: Payload {
-            digest: Digest::of(&spec.payload).to_string(),
-            bytes: spec.payload.len() as u64,
-        },
+        payload: Payload { digest: Digest::of(&spec.payload).to_string(), bytes: spec.payload.len() as u64 },
         wasm: spec.wasm.as_ref().map(|wasm| Wasm {
             artifact: wasm.artifact.clone(),
             export: wasm.export.clone(),

@@ -51,11 +51,7 @@ impl PolicyGate {
     /// [`PolicyGate::run`] does.
     #[must_use]
     pub fn new(budget: Duration) -> Self {
-        Self {
-            shelf: Shelf::default(),
-            recorder: Recorder::default(),
-            budget,
-        }
+        Self { shelf: Shelf::default(), recorder: Recorder::default(), budget }
     }
 
     /// Compiles bundles as they become active, and tells violations, until `stop`.
@@ -169,10 +165,5 @@ fn too_long() -> v1::Rejection {
 }
 
 fn rejection(code: Code, reason: &str, message: String) -> v1::Rejection {
-    v1::Rejection {
-        code: code as u32,
-        reason: reason.to_owned(),
-        message,
-        ..v1::Rejection::default()
-    }
+    v1::Rejection { code: code as u32, reason: reason.to_owned(), message, ..v1::Rejection::default() }
 }

@@ -47,9 +47,7 @@ pub async fn prepare(way: &Way, body: &mut Body, deadline: Instant) -> Result<Pr
         Body::ActivateBundle(request) => {
             let (environment, name, version) = (&request.environment, &request.name, &request.version);
             let stored = stored(way, environment, name, version, deadline).await?;
-            Ok(Prepared {
-                tests: checked(stored.content.into()).await?,
-            })
+            Ok(Prepared { tests: checked(stored.content.into()).await? })
         }
         Body::RollbackBundle(request) => {
             // The version that a rollback leads to judged before, but perhaps on another build.
@@ -111,11 +109,8 @@ async fn stored(
 ) -> Result<GetBundleResponse, Refusal> {
     // It may have been put by another node a moment ago.
     way.barrier(deadline).await?;
-    let question = GetBundleRequest {
-        environment: environment.to_owned(),
-        name: name.to_owned(),
-        version: version.to_owned(),
-    };
+    let question =
+        GetBundleRequest { environment: environment.to_owned(), name: name.to_owned(), version: version.to_owned() };
     way.look(|machine| machine.get_bundle(&question))
 }
 
@@ -142,10 +137,7 @@ fn unusable(error: &Error) -> v1::Rejection {
             if problems.len() > NAMED_MAX {
                 said.push(format!("and {} more", problems.len() - NAMED_MAX));
             }
-            format!(
-                "the bundle does not compile; `tarn policy test` shows all of it:\n{}",
-                said.join("\n")
-            )
+            format!("the bundle does not compile; `tarn policy test` shows all of it:\n{}", said.join("\n"))
         }
         error => error.to_string(),
     };

@@ -102,10 +102,7 @@ fn compile(state: &tarn_machine::Policies, before: &Set) -> Set {
         }
         (environment.clone(), bench)
     });
-    Set {
-        revision: state.revision,
-        environments: environments.collect(),
-    }
+    Set { revision: state.revision, environments: environments.collect() }
 }
 
 /// One environment's bundles. What has not changed is taken over, with the decisions that it remembers.
@@ -114,10 +111,7 @@ fn bench(bundles: &BTreeMap<Arc<str>, ActiveBundle>, before: Option<&Bench>) -> 
     let known = before.map_or(&[][..], |bench| bench.bundles());
     let digest = |bundle: &ActiveBundle| <[u8; 32]>::try_from(bundle.digest.as_ref()).ok().map(Digest);
     let same = known.len() == bundles.len()
-        && known
-            .iter()
-            .zip(bundles.values())
-            .all(|(known, bundle)| Some(known.digest()) == digest(bundle));
+        && known.iter().zip(bundles.values()).all(|(known, bundle)| Some(known.digest()) == digest(bundle));
     if let Some(before) = before.filter(|_| same) {
         return Ok(before.clone());
     }
@@ -128,20 +122,14 @@ fn bench(bundles: &BTreeMap<Arc<str>, ActiveBundle>, before: Option<&Bench>) -> 
             version: bundle.version.clone(),
             why: error.to_string().into(),
         };
-        compiled.push(
-            match known.iter().find(|known| Some(known.digest()) == digest(bundle)) {
-                Some(known) => known.clone(),
-                None => {
-                    let bundle = Bundle::from_bytes(&bundle.content).map_err(broken)?;
-                    Compiled::new(&bundle).map_err(broken)?
-                }
-            },
-        );
+        compiled.push(match known.iter().find(|known| Some(known.digest()) == digest(bundle)) {
+            Some(known) => known.clone(),
+            None => {
+                let bundle = Bundle::from_bytes(&bundle.content).map_err(broken)?;
+                Compiled::new(&bundle).map_err(broken)?
+            }
+        });
     }
     let set = tarn_policy::Policies::new(compiled);
-    set.map(Arc::new).map_err(|error| Broken {
-        name: "".into(),
-        version: "".into(),
-        why: error.to_string().into(),
-    })
+    set.map(Arc::new).map_err(|error| Broken { name: "".into(), version: "".into(), why: error.to_string().into() })
 }

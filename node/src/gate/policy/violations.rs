@@ -38,11 +38,7 @@ pub(super) struct Recorder {
 impl Default for Recorder {
     fn default() -> Self {
         let (outgoing, incoming) = mpsc::channel(WAITING_MAX);
-        Self {
-            outgoing,
-            incoming: Arc::new(Mutex::new(Some(incoming))),
-            left_out: Arc::default(),
-        }
+        Self { outgoing, incoming: Arc::new(Mutex::new(Some(incoming))), left_out: Arc::default() }
     }
 }
 
@@ -198,10 +194,7 @@ mod tests {
             folded.add(violation);
         }
         let list = folded.into_list();
-        let told: Vec<_> = list
-            .iter()
-            .map(|one| (one.code.as_str(), one.count, one.request_id.as_str()))
-            .collect();
+        let told: Vec<_> = list.iter().map(|one| (one.code.as_str(), one.count, one.request_id.as_str())).collect();
         assert_eq!(told, [("A", 3, "r1"), ("B", 1, "r3")]);
     }
 }

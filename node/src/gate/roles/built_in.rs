@@ -12,31 +12,11 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("operator", &["read"], &["*"]),
     ("operator", &["update"], &["cluster/*", "worker/*"]),
     ("operator", &["create", "update"], &["namespace/*"]),
-    (
-        "operator",
-        &["cancel", "requeue", "purge"],
-        &["task/*", "queue/*", "timer/*"],
-    ),
+    ("operator", &["cancel", "requeue", "purge"], &["task/*", "queue/*", "timer/*"]),
     // Submits work and looks after it.
-    (
-        "developer",
-        &["read"],
-        &[
-            "task/*",
-            "queue/*",
-            "timer/*",
-            "lease/*",
-            "worker/*",
-            "artifact/*",
-            "event/*",
-        ],
-    ),
+    ("developer", &["read"], &["task/*", "queue/*", "timer/*", "lease/*", "worker/*", "artifact/*", "event/*"]),
     ("developer", &["read"], &["namespace/*", "policy/*", "cluster/*"]),
-    (
-        "developer",
-        &["submit", "cancel", "requeue", "purge"],
-        &["task/*", "queue/*", "timer/*"],
-    ),
+    ("developer", &["submit", "cancel", "requeue", "purge"], &["task/*", "queue/*", "timer/*"]),
     ("developer", &["hold"], &["lease/*"]),
     ("developer", &["create"], &["artifact/*"]),
     // Runs tasks, and nothing else.
@@ -44,19 +24,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("worker", &["read"], &["task/*", "artifact/*", "cluster/*"]),
     ("worker", &["hold"], &["lease/*"]),
     // Sees what goes on, without who may do what.
-    (
-        "viewer",
-        &["read"],
-        &[
-            "task/*",
-            "queue/*",
-            "timer/*",
-            "lease/*",
-            "worker/*",
-            "artifact/*",
-            "event/*",
-        ],
-    ),
+    ("viewer", &["read"], &["task/*", "queue/*", "timer/*", "lease/*", "worker/*", "artifact/*", "event/*"]),
     ("viewer", &["read"], &["namespace/*", "policy/*", "cluster/*"]),
     // Sees everything and changes nothing.
     ("auditor", &["read"], &["*"]),
@@ -66,17 +34,9 @@ static ROLES: LazyLock<Vec<Role>> = LazyLock::new(|| {
     let texts = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
     let rules_of = |role: &str| {
         let own = RULES.iter().filter(|(name, ..)| *name == role);
-        own.map(|(_, verbs, resources)| Rule {
-            verbs: texts(verbs),
-            resources: texts(resources),
-        })
-        .collect()
+        own.map(|(_, verbs, resources)| Rule { verbs: texts(verbs), resources: texts(resources) }).collect()
     };
-    let role = |name: &&str| Role {
-        name: (*name).to_owned(),
-        rules: rules_of(name),
-        built_in: true,
-    };
+    let role = |name: &&str| Role { name: (*name).to_owned(), rules: rules_of(name), built_in: true };
     tarn_machine::BUILT_IN_ROLES.iter().map(role).collect()
 });
 

@@ -40,12 +40,7 @@ pub struct Wish<'a> {
 
 impl fmt::Display for Wish<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Wish {
-            verb,
-            kind,
-            name,
-            namespace,
-        } = self;
+        let Wish { verb, kind, name, namespace } = self;
         let name = plain(name, NAME_BYTES_MAX);
         match *namespace {
             None => write!(f, "{verb} {kind}/{name}"),
@@ -89,20 +84,14 @@ pub fn judge(access: &Access, principal: &str, wish: &Wish<'_>) -> Option<Ground
     let reaches = |namespace: &str| wish.namespace.is_none_or(|wanted| covers(namespace, wanted));
     let (role, namespace) = bindings(access, principal)
         .find(|(role, namespace)| reaches(namespace) && allows(rules_of(access, role), wish))?;
-    Some(Ground::Role {
-        role: role.to_owned(),
-        namespace: namespace.to_owned(),
-    })
+    Some(Ground::Role { role: role.to_owned(), namespace: namespace.to_owned() })
 }
 
 /// The roles of a principal, each with the pattern of its namespaces: its own, and those of everybody of its kind (`user/*`).
 pub fn bindings<'a>(access: &'a Access, principal: &str) -> impl Iterator<Item = (&'a str, &'a str)> + use<'a> {
     let of_kind = everybody_like(principal).and_then(|all| access.bindings.get(all.as_str()));
     let own = access.bindings.get(principal);
-    own.into_iter()
-        .chain(of_kind)
-        .flatten()
-        .map(|(role, namespace)| (&**role, &**namespace))
+    own.into_iter().chain(of_kind).flatten().map(|(role, namespace)| (&**role, &**namespace))
 }
 
 /// The principal whose bindings hold for all of a kind, `user/*`.
@@ -115,29 +104,18 @@ fn everybody_like(principal: &str) -> Option<String> {
 pub fn allows(rules: &[Rule], wish: &Wish<'_>) -> bool {
     rules.iter().any(|rule| {
         rule.verbs.iter().any(|pattern| covers(pattern, wish.verb))
-            && rule
-                .resources
-                .iter()
-                .any(|pattern| covers_resource(pattern, wish.kind, wish.name))
+            && rule.resources.iter().any(|pattern| covers_resource(pattern, wish.kind, wish.name))
     })
 }
 
 /// The first thing that these rules would allow in this namespace and `may` denies.
 pub fn first_beyond(rules: &[Rule], namespace: Option<&str>, may: impl Fn(&Wish<'_>) -> bool) -> Option<String> {
     let mut wishes = rules.iter().flat_map(|rule| {
-        let pairs = rule
-            .verbs
-            .iter()
-            .flat_map(|verb| rule.resources.iter().map(move |resource| (verb, resource)));
+        let pairs = rule.verbs.iter().flat_map(|verb| rule.resources.iter().map(move |resource| (verb, resource)));
         pairs.map(|(verb, resource)| {
             // Without a slash a pattern is of kinds, and of all their names.
             let (kind, name) = resource.split_once('/').unwrap_or((resource, "*"));
-            Wish {
-                verb,
-                kind,
-                name,
-                namespace,
-            }
+            Wish { verb, kind, name, namespace }
         })
     });
     wishes.find(|wish| !may(wish)).map(|wish| wish.to_string())
@@ -170,10 +148,7 @@ mod tests {
 
     fn rule(verbs: &[&str], resources: &[&str]) -> Rule {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        Rule {
-            verbs: owned(verbs),
-            resources: owned(resources),
-        }
+        Rule { verbs: owned(verbs), resources: owned(resources) }
     }
 
     fn access(bindings: &[(&str, &str, &str)]) -> Access {
@@ -189,37 +164,23 @@ mod tests {
 
     fn wish<'a>(verb: &'a str, resource: &'a str, namespace: &'a str) -> Wish<'a> {
         let (kind, name) = resource.split_once('/').unwrap();
-        Wish {
-            verb,
-            kind,
-            name,
-            namespace: Some(namespace),
-        }
+        Wish { verb, kind, name, namespace: Some(namespace) }
     }
 
     #[test]
     fn what_no_binding_allows_is_denied() {
-        let access = access(&[
-            ("user/ada", "mailer", "team-*"),
-            ("user/bob", "viewer", "*"),
-            ("user/eve", "gone", "*"),
-        ]);
+        let access =
+            access(&[("user/ada", "mailer", "team-*"), ("user/bob", "viewer", "*"), ("user/eve", "gone", "*")]);
         let may =
             |who: &str, verb, resource, namespace| judge(&access, who, &wish(verb, resource, namespace)).is_some();
         assert!(may("user/ada", "submit", "queue/mail-out", "team-1"));
-        assert!(
-            !may("user/ada", "submit", "queue/mail-out", "default"),
-            "another namespace"
-        );
+        assert!(!may("user/ada", "submit", "queue/mail-out", "default"), "another namespace");
         assert!(!may("user/ada", "submit", "queue/mail-out", "*"), "every namespace");
         assert!(!may("user/ada", "submit", "queue/*", "team-1"), "every queue");
         assert!(!may("user/ada", "purge", "queue/mail-out", "team-1"), "another verb");
         assert!(may("user/bob", "read", "task/*", "*"));
         assert!(!may("user/bob", "read", "token/*", "*"));
-        assert!(
-            !may("user/eve", "read", "task/*", "*"),
-            "a role that is gone allows nothing"
-        );
+        assert!(!may("user/eve", "read", "task/*", "*"), "a role that is gone allows nothing");
         assert!(!may("user/nobody", "read", "task/*", "default"));
         assert!(may(ROOT, "delete", "anything/at-all", "*"));
         assert!(!may("user/administrator", "read", "task/*", "*"));

@@ -25,22 +25,11 @@ mod tests {
 
     #[test]
     fn a_star_stands_for_anything_and_only_at_the_end() {
-        for (pattern, wanted) in [
-            ("*", "mail"),
-            ("*", "*"),
-            ("*", ""),
-            ("mail-*", "mail-in-*"),
-            ("mail", "mail"),
-        ] {
+        for (pattern, wanted) in [("*", "mail"), ("*", "*"), ("*", ""), ("mail-*", "mail-in-*"), ("mail", "mail")] {
             assert!(covers(pattern, wanted), "{pattern} {wanted}");
         }
-        for (pattern, wanted) in [
-            ("mail", "*"),
-            ("mail", "mail-in"),
-            ("mail-*", "*"),
-            ("mail-*", "mail"),
-            ("", "mail"),
-        ] {
+        for (pattern, wanted) in [("mail", "*"), ("mail", "mail-in"), ("mail-*", "*"), ("mail-*", "mail"), ("", "mail")]
+        {
             assert!(!covers(pattern, wanted), "{pattern} {wanted}");
         }
     }
@@ -50,16 +39,7 @@ mod tests {
         for pattern in ["*", "queue/*", "queue/mail", "queue/ma*", "que*"] {
             assert!(covers_resource(pattern, "queue", "mail"), "{pattern}");
         }
-        for pattern in [
-            "queue/mail-*",
-            "task/*",
-            "queue",
-            "queue/",
-            "queues/*",
-            "",
-            "/mail",
-            "queue/mailbox",
-        ] {
+        for pattern in ["queue/mail-*", "task/*", "queue", "queue/", "queues/*", "", "/mail", "queue/mailbox"] {
             assert!(!covers_resource(pattern, "queue", "mail"), "{pattern}");
         }
         assert!(!covers_resource("queue/mail", "queue", "*"), "one is not all");

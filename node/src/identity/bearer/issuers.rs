@@ -70,11 +70,7 @@ impl Issuer {
 
     fn reload(&self) -> Reloaded {
         let change = self.change();
-        Reloaded {
-            issuer: self.issuer.clone(),
-            keys: self.keys.load().len(),
-            change,
-        }
+        Reloaded { issuer: self.issuer.clone(), keys: self.keys.load().len(), change }
     }
 
     fn change(&self) -> Option<Result<(), JwksError>> {
@@ -105,10 +101,7 @@ fn seen(text: &[u8]) -> Seen {
 }
 
 fn failed(path: &Path, reason: String) -> JwksError {
-    JwksError {
-        path: path.to_owned(),
-        reason,
-    }
+    JwksError { path: path.to_owned(), reason }
 }
 
 /// All issuers.

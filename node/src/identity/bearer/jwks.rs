@@ -62,10 +62,7 @@ impl KeySet {
     /// # Errors
     /// The file cannot be read, is too long, or is refused by [`KeySet::parse`].
     pub(super) fn from_file(path: &Path) -> Result<(Self, Vec<u8>), JwksError> {
-        let failed = |reason: String| JwksError {
-            path: path.to_owned(),
-            reason,
-        };
+        let failed = |reason: String| JwksError { path: path.to_owned(), reason };
         let text = read(path).map_err(failed)?;
         let keys = Self::parse(&text).map_err(failed)?;
         Ok((keys, text))
@@ -86,10 +83,7 @@ impl KeySet {
     pub fn parse(text: &[u8]) -> Result<Self, String> {
         let set: RawSet = serde_json::from_slice(text).map_err(|error| format!("it is not a JWKS: {error}"))?;
         if set.keys.len() > KEYS_MAX {
-            return Err(format!(
-                "it has {} keys, more than the {KEYS_MAX} allowed",
-                set.keys.len()
-            ));
+            return Err(format!("it has {} keys, more than the {KEYS_MAX} allowed", set.keys.len()));
         }
         let mut keys = Self::default();
         let mut signing = 0;
@@ -105,9 +99,7 @@ impl KeySet {
             match key_id {
                 None => keys.nameless = Some(key),
                 Some(id) if id.is_empty() || id.len() > KEY_ID_BYTES_MAX => {
-                    return Err(format!(
-                        "{name} has an id that is empty or longer than {KEY_ID_BYTES_MAX} bytes"
-                    ));
+                    return Err(format!("{name} has an id that is empty or longer than {KEY_ID_BYTES_MAX} bytes"));
                 }
                 Some(id) => {
                     if keys.by_id.insert(id, key).is_some() {
@@ -154,9 +146,7 @@ pub(super) fn read(path: &Path) -> Result<Vec<u8>, String> {
     let unreadable = |error: std::io::Error| format!("it cannot be read: {error}");
     let file = File::open(path).map_err(unreadable)?;
     let mut text = Vec::new();
-    file.take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut text)
-        .map_err(unreadable)?;
+    file.take(FILE_BYTES_MAX + 1).read_to_end(&mut text).map_err(unreadable)?;
     match text.len() as u64 > FILE_BYTES_MAX {
         true => Err(format!("it is longer than the {FILE_BYTES_MAX} bytes allowed")),
         false => Ok(text),
@@ -209,11 +199,7 @@ impl RawKey {
         if self.usage.as_deref().is_some_and(|usage| usage != "sig") {
             return Err("is for another use than \"sig\" or \"enc\"".into());
         }
-        if self
-            .key_ops
-            .as_ref()
-            .is_some_and(|ops| !ops.iter().any(|op| op == "verify"))
-        {
+        if self.key_ops.as_ref().is_some_and(|ops| !ops.iter().any(|op| op == "verify")) {
             return Err("may not verify signatures, says its `key_ops`".into());
         }
         let (algorithm, algorithm_name, verifier) = match (self.kty.as_str(), self.crv.as_deref()) {
@@ -229,11 +215,7 @@ impl RawKey {
                 "is for an algorithm that is not taken; a key of its kind is used with {algorithm_name}"
             ));
         }
-        Ok(Key {
-            algorithm,
-            algorithm_name,
-            verifier,
-        })
+        Ok(Key { algorithm, algorithm_name, verifier })
     }
 }
 
@@ -262,15 +244,9 @@ fn rsa(n: Option<&str>, e: Option<&str>) -> Result<DecodingKey, String> {
         number[zeros..].to_vec()
     };
     let (n, e) = (significant(&n), significant(&e));
-    let bits = n
-        .first()
-        .map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
+    let bits = n.first().map_or(0, |first| n.len() * 8 - first.leading_zeros() as usize);
     if !RSA_BITS.contains(&bits) {
-        return Err(format!(
-            "is an RSA key of {bits} bits: from {} to {} are taken",
-            RSA_BITS.start(),
-            RSA_BITS.end()
-        ));
+        return Err(format!("is an RSA key of {bits} bits: from {} to {} are taken", RSA_BITS.start(), RSA_BITS.end()));
     }
     if n.last().is_none_or(|last| last % 2 == 0) {
         return Err("is an RSA key whose modulus is even, which none is".into());
@@ -283,7 +259,5 @@ fn rsa(n: Option<&str>, e: Option<&str>) -> Result<DecodingKey, String> {
 
 fn bytes(field: &str, text: Option<&str>) -> Result<Vec<u8>, String> {
     let text = text.ok_or_else(|| format!("has no {field:?}"))?;
-    BASE64URL_NOPAD
-        .decode(text.as_bytes())
-        .map_err(|_| format!("has a {field:?} that is not base64url"))
+    BASE64URL_NOPAD.decode(text.as_bytes()).map_err(|_| format!("has a {field:?} that is not base64url"))
 }

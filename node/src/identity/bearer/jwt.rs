@@ -174,10 +174,7 @@ fn check_claims(claims: Claims, issuer: &Issuer, now: SystemTime, leeway: Durati
             return Err(BearerError::NotYetValid);
         }
     }
-    let expires_at_ms = (expires + leeway)
-        .duration_since(UNIX_EPOCH)
-        .unwrap_or_default()
-        .as_millis();
+    let expires_at_ms = (expires + leeway).duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
     Ok(Identity {
         principal: principal(issuer, claims.sub.as_deref())?,
         method: Method::Jwt,
@@ -225,8 +222,5 @@ fn short(id: &str) -> Option<Arc<str>> {
 /// A JSON object of these fields. Nested deeper than serde_json goes, or with a field twice, it is refused.
 fn json<T: DeserializeOwned>(text: &[u8]) -> Option<T> {
     // Objects alone: serde would also take an array for the fields in their order.
-    text.trim_ascii_start()
-        .starts_with(b"{")
-        .then(|| serde_json::from_slice(text).ok())
-        .flatten()
+    text.trim_ascii_start().starts_with(b"{").then(|| serde_json::from_slice(text).ok()).flatten()
 }

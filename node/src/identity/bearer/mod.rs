@@ -85,11 +85,7 @@ impl Authenticator {
         leeway: Duration,
         clock: impl Fn() -> SystemTime + Send + Sync + 'static,
     ) -> Result<Self, JwksError> {
-        Ok(Self {
-            issuers: Issuers::load(issuers)?,
-            leeway,
-            clock: Box::new(clock),
-        })
+        Ok(Self { issuers: Issuers::load(issuers)?, leeway, clock: Box::new(clock) })
     }
 
     /// Who presents this credential, the text that follows `Bearer `. `access` is the state's present list of tokens, and `now_ms` the
@@ -132,16 +128,11 @@ pub fn bearer_of(metadata: &MetadataMap) -> Result<Option<&str>, BearerError> {
     if headers.next().is_some() {
         return Err(BearerError::Header("it has two authorization headers: send one"));
     }
-    let text = header
-        .to_str()
-        .map_err(|_| BearerError::Header("its authorization header is not ASCII"))?;
-    let (scheme, credential) = text.split_once(' ').ok_or(BearerError::Header(
-        "its authorization header is not `Bearer` and a token",
-    ))?;
+    let text = header.to_str().map_err(|_| BearerError::Header("its authorization header is not ASCII"))?;
+    let (scheme, credential) =
+        text.split_once(' ').ok_or(BearerError::Header("its authorization header is not `Bearer` and a token"))?;
     if !scheme.eq_ignore_ascii_case("bearer") {
-        return Err(BearerError::Header(
-            "its authorization header is of another scheme than `Bearer`",
-        ));
+        return Err(BearerError::Header("its authorization header is of another scheme than `Bearer`"));
     }
     Ok(Some(credential.trim_matches(' ')))
 }

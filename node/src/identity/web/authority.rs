@@ -96,18 +96,11 @@ impl WebAuthority {
     /// # Errors
     /// Never, in effect.
     pub fn ephemeral(cluster: &str) -> Result<Self, WebAuthorityError> {
-        Self::new(
-            cluster,
-            KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?,
-            SystemTime::now(),
-        )
+        Self::new(cluster, KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)?, SystemTime::now())
     }
 
     fn load(path: &Path) -> Result<Self, WebAuthorityError> {
-        let unusable = |reason: String| WebAuthorityError::Unusable {
-            path: path.to_owned(),
-            reason,
-        };
+        let unusable = |reason: String| WebAuthorityError::Unusable { path: path.to_owned(), reason };
         let text = read_secret_file(path).map_err(|error| unusable(error.to_string()))?;
         let der = CertificateDer::from_pem_slice(&text).map_err(|error| unusable(error.to_string()))?;
         let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| unusable(error.to_string()))?;
@@ -119,11 +112,7 @@ impl WebAuthority {
         }
         let not_after = unix_time(parsed.validity().not_after.timestamp());
         let issuer = Issuer::from_ca_cert_der(&der, pair)?;
-        Ok(Self {
-            certificate: der.clone().into_owned(),
-            issuer,
-            not_after,
-        })
+        Ok(Self { certificate: der.clone().into_owned(), issuer, not_after })
     }
 
     fn new(cluster: &str, key: KeyPair, now: SystemTime) -> Result<Self, WebAuthorityError> {
@@ -137,11 +126,7 @@ impl WebAuthority {
         params.key_usages = vec![KeyUsagePurpose::KeyCertSign, KeyUsagePurpose::CrlSign];
         params.key_identifier_method = key_id(key.public_key_raw());
         let certificate = params.self_signed(&key)?.der().clone();
-        Ok(Self {
-            certificate,
-            issuer: Issuer::new(params, key),
-            not_after,
-        })
+        Ok(Self { certificate, issuer: Issuer::new(params, key), not_after })
     }
 
     /// The root certificate, for those who connect.
@@ -240,11 +225,7 @@ mod tests {
         let made = WebAuthority::load_or_init(dir.path(), "prod").unwrap();
         let found = WebAuthority::load_or_init(dir.path(), "prod").unwrap();
         assert_eq!(made.pem(), found.pem());
-        let mode = std::fs::metadata(dir.path().join(KEY_FILE))
-            .unwrap()
-            .permissions()
-            .mode()
-            & 0o777;
+        let mode = std::fs::metadata(dir.path().join(KEY_FILE)).unwrap().permissions().mode() & 0o777;
         assert_eq!(mode, 0o600);
         // What the found one issues, the made one's certificate vouches for.
         let leaf = found.issue(1, &request(), None, SystemTime::now()).unwrap();
@@ -256,10 +237,7 @@ mod tests {
         assert!(leaf.validity().not_after <= root.validity().not_after);
 
         std::fs::set_permissions(dir.path().join(KEY_FILE), std::fs::Permissions::from_mode(0o644)).unwrap();
-        assert!(
-            WebAuthority::load_or_init(dir.path(), "prod").is_err(),
-            "a key that others can read"
-        );
+        assert!(WebAuthority::load_or_init(dir.path(), "prod").is_err(), "a key that others can read");
     }
 
     #[test]
@@ -271,10 +249,7 @@ mod tests {
             threads.into_iter().map(|thread| thread.join().unwrap()).collect()
         });
         assert!(pems.windows(2).all(|pair| pair[0] == pair[1]));
-        assert_eq!(
-            std::fs::read_to_string(dir.path().join(CERTIFICATE_FILE)).unwrap(),
-            pems[0]
-        );
+        assert_eq!(std::fs::read_to_string(dir.path().join(CERTIFICATE_FILE)).unwrap(), pems[0]);
     }
 
     #[test]
@@ -297,10 +272,7 @@ mod tests {
         let refused = |change: &dyn Fn(&mut WebRequest)| {
             let mut asked = request();
             change(&mut asked);
-            assert!(
-                authority.issue(1, &asked, None, SystemTime::now()).is_err(),
-                "{asked:?}"
-            );
+            assert!(authority.issue(1, &asked, None, SystemTime::now()).is_err(), "{asked:?}");
         };
         refused(&|asked| asked.public_key.clear());
         refused(&|asked| asked.public_key = vec![4; POINT_BYTES]);

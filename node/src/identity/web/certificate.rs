@@ -77,17 +77,12 @@ impl WebCertificate {
     /// # Errors
     /// Either is malformed, or they do not belong together; then nothing changes.
     pub fn put(&self, names: [&Path; 2], certificate: &[u8], key: &[u8]) -> Result<(), WebCertificateError> {
-        let unusable = |path: &Path, reason: String| WebCertificateError {
-            path: path.to_owned(),
-            reason,
-        };
+        let unusable = |path: &Path, reason: String| WebCertificateError { path: path.to_owned(), reason };
         let [certificate_name, key_name] = names;
         let chain = CertificateDer::pem_slice_iter(certificate)
             .collect::<Result<Vec<_>, _>>()
             .map_err(|error| unusable(certificate_name, error.to_string()))?;
-        let leaf = chain
-            .first()
-            .ok_or_else(|| unusable(certificate_name, "there is no certificate in it".into()))?;
+        let leaf = chain.first().ok_or_else(|| unusable(certificate_name, "there is no certificate in it".into()))?;
         let info = info_of(leaf).map_err(|reason| unusable(certificate_name, reason))?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable(key_name, error.to_string()))?;
         let key = default_provider()
@@ -95,9 +90,7 @@ impl WebCertificate {
             .load_private_key(key)
             .map_err(|error| unusable(key_name, error.to_string()))?;
         let certified = CertifiedKey::new(chain, key);
-        certified
-            .keys_match()
-            .map_err(|_| unusable(key_name, "it is not the key of the certificate".into()))?;
+        certified.keys_match().map_err(|_| unusable(key_name, "it is not the key of the certificate".into()))?;
         self.current.store(Some(Arc::new((Arc::new(certified), info))));
         Ok(())
     }
@@ -157,11 +150,8 @@ pub fn web_config(certificate: WebCertificate, exchange: KeyExchange) -> Arc<Ser
 
 fn provider(exchange: KeyExchange) -> Arc<CryptoProvider> {
     let base = default_provider();
-    let strong = |suite: &SupportedCipherSuite| {
-        suite
-            .tls13()
-            .is_some_and(|suite| suite.aead_alg.key_len() >= CIPHER_KEY_BYTES)
-    };
+    let strong =
+        |suite: &SupportedCipherSuite| suite.tls13().is_some_and(|suite| suite.aead_alg.key_len() >= CIPHER_KEY_BYTES);
     let mut kx_groups = vec![kx_group::X25519MLKEM768];
     if exchange == KeyExchange::HybridOrClassical {
         kx_groups.push(kx_group::X25519);

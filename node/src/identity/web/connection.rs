@@ -35,10 +35,7 @@ impl Web {
     /// At most so many connections from one address.
     #[must_use]
     pub fn new(per_address_max: usize) -> Self {
-        Self {
-            per_address_max,
-            from: Arc::default(),
-        }
+        Self { per_address_max, from: Arc::default() }
     }
 
     fn take_place(&self, address: IpAddr) -> Option<Place> {
@@ -49,10 +46,7 @@ impl Web {
         }
         *count += 1;
         drop(from);
-        Some(Place {
-            address,
-            from: self.from.clone(),
-        })
+        Some(Place { address, from: self.from.clone() })
     }
 }
 
@@ -162,9 +156,6 @@ mod tests {
         assert!(web.take_place(b).is_some());
         drop(first);
         assert!(web.take_place(a).is_some());
-        assert!(
-            !web.from.lock().unwrap().contains_key(&b),
-            "nothing is kept of who has gone"
-        );
+        assert!(!web.from.lock().unwrap().contains_key(&b), "nothing is kept of who has gone");
     }
 }

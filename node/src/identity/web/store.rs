@@ -31,9 +31,7 @@ impl WebStore {
     /// The store in a node's data directory. Touches nothing yet.
     #[must_use]
     pub fn new(data_dir: &Path) -> Self {
-        Self {
-            dir: data_dir.join(DIRECTORY),
-        }
+        Self { dir: data_dir.join(DIRECTORY) }
     }
 
     /// The file with the certificate and its key.
@@ -51,10 +49,8 @@ impl WebStore {
         if !path.exists() {
             return Ok(false);
         }
-        let text = read_secret_file(&path).map_err(|error| WebCertificateError {
-            path: path.clone(),
-            reason: error.to_string(),
-        })?;
+        let text = read_secret_file(&path)
+            .map_err(|error| WebCertificateError { path: path.clone(), reason: error.to_string() })?;
         certificate.put([&path, &path], &text, &text)?;
         Ok(true)
     }
@@ -67,10 +63,7 @@ impl WebStore {
     pub fn request(names: Vec<String>) -> (String, WebRequest) {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256)
             .expect("the operating system's random source works: no key can be made without it");
-        let request = WebRequest {
-            public_key: key.public_key_raw().to_vec(),
-            names,
-        };
+        let request = WebRequest { public_key: key.public_key_raw().to_vec(), names };
         (key.serialize_pem(), request)
     }
 
@@ -80,19 +73,9 @@ impl WebStore {
     /// A file cannot be written; then the old certificate stays.
     pub fn replace(&self, certificate: &str, key: &str, authority: &str) -> Result<(), FileError> {
         private_dir(&self.dir)?;
-        write_atomic(
-            &self.dir.join(AUTHORITY_FILE),
-            authority.as_bytes(),
-            Access::Public,
-            Existing::Replace,
-        )?;
+        write_atomic(&self.dir.join(AUTHORITY_FILE), authority.as_bytes(), Access::Public, Existing::Replace)?;
         let both = format!("{certificate}{key}");
-        write_atomic(
-            &self.dir.join(CERTIFICATE_FILE),
-            both.as_bytes(),
-            Access::Owner,
-            Existing::Replace,
-        )
+        write_atomic(&self.dir.join(CERTIFICATE_FILE), both.as_bytes(), Access::Owner, Existing::Replace)
     }
 
     /// The certificate of the web authority (PEM), if this node's certificate is of one.

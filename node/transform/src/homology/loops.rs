@@ -18,10 +18,7 @@ impl Eq for Triangle {}
 
 impl Ord for Triangle {
     fn cmp(&self, other: &Self) -> Ordering {
-        other
-            .diameter
-            .total_cmp(&self.diameter)
-            .then(self.index.cmp(&other.index))
+        other.diameter.total_cmp(&self.diameter).then(self.index.cmp(&other.index))
     }
 }
 
@@ -40,18 +37,15 @@ fn index(i: u32, j: u32, k: u32) -> u64 {
 fn cofacets<'a>(rips: &'a Rips<'_>, edge: Edge) -> impl Iterator<Item = Triangle> + 'a {
     let vertices = u32::try_from(rips.count).expect("the number of points is bounded");
     let Edge { length, i, j } = edge;
-    (0..vertices)
-        .rev()
-        .filter(move |&v| v != i && v != j)
-        .filter_map(move |v| {
-            let diameter = length.max(rips.distance(v, i)).max(rips.distance(v, j));
-            let index = match (v > i, v > j) {
-                (true, _) => index(v, i, j),
-                (false, true) => index(i, v, j),
-                (false, false) => index(i, j, v),
-            };
-            (diameter <= rips.threshold).then_some(Triangle { diameter, index })
-        })
+    (0..vertices).rev().filter(move |&v| v != i && v != j).filter_map(move |v| {
+        let diameter = length.max(rips.distance(v, i)).max(rips.distance(v, j));
+        let index = match (v > i, v > j) {
+            (true, _) => index(v, i, j),
+            (false, true) => index(i, v, j),
+            (false, false) => index(i, j, v),
+        };
+        (diameter <= rips.threshold).then_some(Triangle { diameter, index })
+    })
 }
 
 /// How much of the reduction may be held, in bytes for each entry: an edge's number in a column.
@@ -76,13 +70,7 @@ pub(super) fn loops(
     merging: &[bool],
     budget: &Budget<'_>,
 ) -> Result<Vec<Bar>, TransformError> {
-    let mut reduction = Reduction {
-        rips,
-        edges,
-        pivots: HashMap::new(),
-        added: HashMap::new(),
-        entries: 0,
-    };
+    let mut reduction = Reduction { rips, edges, pivots: HashMap::new(), added: HashMap::new(), entries: 0 };
     let mut bars = Vec::new();
     for (column, edge) in edges.iter().enumerate().rev() {
         // An edge that merges two parts kills a class of dimension 0 and cannot begin a loop.
@@ -91,14 +79,8 @@ pub(super) fn loops(
         }
         budget.check()?;
         let column = u32::try_from(column).expect("there are at most 2^21 edges");
-        let death = reduction
-            .reduce(column, budget)?
-            .map_or(f64::INFINITY, |pivot| pivot.diameter);
-        bars.push(Bar {
-            dimension: 1,
-            birth: edge.length,
-            death,
-        });
+        let death = reduction.reduce(column, budget)?.map_or(f64::INFINITY, |pivot| pivot.diameter);
+        bars.push(Bar { dimension: 1, birth: edge.length, death });
     }
     Ok(bars)
 }
@@ -172,9 +154,5 @@ fn take_pivot(working: &mut BinaryHeap<Triangle>) -> Option<Triangle> {
 /// What is there an odd number of times: twice is nothing over the field with two elements.
 fn odd_times(mut columns: Vec<u32>) -> Vec<u32> {
     columns.sort_unstable();
-    columns
-        .chunk_by(|a, b| a == b)
-        .filter(|equal| equal.len() % 2 == 1)
-        .map(|equal| equal[0])
-        .collect()
+    columns.chunk_by(|a, b| a == b).filter(|equal| equal.len() % 2 == 1).map(|equal| equal[0]).collect()
 }

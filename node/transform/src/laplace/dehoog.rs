@@ -31,15 +31,11 @@ fn continued_fraction(values: &[Complex64]) -> Vec<Complex64> {
     for r in 1..=terms {
         let length = 2 * (terms - r) + 1;
         fraction.push(-quotients[0]);
-        let next: Vec<Complex64> = (0..length)
-            .map(|i| quotients[i + 1] - quotients[i] + differences[i + 1])
-            .collect();
+        let next: Vec<Complex64> = (0..length).map(|i| quotients[i + 1] - quotients[i] + differences[i + 1]).collect();
         differences = next;
         fraction.push(-differences[0]);
         if r < terms {
-            quotients = (0..length - 1)
-                .map(|i| quotients[i + 1] * differences[i + 1] / differences[i])
-                .collect();
+            quotients = (0..length - 1).map(|i| quotients[i + 1] * differences[i + 1] / differences[i]).collect();
         }
     }
     let finite = fraction.iter().position(|d| !d.is_finite()).unwrap_or(fraction.len());

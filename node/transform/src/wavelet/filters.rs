@@ -9,10 +9,7 @@ use std::f64::consts::FRAC_1_SQRT_2;
 
 /// The filter of a wavelet of [`WAVELETS`](super::WAVELETS).
 pub(super) fn named(wavelet: &str) -> &'static [f64] {
-    let moments = wavelet
-        .strip_prefix("db")
-        .and_then(|digits| digits.parse::<usize>().ok())
-        .unwrap_or(1);
+    let moments = wavelet.strip_prefix("db").and_then(|digits| digits.parse::<usize>().ok()).unwrap_or(1);
     FILTERS[moments - 1]
 }
 
@@ -21,12 +18,7 @@ pub(crate) const FILTERS: [&[f64]; 10] = [
     // haar, db1
     &[FRAC_1_SQRT_2, FRAC_1_SQRT_2],
     // db2
-    &[
-        0.48296291314453416,
-        0.8365163037378079,
-        0.2241438680420134,
-        -0.12940952255126037,
-    ],
+    &[0.48296291314453416, 0.8365163037378079, 0.2241438680420134, -0.12940952255126037],
     // db3
     &[
         0.33267055295008263,
@@ -165,10 +157,7 @@ mod tests {
     fn they_are_the_published_ones() {
         // db2 and db3 in closed form, db4 from table 6.1 of "Ten Lectures on Wavelets".
         let (root3, scale) = (3f64.sqrt(), 4.0 * 2f64.sqrt());
-        for (have, want) in FILTERS[1]
-            .iter()
-            .zip([1.0 + root3, 3.0 + root3, 3.0 - root3, 1.0 - root3])
-        {
+        for (have, want) in FILTERS[1].iter().zip([1.0 + root3, 3.0 + root3, 3.0 - root3, 1.0 - root3]) {
             assert!((have - want / scale).abs() < 4e-16);
         }
         let (root10, outer) = (10f64.sqrt(), (5.0 + 2.0 * 10f64.sqrt()).sqrt());
@@ -196,20 +185,14 @@ mod tests {
             assert_eq!(filter.len(), 2 * moments);
             for shift in 0..moments {
                 let product: f64 = filter.iter().zip(&filter[2 * shift..]).map(|(a, b)| a * b).sum();
-                assert!(
-                    (product - if shift == 0 { 1.0 } else { 0.0 }).abs() < 5e-16,
-                    "db{moments}"
-                );
+                assert!((product - if shift == 0 { 1.0 } else { 0.0 }).abs() < 5e-16, "db{moments}");
             }
             for moment in 0..moments {
                 let term = |(j, g): (usize, &f64)| g * (j as f64).powi(moment as i32);
                 let details = super::super::high_pass(filter);
                 let size: f64 = details.iter().enumerate().map(|pair| term(pair).abs()).sum();
                 let sum: f64 = details.iter().enumerate().map(term).sum();
-                assert!(
-                    sum.abs() < 1e-15 * size.max(1.0),
-                    "db{moments}, moment {moment}: {sum} of {size}"
-                );
+                assert!(sum.abs() < 1e-15 * size.max(1.0), "db{moments}, moment {moment}: {sum} of {size}");
             }
         }
     }

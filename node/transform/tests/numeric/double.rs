@@ -52,10 +52,7 @@ pub struct Pair {
 
 impl Pair {
     pub fn of(value: Complex64) -> Self {
-        Self {
-            re: Double::of(value.re),
-            im: Double::of(value.im),
-        }
+        Self { re: Double::of(value.re), im: Double::of(value.im) }
     }
 
     pub fn value(self) -> Complex64 {
@@ -63,10 +60,7 @@ impl Pair {
     }
 
     pub fn add(self, other: Self) -> Self {
-        Self {
-            re: self.re.add(other.re),
-            im: self.im.add(other.im),
-        }
+        Self { re: self.re.add(other.re), im: self.im.add(other.im) }
     }
 
     pub fn mul(self, other: Self) -> Self {
@@ -94,10 +88,7 @@ impl Pair {
         match quarter % 4 {
             0 => Self { re: cos, im: sin },
             1 => Self { re: sin.neg(), im: cos },
-            2 => Self {
-                re: cos.neg(),
-                im: sin.neg(),
-            },
+            2 => Self { re: cos.neg(), im: sin.neg() },
             _ => Self { re: sin, im: cos.neg() },
         }
     }
@@ -108,9 +99,7 @@ pub fn fourier(x: &[Complex64], sign: i64) -> Vec<Complex64> {
     let n = x.len() as i64;
     let roots: Vec<Pair> = (0..n).map(|m| Pair::root_of_unity(sign * m, n)).collect();
     let term = |j: usize, k: i64| Pair::of(x[j]).mul(roots[(j as i64 * k % n) as usize]);
-    (0..n)
-        .map(|k| (0..x.len()).fold(Pair::default(), |sum, j| sum.add(term(j, k))).value())
-        .collect()
+    (0..n).map(|k| (0..x.len()).fold(Pair::default(), |sum, j| sum.add(term(j, k))).value()).collect()
 }
 
 #[test]

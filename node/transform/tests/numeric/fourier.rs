@@ -9,9 +9,8 @@ use tarn_transform::{Array, Data, Precision};
 use crate::double::{self, Pair};
 use crate::support::{call, complex, complex_noise, complex_vector, error, noise, real, real_error, vector};
 
-const LENGTHS: [usize; 22] = [
-    1, 2, 3, 4, 5, 7, 8, 12, 16, 31, 64, 97, 100, 127, 128, 243, 256, 360, 509, 512, 1000, 1024,
-];
+const LENGTHS: [usize; 22] =
+    [1, 2, 3, 4, 5, 7, 8, 12, 16, 31, 64, 97, 100, 127, 128, 243, 256, 360, 509, 512, 1000, 1024];
 
 fn bound(n: usize) -> f64 {
     4e-16 * (1.0 + (n as f64).log2())
@@ -53,9 +52,7 @@ fn known_spectra() {
 #[test]
 fn rows_are_transformed_alone_and_precision_is_kept() {
     let x = complex_noise(5, 6 * 20);
-    let stack = Array::new(vec![2, 3, 20], Data::Complex(x.clone()))
-        .unwrap()
-        .with_precision(Precision::Single);
+    let stack = Array::new(vec![2, 3, 20], Data::Complex(x.clone())).unwrap().with_precision(Precision::Single);
     let all = call("fft", "", &[stack]).unwrap();
     assert_eq!((all.shape(), all.precision()), (&[2, 3, 20][..], Precision::Single));
     let all = all.into_complex();
@@ -99,11 +96,7 @@ fn the_chirp_transform_on_the_whole_circle_is_the_fourier_transform() {
 fn the_chirp_transform_zooms_into_an_arc() {
     let (n, points) = (600, 301);
     let x = complex_noise(3, n);
-    let have = complex(
-        "czt",
-        r#"{"points": 301, "start": 0.125, "step": 0.0009765625}"#,
-        &[complex_vector(&x)],
-    );
+    let have = complex("czt", r#"{"points": 301, "start": 0.125, "step": 0.0009765625}"#, &[complex_vector(&x)]);
     let want: Vec<Complex64> = (0..points)
         .map(|k| {
             let term = |n: usize| Pair::of(x[n]).mul(Pair::root_of_unity(-(n as i64) * (128 + k), 1024));
@@ -120,16 +113,8 @@ fn the_chirp_transform_off_the_circle_has_the_closed_form_of_a_geometric_series(
     let x: Vec<f64> = (0..n).map(|n| a.powi(n)).collect();
     for (params, radius, ratio) in [
         (r#"{"radius": 1.25, "points": 20, "step": 0.03125}"#, 1.25_f64, 1.0_f64),
-        (
-            r#"{"radius": 0.95, "ratio": 1.0009765625, "points": 20, "step": 0.03125}"#,
-            0.95,
-            1.000_976_562_5,
-        ),
-        (
-            r#"{"radius": 0.95, "ratio": 1.0625, "points": 20, "step": 0.03125}"#,
-            0.95,
-            1.0625,
-        ),
+        (r#"{"radius": 0.95, "ratio": 1.0009765625, "points": 20, "step": 0.03125}"#, 0.95, 1.000_976_562_5),
+        (r#"{"radius": 0.95, "ratio": 1.0625, "points": 20, "step": 0.03125}"#, 0.95, 1.0625),
     ] {
         for (k, have) in complex("czt", params, &[vector(&x)]).iter().enumerate() {
             let size = radius * ratio.powi(k as i32);

@@ -18,11 +18,7 @@ fn some_value(kind: ParamKind, pick: u64) -> String {
 
 fn some_array(shape: Vec<usize>, complex: bool, seed: u64) -> Array {
     let count = shape.iter().product();
-    let data = if complex {
-        Data::Complex(complex_noise(seed, count))
-    } else {
-        Data::Real(noise(seed, count))
-    };
+    let data = if complex { Data::Complex(complex_noise(seed, count)) } else { Data::Real(noise(seed, count)) };
     Array::new(shape, data).unwrap()
 }
 
@@ -62,42 +58,16 @@ proptest! {
 #[test]
 fn each_refusal_has_its_reason() {
     let x = vector(&[1.0, 2.0]);
-    assert_eq!(
-        call("fourier", "", std::slice::from_ref(&x)).unwrap_err().reason(),
-        "TRANSFORM_UNKNOWN"
-    );
-    assert_eq!(
-        call("fft", r#"{"n": 4}"#, std::slice::from_ref(&x))
-            .unwrap_err()
-            .reason(),
-        "TRANSFORM_BAD_PARAMS"
-    );
+    assert_eq!(call("fourier", "", std::slice::from_ref(&x)).unwrap_err().reason(), "TRANSFORM_UNKNOWN");
+    assert_eq!(call("fft", r#"{"n": 4}"#, std::slice::from_ref(&x)).unwrap_err().reason(), "TRANSFORM_BAD_PARAMS");
     assert_eq!(call("fft", "", &[]).unwrap_err().reason(), "TRANSFORM_BAD_INPUT");
-    assert_eq!(
-        call("fft", "", &[vector(&[f64::NAN])]).unwrap_err().reason(),
-        "TRANSFORM_BAD_INPUT"
-    );
-    assert_eq!(
-        call("dft", "", &[vector(&vec![0.0; 16_385])]).unwrap_err().reason(),
-        "TRANSFORM_TOO_LARGE"
-    );
+    assert_eq!(call("fft", "", &[vector(&[f64::NAN])]).unwrap_err().reason(), "TRANSFORM_BAD_INPUT");
+    assert_eq!(call("dft", "", &[vector(&vec![0.0; 16_385])]).unwrap_err().reason(), "TRANSFORM_TOO_LARGE");
     let input = write_arrays(&[vector(&[0.0; 1000])], &Budget::default()).unwrap();
-    let small = Budget {
-        memory_bytes: 10_000,
-        ..Budget::default()
-    };
-    assert_eq!(
-        run("fft", "", &input, &small).unwrap_err().reason(),
-        "TRANSFORM_MEMORY_LIMIT"
-    );
-    let stopped = Budget {
-        cancelled: &|| true,
-        ..Budget::default()
-    };
-    assert_eq!(
-        run("fft", "", &input, &stopped).unwrap_err().reason(),
-        "TRANSFORM_CANCELLED"
-    );
+    let small = Budget { memory_bytes: 10_000, ..Budget::default() };
+    assert_eq!(run("fft", "", &input, &small).unwrap_err().reason(), "TRANSFORM_MEMORY_LIMIT");
+    let stopped = Budget { cancelled: &|| true, ..Budget::default() };
+    assert_eq!(run("fft", "", &input, &stopped).unwrap_err().reason(), "TRANSFORM_CANCELLED");
 }
 
 #[test]
@@ -107,18 +77,8 @@ fn the_catalogue_describes_itself() {
     names.dedup();
     assert_eq!(names.len(), CATALOGUE.len());
     for transform in CATALOGUE {
-        let texts = [
-            transform.summary,
-            transform.formula,
-            transform.inputs,
-            transform.output,
-            transform.accuracy,
-        ];
-        assert!(
-            texts.iter().all(|text| !text.is_empty() && text.is_ascii()),
-            "{}",
-            transform.name
-        );
+        let texts = [transform.summary, transform.formula, transform.inputs, transform.output, transform.accuracy];
+        assert!(texts.iter().all(|text| !text.is_empty() && text.is_ascii()), "{}", transform.name);
         for param in transform.params {
             assert!(!param.help.is_empty());
             // A default is of the parameter's kind.

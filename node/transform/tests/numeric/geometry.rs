@@ -16,25 +16,10 @@ fn hyperbolic_distances_up_to_the_boundary() {
     let cases = [
         (vec![0.5, 0.0], vec![0.5, 1e-9], 1.0, 2.666_666_666_666_667e-9),
         (vec![0.1, 0.2, 0.3], vec![-0.4, 0.5, 0.1], 1.0, 1.577_066_213_394_468_9),
-        (
-            vec![0.999_999_999, 0.0],
-            vec![0.0, 0.999_999_999],
-            1.0,
-            42.139_678_910_016_63,
-        ),
-        (
-            vec![0.6, 0.799_999_999_999_999_2],
-            vec![-0.3, 0.1],
-            1.0,
-            35.973_123_238_311_32,
-        ),
+        (vec![0.999_999_999, 0.0], vec![0.0, 0.999_999_999], 1.0, 42.139_678_910_016_63),
+        (vec![0.6, 0.799_999_999_999_999_2], vec![-0.3, 0.1], 1.0, 35.973_123_238_311_32),
         (vec![1.2, 0.3], vec![-0.7, 1.1], 0.25, 5.263_456_740_659_979),
-        (
-            vec![0.707_106_78, 0.707_106_78],
-            vec![0.707_106_78, 0.707_106_7],
-            1.0,
-            4.211_613_418_356_726,
-        ),
+        (vec![0.707_106_78, 0.707_106_78], vec![0.707_106_78, 0.707_106_7], 1.0, 4.211_613_418_356_726),
     ];
     for (x, y, curvature, want) in cases {
         let params = format!("{{\"curvature\": {curvature}}}");
@@ -50,24 +35,10 @@ fn exponential_maps() {
             vec![0.3, -0.2, 0.1],
             vec![0.5, 0.25, -1.0],
             1.0,
-            vec![
-                0.771_678_155_240_076_6,
-                -0.170_061_574_386_540_52,
-                -0.431_555_006_466_995_6,
-            ],
+            vec![0.771_678_155_240_076_6, -0.170_061_574_386_540_52, -0.431_555_006_466_995_6],
         ),
-        (
-            vec![0.9, 0.1],
-            vec![-0.2, 0.3],
-            1.0,
-            vec![0.956_604_375_346_646_3, 0.267_845_268_329_092_4],
-        ),
-        (
-            vec![1.0, 0.5],
-            vec![0.1, 0.2],
-            0.5,
-            vec![1.096_046_579_200_143, 0.636_421_575_256_990_1],
-        ),
+        (vec![0.9, 0.1], vec![-0.2, 0.3], 1.0, vec![0.956_604_375_346_646_3, 0.267_845_268_329_092_4]),
+        (vec![1.0, 0.5], vec![0.1, 0.2], 0.5, vec![1.096_046_579_200_143, 0.636_421_575_256_990_1]),
     ];
     for (x, v, curvature, want) in cases {
         let params = format!("{{\"curvature\": {curvature}}}");
@@ -163,43 +134,20 @@ fn angles_close_to_zero_and_to_half_a_turn() {
 
 #[test]
 fn the_north_pole_lies_at_infinity_and_the_origin_at_the_south_pole() {
-    assert_eq!(
-        real("stereographic", "", &[points(&[vec![0.0, 0.0]])]),
-        [0.0, 0.0, -1.0]
-    );
+    assert_eq!(real("stereographic", "", &[points(&[vec![0.0, 0.0]])]), [0.0, 0.0, -1.0]);
     assert_eq!(real("sphere_normalise", "", &[points(&[vec![3.0, 4.0]])]), [0.6, 0.8]);
     let refused = [
         ("stereographic_inverse", "", vec![points(&[vec![0.0, 0.0, 2.0]])]),
         ("dehomogeneous", "", vec![points(&[vec![1.0, 0.0]])]),
         ("sphere_normalise", "", vec![points(&[vec![0.0, 0.0]])]),
-        (
-            "poincare_distance",
-            "",
-            vec![points(&[vec![1.0, 0.0]]), points(&[vec![0.0, 0.0]])],
-        ),
-        (
-            "poincare_exp",
-            r#"{"curvature": 4}"#,
-            vec![points(&[vec![0.5]]), points(&[vec![1.0]])],
-        ),
-        (
-            "pairwise",
-            r#"{"metric": "poincare"}"#,
-            vec![points(&[vec![0.0, 0.0], vec![2.0, 0.0]])],
-        ),
+        ("poincare_distance", "", vec![points(&[vec![1.0, 0.0]]), points(&[vec![0.0, 0.0]])]),
+        ("poincare_exp", r#"{"curvature": 4}"#, vec![points(&[vec![0.5]]), points(&[vec![1.0]])]),
+        ("pairwise", r#"{"metric": "poincare"}"#, vec![points(&[vec![0.0, 0.0], vec![2.0, 0.0]])]),
     ];
     for (name, params, arrays) in refused {
-        assert_eq!(
-            call(name, params, &arrays).unwrap_err().reason(),
-            "TRANSFORM_OUT_OF_DOMAIN",
-            "{name}"
-        );
+        assert_eq!(call(name, params, &arrays).unwrap_err().reason(), "TRANSFORM_OUT_OF_DOMAIN", "{name}");
     }
     // Far along, the exponential map stops just inside of the ball.
-    let end = real(
-        "poincare_exp",
-        "",
-        &[points(&[vec![0.9, 0.0]]), points(&[vec![1e3, 1.0]])],
-    );
+    let end = real("poincare_exp", "", &[points(&[vec![0.9, 0.0]]), points(&[vec![1e3, 1.0]])]);
     call("poincare_log", "", &[points(&[vec![0.0, 0.0]]), points(&[end])]).unwrap();
 }

@@ -15,17 +15,11 @@ fn persistence(params: &str, rows: &[Vec<f64>]) -> Vec<[f64; 3]> {
 }
 
 fn loops(bars: &[[f64; 3]]) -> Vec<[f64; 2]> {
-    bars.iter()
-        .filter(|bar| bar[0] == 1.0)
-        .map(|bar| [bar[1], bar[2]])
-        .collect()
+    bars.iter().filter(|bar| bar[0] == 1.0).map(|bar| [bar[1], bar[2]]).collect()
 }
 
 fn polygon(n: usize) -> Vec<Vec<f64>> {
-    (0..n)
-        .map(|k| TAU * k as f64 / n as f64)
-        .map(|angle| vec![angle.cos(), angle.sin()])
-        .collect()
+    (0..n).map(|k| TAU * k as f64 / n as f64).map(|angle| vec![angle.cos(), angle.sin()]).collect()
 }
 
 fn close(have: &[[f64; 2]], want: &[[f64; 2]]) -> bool {
@@ -37,15 +31,7 @@ fn close(have: &[[f64; 2]], want: &[[f64; 2]]) -> bool {
 fn a_square_has_one_loop_until_its_diagonal() {
     let have = persistence("", &[vec![0.0, 0.0], vec![1.0, 0.0], vec![1.0, 1.0], vec![0.0, 1.0]]);
     let parts: Vec<[f64; 3]> = have.iter().filter(|bar| bar[0] == 0.0).copied().collect();
-    assert_eq!(
-        parts,
-        [
-            [0.0, 0.0, 1.0],
-            [0.0, 0.0, 1.0],
-            [0.0, 0.0, 1.0],
-            [0.0, 0.0, f64::INFINITY]
-        ]
-    );
+    assert_eq!(parts, [[0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, 1.0], [0.0, 0.0, f64::INFINITY]]);
     assert!(close(&loops(&have), &[[1.0, 2f64.sqrt()]]));
 }
 
@@ -107,10 +93,7 @@ fn metrics_and_matrices() {
     assert_eq!(call("persistence", "", &[none]).unwrap().shape(), [0, 3]);
     assert!(loops(&persistence(r#"{"dimension": 0}"#, &polygon(n))).is_empty());
     let many: Vec<Vec<f64>> = (0..2049).map(|k| vec![f64::from(k)]).collect();
-    assert_eq!(
-        call("persistence", "", &[points(&many)]).unwrap_err().reason(),
-        "TRANSFORM_TOO_LARGE"
-    );
+    assert_eq!(call("persistence", "", &[points(&many)]).unwrap_err().reason(), "TRANSFORM_TOO_LARGE");
 }
 
 /// The textbook reduction of the whole boundary matrix (Edelsbrunner, Letscher and Zomorodian 2002), without any short cut.
@@ -135,10 +118,8 @@ fn brute_force(n: usize, distance: impl Fn(usize, usize) -> f64) -> Vec<[f64; 3]
         let mut column: Vec<usize> = Vec::new();
         if simplex.len() > 1 {
             for leave_out in 0..simplex.len() {
-                let facet: Vec<usize> = (0..simplex.len())
-                    .filter(|&at| at != leave_out)
-                    .map(|at| simplex[at])
-                    .collect();
+                let facet: Vec<usize> =
+                    (0..simplex.len()).filter(|&at| at != leave_out).map(|at| simplex[at]).collect();
                 column.push(place(&facet));
             }
             column.sort_unstable();
@@ -149,11 +130,7 @@ fn brute_force(n: usize, distance: impl Fn(usize, usize) -> f64) -> Vec<[f64; 3]
             };
             let mut sum = [column.clone(), other.clone()].concat();
             sum.sort_unstable();
-            column = sum
-                .chunk_by(|a, b| a == b)
-                .filter(|same| same.len() == 1)
-                .map(|same| same[0])
-                .collect();
+            column = sum.chunk_by(|a, b| a == b).filter(|same| same.len() == 1).map(|same| same[0]).collect();
         }
         if let Some(&low) = column.last() {
             killed[low] = true;
@@ -210,10 +187,7 @@ fn it_stops_when_asked() {
         .collect();
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let cancelled = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 20;
-    let budget = Budget {
-        cancelled: &cancelled,
-        ..Budget::default()
-    };
+    let budget = Budget { cancelled: &cancelled, ..Budget::default() };
     let ended: Result<Vec<Bar>, _> = bars(n, &distances, true, None, &budget);
     assert_eq!(ended.unwrap_err().reason(), "TRANSFORM_CANCELLED");
 }

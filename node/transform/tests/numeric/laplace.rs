@@ -32,11 +32,7 @@ fn talbot_on_functions_that_decay_or_are_powers() {
         ("1/(s+1)^3", |s| (s + 1.0).powi(-3), |t| t * t / 2.0 * (-t).exp()),
         ("1/s", |s| s.inv(), |_| 1.0),
         ("1/s^2", |s| s.powi(-2), |t| t),
-        (
-            "1/sqrt s",
-            |s| s.sqrt().inv(),
-            |t| 1.0 / (std::f64::consts::PI * t).sqrt(),
-        ),
+        ("1/sqrt s", |s| s.sqrt().inv(), |t| 1.0 / (std::f64::consts::PI * t).sqrt()),
         (
             "exp(-2 sqrt s)",
             |s| (-2.0 * s.sqrt()).exp(),
@@ -88,21 +84,9 @@ fn rational_functions_by_their_coefficients() {
 fn what_has_no_answer_is_refused() {
     let one = [vector(&[1.0])];
     let improper = [one[0].clone(), vector(&[1.0, 2.0]), vector(&[1.0, 3.0])];
-    assert_eq!(
-        call("laplace_rational", "", &improper).unwrap_err().reason(),
-        "TRANSFORM_OUT_OF_DOMAIN"
-    );
-    assert_eq!(
-        call("laplace_nodes", "", &[vector(&[0.0])]).unwrap_err().reason(),
-        "TRANSFORM_OUT_OF_DOMAIN"
-    );
+    assert_eq!(call("laplace_rational", "", &improper).unwrap_err().reason(), "TRANSFORM_OUT_OF_DOMAIN");
+    assert_eq!(call("laplace_nodes", "", &[vector(&[0.0])]).unwrap_err().reason(), "TRANSFORM_OUT_OF_DOMAIN");
     let wrong = [one[0].clone(), vector(&[1.0])];
-    assert_eq!(
-        call("laplace_invert", "", &wrong).unwrap_err().reason(),
-        "TRANSFORM_BAD_INPUT"
-    );
-    assert_eq!(
-        complex("laplace_nodes", r#"{"terms": 5, "method": "dehoog"}"#, &one).len(),
-        11
-    );
+    assert_eq!(call("laplace_invert", "", &wrong).unwrap_err().reason(), "TRANSFORM_BAD_INPUT");
+    assert_eq!(complex("laplace_nodes", r#"{"terms": 5, "method": "dehoog"}"#, &one).len(), 11);
 }

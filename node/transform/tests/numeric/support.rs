@@ -56,10 +56,7 @@ pub fn noise(seed: u64, count: usize) -> Vec<f64> {
 }
 
 pub fn complex_noise(seed: u64, count: usize) -> Vec<Complex64> {
-    noise(seed, 2 * count)
-        .chunks(2)
-        .map(|pair| Complex64::new(pair[0], pair[1]))
-        .collect()
+    noise(seed, 2 * count).chunks(2).map(|pair| Complex64::new(pair[0], pair[1])).collect()
 }
 
 pub fn vector(values: &[f64]) -> Array {

@@ -17,19 +17,10 @@ fn haar_by_hand() {
 fn details_do_not_see_polynomials_of_low_degree() {
     for moments in 1..=10_usize {
         let n = 128;
-        let x: Vec<f64> = (0..n)
-            .map(|j| (f64::from(j) / 64.0 - 1.0).powi(moments as i32 - 1))
-            .collect();
-        let have = real(
-            "dwt",
-            &format!("{{\"wavelet\": \"db{moments}\", \"levels\": 1}}"),
-            &[vector(&x)],
-        );
+        let x: Vec<f64> = (0..n).map(|j| (f64::from(j) / 64.0 - 1.0).powi(moments as i32 - 1)).collect();
+        let have = real("dwt", &format!("{{\"wavelet\": \"db{moments}\", \"levels\": 1}}"), &[vector(&x)]);
         let inside = &have[64..128 - moments];
-        assert!(
-            inside.iter().all(|detail| detail.abs() < 1e-13),
-            "db{moments}: {inside:?}"
-        );
+        assert!(inside.iter().all(|detail| detail.abs() < 1e-13), "db{moments}: {inside:?}");
     }
 }
 
@@ -37,12 +28,7 @@ fn details_do_not_see_polynomials_of_low_degree() {
 fn rows_that_cannot_be_halved_are_refused() {
     let error = call("dwt", r#"{"wavelet": "db2", "levels": 3}"#, &[vector(&noise(1, 12))]).unwrap_err();
     assert!(error.to_string().contains("multiple of 8"), "{error}");
-    assert_eq!(
-        call("dwt", r#"{"wavelet": "db2"}"#, &[vector(&[1.0])])
-            .unwrap_err()
-            .reason(),
-        "TRANSFORM_BAD_INPUT"
-    );
+    assert_eq!(call("dwt", r#"{"wavelet": "db2"}"#, &[vector(&[1.0])]).unwrap_err().reason(), "TRANSFORM_BAD_INPUT");
 }
 
 proptest! {

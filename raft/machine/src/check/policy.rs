@@ -13,11 +13,7 @@ pub(super) fn put_bundle(r: &PutBundleRequest) -> Check {
     version("version", &r.version)?;
     length("BUNDLE_TOO_LARGE", "content", r.content.len(), limits::BUNDLE_BYTES_MAX)?;
     if r.content.is_empty() {
-        return Err(invalid(
-            "EMPTY_BUNDLE",
-            "content",
-            "the bundle has no bytes: send what `tarn policy put` makes",
-        ));
+        return Err(invalid("EMPTY_BUNDLE", "content", "the bundle has no bytes: send what `tarn policy put` makes"));
     }
     if !r.digest.is_empty() && *r.digest != *blake3::hash(&r.content).as_bytes() {
         let message = "digest is not the BLAKE3 hash of content: it was damaged on its way, send it again";
@@ -72,20 +68,13 @@ pub(super) fn settings(settings: Option<&PolicySettings>) -> Check {
         return Err(invalid("NO_SETTINGS", "settings", "say what the settings are to be"));
     };
     let signers = &settings.signers;
-    count(
-        "TOO_MANY_SIGNERS",
-        "settings.signers",
-        signers.len(),
-        limits::POLICY_SIGNERS_MAX,
-    )?;
+    count("TOO_MANY_SIGNERS", "settings.signers", signers.len(), limits::POLICY_SIGNERS_MAX)?;
     for (place, signer) in signers.iter().enumerate() {
         name("settings.signers.name", &signer.name)?;
         let found = signer.public_key.len();
         if found != limits::PUBLIC_KEY_BYTES {
-            let message = format!(
-                "a public key of ML-DSA-65 has {} bytes, and this one {found}",
-                limits::PUBLIC_KEY_BYTES
-            );
+            let message =
+                format!("a public key of ML-DSA-65 has {} bytes, and this one {found}", limits::PUBLIC_KEY_BYTES);
             let limit = limits::PUBLIC_KEY_BYTES as u64;
             return Err(too_large("INVALID_KEY", "settings.signers.public_key", limit, message));
         }
@@ -105,12 +94,7 @@ pub(super) fn violations(r: &RecordViolations) -> Check {
     if r.violations.is_empty() {
         return Err(invalid("NO_VIOLATIONS", "violations", "there is nothing to record"));
     }
-    count(
-        "TOO_MANY_VIOLATIONS",
-        "violations",
-        r.violations.len(),
-        limits::BATCH_VIOLATIONS_MAX,
-    )?;
+    count("TOO_MANY_VIOLATIONS", "violations", r.violations.len(), limits::BATCH_VIOLATIONS_MAX)?;
     r.violations.iter().try_for_each(violation)
 }
 
@@ -128,11 +112,7 @@ fn violation(found: &Violation) -> Check {
     range("violations.count", found.count.into(), (1, u32::MAX.into()))?;
     for (field, text, max) in [
         ("violations.code", &found.code, limits::LABEL_BYTES_MAX),
-        (
-            "violations.message",
-            &found.message,
-            limits::VIOLATION_MESSAGE_BYTES_MAX,
-        ),
+        ("violations.message", &found.message, limits::VIOLATION_MESSAGE_BYTES_MAX),
         ("violations.principal", &found.principal, limits::PRINCIPAL_BYTES_MAX),
         ("violations.verb", &found.verb, limits::LABEL_BYTES_MAX),
         ("violations.resource", &found.resource, limits::RESOURCE_BYTES_MAX),
@@ -162,12 +142,8 @@ fn expected(text: Option<&str>) -> Check {
 
 /// A semantic version 2.0.0: three numbers without leading zeros, then perhaps a pre-release and build metadata.
 fn version(field: &str, text: &str) -> Check {
-    let (rest, build) = text
-        .split_once('+')
-        .map_or((text, None), |(rest, build)| (rest, Some(build)));
-    let (core, pre) = rest
-        .split_once('-')
-        .map_or((rest, None), |(core, pre)| (core, Some(pre)));
+    let (rest, build) = text.split_once('+').map_or((text, None), |(rest, build)| (rest, Some(build)));
+    let (core, pre) = rest.split_once('-').map_or((rest, None), |(core, pre)| (core, Some(pre)));
     let is_number = |part: &str| {
         let digits = !part.is_empty() && part.len() <= 9 && part.bytes().all(|b| b.is_ascii_digit());
         digits && (part == "0" || !part.starts_with('0'))
@@ -183,20 +159,12 @@ fn version(field: &str, text: &str) -> Check {
         return Ok(());
     }
     let message = format!("{field} must be a semantic version, such as \"1.4.0\" or \"2.0.0-rc.1\"");
-    Err(too_large(
-        "INVALID_VERSION",
-        field,
-        limits::NAME_BYTES_MAX as u64,
-        message,
-    ))
+    Err(too_large("INVALID_VERSION", field, limits::NAME_BYTES_MAX as u64, message))
 }
 
 fn severity(field: &str, value: i32) -> Check {
     let severity = PolicySeverity::try_from(value);
-    known(
-        field,
-        severity.is_ok_and(|severity| severity != PolicySeverity::Unspecified),
-    )
+    known(field, severity.is_ok_and(|severity| severity != PolicySeverity::Unspecified))
 }
 
 fn url(field: &str, text: &str) -> Check {

@@ -63,22 +63,14 @@ pub fn delete_role(txn: &mut Txn<'_>, request: DeleteRoleRequest) -> Result<Dele
 /// Every user may do everything: as it was before there were roles.
 pub fn everybody() -> PutBindingRequest {
     PutBindingRequest {
-        binding: Some(Binding {
-            principal: "user/*".to_owned(),
-            role: "admin".to_owned(),
-            namespace: "*".to_owned(),
-        }),
+        binding: Some(Binding { principal: "user/*".to_owned(), role: "admin".to_owned(), namespace: "*".to_owned() }),
         ..PutBindingRequest::default()
     }
 }
 
 /// The command: gives a role to a principal.
 pub fn put_binding(txn: &mut Txn<'_>, request: PutBindingRequest) -> Result<PutBindingResponse, Refusal> {
-    let Binding {
-        principal,
-        role,
-        namespace,
-    } = request.binding.unwrap_or_default();
+    let Binding { principal, role, namespace } = request.binding.unwrap_or_default();
     let known = &txn.ix.access;
     if !BUILT_IN_ROLES.contains(&role.as_str()) && !known.roles.contains_key(role.as_str()) {
         return Err(role_not_found(&role, "binding.role").into());
@@ -104,22 +96,14 @@ pub fn put_binding(txn: &mut Txn<'_>, request: PutBindingRequest) -> Result<PutB
 
 /// The command: takes a role from a principal.
 pub fn delete_binding(txn: &mut Txn<'_>, request: DeleteBindingRequest) -> Result<DeleteBindingResponse, Refusal> {
-    let Binding {
-        principal,
-        role,
-        namespace,
-    } = request.binding.unwrap_or_default();
+    let Binding { principal, role, namespace } = request.binding.unwrap_or_default();
     if !is_bound(&txn.ix.access, &principal, &role, &namespace) {
         let message = format!("{principal} has no binding of the role {role:?} in {namespace:?}: list its bindings");
         return Err(reject::not_found("BINDING_NOT_FOUND", "binding", message).into());
     }
     let parts = binding_parts(&principal, &role, &namespace);
     txn.rows.delete(Key::Binding { parts: &parts });
-    changed(
-        txn,
-        format!("binding/{principal}"),
-        &format!("no {role} in {namespace}"),
-    );
+    changed(txn, format!("binding/{principal}"), &format!("no {role} in {namespace}"));
     access(txn).unbind(&principal, &role, &namespace);
     Ok(DeleteBindingResponse {})
 }
@@ -127,17 +111,11 @@ pub fn delete_binding(txn: &mut Txn<'_>, request: DeleteBindingRequest) -> Resul
 /// A namespace goes: bindings that name it alone go too, or they would count for the next of that name. At most so many; says how many.
 pub fn forget_namespace(txn: &mut Txn<'_>, namespace: &str, max: usize) -> usize {
     let bound = txn.ix.access.bound_to(namespace).take(max);
-    let doomed: Vec<_> = bound
-        .map(|(principal, role)| (principal.clone(), role.clone()))
-        .collect();
+    let doomed: Vec<_> = bound.map(|(principal, role)| (principal.clone(), role.clone())).collect();
     for (principal, role) in &doomed {
         let parts = binding_parts(principal, role, namespace);
         txn.rows.delete(Key::Binding { parts: &parts });
-        changed(
-            txn,
-            format!("binding/{principal}"),
-            &format!("no {role} in {namespace}"),
-        );
+        changed(txn, format!("binding/{principal}"), &format!("no {role} in {namespace}"));
         access(txn).unbind(principal, role, namespace);
     }
     doomed.len()
@@ -182,10 +160,7 @@ pub fn put_token(txn: &mut Txn<'_>, maker: &str, request: PutTokenRequest) -> Re
 pub fn revoke_token(txn: &mut Txn<'_>, request: RevokeTokenRequest) -> Result<RevokeTokenResponse, Refusal> {
     let id = parse_id(&request.token_id, "token_id")?;
     if !txn.ix.access.tokens.contains_key(&id) {
-        let message = format!(
-            "there is no token {}: it has expired or was revoked, or check the id",
-            Id(id)
-        );
+        let message = format!("there is no token {}: it has expired or was revoked, or check the id", Id(id));
         return Err(reject::not_found("TOKEN_NOT_FOUND", "token_id", message).into());
     }
     changed(txn, format!("token/{}", Id(id)), "revoked");

@@ -81,10 +81,7 @@ impl Task {
 pub fn draft(txn: &Txn<'_>, command: &Command) -> Option<DecisionRow> {
     // The raise itself is the first record.
     let begins = |body: &&command::Body| matches!(body, command::Body::RaiseVersion(_));
-    let body = command
-        .body
-        .as_ref()
-        .filter(|body| txn.meta.version >= SINCE || begins(body))?;
+    let body = command.body.as_ref().filter(|body| txn.meta.version >= SINCE || begins(body))?;
     let mut record = DecisionRow {
         principal: command.principal.clone(),
         action: body.name().to_owned(),
@@ -189,11 +186,7 @@ pub fn admitted(txn: &mut Txn<'_>, draft: Option<DecisionRow>, place: usize, ans
     record.set_kind(DecisionKind::Admitted);
     match answer {
         outcome::Body::Enqueue(answer) => {
-            record.task = answer
-                .task_ids
-                .first()
-                .and_then(|id| parse_id(id, "").ok())
-                .unwrap_or_default();
+            record.task = answer.task_ids.first().and_then(|id| parse_id(id, "").ok()).unwrap_or_default();
         }
         outcome::Body::RegisterWorker(answer) => record.worker = parse_id(&answer.worker_id, "").unwrap_or_default(),
         _ => {}
@@ -217,11 +210,7 @@ pub fn refused(txn: &mut Txn<'_>, draft: Option<DecisionRow>, rejection: &Reject
 
 /// Records that the cluster's members changed, in the entry that does nothing else.
 pub fn members(txn: &mut Txn<'_>, members: String) -> Result<(), Fatal> {
-    txn.decide(DecisionRow {
-        kind: DecisionKind::Members.into(),
-        detail: members,
-        ..DecisionRow::default()
-    });
+    txn.decide(DecisionRow { kind: DecisionKind::Members.into(), detail: members, ..DecisionRow::default() });
     seal(txn)
 }
 
@@ -275,9 +264,7 @@ pub fn put_settings(txn: &mut Txn<'_>, request: PutAuditSettingsRequest) -> Resu
     let settings = request.settings.unwrap_or_default();
     txn.rows.put(Key::AuditSettings, &settings);
     txn.ix.audit_settings = settings;
-    Ok(PutAuditSettingsResponse {
-        settings: Some(with_defaults(settings)),
-    })
+    Ok(PutAuditSettingsResponse { settings: Some(with_defaults(settings)) })
 }
 
 /// Settings with every default filled in.
@@ -317,12 +304,7 @@ pub fn seal(txn: &mut Txn<'_>) -> Result<(), Fatal> {
 
 fn append(txn: &mut Txn<'_>, chain: &mut ChainRow) {
     let records = std::mem::take(&mut txn.decisions);
-    let row = DecisionsRow {
-        number: chain.head_rows + 1,
-        at_ms: txn.now,
-        count: records.len() as u64,
-        records,
-    };
+    let row = DecisionsRow { number: chain.head_rows + 1, at_ms: txn.now, count: records.len() as u64, records };
     let mut bytes = Vec::with_capacity(HASH_BYTES + row.encoded_len());
     bytes.extend_from_slice(&chain.head_hash);
     bytes.resize(HASH_BYTES, 0);
@@ -350,14 +332,9 @@ fn drop_old(txn: &mut Txn<'_>, chain: &mut ChainRow) -> Result<(), Fatal> {
         return Ok(());
     }
     // From the place on where the last one went: an engine would have to step over the traces of all that went before.
-    let (start, end) = (
-        prefix(first::DECISIONS, &[chain.start_index + 1]),
-        [first::DECISIONS + 1],
-    );
+    let (start, end) = (prefix(first::DECISIONS, &[chain.start_index + 1]), [first::DECISIONS + 1]);
     let engine = txn.rows.engine();
-    let rows = engine
-        .scan(STATE, Range::between(&start, &end))
-        .take(limits::DECISION_ROWS_DROPPED_MAX + 1);
+    let rows = engine.scan(STATE, Range::between(&start, &end)).take(limits::DECISION_ROWS_DROPPED_MAX + 1);
     for (dropped, entry) in rows.enumerate() {
         let (key, bytes) = entry?;
         let Some(key @ Key::Decisions { index }) = Key::decode(&key) else {

@@ -26,26 +26,14 @@ pub fn put_join_token(txn: &mut Txn<'_>, request: PutJoinToken) -> Result<JoinTo
         return Err(reject::full("TOO_MANY_JOIN_TOKENS", "", limits::JOIN_TOKENS_MAX as u64, message).into());
     }
     let expires_at_ms = txn.now + or_default(request.ttl_ms, limits::JOIN_TOKEN_MS_DEFAULT);
-    save(
-        txn,
-        hash,
-        JoinTokenRow {
-            expires_at_ms,
-            ..JoinTokenRow::default()
-        },
-    );
+    save(txn, hash, JoinTokenRow { expires_at_ms, ..JoinTokenRow::default() });
     Ok(JoinTokenPut { expires_at_ms })
 }
 
 /// The command: a node joins with a token and gets its id.
 pub fn consume_join_token(txn: &mut Txn<'_>, request: ConsumeJoinToken) -> Result<JoinTokenConsumed, Refusal> {
     let hash = hash(&request.key_hash)?;
-    let row = txn
-        .ix
-        .join_tokens
-        .get(&hash)
-        .filter(|row| row.expires_at_ms > txn.now)
-        .cloned();
+    let row = txn.ix.join_tokens.get(&hash).filter(|row| row.expires_at_ms > txn.now).cloned();
     let Some(mut row) = row else {
         let message = "the join token is unknown or has expired: make a new one on a node of the cluster";
         return Err(reject::denied("JOIN_TOKEN_INVALID", "key_hash", message).into());
@@ -70,9 +58,7 @@ pub fn expire(txn: &mut Txn<'_>, hash: &[u8; 32]) -> Result<(), Fatal> {
     let Some(row) = txn.ix.join_tokens.remove(hash) else {
         return Err(Fatal::assertion("an index has a join token that does not exist"));
     };
-    txn.ix
-        .wakes
-        .remove(&(row.expires_at_ms, Wake::JoinToken { hash: Box::new(*hash) }));
+    txn.ix.wakes.remove(&(row.expires_at_ms, Wake::JoinToken { hash: Box::new(*hash) }));
     txn.rows.delete(Key::JoinToken { hash });
     Ok(())
 }
@@ -84,8 +70,6 @@ fn hash(bytes: &[u8]) -> Result<[u8; 32], Refusal> {
 
 fn save(txn: &mut Txn<'_>, hash: [u8; 32], row: JoinTokenRow) {
     txn.rows.put(Key::JoinToken { hash: &hash }, &row);
-    txn.ix
-        .wakes
-        .insert((row.expires_at_ms, Wake::JoinToken { hash: Box::new(hash) }));
+    txn.ix.wakes.insert((row.expires_at_ms, Wake::JoinToken { hash: Box::new(hash) }));
     txn.ix.join_tokens.insert(hash, row);
 }

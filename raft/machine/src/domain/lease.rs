@@ -44,24 +44,13 @@ pub fn acquire_lease(txn: &mut Txn<'_>, request: AcquireLeaseRequest) -> Result<
     };
     if let Some(previous) = &previous {
         // The time was asked above; that the token is higher is for the numbering of commands to keep.
-        debug_holds!(leases::no_overlap(
-            holding(&request.name, previous),
-            holding(&request.name, &row)
-        ));
+        debug_holds!(leases::no_overlap(holding(&request.name, previous), holding(&request.name, &row)));
     }
     txn.ix.namespace_mut(ns)?.named_leases += 1;
     txn.ix.wakes.insert(wake(ns, &request.name, &row));
-    txn.rows.put(
-        Key::NamedLease {
-            ns,
-            name: &request.name,
-        },
-        &row,
-    );
+    txn.rows.put(Key::NamedLease { ns, name: &request.name }, &row);
     tell(txn, EventKind::LeaseAcquired, &request.namespace, &request.name, &row);
-    Ok(AcquireLeaseResponse {
-        lease: Some(message(&request.namespace, &request.name, row)),
-    })
+    Ok(AcquireLeaseResponse { lease: Some(message(&request.namespace, &request.name, row)) })
 }
 
 /// The command: moves the end of a lease that the asker still holds.
@@ -71,16 +60,8 @@ pub fn renew_lease(txn: &mut Txn<'_>, request: RenewLeaseRequest) -> Result<Rene
     txn.ix.wakes.remove(&wake(ns, &request.name, &row));
     row.expires_at_ms = txn.now + or_default(request.ttl_ms, limits::LEASE_MS_DEFAULT);
     txn.ix.wakes.insert(wake(ns, &request.name, &row));
-    txn.rows.put(
-        Key::NamedLease {
-            ns,
-            name: &request.name,
-        },
-        &row,
-    );
-    Ok(RenewLeaseResponse {
-        lease: Some(message(&request.namespace, &request.name, row)),
-    })
+    txn.rows.put(Key::NamedLease { ns, name: &request.name }, &row);
+    Ok(RenewLeaseResponse { lease: Some(message(&request.namespace, &request.name, row)) })
 }
 
 /// The command: gives a lease up that the asker still holds.
@@ -95,9 +76,7 @@ pub fn release_lease(txn: &mut Txn<'_>, request: ReleaseLeaseRequest) -> Result<
 /// The lease was not renewed in time.
 pub fn expire(txn: &mut Txn<'_>, ns: u64, name: &str) -> Result<(), Fatal> {
     let Some(row) = load(txn, ns, name)? else {
-        return Err(Fatal::assertion(format!(
-            "an index has the named lease {name:?}, which does not exist"
-        )));
+        return Err(Fatal::assertion(format!("an index has the named lease {name:?}, which does not exist")));
     };
     let namespace = txn.namespace_name(ns)?;
     remove(txn, ns, name, &row)?;
@@ -118,13 +97,7 @@ pub fn message(namespace: &str, name: &str, row: NamedLeaseRow) -> NamedLease {
 }
 
 fn holding<'a>(name: &'a str, row: &'a NamedLeaseRow) -> leases::Holding<'a> {
-    leases::Holding {
-        name,
-        holder: &row.holder,
-        token: row.token,
-        from: row.acquired_at_ms,
-        until: row.expires_at_ms,
-    }
+    leases::Holding { name, holder: &row.holder, token: row.token, from: row.acquired_at_ms, until: row.expires_at_ms }
 }
 
 fn load(txn: &Txn<'_>, ns: u64, name: &str) -> Result<Option<NamedLeaseRow>, Fatal> {

@@ -26,10 +26,7 @@ pub fn create_namespace(
     request: CreateNamespaceRequest,
 ) -> Result<CreateNamespaceResponse, Refusal> {
     if txn.ix.namespace_ids.contains_key(request.name.as_str()) {
-        let message = format!(
-            "there is a namespace {:?} already: use it, or choose another name",
-            request.name
-        );
+        let message = format!("there is a namespace {:?} already: use it, or choose another name", request.name);
         return Err(reject::exists("NAMESPACE_EXISTS", "name", message).into());
     }
     if txn.ix.namespaces.len() >= limits::NAMESPACES_MAX {
@@ -48,25 +45,16 @@ pub fn create_namespace(
     let namespace = message(&request.name, &row, txn.meta.version);
     create(txn, &request.name, row);
     txn.event(EventKind::NamespaceCreated, request.name.as_str()).namespace = request.name.clone();
-    Ok(CreateNamespaceResponse {
-        namespace: Some(namespace),
-    })
+    Ok(CreateNamespaceResponse { namespace: Some(namespace) })
 }
 
 /// Puts a namespace into the state. It begins behind all others, so that it has no claim on the time before it existed; leasing brings it
 /// near to those that it then meets.
 pub fn create(txn: &mut Txn<'_>, name: &str, row: NamespaceRow) {
-    let pass = txn
-        .ix
-        .namespaces
-        .values()
-        .map(|namespace| namespace.pass)
-        .max()
-        .unwrap_or(0);
+    let pass = txn.ix.namespaces.values().map(|namespace| namespace.pass).max().unwrap_or(0);
     txn.rows.put(Key::Namespace { name }, &row);
     txn.rows.put(Key::Pass { ns: row.id }, &PassRow { pass });
-    txn.ix
-        .insert_namespace(row.id, NamespaceIndex::new(name.into(), row, pass));
+    txn.ix.insert_namespace(row.id, NamespaceIndex::new(name.into(), row, pass));
 }
 
 /// The command: changes what the request names. What is in the namespace stays, also where a quota is now below it.
@@ -92,9 +80,7 @@ pub fn update_namespace(
     let name = request.name;
     let namespace = message(&name, &txn.ix.namespace(ns)?.row, txn.meta.version);
     txn.event(EventKind::NamespaceUpdated, name.as_str()).namespace = name.clone();
-    Ok(UpdateNamespaceResponse {
-        namespace: Some(namespace),
-    })
+    Ok(UpdateNamespaceResponse { namespace: Some(namespace) })
 }
 
 /// Writes a namespace's row as the index has it.
@@ -209,11 +195,7 @@ fn named(txn: &Txn<'_>, name: &str) -> Result<u64, Refusal> {
 }
 
 fn set_environment(row: &mut NamespaceRow, name: String) {
-    row.environment = if name == limits::ENVIRONMENT_DEFAULT {
-        String::new()
-    } else {
-        name
-    };
+    row.environment = if name == limits::ENVIRONMENT_DEFAULT { String::new() } else { name };
 }
 
 fn set_quotas(row: &mut NamespaceRow, quotas: Option<&Quotas>) {

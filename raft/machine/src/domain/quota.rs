@@ -37,21 +37,9 @@ pub fn room_for_tasks(txn: &Txn<'_>, ns: u64, more: u64) -> Result<(), Rejection
     let message = format!(
         "namespace {:?} has {used} tasks that have not ended, and its quota max_queued is {limit}: {}",
         namespace.name,
-        advice(
-            more,
-            limit,
-            "send fewer at once",
-            "try again when some have ended, or ask for a higher quota"
-        )
+        advice(more, limit, "send fewer at once", "try again when some have ended, or ask for a higher quota")
     );
-    Err(refused(
-        "QUOTA_QUEUED",
-        "max_queued",
-        limit,
-        more,
-        limits::QUOTA_RETRY_MS,
-        message,
-    ))
+    Err(refused("QUOTA_QUEUED", "max_queued", limit, more, limits::QUOTA_RETRY_MS, message))
 }
 
 /// Refuses if the namespace may not store so many bytes more.
@@ -75,14 +63,7 @@ pub fn room_for_bytes(txn: &Txn<'_>, ns: u64, more: u64) -> Result<(), Rejection
         )
     );
     let retry = limits::QUOTA_STORED_RETRY_MS;
-    Err(refused(
-        "QUOTA_STORED_BYTES",
-        "max_stored_bytes",
-        limit,
-        more,
-        retry,
-        message,
-    ))
+    Err(refused("QUOTA_STORED_BYTES", "max_stored_bytes", limit, more, retry, message))
 }
 
 fn advice<'a>(more: u64, limit: u64, never: &'a str, later: &'a str) -> &'a str {

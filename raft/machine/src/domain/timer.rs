@@ -46,10 +46,7 @@ pub fn schedule_timer(txn: &mut Txn<'_>, request: ScheduleTimerRequest) -> Resul
     txn.ix.wakes.insert(wake(ns, id, &row));
     txn.rows.put(Key::PendingTimer { ns, id }, &row);
     tell(txn, EventKind::TimerScheduled, &request.namespace, id, "");
-    Ok(ScheduleTimerResponse {
-        timer_id: Id(id).to_string(),
-        due_at_ms,
-    })
+    Ok(ScheduleTimerResponse { timer_id: Id(id).to_string(), due_at_ms })
 }
 
 /// The command: cancels a timer that has not fired.
@@ -82,10 +79,7 @@ pub fn discard(txn: &mut Txn<'_>, ns: u64, id: u64, row: &TimerRow) -> Result<()
 /// The timer's time has come.
 pub fn fire(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
     let Some(mut row) = txn.rows.row::<TimerRow>(Key::PendingTimer { ns, id })? else {
-        return Err(Fatal::assertion(format!(
-            "an index has timer {}, which does not exist",
-            Id(id)
-        )));
+        return Err(Fatal::assertion(format!("an index has timer {}, which does not exist", Id(id))));
     };
     debug_holds!(timers::never_early(&Id(id).to_string(), row.due_at_ms, txn.now));
     let namespace = txn.namespace_name(ns)?;
@@ -137,22 +131,14 @@ fn postpone(txn: &mut Txn<'_>, ns: u64, id: u64, mut row: TimerRow) -> Result<()
 
 /// The timer as clients see it.
 pub fn message(namespace: &str, id: u64, row: TimerRow) -> Timer {
-    let state = if row.fired_at_ms == 0 {
-        TimerState::Pending
-    } else {
-        TimerState::Fired
-    };
+    let state = if row.fired_at_ms == 0 { TimerState::Pending } else { TimerState::Fired };
     Timer {
         namespace: namespace.to_owned(),
         timer_id: Id(id).to_string(),
         due_at_ms: row.due_at_ms,
         state: state.into(),
         fired_at_ms: row.fired_at_ms,
-        task_id: if row.task == 0 {
-            String::new()
-        } else {
-            Id(row.task).to_string()
-        },
+        task_id: if row.task == 0 { String::new() } else { Id(row.task).to_string() },
         action: row.action,
     }
 }

@@ -92,7 +92,5 @@ pub fn raise_version(txn: &mut Txn<'_>, request: RaiseVersion) -> Result<Version
             access::put_binding(txn, access::everybody())?;
         }
     }
-    Ok(VersionRaised {
-        version: txn.meta.version,
-    })
+    Ok(VersionRaised { version: txn.meta.version })
 }

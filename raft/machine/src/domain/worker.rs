@@ -53,10 +53,7 @@ pub fn register_worker(
     let expires_at_ms = row.expires_at_ms;
     tell(txn, EventKind::WorkerRegistered, id, &row.name);
     save(txn, id, row);
-    Ok(RegisterWorkerResponse {
-        worker_id: Id(id).to_string(),
-        expires_at_ms,
-    })
+    Ok(RegisterWorkerResponse { worker_id: Id(id).to_string(), expires_at_ms })
 }
 
 /// The command: the worker is still there.
@@ -69,10 +66,7 @@ pub fn heartbeat_worker(
     require_maker(&row, id, principal)?;
     row.heartbeat_at_ms = txn.now;
     row.expires_at_ms = txn.now + row.ttl_ms;
-    let answer = HeartbeatWorkerResponse {
-        expires_at_ms: row.expires_at_ms,
-        state: state(&row).into(),
-    };
+    let answer = HeartbeatWorkerResponse { expires_at_ms: row.expires_at_ms, state: state(&row).into() };
     save(txn, id, row);
     Ok(answer)
 }
@@ -85,20 +79,13 @@ pub fn drain_worker(txn: &mut Txn<'_>, request: DrainWorkerRequest) -> Result<Dr
         tell(txn, EventKind::WorkerDraining, id, &row.name);
         save(txn, id, row);
     }
-    Ok(DrainWorkerResponse {
-        running: txn.ix.held_by(id) as u32,
-    })
+    Ok(DrainWorkerResponse { running: txn.ix.held_by(id) as u32 })
 }
 
 /// The namespace is gone: what bears its name next is another's, and no worker's that served this one. Who served nothing else is drained.
 pub fn forget_namespace(txn: &mut Txn<'_>, name: &str) {
     let since = txn.meta.version >= version::ACCESS;
-    let names = |row: &WorkerRow| {
-        row.capabilities
-            .iter()
-            .flat_map(|given| &given.namespaces)
-            .any(|one| one == name)
-    };
+    let names = |row: &WorkerRow| row.capabilities.iter().flat_map(|given| &given.namespaces).any(|one| one == name);
     let workers = txn.ix.workers.iter().filter(|(_, row)| since && names(row));
     for (id, mut row) in workers.map(|(id, row)| (*id, row.clone())).collect::<Vec<_>>() {
         let namespaces = &mut row.capabilities.get_or_insert_default().namespaces;
@@ -114,10 +101,7 @@ pub fn forget_namespace(txn: &mut Txn<'_>, name: &str) {
 /// The worker has not been heard of: its registration ends, and with it its leases.
 pub fn expire(txn: &mut Txn<'_>, id: u64) -> Result<(), Fatal> {
     let Some(row) = txn.ix.workers.remove(&id) else {
-        return Err(Fatal::assertion(format!(
-            "an index has worker {}, which does not exist",
-            Id(id)
-        )));
+        return Err(Fatal::assertion(format!("an index has worker {}, which does not exist", Id(id))));
     };
     txn.ix.wakes.remove(&(row.expires_at_ms, Wake::Worker { id }));
     txn.rows.delete(Key::Worker { id });
@@ -132,10 +116,8 @@ pub fn expire(txn: &mut Txn<'_>, id: u64) -> Result<(), Fatal> {
     let held = txn.ix.held.get(&id).cloned().unwrap_or_default();
     for (ns, task) in held {
         let mut task = Task::indexed(txn, ns, task, TaskState::Running)?;
-        let ending = end::Ending::without_report(error(
-            "LEASE_EXPIRED",
-            "the worker that held the lease has not been heard of",
-        ));
+        let ending =
+            end::Ending::without_report(error("LEASE_EXPIRED", "the worker that held the lease has not been heard of"));
         end::fail_attempt(txn, &mut task, ending, false)?;
     }
     Ok(())
@@ -143,11 +125,7 @@ pub fn expire(txn: &mut Txn<'_>, id: u64) -> Result<(), Fatal> {
 
 /// The worker's state as clients see it.
 pub fn state(row: &WorkerRow) -> WorkerState {
-    if row.draining {
-        WorkerState::Draining
-    } else {
-        WorkerState::Active
-    }
+    if row.draining { WorkerState::Draining } else { WorkerState::Active }
 }
 
 /// The principal that may do everything.
@@ -158,10 +136,7 @@ pub fn require_maker(row: &WorkerRow, id: u64, principal: &str) -> Result<(), Re
     if may_work_as(row, principal) {
         return Ok(());
     }
-    let message = format!(
-        "worker {} was registered by somebody else: register one of your own",
-        Id(id)
-    );
+    let message = format!("worker {} was registered by somebody else: register one of your own", Id(id));
     Err(reject::denied("WORKER_NOT_YOURS", "worker_id", message))
 }
 

@@ -122,9 +122,8 @@ pub(super) fn fill(engine: &dyn Engine, indices: &mut Indices) -> Result<(), Fat
         let Key::Binding { parts } = key else {
             return Err(misplaced(key));
         };
-        let Some((principal, (role, namespace))) = parts
-            .split_once('\0')
-            .and_then(|(principal, rest)| Some((principal, rest.split_once('\0')?)))
+        let Some((principal, (role, namespace))) =
+            parts.split_once('\0').and_then(|(principal, rest)| Some((principal, rest.split_once('\0')?)))
         else {
             return Err(misplaced(key));
         };

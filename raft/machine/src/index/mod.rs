@@ -242,16 +242,12 @@ impl QueueIndex {
 impl Indices {
     /// The namespace with this number, which a row names: that it exists is an invariant.
     pub fn namespace(&self, ns: u64) -> Result<&NamespaceIndex, Fatal> {
-        self.namespaces
-            .get(&ns)
-            .ok_or_else(|| Fatal::assertion(format!("a row names the unknown namespace {ns}")))
+        self.namespaces.get(&ns).ok_or_else(|| Fatal::assertion(format!("a row names the unknown namespace {ns}")))
     }
 
     /// As [`Indices::namespace`], to change it.
     pub fn namespace_mut(&mut self, ns: u64) -> Result<&mut NamespaceIndex, Fatal> {
-        self.namespaces
-            .get_mut(&ns)
-            .ok_or_else(|| Fatal::assertion(format!("a row names the unknown namespace {ns}")))
+        self.namespaces.get_mut(&ns).ok_or_else(|| Fatal::assertion(format!("a row names the unknown namespace {ns}")))
     }
 
     /// The queue with this number, which a row names: that it exists is an invariant.
@@ -364,9 +360,7 @@ impl Indices {
         namespace.dead -= u64::from(facts.state == TaskState::Dead);
         let queue = queue_of(namespace, facts)?;
         let Some(group) = queue.groups.get_mut(class) else {
-            return Err(Fatal::assertion(format!(
-                "task {id} is of a class that its queue does not know"
-            )));
+            return Err(Fatal::assertion(format!("task {id} is of a class that its queue does not know")));
         };
         group.tasks -= 1;
         let present = match facts.state {
@@ -397,9 +391,7 @@ impl Indices {
         for wake in task_wakes(ns, id, facts) {
             self.wakes.remove(&wake);
         }
-        present
-            .then_some(())
-            .ok_or_else(|| Fatal::assertion(format!("task {id} is in no index of its state")))
+        present.then_some(()).ok_or_else(|| Fatal::assertion(format!("task {id} is in no index of its state")))
     }
 
     /// How many tasks a worker holds.
@@ -422,11 +414,7 @@ impl Indices {
         }
         let wake = self.wakes.first().map(|(at, _)| *at);
         let sweeps = [self.sweeps.ended_tasks, self.sweeps.fired_timers, self.sweeps.requests];
-        let sweep = sweeps
-            .into_iter()
-            .flatten()
-            .min()
-            .map(|at| at + crate::limits::SWEEP_DELAY_MS);
+        let sweep = sweeps.into_iter().flatten().min().map(|at| at + crate::limits::SWEEP_DELAY_MS);
         wake.into_iter().chain(sweep).min()
     }
 }

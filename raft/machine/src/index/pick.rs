@@ -55,12 +55,7 @@ pub struct Pick {
 impl Pick {
     /// Looks at every group with ready tasks. Gives the candidates, and the namespaces whose pass is lowered by their meeting.
     pub fn new(indices: &Indices, capabilities: &WorkerCapabilities, now: u64) -> (Self, Vec<(u64, u64)>) {
-        let mut pick = Pick {
-            now,
-            groups: Vec::new(),
-            heads: BTreeMap::new(),
-            order: BTreeSet::new(),
-        };
+        let mut pick = Pick { now, groups: Vec::new(), heads: BTreeMap::new(), order: BTreeSet::new() };
         visit(indices, capabilities, |ns, queue, class, group| {
             if let Some(rank) = group.head(now) {
                 let lane = indices.namespaces.get(&ns).map_or(ns, |namespace| lane(ns, namespace));
@@ -125,12 +120,7 @@ impl Pick {
             }
         }
         // Whoever has as many running as it may has nothing to offer any more.
-        let full = |number: usize| {
-            indices
-                .namespaces
-                .get(&self.groups[number].0)
-                .is_none_or(NamespaceIndex::is_full)
-        };
+        let full = |number: usize| indices.namespaces.get(&self.groups[number].0).is_none_or(NamespaceIndex::is_full);
         while heads.peek().is_some_and(|Reverse((_, number))| full(*number)) {
             heads.pop();
         }
@@ -198,28 +188,16 @@ mod tests {
             handler: handler.into(),
             requires: strings(requires),
         };
-        let sdk = WorkerCapabilities {
-            handlers: strings(&["resize"]),
-            labels: strings(&["gpu"]),
-            ..Default::default()
-        };
+        let sdk =
+            WorkerCapabilities { handlers: strings(&["resize"]), labels: strings(&["gpu"]), ..Default::default() };
         assert!(matches_class(&sdk, &class("", "resize", &["gpu"])));
         assert!(!matches_class(&sdk, &class("", "resize", &["gpu", "zone=a"])));
         assert!(!matches_class(&sdk, &class("", "other", &[])));
-        assert!(
-            !matches_class(&sdk, &class("", "", &[])),
-            "it announced handlers, and this task names none of them"
-        );
+        assert!(!matches_class(&sdk, &class("", "", &[])), "it announced handlers, and this task names none of them");
         assert!(!matches_class(&sdk, &class("wasm", "resize", &[])));
-        let wasm = WorkerCapabilities {
-            runtimes: strings(&["wasm"]),
-            ..Default::default()
-        };
+        let wasm = WorkerCapabilities { runtimes: strings(&["wasm"]), ..Default::default() };
         assert!(matches_class(&wasm, &class("wasm", "", &[])));
         assert!(!matches_class(&wasm, &class("", "", &[])));
-        assert!(matches_class(
-            &WorkerCapabilities::default(),
-            &class("", "anything", &[])
-        ));
+        assert!(matches_class(&WorkerCapabilities::default(), &class("", "anything", &[])));
     }
 }

@@ -48,15 +48,8 @@ impl Policies {
         let content = std::mem::take(&mut row.content);
         self.bytes += row.size;
         if let Some((environment, name, version)) = split(parts).filter(|_| row.active) {
-            let bundle = ActiveBundle {
-                version: version.into(),
-                digest: row.digest.clone(),
-                content,
-            };
-            self.active
-                .entry(environment.into())
-                .or_default()
-                .insert(name.into(), bundle);
+            let bundle = ActiveBundle { version: version.into(), digest: row.digest.clone(), content };
+            self.active.entry(environment.into()).or_default().insert(name.into(), bundle);
         }
         self.bundles.insert(parts.into(), row);
     }
@@ -98,9 +91,7 @@ pub fn versions_of<'a>(
     name: &str,
 ) -> impl Iterator<Item = (&'a str, &'a BundleRow)> {
     let start = bundle_parts(environment, name, "");
-    let from = policies
-        .bundles
-        .range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
+    let from = policies.bundles.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
     from.map_while(move |(parts, row)| Some((parts.strip_prefix(start.as_str())?, row)))
 }
 

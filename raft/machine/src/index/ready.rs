@@ -46,11 +46,7 @@ impl Group {
     pub fn head(&self, now: u64) -> Option<Rank> {
         let heads = self.levels.iter().zip(1..).filter_map(|(level, priority)| {
             let (eligible_at_ms, id) = *level.first()?;
-            Some(Rank {
-                level: effective_level(priority, eligible_at_ms, now),
-                eligible_at_ms,
-                id,
-            })
+            Some(Rank { level: effective_level(priority, eligible_at_ms, now), eligible_at_ms, id })
         });
         heads.min()
     }
@@ -70,11 +66,7 @@ impl Group {
 
     /// Since when the oldest ready task is ready.
     pub fn oldest_ms(&self) -> Option<u64> {
-        self.levels
-            .iter()
-            .filter_map(|level| level.first())
-            .map(|(eligible_at_ms, _)| *eligible_at_ms)
-            .min()
+        self.levels.iter().filter_map(|level| level.first()).map(|(eligible_at_ms, _)| *eligible_at_ms).min()
     }
 
     /// The ids of all ready tasks, by priority and age.
@@ -113,11 +105,7 @@ mod tests {
         assert_eq!(effective_level(5, 0, 4 * AGE_STEP_MS), 1);
         assert_eq!(effective_level(5, 0, u64::MAX), 1);
         assert_eq!(effective_level(1, 0, u64::MAX), 1);
-        assert_eq!(
-            effective_level(3, 100, 50),
-            3,
-            "a task that becomes ready later has not aged"
-        );
+        assert_eq!(effective_level(3, 100, 50), 3, "a task that becomes ready later has not aged");
     }
 
     #[test]

@@ -58,9 +58,7 @@ pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
             return Err(misplaced(key));
         };
         indices.namespace_mut(ns)?.named_leases += 1;
-        indices
-            .wakes
-            .insert((row.expires_at_ms, Wake::NamedLease { ns, name: name.into() }));
+        indices.wakes.insert((row.expires_at_ms, Wake::NamedLease { ns, name: name.into() }));
         Ok(())
     })?;
     each(engine, first::PENDING_TIMER, |key, row: TimerRow| {
@@ -75,9 +73,7 @@ pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
         let Key::JoinToken { hash } = key else {
             return Err(misplaced(key));
         };
-        indices
-            .wakes
-            .insert((row.expires_at_ms, Wake::JoinToken { hash: Box::new(*hash) }));
+        indices.wakes.insert((row.expires_at_ms, Wake::JoinToken { hash: Box::new(*hash) }));
         indices.join_tokens.insert(*hash, row);
         Ok(())
     })?;
@@ -93,12 +89,7 @@ pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
 
 fn edges(engine: &dyn Engine, indices: &mut Indices) -> Result<(), Fatal> {
     each_bytes(engine, first::EDGE, |key, value| {
-        let Key::Edge {
-            ns,
-            dependency,
-            dependent,
-        } = key
-        else {
+        let Key::Edge { ns, dependency, dependent } = key else {
             return Err(misplaced(key));
         };
         indices.namespace_mut(ns)?.edges += 1;

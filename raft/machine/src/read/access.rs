@@ -28,10 +28,7 @@ impl Machine {
             rules: rules.clone(),
             built_in: false,
         });
-        Ok(ListRolesResponse {
-            roles: roles.collect(),
-            revision: self.applied_index(),
-        })
+        Ok(ListRolesResponse { roles: roles.collect(), revision: self.applied_index() })
     }
 
     /// Bindings, by principal.
@@ -41,12 +38,7 @@ impl Machine {
     /// None today.
     pub fn list_bindings(&self, request: &ListBindingsRequest) -> Result<ListBindingsResponse, Refusal> {
         let wanted = |principal: &str| request.principal.is_empty() || request.principal == principal;
-        let of_wanted = self
-            .ix
-            .access
-            .bindings
-            .iter()
-            .filter(|(principal, _)| wanted(principal));
+        let of_wanted = self.ix.access.bindings.iter().filter(|(principal, _)| wanted(principal));
         let bindings = of_wanted.flat_map(|(principal, of_one)| {
             of_one.iter().map(|(role, namespace)| Binding {
                 principal: principal.to_string(),
@@ -54,10 +46,7 @@ impl Machine {
                 namespace: namespace.to_string(),
             })
         });
-        Ok(ListBindingsResponse {
-            bindings: bindings.collect(),
-            revision: self.applied_index(),
-        })
+        Ok(ListBindingsResponse { bindings: bindings.collect(), revision: self.applied_index() })
     }
 
     /// Tokens that have not expired, oldest first. Their secrets are nowhere.
@@ -87,9 +76,6 @@ impl Machine {
             revoked_at_ms: row.revoked_at_ms,
             expires_at_ms: row.expires_at_ms,
         });
-        Ok(ListRevocationsResponse {
-            revocations: revocations.collect(),
-            revision: self.applied_index(),
-        })
+        Ok(ListRevocationsResponse { revocations: revocations.collect(), revision: self.applied_index() })
     }
 }

@@ -28,10 +28,7 @@ impl Machine {
         };
         // Behind those that were dropped, whose traces an engine would have to step over.
         let after = after.max(self.ix.chain.start_index);
-        let (start, end) = (
-            prefix(first::DECISIONS, &[after.saturating_add(1)]),
-            [first::DECISIONS + 1],
-        );
+        let (start, end) = (prefix(first::DECISIONS, &[after.saturating_add(1)]), [first::DECISIONS + 1]);
         let size = page_size(request.page_size);
         let (mut entries, mut answer) = (0, ListDecisionsResponse::default());
         answer.revision = self.applied_index();
@@ -126,27 +123,15 @@ impl<'a> Filter<'a> {
             "" => 0,
             id => parse_id(id, "task_id")?,
         };
-        Ok(Filter {
-            request: Some(request),
-            task,
-        })
+        Ok(Filter { request: Some(request), task })
     }
 
     /// Whether a row could have a record that matches, by its bytes alone: what it does not contain, none of its records says.
     fn may_match(&self, row: &[u8]) -> bool {
         let Some(request) = self.request else { return true };
-        let texts = [
-            &request.principal,
-            &request.namespace,
-            &request.request_id,
-            &request.trace,
-            &request.policy,
-        ];
+        let texts = [&request.principal, &request.namespace, &request.request_id, &request.trace, &request.policy];
         let contains = |text: &&String| row.windows(text.len()).any(|part| part == text.as_bytes());
-        texts
-            .into_iter()
-            .filter(|text| !text.is_empty())
-            .all(|text| contains(&text))
+        texts.into_iter().filter(|text| !text.is_empty()).all(|text| contains(&text))
     }
 
     fn matching(&self, index: u64, row: DecisionsRow) -> impl Iterator<Item = Decision> {
@@ -179,11 +164,7 @@ pub(super) fn concerns(first: u64, count: u32, task: u64) -> bool {
 
 fn decision(index: u64, ordinal: u32, at_ms: u64, row: DecisionRow) -> Decision {
     let id = |number: u64| {
-        if number == 0 {
-            String::new()
-        } else {
-            Id(number).to_string()
-        }
+        if number == 0 { String::new() } else { Id(number).to_string() }
     };
     Decision {
         index,

@@ -139,11 +139,7 @@ impl ChainWalk {
         }
         self.rows += 1;
         self.records += records.map_or(0, |records| records.records.len() as u64);
-        self.last = Step {
-            index,
-            number,
-            hash: audit::hash(index, row),
-        };
+        self.last = Step { index, number, hash: audit::hash(index, row) };
     }
 
     /// Looks at the link from the last row to one that begins with this hash and is the chain's `number`th.
@@ -205,27 +201,15 @@ impl Fault {
         let index = self.index();
         let (reason, message) = match self {
             Fault::Changed(_) => ("ROW_CHANGED", format!("the records of log entry {index} were changed")),
-            Fault::Missing(_) => (
-                "ROW_MISSING",
-                format!("records that followed those of log entry {index} are gone"),
-            ),
-            Fault::Unreadable(_) => (
-                "ROW_UNREADABLE",
-                format!("the records of log entry {index} cannot be read"),
-            ),
-            Fault::Head(_) => (
-                "HEAD_CHANGED",
-                format!("the last records, of log entry {index}, or the chain's head were changed"),
-            ),
-            Fault::Start(_) => (
-                "START_CHANGED",
-                format!("what is known of the last dropped row, of log entry {index}, was changed"),
-            ),
+            Fault::Missing(_) => ("ROW_MISSING", format!("records that followed those of log entry {index} are gone")),
+            Fault::Unreadable(_) => ("ROW_UNREADABLE", format!("the records of log entry {index} cannot be read")),
+            Fault::Head(_) => {
+                ("HEAD_CHANGED", format!("the last records, of log entry {index}, or the chain's head were changed"))
+            }
+            Fault::Start(_) => {
+                ("START_CHANGED", format!("what is known of the last dropped row, of log entry {index}, was changed"))
+            }
         };
-        ChainFault {
-            index,
-            reason: reason.to_owned(),
-            message,
-        }
+        ChainFault { index, reason: reason.to_owned(), message }
     }
 }

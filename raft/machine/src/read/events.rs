@@ -43,17 +43,10 @@ impl Machine {
         if revision < oldest {
             return Err(Compacted { oldest }.rejection().into());
         }
-        let (start, end) = (
-            prefix(first::EVENTS, &[revision.saturating_add(1)]),
-            [first::EVENTS + 1],
-        );
+        let (start, end) = (prefix(first::EVENTS, &[revision.saturating_add(1)]), [first::EVENTS + 1]);
         let mut events = Vec::new();
         let mut bytes = 0;
-        for entry in self
-            .engine
-            .scan(STATE, Range::between(&start, &end))
-            .take(max_revisions)
-        {
+        for entry in self.engine.scan(STATE, Range::between(&start, &end)).take(max_revisions) {
             let (key, row) = entry?;
             bytes += row.len();
             let key = Key::decode(&key).ok_or_else(|| Fatal::assertion("a key of an event cannot be decoded"))?;

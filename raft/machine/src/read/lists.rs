@@ -36,10 +36,7 @@ impl Machine {
                 queues.push(self.stats(&namespace.name, self.ix.queue(ns, *id)?));
             }
         }
-        Ok(ListQueuesResponse {
-            queues,
-            revision: self.applied_index(),
-        })
+        Ok(ListQueuesResponse { queues, revision: self.applied_index() })
     }
 
     /// One queue.
@@ -52,10 +49,7 @@ impl Machine {
         let id = self.ix.namespace(ns)?.queue_ids.get(request.queue.as_str());
         let id = *id.ok_or_else(|| reject::queue_not_found(&request.queue))?;
         let stats = self.stats(&request.namespace, self.ix.queue(ns, id)?);
-        Ok(GetQueueResponse {
-            stats: Some(stats),
-            revision: self.applied_index(),
-        })
+        Ok(GetQueueResponse { stats: Some(stats), revision: self.applied_index() })
     }
 
     fn stats(&self, namespace: &str, queue: &QueueIndex) -> QueueStats {
@@ -89,10 +83,7 @@ impl Machine {
             running: self.ix.held_by(*id) as u32,
             registered_by: row.registered_by.clone(),
         });
-        Ok(ListWorkersResponse {
-            workers: workers.collect(),
-            revision: self.applied_index(),
-        })
+        Ok(ListWorkersResponse { workers: workers.collect(), revision: self.applied_index() })
     }
 
     /// One named lease.
@@ -103,19 +94,13 @@ impl Machine {
     pub fn get_lease(&self, request: &GetLeaseRequest) -> Result<GetLeaseResponse, Refusal> {
         let ns = self.namespace(&request.namespace)?;
         check::name("name", &request.name)?;
-        let row: Option<NamedLeaseRow> = self.rows().row(Key::NamedLease {
-            ns,
-            name: &request.name,
-        })?;
+        let row: Option<NamedLeaseRow> = self.rows().row(Key::NamedLease { ns, name: &request.name })?;
         let row = row.ok_or_else(|| {
             let message = format!("nobody holds the lease {:?}: acquire it", request.name);
             reject::not_found("LEASE_NOT_FOUND", "name", message)
         })?;
         let lease = lease::message(&request.namespace, &request.name, row);
-        Ok(GetLeaseResponse {
-            lease: Some(lease),
-            revision: self.applied_index(),
-        })
+        Ok(GetLeaseResponse { lease: Some(lease), revision: self.applied_index() })
     }
 
     /// A page of the named leases of a namespace, by name.
@@ -130,14 +115,8 @@ impl Machine {
             check::name("page_token", token).map_err(|_| reject::invalid_page_token())?;
         }
         let size = page_size(request.page_size);
-        let (start, end) = (
-            Key::NamedLease { ns, name: token }.encode(),
-            prefix(first::NAMED_LEASE, &[ns + 1]),
-        );
-        let mut answer = ListLeasesResponse {
-            revision: self.applied_index(),
-            ..ListLeasesResponse::default()
-        };
+        let (start, end) = (Key::NamedLease { ns, name: token }.encode(), prefix(first::NAMED_LEASE, &[ns + 1]));
+        let mut answer = ListLeasesResponse { revision: self.applied_index(), ..ListLeasesResponse::default() };
         for entry in self.engine.scan(STATE, Range::between(&start, &end)) {
             let (key, row) = entry?;
             let Some(key @ Key::NamedLease { name, .. }) = Key::decode(&key) else {
@@ -146,9 +125,7 @@ impl Machine {
             if name == token {
                 continue;
             }
-            answer
-                .leases
-                .push(lease::message(&request.namespace, name, decode(&key, row.into())?));
+            answer.leases.push(lease::message(&request.namespace, name, decode(&key, row.into())?));
             if answer.leases.len() == size {
                 answer.next_page_token = name.to_owned();
                 break;
@@ -171,10 +148,7 @@ impl Machine {
         };
         let row = row.ok_or_else(|| reject::timer_not_found(&request.timer_id))?;
         let timer = timer::message(&request.namespace, id, row);
-        Ok(GetTimerResponse {
-            timer: Some(timer),
-            revision: self.applied_index(),
-        })
+        Ok(GetTimerResponse { timer: Some(timer), revision: self.applied_index() })
     }
 
     /// A page of timers, pending and fired, oldest first.
@@ -204,11 +178,7 @@ impl Machine {
             Some(last) if timers.len() == size => last.timer_id.clone(),
             _ => String::new(),
         };
-        Ok(ListTimersResponse {
-            timers,
-            next_page_token,
-            revision: self.applied_index(),
-        })
+        Ok(ListTimersResponse { timers, next_page_token, revision: self.applied_index() })
     }
 
     /// All namespaces, by name.
@@ -217,15 +187,8 @@ impl Machine {
     ///
     /// None today.
     pub fn list_namespaces(&self, _request: &ListNamespacesRequest) -> Result<ListNamespacesResponse, Refusal> {
-        let namespaces = self
-            .ix
-            .namespace_ids
-            .values()
-            .filter_map(|ns| self.ix.namespaces.get(ns));
+        let namespaces = self.ix.namespace_ids.values().filter_map(|ns| self.ix.namespaces.get(ns));
         let namespaces = namespaces.map(|index| namespace::message(&index.name, &index.row, self.version()));
-        Ok(ListNamespacesResponse {
-            namespaces: namespaces.collect(),
-            revision: self.applied_index(),
-        })
+        Ok(ListNamespacesResponse { namespaces: namespaces.collect(), revision: self.applied_index() })
     }
 }

@@ -78,19 +78,12 @@ impl Machine {
 
     /// Whether this is the hash of a join token that has not expired. A used one counts: the node that used it may have lost the answer.
     pub fn join_token_outstanding(&self, key_hash: &[u8; 32]) -> bool {
-        self.ix
-            .join_tokens
-            .get(key_hash)
-            .is_some_and(|row| row.expires_at_ms > self.now_ms())
+        self.ix.join_tokens.get(key_hash).is_some_and(|row| row.expires_at_ms > self.now_ms())
     }
 
     /// The number of a namespace.
     fn namespace(&self, name: &str) -> Result<u64, Rejection> {
-        self.ix
-            .namespace_ids
-            .get(name)
-            .copied()
-            .ok_or_else(|| reject::namespace_not_found(name))
+        self.ix.namespace_ids.get(name).copied().ok_or_else(|| reject::namespace_not_found(name))
     }
 }
 

@@ -51,17 +51,9 @@ impl Machine {
             .collect();
         bundles.sort_by_cached_key(|bundle| {
             let version = precedence(&bundle.version);
-            (
-                bundle.environment.clone(),
-                bundle.name.clone(),
-                version,
-                bundle.version.clone(),
-            )
+            (bundle.environment.clone(), bundle.name.clone(), version, bundle.version.clone())
         });
-        Ok(ListBundlesResponse {
-            bundles,
-            revision: self.applied_index(),
-        })
+        Ok(ListBundlesResponse { bundles, revision: self.applied_index() })
     }
 
     /// One version of a bundle, with its bytes.
@@ -108,10 +100,7 @@ impl Machine {
             before => before,
         };
         let size = page_size(request.page_size);
-        let mut answer = ListViolationsResponse {
-            revision: self.applied_index(),
-            ..ListViolationsResponse::default()
-        };
+        let mut answer = ListViolationsResponse { revision: self.applied_index(), ..ListViolationsResponse::default() };
         for (looked, id) in self.ix.violations.range(..before).rev().map(|(id, _)| *id).enumerate() {
             let found = self.violation(id)?;
             if found.at_ms < request.since_ms {
@@ -143,10 +132,7 @@ impl Machine {
         &self,
         _request: &ListPolicyHandlersRequest,
     ) -> Result<ListPolicyHandlersResponse, Refusal> {
-        Ok(ListPolicyHandlersResponse {
-            handlers: self.policy_handlers(),
-            revision: self.applied_index(),
-        })
+        Ok(ListPolicyHandlersResponse { handlers: self.policy_handlers(), revision: self.applied_index() })
     }
 
     /// All handlers, by name.
@@ -165,10 +151,7 @@ impl Machine {
         let Some(row) = self.ix.handlers.get(name) else {
             return Ok(Escalations::default());
         };
-        let mut found = Escalations {
-            violations: Vec::new(),
-            looked_up_to: after.max(row.sent_up_to),
-        };
+        let mut found = Escalations { violations: Vec::new(), looked_up_to: after.max(row.sent_up_to) };
         let newest = self.ix.violations.last_key_value().map_or(0, |(id, _)| *id);
         if newest <= found.looked_up_to {
             return Ok(found);

@@ -55,24 +55,14 @@ impl Machine {
     fn decisions_of(&self, id: u64, row: &TaskRow) -> Result<Vec<Decision>, Refusal> {
         let attempts = row.attempts.iter().map(|attempt| Id(attempt.token).index());
         let own = [Id(id).index(), Id(row.returned_token).index()];
-        let places: BTreeSet<u64> = own
-            .into_iter()
-            .chain(attempts)
-            .chain(row.decided_at.iter().copied())
-            .collect();
+        let places: BTreeSet<u64> = own.into_iter().chain(attempts).chain(row.decided_at.iter().copied()).collect();
         let mut decisions = Vec::new();
         for index in places {
             let records = self.decisions_at(index)?;
-            let requeued = records
-                .iter()
-                .any(|record| is_about(record, id) && record.kind() == DecisionKind::Requeued);
+            let requeued = records.iter().any(|record| is_about(record, id) && record.kind() == DecisionKind::Requeued);
             // Who requeued said which queue, and not which tasks.
             let by_queue = |record: &Decision| requeued && record.action == "RequeueDead";
-            decisions.extend(
-                records
-                    .into_iter()
-                    .filter(|record| is_about(record, id) || by_queue(record)),
-            );
+            decisions.extend(records.into_iter().filter(|record| is_about(record, id) || by_queue(record)));
         }
         Ok(decisions)
     }
@@ -86,9 +76,7 @@ impl Machine {
                 Some(row) => Some(row.name.clone()),
                 None => {
                     let mut records = self.decisions_at(id.index())?.into_iter();
-                    records
-                        .find(|record| record.worker == attempt.worker)
-                        .map(|record| record.detail)
+                    records.find(|record| record.worker == attempt.worker).map(|record| record.detail)
                 }
             };
             if let Some(name) = registered {
@@ -114,10 +102,7 @@ impl Machine {
         for task_id in &task.waits_for {
             let id = task_id.parse::<Id>().unwrap_or_default().0;
             let state = find(&self.rows(), ns, id)?.map_or(TaskState::Unspecified, |row| row.state());
-            dependencies.push(Dependency {
-                task_id: task_id.clone(),
-                state: state.into(),
-            });
+            dependencies.push(Dependency { task_id: task_id.clone(), state: state.into() });
         }
         Ok(dependencies)
     }
@@ -154,10 +139,7 @@ impl Machine {
         let mut first: Option<Rank> = None;
         for queue in namespace.queues.values() {
             for (class, group) in &queue.groups {
-                if able
-                    .iter()
-                    .any(|able| serves_queue(able, &queue.name) && matches_class(able, class))
-                {
+                if able.iter().any(|able| serves_queue(able, &queue.name) && matches_class(able, class)) {
                     let room = AHEAD_MAX.saturating_sub(waiting.ahead as usize);
                     for before in group.before(rank, self.now_ms()).take(room) {
                         waiting.ahead += 1;
@@ -202,19 +184,10 @@ impl Machine {
             runtime => format!("runtime {runtime}"),
         };
         let runs = |w: &WorkerCapabilities| {
-            matches_class(
-                &WorkerCapabilities {
-                    handlers: Vec::new(),
-                    ..w.clone()
-                },
-                &bare("", &[]),
-            )
+            matches_class(&WorkerCapabilities { handlers: Vec::new(), ..w.clone() }, &bare("", &[]))
         };
         need(runtime, nobody(&runs));
-        need(
-            format!("handler {}", class.handler),
-            nobody(&|w| serves(&w.handlers, &class.handler)),
-        );
+        need(format!("handler {}", class.handler), nobody(&|w| serves(&w.handlers, &class.handler)));
         for label in &class.requires {
             need(format!("label {label}"), nobody(&|w| w.labels.contains(label)));
         }

@@ -29,10 +29,7 @@ impl Machine {
         let id = parse_id(&request.task_id, "task_id")?;
         let row = find(&self.rows(), ns, id)?.ok_or_else(|| reject::task_not_found(&request.task_id))?;
         let task = self.task(&request.namespace, ns, id, row, !request.omit_bytes)?;
-        Ok(GetTaskResponse {
-            task: Some(task),
-            revision: self.applied_index(),
-        })
+        Ok(GetTaskResponse { task: Some(task), revision: self.applied_index() })
     }
 
     /// A page of tasks, oldest first, without payloads and results. A page of a filtered list can be short, or even empty, and still name a
@@ -49,10 +46,7 @@ impl Machine {
         }
         let states: Vec<TaskState> = request.states().collect();
         let size = page_size(request.page_size);
-        let mut answer = ListTasksResponse {
-            revision: self.applied_index(),
-            ..ListTasksResponse::default()
-        };
+        let mut answer = ListTasksResponse { revision: self.applied_index(), ..ListTasksResponse::default() };
         let mut bytes = 0;
         for (seen, entry) in self.all_tasks(ns, after).enumerate() {
             let (id, row) = entry?;
@@ -86,10 +80,7 @@ impl Machine {
         for entry in self.engine.scan(STATE, Range::prefix(&prefix(first::LOG, &[ns, id]))) {
             let (key, text) = entry?;
             if let Some(Key::Log { attempt, .. }) = Key::decode(&key) {
-                logs.push(AttemptLog {
-                    attempt: attempt as u32,
-                    text: text.into(),
-                });
+                logs.push(AttemptLog { attempt: attempt as u32, text: text.into() });
             }
         }
         Ok(GetTaskLogsResponse { logs })
@@ -148,11 +139,7 @@ impl Machine {
             lease_expires_at_ms: row.lease_expires_at_ms,
             cancel_requested: row.cancel_requested,
             progress: row.progress.clone(),
-            result: if with_bytes {
-                result(&self.rows(), ns, id, &row)?
-            } else {
-                Bytes::new()
-            },
+            result: if with_bytes { result(&self.rows(), ns, id, &row)? } else { Bytes::new() },
             error: row.error,
             attempts: row.attempts.into_iter().map(attempt).collect(),
             waits_for: waits_for(&self.ix, &spec.dependencies, id),

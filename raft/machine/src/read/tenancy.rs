@@ -35,8 +35,7 @@ impl Machine {
     /// What every namespace uses, and its quotas, by name. Cheap: for metrics.
     pub fn usage(&self) -> BTreeMap<Arc<str>, (NamespaceUsage, Vec<QuotaUse>)> {
         let all = self.ix.namespaces.values();
-        all.map(|index| (index.name.clone(), (usage(index), quotas(index))))
-            .collect()
+        all.map(|index| (index.name.clone(), (usage(index), quotas(index)))).collect()
     }
 }
 
@@ -58,11 +57,7 @@ fn usage(index: &NamespaceIndex) -> NamespaceUsage {
 }
 
 fn quotas(index: &NamespaceIndex) -> Vec<QuotaUse> {
-    let (row, quota) = (&index.row, |quota: &str, limit, used| QuotaUse {
-        quota: quota.to_owned(),
-        limit,
-        used,
-    });
+    let (row, quota) = (&index.row, |quota: &str, limit, used| QuotaUse { quota: quota.to_owned(), limit, used });
     vec![
         quota("max_running", row.max_running, index.running),
         quota("max_queued", row.max_queued, index.unended()),

@@ -31,13 +31,8 @@ mod tests {
     use super::*;
     use crate::limits;
 
-    const PLAIN: RetryRow = RetryRow {
-        max_attempts: 5,
-        initial_ms: 1_000,
-        percent: 200,
-        cap_ms: 60_000,
-        jitter_percent: 0,
-    };
+    const PLAIN: RetryRow =
+        RetryRow { max_attempts: 5, initial_ms: 1_000, percent: 200, cap_ms: 60_000, jitter_percent: 0 };
 
     #[test]
     fn delays_double_up_to_the_cap() {
@@ -49,10 +44,7 @@ mod tests {
 
     #[test]
     fn jitter_scatters_neighbours_over_the_whole_range() {
-        let policy = RetryRow {
-            jitter_percent: 20,
-            ..PLAIN
-        };
+        let policy = RetryRow { jitter_percent: 20, ..PLAIN };
         let delays: Vec<u64> = (0..1_000).map(|id| delay_ms(&policy, 1, 1 << 20 | id)).collect();
         assert!(delays.iter().all(|d| (800..=1_200).contains(d)));
         assert!(delays.iter().any(|d| *d < 810) && delays.iter().any(|d| *d > 1_190));

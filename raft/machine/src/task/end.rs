@@ -20,10 +20,7 @@ pub struct Ending {
 impl Ending {
     /// An end that no worker reported.
     pub fn without_report(error: TaskError) -> Self {
-        Ending {
-            error: Some(error),
-            report: Bytes::new(),
-        }
+        Ending { error: Some(error), report: Bytes::new() }
     }
 
     fn reason(&self) -> &str {
@@ -57,11 +54,7 @@ pub fn fail_attempt(txn: &mut Txn<'_>, task: &mut Task, ending: Ending, last: bo
         end(txn, task, TaskState::Dead, ending)?;
     } else {
         let delay = backoff::delay_ms(&policy, task.row.attempts_begun, task.id);
-        let state = if delay == 0 {
-            TaskState::Ready
-        } else {
-            TaskState::Delayed
-        };
+        let state = if delay == 0 { TaskState::Ready } else { TaskState::Delayed };
         task.event(txn, EventKind::TaskRetried, ending.reason())?;
         task.decide(txn, DecisionKind::Retried, ending.reason(), delay)?;
         close_attempt(task, txn.now, ending, state);

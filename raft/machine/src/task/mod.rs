@@ -44,11 +44,7 @@ pub fn key(ns: u64, id: u64, state: TaskState) -> Key<'static> {
 
 /// Reads a task's row wherever it lies.
 pub fn find(rows: &impl Rows, ns: u64, id: u64) -> Result<Option<TaskRow>, Fatal> {
-    for key in [
-        Key::LiveTask { ns, id },
-        Key::EndedTask { ns, id },
-        Key::DeadTask { ns, id },
-    ] {
+    for key in [Key::LiveTask { ns, id }, Key::EndedTask { ns, id }, Key::DeadTask { ns, id }] {
         if let Some(row) = rows.row(key)? {
             return Ok(Some(row));
         }
@@ -72,14 +68,7 @@ pub fn specification(rows: &impl Rows, ns: u64, id: u64, with_payload: bool) -> 
 impl Task {
     /// A task that does not exist yet; [`Task::save`] makes it.
     pub fn new(ns: u64, id: u64, row: TaskRow) -> Self {
-        Task {
-            ns,
-            id,
-            row,
-            was: None,
-            was_in: None,
-            was_stored: 0,
-        }
+        Task { ns, id, row, was: None, was_in: None, was_stored: 0 }
     }
 
     /// The task with this id, in whatever state.
@@ -98,14 +87,7 @@ impl Task {
 
     fn from_row(ns: u64, id: u64, row: TaskRow) -> Self {
         let (was, was_in, was_stored) = (Facts::of(&row), Some(row.state()), row.stored_bytes);
-        Task {
-            ns,
-            id,
-            row,
-            was,
-            was_in,
-            was_stored,
-        }
+        Task { ns, id, row, was, was_in, was_stored }
     }
 
     /// Writes the row and brings the indices up to date.
@@ -169,8 +151,7 @@ impl Task {
     pub fn delete(mut self, txn: &mut Txn<'_>) -> Result<(), Fatal> {
         let (ns, id) = (self.ns, self.id);
         if let Some(was) = self.was.take() {
-            txn.ix
-                .remove_task(ns, id, &was, self.row.class.get_or_insert_default())?;
+            txn.ix.remove_task(ns, id, &was, self.row.class.get_or_insert_default())?;
         }
         if let Some(was_in) = self.was_in {
             txn.rows.delete(key(ns, id, was_in));
@@ -207,8 +188,7 @@ impl Task {
     pub fn release(&mut self, now: u64) {
         let delayed = self.row.not_before_at_ms > now;
         self.row.eligible_at_ms = if delayed { self.row.not_before_at_ms } else { now };
-        self.row
-            .set_state(if delayed { TaskState::Delayed } else { TaskState::Ready });
+        self.row.set_state(if delayed { TaskState::Delayed } else { TaskState::Ready });
     }
 
     fn tell_ready(&self, txn: &mut Txn<'_>) -> Result<(), Fatal> {
@@ -253,10 +233,7 @@ pub fn logs_kept(last: u32) -> impl Iterator<Item = u64> {
 
 /// A failure that the kernel itself reports.
 pub fn error(reason: &str, message: &str) -> TaskError {
-    TaskError {
-        reason: reason.to_owned(),
-        message: message.to_owned(),
-    }
+    TaskError { reason: reason.to_owned(), message: message.to_owned() }
 }
 
 /// The result of an ended task.
@@ -269,9 +246,5 @@ pub fn result(rows: &impl Rows, ns: u64, id: u64, row: &TaskRow) -> Result<Bytes
 
 /// Dependencies that a task still waits for, in order.
 pub fn waits_for(ix: &Indices, dependencies: &[u64], id: u64) -> Vec<String> {
-    dependencies
-        .iter()
-        .filter(|dep| ix.edges.is_waiting(**dep, id))
-        .map(|dep| Id(*dep).to_string())
-        .collect()
+    dependencies.iter().filter(|dep| ix.edges.is_waiting(**dep, id)).map(|dep| Id(*dep).to_string()).collect()
 }

@@ -14,11 +14,7 @@ pub fn class(spec: &TaskSpec) -> Class {
     let mut requires = spec.requires.clone();
     requires.sort();
     requires.dedup();
-    Class {
-        runtime: spec.runtime.clone(),
-        handler: spec.handler.clone(),
-        requires,
-    }
+    Class { runtime: spec.runtime.clone(), handler: spec.handler.clone(), requires }
 }
 
 /// The changing part of a new task; its state is still to be decided.
@@ -57,14 +53,7 @@ pub fn put(txn: &mut Txn<'_>, ns: u64, id: u64, mut spec: TaskSpec, dependencies
         let payload = Bytes::copy_from_slice(&std::mem::take(&mut spec.payload));
         txn.rows.put_bytes(Key::Payload { ns, id }, payload);
     }
-    txn.rows.put(
-        Key::Spec { ns, id },
-        &SpecRow {
-            spec: Some(spec),
-            dependencies,
-            payload_apart,
-        },
-    );
+    txn.rows.put(Key::Spec { ns, id }, &SpecRow { spec: Some(spec), dependencies, payload_apart });
 }
 
 fn retry(policy: Option<&RetryPolicy>) -> RetryRow {

@@ -45,10 +45,7 @@ fn damaged_entries_never_do_more_than_entries_may() {
             target.check();
         }
     }
-    assert!(
-        applied > 1_000 && refused > 1_000,
-        "both happen: {applied} applied, {refused} refused"
-    );
+    assert!(applied > 1_000 && refused > 1_000, "both happen: {applied} applied, {refused} refused");
     target.check();
 }
 
@@ -77,68 +74,29 @@ fn a_field_from_the_future_stops_the_machine_wherever_it_stands() {
         let plain = entry(&[]);
         assert!(target.throw(&[&plain[..], unknown].concat()).is_none(), "in the entry");
         for body in every_body(&worker, &task) {
-            let bytes = Command {
-                principal: "p".to_owned(),
-                gate: None,
-                body: Some(body.clone()),
-            }
-            .encode_to_vec();
+            let bytes = Command { principal: "p".to_owned(), gate: None, body: Some(body.clone()) }.encode_to_vec();
             let in_command = [&plain[..], &field(3, &[&bytes[..], unknown].concat())].concat();
-            assert!(
-                target.throw(&in_command).is_none(),
-                "in the command around {}",
-                body.name()
-            );
-            let number = commands()
-                .into_iter()
-                .find(|field| field.name() == snake(body.name()))
-                .expect("it is one")
-                .number();
+            assert!(target.throw(&in_command).is_none(), "in the command around {}", body.name());
+            let number =
+                commands().into_iter().find(|field| field.name() == snake(body.name())).expect("it is one").number();
             let mut alone = Vec::new();
             body.encode(&mut alone);
             // What is encoded is the field in the command; its content begins after key and length.
             let content = strip(&alone);
             let in_body = [&plain[..], &field(3, &field(number, &[content, unknown].concat()))].concat();
             assert!(target.throw(&in_body).is_none(), "in {}", body.name());
-            let twice = [
-                &plain[..],
-                &field(3, &[field(number, content), field(number, content)].concat()),
-            ]
-            .concat();
-            assert!(
-                target.throw(&twice).is_none() || content.is_empty(),
-                "{} said twice in one command",
-                body.name()
-            );
+            let twice = [&plain[..], &field(3, &[field(number, content), field(number, content)].concat())].concat();
+            assert!(target.throw(&twice).is_none() || content.is_empty(), "{} said twice in one command", body.name());
         }
-        let spec = TaskSpec {
-            queue: "q".to_owned(),
-            ..TaskSpec::default()
-        }
-        .encode_to_vec();
-        let in_spec = field(
-            3,
-            &field(
-                10,
-                &[field(2, b"default"), field(3, &[&spec[..], unknown].concat())].concat(),
-            ),
-        );
+        let spec = TaskSpec { queue: "q".to_owned(), ..TaskSpec::default() }.encode_to_vec();
+        let in_spec = field(3, &field(10, &[field(2, b"default"), field(3, &[&spec[..], unknown].concat())].concat()));
         assert!(target.throw(&[&plain[..], &in_spec].concat()).is_none(), "in a task");
     }
     // The same built by hand without anything unknown is fine: it is the field that stops it.
-    let spec = TaskSpec {
-        queue: "q".to_owned(),
-        ..TaskSpec::default()
-    }
-    .encode_to_vec();
+    let spec = TaskSpec { queue: "q".to_owned(), ..TaskSpec::default() }.encode_to_vec();
     let fine = field(3, &field(10, &[field(2, b"default"), field(3, &spec)].concat()));
-    let applied = target
-        .throw(&[entry(&[]), fine].concat())
-        .expect("nothing in it is unknown");
-    assert!(
-        matches!(applied.outcomes[0].body, Some(outcome::Body::Enqueue(_))),
-        "{applied:?}"
-    );
+    let applied = target.throw(&[entry(&[]), fine].concat()).expect("nothing in it is unknown");
+    assert!(matches!(applied.outcomes[0].body, Some(outcome::Body::Enqueue(_))), "{applied:?}");
     target.check();
 }
 

@@ -22,9 +22,7 @@ fn wrap(field: &FieldDescriptor, body: DynamicMessage) -> Command {
 fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
     let mut target = Target::new();
     let reasons = commands().into_iter().map(|field| {
-        let Kind::Message(request) = field.kind() else {
-            panic!("{} is no message", field.name())
-        };
+        let Kind::Message(request) = field.kind() else { panic!("{} is no message", field.name()) };
         let command = wrap(&field, DynamicMessage::new(request));
         let digest = target.machine.digest();
         let refused = check::validate(&command).err();
@@ -33,10 +31,7 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         match said {
             outcome::Body::Rejected(rejection) => {
                 assert_eq!(Some(&rejection), refused.as_ref());
-                (
-                    field.name().to_owned(),
-                    format!("{} {}", rejection.reason, rejection.field),
-                )
+                (field.name().to_owned(), format!("{} {}", rejection.reason, rejection.field))
             }
             _ => (field.name().to_owned(), "accepted".to_owned()),
         }
@@ -85,20 +80,14 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("record_violations", "NO_VIOLATIONS violations"),
         ("acknowledge_escalations", "INVALID_NAME handler"),
     ];
-    assert_eq!(
-        reasons,
-        expected.map(|(name, reason)| (name.to_owned(), reason.to_owned()))
-    );
+    assert_eq!(reasons, expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())));
     target.check();
 }
 
 #[test]
 fn commands_filled_at_random_get_an_outcome() {
     let (mut target, worker, task) = populated();
-    let mut filler = Filler {
-        dice: Dice::new(3),
-        words: vec![worker, task, Id(5).to_string()],
-    };
+    let mut filler = Filler { dice: Dice::new(3), words: vec![worker, task, Id(5).to_string()] };
     let commands = commands();
     let mut accepted: BTreeMap<String, u64> = BTreeMap::new();
     for round in 0..20_000 {
@@ -109,14 +98,9 @@ fn commands_filled_at_random_get_an_outcome() {
         };
         // The end of time comes only near the end of the test.
         let now_ms = if round < 18_000 { now_ms.min(1 << 40) } else { now_ms };
-        let fields: Vec<FieldDescriptor> = (0..filler.dice.between(1, 3))
-            .map(|_| filler.dice.pick(&commands))
-            .collect();
-        let mut entry = Entry {
-            version: 1,
-            now_ms,
-            commands: Vec::new(),
-        };
+        let fields: Vec<FieldDescriptor> =
+            (0..filler.dice.between(1, 3)).map(|_| filler.dice.pick(&commands)).collect();
+        let mut entry = Entry { version: 1, now_ms, commands: Vec::new() };
         for field in &fields {
             let Kind::Message(request) = field.kind() else { continue };
             let mut command = wrap(field, filler.message(&request, 0));
@@ -148,18 +132,12 @@ fn commands_filled_at_random_get_an_outcome() {
         }
     }
     println!("accepted: {accepted:?}");
-    assert!(
-        accepted.len() >= 31,
-        "most commands are accepted now and then: {accepted:?}"
-    );
+    assert!(accepted.len() >= 31, "most commands are accepted now and then: {accepted:?}");
     target.check();
 }
 
 /// Reads with the same kind of words: an answer or a refusal, never more.
-#[allow(
-    clippy::needless_update,
-    reason = "some of the requests have more fields than are filled here"
-)]
+#[allow(clippy::needless_update, reason = "some of the requests have more fields than are filled here")]
 fn read_at_random(machine: &Machine, filler: &mut Filler) {
     let mut refusals = Vec::new();
     macro_rules! read {
@@ -168,59 +146,23 @@ fn read_at_random(machine: &Machine, filler: &mut Filler) {
             refusals.extend(machine.$method(&request).err());
         };
     }
-    read!(get_task(GetTaskRequest {
-        namespace: "namespace",
-        task_id: "task_id"
-    }));
-    read!(list_tasks(ListTasksRequest {
-        namespace: "namespace",
-        queue: "queue",
-        page_token: "page_token"
-    }));
-    read!(task_logs(GetTaskLogsRequest {
-        namespace: "namespace",
-        task_id: "task_id"
-    }));
-    read!(get_queue(GetQueueRequest {
-        namespace: "namespace",
-        queue: "queue"
-    }));
+    read!(get_task(GetTaskRequest { namespace: "namespace", task_id: "task_id" }));
+    read!(list_tasks(ListTasksRequest { namespace: "namespace", queue: "queue", page_token: "page_token" }));
+    read!(task_logs(GetTaskLogsRequest { namespace: "namespace", task_id: "task_id" }));
+    read!(get_queue(GetQueueRequest { namespace: "namespace", queue: "queue" }));
     read!(list_queues(ListQueuesRequest { namespace: "namespace" }));
-    read!(get_lease(GetLeaseRequest {
-        namespace: "namespace",
-        name: "name"
-    }));
-    read!(list_leases(ListLeasesRequest {
-        namespace: "namespace",
-        page_token: "page_token"
-    }));
-    read!(get_timer(GetTimerRequest {
-        namespace: "namespace",
-        timer_id: "timer_id"
-    }));
-    read!(list_timers(ListTimersRequest {
-        namespace: "namespace",
-        page_token: "page_token"
-    }));
+    read!(get_lease(GetLeaseRequest { namespace: "namespace", name: "name" }));
+    read!(list_leases(ListLeasesRequest { namespace: "namespace", page_token: "page_token" }));
+    read!(get_timer(GetTimerRequest { namespace: "namespace", timer_id: "timer_id" }));
+    read!(list_timers(ListTimersRequest { namespace: "namespace", page_token: "page_token" }));
     read!(list_bindings(ListBindingsRequest { principal: "principal" }));
     read!(list_tokens(ListTokensRequest { principal: "principal" }));
-    read!(get_bundle(GetBundleRequest {
-        environment: "environment",
-        name: "name",
-        version: "version"
-    }));
+    read!(get_bundle(GetBundleRequest { environment: "environment", name: "name", version: "version" }));
     read!(list_bundles(ListBundlesRequest { name: "name" }));
-    read!(list_violations(ListViolationsRequest {
-        namespace: "namespace",
-        page_token: "page_token"
-    }));
+    read!(list_violations(ListViolationsRequest { namespace: "namespace", page_token: "page_token" }));
     let escalations = machine.escalations(&filler.text("handler"), filler.number(), filler.dice.below(3) as usize);
     refusals.extend(escalations.err());
-    refusals.extend(
-        machine
-            .events_after(filler.number(), filler.dice.below(3) as usize)
-            .err(),
-    );
+    refusals.extend(machine.events_after(filler.number(), filler.dice.below(3) as usize).err());
     for refusal in refusals {
         assert!(matches!(refusal, Refusal::Rejected(_)), "{refusal}");
     }
@@ -287,10 +229,7 @@ impl Filler {
             }
             if field.is_map() {
                 let key = MapKey::String(self.text("annotation"));
-                message.set_field(
-                    &field,
-                    Value::Map([(key, Value::String(self.text("annotation")))].into()),
-                );
+                message.set_field(&field, Value::Map([(key, Value::String(self.text("annotation")))].into()));
             } else if field.cardinality() == Cardinality::Repeated {
                 let count = self.dice.pick(&[1, 1, 2, 5]);
                 let list = (0..count).map(|_| self.value(&field, depth)).collect();
@@ -344,17 +283,7 @@ impl Filler {
         if self.dice.chance(5) {
             return self
                 .dice
-                .pick(&[
-                    "",
-                    "\0",
-                    "../..",
-                    "Ünïcödé ☃",
-                    "default\n",
-                    "a b",
-                    "{}",
-                    "0000000000000",
-                    "zzzzzzzzzzzzz",
-                ])
+                .pick(&["", "\0", "../..", "Ünïcödé ☃", "default\n", "a b", "{}", "0000000000000", "zzzzzzzzzzzzz"])
                 .to_owned();
         }
         if self.dice.chance(1) {

@@ -32,11 +32,7 @@ pub fn bodies() -> Vec<B> {
             expected: Some(version()),
             ..Default::default()
         }),
-        B::DeactivateBundle(DeactivateBundleRequest {
-            environment: environment(),
-            name: name(),
-            ..Default::default()
-        }),
+        B::DeactivateBundle(DeactivateBundleRequest { environment: environment(), name: name(), ..Default::default() }),
         B::DeleteBundle(DeleteBundleRequest {
             environment: environment(),
             name: name(),
@@ -52,10 +48,7 @@ pub fn bodies() -> Vec<B> {
             secret: "pager".to_owned(),
             ..Default::default()
         }),
-        B::DeletePolicyHandler(DeletePolicyHandlerRequest {
-            name: "mail".to_owned(),
-            ..Default::default()
-        }),
+        B::DeletePolicyHandler(DeletePolicyHandlerRequest { name: "mail".to_owned(), ..Default::default() }),
         B::PutPolicySettings(PutPolicySettingsRequest {
             settings: Some(PolicySettings {
                 require_signed: true,
@@ -84,9 +77,6 @@ pub fn bodies() -> Vec<B> {
             }],
             ..Default::default()
         }),
-        B::AcknowledgeEscalations(AcknowledgeEscalations {
-            handler: "pager".to_owned(),
-            up_to: Id(1).to_string(),
-        }),
+        B::AcknowledgeEscalations(AcknowledgeEscalations { handler: "pager".to_owned(), up_to: Id(1).to_string() }),
     ]
 }

@@ -19,11 +19,7 @@ impl Target {
     pub fn new() -> Self {
         let engine = Arc::new(MemoryEngine::with_keyspaces(&[STATE]));
         let machine = Machine::open(engine.clone(), Versions::CURRENT).expect("an empty engine opens");
-        Target {
-            engine,
-            machine,
-            log: Vec::new(),
-        }
+        Target { engine, machine, log: Vec::new() }
     }
 
     /// Throws an entry at the machine. If it stops, its disk is as it was, and it starts again.
@@ -44,11 +40,7 @@ impl Target {
             }
             Err(Fatal::UnknownVersion { .. }) => {
                 self.machine = Machine::open(self.engine.clone(), Versions::CURRENT).expect("it opens again");
-                assert_eq!(
-                    (self.machine.digest(), self.machine.now_ms()),
-                    before,
-                    "the disk is as it was"
-                );
+                assert_eq!((self.machine.digest(), self.machine.now_ms()), before, "the disk is as it was");
                 None
             }
             Err(fatal) => panic!("entry {index} made the machine say: {fatal}\n{entry:02x?}"),
@@ -56,16 +48,8 @@ impl Target {
     }
 
     pub fn tell(&mut self, body: command::Body) -> outcome::Body {
-        let command = Command {
-            principal: "tester".to_owned(),
-            gate: None,
-            body: Some(body),
-        };
-        let entry = Entry {
-            version: 1,
-            now_ms: self.machine.now_ms(),
-            commands: vec![command],
-        };
+        let command = Command { principal: "tester".to_owned(), gate: None, body: Some(body) };
+        let entry = Entry { version: 1, now_ms: self.machine.now_ms(), commands: vec![command] };
         let mut applied = self.throw(&entry.encode_to_vec()).expect("the entry is well formed");
         applied.outcomes.remove(0).body.expect("an outcome has a body")
     }
@@ -76,10 +60,7 @@ impl Target {
         assert!(self.machine.indices() == &rebuilt, "live and rebuilt indices differ");
         let mut other = Target::new();
         for (place, entry) in self.log.iter().enumerate() {
-            other
-                .machine
-                .apply(place as u64 + 1, entry, &Batch::new())
-                .expect("it was applied before");
+            other.machine.apply(place as u64 + 1, entry, &Batch::new()).expect("it was applied before");
         }
         assert_eq!(other.machine.digest(), self.machine.digest());
     }
@@ -92,11 +73,7 @@ fn check_outcomes(commands: &[Command], outcomes: &[Outcome]) {
         let body = outcome.body.as_ref().expect("an outcome has a body");
         if let outcome::Body::Rejected(rejection) = body {
             assert!(rejection.code != 0 && !rejection.reason.is_empty(), "{rejection:?}");
-            assert!(
-                rejection.message.len() < 1_000,
-                "a sentence, not an echo of the input: {}",
-                rejection.message
-            );
+            assert!(rejection.message.len() < 1_000, "a sentence, not an echo of the input: {}", rejection.message);
         }
         match (check::validate(command), body) {
             (Ok(()), _) => {}

@@ -12,33 +12,17 @@ use crate::run::Run;
 const START: u64 = 1_000_000;
 
 fn entry(now_ms: u64, bodies: Vec<command::Body>) -> Step {
-    let line = |body| Line {
-        command: Command {
-            principal: String::new(),
-            gate: None,
-            body: Some(body),
-        },
-        refused_as: None,
-    };
-    Step::Entry {
-        now_ms,
-        lines: bodies.into_iter().map(line).collect(),
-    }
+    let line =
+        |body| Line { command: Command { principal: String::new(), gate: None, body: Some(body) }, refused_as: None };
+    Step::Entry { now_ms, lines: bodies.into_iter().map(line).collect() }
 }
 
 fn enqueue(tasks: Vec<TaskSpec>) -> command::Body {
-    command::Body::Enqueue(EnqueueRequest {
-        namespace: "default".to_owned(),
-        tasks,
-        ..EnqueueRequest::default()
-    })
+    command::Body::Enqueue(EnqueueRequest { namespace: "default".to_owned(), tasks, ..EnqueueRequest::default() })
 }
 
 fn spec() -> TaskSpec {
-    TaskSpec {
-        queue: "q".to_owned(),
-        ..TaskSpec::default()
-    }
+    TaskSpec { queue: "q".to_owned(), ..TaskSpec::default() }
 }
 
 /// Takes the steps, then lets time stand still until nothing more is due: so many entries that takes.
@@ -49,14 +33,8 @@ fn settle(steps: &[Step], now_ms: u64) -> (Run, usize) {
     }
     let mut ticks = 0;
     while run.model.next_wake_ms().is_some_and(|at| at <= now_ms) {
-        run.step(&entry(now_ms, Vec::new()))
-            .expect("the kernel does what the model says");
-        run.step(&if ticks % 2 == 0 {
-            Step::Restart
-        } else {
-            Step::Crash(ticks as u64)
-        })
-        .expect("it comes back");
+        run.step(&entry(now_ms, Vec::new())).expect("the kernel does what the model says");
+        run.step(&if ticks % 2 == 0 { Step::Restart } else { Step::Crash(ticks as u64) }).expect("it comes back");
         ticks += 1;
         assert!(ticks < 20, "time does not get anywhere");
     }
@@ -71,26 +49,16 @@ fn wide_fan_out_is_settled_over_several_entries() {
     let batches = 5 * limits::SETTLES_PER_ENTRY_MAX / 4 / limits::BATCH_TASKS_MAX;
     let dependent = |place: usize| TaskSpec {
         after: vec![root.clone()],
-        on_dependency_failure: if place.is_multiple_of(3) {
-            DependencyFailure::Run
-        } else {
-            DependencyFailure::Die
-        }
-        .into(),
+        on_dependency_failure: if place.is_multiple_of(3) { DependencyFailure::Run } else { DependencyFailure::Die }
+            .into(),
         ..spec()
     };
     let mut steps = vec![entry(START, vec![enqueue(vec![spec()])])];
-    steps.extend((0..=batches).map(|_| {
-        entry(
-            START,
-            vec![enqueue((0..limits::BATCH_TASKS_MAX).map(dependent).collect())],
-        )
-    }));
+    steps.extend(
+        (0..=batches).map(|_| entry(START, vec![enqueue((0..limits::BATCH_TASKS_MAX).map(dependent).collect())])),
+    );
     // The root dies, and cannot be requeued before all know.
-    let expire = TaskSpec {
-        deadline_at_ms: START + 1,
-        ..spec()
-    };
+    let expire = TaskSpec { deadline_at_ms: START + 1, ..spec() };
     steps[0] = entry(START, vec![enqueue(vec![expire])]);
     let requeue = |task_ids| {
         command::Body::RequeueDead(RequeueDeadRequest {
@@ -110,19 +78,9 @@ fn wide_fan_out_is_settled_over_several_entries() {
 fn much_that_is_due_at_once_is_spread_over_entries() {
     let batches = 3 * limits::WAKES_PER_ENTRY_MAX / limits::BATCH_TASKS_MAX;
     let due = |place: usize| match place % 3 {
-        0 => TaskSpec {
-            not_before_at_ms: START + 10,
-            deadline_at_ms: START + 20,
-            ..spec()
-        },
-        1 => TaskSpec {
-            not_before_at_ms: START + 1 + place as u64 % 30,
-            ..spec()
-        },
-        _ => TaskSpec {
-            deadline_at_ms: START + 15,
-            ..spec()
-        },
+        0 => TaskSpec { not_before_at_ms: START + 10, deadline_at_ms: START + 20, ..spec() },
+        1 => TaskSpec { not_before_at_ms: START + 1 + place as u64 % 30, ..spec() },
+        _ => TaskSpec { deadline_at_ms: START + 15, ..spec() },
     };
     let steps = (0..batches).map(|_| entry(START, vec![enqueue((0..limits::BATCH_TASKS_MAX).map(due).collect())]));
     let (_, ticks) = settle(&steps.collect::<Vec<_>>(), START + 100);
@@ -132,16 +90,10 @@ fn much_that_is_due_at_once_is_spread_over_entries() {
 #[test]
 fn ended_tasks_are_swept_in_groups() {
     let batches = 2 * limits::SWEEPS_PER_ENTRY_MAX as u64 / limits::BATCH_TASKS_MAX as u64 + 1;
-    let short = TaskSpec {
-        retention_ms: 1,
-        ..spec()
-    };
+    let short = TaskSpec { retention_ms: 1, ..spec() };
     let mut steps = Vec::new();
     for batch in 0..batches {
-        steps.push(entry(
-            START + batch,
-            vec![enqueue(vec![short.clone(); limits::BATCH_TASKS_MAX])],
-        ));
+        steps.push(entry(START + batch, vec![enqueue(vec![short.clone(); limits::BATCH_TASKS_MAX])]));
         let cancel = (1..=limits::BATCH_TASKS_MAX as u64).map(|ordinal| {
             let task_id = Id((2 * batch + 1) << limits::ORDINAL_BITS | ordinal).to_string();
             command::Body::CancelTask(CancelTaskRequest {
@@ -154,9 +106,5 @@ fn ended_tasks_are_swept_in_groups() {
     }
     let over = START + batches + limits::REQUEST_RETENTION_MS + limits::SWEEP_DELAY_MS;
     let (run, ticks) = settle(&steps, over);
-    assert!(
-        ticks >= 3 && run.model.tasks.is_empty(),
-        "{ticks} entries, {} tasks left",
-        run.model.tasks.len()
-    );
+    assert!(ticks >= 3 && run.model.tasks.is_empty(), "{ticks} entries, {} tasks left", run.model.tasks.len());
 }

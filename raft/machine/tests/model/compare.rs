@@ -17,18 +17,10 @@ type Check = Result<(), String>;
 pub fn told(told: &Told, applied: &Applied, lines: &[Line]) -> Check {
     same("the number of outcomes", &told.answers.len(), &applied.outcomes.len())?;
     for ((expected, found), line) in told.answers.iter().zip(&applied.outcomes).zip(lines) {
-        let name = line
-            .command
-            .body
-            .as_ref()
-            .map_or("a command without a body", command::Body::name);
+        let name = line.command.body.as_ref().map_or("a command without a body", command::Body::name);
         match (expected, found.body.as_ref()) {
             (Err(reason), Some(outcome::Body::Rejected(rejection))) => {
-                same(
-                    &format!("the reason to refuse {name}"),
-                    reason,
-                    &rejection.reason.as_str(),
-                )?;
+                same(&format!("the reason to refuse {name}"), reason, &rejection.reason.as_str())?;
                 if rejection.code == 0 || rejection.message.is_empty() {
                     return Err(format!("a refusal without code or sentence: {rejection:?}"));
                 }
@@ -42,19 +34,12 @@ pub fn told(told: &Told, applied: &Applied, lines: &[Line]) -> Check {
     }
     same("the number of events", &told.events.len(), &applied.events.len())?;
     let ready = applied.ready.iter().map(|group| {
-        let class = (
-            group.class.runtime.clone(),
-            group.class.handler.clone(),
-            group.class.requires.iter().cloned().collect(),
-        );
+        let class =
+            (group.class.runtime.clone(), group.class.handler.clone(), group.class.requires.iter().cloned().collect());
         (group.namespace.to_string(), group.queue.to_string(), class)
     });
     let ready: BTreeSet<_> = ready.collect();
-    same(
-        "the number of groups in which tasks became ready",
-        &ready.len(),
-        &applied.ready.len(),
-    )?;
+    same("the number of groups in which tasks became ready", &ready.len(), &applied.ready.len())?;
     same("where tasks became ready", &told.ready, &ready)
 }
 
@@ -67,11 +52,7 @@ pub fn next_wake(model: &Model, machine: &Machine) -> Check {
         let mut ready = model.tasks.values().filter(|task| task.state == TaskState::Ready);
         let any = ready.any(|task| model.serves(&able, task) && !model.is_full(task.ns));
         let expected = any && !worker.draining;
-        same(
-            "whether there is a task for a worker",
-            &expected,
-            &machine.has_ready_task_for(&Id(*id).to_string()),
-        )?;
+        same("whether there is a task for a worker", &expected, &machine.has_ready_task_for(&Id(*id).to_string()))?;
     }
     Ok(())
 }
@@ -90,17 +71,11 @@ pub fn subject(model: &Model, machine: &Machine, event: &Event) -> Check {
         task_id: event.subject.clone(),
         ..GetTaskRequest::default()
     };
-    let task = model
-        .tasks
-        .get(&id.0)
-        .filter(|task| Ok(task.ns) == model.namespace(&event.namespace));
+    let task = model.tasks.get(&id.0).filter(|task| Ok(task.ns) == model.namespace(&event.namespace));
     match (task, machine.get_task(&request)) {
         (Some(_), Ok(found)) => {
             same_task(&model.view_task(id.0, true), &found.task.unwrap_or_default())?;
-            let logs = GetTaskLogsRequest {
-                namespace: event.namespace.clone(),
-                task_id: event.subject.clone(),
-            };
+            let logs = GetTaskLogsRequest { namespace: event.namespace.clone(), task_id: event.subject.clone() };
             let logs = machine.task_logs(&logs).map_err(refusal)?.logs;
             same("a task's logs", &model.view_logs(id.0), &logs)
         }
@@ -113,37 +88,16 @@ pub fn subject(model: &Model, machine: &Machine, event: &Event) -> Check {
 
 /// Everything that can be listed.
 pub fn everything(model: &Model, machine: &Machine) -> Check {
-    let namespaces = machine
-        .list_namespaces(&ListNamespacesRequest {})
-        .map_err(refusal)?
-        .namespaces;
+    let namespaces = machine.list_namespaces(&ListNamespacesRequest {}).map_err(refusal)?.namespaces;
     same("the namespaces", &model.view_namespaces(), &namespaces)?;
     for (ns, namespace) in &model.namespaces {
-        let pass = machine
-            .engine()
-            .get(STATE, &Key::Pass { ns: *ns }.encode())
-            .map_err(|error| error.to_string())?;
-        same(
-            "a namespace's pass",
-            &namespace.pass,
-            &first_number(&pass.unwrap_or_default())?,
-        )?;
+        let pass = machine.engine().get(STATE, &Key::Pass { ns: *ns }.encode()).map_err(|error| error.to_string())?;
+        same("a namespace's pass", &namespace.pass, &first_number(&pass.unwrap_or_default())?)?;
         tasks(model, machine, *ns, &namespace.name)?;
-        same(
-            "the named leases",
-            &model.view_leases(*ns),
-            &leases(machine, &namespace.name)?,
-        )?;
-        same(
-            "the timers",
-            &model.view_timers(*ns),
-            &timers(machine, &namespace.name)?,
-        )?;
+        same("the named leases", &model.view_leases(*ns), &leases(machine, &namespace.name)?)?;
+        same("the timers", &model.view_timers(*ns), &timers(machine, &namespace.name)?)?;
     }
-    let mut queues = machine
-        .list_queues(&ListQueuesRequest::default())
-        .map_err(refusal)?
-        .queues;
+    let mut queues = machine.list_queues(&ListQueuesRequest::default()).map_err(refusal)?.queues;
     queues.sort_by_key(|queue| (queue.namespace.clone(), queue.queue.clone()));
     same("the queues", &model.view_queues(), &queues)?;
     let workers = machine.list_workers(&ListWorkersRequest {}).map_err(refusal)?.workers;
@@ -151,11 +105,7 @@ pub fn everything(model: &Model, machine: &Machine) -> Check {
     for (hash, token) in &model.join_tokens {
         let hash = hash.as_slice().try_into().expect("a hash has 32 bytes");
         let outstanding = token.expires_at_ms > model.now;
-        same(
-            "an outstanding join token",
-            &outstanding,
-            &machine.join_token_outstanding(hash),
-        )?;
+        same("an outstanding join token", &outstanding, &machine.join_token_outstanding(hash))?;
     }
     access(model, machine)
 }
@@ -174,14 +124,10 @@ fn access(model: &Model, machine: &Machine) -> Check {
     principals.extend(["", "user/nobody"]);
     for principal in principals {
         let principal = principal.to_owned();
-        let bindings = ListBindingsRequest {
-            principal: principal.clone(),
-        };
+        let bindings = ListBindingsRequest { principal: principal.clone() };
         let bindings = machine.list_bindings(&bindings).map_err(refusal)?.bindings;
         same("the bindings", &model.view_bindings(&principal), &bindings)?;
-        let tokens = ListTokensRequest {
-            principal: principal.clone(),
-        };
+        let tokens = ListTokensRequest { principal: principal.clone() };
         let tokens = machine.list_tokens(&tokens).map_err(refusal)?.tokens;
         same("the tokens", &model.view_tokens(&principal), &tokens)?;
     }
@@ -190,11 +136,7 @@ fn access(model: &Model, machine: &Machine) -> Check {
     for (id, token) in &model.tokens {
         let hash = token.secret_hash.as_slice().try_into().expect("a hash has 32 bytes");
         let found = access.token(hash).map(|(id, row)| (id, row.principal.as_str()));
-        same(
-            "the token of a secret",
-            &Some((*id, token.shown.principal.as_str())),
-            &found,
-        )?;
+        same("the token of a secret", &Some((*id, token.shown.principal.as_str())), &found)?;
     }
     Ok(())
 }
@@ -202,17 +144,12 @@ fn access(model: &Model, machine: &Machine) -> Check {
 fn tasks(model: &Model, machine: &Machine, ns: u64, namespace: &str) -> Check {
     let mut expected = model.tasks_of(ns).into_iter();
     // Pages that are small and do not divide the list evenly, so that turning them is tested too.
-    let mut request = ListTasksRequest {
-        namespace: namespace.to_owned(),
-        page_size: 37,
-        ..ListTasksRequest::default()
-    };
+    let mut request =
+        ListTasksRequest { namespace: namespace.to_owned(), page_size: 37, ..ListTasksRequest::default() };
     loop {
         let page = machine.list_tasks(&request).map_err(refusal)?;
         for found in &page.tasks {
-            let id = expected
-                .next()
-                .ok_or_else(|| format!("task {} should not exist", found.task_id))?;
+            let id = expected.next().ok_or_else(|| format!("task {} should not exist", found.task_id))?;
             same("the order of tasks", &Id(id).to_string(), &found.task_id)?;
             same_task(&model.view_task(id, false), found)?;
         }
@@ -228,11 +165,8 @@ fn tasks(model: &Model, machine: &Machine, ns: u64, namespace: &str) -> Check {
 }
 
 fn leases(machine: &Machine, namespace: &str) -> Result<Vec<NamedLease>, String> {
-    let mut request = ListLeasesRequest {
-        namespace: namespace.to_owned(),
-        page_size: 1,
-        ..ListLeasesRequest::default()
-    };
+    let mut request =
+        ListLeasesRequest { namespace: namespace.to_owned(), page_size: 1, ..ListLeasesRequest::default() };
     let mut leases = Vec::new();
     loop {
         let page = machine.list_leases(&request).map_err(refusal)?;
@@ -245,11 +179,8 @@ fn leases(machine: &Machine, namespace: &str) -> Result<Vec<NamedLease>, String>
 }
 
 fn timers(machine: &Machine, namespace: &str) -> Result<Vec<Timer>, String> {
-    let mut request = ListTimersRequest {
-        namespace: namespace.to_owned(),
-        page_size: 7,
-        ..ListTimersRequest::default()
-    };
+    let mut request =
+        ListTimersRequest { namespace: namespace.to_owned(), page_size: 7, ..ListTimersRequest::default() };
     let mut timers = Vec::new();
     loop {
         let page = machine.list_timers(&request).map_err(refusal)?;
@@ -265,12 +196,7 @@ fn timers(machine: &Machine, namespace: &str) -> Result<Vec<Timer>, String> {
 fn same_task(expected: &Task, found: &Task) -> Check {
     let (mut expected, mut found) = (expected.clone(), found.clone());
     for task in [&mut expected, &mut found] {
-        for error in task
-            .attempts
-            .iter_mut()
-            .filter_map(|attempt| attempt.error.as_mut())
-            .chain(task.error.as_mut())
-        {
+        for error in task.attempts.iter_mut().filter_map(|attempt| attempt.error.as_mut()).chain(task.error.as_mut()) {
             if error.message != "It is not there." {
                 error.message.clear();
             }
@@ -286,11 +212,7 @@ fn refusal(refusal: Refusal) -> String {
 fn same<T: PartialEq + Debug + ?Sized>(what: &str, expected: &T, found: &T) -> Check {
     match expected == found {
         true => Ok(()),
-        false => Err(format!(
-            "{what} differs\n  model:  {}\n  kernel: {}",
-            short(expected),
-            short(found)
-        )),
+        false => Err(format!("{what} differs\n  model:  {}\n  kernel: {}", short(expected), short(found))),
     }
 }
 

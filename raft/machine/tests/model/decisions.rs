@@ -27,9 +27,7 @@ pub fn of_entry_tell_what_happened(
     applied: &Applied,
 ) -> Result<Told, String> {
     let index = model.index;
-    let row = engine
-        .get(STATE, &Key::Decisions { index }.encode())
-        .map_err(|error| error.to_string())?;
+    let row = engine.get(STATE, &Key::Decisions { index }.encode()).map_err(|error| error.to_string())?;
     if model.version < 2 {
         return match row {
             None => Ok(Vec::new()),
@@ -49,22 +47,14 @@ pub fn of_entry_tell_what_happened(
     let mut told = Vec::new();
     for record in &records {
         told.push(record.kind().as_str_name());
-        let key = (
-            record.kind,
-            record.task_id.clone(),
-            record.worker.clone(),
-            record.attempt,
-            record.reason.clone(),
-        );
+        let key = (record.kind, record.task_id.clone(), record.worker.clone(), record.attempt, record.reason.clone());
         match record.kind() {
             DecisionKind::Admitted | DecisionKind::Refused => {}
             _ => *expected.entry(key).or_default() -= 1,
         }
     }
     if let Some((key, count)) = expected.iter().find(|(_, count)| **count != 0) {
-        return Err(format!(
-            "{count} records more or less than events of {key:?}: {records:#?}"
-        ));
+        return Err(format!("{count} records more or less than events of {key:?}: {records:#?}"));
     }
     if raised.is_none() {
         refusals_are_recorded(lines, applied, &records)?;
@@ -85,18 +75,8 @@ fn of_event(event: &Event) -> Option<(i32, String, String, u32, String)> {
         EventKind::WorkerGone => (DecisionKind::Worker, "WORKER_EXPIRED"),
         _ => return None,
     };
-    let task = if kind == DecisionKind::Worker {
-        ""
-    } else {
-        event.subject.as_str()
-    };
-    Some((
-        kind.into(),
-        task.to_owned(),
-        event.worker.clone(),
-        event.attempt,
-        reason.to_owned(),
-    ))
+    let task = if kind == DecisionKind::Worker { "" } else { event.subject.as_str() };
+    Some((kind.into(), task.to_owned(), event.worker.clone(), event.attempt, reason.to_owned()))
 }
 
 fn rejected(answer: &outcome::Body) -> Option<&str> {
@@ -120,10 +100,7 @@ fn refusals_are_recorded(lines: &[Line], applied: &Applied, records: &[Decision]
             expected.push((line.command.principal.as_str(), reason));
         }
     }
-    let found: Vec<_> = by_kernel
-        .iter()
-        .map(|r| (r.principal.as_str(), r.reason.as_str()))
-        .collect();
+    let found: Vec<_> = by_kernel.iter().map(|r| (r.principal.as_str(), r.reason.as_str())).collect();
     match found == expected {
         true => Ok(()),
         false => Err(format!("refused were {expected:?}, recorded {found:?}")),
@@ -132,10 +109,7 @@ fn refusals_are_recorded(lines: &[Line], applied: &Applied, records: &[Decision]
 
 /// Each command that the gate said something about, and that was carried out, has it in its record.
 fn commands_are_recorded_with_what_the_gate_said(lines: &[Line], applied: &Applied, records: &[Decision]) -> Check {
-    let admitted: Vec<&Decision> = records
-        .iter()
-        .filter(|record| record.kind() == DecisionKind::Admitted)
-        .collect();
+    let admitted: Vec<&Decision> = records.iter().filter(|record| record.kind() == DecisionKind::Admitted).collect();
     for (line, outcome) in lines.iter().zip(&applied.outcomes) {
         let done = outcome.body.as_ref().is_some_and(|body| rejected(body).is_none());
         let Some(gate) = line.command.gate.as_ref().filter(|_| done) else {
@@ -153,35 +127,21 @@ fn commands_are_recorded_with_what_the_gate_said(lines: &[Line], applied: &Appli
 }
 
 fn read(machine: &Machine, index: u64) -> Result<Vec<Decision>, String> {
-    let request = ListDecisionsRequest {
-        after_index: index - 1,
-        page_size: 1,
-        ..ListDecisionsRequest::default()
-    };
-    let list = machine
-        .list_decisions(&request)
-        .map_err(|refusal| refusal.to_string())?;
-    Ok(list
-        .decisions
-        .into_iter()
-        .filter(|record| record.index == index)
-        .collect())
+    let request = ListDecisionsRequest { after_index: index - 1, page_size: 1, ..ListDecisionsRequest::default() };
+    let list = machine.list_decisions(&request).map_err(|refusal| refusal.to_string())?;
+    Ok(list.decisions.into_iter().filter(|record| record.index == index).collect())
 }
 
 /// "A hash chain over rows (BLAKE3(previous hash ‖ row bytes)), the head in the state": recomputed from what lies on disk. The kernel's walk
 /// must say the same.
 pub fn chain_is_whole(engine: &MemoryEngine, machine: &Machine) -> Check {
-    let settings = machine
-        .get_audit_settings(&GetAuditSettingsRequest {})
-        .map_err(|refusal| refusal.to_string())?;
+    let settings = machine.get_audit_settings(&GetAuditSettingsRequest {}).map_err(|refusal| refusal.to_string())?;
     let ends = settings.chain.ok_or("no chain")?;
     let (mut previous, mut rows, mut bytes) = (ends.start_hash.to_vec(), ends.start_rows, 0);
     for entry in engine.scan(STATE, Range::prefix(&[0x60])) {
         let (key, row) = entry.map_err(|error| error.to_string())?;
         if row.get(..32) != Some(&previous[..]) {
-            return Err(format!(
-                "the row under {key:02x?} does not begin with the hash of the row before"
-            ));
+            return Err(format!("the row under {key:02x?} does not begin with the hash of the row before"));
         }
         let hashed = [&row[..32], &key[1..], &row[32..]].concat();
         previous = blake3::hash(&hashed).as_bytes().to_vec();
@@ -196,9 +156,6 @@ pub fn chain_is_whole(engine: &MemoryEngine, machine: &Machine) -> Check {
     let report = walk.report(1);
     match report.faults.is_empty() && report.through_hash == ends.head_hash && report.records == settings.records {
         true => Ok(()),
-        false => Err(format!(
-            "a whole chain is reported as {report:?}, with {} records",
-            settings.records
-        )),
+        false => Err(format!("a whole chain is reported as {report:?}, with {} records", settings.records)),
     }
 }

@@ -53,54 +53,42 @@ impl Theme {
     pub const ALL: [Theme; 6] = [
         Theme {
             name: "of everything a little",
-            weights: [
-                20, 5, 4, 3, 22, 6, 14, 12, 6, 6, 2, 5, 4, 4, 5, 2, 3, 3, 1, 2, 3, 2, 1, 3, 1, 2, 1, 3, 1,
-            ],
+            weights: [20, 5, 4, 3, 22, 6, 14, 12, 6, 6, 2, 5, 4, 4, 5, 2, 3, 3, 1, 2, 3, 2, 1, 3, 1, 2, 1, 3, 1],
             depends: 25,
             still: 35,
             stubborn: false,
         },
         Theme {
             name: "attempts that fail",
-            weights: [
-                2, 1, 8, 0, 30, 4, 4, 36, 4, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-            ],
+            weights: [2, 1, 8, 0, 30, 4, 4, 36, 4, 6, 1, 0, 0, 0, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0],
             depends: 5,
             still: 20,
             stubborn: true,
         },
         Theme {
             name: "tasks that wait for tasks",
-            weights: [
-                26, 9, 9, 5, 22, 1, 20, 8, 4, 4, 0, 0, 0, 0, 4, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0,
-            ],
+            weights: [26, 9, 9, 5, 22, 1, 20, 8, 4, 4, 0, 0, 0, 0, 4, 1, 1, 0, 1, 0, 0, 0, 0, 0, 0, 0, 0, 2, 0],
             depends: 75,
             still: 45,
             stubborn: false,
         },
         Theme {
             name: "locks, timers and tokens",
-            weights: [
-                4, 1, 1, 1, 4, 1, 2, 1, 3, 2, 1, 20, 14, 12, 18, 8, 4, 5, 1, 4, 6, 0, 0, 0, 0, 0, 0, 1, 0,
-            ],
+            weights: [4, 1, 1, 1, 4, 1, 2, 1, 3, 2, 1, 20, 14, 12, 18, 8, 4, 5, 1, 4, 6, 0, 0, 0, 0, 0, 0, 1, 0],
             depends: 20,
             still: 30,
             stubborn: false,
         },
         Theme {
             name: "tenants that share workers",
-            weights: [
-                26, 2, 2, 2, 40, 4, 14, 6, 5, 8, 1, 0, 0, 0, 1, 0, 6, 3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0,
-            ],
+            weights: [26, 2, 2, 2, 40, 4, 14, 6, 5, 8, 1, 0, 0, 0, 1, 0, 6, 3, 1, 0, 0, 0, 0, 0, 0, 0, 0, 8, 0],
             depends: 5,
             still: 55,
             stubborn: false,
         },
         Theme {
             name: "who may do what",
-            weights: [
-                3, 1, 0, 0, 3, 0, 2, 1, 1, 1, 0, 1, 0, 1, 2, 0, 1, 1, 4, 1, 1, 14, 9, 20, 12, 14, 7, 1, 10,
-            ],
+            weights: [3, 1, 0, 0, 3, 0, 2, 1, 1, 1, 0, 1, 0, 1, 2, 0, 1, 1, 4, 1, 1, 14, 9, 20, 12, 14, 7, 1, 10],
             depends: 5,
             still: 40,
             stubborn: false,
@@ -135,12 +123,7 @@ impl Generator {
         let mut dice = Dice::new(seed);
         let theme = dice.pick(&Theme::ALL);
         let raises = dice.chance(60).then(|| dice.chance(50));
-        Generator {
-            dice,
-            theme,
-            recent: Vec::new(),
-            raises,
-        }
+        Generator { dice, theme, recent: Vec::new(), raises }
     }
 
     /// The next step, for a cluster in this state.
@@ -156,10 +139,7 @@ impl Generator {
             _ => {
                 let now_ms = self.clock(model);
                 let count = self.dice.weighted(&[6, 24, 12, 6, 4, 2, 1, 1, 1]);
-                Step::Entry {
-                    now_ms,
-                    lines: (0..count).map(|_| self.line(model)).collect(),
-                }
+                Step::Entry { now_ms, lines: (0..count).map(|_| self.line(model)).collect() }
             }
         }
     }
@@ -188,38 +168,25 @@ impl Generator {
         if self.dice.chance(8)
             && let Some(command) = self.dice.one(&self.recent).cloned()
         {
-            return Line {
-                command: self.again(command),
-                refused_as: None,
-            };
+            return Line { command: self.again(command), refused_as: None };
         }
         let mut command = match self.dice.chance(2) {
             true => self.audit(model),
             false => {
                 let kind = self.dice.weighted(&self.theme.weights);
                 let body = self.body(kind, model);
-                Command {
-                    principal: self.principal(model, &body),
-                    gate: self.gate(model),
-                    body: Some(body),
-                }
+                Command { principal: self.principal(model, &body), gate: self.gate(model), body: Some(body) }
             }
         };
         if self.dice.chance(4) {
             let refused_as = spoil(&mut self.dice, &mut command);
-            return Line {
-                command,
-                refused_as: Some(refused_as),
-            };
+            return Line { command, refused_as: Some(refused_as) };
         }
         self.recent.push(command.clone());
         if self.recent.len() > 30 {
             self.recent.remove(0);
         }
-        Line {
-            command,
-            refused_as: None,
-        }
+        Line { command, refused_as: None }
     }
 
     /// Who asks: as a worker mostly whoever registered it.
@@ -272,13 +239,8 @@ impl Generator {
             6 => B::CompleteTask(self.complete_task(model)),
             7 => B::FailTask(self.fail_task(model)),
             8 => B::RegisterWorker(self.register_worker()),
-            9 => B::HeartbeatWorker(HeartbeatWorkerRequest {
-                worker_id: self.worker(model),
-            }),
-            10 => B::DrainWorker(DrainWorkerRequest {
-                request_id: self.request_id(),
-                worker_id: self.worker(model),
-            }),
+            9 => B::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: self.worker(model) }),
+            10 => B::DrainWorker(DrainWorkerRequest { request_id: self.request_id(), worker_id: self.worker(model) }),
             11 => B::AcquireLease(AcquireLeaseRequest {
                 request_id: self.request_id(),
                 namespace: self.namespace(model),
@@ -298,12 +260,7 @@ impl Generator {
             }
             13 => {
                 let (namespace, name, token) = self.named_lease(model);
-                B::ReleaseLease(ReleaseLeaseRequest {
-                    request_id: self.request_id(),
-                    namespace,
-                    name,
-                    token,
-                })
+                B::ReleaseLease(ReleaseLeaseRequest { request_id: self.request_id(), namespace, name, token })
             }
             14 => B::ScheduleTimer(self.schedule_timer(model)),
             15 => B::CancelTimer(self.cancel_timer(model)),
@@ -315,8 +272,7 @@ impl Generator {
             }),
             18 => {
                 let (version, keep_access) =
-                    self.dice
-                        .pick(&[(1, false), (2, false), (2, true), (3, false), (3, true)]);
+                    self.dice.pick(&[(1, false), (2, false), (2, true), (3, false), (3, true)]);
                 B::RaiseVersion(RaiseVersion { version, keep_access })
             }
             19 => B::PutJoinToken(PutJoinToken {
@@ -381,13 +337,7 @@ impl Generator {
             _ => (0, self.dice.pick(&[0, 1, 2 * SECOND, 5 * MINUTE])),
         };
         let action = Some(TimerAction { action: Some(action) });
-        ScheduleTimerRequest {
-            request_id: self.request_id(),
-            namespace,
-            due_at_ms,
-            delay_ms,
-            action,
-        }
+        ScheduleTimerRequest { request_id: self.request_id(), namespace, due_at_ms, delay_ms, action }
     }
 
     fn cancel_timer(&mut self, model: &Model) -> CancelTimerRequest {
@@ -396,22 +346,14 @@ impl Generator {
             Some((id, ns)) if self.dice.chance(90) => (self.named(model, ns), Id(id).to_string()),
             _ => (self.namespace(model), Id(self.dice.below(1 << 30)).to_string()),
         };
-        CancelTimerRequest {
-            request_id: self.request_id(),
-            namespace,
-            timer_id,
-        }
+        CancelTimerRequest { request_id: self.request_id(), namespace, timer_id }
     }
 
     fn named_lease(&mut self, model: &Model) -> (String, String, u64) {
         let held: Vec<_> = model.named_leases.iter().collect();
         match self.dice.one(&held).copied() {
             Some(((ns, name), lease)) if self.dice.chance(90) => {
-                let token = if self.dice.chance(80) {
-                    lease.token
-                } else {
-                    self.dice.between(1, lease.token)
-                };
+                let token = if self.dice.chance(80) { lease.token } else { self.dice.between(1, lease.token) };
                 (self.named(model, *ns), name.clone(), token)
             }
             _ => (self.namespace(model), "door".to_owned(), self.dice.between(1, 1 << 24)),
@@ -426,13 +368,7 @@ fn raise(version: u32, keep_access: bool) -> Step {
         body: Some(command::Body::RaiseVersion(RaiseVersion { version, keep_access })),
         ..Command::default()
     };
-    Step::Entry {
-        now_ms: 1_000_000,
-        lines: vec![Line {
-            command,
-            refused_as: None,
-        }],
-    }
+    Step::Entry { now_ms: 1_000_000, lines: vec![Line { command, refused_as: None }] }
 }
 
 /// A time that a command may name.

@@ -64,10 +64,7 @@ impl History {
                     }
                 }
                 (_, Some(outcome::Body::AcquireLease(answer))) => {
-                    let lease = answer
-                        .lease
-                        .as_ref()
-                        .ok_or("an acquired lease is missing from its answer")?;
+                    let lease = answer.lease.as_ref().ok_or("an acquired lease is missing from its answer")?;
                     let what = format!("lease {}/{} of {}", lease.namespace, lease.name, lease.acquired_at_ms);
                     self.no_token_is_given_twice(lease.token, what)?;
                 }
@@ -104,12 +101,7 @@ impl History {
         };
         let wrong = |stage: Option<Stage>| Err(format!("{stage:?} is no state for {event:?}"));
         if event.kind() == E::TaskEnqueued {
-            let told = Told {
-                stage: Stage::Waiting,
-                holder: None,
-                completed: None,
-                forget_at_ms: None,
-            };
+            let told = Told { stage: Stage::Waiting, holder: None, completed: None, forget_at_ms: None };
             return match self.tasks.insert(id, told) {
                 None => Ok(()),
                 Some(before) => wrong(Some(before.stage)),
@@ -157,16 +149,11 @@ impl History {
             };
         }
         if token <= self.last_token {
-            return Err(format!(
-                "token {token} of {to} is not above {}, which was given before",
-                self.last_token
-            ));
+            return Err(format!("token {token} of {to} is not above {}, which was given before", self.last_token));
         }
         self.last_token = token;
-        if let Some(task) = to
-            .strip_prefix("task ")
-            .and_then(|id| id.parse::<Id>().ok())
-            .and_then(|id| self.tasks.get_mut(&id.0))
+        if let Some(task) =
+            to.strip_prefix("task ").and_then(|id| id.parse::<Id>().ok()).and_then(|id| self.tasks.get_mut(&id.0))
         {
             task.holder = Some(token).filter(|_| task.stage == Stage::Running);
         }
@@ -178,9 +165,7 @@ impl History {
     fn nothing_is_completed_twice(&mut self, id: &str, token: u64) -> Check {
         let to = format!("task {id}");
         if self.granted.get(&token) != Some(&to) {
-            return Err(format!(
-                "{to} was completed under token {token}, which it was never leased with"
-            ));
+            return Err(format!("{to} was completed under token {token}, which it was never leased with"));
         }
         let Some(task) = id.parse::<Id>().ok().and_then(|id| self.tasks.get_mut(&id.0)) else {
             // A repeat by request id of what has been forgotten since.
@@ -193,20 +178,13 @@ impl History {
                 task.completed = Some(token);
                 Ok(())
             }
-            None => Err(format!(
-                "the completion of {to} was accepted, and it is {:?}",
-                task.stage
-            )),
+            None => Err(format!("the completion of {to} was accepted, and it is {:?}", task.stage)),
         }
     }
 
     /// Whatever runs was leased to somebody: its token is among those that were handed out.
     fn nobody_holds_a_task_without_a_token(&self, applied: &Applied) -> Check {
-        for event in applied
-            .events
-            .iter()
-            .filter(|event| event.kind() == EventKind::TaskLeased)
-        {
+        for event in applied.events.iter().filter(|event| event.kind() == EventKind::TaskLeased) {
             let task = event.subject.parse::<Id>().ok().and_then(|id| self.tasks.get(&id.0));
             if task.is_some_and(|task| task.stage == Stage::Running && task.holder.is_none()) {
                 return Err(format!("task {} runs, and nobody was told its token", event.subject));
@@ -239,11 +217,7 @@ impl History {
                 Some([found]) if *found == place => {}
                 None if task.forget_at_ms.is_some_and(|at| at <= now_ms) => gone.push(*id),
                 other => {
-                    return Err(format!(
-                        "task {} is {:?}, and lies in the places {other:?}",
-                        Id(*id),
-                        task.stage
-                    ));
+                    return Err(format!("task {} is {:?}, and lies in the places {other:?}", Id(*id), task.stage));
                 }
             }
         }
@@ -263,23 +237,11 @@ mod tests {
 
     fn event(revision: u64, kind: EventKind, task: u64) -> Event {
         let subject = Id(task).to_string();
-        Event {
-            revision,
-            kind: kind.into(),
-            subject,
-            queue: "q".to_owned(),
-            ..Event::default()
-        }
+        Event { revision, kind: kind.into(), subject, queue: "q".to_owned(), ..Event::default() }
     }
 
     fn applied(events: Vec<Event>) -> Applied {
-        Applied {
-            outcomes: Vec::new(),
-            events,
-            digest: [0; 32],
-            now_ms: 0,
-            ready: Vec::new(),
-        }
+        Applied { outcomes: Vec::new(), events, digest: [0; 32], now_ms: 0, ready: Vec::new() }
     }
 
     /// A check that never fails is not known to work: each is shown what it must not let through.
@@ -288,76 +250,34 @@ mod tests {
         use EventKind as E;
         let mut history = History::default();
         history.no_token_is_given_twice(5, "task a".to_owned()).unwrap();
-        history
-            .no_token_is_given_twice(5, "task a".to_owned())
-            .expect("a repeat");
-        assert!(
-            history.no_token_is_given_twice(5, "task b".to_owned()).is_err(),
-            "one token, two tasks"
-        );
-        assert!(
-            history.no_token_is_given_twice(4, "task b".to_owned()).is_err(),
-            "a token that does not grow"
-        );
+        history.no_token_is_given_twice(5, "task a".to_owned()).expect("a repeat");
+        assert!(history.no_token_is_given_twice(5, "task b".to_owned()).is_err(), "one token, two tasks");
+        assert!(history.no_token_is_given_twice(4, "task b".to_owned()).is_err(), "a token that does not grow");
 
         let mut history = History::default();
         let id = Id(1).to_string();
         for kind in [E::TaskEnqueued, E::TaskLeased] {
             history.tasks_move_as_the_diagram_says(&event(1, kind, 1), 0).unwrap();
         }
+        assert!(history.nobody_holds_a_task_without_a_token(&applied(vec![event(1, E::TaskLeased, 1)])).is_err());
         assert!(
-            history
-                .nobody_holds_a_task_without_a_token(&applied(vec![event(1, E::TaskLeased, 1)]))
-                .is_err()
-        );
-        assert!(
-            history
-                .tasks_move_as_the_diagram_says(&event(1, E::TaskLeased, 1), 0)
-                .is_err(),
+            history.tasks_move_as_the_diagram_says(&event(1, E::TaskLeased, 1), 0).is_err(),
             "leased twice at once"
         );
-        assert!(
-            history
-                .tasks_move_as_the_diagram_says(&event(1, E::TaskReady, 2), 0)
-                .is_err(),
-            "nobody submitted it"
-        );
+        assert!(history.tasks_move_as_the_diagram_says(&event(1, E::TaskReady, 2), 0).is_err(), "nobody submitted it");
         history.no_token_is_given_twice(7, format!("task {id}")).unwrap();
-        assert!(
-            history.nothing_is_completed_twice(&id, 7).is_err(),
-            "it has not succeeded"
-        );
-        history
-            .tasks_move_as_the_diagram_says(&event(1, E::TaskSucceeded, 1), 0)
-            .unwrap();
-        assert!(
-            history.nothing_is_completed_twice(&id, 6).is_err(),
-            "it never had this token"
-        );
+        assert!(history.nothing_is_completed_twice(&id, 7).is_err(), "it has not succeeded");
+        history.tasks_move_as_the_diagram_says(&event(1, E::TaskSucceeded, 1), 0).unwrap();
+        assert!(history.nothing_is_completed_twice(&id, 6).is_err(), "it never had this token");
         history.nothing_is_completed_twice(&id, 7).unwrap();
         history.no_token_is_given_twice(8, format!("task {id}")).unwrap();
-        assert!(
-            history.nothing_is_completed_twice(&id, 8).is_err(),
-            "completed under two tokens"
-        );
+        assert!(history.nothing_is_completed_twice(&id, 8).is_err(), "completed under two tokens");
         let engine = MemoryEngine::new();
-        assert!(
-            history.every_accepted_task_is_somewhere(&engine, 0).is_err(),
-            "it is lost"
-        );
-        history
-            .every_accepted_task_is_somewhere(&engine, limits::REQUEST_RETENTION_MS)
-            .expect("it may be forgotten");
+        assert!(history.every_accepted_task_is_somewhere(&engine, 0).is_err(), "it is lost");
+        history.every_accepted_task_is_somewhere(&engine, limits::REQUEST_RETENTION_MS).expect("it may be forgotten");
 
         let mut history = History::default();
-        assert!(
-            history
-                .events_are_in_order(1, &applied(vec![event(2, E::TaskReady, 1)]))
-                .is_err()
-        );
-        assert!(
-            history.events_are_in_order(1, &applied(Vec::new())).is_err(),
-            "a revision that came before"
-        );
+        assert!(history.events_are_in_order(1, &applied(vec![event(2, E::TaskReady, 1)])).is_err());
+        assert!(history.events_are_in_order(1, &applied(Vec::new())).is_err(), "a revision that came before");
     }
 }

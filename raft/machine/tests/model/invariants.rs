@@ -19,11 +19,7 @@ pub fn replicas_agree(who: &str, a: &Machine, b: &Machine) -> Check {
     let stand = |machine: &Machine| (machine.applied_index(), machine.now_ms(), machine.digest());
     match stand(a) == stand(b) {
         true => Ok(()),
-        false => Err(format!(
-            "{who} has another digest at index {} than at {}",
-            b.applied_index(),
-            a.applied_index()
-        )),
+        false => Err(format!("{who} has another digest at index {} than at {}", b.applied_index(), a.applied_index())),
     }
 }
 
@@ -44,15 +40,10 @@ pub fn indices_are_what_the_rows_say(machine: &Machine) -> Check {
 /// the entry's own effects are.
 pub fn callers_part_is_in_the_same_batch(engine: &MemoryEngine, keyspace: Keyspace, machine: &Machine) -> Check {
     let bytes = engine.get(keyspace, b"applied").map_err(|error| error.to_string())?;
-    let caller = bytes
-        .and_then(|bytes| bytes.try_into().ok())
-        .map_or(0, u64::from_be_bytes);
+    let caller = bytes.and_then(|bytes| bytes.try_into().ok()).map_or(0, u64::from_be_bytes);
     match caller == machine.applied_index() {
         true => Ok(()),
-        false => Err(format!(
-            "the caller's part stands at {caller}, the machine at {}",
-            machine.applied_index()
-        )),
+        false => Err(format!("the caller's part stands at {caller}, the machine at {}", machine.applied_index())),
     }
 }
 
@@ -62,11 +53,7 @@ pub fn callers_part_is_in_the_same_batch(engine: &MemoryEngine, keyspace: Keyspa
 /// Looks at the entry's leases from the end of the entry: a task that is still ready was ready, and passed over, when they were granted,
 /// unless it became ready within the entry.
 pub fn nobody_who_waited_long_is_passed_over(model: &Model, applied: &Applied) -> Check {
-    for event in applied
-        .events
-        .iter()
-        .filter(|event| event.kind() == EventKind::TaskLeased)
-    {
+    for event in applied.events.iter().filter(|event| event.kind() == EventKind::TaskLeased) {
         let Ok(Id(leased)) = event.subject.parse::<Id>() else {
             continue;
         };
@@ -104,14 +91,10 @@ pub fn nobody_who_waited_long_is_passed_over(model: &Model, applied: &Applied) -
 
 /// "Streams can resume from a revision" (design, The way of one request).
 pub fn events_can_be_read_again(machine: &Machine, index: u64, events: &[Event]) -> Check {
-    let again = machine
-        .events_after(index - 1, 2)
-        .map_err(|refusal| refusal.to_string())?;
+    let again = machine.events_after(index - 1, 2).map_err(|refusal| refusal.to_string())?;
     match again == events {
         true => Ok(()),
-        false => Err(format!(
-            "the events of revision {index} read differently afterwards: {again:?}"
-        )),
+        false => Err(format!("the events of revision {index} read differently afterwards: {again:?}")),
     }
 }
 
@@ -163,10 +146,7 @@ pub fn rows_belong_together(engine: &MemoryEngine) -> Check {
     for ((ns, id), (queue, ended)) in &tasks {
         let expiries = expiries.remove(&(*ns, *id)).unwrap_or(0);
         if expiries != usize::from(*ended) {
-            return Err(format!(
-                "task {} has {expiries} expiries; that it has ended is {ended}",
-                Id(*id)
-            ));
+            return Err(format!("task {} has {expiries} expiries; that it has ended is {ended}", Id(*id)));
         }
         if !ended && !queues.contains(queue) {
             return Err(format!("task {} is in a queue that does not exist", Id(*id)));
@@ -186,9 +166,7 @@ pub fn first_number(row: &[u8]) -> Result<u64, String> {
         #[prost(uint64, tag = "1")]
         number: u64,
     }
-    prost::Message::decode(row)
-        .map(|row: Row| row.number)
-        .map_err(|error| error.to_string())
+    prost::Message::decode(row).map(|row: Row| row.number).map_err(|error| error.to_string())
 }
 
 /// Shows every row of the state.
@@ -209,16 +187,8 @@ mod tests {
     fn rows_without_an_owner_are_seen() {
         let lone = [
             Key::Spec { ns: 1, id: 2 },
-            Key::Log {
-                ns: 1,
-                id: 2,
-                attempt: 1,
-            },
-            Key::Edge {
-                ns: 1,
-                dependency: 2,
-                dependent: 3,
-            },
+            Key::Log { ns: 1, id: 2, attempt: 1 },
+            Key::Edge { ns: 1, dependency: 2, dependent: 3 },
             Key::EndedExpiry { at: 5, ns: 1, id: 2 },
             Key::FiredTimer { ns: 1, id: 2 },
             Key::Pass { ns: 9 },

@@ -148,22 +148,13 @@ fn explore(seed: u64, steps: u64, flaw: Option<Flaw>) -> Result<Seen, Failure> {
 fn explain(seed: u64, failure: Failure) -> ! {
     let short = shrink::shrink(failure.steps, None);
     let found = shrink::failure(&short, None).map_or(failure.found, |(_, found)| found);
-    panic!(
-        "TARN_SEED={seed} fails: {found}\nA short script that shows it:\n{}",
-        shrink::script(&short)
-    );
+    panic!("TARN_SEED={seed} fails: {found}\nA short script that shows it:\n{}", shrink::script(&short));
 }
 
-#[allow(
-    clippy::disallowed_methods,
-    reason = "a test may be told what to run; the kernel may not"
-)]
+#[allow(clippy::disallowed_methods, reason = "a test may be told what to run; the kernel may not")]
 fn asked(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(
-        text.parse()
-            .unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")),
-    )
+    Some(text.parse().unwrap_or_else(|_| panic!("{name} is a number, not {text:?}")))
 }
 
 #[test]
@@ -183,11 +174,7 @@ fn the_kernel_does_what_the_model_says() {
     println!("{} cases agree; they came across {all:#?}", seeds.end - seeds.start);
     if seeds.end - seeds.start >= CASES {
         // Scripts in which nothing happens prove nothing.
-        let missing: Vec<&str> = EXPECTED
-            .iter()
-            .copied()
-            .filter(|what| !all.what.contains_key(*what))
-            .collect();
+        let missing: Vec<&str> = EXPECTED.iter().copied().filter(|what| !all.what.contains_key(*what)).collect();
         assert!(missing.is_empty(), "no script came across {missing:?}");
     }
 }
@@ -208,9 +195,7 @@ fn every_flaw_of_the_model_is_found() {
 #[test]
 fn a_failing_script_becomes_short() {
     let flaw = Some(Flaw::DrainIgnored);
-    let failure = (0..CASES_FOR_A_FLAW)
-        .find_map(|seed| explore(seed, STEPS, flaw).err())
-        .expect("the flaw is found");
+    let failure = (0..CASES_FOR_A_FLAW).find_map(|seed| explore(seed, STEPS, flaw).err()).expect("the flaw is found");
     let short = shrink::shrink(failure.steps, flaw);
     assert!(shrink::failure(&short, flaw).is_some(), "the short script fails too");
     let commands = short.iter().map(|step| match step {

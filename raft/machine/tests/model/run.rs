@@ -66,20 +66,14 @@ impl Seen {
         for event in &told.events {
             let kind = event.kind().as_str_name();
             // Details are reasons, the timers' text, names and ids; the first two are worth telling apart.
-            let told_apart = matches!(
-                event.kind(),
-                EventKind::TaskDead | EventKind::TaskRetried | EventKind::TaskCancelled
-            );
+            let told_apart =
+                matches!(event.kind(), EventKind::TaskDead | EventKind::TaskRetried | EventKind::TaskCancelled);
             match told_apart || event.detail == "tea" {
                 true => self.note(&format!("{kind} {}", event.detail)),
                 false => self.note(kind),
             }
         }
-        let leases = told
-            .events
-            .iter()
-            .filter(|event| event.kind() == EventKind::TaskLeased)
-            .count();
+        let leases = told.events.iter().filter(|event| event.kind() == EventKind::TaskLeased).count();
         let ends = told.events.iter().any(|event| !event.worker.is_empty());
         for (line, answer) in lines.iter().zip(&told.answers) {
             match (&line.command.body, answer) {
@@ -104,15 +98,7 @@ impl Run {
         // What a new cluster is made of is written before any entry: it is in the log's first snapshot.
         engine.sync().expect("memory does not fail");
         let (history, seen) = (History::default(), Seen::default());
-        Run {
-            model: Model::new(flaw),
-            engine,
-            machine,
-            twin,
-            log: Vec::new(),
-            history,
-            seen,
-        }
+        Run { model: Model::new(flaw), engine, machine, twin, log: Vec::new(), history, seen }
     }
 
     /// Takes a step. What it finds wrong is the error.
@@ -162,12 +148,7 @@ impl Run {
     fn entry(&mut self, now_ms: u64, lines: &[Line]) -> Result<(), String> {
         let index = self.log.len() as u64 + 1;
         let commands = lines.iter().map(|line| line.command.clone()).collect();
-        let entry = Entry {
-            version: 1,
-            now_ms,
-            commands,
-        }
-        .encode_to_vec();
+        let entry = Entry { version: 1, now_ms, commands }.encode_to_vec();
         let before = self.model.version;
         let told = self.model.apply(index, now_ms, lines);
         let applied = feed(&mut self.machine, index, Some(&entry))?.ok_or("an entry was taken for a note")?;
@@ -193,11 +174,7 @@ impl Run {
         for event in &applied.events {
             compare::subject(&self.model, &self.machine, event)?;
         }
-        if index.is_multiple_of(WHOLE_EVERY) {
-            self.whole()
-        } else {
-            Ok(())
-        }
+        if index.is_multiple_of(WHOLE_EVERY) { self.whole() } else { Ok(()) }
     }
 
     /// Opens the machine over what its engine has, and gives it from the log what it lacks: it says the same as the first time.
@@ -212,10 +189,7 @@ impl Run {
             let (entry, before) = &self.log[place];
             let again = feed(&mut self.machine, place as u64 + 1, entry.as_deref())?;
             if again != *before {
-                return Err(format!(
-                    "entry {} had another effect when it was applied again",
-                    place + 1
-                ));
+                return Err(format!("entry {} had another effect when it was applied again", place + 1));
             }
         }
         invariants::replicas_agree("the twin", &self.machine, &self.twin)?;
@@ -227,16 +201,10 @@ impl Run {
         invariants::indices_are_what_the_rows_say(&self.machine)?;
         invariants::rows_belong_together(&self.engine)?;
         decisions::chain_is_whole(&self.engine, &self.machine)?;
-        if self
-            .model
-            .tasks
-            .values()
-            .any(|task| task.attempts.first().is_some_and(|attempt| attempt.number > 1))
-        {
+        if self.model.tasks.values().any(|task| task.attempts.first().is_some_and(|attempt| attempt.number > 1)) {
             self.seen.note("a task whose log was cut");
         }
-        self.history
-            .every_accepted_task_is_somewhere(&self.engine, self.model.now)?;
+        self.history.every_accepted_task_is_somewhere(&self.engine, self.model.now)?;
         compare::everything(&self.model, &self.machine)
     }
 }

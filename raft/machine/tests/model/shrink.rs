@@ -119,11 +119,7 @@ pub fn script(steps: &[Step]) -> String {
                 let commands: Vec<String> = lines.iter().map(|line| command(&pool, line)).collect();
                 text.push_str(&format!(
                     "> {}\n",
-                    if commands.is_empty() {
-                        "tick".to_owned()
-                    } else {
-                        commands.join(" && ")
-                    }
+                    if commands.is_empty() { "tick".to_owned() } else { commands.join(" && ") }
                 ));
             }
             Step::Note => text.push_str("> note\n"),
@@ -136,27 +132,17 @@ pub fn script(steps: &[Step]) -> String {
 }
 
 fn command(pool: &DescriptorPool, line: &Line) -> String {
-    let descriptor = pool
-        .get_message_by_name("tarn.v1.Command")
-        .expect("the contract has commands");
+    let descriptor = pool.get_message_by_name("tarn.v1.Command").expect("the contract has commands");
     let bytes = line.command.encode_to_vec();
     let message = DynamicMessage::decode(descriptor, bytes.as_slice()).expect("a command can be decoded");
     let body = message.fields().find_map(|(field, value)| match value {
         Value::Message(body) if field.name() != "gate" => Some(format!("{} {}", field.name(), fields(body))),
         _ => None,
     });
-    let gate = message
-        .get_field_by_name("gate")
-        .filter(|_| line.command.gate.is_some());
+    let gate = message.get_field_by_name("gate").filter(|_| line.command.gate.is_some());
     let gate = gate.map_or_else(String::new, |gate| format!(" {}", one("gate", &gate)));
-    let spoilt = line
-        .refused_as
-        .map_or_else(String::new, |reason| format!(" (spoilt: {reason})"));
-    format!(
-        "{}{gate} by={}{spoilt}",
-        body.unwrap_or_default().trim_end(),
-        line.command.principal
-    )
+    let spoilt = line.refused_as.map_or_else(String::new, |reason| format!(" (spoilt: {reason})"));
+    format!("{}{gate} by={}{spoilt}", body.unwrap_or_default().trim_end(), line.command.principal)
 }
 
 fn fields(message: &DynamicMessage) -> String {
@@ -165,10 +151,8 @@ fn fields(message: &DynamicMessage) -> String {
         match value {
             Value::List(list) => parts.extend(list.iter().map(|value| one(field.name(), value))),
             Value::Map(map) => {
-                let mut entries: Vec<_> = map
-                    .iter()
-                    .map(|(k, v)| format!("{}={}", k.as_str().unwrap_or(""), plain(v)))
-                    .collect();
+                let mut entries: Vec<_> =
+                    map.iter().map(|(k, v)| format!("{}={}", k.as_str().unwrap_or(""), plain(v))).collect();
                 entries.sort();
                 parts.push(format!("{}{{{}}}", field.name(), entries.join(" ")));
             }

@@ -31,18 +31,12 @@ pub fn spoil(dice: &mut Dice, command: &mut Command) -> &'static str {
         }
         2 => {
             let facts = Bytes::from(vec![b'x'; limits::FACTS_BYTES_MAX + 1]);
-            command.gate = Some(GateFacts {
-                facts,
-                ..GateFacts::default()
-            });
+            command.gate = Some(GateFacts { facts, ..GateFacts::default() });
             return "FACTS_TOO_LARGE";
         }
         3 => {
             let rule = "x".repeat(limits::GATE_BYTES_MAX);
-            command.gate = Some(GateFacts {
-                rule,
-                ..GateFacts::default()
-            });
+            command.gate = Some(GateFacts { rule, ..GateFacts::default() });
             return "GATE_TOO_LARGE";
         }
         1 => {
@@ -288,10 +282,7 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
 }
 
 fn spoil_rules(dice: &mut Dice, rules: &mut Vec<Rule>) -> &'static str {
-    let mut rule = Rule {
-        verbs: vec!["read".to_owned()],
-        resources: vec!["*".to_owned()],
-    };
+    let mut rule = Rule { verbs: vec!["read".to_owned()], resources: vec!["*".to_owned()] };
     if dice.chance(10) {
         rule.verbs = vec!["v".repeat(limits::PATTERN_BYTES_MAX); limits::PATTERNS_MAX];
         *rules = vec![rule; 2];
@@ -311,11 +302,7 @@ fn spoil_rules(dice: &mut Dice, rules: &mut Vec<Rule>) -> &'static str {
 }
 
 fn spoil_rule(dice: &mut Dice, rule: &mut Rule) -> &'static str {
-    let patterns = if dice.chance(50) {
-        &mut rule.verbs
-    } else {
-        &mut rule.resources
-    };
+    let patterns = if dice.chance(50) { &mut rule.verbs } else { &mut rule.resources };
     one_of!(dice,
         "NO_PATTERN": patterns.clear(),
         "TOO_MANY_PATTERNS": *patterns = vec!["read".to_owned(); limits::PATTERNS_MAX + 1],
@@ -351,10 +338,7 @@ fn spoil_binding(dice: &mut Dice, binding: &mut Option<Binding>) -> &'static str
 }
 
 fn plain() -> TaskSpec {
-    TaskSpec {
-        queue: "fast".to_owned(),
-        ..TaskSpec::default()
-    }
+    TaskSpec { queue: "fast".to_owned(), ..TaskSpec::default() }
 }
 
 fn action(action: timer_action::Action) -> Option<TimerAction> {

@@ -16,10 +16,7 @@ use tarn_proto::v1::*;
 
 fn rig() -> Rig {
     let mut rig = Rig::new();
-    rig.ok(RaiseVersion {
-        version: 2,
-        ..Default::default()
-    });
+    rig.ok(RaiseVersion { version: 2, ..Default::default() });
     rig
 }
 
@@ -60,10 +57,7 @@ fn violation(severity: PolicySeverity) -> Violation {
 }
 
 fn record(violations: Vec<Violation>) -> RecordViolations {
-    RecordViolations {
-        violations,
-        ..Default::default()
-    }
+    RecordViolations { violations, ..Default::default() }
 }
 
 fn handler(name: &str, min_severity: PolicySeverity) -> PutPolicyHandlerRequest {
@@ -99,13 +93,7 @@ fn step(rig: &mut Rig, model: &mut Reference, dice: &mut Dice) -> bool {
             (rig.tell(request.clone()).0.map(drop), model.put(&request))
         }
         30..60 => {
-            let request = ActivateBundleRequest {
-                environment,
-                name,
-                version,
-                expected,
-                ..Default::default()
-            };
+            let request = ActivateBundleRequest { environment, name, version, expected, ..Default::default() };
             let answer = rig.tell(request.clone()).0;
             let (found, previous) = (answer.clone().map(drop), answer.map(|answer| answer.previous));
             let wanted = model.activate(&request);
@@ -115,16 +103,9 @@ fn step(rig: &mut Rig, model: &mut Reference, dice: &mut Dice) -> bool {
             (found, wanted.map(drop))
         }
         60..75 => {
-            let request = RollbackBundleRequest {
-                environment,
-                name,
-                expected,
-                ..Default::default()
-            };
+            let request = RollbackBundleRequest { environment, name, expected, ..Default::default() };
             let answer = rig.tell(request.clone()).0;
-            let version = answer
-                .clone()
-                .map(|answer| answer.bundle.expect("a rollback leads somewhere").version);
+            let version = answer.clone().map(|answer| answer.bundle.expect("a rollback leads somewhere").version);
             let wanted = model.rollback(&request);
             if let (Ok(version), Ok(known)) = (&version, &wanted) {
                 assert_eq!(version, known);
@@ -132,46 +113,26 @@ fn step(rig: &mut Rig, model: &mut Reference, dice: &mut Dice) -> bool {
             (answer.map(drop), wanted.map(drop))
         }
         75..82 => {
-            let request = DeactivateBundleRequest {
-                environment,
-                name,
-                expected,
-                ..Default::default()
-            };
+            let request = DeactivateBundleRequest { environment, name, expected, ..Default::default() };
             (rig.tell(request.clone()).0.map(drop), model.deactivate(&request))
         }
         82..92 => {
-            let request = DeleteBundleRequest {
-                environment,
-                name,
-                version,
-                ..Default::default()
-            };
+            let request = DeleteBundleRequest { environment, name, version, ..Default::default() };
             (rig.tell(request.clone()).0.map(drop), model.delete(&request))
         }
         _ => {
             let keys = dice.pick(&["", "a", "b", "ab"]);
-            let signers = keys.bytes().map(|key| PolicySigner {
-                name: char::from(key).to_string(),
-                public_key: public_key(key).into(),
-            });
-            let settings = PolicySettings {
-                require_signed: !keys.is_empty() && dice.chance(40),
-                signers: signers.collect(),
-            };
-            let request = PutPolicySettingsRequest {
-                settings: Some(settings.clone()),
-                ..Default::default()
-            };
+            let signers = keys
+                .bytes()
+                .map(|key| PolicySigner { name: char::from(key).to_string(), public_key: public_key(key).into() });
+            let settings =
+                PolicySettings { require_signed: !keys.is_empty() && dice.chance(40), signers: signers.collect() };
+            let request = PutPolicySettingsRequest { settings: Some(settings.clone()), ..Default::default() };
             (rig.tell(request).0.map(drop), model.settings(settings))
         }
     };
     let found = found.map_err(|rejection| rejection.reason);
-    assert_eq!(
-        found,
-        wanted.map_err(str::to_owned),
-        "the machine and the model disagree"
-    );
+    assert_eq!(found, wanted.map_err(str::to_owned), "the machine and the model disagree");
     found.is_ok()
 }
 
@@ -203,22 +164,11 @@ fn the_revision_grows_whenever_what_judges_changes_and_only_then() {
     rig.ok(activate("night", "1.0.0"));
     rig.ok(put("night", "2.0.0", "b"));
     rig.ok(record(vec![violation(PolicySeverity::Low)]));
-    assert_eq!(
-        rig.machine.policies().revision,
-        held.revision,
-        "the same version judges"
-    );
+    assert_eq!(rig.machine.policies().revision, held.revision, "the same version judges");
     rig.ok(activate("night", "2.0.0"));
     assert_eq!(rig.machine.policies().revision, rig.index);
-    assert_eq!(
-        &*held.active["prod"]["night"].version, "1.0.0",
-        "who holds a snapshot keeps it"
-    );
-    rig.ok(DeactivateBundleRequest {
-        environment: "prod".into(),
-        name: "night".into(),
-        ..Default::default()
-    });
+    assert_eq!(&*held.active["prod"]["night"].version, "1.0.0", "who holds a snapshot keeps it");
+    rig.ok(DeactivateBundleRequest { environment: "prod".into(), name: "night".into(), ..Default::default() });
     assert_eq!(rig.machine.policies().revision, rig.index);
     assert!(rig.machine.policies().active.is_empty());
     rig.restart();
@@ -232,10 +182,7 @@ fn a_signature_can_be_added_to_the_same_bytes_and_then_they_may_judge() {
     rig.ok(PutPolicySettingsRequest {
         settings: Some(PolicySettings {
             require_signed: true,
-            signers: vec![PolicySigner {
-                name: "ann".into(),
-                public_key: public_key(b'a').into(),
-            }],
+            signers: vec![PolicySigner { name: "ann".into(), public_key: public_key(b'a').into() }],
         }),
         ..Default::default()
     });
@@ -246,27 +193,14 @@ fn a_signature_can_be_added_to_the_same_bytes_and_then_they_may_judge() {
         ..put("night", "1.0.0", "a")
     };
     assert!(rig.ok(signed.clone()).existed);
-    let by_another = PutBundleRequest {
-        signer: signer(b'b').into(),
-        ..signed.clone()
-    };
+    let by_another = PutBundleRequest { signer: signer(b'b').into(), ..signed.clone() };
     assert_eq!(rig.refused(by_another), "POLICY_NOT_SIGNED");
-    let other_bytes = PutBundleRequest {
-        content: "b".into(),
-        ..signed
-    };
+    let other_bytes = PutBundleRequest { content: "b".into(), ..signed };
     assert_eq!(rig.refused(other_bytes), "BUNDLE_VERSION_EXISTS");
     rig.ok(activate("night", "1.0.0"));
-    let question = GetBundleRequest {
-        environment: "prod".into(),
-        name: "night".into(),
-        version: String::new(),
-    };
+    let question = GetBundleRequest { environment: "prod".into(), name: "night".into(), version: String::new() };
     let answer = rig.machine.get_bundle(&question).expect("it is active");
-    assert_eq!(
-        (answer.content.as_ref(), answer.signature.len()),
-        (&b"a"[..], limits::SIGNATURE_BYTES)
-    );
+    assert_eq!((answer.content.as_ref(), answer.signature.len()), (&b"a"[..], limits::SIGNATURE_BYTES));
 }
 
 #[test]
@@ -279,38 +213,24 @@ fn each_handler_is_told_what_it_asked_for_from_where_it_was_told_last() {
         environment: "prod".into(),
         ..handler("critical", PolicySeverity::Critical)
     });
-    rig.ok(PutPolicyHandlerRequest {
-        policy: "day".into(),
-        ..handler("day", PolicySeverity::Low)
-    });
+    rig.ok(PutPolicyHandlerRequest { policy: "day".into(), ..handler("day", PolicySeverity::Low) });
     rig.ok(record(vec![
         violation(PolicySeverity::Low),
         violation(PolicySeverity::Critical),
         violation(PolicySeverity::High),
     ]));
     let told = |rig: &Rig, name: &str, after, max| rig.machine.escalations(name, after, max).expect("it can be read");
-    assert_eq!(
-        told(&rig, "all", 0, 10).violations.len(),
-        3,
-        "not what came before it was made"
-    );
+    assert_eq!(told(&rig, "all", 0, 10).violations.len(), 3, "not what came before it was made");
     assert_eq!(told(&rig, "critical", 0, 10).violations.len(), 1);
     let day = told(&rig, "day", 0, 10);
     assert!(day.violations.is_empty() && day.looked_up_to > 0, "{day:?}");
-    assert_eq!(
-        told(&rig, "day", day.looked_up_to, 10),
-        day,
-        "nothing is looked at twice"
-    );
+    assert_eq!(told(&rig, "day", day.looked_up_to, 10), day, "nothing is looked at twice");
     assert!(told(&rig, "nobody", 0, 10).violations.is_empty());
 
     let first = told(&rig, "all", 0, 2);
     assert_eq!(first.violations.len(), 2);
     assert_eq!(Id(first.looked_up_to).to_string(), first.violations[1].violation_id);
-    rig.ok(AcknowledgeEscalations {
-        handler: "all".into(),
-        up_to: first.violations[1].violation_id.clone(),
-    });
+    rig.ok(AcknowledgeEscalations { handler: "all".into(), up_to: first.violations[1].violation_id.clone() });
     rig.restart();
     let rest = told(&rig, "all", 0, 10);
     assert_eq!(rest.violations.len(), 1);
@@ -332,11 +252,7 @@ fn the_oldest_violations_make_room() {
     rig.check();
     let (mut token, mut seen) = (String::new(), Vec::new());
     loop {
-        let request = ListViolationsRequest {
-            page_size: 1_000,
-            page_token: token,
-            ..Default::default()
-        };
+        let request = ListViolationsRequest { page_size: 1_000, page_token: token, ..Default::default() };
         let page = rig.machine.list_violations(&request).expect("a page");
         seen.extend(page.violations.into_iter().map(|found| found.violation_id));
         token = page.next_page_token;
@@ -345,10 +261,7 @@ fn the_oldest_violations_make_room() {
         }
     }
     assert_eq!(seen.len(), limits::VIOLATIONS_MAX);
-    assert!(
-        seen.windows(2).all(|pair| pair[0] > pair[1]),
-        "newest first, none twice"
-    );
+    assert!(seen.windows(2).all(|pair| pair[0] > pair[1]), "newest first, none twice");
     rig.pass_to(rig.now_ms + limits::VIOLATION_KEPT_MS);
     rig.restart();
     assert_eq!(rig.machine.next_wake_ms(), None, "nothing is left of them");
@@ -377,10 +290,7 @@ fn what_the_state_may_hold_of_policies_is_bounded() {
     for name in 0..limits::POLICY_HANDLERS_MAX {
         rig.ok(handler(&format!("h{name}"), PolicySeverity::High));
     }
-    assert_eq!(
-        rig.refused(handler("one-more", PolicySeverity::High)),
-        "TOO_MANY_HANDLERS"
-    );
+    assert_eq!(rig.refused(handler("one-more", PolicySeverity::High)), "TOO_MANY_HANDLERS");
     rig.ok(handler("h0", PolicySeverity::Low));
 }
 

@@ -39,9 +39,7 @@ type Said<T> = Result<T, &'static str>;
 
 impl Reference {
     fn of(&mut self, environment: &str, name: &str) -> &mut Bundles {
-        self.bundles
-            .entry((environment.to_owned(), name.to_owned()))
-            .or_default()
+        self.bundles.entry((environment.to_owned(), name.to_owned())).or_default()
     }
 
     fn trusts(settings: &PolicySettings, by: &[u8]) -> bool {
@@ -78,11 +76,7 @@ impl Reference {
 
     fn may_judge(&mut self, environment: &str, name: &str, version: &str) -> Said<()> {
         let settings = self.settings.clone();
-        let (_, by) = self
-            .of(environment, name)
-            .versions
-            .get(version)
-            .ok_or("BUNDLE_NOT_FOUND")?;
+        let (_, by) = self.of(environment, name).versions.get(version).ok_or("BUNDLE_NOT_FOUND")?;
         Self::trusts(&settings, by).then_some(()).ok_or("POLICY_NOT_SIGNED")
     }
 
@@ -156,11 +150,8 @@ impl Reference {
         for ((environment, name), bundles) in &self.bundles {
             count += bundles.versions.len();
             for (version, (content, by)) in &bundles.versions {
-                let question = GetBundleRequest {
-                    environment: environment.clone(),
-                    name: name.clone(),
-                    version: version.clone(),
-                };
+                let question =
+                    GetBundleRequest { environment: environment.clone(), name: name.clone(), version: version.clone() };
                 let answer = machine.get_bundle(&question).expect("the model has it");
                 let bundle = answer.bundle.expect("it is described");
                 assert_eq!((&answer.content, &bundle.signer), (content, by));
@@ -168,22 +159,13 @@ impl Reference {
                 assert_eq!(*bundle.digest, *blake3::hash(content).as_bytes());
                 assert_eq!(answer.history, bundles.history);
             }
-            let judges = known
-                .active
-                .get(environment.as_str())
-                .and_then(|here| here.get(name.as_str()));
-            let wanted = bundles
-                .active
-                .as_ref()
-                .map(|version| (version.as_str(), &bundles.versions[version].0));
+            let judges = known.active.get(environment.as_str()).and_then(|here| here.get(name.as_str()));
+            let wanted = bundles.active.as_ref().map(|version| (version.as_str(), &bundles.versions[version].0));
             assert_eq!(judges.map(|bundle| (&*bundle.version, &bundle.content)), wanted);
         }
         let listed = machine.list_bundles(&ListBundlesRequest::default()).expect("a list");
         assert_eq!(listed.bundles.len(), count);
         let judging: usize = known.active.values().map(BTreeMap::len).sum();
-        assert_eq!(
-            judging,
-            self.bundles.values().filter(|bundles| bundles.active.is_some()).count()
-        );
+        assert_eq!(judging, self.bundles.values().filter(|bundles| bundles.active.is_some()).count());
     }
 }

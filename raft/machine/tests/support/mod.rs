@@ -25,12 +25,7 @@ impl Rig {
     pub fn new() -> Self {
         let engine = Arc::new(MemoryEngine::with_keyspaces(&[tarn_machine::STATE]));
         let machine = Machine::open(engine.clone(), Versions::CURRENT).expect("an empty engine opens");
-        Rig {
-            engine,
-            machine,
-            now_ms: 1_000,
-            index: 0,
-        }
+        Rig { engine, machine, now_ms: 1_000, index: 0 }
     }
 
     /// Applies an entry with these commands.
@@ -43,15 +38,8 @@ impl Rig {
     /// The same without comparing indices, for tests with many entries.
     pub fn apply_unchecked(&mut self, commands: Vec<Command>) -> Applied {
         self.index += 1;
-        let entry = Entry {
-            version: 1,
-            now_ms: self.now_ms,
-            commands,
-        }
-        .encode_to_vec();
-        self.machine
-            .apply(self.index, &entry, &Batch::new())
-            .expect("the entry applies")
+        let entry = Entry { version: 1, now_ms: self.now_ms, commands }.encode_to_vec();
+        self.machine.apply(self.index, &entry, &Batch::new()).expect("the entry applies")
     }
 
     /// Applies one command alone.
@@ -103,11 +91,7 @@ impl Rig {
 
 /// A command from nobody in particular.
 pub fn command<R: CommandBody>(request: R) -> Command {
-    Command {
-        principal: "tester".to_owned(),
-        gate: None,
-        body: Some(request.into_body()),
-    }
+    Command { principal: "tester".to_owned(), gate: None, body: Some(request.into_body()) }
 }
 
 /// The answer in an outcome.
@@ -120,8 +104,5 @@ pub fn answer<R: CommandBody>(outcome: Outcome) -> Result<R::Response, Rejection
 
 /// A task for this queue, with nothing else said.
 pub fn spec(queue: &str) -> TaskSpec {
-    TaskSpec {
-        queue: queue.to_owned(),
-        ..TaskSpec::default()
-    }
+    TaskSpec { queue: queue.to_owned(), ..TaskSpec::default() }
 }

@@ -43,17 +43,11 @@ impl Names {
     }
 
     fn text(&self, value: &str) -> String {
-        self.by_value
-            .get(&(false, value.to_owned()))
-            .cloned()
-            .unwrap_or_else(|| quote(value))
+        self.by_value.get(&(false, value.to_owned())).cloned().unwrap_or_else(|| quote(value))
     }
 
     fn token(&self, value: u64) -> String {
-        self.by_value
-            .get(&(true, value.to_string()))
-            .cloned()
-            .unwrap_or_else(|| value.to_string())
+        self.by_value.get(&(true, value.to_string())).cloned().unwrap_or_else(|| value.to_string())
     }
 }
 
@@ -61,11 +55,7 @@ impl Runner {
     /// A runner with a new cluster.
     pub fn new() -> Self {
         let pool = DescriptorPool::decode(tarn_proto::DESCRIPTORS).expect("the contract's descriptors are valid");
-        Runner {
-            rig: Rig::new(),
-            pool,
-            names: Names::default(),
-        }
+        Runner { rig: Rig::new(), pool, names: Names::default() }
     }
 
     /// Runs one line; gives the lines that it prints.
@@ -103,10 +93,7 @@ impl Runner {
         for outcome in applied.outcomes {
             let outcome = self.dynamic("Outcome", outcome.encode_to_vec())?;
             self.learn(&outcome);
-            let body = outcome
-                .fields()
-                .next()
-                .map(|(field, value)| (field.name().to_owned(), value.clone()));
+            let body = outcome.fields().next().map(|(field, value)| (field.name().to_owned(), value.clone()));
             let (name, value) = body.ok_or("an outcome without a body")?;
             let Value::Message(message) = value else {
                 return Err("an outcome that is no message".to_owned());
@@ -156,9 +143,7 @@ impl Runner {
         }
         let verb = words.remove(0);
         let command = self.descriptor("Command")?;
-        let field = command
-            .get_field_by_name(&verb)
-            .ok_or_else(|| format!("there is no command {verb}"))?;
+        let field = command.get_field_by_name(&verb).ok_or_else(|| format!("there is no command {verb}"))?;
         let Kind::Message(request) = field.kind() else {
             return Err(format!("{verb} is no command"));
         };
@@ -184,19 +169,12 @@ impl Runner {
 
     fn read(&mut self, verb: &str, text: &str) -> Text<Vec<String>> {
         let camel: String = verb.split('_').map(capital).collect();
-        let camel = if verb == "task_logs" {
-            "GetTaskLogs".to_owned()
-        } else {
-            camel
-        };
+        let camel = if verb == "task_logs" { "GetTaskLogs".to_owned() } else { camel };
         let request = self.build(&self.descriptor(&format!("{camel}Request"))?, words(text)?)?;
         macro_rules! ask {
             ($method:ident) => {{
                 let request = request.transcode_to().map_err(|error| error.to_string())?;
-                self.rig
-                    .machine
-                    .$method(&request)
-                    .map(|answer| answer.encode_to_vec())
+                self.rig.machine.$method(&request).map(|answer| answer.encode_to_vec())
             }};
         }
         let answer = match verb {
@@ -266,10 +244,7 @@ impl Runner {
             }
             let (name, value) = match word.strip_suffix('{') {
                 Some(name) => (name, None),
-                None => word
-                    .split_once('=')
-                    .map(|(n, v)| (n, Some(v)))
-                    .ok_or_else(|| format!("what is {word:?}?"))?,
+                None => word.split_once('=').map(|(n, v)| (n, Some(v))).ok_or_else(|| format!("what is {word:?}?"))?,
             };
             let no_field = || format!("{} has no field {name}", descriptor.name());
             let field = descriptor.get_field_by_name(name).ok_or_else(no_field)?;
@@ -283,11 +258,7 @@ impl Runner {
                 (_, None) => return Err(format!("{name} is no message")),
             };
             if field.is_list() {
-                let mut list = message
-                    .get_field(&field)
-                    .as_list()
-                    .map(<[Value]>::to_vec)
-                    .unwrap_or_default();
+                let mut list = message.get_field(&field).as_list().map(<[Value]>::to_vec).unwrap_or_default();
                 list.push(value);
                 message.set_field(&field, Value::List(list));
             } else {
@@ -310,16 +281,8 @@ impl Runner {
     }
 
     fn value(&self, field: &FieldDescriptor, text: &str) -> Text<Value> {
-        let known = [
-            "task_id",
-            "task_ids",
-            "after",
-            "worker_id",
-            "timer_id",
-            "token",
-            "page_token",
-        ]
-        .contains(&field.name());
+        let known =
+            ["task_id", "task_ids", "after", "worker_id", "timer_id", "token", "page_token"].contains(&field.name());
         let named = self.names.by_name.get(text).filter(|_| known);
         let text = named.cloned().unwrap_or_else(|| expand(text));
         Ok(match field.kind() {
@@ -401,9 +364,7 @@ impl Runner {
                 }
                 Value::Map(map) => {
                     let sorted: BTreeMap<_, _> = map.iter().map(|(k, v)| (k.as_str().unwrap_or(""), v)).collect();
-                    let inner = sorted
-                        .iter()
-                        .map(|(k, v)| format!("{k}={}", self.print_value(&field, v)));
+                    let inner = sorted.iter().map(|(k, v)| format!("{k}={}", self.print_value(&field, v)));
                     parts.push(format!("{}{{{}}}", field.name(), inner.collect::<Vec<_>>().join(" ")));
                 }
                 value if is_rejection && field.name() == "reason" => {
@@ -499,9 +460,7 @@ fn quote(text: &str) -> String {
 }
 
 fn number(text: &str) -> Text<u64> {
-    text.replace('_', "")
-        .parse()
-        .map_err(|_| format!("{text:?} is no number"))
+    text.replace('_', "").parse().map_err(|_| format!("{text:?} is no number"))
 }
 
 fn capital(word: &str) -> String {

@@ -12,57 +12,19 @@ const SPACES: [&str; 2] = ["a", "b"];
 
 #[derive(Clone, Debug)]
 enum Step {
-    Enqueue {
-        space: usize,
-        sizes: Vec<usize>,
-        chained: bool,
-        retention_ms: u64,
-        deadline_ms: u64,
-    },
-    Lease {
-        max: u32,
-    },
-    Complete {
-        pick: usize,
-        result: usize,
-        logs: usize,
-    },
-    Fail {
-        pick: usize,
-        kind: i32,
-        logs: usize,
-    },
-    Cancel {
-        pick: usize,
-        force: bool,
-    },
-    Requeue {
-        space: usize,
-    },
-    Purge {
-        space: usize,
-        state: i32,
-    },
-    Timer {
-        space: usize,
-        size: usize,
-        delay_ms: u64,
-    },
-    CancelTimer {
-        pick: usize,
-    },
-    Pass {
-        ms: u64,
-    },
-    Update {
-        space: usize,
-        quotas: Quotas,
-    },
+    Enqueue { space: usize, sizes: Vec<usize>, chained: bool, retention_ms: u64, deadline_ms: u64 },
+    Lease { max: u32 },
+    Complete { pick: usize, result: usize, logs: usize },
+    Fail { pick: usize, kind: i32, logs: usize },
+    Cancel { pick: usize, force: bool },
+    Requeue { space: usize },
+    Purge { space: usize, state: i32 },
+    Timer { space: usize, size: usize, delay_ms: u64 },
+    CancelTimer { pick: usize },
+    Pass { ms: u64 },
+    Update { space: usize, quotas: Quotas },
     Restart,
-    Drain {
-        space: usize,
-        cancel: bool,
-    },
+    Drain { space: usize, cancel: bool },
 }
 
 fn size() -> impl Strategy<Value = usize> {
@@ -136,22 +98,11 @@ fn count(rig: &Rig, namespace: &str) -> Count {
             }
         }
         let (namespace, task_id) = (namespace.to_owned(), task.task_id);
-        let logs = rig.machine.task_logs(&GetTaskLogsRequest {
-            namespace: namespace.clone(),
-            task_id: task_id.clone(),
-        });
-        let whole = rig.machine.get_task(&GetTaskRequest {
-            namespace,
-            task_id,
-            ..Default::default()
-        });
+        let logs =
+            rig.machine.task_logs(&GetTaskLogsRequest { namespace: namespace.clone(), task_id: task_id.clone() });
+        let whole = rig.machine.get_task(&GetTaskRequest { namespace, task_id, ..Default::default() });
         let whole = whole.expect("it was listed").task.expect("an answer has a task");
-        let logs = logs
-            .expect("it was listed")
-            .logs
-            .iter()
-            .map(|log| log.text.len())
-            .sum::<usize>();
+        let logs = logs.expect("it was listed").logs.iter().map(|log| log.text.len()).sum::<usize>();
         let spec = whole.spec.map_or(0, |spec| prost::Message::encoded_len(&spec));
         count.stored_bytes += (spec + whole.result.len() + logs) as u64;
     }
@@ -167,11 +118,7 @@ fn count(rig: &Rig, namespace: &str) -> Count {
 }
 
 fn timers(rig: &Rig, namespace: &str) -> Vec<Timer> {
-    let request = ListTimersRequest {
-        namespace: namespace.into(),
-        page_size: 1_000,
-        ..Default::default()
-    };
+    let request = ListTimersRequest { namespace: namespace.into(), page_size: 1_000, ..Default::default() };
     let mut timers = rig.machine.list_timers(&request).expect("the namespace exists").timers;
     timers.retain(|timer| timer.state() == TimerState::Pending);
     timers
@@ -200,12 +147,7 @@ impl History {
     fn begin() -> Self {
         let mut rig = rig();
         let worker = worker(&mut rig, &[]);
-        let mut history = History {
-            rig,
-            worker,
-            leased: Vec::new(),
-            tasks: Vec::new(),
-        };
+        let mut history = History { rig, worker, leased: Vec::new(), tasks: Vec::new() };
         history.create_missing();
         history
     }
@@ -220,16 +162,9 @@ impl History {
     }
 
     fn limits(&self, name: &str) -> (u64, u64, u64) {
-        let quotas = crate::get(&self.rig, name)
-            .namespace
-            .and_then(|namespace| namespace.quotas)
-            .unwrap_or_default();
+        let quotas = crate::get(&self.rig, name).namespace.and_then(|namespace| namespace.quotas).unwrap_or_default();
         let limit = |quota: Option<u64>| quota.filter(|limit| *limit != 0).unwrap_or(u64::MAX);
-        (
-            limit(quotas.max_running),
-            limit(quotas.max_queued),
-            limit(quotas.max_stored_bytes),
-        )
+        (limit(quotas.max_running), limit(quotas.max_queued), limit(quotas.max_stored_bytes))
     }
 
     fn is_draining(&self, name: &str) -> bool {
@@ -249,10 +184,7 @@ impl History {
         } else {
             None
         };
-        assert_eq!(
-            reason, due,
-            "{name}: {tasks} tasks of {bytes} bytes more than {before:?}"
-        );
+        assert_eq!(reason, due, "{name}: {tasks} tasks of {bytes} bytes more than {before:?}");
     }
 
     fn step(&mut self, step: Step) {
@@ -260,24 +192,14 @@ impl History {
         // Results and logs are taken above the quota, and time may move them only down.
         let free = matches!(step, Step::Complete { .. } | Step::Fail { .. });
         match step {
-            Step::Enqueue {
-                space,
-                sizes,
-                chained,
-                retention_ms,
-                deadline_ms,
-            } => {
+            Step::Enqueue { space, sizes, chained, retention_ms, deadline_ms } => {
                 let tasks: Vec<_> = sizes
                     .iter()
                     .enumerate()
                     .map(|(place, size)| TaskSpec {
                         payload: vec![3; *size].into(),
                         retention_ms,
-                        deadline_at_ms: if deadline_ms == 0 {
-                            0
-                        } else {
-                            self.rig.now_ms + deadline_ms
-                        },
+                        deadline_at_ms: if deadline_ms == 0 { 0 } else { self.rig.now_ms + deadline_ms },
                         after_in_batch: (place as u32).checked_sub(1).filter(|_| chained).into_iter().collect(),
                         retry: Some(RetryPolicy {
                             max_attempts: 20,
@@ -290,11 +212,7 @@ impl History {
                     .collect();
                 let bytes = tasks.iter().map(|task| prost::Message::encoded_len(task) as u64).sum();
                 let count = tasks.len() as u64;
-                let request = EnqueueRequest {
-                    namespace: SPACES[space].into(),
-                    tasks,
-                    ..Default::default()
-                };
+                let request = EnqueueRequest { namespace: SPACES[space].into(), tasks, ..Default::default() };
                 // Time first, so that what is due cannot come between the count and the request.
                 self.rig.pass_to(self.rig.now_ms);
                 self.create_missing();
@@ -302,34 +220,22 @@ impl History {
                 let answer = self.rig.tell(request).0;
                 let reason = answer.as_ref().err().map(|rejection| rejection.reason.as_str());
                 self.expect_refusal(SPACES[space], reason, count, bytes, &present);
-                self.tasks
-                    .extend(answer.unwrap_or_default().task_ids.into_iter().map(|id| (space, id)));
+                self.tasks.extend(answer.unwrap_or_default().task_ids.into_iter().map(|id| (space, id)));
             }
             Step::Timer { space, size, delay_ms } => {
-                let task = TaskSpec {
-                    payload: vec![4; size].into(),
-                    ..spec("timed")
-                };
+                let task = TaskSpec { payload: vec![4; size].into(), ..spec("timed") };
                 let bytes = prost::Message::encoded_len(&task) as u64;
                 let request = ScheduleTimerRequest {
                     namespace: SPACES[space].into(),
                     delay_ms: delay_ms + 1,
-                    action: Some(TimerAction {
-                        action: Some(timer_action::Action::Enqueue(task)),
-                    }),
+                    action: Some(TimerAction { action: Some(timer_action::Action::Enqueue(task)) }),
                     ..Default::default()
                 };
                 self.rig.pass_to(self.rig.now_ms);
                 self.create_missing();
                 let present = told(&self.rig, SPACES[space]);
                 let answer = self.rig.tell(request).0;
-                self.expect_refusal(
-                    SPACES[space],
-                    answer.err().map(|r| r.reason).as_deref(),
-                    0,
-                    bytes,
-                    &present,
-                );
+                self.expect_refusal(SPACES[space], answer.err().map(|r| r.reason).as_deref(), 0, bytes, &present);
             }
             Step::Lease { max } => {
                 let request = lease(&self.worker, max);
@@ -393,35 +299,19 @@ impl History {
             }
             Step::Pass { ms } => self.rig.now_ms += ms,
             Step::Update { space, quotas } => {
-                let request = UpdateNamespaceRequest {
-                    name: SPACES[space].into(),
-                    quotas: Some(quotas),
-                    ..Default::default()
-                };
+                let request =
+                    UpdateNamespaceRequest { name: SPACES[space].into(), quotas: Some(quotas), ..Default::default() };
                 let _ = self.rig.tell(request);
             }
             Step::Restart => self.rig.restart(),
             Step::Drain { space, cancel } => {
-                let request = DeleteNamespaceRequest {
-                    name: SPACES[space].into(),
-                    drain: true,
-                    cancel,
-                    ..Default::default()
-                };
+                let request =
+                    DeleteNamespaceRequest { name: SPACES[space].into(), drain: true, cancel, ..Default::default() };
                 let _ = self.rig.tell(request);
             }
         }
-        let _ = self.rig.tell(HeartbeatWorkerRequest {
-            worker_id: self.worker.clone(),
-        });
-        if self
-            .rig
-            .machine
-            .list_workers(&ListWorkersRequest {})
-            .expect("it lists")
-            .workers
-            .is_empty()
-        {
+        let _ = self.rig.tell(HeartbeatWorkerRequest { worker_id: self.worker.clone() });
+        if self.rig.machine.list_workers(&ListWorkersRequest {}).expect("it lists").workers.is_empty() {
             self.worker = worker(&mut self.rig, &[]);
         }
         self.create_missing();
@@ -438,18 +328,9 @@ impl History {
         let now = told(&self.rig, name);
         assert_eq!(now, count(&self.rig, name), "{name}: what is told, and what is there");
         let (running, queued, stored) = self.limits(name);
-        assert!(
-            now.running <= running.max(before.running),
-            "{name}: {now:?} after {before:?}"
-        );
-        assert!(
-            now.unended <= queued.max(before.unended),
-            "{name}: {now:?} after {before:?}"
-        );
-        assert!(
-            free || now.stored_bytes <= stored.max(before.stored_bytes),
-            "{name}: {now:?} after {before:?}"
-        );
+        assert!(now.running <= running.max(before.running), "{name}: {now:?} after {before:?}");
+        assert!(now.unended <= queued.max(before.unended), "{name}: {now:?} after {before:?}");
+        assert!(free || now.stored_bytes <= stored.max(before.stored_bytes), "{name}: {now:?} after {before:?}");
     }
 }
 

@@ -8,21 +8,14 @@ use crate::support::{Rig, command, spec};
 use crate::{complete, create, get, lease, rig, tasks, usage, worker};
 
 fn delete(drain: bool, cancel: bool) -> DeleteNamespaceRequest {
-    DeleteNamespaceRequest {
-        name: "a".into(),
-        drain,
-        cancel,
-        ..Default::default()
-    }
+    DeleteNamespaceRequest { name: "a".into(), drain, cancel, ..Default::default() }
 }
 
 fn timer(namespace: &str, delay_ms: u64) -> ScheduleTimerRequest {
     ScheduleTimerRequest {
         namespace: namespace.into(),
         delay_ms,
-        action: Some(TimerAction {
-            action: Some(timer_action::Action::Enqueue(spec("timed"))),
-        }),
+        action: Some(TimerAction { action: Some(timer_action::Action::Enqueue(spec("timed"))) }),
         ..Default::default()
     }
 }
@@ -39,11 +32,7 @@ fn hold(namespace: &str, ttl_ms: u64) -> AcquireLeaseRequest {
 
 fn bind(rig: &mut Rig, namespace: &str) {
     rig.ok(PutBindingRequest {
-        binding: Some(Binding {
-            principal: "user/ada".into(),
-            role: "developer".into(),
-            namespace: namespace.into(),
-        }),
+        binding: Some(Binding { principal: "user/ada".into(), role: "developer".into(), namespace: namespace.into() }),
         ..Default::default()
     });
 }
@@ -57,12 +46,8 @@ fn begin(rig: &mut Rig) -> u64 {
 /// Keys that have this number in them.
 fn rows(rig: &Rig, number: u64) -> Vec<Vec<u8>> {
     let bytes = number.to_be_bytes();
-    let keys = rig
-        .engine
-        .scan(STATE, Range::all())
-        .map(|entry| entry.expect("memory does not fail").0);
-    keys.filter(|key| key.windows(8).any(|window| window == bytes))
-        .collect()
+    let keys = rig.engine.scan(STATE, Range::all()).map(|entry| entry.expect("memory does not fail").0);
+    keys.filter(|key| key.windows(8).any(|window| window == bytes)).collect()
 }
 
 fn exists(rig: &Rig) -> bool {
@@ -88,15 +73,8 @@ fn furnish(rig: &mut Rig) -> Vec<LeasedTask> {
         logs: vec![1; 500].into(),
         ..Default::default()
     };
-    let after = TaskSpec {
-        after: vec![leased[1].task_id.clone(), leased[2].task_id.clone()],
-        ..spec("later")
-    };
-    let chain = EnqueueRequest {
-        namespace: "a".into(),
-        tasks: vec![after; 3],
-        ..Default::default()
-    };
+    let after = TaskSpec { after: vec![leased[1].task_id.clone(), leased[2].task_id.clone()], ..spec("later") };
+    let chain = EnqueueRequest { namespace: "a".into(), tasks: vec![after; 3], ..Default::default() };
     rig.ok(chain);
     rig.ok(fail);
     let blocked = EnqueueRequest {
@@ -121,27 +99,14 @@ fn a_draining_namespace_takes_nothing_new_and_finishes_what_it_has() {
     let running = furnish(&mut rig);
     assert_eq!(rig.refused(delete(false, false)), "NAMESPACE_NOT_EMPTY");
     assert!(rig.ok(delete(true, false)).draining);
-    assert_eq!(
-        get(&rig, "a").namespace.expect("it is there").state(),
-        NamespaceState::Draining
-    );
+    assert_eq!(get(&rig, "a").namespace.expect("it is there").state(), NamespaceState::Draining);
     rig.restart();
     assert_eq!(rig.refused(tasks("a", 1)), "NAMESPACE_DRAINING");
     assert_eq!(rig.refused(timer("a", 1)), "NAMESPACE_DRAINING");
     assert_eq!(rig.refused(hold("a", 1_000)), "NAMESPACE_DRAINING");
-    let requeue = RequeueDeadRequest {
-        namespace: "a".into(),
-        queue: "q".into(),
-        ..Default::default()
-    };
+    let requeue = RequeueDeadRequest { namespace: "a".into(), queue: "q".into(), ..Default::default() };
     assert_eq!(rig.refused(requeue), "NAMESPACE_DRAINING");
-    assert_eq!(
-        rig.refused(CreateNamespaceRequest {
-            name: "a".into(),
-            ..Default::default()
-        }),
-        "NAMESPACE_EXISTS"
-    );
+    assert_eq!(rig.refused(CreateNamespaceRequest { name: "a".into(), ..Default::default() }), "NAMESPACE_EXISTS");
     // Its work goes on.
     for task in &running {
         rig.ok(complete(task, 10));
@@ -159,11 +124,7 @@ fn a_draining_namespace_takes_nothing_new_and_finishes_what_it_has() {
     assert!(usage(&rig, "a").dead > 0, "dead letters do not hold it up");
     let events = rig.pass_to(rig.now_ms);
     assert!(!exists(&rig), "and then it goes by itself");
-    assert!(
-        events
-            .iter()
-            .any(|event| event.kind() == EventKind::NamespaceDeleted && event.subject == "a")
-    );
+    assert!(events.iter().any(|event| event.kind() == EventKind::NamespaceDeleted && event.subject == "a"));
     assert_nothing_left(&mut rig, number);
 }
 
@@ -178,17 +139,10 @@ fn cancelled_it_goes_at_once() {
     // It can be asked for later, and not taken back.
     let both = vec![command(delete(true, true)), command(delete(true, false))];
     rig.apply(both);
-    assert_eq!(
-        get(&rig, "a").namespace.expect("it is there").state(),
-        NamespaceState::Cancelling
-    );
+    assert_eq!(get(&rig, "a").namespace.expect("it is there").state(), NamespaceState::Cancelling);
     let events = rig.pass_to(rig.now_ms);
     assert!(!exists(&rig));
-    for kind in [
-        EventKind::TaskCancelled,
-        EventKind::TimerCancelled,
-        EventKind::LeaseExpired,
-    ] {
+    for kind in [EventKind::TaskCancelled, EventKind::TimerCancelled, EventKind::LeaseExpired] {
         assert!(events.iter().any(|event| event.kind() == kind), "{kind:?}");
     }
     assert_eq!(rig.refused(complete(&running[0], 1)), "NAMESPACE_NOT_FOUND");
@@ -200,15 +154,8 @@ fn assert_nothing_left(rig: &mut Rig, number: u64) {
     let reminder = |key: &Vec<u8>| [0x19, 0x2a].contains(&key[0]);
     let left = rows(rig, number);
     assert!(left.iter().all(reminder), "{left:02x?}");
-    let bindings = rig
-        .machine
-        .list_bindings(&ListBindingsRequest::default())
-        .expect("they can be listed");
-    let named: Vec<_> = bindings
-        .bindings
-        .iter()
-        .map(|binding| binding.namespace.as_str())
-        .collect();
+    let bindings = rig.machine.list_bindings(&ListBindingsRequest::default()).expect("they can be listed");
+    let named: Vec<_> = bindings.bindings.iter().map(|binding| binding.namespace.as_str()).collect();
     assert_eq!(named, ["a*"], "a binding to the name alone goes with it");
     create(rig, "a", Quotas::default());
     assert_eq!(usage(rig, "a"), NamespaceUsage::default());
@@ -232,26 +179,15 @@ fn much_of_everything_goes_in_bounded_steps() {
         }
     }
     let chain: Vec<_> = (0..500u32)
-        .map(|place| TaskSpec {
-            after_in_batch: place.checked_sub(1).into_iter().collect(),
-            ..spec("chain")
-        })
+        .map(|place| TaskSpec { after_in_batch: place.checked_sub(1).into_iter().collect(), ..spec("chain") })
         .collect();
-    rig.ok(EnqueueRequest {
-        namespace: "a".into(),
-        tasks: chain,
-        ..Default::default()
-    });
+    rig.ok(EnqueueRequest { namespace: "a".into(), tasks: chain, ..Default::default() });
     rig.ok(lease(&worker, 100));
     rig.ok(delete(true, true));
     let mut entries = 0;
     while exists(&rig) {
         let applied = rig.apply(Vec::new());
-        let cancelled = applied
-            .events
-            .iter()
-            .filter(|event| event.kind() == EventKind::TaskCancelled)
-            .count();
+        let cancelled = applied.events.iter().filter(|event| event.kind() == EventKind::TaskCancelled).count();
         assert!(cancelled <= 2 * tarn_machine::limits::SWEEPS_PER_ENTRY_MAX);
         entries += 1;
         assert!(entries < 100 && (rig.machine.next_wake_ms() == Some(0) || !exists(&rig)));
@@ -267,27 +203,12 @@ fn an_empty_namespace_goes_without_draining_and_its_bindings_with_it() {
     let number = begin(&mut rig);
     bind(&mut rig, "a");
     let id = rig.ok(tasks("a", 1)).task_ids.remove(0);
-    rig.ok(CancelTaskRequest {
-        namespace: "a".into(),
-        task_id: id,
-        ..Default::default()
-    });
+    rig.ok(CancelTaskRequest { namespace: "a".into(), task_id: id, ..Default::default() });
     assert!(!rig.ok(delete(false, false)).draining);
     assert!(!exists(&rig));
-    assert!(
-        rig.machine
-            .list_bindings(&ListBindingsRequest::default())
-            .expect("it lists")
-            .bindings
-            .is_empty()
-    );
+    assert!(rig.machine.list_bindings(&ListBindingsRequest::default()).expect("it lists").bindings.is_empty());
     rig.pass_to(rig.now_ms + 31 * 24 * 3_600_000);
     assert_eq!(rows(&rig, number), Vec::<Vec<u8>>::new());
-    let protected = DeleteNamespaceRequest {
-        name: "default".into(),
-        drain: true,
-        cancel: true,
-        ..Default::default()
-    };
+    let protected = DeleteNamespaceRequest { name: "default".into(), drain: true, cancel: true, ..Default::default() };
     assert_eq!(rig.refused(protected), "NAMESPACE_PROTECTED");
 }

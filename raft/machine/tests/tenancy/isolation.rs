@@ -8,12 +8,7 @@ use crate::support::{Rig, command, spec};
 use crate::{lease, rig, tasks, worker};
 
 fn isolated(rig: &mut Rig, name: &str, isolation: Isolation, weight: u32) {
-    rig.ok(CreateNamespaceRequest {
-        name: name.into(),
-        isolation: isolation.into(),
-        weight,
-        ..Default::default()
-    });
+    rig.ok(CreateNamespaceRequest { name: name.into(), isolation: isolation.into(), weight, ..Default::default() });
 }
 
 /// Leases so many tasks one by one; counts them by namespace.
@@ -32,17 +27,9 @@ fn a_strict_namespace_is_served_by_its_own_workers_alone() {
     let mut rig = rig();
     isolated(&mut rig, "vault", Isolation::Strict, 0);
     isolated(&mut rig, "other", Isolation::Shared, 0);
-    let (any, both, own) = (
-        worker(&mut rig, &[]),
-        worker(&mut rig, &["vault", "other"]),
-        worker(&mut rig, &["vault"]),
-    );
+    let (any, both, own) = (worker(&mut rig, &[]), worker(&mut rig, &["vault", "other"]), worker(&mut rig, &["vault"]));
     let applied = rig.apply(vec![command(tasks("vault", 2)), command(tasks("other", 2))]);
-    let group = applied
-        .ready
-        .iter()
-        .find(|group| &*group.namespace == "vault")
-        .expect("its tasks are ready");
+    let group = applied.ready.iter().find(|group| &*group.namespace == "vault").expect("its tasks are ready");
     let serving = |names: &[&str]| WorkerCapabilities {
         namespaces: names.iter().map(|name| name.to_string()).collect(),
         ..Default::default()
@@ -84,10 +71,7 @@ fn what_runs_already_may_finish_when_a_namespace_becomes_strict() {
         isolation: Some(Isolation::Shared.into()),
         ..Default::default()
     })]);
-    assert!(
-        applied.ready.iter().any(|group| &*group.namespace == "a"),
-        "waiting workers are told"
-    );
+    assert!(applied.ready.iter().any(|group| &*group.namespace == "a"), "waiting workers are told");
     assert_eq!(rig.ok(lease(&any, 1)).tasks.len(), 1);
 }
 
@@ -119,13 +103,7 @@ fn among_namespaces_without_isolation_priority_counts_across() {
     rig.ok(tasks("x", 50));
     let urgent = EnqueueRequest {
         namespace: "y".into(),
-        tasks: vec![
-            TaskSpec {
-                priority: Priority::Critical.into(),
-                ..spec("q")
-            };
-            30
-        ],
+        tasks: vec![TaskSpec { priority: Priority::Critical.into(), ..spec("q") }; 30],
         ..Default::default()
     };
     rig.ok(urgent);
@@ -141,10 +119,7 @@ fn a_namespace_at_its_limit_does_not_hold_up_its_lane() {
     }
     rig.ok(UpdateNamespaceRequest {
         name: "x".into(),
-        quotas: Some(Quotas {
-            max_running: Some(2),
-            ..Default::default()
-        }),
+        quotas: Some(Quotas { max_running: Some(2), ..Default::default() }),
         ..Default::default()
     });
     let worker = worker(&mut rig, &[]);

@@ -15,28 +15,17 @@ use tarn_proto::v1::*;
 /// A cluster of machine version 2.
 fn rig() -> Rig {
     let mut rig = Rig::new();
-    rig.ok(RaiseVersion {
-        version: 2,
-        ..Default::default()
-    });
+    rig.ok(RaiseVersion { version: 2, ..Default::default() });
     rig
 }
 
 /// A namespace with these quotas.
 fn create(rig: &mut Rig, name: &str, quotas: Quotas) {
-    rig.ok(CreateNamespaceRequest {
-        name: name.into(),
-        quotas: Some(quotas),
-        ..Default::default()
-    });
+    rig.ok(CreateNamespaceRequest { name: name.into(), quotas: Some(quotas), ..Default::default() });
 }
 
 fn tasks(namespace: &str, count: usize) -> EnqueueRequest {
-    EnqueueRequest {
-        namespace: namespace.into(),
-        tasks: vec![spec("q"); count],
-        ..Default::default()
-    }
+    EnqueueRequest { namespace: namespace.into(), tasks: vec![spec("q"); count], ..Default::default() }
 }
 
 fn worker(rig: &mut Rig, namespaces: &[&str]) -> String {
@@ -44,21 +33,12 @@ fn worker(rig: &mut Rig, namespaces: &[&str]) -> String {
         namespaces: namespaces.iter().map(|name| name.to_string()).collect(),
         ..Default::default()
     };
-    let request = RegisterWorkerRequest {
-        capabilities: Some(capabilities),
-        ttl_ms: 3_600_000,
-        ..Default::default()
-    };
+    let request = RegisterWorkerRequest { capabilities: Some(capabilities), ttl_ms: 3_600_000, ..Default::default() };
     rig.ok(request).worker_id
 }
 
 fn lease(worker: &str, max_tasks: u32) -> LeaseTasksRequest {
-    LeaseTasksRequest {
-        worker_id: worker.into(),
-        max_tasks,
-        lease_ms: 3_600_000,
-        ..Default::default()
-    }
+    LeaseTasksRequest { worker_id: worker.into(), max_tasks, lease_ms: 3_600_000, ..Default::default() }
 }
 
 fn complete(task: &LeasedTask, result: usize) -> CompleteTaskRequest {

@@ -100,9 +100,7 @@ fn rebuild_directory(
     let present = live.map(names).transpose()?.unwrap_or_else(|| flushed.clone());
     let place_of = |inode: u64| present.iter().find(|(_, there)| **there == inode).map(|(name, _)| name);
     // A file system renames as a whole: what has two names has the old one or the new one.
-    let renamed = flushed
-        .iter()
-        .filter(|(name, inode)| place_of(**inode).is_some_and(|now| now != *name));
+    let renamed = flushed.iter().filter(|(name, inode)| place_of(**inode).is_some_and(|now| now != *name));
     let renamed: BTreeMap<u64, bool> = renamed.map(|(_, inode)| (*inode, dice.percent(50))).collect();
     let all: BTreeSet<&String> = flushed.keys().chain(present.keys()).collect();
     for name in all {
@@ -187,10 +185,7 @@ mod tests {
         let outcomes: Vec<_> = (0..64).map(|seed| left(&from, &to, seed)).collect();
         assert!(outcomes.iter().all(|files| files["kept"].starts_with("flushed")));
         assert!(outcomes.iter().any(|files| files["kept"] == "flushed"));
-        assert!(
-            outcomes.iter().any(|files| files["kept"].len() > "flushed".len()),
-            "torn anywhere"
-        );
+        assert!(outcomes.iter().any(|files| files["kept"].len() > "flushed".len()), "torn anywhere");
         assert!(outcomes.iter().any(|files| files.contains_key("loose")));
         assert!(outcomes.iter().any(|files| !files.contains_key("loose")));
 
@@ -198,10 +193,7 @@ mod tests {
         flush(&from.join("loose"));
         flush(&from);
         let all = left(&from, &to, 1);
-        assert_eq!(
-            (all["kept"].as_str(), all["loose"].as_str()),
-            ("flushed and more", "nobody flushed this")
-        );
+        assert_eq!((all["kept"].as_str(), all["loose"].as_str()), ("flushed and more", "nobody flushed this"));
     }
 
     #[test]

@@ -198,10 +198,7 @@ impl NodeDisk {
         let engines = state.engines.iter().map(|(id, engine)| {
             let lost = engine.unsynced_batches();
             let left = engine.crashed_keeping(dice.draw());
-            self.trace.note(format!(
-                "node {} power cut: engine {id} had {lost} batches to lose",
-                self.node
-            ));
+            self.trace.note(format!("node {} power cut: engine {id} had {lost} batches to lose", self.node));
             (*id, left)
         });
         let engines = engines.collect();
@@ -258,8 +255,7 @@ impl NodeDisk {
             // The process does not know it yet, and goes on until it waits for time to pass.
             self.net.set_mute(self.node, true);
             let when = if may_arrive { "during" } else { "before" };
-            self.trace
-                .note(format!("node {} loses its power {when} {doing}", self.node));
+            self.trace.note(format!("node {} loses its power {when} {doing}", self.node));
             if may_arrive {
                 in_flight();
             }
@@ -281,16 +277,11 @@ impl NodeDisk {
             state.strikes += 1;
         }
         drop(state);
-        self.trace
-            .note(format!("node {} disk fails: {fault:?} at {doing}", self.node));
+        self.trace.note(format!("node {} disk fails: {fault:?} at {doing}", self.node));
         let (doing, detail) = (doing.to_owned(), "the simulation asked for this fault".to_owned());
         Err(match fault {
             Fault::Full => StorageError::Full { doing, detail },
-            Fault::Io => StorageError::Io {
-                doing,
-                detail,
-                source: None,
-            },
+            Fault::Io => StorageError::Io { doing, detail, source: None },
         })
     }
 
@@ -302,11 +293,7 @@ impl NodeDisk {
     /// The engine that the marker in a directory names; or the checkpoint that lies there; or a new one.
     fn engine_at(&self, path: &Path, keyspaces: &[Keyspace]) -> io::Result<MemoryEngine> {
         if let Ok(marker) = fs::read_to_string(path.join(MARKER)) {
-            let known = marker
-                .trim()
-                .parse()
-                .ok()
-                .and_then(|id| self.lock().engines.get(&id).cloned());
+            let known = marker.trim().parse().ok().and_then(|id| self.lock().engines.get(&id).cloned());
             return known.ok_or_else(|| io::Error::other(format!("no engine has the marker {marker:?}")));
         }
         let engine = match path.join(CHECKPOINT).exists() {

@@ -87,19 +87,15 @@ impl Transport for Link {
 
     async fn send_snapshot(&self, target: &Peer, chunks: ByteStream) -> Result<Bytes, TransportError> {
         let from = self.from;
-        let connected = self
-            .net
-            .connect(from, target.id, "snapshot", chunks, move |door, chunks| {
-                let answer = async move { door.consensus.handle_snapshot(from, chunks).await };
-                Box::pin(futures::stream::once(answer))
-            });
+        let connected = self.net.connect(from, target.id, "snapshot", chunks, move |door, chunks| {
+            let answer = async move { door.consensus.handle_snapshot(from, chunks).await };
+            Box::pin(futures::stream::once(answer))
+        });
         let sent = async {
             let mut replies = connected.await?;
             let answer = futures::StreamExt::next(&mut replies).await;
             answer.unwrap_or(Err(TransportError::Broken("no answer".into())))
         };
-        tokio::time::timeout(SNAPSHOT_TIMEOUT, sent)
-            .await
-            .unwrap_or(Err(TransportError::Timeout))
+        tokio::time::timeout(SNAPSHOT_TIMEOUT, sent).await.unwrap_or(Err(TransportError::Timeout))
     }
 }

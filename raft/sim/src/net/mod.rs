@@ -58,12 +58,7 @@ pub struct Quality {
 impl Default for Quality {
     /// A good local network.
     fn default() -> Self {
-        Self {
-            cut: false,
-            delay: (0, 2),
-            loss: 0,
-            duplicates: 0,
-        }
+        Self { cut: false, delay: (0, 2), loss: 0, duplicates: 0 }
     }
 }
 
@@ -176,12 +171,7 @@ impl Net {
     ) -> oneshot::Receiver<Result<T, Lost>> {
         let (sender, receiver) = oneshot::channel();
         // The answer travels the other way.
-        let reply = Reply {
-            net: self.clone(),
-            from: to,
-            to: from,
-            sender: Some(sender),
-        };
+        let reply = Reply { net: self.clone(), from: to, to: from, sender: Some(sender) };
         match self.fate(from, to, what) {
             Fate::Arrives(at_ms) => self.schedule(
                 at_ms,

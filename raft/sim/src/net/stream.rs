@@ -39,14 +39,7 @@ struct PipeState {
 impl Pipe {
     fn new(net: &Net, from: Party, to: Party, what: &'static str) -> (Self, UnboundedReceiver<Item>) {
         let (out, arrived) = unbounded_channel();
-        let pipe = Self {
-            net: net.clone(),
-            from,
-            to,
-            what,
-            out,
-            state: Arc::default(),
-        };
+        let pipe = Self { net: net.clone(), from, to, what, out, state: Arc::default() };
         (pipe, arrived)
     }
 

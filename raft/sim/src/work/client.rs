@@ -39,13 +39,7 @@ pub struct Client {
 impl Client {
     /// A client that pauses at most so long between two operations, in milliseconds.
     pub fn new(session: Session, pause_ms: u64) -> Self {
-        Self {
-            session,
-            pause_ms,
-            tasks: Vec::new(),
-            timers: Vec::new(),
-            held: None,
-        }
+        Self { session, pause_ms, tasks: Vec::new(), timers: Vec::new(), held: None }
     }
 
     /// Works until everybody rests.
@@ -117,11 +111,7 @@ impl Client {
             }),
             ..TaskSpec::default()
         };
-        spec.set_priority(
-            *dice
-                .pick(&[Priority::Critical, Priority::Normal, Priority::Background])
-                .expect("three"),
-        );
+        spec.set_priority(*dice.pick(&[Priority::Critical, Priority::Normal, Priority::Background]).expect("three"));
         if dice.percent(20) {
             spec.not_before_at_ms = BEGIN_MS + now_ms + dice.between(0, 4_000);
         }
@@ -142,18 +132,13 @@ impl Client {
     async fn enqueue(&mut self, now_ms: u64) {
         let request_id = self.session.request_id();
         let count = self.session.dice.between(1, 3);
-        let mut tasks: Vec<TaskSpec> = (0..count)
-            .map(|number| self.spec(now_ms, self.tasks.len() as u64 * 10 + number))
-            .collect();
+        let mut tasks: Vec<TaskSpec> =
+            (0..count).map(|number| self.spec(now_ms, self.tasks.len() as u64 * 10 + number)).collect();
         if tasks.len() > 1 && self.session.dice.percent(30) {
             tasks[1].after_in_batch = vec![0];
         }
         let payloads: Vec<Bytes> = tasks.iter().map(|task| task.payload.clone()).collect();
-        let request = EnqueueRequest {
-            request_id,
-            namespace: NAMESPACE.into(),
-            tasks,
-        };
+        let request = EnqueueRequest { request_id, namespace: NAMESPACE.into(), tasks };
         if let Said::Done(outcome::Body::Enqueue(response)) = self.propose(Body::Enqueue(request)).await {
             for (task, payload) in response.task_ids.into_iter().zip(payloads) {
                 self.session.ledger.accepted(&task, &payload);
@@ -167,15 +152,9 @@ impl Client {
         let Some(task_id) = self.session.dice.pick(&self.tasks).cloned() else {
             return;
         };
-        let request = GetTaskRequest {
-            namespace: NAMESPACE.into(),
-            task_id: task_id.clone(),
-            ..GetTaskRequest::default()
-        };
-        let found = self
-            .session
-            .read("get task", move |machine| machine.get_task(&request).is_ok())
-            .await;
+        let request =
+            GetTaskRequest { namespace: NAMESPACE.into(), task_id: task_id.clone(), ..GetTaskRequest::default() };
+        let found = self.session.read("get task", move |machine| machine.get_task(&request).is_ok()).await;
         self.session.ledger.count(match found {
             Some(_) => "get task done",
             None => "get task unknown",
@@ -205,11 +184,7 @@ impl Client {
     async fn schedule(&mut self, now_ms: u64) {
         let action = match self.session.dice.percent(50) {
             true => Action::Mark("sim".into()),
-            false => Action::Enqueue(TaskSpec {
-                after: Vec::new(),
-                deadline_at_ms: 0,
-                ..self.spec(now_ms, 0)
-            }),
+            false => Action::Enqueue(TaskSpec { after: Vec::new(), deadline_at_ms: 0, ..self.spec(now_ms, 0) }),
         };
         let (due_at_ms, delay_ms) = match self.session.dice.percent(50) {
             true => (BEGIN_MS + now_ms + self.session.dice.between(0, 6_000), 0),
@@ -320,10 +295,6 @@ impl Client {
 
     fn amend(&self, token: u64, amend: impl Fn(&mut Held)) {
         let mut ledger = self.session.ledger.lock();
-        ledger
-            .held
-            .iter_mut()
-            .filter(|held| held.token == token)
-            .for_each(amend);
+        ledger.held.iter_mut().filter(|held| held.token == token).for_each(amend);
     }
 }

@@ -99,12 +99,7 @@ impl Ledger {
             let mut inner = self.lock();
             let highest = inner.highest.entry(task.task_id.clone()).or_default();
             *highest = task.token.max(*highest);
-            inner.grants.observe(Grant {
-                task: &task.task_id,
-                token: task.token,
-                attempt: task.attempt,
-                worker,
-            })
+            inner.grants.observe(Grant { task: &task.task_id, token: task.token, attempt: task.attempt, worker })
         };
         self.judge(verdict);
     }
@@ -117,11 +112,7 @@ impl Ledger {
     /// A completion was accepted. `highest_before` is what [`Ledger::highest_token`] said before it was sent.
     pub fn completed(&self, task: &str, token: u64, result: &[u8], highest_before: u64) {
         self.judge(fenced(task, Some(highest_before.max(token)), token));
-        let verdict = self.lock().completions.observe(Completion {
-            task,
-            token,
-            result: hash(result),
-        });
+        let verdict = self.lock().completions.observe(Completion { task, token, result: hash(result) });
         self.judge(verdict);
     }
 

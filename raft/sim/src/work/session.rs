@@ -109,11 +109,7 @@ impl Session {
         let kind = kind(&body);
         let deadline = Instant::now() + patience;
         let repeatable = !body.request_id().is_empty();
-        let command = Command {
-            principal: PRINCIPAL.into(),
-            gate: None,
-            body: Some(body),
-        };
+        let command = Command { principal: PRINCIPAL.into(), gate: None, body: Some(body) };
         self.trace.note(format!(
             "{} invokes {kind} {:016x} at node {}",
             self.name,
@@ -146,10 +142,7 @@ impl Session {
         let said = match (said, maybe) {
             // An earlier try may have had the effect that this one is refused for.
             (Said::Refused(rejection), true) if rejection.reason != "STALE_TOKEN" => {
-                self.trace.note(format!(
-                    "{} {kind}: {} after an unknown try",
-                    self.name, rejection.reason
-                ));
+                self.trace.note(format!("{} {kind}: {} after an unknown try", self.name, rejection.reason));
                 Said::Unknown
             }
             (said, _) => said,
@@ -176,15 +169,9 @@ impl Session {
 
     fn report(&self, kind: &str, said: &Said) {
         let what = match said {
-            Said::Done(body) => format!(
-                "done {:016x}",
-                hash(
-                    &tarn_proto::v1::Outcome {
-                        body: Some(body.clone())
-                    }
-                    .encode_to_vec()
-                )
-            ),
+            Said::Done(body) => {
+                format!("done {:016x}", hash(&tarn_proto::v1::Outcome { body: Some(body.clone()) }.encode_to_vec()))
+            }
             Said::Refused(rejection) => format!("refused {}", rejection.reason),
             Said::NotDone => "not done".to_owned(),
             Said::Unknown => "unknown".to_owned(),

@@ -26,11 +26,7 @@ pub struct Worker {
 impl Worker {
     /// A worker that is not registered yet.
     pub fn new(session: Session) -> Self {
-        Self {
-            session,
-            id: None,
-            late: Vec::new(),
-        }
+        Self { session, id: None, late: Vec::new() }
     }
 
     /// Works until everybody rests.
@@ -70,9 +66,7 @@ impl Worker {
             return;
         }
         if self.session.dice.percent(20) {
-            let request = HeartbeatWorkerRequest {
-                worker_id: id.to_owned(),
-            };
+            let request = HeartbeatWorkerRequest { worker_id: id.to_owned() };
             if let Said::Refused(_) = self.session.propose(Body::HeartbeatWorker(request), PATIENCE).await {
                 self.id = None;
                 return;
@@ -155,9 +149,7 @@ impl Worker {
             ..CompleteTaskRequest::default()
         };
         if let Said::Done(_) = self.session.propose(Body::CompleteTask(request), PATIENCE).await {
-            self.session
-                .ledger
-                .completed(&task.task_id, task.token, &result, highest);
+            self.session.ledger.completed(&task.task_id, task.token, &result, highest);
         }
     }
 

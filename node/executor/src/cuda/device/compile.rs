@@ -57,16 +57,11 @@ impl Compiler {
             return Ok(ptx);
         }
         if !is_present() {
-            return Err(JobError::Device {
-                detail: "NVRTC is not installed".into(),
-            });
+            return Err(JobError::Device { detail: "NVRTC is not installed".into() });
         }
         check_directives(source)?;
         let options = CompileOptions {
-            options: vec![
-                format!("--gpu-architecture={}", self.architecture),
-                "--std=c++17".into(),
-            ],
+            options: vec![format!("--gpu-architecture={}", self.architecture), "--std=c++17".into()],
             name: Some("kernel.cu".into()),
             ..CompileOptions::default()
         };
@@ -78,9 +73,7 @@ impl Compiler {
     fn key(&self, source: &str) -> String {
         let mut hasher = blake3::Hasher::new_derive_key("tarn 2026 compiled CUDA kernel cache entry");
         for part in [&self.architecture, &self.versions, source] {
-            hasher
-                .update(&(part.len() as u64).to_le_bytes())
-                .update(part.as_bytes());
+            hasher.update(&(part.len() as u64).to_le_bytes()).update(part.as_bytes());
         }
         format!("{}.ptx", hasher.finalize().to_hex())
     }
@@ -127,19 +120,12 @@ fn check_directives(source: &str) -> Result<(), JobError> {
     let joined = source.replace("\\\r\n", "").replace("\\\n", "");
     let reads = |line: &str| {
         let mark = ["#", "%:", "??="].iter().filter_map(|mark| line.find(mark)).min();
-        mark.is_some_and(|at| {
-            ["include", "embed", "import"]
-                .iter()
-                .any(|word| line[at..].contains(word))
-        })
+        mark.is_some_and(|at| ["include", "embed", "import"].iter().any(|word| line[at..].contains(word)))
     };
     match joined.lines().position(reads) {
         None => Ok(()),
         Some(line) => Err(JobError::InvalidKernel {
-            detail: format!(
-                "line {} includes a file, and a kernel must be one file: leave it out",
-                line + 1
-            ),
+            detail: format!("line {} includes a file, and a kernel must be one file: leave it out", line + 1),
         }),
     }
 }
@@ -160,10 +146,7 @@ mod tests {
     /// The compiler works without a device. Where it is not installed (PyPI's `nvidia-cuda-nvrtc` is enough), these tests say so.
     fn compiler(cache_dir: Option<&str>) -> Option<Compiler> {
         let found = is_present();
-        assert!(
-            found || std::env::var_os("TARN_REQUIRE_NVRTC").is_none(),
-            "NVRTC was not found"
-        );
+        assert!(found || std::env::var_os("TARN_REQUIRE_NVRTC").is_none(), "NVRTC was not found");
         if !found {
             eprintln!("skipped: NVRTC was not found");
         }
@@ -180,10 +163,7 @@ mod tests {
                 let ptx = Compiler::new(capability, 13_000, None).compile(source);
                 let ptx = ptx.unwrap_or_else(|error| panic!("{name} for {capability:?}: {error}"));
                 for entry in *entries {
-                    assert!(
-                        ptx.contains(&format!(".entry {entry}(")),
-                        "{name} has no kernel {entry}"
-                    );
+                    assert!(ptx.contains(&format!(".entry {entry}(")), "{name} has no kernel {entry}");
                 }
             }
         }
@@ -193,10 +173,7 @@ mod tests {
     fn complaints_of_the_compiler_reach_the_user() {
         let Some(compiler) = compiler(None) else { return };
         let error = compiler.compile("__global__ void f() { undeclared = 1; }").unwrap_err();
-        assert!(
-            matches!(&error, JobError::InvalidKernel { detail } if detail.contains("undeclared")),
-            "{error}"
-        );
+        assert!(matches!(&error, JobError::InvalidKernel { detail } if detail.contains("undeclared")), "{error}");
     }
 
     #[test]
@@ -229,10 +206,7 @@ mod tests {
             "#if __has_include(\"/etc/shadow\")",
             "/* */ #embed \"x\"",
         ] {
-            assert!(
-                matches!(check_directives(bad), Err(JobError::InvalidKernel { .. })),
-                "{bad}"
-            );
+            assert!(matches!(check_directives(bad), Err(JobError::InvalidKernel { .. })), "{bad}");
         }
         check_directives("#define N 4\n// include nothing\n__global__ void f() {}").unwrap();
     }

@@ -32,11 +32,7 @@ pub(super) const SOURCES: &[(&str, &str, &[&str])] = &[
             "overlap_add",
         ],
     ),
-    (
-        "wavelet",
-        include_str!("../kernels/wavelet.cu"),
-        &["analyse", "synthesise"],
-    ),
+    ("wavelet", include_str!("../kernels/wavelet.cu"), &["analyse", "synthesise"]),
     (
         "geometry",
         include_str!("../kernels/geometry.cu"),
@@ -89,30 +85,19 @@ impl Gpu {
         let compiler = Compiler::new(capability, driver_version().map_err(sort)?, cache_dir);
         let mut functions = HashMap::new();
         for (_, source, entries) in SOURCES {
-            let module = context
-                .load_module(Ptx::from_src(compiler.compile(source)?))
-                .map_err(sort)?;
+            let module = context.load_module(Ptx::from_src(compiler.compile(source)?)).map_err(sort)?;
             for entry in *entries {
                 functions.insert(*entry, module.load_function(entry).map_err(sort)?);
             }
         }
-        Ok(Self {
-            context,
-            compiler,
-            functions,
-        })
+        Ok(Self { context, compiler, functions })
     }
 
     /// Starts an attempt on a stream of its own.
     pub(super) fn attempt<'a>(&'a self, budget: &'a Budget<'a>) -> Result<OnDevice<'a>, JobError> {
         self.context.bind_to_thread().map_err(sort)?;
         let stream = self.context.new_stream().map_err(sort)?;
-        Ok(OnDevice {
-            gpu: self,
-            stream,
-            budget,
-            used_bytes: Cell::new(0),
-        })
+        Ok(OnDevice { gpu: self, stream, budget, used_bytes: Cell::new(0) })
     }
 }
 
@@ -131,10 +116,7 @@ impl OnDevice<'_> {
         let wanted_bytes = self.used_bytes.get().saturating_add(bytes as u64);
         let limit_bytes = self.budget.memory_bytes;
         if wanted_bytes > limit_bytes {
-            return Err(JobError::Memory {
-                wanted_bytes,
-                limit_bytes,
-            });
+            return Err(JobError::Memory { wanted_bytes, limit_bytes });
         }
         self.used_bytes.set(wanted_bytes);
         self.budget.check()?;

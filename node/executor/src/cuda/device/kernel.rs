@@ -36,9 +36,7 @@ impl Gpu {
         })?;
         if launch.shared_bytes > SHARED_BYTES_FREE {
             let attribute = sys::CUfunction_attribute_enum::CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES;
-            function
-                .set_attribute(attribute, launch.shared_bytes.cast_signed())
-                .map_err(sort)?;
+            function.set_attribute(attribute, launch.shared_bytes.cast_signed()).map_err(sort)?;
         }
         check_parameters(&function, &launch.arguments)?;
         let mut buffers = Vec::new();
@@ -89,34 +87,24 @@ fn check_parameters(function: &CudaFunction, arguments: &[KernelArgument]) -> Re
         let detail = match size_of_parameter(index)? {
             Some(declared) if declared == given => continue,
             Some(declared) => format!("argument {index} has {given} bytes and the kernel's parameter {declared}"),
-            None => format!(
-                "there are {} arguments and the kernel has {index} parameters",
-                arguments.len()
-            ),
+            None => format!("there are {} arguments and the kernel has {index} parameters", arguments.len()),
         };
         return Err(JobError::BadLaunch { detail });
     }
     match size_of_parameter(arguments.len())? {
         None => Ok(()),
         Some(_) => Err(JobError::BadLaunch {
-            detail: format!(
-                "there are {} arguments and the kernel has more parameters",
-                arguments.len()
-            ),
+            detail: format!("there are {} arguments and the kernel has more parameters", arguments.len()),
         }),
     }
 }
 
 fn invalid(detail: &str) -> JobError {
-    JobError::InvalidKernel {
-        detail: detail.to_owned(),
-    }
+    JobError::InvalidKernel { detail: detail.to_owned() }
 }
 
 fn size(bytes: u64) -> Result<usize, JobError> {
-    usize::try_from(bytes).map_err(|_| JobError::BadLaunch {
-        detail: "a buffer is too large".into(),
-    })
+    usize::try_from(bytes).map_err(|_| JobError::BadLaunch { detail: "a buffer is too large".into() })
 }
 
 fn fill(on_device: &OnDevice<'_>, argument: &KernelArgument, input: &[u8]) -> Result<Option<CudaSlice<u8>>, JobError> {
@@ -124,9 +112,7 @@ fn fill(on_device: &OnDevice<'_>, argument: &KernelArgument, input: &[u8]) -> Re
         KernelArgument::Input { offset, bytes } | KernelArgument::InOut { offset, bytes } => {
             let (offset, bytes) = (size(offset)?, size(bytes)?);
             let part = offset.checked_add(bytes).and_then(|end| input.get(offset..end));
-            let part = part.ok_or_else(|| JobError::BadLaunch {
-                detail: "a buffer reads beyond the input".into(),
-            })?;
+            let part = part.ok_or_else(|| JobError::BadLaunch { detail: "a buffer reads beyond the input".into() })?;
             on_device.upload(part).map(Some)
         }
         KernelArgument::Output { bytes } | KernelArgument::Scratch { bytes } => on_device.zeros(size(bytes)?).map(Some),

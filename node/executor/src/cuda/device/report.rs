@@ -29,15 +29,10 @@ pub struct FftReport {
 /// The device, its libraries, or its memory.
 pub fn fft_report(device: u32, n: usize, rows: usize) -> Result<FftReport, JobError> {
     if !super::driver_is_present() || !fft_is_present() {
-        return Err(JobError::Device {
-            detail: "the CUDA driver or cuFFT is not installed".into(),
-        });
+        return Err(JobError::Device { detail: "the CUDA driver or cuFFT is not installed".into() });
     }
     let gpu = Gpu::open(device as usize, None)?;
-    let budget = Budget {
-        memory_bytes: u64::MAX,
-        ..Budget::default()
-    };
+    let budget = Budget { memory_bytes: u64::MAX, ..Budget::default() };
     let on_device = gpu.attempt(&budget)?;
     let count = n * rows;
     let data = on_device.zeros::<f64>(2 * count)?;
@@ -49,13 +44,9 @@ pub fn fft_report(device: u32, n: usize, rows: usize) -> Result<FftReport, JobEr
     };
     let speed = |seconds: f64| 32.0 * count as f64 / seconds;
     Ok(FftReport {
-        copy: speed(time(&on_device, || {
-            on_device.stream.memcpy_dtod(&data, &mut copy).map_err(sort)
-        })?),
+        copy: speed(time(&on_device, || on_device.stream.memcpy_dtod(&data, &mut copy).map_err(sort))?),
         cufft: speed(time(&on_device, || plan.run(&on_device, &data, FORWARD))?),
-        transform: speed(time(&on_device, || {
-            plan.run(&on_device, &data, FORWARD).and_then(|()| scale())
-        })?),
+        transform: speed(time(&on_device, || plan.run(&on_device, &data, FORWARD).and_then(|()| scale()))?),
     })
 }
 
@@ -64,12 +55,7 @@ fn time(on_device: &OnDevice<'_>, mut work: impl FnMut() -> Result<(), JobError>
     for _ in 0..WARM {
         work()?;
     }
-    let mark = || {
-        on_device
-            .stream
-            .record_event(Some(CUevent_flags::CU_EVENT_DEFAULT))
-            .map_err(sort)
-    };
+    let mark = || on_device.stream.record_event(Some(CUevent_flags::CU_EVENT_DEFAULT)).map_err(sort);
     let start = mark()?;
     for _ in 0..COUNTED {
         work()?;

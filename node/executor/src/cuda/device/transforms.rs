@@ -39,32 +39,16 @@ impl Backend for Gpu {
             Operation::Sphere(sphere) => self.sphere(&sphere, budget),
             Operation::SphereDistance(pairs) => self.distances(&pairs.from, &pairs.to, Metric::Sphere, budget),
             Operation::ProjectiveDistance(pairs) => self.distances(&pairs.from, &pairs.to, Metric::Projective, budget),
-            Operation::Projective(Projective {
-                map: ProjectiveMap::Apply(matrix),
-                points,
-                precision,
-            }) => self.projective(&matrix, &points, precision, budget),
+            Operation::Projective(Projective { map: ProjectiveMap::Apply(matrix), points, precision }) => {
+                self.projective(&matrix, &points, precision, budget)
+            }
             Operation::Pairwise(pairwise) => {
                 let n = pairwise.points.count;
-                finish(
-                    vec![n, n],
-                    Data::Real(self.pairwise(&pairwise, budget)?),
-                    pairwise.points.precision,
-                )
+                finish(vec![n, n], Data::Real(self.pairwise(&pairwise, budget)?), pairwise.points.precision)
             }
-            Operation::Homology(Homology {
-                cloud: Cloud::Points(pairwise),
-                loops,
-                threshold,
-                precision,
-            }) => {
+            Operation::Homology(Homology { cloud: Cloud::Points(pairwise), loops, threshold, precision }) => {
                 let matrix = Cloud::Matrix(pairwise.points.count, self.pairwise(&pairwise, budget)?);
-                let rest = Homology {
-                    cloud: matrix,
-                    loops,
-                    threshold,
-                    precision,
-                };
+                let rest = Homology { cloud: matrix, loops, threshold, precision };
                 on_processor(Operation::Homology(rest), budget)
             }
             other => on_processor(other, budget),
@@ -77,10 +61,7 @@ impl Backend for Gpu {
 }
 
 fn on_processor(operation: Operation, budget: &Budget<'_>) -> Result<Vec<Array>, JobError> {
-    let host = Budget {
-        memory_bytes: HOST_BYTES_MAX,
-        cancelled: budget.cancelled,
-    };
+    let host = Budget { memory_bytes: HOST_BYTES_MAX, cancelled: budget.cancelled };
     Processor.transform(operation, &host)
 }
 
@@ -94,10 +75,7 @@ fn flat(values: &[Complex64]) -> Vec<f64> {
 }
 
 fn paired(values: &[f64]) -> Vec<Complex64> {
-    values
-        .chunks_exact(2)
-        .map(|pair| Complex64::new(pair[0], pair[1]))
-        .collect()
+    values.chunks_exact(2).map(|pair| Complex64::new(pair[0], pair[1])).collect()
 }
 
 /// A plan of cuFFT for complex rows in double precision. It is freed with this.
@@ -130,9 +108,7 @@ impl Drop for Plan {
 }
 
 fn failed(error: impl std::fmt::Display) -> JobError {
-    JobError::Device {
-        detail: error.to_string(),
-    }
+    JobError::Device { detail: error.to_string() }
 }
 
 fn metric(metric: Metric) -> [super::gpu::Argument; 2] {
@@ -193,30 +169,17 @@ impl Gpu {
         let single = Plan::new(&on_device, padded, 1)?;
         single.run(&on_device, &kernel, FORWARD)?;
         let signal = on_device.upload(&flat(&chirp.signal.into_complex()))?;
-        let (work, out) = (
-            on_device.zeros::<f64>(2 * rows * padded)?,
-            on_device.zeros::<f64>(2 * rows * points)?,
-        );
+        let (work, out) = (on_device.zeros::<f64>(2 * rows * padded)?, on_device.zeros::<f64>(2 * rows * points)?);
         let pointer = |buffer: &CudaSlice<f64>| on_device.argument(buffer);
         let (count, wide) = (rows * padded, Number(padded as u64));
         on_device.launch(
             "chirp_pad",
-            &[
-                pointer(&signal),
-                pointer(&before),
-                pointer(&work),
-                Number(n as u64),
-                wide,
-            ],
+            &[pointer(&signal), pointer(&before), pointer(&work), Number(n as u64), wide],
             count,
         )?;
         let plan = Plan::new(&on_device, padded, rows)?;
         plan.run(&on_device, &work, FORWARD)?;
-        on_device.launch(
-            "chirp_multiply",
-            &[pointer(&work), pointer(&kernel), Number(padded as u64)],
-            count,
-        )?;
+        on_device.launch("chirp_multiply", &[pointer(&work), pointer(&kernel), Number(padded as u64)], count)?;
         plan.run(&on_device, &work, INVERSE)?;
         let (wide, taken) = (Number(padded as u64), Number(points as u64));
         on_device.launch(
@@ -234,16 +197,9 @@ impl Gpu {
         let (n, count) = (wavelet.signal.row_len(), wavelet.signal.len());
         let samples = wavelet.signal.real().ok_or_else(|| failed("the signal is not real"))?;
         let (mut data, mut next) = (on_device.upload(samples)?, on_device.upload(samples)?);
-        let (low, high) = (
-            on_device.upload(wavelet.filter)?,
-            on_device.upload(&high_pass(wavelet.filter))?,
-        );
+        let (low, high) = (on_device.upload(wavelet.filter)?, on_device.upload(&high_pass(wavelet.filter))?);
         for step in 0..wavelet.levels {
-            let level = if wavelet.inverse {
-                wavelet.levels - 1 - step
-            } else {
-                step
-            };
+            let level = if wavelet.inverse { wavelet.levels - 1 - step } else { step };
             let part = n >> level;
             let arguments = [
                 on_device.argument(&data),
@@ -274,11 +230,7 @@ impl Gpu {
         let [kind, curvature] = metric(by);
         let pointers = [on_device.argument(&x), on_device.argument(&y), on_device.argument(&out)];
         let [x, y, result] = pointers;
-        on_device.launch(
-            "distances",
-            &[x, y, result, Number(from.dimension as u64), kind, curvature],
-            from.count,
-        )?;
+        on_device.launch("distances", &[x, y, result, Number(from.dimension as u64), kind, curvature], from.count)?;
         let values = on_device.download(&out, from.count)?;
         finish(vec![from.count], Data::Real(values), from.precision.max(to.precision))
     }
@@ -291,11 +243,7 @@ impl Gpu {
         let [kind, curvature] = metric(pairwise.metric);
         let (x, result) = (on_device.argument(&points), on_device.argument(&out));
         let dimension = Number(pairwise.points.dimension as u64);
-        on_device.launch(
-            "pairwise",
-            &[x, result, dimension, kind, curvature, Number(n as u64)],
-            n * n,
-        )?;
+        on_device.launch("pairwise", &[x, result, dimension, kind, curvature, Number(n as u64)], n * n)?;
         on_device.download(&out, n * n)
     }
 
@@ -309,10 +257,7 @@ impl Gpu {
         };
         let on_device = self.attempt(budget)?;
         let (count, dimension) = (map.from.count, map.from.dimension);
-        let (x, y) = (
-            on_device.upload(&map.from.coordinates)?,
-            on_device.upload(&map.to.coordinates)?,
-        );
+        let (x, y) = (on_device.upload(&map.from.coordinates)?, on_device.upload(&map.to.coordinates)?);
         let out = on_device.zeros::<f64>(count * dimension)?;
         let arguments = [
             on_device.argument(&x),
@@ -323,11 +268,7 @@ impl Gpu {
         ];
         on_device.launch(kernel, &arguments, count)?;
         let values = on_device.download(&out, count * dimension)?;
-        finish(
-            vec![count, dimension],
-            Data::Real(values),
-            map.from.precision.max(map.to.precision),
-        )
+        finish(vec![count, dimension], Data::Real(values), map.from.precision.max(map.to.precision))
     }
 
     fn sphere(&self, sphere: &Sphere, budget: &Budget<'_>) -> Result<Vec<Array>, JobError> {
@@ -340,11 +281,7 @@ impl Gpu {
         let on_device = self.attempt(budget)?;
         let points = on_device.upload(&sphere.points.coordinates)?;
         let out = on_device.zeros::<f64>(count * width)?;
-        let arguments = [
-            on_device.argument(&points),
-            on_device.argument(&out),
-            Number(plane as u64),
-        ];
+        let arguments = [on_device.argument(&points), on_device.argument(&out), Number(plane as u64)];
         on_device.launch(kernel, &arguments, count)?;
         let values = on_device.download(&out, count * width)?;
         finish(vec![count, width], Data::Real(values), sphere.points.precision)
@@ -361,11 +298,7 @@ impl Gpu {
         let (count, dimension) = (points.count, points.dimension);
         let (x, of) = (on_device.upload(&points.coordinates)?, on_device.upload(matrix)?);
         let out = on_device.zeros::<f64>(count * dimension)?;
-        let pointers = [
-            on_device.argument(&x),
-            on_device.argument(&of),
-            on_device.argument(&out),
-        ];
+        let pointers = [on_device.argument(&x), on_device.argument(&of), on_device.argument(&out)];
         let [x, of, result] = pointers;
         on_device.launch("projective_apply", &[x, of, result, Number(dimension as u64)], count)?;
         let values = on_device.download(&out, count * dimension)?;
@@ -374,14 +307,7 @@ impl Gpu {
             // The processor's sentence for it.
             Some(_) => {
                 let map = ProjectiveMap::Apply(matrix.to_vec());
-                on_processor(
-                    Operation::Projective(Projective {
-                        map,
-                        points: points.clone(),
-                        precision,
-                    }),
-                    budget,
-                )
+                on_processor(Operation::Projective(Projective { map, points: points.clone(), precision }), budget)
             }
         }
     }

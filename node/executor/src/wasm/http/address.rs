@@ -79,13 +79,7 @@ mod tests {
 
     #[test]
     fn only_what_everybody_can_reach_is_global() {
-        for global in [
-            "1.1.1.1",
-            "193.0.6.139",
-            "2606:4700::1111",
-            "64:ff9b::1.1.1.1",
-            "2002:101:101::",
-        ] {
+        for global in ["1.1.1.1", "193.0.6.139", "2606:4700::1111", "64:ff9b::1.1.1.1", "2002:101:101::"] {
             assert!(is_global(global.parse().unwrap()), "{global}");
         }
         for special in [

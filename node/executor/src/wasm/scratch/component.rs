@@ -61,14 +61,11 @@ pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
             count(guest, stream)
         },
     )?;
-    types.func_wrap(
-        "[method]descriptor.append-via-stream",
-        |mut store, (file,): (Resource<Descriptor>,)| {
-            let guest = store.data_mut();
-            let stream = HostDescriptor::append_via_stream(&mut guest.filesystem(), file);
-            count(guest, stream)
-        },
-    )?;
+    types.func_wrap("[method]descriptor.append-via-stream", |mut store, (file,): (Resource<Descriptor>,)| {
+        let guest = store.data_mut();
+        let stream = HostDescriptor::append_via_stream(&mut guest.filesystem(), file);
+        count(guest, stream)
+    })?;
     add_names(linker)
 }
 

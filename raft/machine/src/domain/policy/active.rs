@@ -22,14 +22,7 @@ pub fn activate(
     request: ActivateBundleRequest,
 ) -> Result<ActivateBundleResponse, Refusal> {
     let previous = current(txn, &request.environment, &request.name, request.expected.as_deref())?;
-    let bundle = enter(
-        txn,
-        by,
-        &request.environment,
-        &request.name,
-        &previous,
-        &request.version,
-    )?;
+    let bundle = enter(txn, by, &request.environment, &request.name, &previous, &request.version)?;
     Ok(ActivateBundleResponse {
         bundle: Some(bundle),
         previous,
@@ -55,10 +48,7 @@ pub fn rollback(
         // Who goes back does not want to come here again by going back once more.
         forget(txn, &bundle_parts(environment, name, &previous))?;
     }
-    Ok(RollbackBundleResponse {
-        bundle: Some(bundle),
-        previous,
-    })
+    Ok(RollbackBundleResponse { bundle: Some(bundle), previous })
 }
 
 /// The command: no version judges any more. It is the first to which a rollback leads.
@@ -69,11 +59,7 @@ pub fn deactivate(txn: &mut Txn<'_>, request: DeactivateBundleRequest) -> Result
         return Err(reject::precondition("BUNDLE_NOT_ACTIVE", "name", message).into());
     }
     leave(txn, &bundle_parts(&request.environment, &request.name, &previous))?;
-    changed(
-        txn,
-        subject(&request.environment, &request.name),
-        format!("{previous} deactivated"),
-    );
+    changed(txn, subject(&request.environment, &request.name), format!("{previous} deactivated"));
     write_settings(txn);
     Ok(DeactivateBundleResponse { previous })
 }

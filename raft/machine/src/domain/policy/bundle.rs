@@ -48,11 +48,7 @@ pub fn put(txn: &mut Txn<'_>, by: &str, request: PutBundleRequest) -> Result<Put
         ..BundleRow::default()
     };
     txn.rows.put(Key::Bundle { parts: &parts }, &row);
-    changed(
-        txn,
-        subject(&request.environment, &request.name),
-        format!("{} put", request.version),
-    );
+    changed(txn, subject(&request.environment, &request.name), format!("{} put", request.version));
     let bundle = message(&parts, &row);
     policies(txn).insert(&parts, row);
     Ok(PutBundleResponse { bundle, existed: false })
@@ -64,11 +60,7 @@ fn sign(txn: &mut Txn<'_>, parts: &str, request: PutBundleRequest) -> Result<Put
     row.signature = request.signature;
     row.signer = request.signer;
     txn.rows.put(Key::Bundle { parts }, &row);
-    changed(
-        txn,
-        subject(&request.environment, &request.name),
-        format!("{} signed", request.version),
-    );
+    changed(txn, subject(&request.environment, &request.name), format!("{} signed", request.version));
     let bundle = message(parts, &row);
     policies(txn).insert(parts, row);
     Ok(PutBundleResponse { bundle, existed: true })
@@ -88,11 +80,7 @@ pub fn delete(txn: &mut Txn<'_>, request: DeleteBundleRequest) -> Result<DeleteB
         return Err(reject::precondition("BUNDLE_ACTIVE", "version", message).into());
     }
     txn.rows.delete(Key::Bundle { parts: &parts });
-    changed(
-        txn,
-        subject(&request.environment, &request.name),
-        format!("{} deleted", request.version),
-    );
+    changed(txn, subject(&request.environment, &request.name), format!("{} deleted", request.version));
     policies(txn).remove(&parts);
     Ok(DeleteBundleResponse {})
 }
@@ -106,10 +94,7 @@ pub(super) fn read(txn: &Txn<'_>, parts: &str) -> Result<BundleRow, Fatal> {
 /// Refuses what no trusted signer signed. That the signature is right was the gate's to see.
 pub(super) fn require_trusted(txn: &Txn<'_>, signer: &[u8]) -> Result<(), Rejection> {
     let signers = &txn.ix.policies.settings.signers;
-    if signers
-        .iter()
-        .any(|known| blake3::hash(&known.public_key).as_bytes() == signer)
-    {
+    if signers.iter().any(|known| blake3::hash(&known.public_key).as_bytes() == signer) {
         return Ok(());
     }
     let message =
@@ -120,34 +105,16 @@ pub(super) fn require_trusted(txn: &Txn<'_>, signer: &[u8]) -> Result<(), Reject
 fn require_room(txn: &Txn<'_>, request: &PutBundleRequest) -> Result<(), Rejection> {
     let known = &txn.ix.policies;
     if versions_of(known, &request.environment, &request.name).count() >= limits::BUNDLE_VERSIONS_MAX {
-        let message = format!(
-            "{:?} has too many versions: delete some that are not needed",
-            request.name
-        );
-        return Err(reject::full(
-            "TOO_MANY_VERSIONS",
-            "version",
-            limits::BUNDLE_VERSIONS_MAX as u64,
-            message,
-        ));
+        let message = format!("{:?} has too many versions: delete some that are not needed", request.name);
+        return Err(reject::full("TOO_MANY_VERSIONS", "version", limits::BUNDLE_VERSIONS_MAX as u64, message));
     }
     if known.bundles.len() >= limits::BUNDLES_MAX {
         let message = "the cluster has too many bundles: delete versions that are not needed";
-        return Err(reject::full(
-            "TOO_MANY_BUNDLES",
-            "",
-            limits::BUNDLES_MAX as u64,
-            message,
-        ));
+        return Err(reject::full("TOO_MANY_BUNDLES", "", limits::BUNDLES_MAX as u64, message));
     }
     if known.bytes + request.content.len() as u64 > limits::BUNDLES_BYTES_MAX {
         let message = "the cluster's bundles are too large together: delete versions that are not needed";
-        return Err(reject::full(
-            "TOO_MANY_BUNDLES",
-            "content",
-            limits::BUNDLES_BYTES_MAX,
-            message,
-        ));
+        return Err(reject::full("TOO_MANY_BUNDLES", "content", limits::BUNDLES_BYTES_MAX, message));
     }
     Ok(())
 }

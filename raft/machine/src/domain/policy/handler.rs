@@ -71,10 +71,7 @@ pub fn acknowledge(txn: &mut Txn<'_>, request: AcknowledgeEscalations) -> Result
         return Err(reject::invalid("NOT_YET", "up_to", message).into());
     }
     if up_to > row.sent_up_to {
-        let row = HandlerRow {
-            sent_up_to: up_to,
-            ..row.clone()
-        };
+        let row = HandlerRow { sent_up_to: up_to, ..row.clone() };
         save(txn, &request.handler, row);
     }
     Ok(EscalationsAcknowledged {})

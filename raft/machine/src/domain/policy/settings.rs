@@ -17,18 +17,9 @@ pub fn put_settings(
 ) -> Result<PutPolicySettingsResponse, Refusal> {
     let settings = request.settings.unwrap_or_default();
     if settings.require_signed {
-        let trusted: Vec<_> = settings
-            .signers
-            .iter()
-            .map(|signer| blake3::hash(&signer.public_key))
-            .collect();
+        let trusted: Vec<_> = settings.signers.iter().map(|signer| blake3::hash(&signer.public_key)).collect();
         let is_trusted = |signer: &[u8]| trusted.iter().any(|known| known.as_bytes() == signer);
-        let found = txn
-            .ix
-            .policies
-            .bundles
-            .iter()
-            .find(|(_, row)| row.active && !is_trusted(&row.signer));
+        let found = txn.ix.policies.bundles.iter().find(|(_, row)| row.active && !is_trusted(&row.signer));
         if let Some((parts, _)) = found {
             let name = parts.replace('\0', "/");
             let message =
@@ -39,16 +30,8 @@ pub fn put_settings(
     if settings == txn.ix.policies.settings {
         return Ok(PutPolicySettingsResponse {});
     }
-    let must = if settings.require_signed {
-        "signatures required"
-    } else {
-        "signatures not required"
-    };
-    changed(
-        txn,
-        "settings".to_owned(),
-        format!("{must}, {} signers", settings.signers.len()),
-    );
+    let must = if settings.require_signed { "signatures required" } else { "signatures not required" };
+    changed(txn, "settings".to_owned(), format!("{must}, {} signers", settings.signers.len()));
     policies(txn).settings = settings;
     write_settings(txn);
     Ok(PutPolicySettingsResponse {})
@@ -56,10 +39,7 @@ pub fn put_settings(
 
 /// Notes that what judges, or who may sign, has changed.
 pub(super) fn write_settings(txn: &mut Txn<'_>) {
-    let row = PolicySettingsRow {
-        revision: txn.index,
-        settings: Some(txn.ix.policies.settings.clone()),
-    };
+    let row = PolicySettingsRow { revision: txn.index, settings: Some(txn.ix.policies.settings.clone()) };
     txn.rows.put(Key::PolicySettings, &row);
     policies(txn).revision = row.revision;
 }

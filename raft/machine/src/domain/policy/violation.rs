@@ -34,10 +34,7 @@ fn keep(txn: &mut Txn<'_>, violation: Violation) {
         event.namespace = violation.namespace.clone();
         event.detail = detail;
     }
-    let row = ViolationRow {
-        at_ms: txn.now,
-        violation: Some(violation),
-    };
+    let row = ViolationRow { at_ms: txn.now, violation: Some(violation) };
     txn.rows.put(Key::Violation { id }, &row);
     insert(txn, id);
 }
@@ -60,9 +57,5 @@ pub fn expire_violation(txn: &mut Txn<'_>, id: u64) -> Result<(), Fatal> {
 
 /// A violation as users see it.
 pub fn violation(id: u64, row: ViolationRow) -> Violation {
-    Violation {
-        violation_id: Id(id).to_string(),
-        at_ms: row.at_ms,
-        ..row.violation.unwrap_or_default()
-    }
+    Violation { violation_id: Id(id).to_string(), at_ms: row.at_ms, ..row.violation.unwrap_or_default() }
 }

@@ -29,18 +29,12 @@ pub enum Dangling {
 /// The command: accepts the tasks, all or none.
 pub fn enqueue(txn: &mut Txn<'_>, request: EnqueueRequest) -> Result<EnqueueResponse, Refusal> {
     let ns = txn.open_namespace(&request.namespace)?;
-    if request
-        .tasks
-        .iter()
-        .any(|spec| (1..=txn.now).contains(&spec.deadline_at_ms))
-    {
+    if request.tasks.iter().any(|spec| (1..=txn.now).contains(&spec.deadline_at_ms)) {
         let message = "the deadline has passed already: name a later one, or none";
         return Err(reject::invalid("DEADLINE_PASSED", "tasks.deadline_at_ms", message).into());
     }
     let ids = admit(txn, ns, request.tasks, Dangling::Refuse, 0)?;
-    Ok(EnqueueResponse {
-        task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect(),
-    })
+    Ok(EnqueueResponse { task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect() })
 }
 
 /// A task on its way in.
@@ -65,11 +59,7 @@ pub fn admit(
     let mut outside = Outside::default();
     for spec in specs {
         let dependencies = outside.look_up(txn, ns, &spec, dangling)?;
-        newcomers.push(Newcomer {
-            class: spec::class(&spec),
-            spec,
-            outside: dependencies,
-        });
+        newcomers.push(Newcomer { class: spec::class(&spec), spec, outside: dependencies });
     }
     check_edges(txn, ns, &newcomers)?;
     check_room(txn, ns, &newcomers)?;
@@ -126,13 +116,9 @@ impl Outside {
             if txn.ix.edges.dependents(id) + *added > limits::DEPENDENTS_MAX {
                 let message =
                     format!("too many tasks depend on task {text}: put a task between that they can depend on");
-                return Err(reject::full(
-                    "TOO_MANY_DEPENDENTS",
-                    "tasks.after",
-                    limits::DEPENDENTS_MAX.into(),
-                    message,
-                )
-                .into());
+                return Err(
+                    reject::full("TOO_MANY_DEPENDENTS", "tasks.after", limits::DEPENDENTS_MAX.into(), message).into()
+                );
             }
             found.push((id, standing));
         }
@@ -141,10 +127,7 @@ impl Outside {
 }
 
 fn check_edges(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer]) -> Result<(), Refusal> {
-    let added: usize = newcomers
-        .iter()
-        .map(|n| n.outside.len() + n.spec.after_in_batch.len())
-        .sum();
+    let added: usize = newcomers.iter().map(|n| n.outside.len() + n.spec.after_in_batch.len()).sum();
     if txn.ix.namespace(ns)?.edges + added as u64 > limits::NAMESPACE_EDGES_MAX {
         let message =
             "the unended and dead tasks of this namespace have too many dependencies: wait until some have ended";
@@ -206,14 +189,9 @@ fn create(
 ) -> Result<Option<(u64, tarn_proto::v1::TaskError)>, Fatal> {
     let Newcomer { spec, class, outside } = newcomer;
     let queue = use_queue(txn, ns, &spec.queue)?;
-    let inside = spec
-        .after_in_batch
-        .iter()
-        .filter_map(|place| batch.get(*place as usize));
-    let dependencies: Vec<(u64, Standing)> = outside
-        .into_iter()
-        .chain(inside.map(|id| (*id, Standing::Open)))
-        .collect();
+    let inside = spec.after_in_batch.iter().filter_map(|place| batch.get(*place as usize));
+    let dependencies: Vec<(u64, Standing)> =
+        outside.into_iter().chain(inside.map(|id| (*id, Standing::Open))).collect();
     let row = spec::row(&spec, queue, class, !dependencies.is_empty(), txn.now);
     spec::put(txn, ns, id, spec, dependencies.iter().map(|(id, _)| *id).collect());
 
@@ -266,13 +244,7 @@ pub fn idle(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
         txn.rows.delete(key);
         txn.ix.remove_queue(ns, id)
     } else {
-        txn.rows.put(
-            key,
-            &QueueRow {
-                id,
-                used_at_ms: txn.now,
-            },
-        );
+        txn.rows.put(key, &QueueRow { id, used_at_ms: txn.now });
         txn.ix.touch_queue(ns, id, txn.now)
     }
 }

@@ -31,10 +31,7 @@ pub fn requeue_dead(txn: &mut Txn<'_>, request: RequeueDeadRequest) -> Result<Re
         requeue(txn, ns, *id)?;
     }
     let remaining = txn.ix.queue(ns, queue)?.dead.len() as u64;
-    Ok(RequeueDeadResponse {
-        requeued: ids.len() as u64,
-        remaining,
-    })
+    Ok(RequeueDeadResponse { requeued: ids.len() as u64, remaining })
 }
 
 /// The oldest dead tasks of a queue, as many as one request may put back and the namespace has room for; at least one, if there is any, so
@@ -110,10 +107,7 @@ fn forget_logs(txn: &mut Txn<'_>, task: &mut Task) -> Result<(), Fatal> {
     let (ns, id, last) = (task.ns, task.id, task.row.last_log);
     if task.row.stored_bytes != 0 {
         for attempt in logs_kept(last) {
-            task.store(
-                0,
-                txn.rows.bytes(Key::Log { ns, id, attempt })?.map_or(0, |log| log.len()),
-            );
+            task.store(0, txn.rows.bytes(Key::Log { ns, id, attempt })?.map_or(0, |log| log.len()));
         }
     }
     delete_logs(txn, ns, id, last);
@@ -135,10 +129,7 @@ pub fn purge_queue(txn: &mut Txn<'_>, request: PurgeQueueRequest) -> Result<Purg
     }
     let index = txn.ix.queue(ns, queue)?;
     let remaining = states.iter().map(|state| count_in(index, *state)).sum();
-    Ok(PurgeQueueResponse {
-        purged: doomed.len() as u64,
-        remaining,
-    })
+    Ok(PurgeQueueResponse { purged: doomed.len() as u64, remaining })
 }
 
 /// The tasks of a queue in one state, which is none of an ended task.
@@ -176,9 +167,7 @@ fn purge(txn: &mut Txn<'_>, ns: u64, id: u64, state: TaskState) -> Result<(), Fa
 /// A task was not finished in time.
 pub fn deadline(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
     let Some(mut task) = Task::load(txn, ns, id)? else {
-        return Err(Fatal::assertion(
-            "an index has a deadline for a task that does not exist",
-        ));
+        return Err(Fatal::assertion("an index has a deadline for a task that does not exist"));
     };
     end::die(txn, &mut task, past_deadline())
 }

@@ -55,8 +55,7 @@ pub fn begin(txn: &mut Txn<'_>, task: &Task, dependencies: &[(u64, Standing)]) -
 pub fn ended(txn: &mut Txn<'_>, ns: u64, id: u64, succeeded: bool) {
     if txn.ix.edges.first_waiting(id).is_some() {
         txn.ix.settling.insert((ns, id), succeeded);
-        txn.rows
-            .put_bytes(Key::Settling { ns, id }, Bytes::copy_from_slice(&[u8::from(succeeded)]));
+        txn.rows.put_bytes(Key::Settling { ns, id }, Bytes::copy_from_slice(&[u8::from(succeeded)]));
     }
 }
 
@@ -92,10 +91,7 @@ fn settle_one(txn: &mut Txn<'_>, ns: u64, dependency: u64, dependent: u64, succe
 
 /// What a task dies of when a dependency fails.
 pub fn failure() -> tarn_proto::v1::TaskError {
-    error(
-        "DEPENDENCY_FAILED",
-        "a task that this one depends on died, was cancelled or was deleted",
-    )
+    error("DEPENDENCY_FAILED", "a task that this one depends on died, was cancelled or was deleted")
 }
 
 /// The task waits no more, and keeps its dependencies' results.
@@ -113,11 +109,7 @@ pub fn remove_all(txn: &mut Txn<'_>, task: &Task) -> Result<(), Fatal> {
     for dependency in of(txn, task)? {
         if txn.ix.edges.remove(dependency, task.id) {
             txn.ix.namespace_mut(task.ns)?.edges -= 1;
-            txn.rows.delete(Key::Edge {
-                ns: task.ns,
-                dependency,
-                dependent: task.id,
-            });
+            txn.rows.delete(Key::Edge { ns: task.ns, dependency, dependent: task.id });
         }
     }
     Ok(())
@@ -128,24 +120,14 @@ pub fn of(txn: &Txn<'_>, task: &Task) -> Result<BTreeSet<u64>, Fatal> {
     if !task.row.depends {
         return Ok(BTreeSet::new());
     }
-    Ok(specification(&txn.rows, task.ns, task.id, false)?
-        .dependencies
-        .into_iter()
-        .collect())
+    Ok(specification(&txn.rows, task.ns, task.id, false)?.dependencies.into_iter().collect())
 }
 
 fn wait(txn: &mut Txn<'_>, ns: u64, dependency: u64, dependent: u64) -> Result<(), Fatal> {
     if txn.ix.edges.wait(dependency, dependent) {
         txn.ix.namespace_mut(ns)?.edges += 1;
     }
-    txn.rows.put_bytes(
-        Key::Edge {
-            ns,
-            dependency,
-            dependent,
-        },
-        Bytes::new(),
-    );
+    txn.rows.put_bytes(Key::Edge { ns, dependency, dependent }, Bytes::new());
     Ok(())
 }
 
@@ -153,13 +135,6 @@ fn hold(txn: &mut Txn<'_>, ns: u64, dependency: u64, dependent: u64) -> Result<(
     if txn.ix.edges.settle(dependency, dependent) {
         txn.ix.namespace_mut(ns)?.edges += 1;
     }
-    txn.rows.put_bytes(
-        Key::Edge {
-            ns,
-            dependency,
-            dependent,
-        },
-        SETTLED,
-    );
+    txn.rows.put_bytes(Key::Edge { ns, dependency, dependent }, SETTLED);
     Ok(())
 }

@@ -162,11 +162,7 @@ fn leased(txn: &Txn<'_>, task: &Task) -> Result<LeasedTask, Fatal> {
 pub fn references(txn: &Txn<'_>, answer: &LeaseTasksResponse) -> Vec<LeaseRef> {
     let reference = |task: &LeasedTask| {
         let namespace = *txn.ix.namespace_ids.get(task.namespace.as_str())?;
-        Some(LeaseRef {
-            namespace,
-            task: parse_id(&task.task_id, "task_id").ok()?,
-            token: task.token,
-        })
+        Some(LeaseRef { namespace, task: parse_id(&task.task_id, "task_id").ok()?, token: task.token })
     };
     answer.tasks.iter().filter_map(reference).collect()
 }
@@ -174,10 +170,7 @@ pub fn references(txn: &Txn<'_>, answer: &LeaseTasksResponse) -> Vec<LeaseRef> {
 /// The answer again. Leases that are no longer current are left out: nobody may act on them.
 pub fn repeat(txn: &Txn<'_>, leases: &[LeaseRef]) -> Result<LeaseTasksResponse, Fatal> {
     let mut tasks = Vec::with_capacity(leases.len());
-    for lease in leases
-        .iter()
-        .filter(|lease| txn.ix.namespaces.contains_key(&lease.namespace))
-    {
+    for lease in leases.iter().filter(|lease| txn.ix.namespaces.contains_key(&lease.namespace)) {
         if let Some(task) = Task::load(txn, lease.namespace, lease.task)?.filter(|task| holds(task, lease.token)) {
             tasks.push(leased(txn, &task)?);
         }
@@ -210,11 +203,7 @@ pub fn heartbeat_tasks(
             None => None,
         };
         let held = task.filter(|task| holds(task, lease.token) && task.row.worker == worker);
-        let mut report = LeaseReport {
-            task_id: lease.task_id,
-            token: lease.token,
-            ..LeaseReport::default()
-        };
+        let mut report = LeaseReport { task_id: lease.task_id, token: lease.token, ..LeaseReport::default() };
         report.set_status(LeaseStatus::Lost);
         if let Some(mut task) = held {
             task.row.lease_expires_at_ms = expires.min(task.row.attempt_ends_at_ms);

@@ -48,13 +48,7 @@ pub fn complete_task(
     task.store(request.result.len(), 0);
     if request.result.len() > limits::INLINE_BYTES_MAX {
         let result = Bytes::copy_from_slice(&request.result);
-        txn.rows.put_bytes(
-            Key::Result {
-                ns: task.ns,
-                id: task.id,
-            },
-            result,
-        );
+        txn.rows.put_bytes(Key::Result { ns: task.ns, id: task.id }, result);
         task.row.result_apart = true;
     } else {
         task.row.result = request.result;
@@ -69,12 +63,7 @@ pub fn fail_task(txn: &mut Txn<'_>, principal: &str, request: FailTaskRequest) -
     let kind = request.kind();
     let mut error = request.error.unwrap_or_default();
     if error.reason.is_empty() {
-        error.reason = if kind == FailureKind::Cancelled {
-            "CANCELLED"
-        } else {
-            "FAILED"
-        }
-        .to_owned();
+        error.reason = if kind == FailureKind::Cancelled { "CANCELLED" } else { "FAILED" }.to_owned();
     }
     let report = digest(b"fail", &[&[kind as u8], &error.encode_to_vec()]);
     if !holds(&task, request.token) {
@@ -100,15 +89,7 @@ pub fn fail_task(txn: &mut Txn<'_>, principal: &str, request: FailTaskRequest) -
         | FailureKind::Returned => {
             keep_log(txn, &mut task, request.logs)?;
             let last = kind == FailureKind::Final;
-            end::fail_attempt(
-                txn,
-                &mut task,
-                end::Ending {
-                    error: Some(error),
-                    report,
-                },
-                last,
-            )?
+            end::fail_attempt(txn, &mut task, end::Ending { error: Some(error), report }, last)?
         }
     };
     Ok(FailTaskResponse { state: state.into() })
@@ -142,11 +123,7 @@ fn require_holder(txn: &Txn<'_>, task: &Task, principal: &str) -> Result<(), Ref
 
 /// What the task became when the same report came for the first time.
 fn repeats(task: &Task, token: u64, report: &[u8]) -> Option<TaskState> {
-    let same = task
-        .row
-        .attempts
-        .iter()
-        .find(|attempt| attempt.token == token && attempt.report == report);
+    let same = task.row.attempts.iter().find(|attempt| attempt.token == token && attempt.report == report);
     same.map(|attempt| attempt.became())
 }
 
@@ -157,11 +134,7 @@ fn assert_current(task: &Task, token: u64) {
         return;
     }
     let open = task.row.attempts.last().filter(|attempt| attempt.ended_at_ms == 0);
-    debug_holds!(tasks::fenced(
-        &Id(task.id).to_string(),
-        open.map(|attempt| attempt.token),
-        token
-    ));
+    debug_holds!(tasks::fenced(&Id(task.id).to_string(), open.map(|attempt| attempt.token), token));
 }
 
 /// In a debug build: no attempt in the task's history has succeeded before.
@@ -173,9 +146,7 @@ fn assert_first_completion(task: &Task, token: u64, report: &[u8]) {
     let completion = |token, report: &[u8]| tasks::Completion {
         task: &name,
         token,
-        result: report
-            .iter()
-            .fold(0, |hash: u64, byte| hash.rotate_left(8) ^ u64::from(*byte)),
+        result: report.iter().fold(0, |hash: u64, byte| hash.rotate_left(8) ^ u64::from(*byte)),
     };
     let succeeded = |attempt: &&AttemptRow| attempt.became() == TaskState::Succeeded;
     let before = task.row.attempts.iter().find(succeeded);
@@ -204,25 +175,14 @@ fn keep_log(txn: &mut Txn<'_>, task: &mut Task, text: Bytes) -> Result<(), Fatal
     let kept = limits::ATTEMPTS_KEPT as u32;
     let oldest = task.row.last_log.saturating_sub(kept) + 1;
     for attempt in oldest..=number.saturating_sub(kept) {
-        let key = Key::Log {
-            ns,
-            id,
-            attempt: attempt.into(),
-        };
+        let key = Key::Log { ns, id, attempt: attempt.into() };
         if task.row.stored_bytes != 0 {
             task.store(0, txn.rows.bytes(key)?.map_or(0, |log| log.len()));
         }
         txn.rows.delete(key);
     }
     task.store(text.len(), 0);
-    txn.rows.put_bytes(
-        Key::Log {
-            ns,
-            id,
-            attempt: number.into(),
-        },
-        Bytes::copy_from_slice(&text),
-    );
+    txn.rows.put_bytes(Key::Log { ns, id, attempt: number.into() }, Bytes::copy_from_slice(&text));
     task.row.last_log = number;
     Ok(())
 }

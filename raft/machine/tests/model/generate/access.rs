@@ -15,25 +15,15 @@ const SERIALS: [&str; 4] = ["0a", "0b", "ff00", "1"];
 
 impl Generator {
     pub(super) fn put_role(&mut self) -> PutRoleRequest {
-        PutRoleRequest {
-            request_id: self.request_id(),
-            name: self.role(),
-            rules: self.rules(),
-        }
+        PutRoleRequest { request_id: self.request_id(), name: self.role(), rules: self.rules() }
     }
 
     pub(super) fn delete_role(&mut self) -> DeleteRoleRequest {
-        DeleteRoleRequest {
-            request_id: self.request_id(),
-            name: self.role(),
-        }
+        DeleteRoleRequest { request_id: self.request_id(), name: self.role() }
     }
 
     pub(super) fn put_binding(&mut self) -> PutBindingRequest {
-        PutBindingRequest {
-            request_id: self.request_id(),
-            binding: Some(self.binding()),
-        }
+        PutBindingRequest { request_id: self.request_id(), binding: Some(self.binding()) }
     }
 
     /// Mostly of one that is there.
@@ -43,10 +33,7 @@ impl Generator {
             Some(binding) if self.dice.chance(75) => binding,
             _ => self.binding(),
         };
-        DeleteBindingRequest {
-            request_id: self.request_id(),
-            binding: Some(binding),
-        }
+        DeleteBindingRequest { request_id: self.request_id(), binding: Some(binding) }
     }
 
     pub(super) fn put_token(&mut self) -> PutTokenRequest {
@@ -66,10 +53,7 @@ impl Generator {
             Some(id) if self.dice.chance(85) => *id,
             _ => self.dice.below(1 << 30),
         };
-        RevokeTokenRequest {
-            request_id: self.request_id(),
-            token_id: Id(id).to_string(),
-        }
+        RevokeTokenRequest { request_id: self.request_id(), token_id: Id(id).to_string() }
     }
 
     /// Of certificates that live for ever, that end soon, and that have ended.

@@ -37,10 +37,9 @@ impl Generator {
         use command::Body as B;
         let principal = self.dice.pick(&["node/1", "node/2", "ann"]).to_owned();
         let body = match self.dice.below(4) {
-            _ if model.version < 2 && self.dice.chance(70) => B::RaiseVersion(RaiseVersion {
-                version: 2,
-                keep_access: false,
-            }),
+            _ if model.version < 2 && self.dice.chance(70) => {
+                B::RaiseVersion(RaiseVersion { version: 2, keep_access: false })
+            }
             0 => B::PutAuditSettings(PutAuditSettingsRequest {
                 request_id: self.request_id(),
                 settings: Some(AuditSettings {
@@ -56,11 +55,7 @@ impl Generator {
             }),
         };
         let gate = self.gate(model);
-        Command {
-            principal,
-            gate,
-            body: Some(body),
-        }
+        Command { principal, gate, body: Some(body) }
     }
 
     fn refusal(&mut self) -> Decision {

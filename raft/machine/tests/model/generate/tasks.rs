@@ -30,27 +30,17 @@ impl Generator {
                 let (low, high) = if backward { (0, place) } else { (place + 1, count) };
                 for _ in 0..self.dice.between(1, 2) {
                     if low < high {
-                        tasks[place as usize]
-                            .after_in_batch
-                            .push(self.dice.between(low, high - 1) as u32);
+                        tasks[place as usize].after_in_batch.push(self.dice.between(low, high - 1) as u32);
                     }
                 }
             }
         }
-        EnqueueRequest {
-            request_id: self.request_id(),
-            namespace,
-            tasks,
-        }
+        EnqueueRequest { request_id: self.request_id(), namespace, tasks }
     }
 
     pub(super) fn spec(&mut self, model: &Model, namespace: &str, simple: bool) -> TaskSpec {
         let queue = self.dice.pick(&QUEUES).to_owned();
-        let mut spec = TaskSpec {
-            queue,
-            priority: self.dice.below(6) as i32,
-            ..TaskSpec::default()
-        };
+        let mut spec = TaskSpec { queue, priority: self.dice.below(6) as i32, ..TaskSpec::default() };
         if simple {
             return spec;
         }
@@ -113,9 +103,7 @@ impl Generator {
         }
         spec.on_dependency_failure = self.dice.below(3) as i32;
         if self.dice.chance(15) {
-            spec.requires = (0..self.dice.between(1, 3))
-                .map(|_| self.dice.pick(&LABELS).to_owned())
-                .collect();
+            spec.requires = (0..self.dice.between(1, 3)).map(|_| self.dice.pick(&LABELS).to_owned()).collect();
         }
         if self.dice.chance(30) {
             spec.retention_ms = self.dice.pick(&[1, 15 * MINUTE, 2 * HOUR]);
@@ -128,47 +116,25 @@ impl Generator {
 
     pub(super) fn cancel_task(&mut self, model: &Model) -> CancelTaskRequest {
         let (namespace, task_id) = self.task_in(model, &[TaskState::Running, TaskState::Blocked, TaskState::Ready]);
-        CancelTaskRequest {
-            request_id: self.request_id(),
-            namespace,
-            task_id,
-            force: self.dice.chance(30),
-        }
+        CancelTaskRequest { request_id: self.request_id(), namespace, task_id, force: self.dice.chance(30) }
     }
 
     pub(super) fn requeue_dead(&mut self, model: &Model) -> RequeueDeadRequest {
         let (namespace, task_id) = self.task_in(model, &[TaskState::Dead]);
         let dead = model.tasks.values().filter(|task| task.state == TaskState::Dead);
         let queues: Vec<String> = dead.map(|task| task.spec.queue.clone()).collect();
-        let queue = self
-            .dice
-            .one(&queues)
-            .cloned()
-            .filter(|_| self.dice.chance(90))
-            .unwrap_or_else(|| self.queue());
+        let queue = self.dice.one(&queues).cloned().filter(|_| self.dice.chance(90)).unwrap_or_else(|| self.queue());
         let task_ids = match self.dice.below(4) {
             0 => vec![task_id],
             1 => vec![task_id.clone(), self.task_in(model, &[TaskState::Dead]).1, task_id],
             _ => Vec::new(),
         };
-        RequeueDeadRequest {
-            request_id: self.request_id(),
-            namespace,
-            queue,
-            task_ids,
-        }
+        RequeueDeadRequest { request_id: self.request_id(), namespace, queue, task_ids }
     }
 
     pub(super) fn purge_queue(&mut self, model: &Model) -> PurgeQueueRequest {
-        let all = [
-            TaskState::Dead,
-            TaskState::Blocked,
-            TaskState::Ready,
-            TaskState::Delayed,
-        ];
-        let states = (0..self.dice.between(1, 3))
-            .map(|_| self.dice.pick(&all).into())
-            .collect();
+        let all = [TaskState::Dead, TaskState::Blocked, TaskState::Ready, TaskState::Delayed];
+        let states = (0..self.dice.between(1, 3)).map(|_| self.dice.pick(&all).into()).collect();
         PurgeQueueRequest {
             request_id: self.request_id(),
             namespace: self.namespace(model),
@@ -191,36 +157,20 @@ impl Generator {
     fn for_executors(&mut self, spec: &mut TaskSpec, model: &Model) {
         let artifact = "a".repeat(64);
         let all = model.version >= 3 || self.dice.chance(5);
-        let runtime = if all {
-            self.dice.pick(&["wasm", "microvm", "native", "cuda"])
-        } else {
-            "wasm"
-        };
+        let runtime = if all { self.dice.pick(&["wasm", "microvm", "native", "cuda"]) } else { "wasm" };
         spec.runtime = runtime.to_owned();
         match runtime {
             "native" if self.dice.chance(70) => {
-                spec.native = Some(NativeSpec {
-                    artifact,
-                    ..NativeSpec::default()
-                });
+                spec.native = Some(NativeSpec { artifact, ..NativeSpec::default() });
             }
             "cuda" if self.dice.chance(50) => {
-                spec.cuda = Some(CudaSpec {
-                    artifact,
-                    ..CudaSpec::default()
-                });
+                spec.cuda = Some(CudaSpec { artifact, ..CudaSpec::default() });
             }
             "native" | "cuda" => {
-                spec.transform = Some(TransformSpec {
-                    name: "fft".to_owned(),
-                    ..TransformSpec::default()
-                });
+                spec.transform = Some(TransformSpec { name: "fft".to_owned(), ..TransformSpec::default() });
             }
             _ => {
-                spec.wasm = Some(WasmSpec {
-                    artifact,
-                    ..WasmSpec::default()
-                });
+                spec.wasm = Some(WasmSpec { artifact, ..WasmSpec::default() });
             }
         }
         spec.grants = (all && self.dice.chance(50)).then(Grants::default);
@@ -241,36 +191,20 @@ impl Generator {
         });
         let leases: Vec<TaskLease> = leases.collect();
         // Mostly by the worker that holds the first of them.
-        let holder = leases
-            .first()
-            .and_then(|lease| Some(model.tasks.get(&lease.task_id.parse::<Id>().ok()?.0)?.worker));
+        let holder =
+            leases.first().and_then(|lease| Some(model.tasks.get(&lease.task_id.parse::<Id>().ok()?.0)?.worker));
         let worker_id = match holder.filter(|worker| *worker != 0 && self.dice.chance(85)) {
             Some(worker) => Id(worker).to_string(),
             None => self.worker(model),
         };
-        HeartbeatTasksRequest {
-            worker_id,
-            leases,
-            lease_ms: self.dice.pick(&[0, SECOND, MINUTE, HOUR]),
-        }
+        HeartbeatTasksRequest { worker_id, leases, lease_ms: self.dice.pick(&[0, SECOND, MINUTE, HOUR]) }
     }
 
     pub(super) fn complete_task(&mut self, model: &Model) -> CompleteTaskRequest {
         let (namespace, task_id, token) = self.task_lease(model);
-        let size = if self.dice.chance(8) {
-            limits::INLINE_BYTES_MAX + 1
-        } else {
-            self.dice.below(3) as usize
-        };
+        let size = if self.dice.chance(8) { limits::INLINE_BYTES_MAX + 1 } else { self.dice.below(3) as usize };
         let result = Bytes::from(vec![b'r'; size]);
-        CompleteTaskRequest {
-            request_id: self.request_id(),
-            namespace,
-            task_id,
-            token,
-            result,
-            logs: self.logs(),
-        }
+        CompleteTaskRequest { request_id: self.request_id(), namespace, task_id, token, result, logs: self.logs() }
     }
 
     pub(super) fn fail_task(&mut self, model: &Model) -> FailTaskRequest {
@@ -283,28 +217,13 @@ impl Generator {
         let error = match self.dice.below(3) {
             0 => None,
             1 => Some(TaskError::default()),
-            _ => Some(TaskError {
-                reason: "NO_SUCH_FILE".to_owned(),
-                message: "It is not there.".to_owned(),
-            }),
+            _ => Some(TaskError { reason: "NO_SUCH_FILE".to_owned(), message: "It is not there.".to_owned() }),
         };
         let request_id = self.request_id();
-        FailTaskRequest {
-            request_id,
-            namespace,
-            task_id,
-            token,
-            kind: kind as i32,
-            error,
-            logs: self.logs(),
-        }
+        FailTaskRequest { request_id, namespace, task_id, token, kind: kind as i32, error, logs: self.logs() }
     }
 
     pub(super) fn logs(&mut self) -> Bytes {
-        if self.dice.chance(30) {
-            Bytes::from_static(b"a line\n")
-        } else {
-            Bytes::new()
-        }
+        if self.dice.chance(30) { Bytes::from_static(b"a line\n") } else { Bytes::new() }
     }
 }

@@ -14,11 +14,7 @@ impl Generator {
             weight: self.dice.pick(&[0, 1, 50, 100, 300, 1_000]),
             quotas: tenancy.then(|| self.quotas()),
             isolation: if tenancy { self.isolation() } else { 0 },
-            environment: if tenancy {
-                self.dice.pick(&["", "dev", "prod"]).to_owned()
-            } else {
-                String::new()
-            },
+            environment: if tenancy { self.dice.pick(&["", "dev", "prod"]).to_owned() } else { String::new() },
         }
     }
 
@@ -45,13 +41,7 @@ impl Generator {
     }
 
     fn isolation(&mut self) -> i32 {
-        let all = [
-            Isolation::Unspecified,
-            Isolation::Shared,
-            Isolation::Shared,
-            Isolation::None,
-            Isolation::Strict,
-        ];
+        let all = [Isolation::Unspecified, Isolation::Shared, Isolation::Shared, Isolation::None, Isolation::Strict];
         self.dice.pick(&all).into()
     }
 }

@@ -9,20 +9,12 @@ use crate::reference::Model;
 
 impl Generator {
     pub(super) fn request_id(&mut self) -> String {
-        if self.dice.chance(25) {
-            format!("request-{}", self.dice.below(12))
-        } else {
-            String::new()
-        }
+        if self.dice.chance(25) { format!("request-{}", self.dice.below(12)) } else { String::new() }
     }
 
     /// Mostly one that exists.
     pub(super) fn namespace(&mut self, model: &Model) -> String {
-        let names: Vec<String> = model
-            .namespaces
-            .values()
-            .map(|namespace| namespace.name.clone())
-            .collect();
+        let names: Vec<String> = model.namespaces.values().map(|namespace| namespace.name.clone()).collect();
         match self.dice.below(100) {
             0..90 => self.dice.pick(&names),
             90..97 => self.some_namespace(),
@@ -37,16 +29,11 @@ impl Generator {
     /// The name of a namespace, mostly the one that is asked for.
     pub(super) fn named(&mut self, model: &Model, ns: u64) -> String {
         let name = model.namespaces.get(&ns).map(|namespace| namespace.name.clone());
-        name.filter(|_| self.dice.chance(95))
-            .unwrap_or_else(|| self.namespace(model))
+        name.filter(|_| self.dice.chance(95)).unwrap_or_else(|| self.namespace(model))
     }
 
     pub(super) fn queue(&mut self) -> String {
-        if self.dice.chance(97) {
-            self.dice.pick(&QUEUES).to_owned()
-        } else {
-            "none".to_owned()
-        }
+        if self.dice.chance(97) { self.dice.pick(&QUEUES).to_owned() } else { "none".to_owned() }
     }
 
     pub(super) fn worker(&mut self, model: &Model) -> String {

@@ -51,10 +51,7 @@ impl Model {
         if !BUILT_IN.contains(&role.as_str()) && !self.roles.contains_key(&role) {
             return Err("ROLE_NOT_FOUND");
         }
-        if self
-            .bindings
-            .insert((principal.clone(), role.clone(), namespace.clone()))
-        {
+        if self.bindings.insert((principal.clone(), role.clone(), namespace.clone())) {
             self.tell_access(format!("binding/{principal}"), &format!("{role} in {namespace}"));
         }
         Ok(PutBindingResponse {})
@@ -66,13 +63,10 @@ impl Model {
     ) -> Result<DeleteBindingResponse, &'static str> {
         let (principal, role, namespace) = parts(request.binding);
         let gone = match self.has(Flaw::NamespaceOfBindingIgnored) {
-            false => self
-                .bindings
-                .remove(&(principal.clone(), role.clone(), namespace.clone())),
+            false => self.bindings.remove(&(principal.clone(), role.clone(), namespace.clone())),
             true => {
                 let before = self.bindings.len();
-                self.bindings
-                    .retain(|binding| (&binding.0, &binding.1) != (&principal, &role));
+                self.bindings.retain(|binding| (&binding.0, &binding.1) != (&principal, &role));
                 self.bindings.len() < before
             }
         };
@@ -102,10 +96,7 @@ impl Model {
             expires_at_ms: self.now + or_default(request.ttl_ms, limits::TOKEN_MS_DEFAULT),
             created_by: maker.to_owned(),
         };
-        let token = ApiToken {
-            shown: shown.clone(),
-            secret_hash: request.secret_hash.to_vec(),
-        };
+        let token = ApiToken { shown: shown.clone(), secret_hash: request.secret_hash.to_vec() };
         self.tokens.insert(id, token);
         self.tell_access(format!("token/{}", Id(id)), "made");
         Ok(PutTokenResponse { token: Some(shown) })
@@ -146,11 +137,7 @@ impl Model {
     }
 
     pub(super) fn tell_access(&mut self, subject: String, detail: &str) {
-        let event = Event {
-            subject,
-            detail: detail.to_owned(),
-            ..Event::default()
-        };
+        let event = Event { subject, detail: detail.to_owned(), ..Event::default() };
         self.tell(EventKind::AccessChanged, event);
     }
 

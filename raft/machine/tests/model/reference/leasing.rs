@@ -119,15 +119,7 @@ impl Model {
             task.attempts.remove(0);
         }
         let number = task.attempts_begun;
-        let attempt = Attempt {
-            number,
-            worker,
-            token,
-            started_at_ms: now,
-            ended_at_ms: 0,
-            error: None,
-            report: None,
-        };
+        let attempt = Attempt { number, worker, token, started_at_ms: now, ended_at_ms: 0, error: None, report: None };
         task.attempts.push(attempt);
         let ns = task.ns;
         self.tell_task(id, EventKind::TaskLeased, "");
@@ -157,10 +149,7 @@ impl Model {
 
     /// Tasks that a worker holds.
     pub fn held_by(&self, worker: u64) -> Vec<u64> {
-        let held = self
-            .tasks
-            .iter()
-            .filter(|(_, task)| task.state == TaskState::Running && task.worker == worker);
+        let held = self.tasks.iter().filter(|(_, task)| task.state == TaskState::Running && task.worker == worker);
         let mut held: Vec<(u64, u64)> = held.map(|(id, task)| (task.ns, *id)).collect();
         held.sort();
         held.into_iter().map(|(_, id)| id).collect()
@@ -178,11 +167,7 @@ impl Model {
         for lease in request.leases {
             let task = self.named_task(&lease.namespace, &lease.task_id).ok();
             let task = task.filter(|id| self.holds(&self.tasks[id], lease.token) && self.tasks[id].worker == worker);
-            let mut report = LeaseReport {
-                task_id: lease.task_id,
-                token: lease.token,
-                ..LeaseReport::default()
-            };
+            let mut report = LeaseReport { task_id: lease.task_id, token: lease.token, ..LeaseReport::default() };
             report.set_status(LeaseStatus::Lost);
             if let Some(task) = task.and_then(|id| self.tasks.get_mut(&id)) {
                 task.lease_expires_at_ms = expires.min(task.attempt_ends_at_ms);
@@ -206,9 +191,7 @@ impl Model {
         let id = self.named_task(&request.namespace, &request.task_id)?;
         let report = Report::Completed(request.result.clone());
         if !self.holds(&self.tasks[&id], request.token) {
-            return self
-                .said_before(id, request.token, &report)
-                .map(|_| CompleteTaskResponse {});
+            return self.said_before(id, request.token, &report).map(|_| CompleteTaskResponse {});
         }
         self.as_worker(who, self.tasks[&id].worker)?;
         self.keep_log(id, request.logs);
@@ -222,12 +205,7 @@ impl Model {
         let kind = request.kind();
         let mut error = request.error.unwrap_or_default();
         if error.reason.is_empty() {
-            error.reason = if kind == FailureKind::Cancelled {
-                "CANCELLED"
-            } else {
-                "FAILED"
-            }
-            .to_owned();
+            error.reason = if kind == FailureKind::Cancelled { "CANCELLED" } else { "FAILED" }.to_owned();
         }
         let report = Report::Failed(kind.into(), error.clone());
         let task = &self.tasks[&id];
@@ -266,9 +244,7 @@ impl Model {
     fn said_before(&self, id: u64, token: u64, report: &Report) -> Result<TaskState, &'static str> {
         let attempts = self.tasks[&id].attempts.iter().filter(|attempt| attempt.token == token);
         let mut said = attempts.filter_map(|attempt| attempt.report.as_ref());
-        said.find(|(said, _)| said == report)
-            .map(|(_, became)| *became)
-            .ok_or("STALE_TOKEN")
+        said.find(|(said, _)| said == report).map(|(_, became)| *became).ok_or("STALE_TOKEN")
     }
 
     /// The logs of the last attempts are kept, as many as attempts are.

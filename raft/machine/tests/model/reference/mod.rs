@@ -210,20 +210,10 @@ impl Model {
         let answers = lines.iter().map(|line| self.command(line)).collect();
         self.second_chances();
         // What went in the same entry is left out.
-        let named = std::mem::take(&mut self.ready)
-            .into_iter()
-            .filter_map(|(ns, queue, class)| {
-                Some((
-                    self.namespaces.get(&ns)?.name.clone(),
-                    self.queues.get(&queue)?.name.clone(),
-                    class,
-                ))
-            });
-        Told {
-            answers,
-            ready: named.collect(),
-            events: std::mem::take(&mut self.events),
-        }
+        let named = std::mem::take(&mut self.ready).into_iter().filter_map(|(ns, queue, class)| {
+            Some((self.namespaces.get(&ns)?.name.clone(), self.queues.get(&queue)?.name.clone(), class))
+        });
+        Told { answers, ready: named.collect(), events: std::mem::take(&mut self.events) }
     }
 
     /// An entry that is none of the machine's business.
@@ -263,11 +253,7 @@ impl Model {
         let nothing_leased = matches!(&answer, outcome::Body::LeaseTasks(answer) if answer.tasks.is_empty());
         if has_id && !nothing_leased {
             let forget_at_ms = self.now + limits::REQUEST_RETENTION_MS;
-            let remembered = Remembered {
-                body: without_wait(&body),
-                answer: answer.clone(),
-                forget_at_ms,
-            };
+            let remembered = Remembered { body: without_wait(&body), answer: answer.clone(), forget_at_ms };
             self.requests.insert(key, remembered);
         }
         Ok(answer)
@@ -280,15 +266,10 @@ impl Model {
         };
         let current = leased.tasks.iter().filter_map(|leased| {
             let id = number(&leased.task_id);
-            let task = self
-                .tasks
-                .get(&id)
-                .filter(|task| self.namespaces.contains_key(&task.ns))?;
+            let task = self.tasks.get(&id).filter(|task| self.namespaces.contains_key(&task.ns))?;
             self.holds(task, leased.token).then(|| self.leased(id))
         });
-        outcome::Body::LeaseTasks(LeaseTasksResponse {
-            tasks: current.collect(),
-        })
+        outcome::Body::LeaseTasks(LeaseTasksResponse { tasks: current.collect() })
     }
 
     fn carry_out(&mut self, principal: &str, body: command::Body) -> Answer {
@@ -342,13 +323,7 @@ impl Model {
 
     fn tell(&mut self, kind: EventKind, event: Event) {
         let ordinal = self.events.len() as u32;
-        self.events.push(Event {
-            revision: self.index,
-            ordinal,
-            at_ms: self.now,
-            kind: kind.into(),
-            ..event
-        });
+        self.events.push(Event { revision: self.index, ordinal, at_ms: self.now, kind: kind.into(), ..event });
     }
 
     /// The number of the namespace with this name.
@@ -359,10 +334,7 @@ impl Model {
 
     /// The number of the queue with this name.
     pub fn queue(&self, ns: u64, name: &str) -> Option<u64> {
-        self.queues
-            .iter()
-            .find(|(_, queue)| queue.ns == ns && queue.name == name)
-            .map(|(id, _)| *id)
+        self.queues.iter().find(|(_, queue)| queue.ns == ns && queue.name == name).map(|(id, _)| *id)
     }
 }
 
@@ -387,12 +359,7 @@ fn since(body: &command::Body) -> u32 {
 
 /// Whether it says anything that came with executors besides WASM.
 fn for_executors(spec: &TaskSpec) -> bool {
-    let parts = [
-        spec.native.is_some(),
-        spec.cuda.is_some(),
-        spec.transform.is_some(),
-        spec.grants.is_some(),
-    ];
+    let parts = [spec.native.is_some(), spec.cuda.is_some(), spec.transform.is_some(), spec.grants.is_some()];
     spec.runtime == "microvm" || parts.contains(&true)
 }
 
@@ -405,18 +372,13 @@ fn audit_settings(request: PutAuditSettingsRequest) -> PutAuditSettingsResponse 
         records_max: or(asked.records_max, 10_000_000),
         bytes_max: or(asked.bytes_max, 4 << 30),
     };
-    PutAuditSettingsResponse {
-        settings: Some(settings),
-    }
+    PutAuditSettingsResponse { settings: Some(settings) }
 }
 
 /// A client that repeats a lease has less time left to wait: the same request all the same.
 fn without_wait(body: &command::Body) -> command::Body {
     match body {
-        command::Body::LeaseTasks(r) => command::Body::LeaseTasks(LeaseTasksRequest {
-            wait_ms: 0,
-            ..r.clone()
-        }),
+        command::Body::LeaseTasks(r) => command::Body::LeaseTasks(LeaseTasksRequest { wait_ms: 0, ..r.clone() }),
         body => body.clone(),
     }
 }

@@ -117,12 +117,7 @@ impl Model {
 
     pub(super) fn stop_running(&mut self, id: u64) {
         let task = self.tasks.get_mut(&id).expect("the task is there");
-        (
-            task.worker,
-            task.token,
-            task.lease_expires_at_ms,
-            task.attempt_ends_at_ms,
-        ) = (0, 0, 0, 0);
+        (task.worker, task.token, task.lease_expires_at_ms, task.attempt_ends_at_ms) = (0, 0, 0, 0);
     }
 
     pub(super) fn end(&mut self, id: u64, state: TaskState, error: Option<TaskError>, report: Option<Report>) {
@@ -164,10 +159,7 @@ impl Model {
     }
 
     fn first_waiting(&self, id: u64) -> Option<u64> {
-        self.tasks
-            .iter()
-            .find(|(_, task)| task.waits_for.contains(&id))
-            .map(|(id, _)| *id)
+        self.tasks.iter().find(|(_, task)| task.waits_for.contains(&id)).map(|(id, _)| *id)
     }
 
     pub(super) fn tell_dependents(&mut self, ns: u64, id: u64, succeeded: bool) {
@@ -204,11 +196,7 @@ impl Model {
     pub(super) fn named_task(&self, namespace: &str, id: &str) -> Result<u64, &'static str> {
         let ns = self.namespace(namespace)?;
         let id = number(id);
-        self.tasks
-            .get(&id)
-            .filter(|task| task.ns == ns)
-            .map(|_| id)
-            .ok_or("TASK_NOT_FOUND")
+        self.tasks.get(&id).filter(|task| task.ns == ns).map(|_| id).ok_or("TASK_NOT_FOUND")
     }
 
     /// Tells an event about a task, and about its attempt if one runs.

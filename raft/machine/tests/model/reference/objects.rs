@@ -69,11 +69,7 @@ impl Worker {
     }
 
     pub fn state(&self) -> WorkerState {
-        if self.draining {
-            WorkerState::Draining
-        } else {
-            WorkerState::Active
-        }
+        if self.draining { WorkerState::Draining } else { WorkerState::Active }
     }
 }
 
@@ -122,10 +118,7 @@ impl Model {
         };
         self.workers.insert(id, worker);
         self.tell_worker(id, EventKind::WorkerRegistered);
-        RegisterWorkerResponse {
-            worker_id: Id(id).to_string(),
-            expires_at_ms: now + ttl_ms,
-        }
+        RegisterWorkerResponse { worker_id: Id(id).to_string(), expires_at_ms: now + ttl_ms }
     }
 
     pub(super) fn heartbeat_worker(
@@ -134,16 +127,10 @@ impl Model {
         request: HeartbeatWorkerRequest,
     ) -> Result<HeartbeatWorkerResponse, &'static str> {
         self.as_worker(who, number(&request.worker_id))?;
-        let worker = self
-            .workers
-            .get_mut(&number(&request.worker_id))
-            .ok_or("WORKER_NOT_FOUND")?;
+        let worker = self.workers.get_mut(&number(&request.worker_id)).ok_or("WORKER_NOT_FOUND")?;
         worker.heartbeat_at_ms = self.now;
         worker.expires_at_ms = self.now + worker.ttl_ms;
-        Ok(HeartbeatWorkerResponse {
-            expires_at_ms: worker.expires_at_ms,
-            state: worker.state().into(),
-        })
+        Ok(HeartbeatWorkerResponse { expires_at_ms: worker.expires_at_ms, state: worker.state().into() })
     }
 
     /// Whether there is this worker, and who asks may speak for it.
@@ -164,9 +151,7 @@ impl Model {
         if news {
             self.tell_worker(id, EventKind::WorkerDraining);
         }
-        Ok(DrainWorkerResponse {
-            running: self.held_by(id).len() as u32,
-        })
+        Ok(DrainWorkerResponse { running: self.held_by(id).len() as u32 })
     }
 
     pub(super) fn worker_gone(&mut self, id: u64) {
@@ -182,15 +167,7 @@ impl Model {
 
     fn tell_worker(&mut self, id: u64, kind: EventKind) {
         let detail = self.workers[&id].name.clone();
-        self.tell(
-            kind,
-            Event {
-                subject: Id(id).to_string(),
-                worker: Id(id).to_string(),
-                detail,
-                ..Event::default()
-            },
-        );
+        self.tell(kind, Event { subject: Id(id).to_string(), worker: Id(id).to_string(), detail, ..Event::default() });
     }
 
     // --- Named leases -------------------------------------------------------------------------------------------------------------------
@@ -205,29 +182,17 @@ impl Model {
         }
         let token = self.next_id();
         let expires_at_ms = self.now + or_default(request.ttl_ms, limits::LEASE_MS_DEFAULT);
-        let lease = NamedLease {
-            holder: request.holder,
-            token,
-            acquired_at_ms: self.now,
-            expires_at_ms,
-        };
+        let lease = NamedLease { holder: request.holder, token, acquired_at_ms: self.now, expires_at_ms };
         self.named_leases.insert(key.clone(), lease);
         self.tell_lease(&key, EventKind::LeaseAcquired);
-        Ok(AcquireLeaseResponse {
-            lease: Some(self.named_lease(&key)),
-        })
+        Ok(AcquireLeaseResponse { lease: Some(self.named_lease(&key)) })
     }
 
     pub(super) fn renew_lease(&mut self, request: RenewLeaseRequest) -> Result<RenewLeaseResponse, &'static str> {
         let key = self.held_lease(&request.namespace, request.name, request.token)?;
         let expires_at_ms = self.now + or_default(request.ttl_ms, limits::LEASE_MS_DEFAULT);
-        self.named_leases
-            .get_mut(&key)
-            .expect("the lease was just found")
-            .expires_at_ms = expires_at_ms;
-        Ok(RenewLeaseResponse {
-            lease: Some(self.named_lease(&key)),
-        })
+        self.named_leases.get_mut(&key).expect("the lease was just found").expires_at_ms = expires_at_ms;
+        Ok(RenewLeaseResponse { lease: Some(self.named_lease(&key)) })
     }
 
     pub(super) fn release_lease(&mut self, request: ReleaseLeaseRequest) -> Result<ReleaseLeaseResponse, &'static str> {
@@ -245,15 +210,9 @@ impl Model {
 
     fn held_lease(&self, namespace: &str, name: String, token: u64) -> Result<(u64, String), &'static str> {
         let key = (self.namespace(namespace)?, name);
-        let lease = self
-            .named_leases
-            .get(&key)
-            .filter(|lease| lease.expires_at_ms > self.now);
+        let lease = self.named_leases.get(&key).filter(|lease| lease.expires_at_ms > self.now);
         let any_token = self.has(Flaw::TokensIgnored);
-        lease
-            .filter(|lease| lease.token == token || any_token)
-            .map(|_| key)
-            .ok_or("STALE_TOKEN")
+        lease.filter(|lease| lease.token == token || any_token).map(|_| key).ok_or("STALE_TOKEN")
     }
 
     /// A named lease as clients see it.
@@ -273,12 +232,7 @@ impl Model {
         let lease = self.named_lease(key);
         self.tell(
             kind,
-            Event {
-                namespace: lease.namespace,
-                subject: lease.name,
-                detail: lease.holder,
-                ..Event::default()
-            },
+            Event { namespace: lease.namespace, subject: lease.name, detail: lease.holder, ..Event::default() },
         );
     }
 
@@ -289,37 +243,19 @@ impl Model {
         request: ScheduleTimerRequest,
     ) -> Result<ScheduleTimerResponse, &'static str> {
         let ns = self.namespace(&request.namespace)?;
-        let due_at_ms = if request.delay_ms == 0 {
-            request.due_at_ms
-        } else {
-            self.now + request.delay_ms
-        };
+        let due_at_ms = if request.delay_ms == 0 { request.due_at_ms } else { self.now + request.delay_ms };
         let id = self.next_id();
         let action = request.action.unwrap_or_default();
-        let timer = Timer {
-            ns,
-            due_at_ms,
-            try_at_ms: due_at_ms,
-            fired_at_ms: 0,
-            task: None,
-            action,
-        };
+        let timer = Timer { ns, due_at_ms, try_at_ms: due_at_ms, fired_at_ms: 0, task: None, action };
         self.timers.insert(id, timer);
         self.tell_timer(id, EventKind::TimerScheduled, "");
-        Ok(ScheduleTimerResponse {
-            timer_id: Id(id).to_string(),
-            due_at_ms,
-        })
+        Ok(ScheduleTimerResponse { timer_id: Id(id).to_string(), due_at_ms })
     }
 
     pub(super) fn cancel_timer(&mut self, request: CancelTimerRequest) -> Result<CancelTimerResponse, &'static str> {
         let ns = self.namespace(&request.namespace)?;
         let id = number(&request.timer_id);
-        let timer = self
-            .timers
-            .get(&id)
-            .filter(|timer| timer.ns == ns)
-            .ok_or("TIMER_NOT_FOUND")?;
+        let timer = self.timers.get(&id).filter(|timer| timer.ns == ns).ok_or("TIMER_NOT_FOUND")?;
         if timer.fired_at_ms != 0 {
             return Err("TIMER_FIRED");
         }
@@ -359,12 +295,7 @@ impl Model {
         let namespace = self.namespaces[&self.timers[&id].ns].name.clone();
         self.tell(
             kind,
-            Event {
-                namespace,
-                subject: Id(id).to_string(),
-                detail: detail.to_owned(),
-                ..Event::default()
-            },
+            Event { namespace, subject: Id(id).to_string(), detail: detail.to_owned(), ..Event::default() },
         );
     }
 
@@ -377,44 +308,20 @@ impl Model {
         if self.namespace(&request.name).is_ok() {
             return Err("NAMESPACE_EXISTS");
         }
-        let weight = if request.weight == 0 {
-            limits::WEIGHT_DEFAULT
-        } else {
-            request.weight
-        };
-        let mut tenancy = Tenancy {
-            isolation: request.isolation(),
-            environment: request.environment.clone(),
-            ..Tenancy::default()
-        };
+        let weight = if request.weight == 0 { limits::WEIGHT_DEFAULT } else { request.weight };
+        let mut tenancy =
+            Tenancy { isolation: request.isolation(), environment: request.environment.clone(), ..Tenancy::default() };
         tenancy.limit(request.quotas.as_ref());
         let id = self.next_id();
         let name = request.name;
         // Behind all others: it has no claim on the time before it existed.
-        let pass = self
-            .namespaces
-            .values()
-            .map(|namespace| namespace.pass)
-            .max()
-            .unwrap_or(0);
-        let new = Namespace {
-            name: name.clone(),
-            weight,
-            created_at_ms: self.now,
-            pass,
-            tenancy,
-        };
+        let pass = self.namespaces.values().map(|namespace| namespace.pass).max().unwrap_or(0);
+        let new = Namespace { name: name.clone(), weight, created_at_ms: self.now, pass, tenancy };
         let namespace = self.view_namespace(&new);
         self.namespaces.insert(id, new);
-        let event = Event {
-            namespace: name.clone(),
-            subject: name,
-            ..Event::default()
-        };
+        let event = Event { namespace: name.clone(), subject: name, ..Event::default() };
         self.tell(EventKind::NamespaceCreated, event);
-        Ok(CreateNamespaceResponse {
-            namespace: Some(namespace),
-        })
+        Ok(CreateNamespaceResponse { namespace: Some(namespace) })
     }
 
     pub(super) fn delete_namespace(
@@ -427,10 +334,7 @@ impl Model {
         }
         let tasks = self.tasks.values().filter(|task| task.ns == ns).any(Task::in_queue);
         let leases = self.named_leases.keys().any(|(found, _)| *found == ns);
-        let timers = self
-            .timers
-            .values()
-            .any(|timer| timer.ns == ns && timer.fired_at_ms == 0);
+        let timers = self.timers.values().any(|timer| timer.ns == ns && timer.fired_at_ms == 0);
         if tasks || leases || timers {
             return Err("NAMESPACE_NOT_EMPTY");
         }
@@ -441,14 +345,7 @@ impl Model {
         if self.version >= 2 {
             self.workers.values_mut().for_each(|worker| worker.forget(&name));
         }
-        self.tell(
-            EventKind::NamespaceDeleted,
-            Event {
-                namespace: name.clone(),
-                subject: name,
-                ..Event::default()
-            },
-        );
+        self.tell(EventKind::NamespaceDeleted, Event { namespace: name.clone(), subject: name, ..Event::default() });
         Ok(DeleteNamespaceResponse::default())
     }
 
@@ -459,10 +356,7 @@ impl Model {
         let before = self.version;
         if request.version > before {
             self.version = request.version;
-            let event = Event {
-                detail: self.version.to_string(),
-                ..Event::default()
-            };
+            let event = Event { detail: self.version.to_string(), ..Event::default() };
             self.tell(EventKind::VersionRaised, event);
             if request.keep_access && before < 2 {
                 let binding = Some(Binding {
@@ -470,12 +364,8 @@ impl Model {
                     role: "admin".to_owned(),
                     namespace: "*".to_owned(),
                 });
-                let everybody = PutBindingRequest {
-                    binding,
-                    ..PutBindingRequest::default()
-                };
-                self.put_binding(everybody)
-                    .expect("nobody has a role before there are roles");
+                let everybody = PutBindingRequest { binding, ..PutBindingRequest::default() };
+                self.put_binding(everybody).expect("nobody has a role before there are roles");
             }
         }
         VersionRaised { version: self.version }
@@ -487,30 +377,17 @@ impl Model {
             return Err("JOIN_TOKEN_EXISTS");
         }
         let expires_at_ms = self.now + or_default(request.ttl_ms, limits::JOIN_TOKEN_MS_DEFAULT);
-        self.join_tokens.insert(
-            hash,
-            JoinToken {
-                expires_at_ms,
-                used_by: None,
-            },
-        );
+        self.join_tokens.insert(hash, JoinToken { expires_at_ms, used_by: None });
         Ok(JoinTokenPut { expires_at_ms })
     }
 
     pub(super) fn consume_join_token(&mut self, request: ConsumeJoinToken) -> Result<JoinTokenConsumed, &'static str> {
         let now = self.now;
-        let token = self
-            .join_tokens
-            .get_mut(&request.key_hash.to_vec())
-            .filter(|token| token.expires_at_ms > now);
+        let token = self.join_tokens.get_mut(&request.key_hash.to_vec()).filter(|token| token.expires_at_ms > now);
         let token = token.ok_or("JOIN_TOKEN_INVALID")?;
         if let Some((node_id, key_hash)) = &token.used_by {
             let same = *key_hash == request.node_key_hash;
-            return if same {
-                Ok(JoinTokenConsumed { node_id: *node_id })
-            } else {
-                Err("JOIN_TOKEN_USED")
-            };
+            return if same { Ok(JoinTokenConsumed { node_id: *node_id }) } else { Err("JOIN_TOKEN_USED") };
         }
         let node_id = self.last_node_id.max(request.node_id_min) + 1;
         self.last_node_id = node_id;

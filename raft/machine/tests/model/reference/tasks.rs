@@ -93,19 +93,12 @@ impl Task {
 }
 
 fn class(spec: &TaskSpec) -> Class {
-    (
-        spec.runtime.clone(),
-        spec.handler.clone(),
-        spec.requires.iter().cloned().collect(),
-    )
+    (spec.runtime.clone(), spec.handler.clone(), spec.requires.iter().cloned().collect())
 }
 
 pub(super) fn failure(reason: &str) -> TaskError {
     // The sentences are the kernel's: only reasons are compared.
-    TaskError {
-        reason: reason.to_owned(),
-        message: String::new(),
-    }
+    TaskError { reason: reason.to_owned(), message: String::new() }
 }
 
 impl Model {
@@ -118,9 +111,7 @@ impl Model {
             return Err("DEADLINE_PASSED");
         }
         let ids = self.admit(ns, request.tasks, false)?;
-        Ok(EnqueueResponse {
-            task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect(),
-        })
+        Ok(EnqueueResponse { task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect() })
     }
 
     /// Accepts all of the tasks or none. A timer's task is accepted although a dependency is gone, and dies of it.
@@ -166,10 +157,7 @@ impl Model {
         let names: BTreeSet<&String> = specs.iter().map(|spec| &spec.queue).collect();
         for name in names {
             let queue = self.queue(ns, name);
-            let present = self
-                .tasks
-                .values()
-                .filter(|task| Some(task.queue) == queue && task.in_queue());
+            let present = self.tasks.values().filter(|task| Some(task.queue) == queue && task.in_queue());
             let coming = specs.iter().filter(|spec| spec.queue == *name).map(class);
             let classes: BTreeSet<Class> = present.map(Task::class).chain(coming).collect();
             if classes.len() > limits::CLASSES_MAX {
@@ -224,11 +212,8 @@ impl Model {
         let (mut waits_for, mut knows, mut failed) = (BTreeSet::new(), task.knows.clone(), false);
         for dependency in &task.dependencies {
             let found = self.tasks.get(dependency).filter(|found| found.ns == task.ns);
-            let state = if batch.contains(dependency) {
-                Some(TaskState::Blocked)
-            } else {
-                found.map(|found| found.state)
-            };
+            let state =
+                if batch.contains(dependency) { Some(TaskState::Blocked) } else { found.map(|found| found.state) };
             match state {
                 Some(TaskState::Succeeded) => drop(knows.insert(*dependency)),
                 None | Some(TaskState::Dead | TaskState::Cancelled | TaskState::Unspecified) => {
@@ -256,14 +241,7 @@ impl Model {
             return id;
         }
         let id = self.next_id();
-        self.queues.insert(
-            id,
-            Queue {
-                ns,
-                name: name.to_owned(),
-                used_at_ms: now,
-            },
-        );
+        self.queues.insert(id, Queue { ns, name: name.to_owned(), used_at_ms: now });
         id
     }
 
@@ -294,10 +272,7 @@ impl Model {
         let ns = self.namespace(&request.namespace)?;
         let queue = self.queue(ns, &request.queue).ok_or("QUEUE_NOT_FOUND")?;
         let dead = |model: &Model| -> Vec<u64> {
-            let tasks = model
-                .tasks
-                .iter()
-                .filter(|(_, task)| task.queue == queue && task.state == TaskState::Dead);
+            let tasks = model.tasks.iter().filter(|(_, task)| task.queue == queue && task.state == TaskState::Dead);
             tasks.map(|(id, _)| *id).collect()
         };
         let settling = |id: &u64| self.settling.contains_key(&(ns, *id));
@@ -323,10 +298,7 @@ impl Model {
         for id in &chosen {
             self.requeue(*id);
         }
-        Ok(RequeueDeadResponse {
-            requeued: chosen.len() as u64,
-            remaining: dead(self).len() as u64,
-        })
+        Ok(RequeueDeadResponse { requeued: chosen.len() as u64, remaining: dead(self).len() as u64 })
     }
 
     fn requeue(&mut self, id: u64) {
@@ -357,10 +329,7 @@ impl Model {
         let queue = self.queue(ns, &request.queue).ok_or("QUEUE_NOT_FOUND")?;
         let states: Vec<TaskState> = request.states().collect();
         let in_states = |model: &Model| -> Vec<u64> {
-            let tasks = model
-                .tasks
-                .iter()
-                .filter(|(_, task)| task.queue == queue && states.contains(&task.state));
+            let tasks = model.tasks.iter().filter(|(_, task)| task.queue == queue && states.contains(&task.state));
             let mut tasks: Vec<(&u64, &Task)> = tasks.collect();
             // State by state; ready ones class by class as they would be leased, others by age.
             tasks.sort_by_key(|(id, task)| {
@@ -377,9 +346,6 @@ impl Model {
             self.tasks.remove(id);
             self.tell_dependents(ns, *id, false);
         }
-        Ok(PurgeQueueResponse {
-            purged: doomed.len() as u64,
-            remaining: in_states(self).len() as u64,
-        })
+        Ok(PurgeQueueResponse { purged: doomed.len() as u64, remaining: in_states(self).len() as u64 })
     }
 }

@@ -58,15 +58,9 @@ impl Model {
             tenancy.environment = environment;
         }
         self.freed.insert(ns);
-        let event = Event {
-            namespace: request.name.clone(),
-            subject: request.name,
-            ..Event::default()
-        };
+        let event = Event { namespace: request.name.clone(), subject: request.name, ..Event::default() };
         self.tell(EventKind::NamespaceUpdated, event);
-        Ok(UpdateNamespaceResponse {
-            namespace: Some(self.view_namespace(&self.namespaces[&ns])),
-        })
+        Ok(UpdateNamespaceResponse { namespace: Some(self.view_namespace(&self.namespaces[&ns])) })
     }
 
     /// A namespace as it is told.
@@ -78,11 +72,7 @@ impl Model {
             ..Default::default()
         };
         if self.version >= 2 {
-            let Tenancy {
-                quotas,
-                isolation,
-                environment,
-            } = &namespace.tenancy;
+            let Tenancy { quotas, isolation, environment } = &namespace.tenancy;
             view.quotas = Some(Quotas {
                 max_running: quotas.max_running.or(Some(0)),
                 max_queued: quotas.max_queued.or(Some(0)),
@@ -109,10 +99,7 @@ impl Model {
     }
 
     fn count(&self, ns: u64, counts: impl Fn(TaskState) -> bool) -> u64 {
-        self.tasks
-            .values()
-            .filter(|task| task.ns == ns && counts(task.state))
-            .count() as u64
+        self.tasks.values().filter(|task| task.ns == ns && counts(task.state)).count() as u64
     }
 
     /// How many more tasks that have not ended a namespace may have.
@@ -151,10 +138,7 @@ impl Model {
     pub(super) fn second_chances(&mut self) {
         for ns in std::mem::take(&mut self.freed) {
             if self.namespaces.contains_key(&ns) && !self.is_full(ns) {
-                let ready = self
-                    .tasks
-                    .values()
-                    .filter(|task| task.ns == ns && task.state == TaskState::Ready);
+                let ready = self.tasks.values().filter(|task| task.ns == ns && task.state == TaskState::Ready);
                 let places: Vec<_> = ready.map(|task| (ns, task.queue, task.class())).collect();
                 self.ready.extend(places);
             }

@@ -43,26 +43,16 @@ impl Model {
             return Some(0);
         }
         let dues = self.dues().map(|(at, _)| at);
-        let sweeps = [
-            self.swept_tasks().min().map(|(at, _, _)| at),
-            self.swept_timers().min(),
-            self.forgotten().min(),
-        ];
-        dues.chain(sweeps.into_iter().flatten().map(|at| at + limits::SWEEP_DELAY_MS))
-            .min()
+        let sweeps = [self.swept_tasks().min().map(|(at, _, _)| at), self.swept_timers().min(), self.forgotten().min()];
+        dues.chain(sweeps.into_iter().flatten().map(|at| at + limits::SWEEP_DELAY_MS)).min()
     }
 
     fn dues(&self) -> impl Iterator<Item = (u64, Due)> {
         let tasks = self.tasks.iter().flat_map(|(id, task)| {
-            let unended = !matches!(
-                task.state,
-                TaskState::Dead | TaskState::Succeeded | TaskState::Cancelled
-            );
+            let unended = !matches!(task.state, TaskState::Dead | TaskState::Succeeded | TaskState::Cancelled);
             let counts = !self.has(Flaw::DeadlinesIgnored) || task.state == TaskState::Running;
-            let deadline = task
-                .deadline_at_ms
-                .filter(|_| unended && counts)
-                .map(|at| (at, Due::Deadline(task.ns, *id)));
+            let deadline =
+                task.deadline_at_ms.filter(|_| unended && counts).map(|at| (at, Due::Deadline(task.ns, *id)));
             let other = match task.state {
                 TaskState::Delayed => Some((task.eligible_at_ms, Due::Eligible(task.ns, *id))),
                 TaskState::Running if self.has(Flaw::LeasesNeverExpire) => {
@@ -76,27 +66,18 @@ impl Model {
             };
             deadline.into_iter().chain(other)
         });
-        let workers = self
-            .workers
-            .iter()
-            .map(|(id, worker)| (worker.expires_at_ms, Due::Worker(*id)));
+        let workers = self.workers.iter().map(|(id, worker)| (worker.expires_at_ms, Due::Worker(*id)));
         let leases = self.named_leases.iter();
         let leases = leases.map(|((ns, name), lease)| (lease.expires_at_ms, Due::NamedLease(*ns, name.clone())));
-        let timers = self
-            .timers
-            .iter()
-            .filter(|(_, timer)| timer.fired_at_ms == 0)
-            .map(|(id, timer)| {
-                let late = u64::from(self.has(Flaw::TimersLate));
-                (timer.try_at_ms + late, Due::Timer(timer.ns, *id))
-            });
+        let timers = self.timers.iter().filter(|(_, timer)| timer.fired_at_ms == 0).map(|(id, timer)| {
+            let late = u64::from(self.has(Flaw::TimersLate));
+            (timer.try_at_ms + late, Due::Timer(timer.ns, *id))
+        });
         let queues = self.queues.iter();
         let queues =
             queues.map(|(id, queue)| (queue.used_at_ms + limits::QUEUE_IDLE_MS, Due::IdleQueue(queue.ns, *id)));
-        let join_tokens = self
-            .join_tokens
-            .iter()
-            .map(|(hash, token)| (token.expires_at_ms, Due::JoinToken(hash.clone())));
+        let join_tokens =
+            self.join_tokens.iter().map(|(hash, token)| (token.expires_at_ms, Due::JoinToken(hash.clone())));
         let tokens = self.tokens.iter().filter(|_| !self.has(Flaw::TokensNeverExpire));
         let tokens = tokens.map(|(id, token)| (token.shown.expires_at_ms, Due::Token(*id)));
         let revocations = self
@@ -174,9 +155,7 @@ impl Model {
     }
 
     fn swept_tasks(&self) -> impl Iterator<Item = (u64, u64, u64)> {
-        self.tasks
-            .iter()
-            .filter_map(|(id, task)| Some((task.sweep_at_ms?, task.ns, *id)))
+        self.tasks.iter().filter_map(|(id, task)| Some((task.sweep_at_ms?, task.ns, *id)))
     }
 
     fn swept_timers(&self) -> impl Iterator<Item = u64> {

@@ -41,32 +41,19 @@ impl Model {
             progress: task.progress.clone(),
             result: if whole { task.result.clone() } else { Bytes::new() },
             error: task.error.clone(),
-            waits_for: task
-                .dependencies
-                .iter()
-                .filter(|id| task.waits_for.contains(id))
-                .map(text)
-                .collect(),
+            waits_for: task.dependencies.iter().filter(|id| task.waits_for.contains(id)).map(text).collect(),
             dependencies: task.dependencies.iter().map(text).collect(),
         }
     }
 
     pub fn view_logs(&self, id: u64) -> Vec<AttemptLog> {
         let logs = self.tasks[&id].logs.iter();
-        logs.map(|(attempt, text)| AttemptLog {
-            attempt: *attempt,
-            text: text.clone(),
-        })
-        .collect()
+        logs.map(|(attempt, text)| AttemptLog { attempt: *attempt, text: text.clone() }).collect()
     }
 
     /// The ids of a namespace's tasks.
     pub fn tasks_of(&self, ns: u64) -> Vec<u64> {
-        self.tasks
-            .iter()
-            .filter(|(_, task)| task.ns == ns)
-            .map(|(id, _)| *id)
-            .collect()
+        self.tasks.iter().filter(|(_, task)| task.ns == ns).map(|(id, _)| *id).collect()
     }
 
     /// Queues of all namespaces, by name.
@@ -112,11 +99,7 @@ impl Model {
 
     /// A namespace's leases, by name.
     pub fn view_leases(&self, ns: u64) -> Vec<v1::NamedLease> {
-        self.named_leases
-            .keys()
-            .filter(|(found, _)| *found == ns)
-            .map(|key| self.named_lease(key))
-            .collect()
+        self.named_leases.keys().filter(|(found, _)| *found == ns).map(|key| self.named_lease(key)).collect()
     }
 
     /// A namespace's timers, pending and fired, oldest first.
@@ -125,21 +108,12 @@ impl Model {
             namespace: self.namespaces[&ns].name.clone(),
             timer_id: Id(*id).to_string(),
             due_at_ms: timer.due_at_ms,
-            state: if timer.fired_at_ms == 0 {
-                TimerState::Pending
-            } else {
-                TimerState::Fired
-            }
-            .into(),
+            state: if timer.fired_at_ms == 0 { TimerState::Pending } else { TimerState::Fired }.into(),
             fired_at_ms: timer.fired_at_ms,
             task_id: timer.task.map_or_else(String::new, |id| Id(id).to_string()),
             action: Some(timer.action.clone()),
         };
-        self.timers
-            .iter()
-            .filter(|(_, timer)| timer.ns == ns)
-            .map(view)
-            .collect()
+        self.timers.iter().filter(|(_, timer)| timer.ns == ns).map(view).collect()
     }
 
     /// All namespaces, by name.
