@@ -46,6 +46,7 @@ mod pipeline;
 mod policy;
 mod queue;
 mod retry;
+mod scheduler;
 mod task;
 mod time;
 mod timer;

@@ -172,6 +172,14 @@ impl Task {
         self
     }
 
+    /// Leaves it to the cluster where the task runs, among the runtimes that it has been given a part for, whatever runtime those asked for.
+    #[must_use]
+    pub fn placed(mut self, placement: proto::Placement) -> Task {
+        self.spec.runtime = "auto".to_owned();
+        self.spec.placement = Some(placement);
+        self
+    }
+
     /// What the executor lets the task reach beyond its own memory.
     #[must_use]
     pub fn grants(mut self, grants: proto::Grants) -> Task {

@@ -44,7 +44,7 @@ impl Client {
         &self,
         worker_id: impl Into<String>,
     ) -> Result<proto::HeartbeatWorkerResponse, Error> {
-        let request = proto::HeartbeatWorkerRequest { worker_id: worker_id.into() };
+        let request = proto::HeartbeatWorkerRequest { worker_id: worker_id.into(), resources: None };
         self.command(request, rpc!(WorkerServiceClient.heartbeat_worker)).await
     }
 

@@ -18,6 +18,7 @@
 //! - `identity`: who may connect, and as whom. `gate`: the steps that may refuse a request, in order.
 //! - `way`: the one path of every command and every read. `api`: the services over it.
 //! - `dispatch`: who waits for work, and who gets it. `host`: this node's own worker.
+//! - `router`: which worker gets a task that leaves it open, decided on the leader's node.
 //! - `explain`: from what was decided to plain sentences.
 //! - `escalation`: violations of policies on their way to those who asked to be told.
 //! - `peer`, `artifacts`: between the nodes.
@@ -44,4 +45,5 @@ pub mod ops;
 pub mod peer;
 mod printable;
 pub mod renewal;
+pub mod router;
 pub mod way;

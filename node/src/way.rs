@@ -294,6 +294,8 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::RecordViolations(_)
         | Body::AcknowledgeEscalations(_)
         | Body::RecordDecisions(_)
+        | Body::PlaceTasks(_)
+        | Body::PutSchedulerSettings(_)
         | Body::PutAuditSettings(_) => return,
     };
     namespace_or_default(namespace);

@@ -257,7 +257,8 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::RaiseVersion(_)
         | Body::ConsumeJoinToken(_)
         | Body::RevokeCertificate(_)
-        | Body::AcknowledgeEscalations(_) => true,
+        | Body::AcknowledgeEscalations(_)
+        | Body::PlaceTasks(_) => true,
         Body::Enqueue(_)
         | Body::RequeueDead(_)
         | Body::PurgeQueue(_)
@@ -287,6 +288,7 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::PutPolicySettings(_)
         | Body::RecordViolations(_)
         | Body::RecordDecisions(_)
+        | Body::PutSchedulerSettings(_)
         | Body::PutAuditSettings(_) => false,
     }
 }

@@ -125,6 +125,8 @@ commands! {
     PutPolicySettings: PutPolicySettingsRequest -> PutPolicySettingsResponse, id request_id;
     RecordViolations: RecordViolations -> ViolationsRecorded, id request_id;
     AcknowledgeEscalations: AcknowledgeEscalations -> EscalationsAcknowledged;
+    PlaceTasks: PlaceTasks -> TasksPlaced;
+    PutSchedulerSettings: PutSchedulerSettingsRequest -> PutSchedulerSettingsResponse, id request_id;
     RecordDecisions: RecordDecisions -> DecisionsRecorded, id request_id;
     PutAuditSettings: PutAuditSettingsRequest -> PutAuditSettingsResponse, id request_id;
 }

@@ -30,7 +30,7 @@ use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
 
 use crate::limits::{OUTPUT_BYTES_MAX, TIME_MS_MAX};
-use crate::{Attempt, Capabilities, ExecutionError, Executor, Failure, Hash, Kind, Limits, Report, Usage};
+use crate::{Attempt, Capabilities, DeviceState, ExecutionError, Executor, Failure, Hash, Kind, Limits, Report, Usage};
 
 mod attempt;
 mod backend;
@@ -195,6 +195,17 @@ impl CudaExecutor {
 impl Executor for CudaExecutor {
     fn runtime(&self) -> &'static str {
         "cuda"
+    }
+
+    fn device_states(&self) -> Vec<DeviceState> {
+        let ledger = self.shared.ledger();
+        let state = |device: &DeviceInfo| DeviceState {
+            kind: "cuda",
+            memory_bytes: ledger.usable_bytes(device.ordinal),
+            capability: 10 * device.compute_capability.0 + device.compute_capability.1,
+            lost: ledger.is_closed(device.ordinal),
+        };
+        self.devices.iter().map(state).collect()
     }
 
     fn capabilities(&self) -> Capabilities {

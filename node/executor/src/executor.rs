@@ -25,6 +25,11 @@ pub trait Executor: Send + Sync {
     /// What this executor offers, for the worker's registration. It does not change while the process runs.
     fn capabilities(&self) -> Capabilities;
 
+    /// The devices as they stand now. They do change: one may be lost, and come back.
+    fn device_states(&self) -> Vec<DeviceState> {
+        Vec::new()
+    }
+
     /// Makes the artifact `hash` ready to run, so that the first attempt does not wait for it: compiles `bytes` and caches
     /// the result. Preparing again what is ready does nothing, not even look at `bytes`; concurrent calls do the work once.
     ///
@@ -51,6 +56,19 @@ pub struct Capabilities {
     pub limits_max: Limits,
     /// Facts to match requirements against, for example `wasm.wasi` = `preview1`.
     pub labels: BTreeMap<String, String>,
+}
+
+/// A device of an executor, as whoever places tasks wants to know it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceState {
+    /// Such as `cuda`.
+    pub kind: &'static str,
+    /// Its memory for attempts, in bytes.
+    pub memory_bytes: u64,
+    /// Its compute capability, ten times the major number plus the minor one.
+    pub capability: u32,
+    /// Whether it gets no attempts for now.
+    pub lost: bool,
 }
 
 /// One try at a task: what to run, on what, within which limits.

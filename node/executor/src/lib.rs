@@ -78,7 +78,7 @@ pub use artifact::{
 pub use child::child_main;
 pub use cuda::{CudaConfig, CudaExecutor, KernelCall, TransformCall};
 pub use error::ExecutionError;
-pub use executor::{Attempt, Capabilities, Command, Executor, Failure, Kind, Report, Source, Usage};
+pub use executor::{Attempt, Capabilities, Command, DeviceState, Executor, Failure, Kind, Report, Source, Usage};
 pub use grants::{
     CALL_DEPTH_MAX, CALLS_MAX, CallGrant, ContextAccess, ContextGrant, Grants, HttpOrigin, HttpScheme, ORIGINS_MAX,
     OriginParseError, SCRATCH_BYTES_MAX,

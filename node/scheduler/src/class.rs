@@ -67,7 +67,8 @@ pub struct Link<'t> {
     pub pool: Option<Pool>,
 }
 
-/// The classes of a batch, and which of them each task is of, in the order in which tasks are decided: by level, then as given.
+/// The classes of a batch, and which of them each task is of, in the order in which tasks are decided: by level, then as given, or
+/// as given alone.
 pub struct Classes<'t> {
     pub classes: Vec<Class<'t>>,
     /// As (task, class).
@@ -79,7 +80,9 @@ impl<'t> Classes<'t> {
         let mut by_shape = BTreeMap::new();
         let mut classes: Vec<Class<'t>> = Vec::new();
         let mut levelled: Vec<(u8, usize)> = tasks.iter().map(|task| level(task, tuning)).zip(0..).collect();
-        levelled.sort_unstable();
+        if !tuning.in_given_order {
+            levelled.sort_unstable();
+        }
         let mut order = Vec::with_capacity(tasks.len());
         for (level, number) in levelled {
             let task = &tasks[number];

@@ -56,7 +56,7 @@ impl Scheduler {
         self.history.record(finished);
     }
 
-    /// Decides on every task, by level and then in the order given, and gives the decisions in that order. Any of them can be carried out
+    /// Decides on every task, by level and then in the order given (or [in that alone](Tuning::in_given_order)), and gives the decisions in that order. Any of them can be carried out
     /// without the others.
     ///
     /// What is placed is taken off what is free for the rest of the batch; the next batch must be given a cluster that knows of it.

@@ -196,7 +196,11 @@ fn each_fixed_miss(requires: &Requirements, worker: &Worker, note: Note<'_>) -> 
     if !serves(&worker.queues, &requires.queue) {
         note(Reason::QueueNotServed, &requires.queue)?;
     }
-    if worker.memory_bytes < requires.memory_bytes {
+    let largest = match worker.attempt_memory_bytes {
+        0 => worker.memory_bytes,
+        most => worker.memory_bytes.min(most),
+    };
+    if largest < requires.memory_bytes {
         note(Reason::Memory, "")?;
     }
     if worker.draining {

@@ -96,6 +96,8 @@ pub struct Tuning {
     /// After each such time of waiting a task counts as one priority higher, in milliseconds. 0: never, because whoever calls
     /// orders the tasks.
     pub ageing_ms: u64,
+    /// Whether tasks are decided in the order given, because whoever calls has ordered them, and not by level first.
+    pub in_given_order: bool,
     /// How long an attempt is taken to run on a runtime of which nothing is known, in milliseconds. Their relation also tells
     /// how long an artifact may run on one runtime when it was only seen on another.
     pub priors_ms: BTreeMap<String, u64>,
@@ -119,6 +121,7 @@ impl Default for Tuning {
             auto_patience_ms: 0,
             settle_ms: 5_000,
             ageing_ms: 0,
+            in_given_order: false,
             priors_ms: priors.map(|(name, ms)| (name.to_owned(), ms)).into(),
             candidates: 3,
             moves: 256,

@@ -29,6 +29,8 @@ pub struct Worker {
     pub slots_free: u32,
     /// Main memory for attempts, in bytes.
     pub memory_bytes: u64,
+    /// The most main memory that one attempt may have, in bytes. 0: all of it.
+    pub attempt_memory_bytes: u64,
     /// Main memory that no attempt holds, in bytes.
     pub memory_free_bytes: u64,
     /// Its devices. A [`Placement`](crate::Placement) names them by their position here.

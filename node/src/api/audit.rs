@@ -183,7 +183,7 @@ impl AuditApi {
         }
         let (namespace, task_id) = (question.namespace.as_str(), question.task_id.as_str());
         let read =
-            way.read(&call.caller, question.wish(), call.deadline, |machine| machine.task_story(namespace, task_id));
+            way.read(&call.caller, question.wish(), call.deadline, |machine| routed_story(machine, namespace, task_id));
         let mut story = read.await?;
         self.hide_others(call, &mut story);
         if level < Level::Audit {
@@ -382,4 +382,17 @@ fn dropped_meanwhile(index: u64) -> Refusal {
     ));
     "RECORDS_DROPPED".clone_into(&mut refusal.rejection.reason);
     refusal.limit(index)
+}
+
+/// The story of a task, with what workers lack if it waits for the router.
+fn routed_story(
+    machine: &tarn_machine::Machine,
+    namespace: &str,
+    task_id: &str,
+) -> Result<v1::TaskStory, tarn_machine::Refusal> {
+    let mut story = machine.task_story(namespace, task_id)?;
+    if let (Some(waiting), Some(task)) = (&mut story.waiting, &story.task) {
+        waiting.lacks = crate::router::lacks(machine, task);
+    }
+    Ok(story)
 }

@@ -29,6 +29,7 @@ mod namespace;
 mod patience;
 mod policy;
 mod queue;
+mod scheduler;
 mod server;
 mod status;
 mod task;

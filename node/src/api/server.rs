@@ -17,6 +17,7 @@ use tarn_proto::v1::namespace_service_server::NamespaceServiceServer;
 use tarn_proto::v1::peer_service_server::PeerServiceServer;
 use tarn_proto::v1::policy_service_server::PolicyServiceServer;
 use tarn_proto::v1::queue_service_server::QueueServiceServer;
+use tarn_proto::v1::scheduler_service_server::SchedulerServiceServer;
 use tarn_proto::v1::task_service_server::TaskServiceServer;
 use tarn_proto::v1::timer_service_server::TimerServiceServer;
 use tarn_proto::v1::worker_service_server::WorkerServiceServer;
@@ -146,6 +147,7 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
         AccessServiceServer(api.clone());
         AuditServiceServer(audit);
         PolicyServiceServer(api.clone());
+        SchedulerServiceServer(api.clone());
         CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);

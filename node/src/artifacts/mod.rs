@@ -17,6 +17,7 @@
 
 mod error;
 mod fetch;
+mod locate;
 mod pull;
 mod receive;
 mod reconcile;

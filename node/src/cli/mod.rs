@@ -17,9 +17,11 @@ mod kernel;
 mod keys;
 mod namespace;
 mod output;
+mod placement;
 mod policy;
 mod queue;
 mod rights;
+mod scheduler;
 mod server;
 mod task;
 mod transform;
@@ -106,6 +108,9 @@ enum Command {
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
+    /// Tune the router, which chooses where tasks run that leave it open
+    #[command(subcommand)]
+    Scheduler(scheduler::SchedulerCommand),
     /// See the built-in transforms of numeric arrays, and try them
     #[command(subcommand)]
     Transform(transform::TransformCommand),
@@ -191,6 +196,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Role(command) => access::role(command, &connect, connect.client()?, printer).await,
         Command::Token(command) => access::token(command, connect.client()?, printer).await,
         Command::Certificate(command) => access::certificate(command, connect.client()?, printer).await,
+        Command::Scheduler(command) => scheduler::run(command, connect.client()?, printer).await,
         Command::Audit(command) => audit::audit(command, &connect, printer).await,
         Command::Explain(command) => audit::explain(command, connect.client()?, printer).await,
         Command::Artifact(command) => artifact::run(command, connect.client()?, printer).await,

@@ -6,10 +6,11 @@ use tarn_client::{Client, Task, proto};
 use super::Failure;
 use super::connect::parse_bytes;
 use super::kernel::KernelArgs;
+use super::placement::PlacementArgs;
 
 /// What an executor runs.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "What executors run")]
+#[command(next_help_heading = "What executors run", group = clap::ArgGroup::new("what").multiple(true))]
 pub struct WorkArgs {
     /// Run a WASM module or component: a .wasm or .wat file, which is put first, or an artifact's address
     #[arg(long, value_name = "FILE|ADDRESS", group = "what")]
@@ -50,32 +51,57 @@ pub struct WorkArgs {
     grants: Vec<String>,
     #[command(flatten)]
     kernel: KernelArgs,
+    #[command(flatten)]
+    placement: PlacementArgs,
 }
 
 impl WorkArgs {
     /// Adds what is to be run to `task`, having put it if it is a file.
     pub async fn describe(&self, mut task: Task, client: &Client) -> Result<Task, Failure> {
-        match (&self.wasm, &self.native) {
-            (Some(module), _) => {
-                let wasm = self.wasm(artifact(module, client).await?);
-                task = if self.microvm { task.microvm(wasm) } else { task.wasm(wasm) };
-            }
-            (None, Some(program)) => task = task.native(self.native(artifact(program, client).await?)),
-            (None, None) => {
-                if let Some(name) = &self.transform {
-                    task = task.transform(self.transform(name), self.on_device);
-                } else if let Some(source) = &self.kernel.cuda {
-                    task = task.cuda(self.kernel.describe(artifact(source, client).await?)?);
-                } else if self.says_something() {
-                    let message = "--arg, --env, --memory and --grant are about what an executor runs: name it with --wasm or --native";
-                    return Err(Failure::Usage(message.into()));
-                }
-            }
+        let placement = self.placement.describe();
+        self.check(placement.is_some())?;
+        if let Some(module) = &self.wasm {
+            let wasm = self.wasm(artifact(module, client).await?);
+            task = if self.microvm { task.microvm(wasm) } else { task.wasm(wasm) };
+        }
+        if let Some(program) = &self.native {
+            task = task.native(self.native(artifact(program, client).await?));
+        }
+        if let Some(name) = &self.transform {
+            task = task.transform(self.transform(name), self.on_device);
+        }
+        if let Some(source) = &self.kernel.cuda {
+            task = task.cuda(self.kernel.describe(artifact(source, client).await?)?);
+        }
+        if let Some(placement) = placement {
+            task = task.placed(placement);
         }
         match grants(&self.grants)? {
             Some(grants) => Ok(task.grants(grants)),
             None => Ok(task),
         }
+    }
+
+    /// Refuses what contradicts itself before anything is put.
+    fn check(&self, routed: bool) -> Result<(), Failure> {
+        let given = [&self.wasm, &self.native, &self.transform, &self.kernel.cuda];
+        let message = match given.into_iter().flatten().count() {
+            0 if routed => {
+                "the router chooses between runtimes: say what is to run with --wasm, --native, --transform or --cuda"
+            }
+            0 if self.says_something() => {
+                "--arg, --env, --memory and --grant are about what an executor runs: name it with --wasm or --native"
+            }
+            2.. if !routed => "name one thing to run, or let the router choose among them with --auto or --runtimes",
+            _ if routed && self.microvm => {
+                "--microvm names the runtime: leave it out, or ask for --isolation machine and let the router choose"
+            }
+            _ if routed && self.on_device => {
+                "--on-device names the runtime: leave it out, or say --runtimes cuda,native"
+            }
+            _ => return Ok(()),
+        };
+        Err(Failure::Usage(message.into()))
     }
 
     fn says_something(&self) -> bool {

@@ -204,6 +204,11 @@ settings! {
         native_user_base: u32 = tarn_executor::native::USER_BASE, in 1_000..=4_000_000_000;
         /// Folders and files that native attempts may read besides the system's programs and libraries.
         native_readable: Paths = Paths::default();
+        /// What a second of one slot costs on this node, in whatever unit the operator reckons in: tasks of the runtime `auto` go where they
+        /// cost least.
+        cost_per_second: u64 = 1, in 0..=tarn_machine::limits::COST_MAX;
+        /// The same of one slot of a CUDA device.
+        cuda_cost_per_second: u64 = 10, in 0..=tarn_machine::limits::COST_MAX;
         /// Leases of this node's executors last this long, in milliseconds, unless renewed: how soon others take over when it dies.
         lease_ms: u64 = 10_000, in 1_000..=3_600_000;
     }

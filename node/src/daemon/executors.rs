@@ -161,10 +161,14 @@ pub(super) fn host(
     let hosts = runtimes.into_iter().map(|runtime| {
         let options = HostOptions {
             node_id,
-            executor: runtime.executor,
             artifacts: artifacts.clone(),
             lease_ms: config.executors.lease_ms,
             memory_bytes_max: runtime.memory_bytes_max,
+            executor: runtime.executor.clone(),
+            cost_per_second: match runtime.executor.runtime() {
+                "cuda" => config.executors.cuda_cost_per_second,
+                _ => config.executors.cost_per_second,
+            },
             grace: Duration::from_millis(config.limits.shutdown_grace_ms),
         };
         let host = Host::new(way.clone(), dispatcher.clone(), options);

@@ -34,6 +34,7 @@ use crate::identity::{
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
 use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, become_member};
 use crate::renewal::{Renewal, Signer};
+use crate::router::Router;
 use crate::way::Way;
 
 /// A node that is this many entries behind what it knows to be committed is not ready.
@@ -116,6 +117,9 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let way = Way::new(consensus.clone(), gate.clone(), metrics.clone());
     let members = Arc::new(ConsensusMembers { own_id: node_id, consensus: consensus.clone() });
     let artifacts = Artifacts::new(store, links.clone(), members.clone());
+    let router =
+        Router { consensus: consensus.clone(), node_id, artifacts: artifacts.clone(), metrics: metrics.clone() };
+    tokio::spawn(router.run(stops.leaving.clone()));
     let dispatcher = Dispatcher::start(way.clone(), Caller::node(node_id), stops.leaving.clone(), stops.closed.clone());
     let services_api = Api::new(
         way.clone(),

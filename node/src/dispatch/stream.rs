@@ -121,7 +121,7 @@ pub async fn work(
 
 /// Refuses a worker that the cluster does not know: its stream would wait for ever.
 async fn known(way: &Way, caller: &Caller, worker: &str) -> Result<(), Refusal> {
-    let request = v1::HeartbeatWorkerRequest { worker_id: worker.to_owned() };
+    let request = v1::HeartbeatWorkerRequest { worker_id: worker.to_owned(), resources: None };
     way.command(caller, request, Instant::now() + COMMAND_DEADLINE).await.map(drop)
 }
 

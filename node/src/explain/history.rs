@@ -3,7 +3,7 @@
 use tarn_proto::v1::{Attempt, Decision, DecisionKind, GateFacts, Task, TaskStory};
 
 use super::task::{worker, worker_by_id};
-use super::{Level, Teller, words};
+use super::{Level, Teller, placement, words};
 
 /// Tells what happened.
 pub fn tell(teller: &mut Teller, story: &TaskStory, task: &Task) {
@@ -56,6 +56,7 @@ fn one(teller: &mut Teller, story: &TaskStory, task: &Task, decision: &Decision)
                 tell(Level::Technical, "ATTEMPT", text);
             }
         }
+        DecisionKind::Placed => placement::tell(teller, story, decision),
         DecisionKind::Retried => tell(Level::Detailed, "RETRY", retried(task, decision)),
         DecisionKind::Returned => {
             let text = format!(

@@ -18,6 +18,7 @@
 //! | audit | and every record, with its place in the chain |
 
 mod history;
+mod placement;
 mod records;
 mod request;
 mod task;

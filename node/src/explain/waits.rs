@@ -1,6 +1,6 @@
 //! Why a task waits, and what would end that.
 
-use tarn_proto::v1::{Task, TaskState, TaskStory, Waiting};
+use tarn_proto::v1::{Task, TaskState, TaskStory, Waiting, WorkerLack};
 
 use super::{Level, Teller, words};
 
@@ -59,6 +59,9 @@ fn ready(teller: &mut Teller, story: &TaskStory, task: &Task, waiting: &Waiting)
     if !waiting.limit_name.is_empty() {
         return limited(teller, task, waiting);
     }
+    if !waiting.lacks.is_empty() && routed(teller, &waiting.lacks) {
+        return aging(teller, story, task);
+    }
     if waiting.free == 0 {
         let text = format!(
             "{} could run it, and none takes tasks now: they drain, or hold as many as a worker may.",
@@ -115,6 +118,34 @@ fn readable(what: &str) -> String {
         what => what.to_owned(),
     }
 }
+
+/// Of a task that waits for the router: why it is not placed. False if some worker could be given it now.
+fn routed(teller: &mut Teller, lacks: &[WorkerLack]) -> bool {
+    if lacks.iter().any(|lack| lack.reasons.is_empty()) {
+        return false;
+    }
+    let busy = lacks.iter().filter(|lack| lack.passes).count();
+    let (waits, unblock) = match busy {
+        0 => (
+            "No registered worker could ever run it.".to_owned(),
+            "Start a worker that has it all, or submit the task again without what it does not need.",
+        ),
+        busy => (
+            format!("{} could run it, and none has room now.", words::count(busy as u64, "worker")),
+            "The router places it as soon as one of them has room.",
+        ),
+    };
+    teller.say(Level::Brief, "WAITS", waits);
+    for lack in lacks.iter().take(LACKS_TOLD) {
+        let text = format!("Worker {} ({}): {}.", lack.name, lack.worker_id, words::list(&lack.texts));
+        teller.say(Level::Detailed, "WAITS", text);
+    }
+    teller.say(Level::Brief, "UNBLOCK", unblock);
+    true
+}
+
+/// Workers of which it is told what they lack.
+const LACKS_TOLD: usize = 4;
 
 fn limited(teller: &mut Teller, task: &Task, waiting: &Waiting) {
     let text = format!(

@@ -112,6 +112,9 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         // Sent by nodes alone: the kernel takes it from nobody else.
         Body::RecordDecisions(_) => wish("update", "audit", "records", Some(ALL)),
         Body::PutAuditSettings(_) => wish("update", "audit", "settings", Some(ALL)),
+        // Decided by the leader's node alone: the kernel takes it from nobody else.
+        Body::PlaceTasks(_) => wish("update", "scheduler", "placements", Some(ALL)),
+        Body::PutSchedulerSettings(_) => wish("update", "scheduler", "settings", Some(ALL)),
     }
 }
 

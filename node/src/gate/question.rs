@@ -88,6 +88,12 @@ impl Question for v1::GetAuditSettingsRequest {
     }
 }
 
+impl Question for v1::GetSchedulerSettingsRequest {
+    fn wish(&self) -> Wish<'_> {
+        read("scheduler", "settings", Some(ALL))
+    }
+}
+
 impl Question for v1::GetNamespaceRequest {
     fn complete(&mut self) {
         namespace_or_default(&mut self.name);

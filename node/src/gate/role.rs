@@ -203,6 +203,7 @@ fn is_of_nodes(body: &Body) -> bool {
             | Body::RecordViolations(_)
             | Body::AcknowledgeEscalations(_)
             | Body::RecordDecisions(_)
+            | Body::PlaceTasks(_)
     )
 }
 

@@ -17,6 +17,7 @@ mod input;
 mod pulse;
 mod redact;
 mod report;
+mod resources;
 mod services;
 mod work;
 
@@ -59,6 +60,8 @@ pub struct HostOptions {
     pub lease_ms: u64,
     /// The largest linear memory that an attempt may ask for here, in bytes.
     pub memory_bytes_max: u64,
+    /// What a second of one slot costs, as the operator reckons.
+    pub cost_per_second: u64,
     /// Running attempts get this long when the node drains.
     pub grace: Duration,
 }
@@ -137,7 +140,7 @@ impl Host {
     async fn register(&self) -> String {
         let shared = &self.shared;
         let capabilities = shared.options.executor.capabilities();
-        let request = v1::RegisterWorkerRequest {
+        let mut request = v1::RegisterWorkerRequest {
             name: format!("node-{}/{}", shared.options.node_id, capabilities.runtime),
             capabilities: Some(v1::WorkerCapabilities {
                 runtimes: vec![capabilities.runtime.to_owned()],
@@ -148,6 +151,7 @@ impl Host {
             ..v1::RegisterWorkerRequest::default()
         };
         loop {
+            request.capabilities.get_or_insert_default().resources = shared.resources();
             match shared.command(request.clone()).await {
                 Ok(response) => return response.worker_id,
                 Err(refusal) if refusal.passes() => {}
@@ -244,6 +248,12 @@ impl Host {
 }
 
 impl Shared {
+    /// What the router is to know of this executor now.
+    fn resources(&self) -> Option<v1::WorkerResources> {
+        let version = self.way.consensus().applied().borrow().version;
+        resources::now(&self.options, version)
+    }
+
     async fn command<R: tarn_proto::CommandBody>(&self, request: R) -> Result<R::Response, Refusal> {
         self.way.command(&self.caller, request, Instant::now() + COMMAND_DEADLINE).await
     }

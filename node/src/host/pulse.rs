@@ -18,11 +18,16 @@ pub(super) async fn beat(shared: Arc<Shared>, worker: String) {
     let period = Duration::from_millis(shared.options.lease_ms.min(WORKER_TTL_MS) / BEATS);
     let mut ticks = tokio::time::interval(period);
     ticks.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    let mut told = None;
     loop {
         ticks.tick().await;
-        let alive = shared.command(v1::HeartbeatWorkerRequest { worker_id: worker.clone() }).await;
-        if alive.is_err_and(|refusal| refusal.reason() == "WORKER_NOT_FOUND") {
-            return;
+        let resources = shared.resources();
+        let news = resources.clone().filter(|_| resources != told);
+        let request = v1::HeartbeatWorkerRequest { worker_id: worker.clone(), resources: news };
+        match shared.command(request).await {
+            Ok(_) => told = resources,
+            Err(refusal) if refusal.reason() == "WORKER_NOT_FOUND" => return,
+            Err(_) => {}
         }
         renew(&shared, &worker).await;
     }

@@ -66,6 +66,8 @@ pub struct Metrics {
     pub(crate) executor_runs: Family<Run, Counter>,
     pub(crate) executor_seconds: Histogram,
     pub(crate) executor_running: Gauge,
+    pub(crate) scheduler_placements: Counter,
+    pub(crate) scheduler_waiting: Gauge,
     pub(super) queue_tasks: Family<QueueState, Level>,
     pub(super) namespace_usage: Family<Usage, Level>,
     pub(super) namespace_quota_limit: Family<QuotaLimit, Level>,
@@ -131,6 +133,16 @@ impl Metrics {
             executor_runs: add(r, "executor_runs", "Attempts run by this node's executors, by result"),
             executor_seconds: seconds(),
             executor_running: add(r, "executor_running", "Attempts running now"),
+            scheduler_placements: add(
+                r,
+                "scheduler_placements",
+                "Tasks that this node, as the leader, placed at workers",
+            ),
+            scheduler_waiting: add(
+                r,
+                "scheduler_waiting",
+                "Tasks for which this node, as the leader, found no worker yet",
+            ),
             queue_tasks: add(
                 r,
                 "queue_tasks",

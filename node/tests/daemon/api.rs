@@ -94,7 +94,7 @@ async fn a_failed_task_dies_is_requeued_cancelled_and_purged() {
 async fn workers_register_beat_are_listed_and_drain() {
     let node = node().await;
     let worker = node.register().await;
-    let beat = v1::HeartbeatWorkerRequest { worker_id: worker.clone() };
+    let beat = v1::HeartbeatWorkerRequest { worker_id: worker.clone(), resources: None };
     let beat = node.workers().heartbeat_worker(beat).await.unwrap().into_inner();
     assert_eq!(beat.state(), v1::WorkerState::Active);
     let drain = v1::DrainWorkerRequest { worker_id: worker.clone(), ..Default::default() };

@@ -13,6 +13,7 @@ mod redaction;
 mod refusals;
 mod renewal;
 mod revocation;
+mod router;
 mod streams;
 mod tenancy;
 mod web;

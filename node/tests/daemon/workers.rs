@@ -70,7 +70,7 @@ async fn nobody_works_as_somebody_elses_worker() {
     }
     let (_send, requests) = open(&hers, 1);
     refused(bob.work(requests).await, "WORKER_NOT_YOURS");
-    let alive = v1::HeartbeatWorkerRequest { worker_id: hers.clone() };
+    let alive = v1::HeartbeatWorkerRequest { worker_id: hers.clone(), resources: None };
     refused(bob.heartbeat_worker(alive.clone()).await, "WORKER_NOT_YOURS");
     ada.heartbeat_worker(alive).await.unwrap();
 

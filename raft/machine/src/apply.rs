@@ -4,7 +4,7 @@ use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
 
 use crate::check;
 use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
-use crate::domain::{access, audit, join_token, lease, namespace, policy, timer, version, worker};
+use crate::domain::{access, audit, join_token, lease, namespace, placement, policy, timer, version, worker};
 use crate::error::{Fatal, Refusal};
 use crate::limits;
 use crate::reject;
@@ -46,8 +46,11 @@ fn attempt(txn: &mut Txn<'_>, command: Command, draft: &mut Option<DecisionRow>)
         let message = "too much is going on at once: try again";
         return Err(reject::full("ENTRY_FULL", "", limits::COMMAND_ORDINALS_MAX, message).into());
     }
-    check::validate(&command)?;
+    check::fields(&command)?;
     version::require(txn, &command)?;
+    if txn.meta.version >= version::ROUTER {
+        check::routing(&command)?;
+    }
     *draft = audit::draft(txn, &command);
     let Some(body) = command.body else {
         return Err(reject::invalid("NO_COMMAND", "body", "the command is empty").into());
@@ -109,6 +112,8 @@ fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<o
         C::PutPolicySettings(request) => O::PutPolicySettings(policy::put_settings(txn, request)?),
         C::RecordViolations(request) => O::RecordViolations(policy::record(txn, request)?),
         C::AcknowledgeEscalations(request) => O::AcknowledgeEscalations(policy::acknowledge(txn, request)?),
+        C::PlaceTasks(request) => O::PlaceTasks(placement::place_tasks(txn, principal, request)?),
+        C::PutSchedulerSettings(request) => O::PutSchedulerSettings(placement::put_settings(txn, request)?),
         C::RecordDecisions(request) => O::RecordDecisions(audit::record_decisions(txn, principal, request)?),
         C::PutAuditSettings(request) => O::PutAuditSettings(audit::put_settings(txn, request)?),
     })

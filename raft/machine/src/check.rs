@@ -3,6 +3,7 @@
 //! The gate calls [`validate`] before a command reaches the log, so that what can never succeed costs nothing; `apply` calls it again,
 //! because it trusts nobody.
 
+mod placement;
 mod policy;
 
 use prost::Message;
@@ -11,6 +12,7 @@ use tarn_proto::v1::{
     RetryPolicy, Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WorkerCapabilities, command, timer_action,
 };
 
+use crate::domain::placement::AUTO;
 use crate::domain::version;
 use crate::ids::Id;
 use crate::limits;
@@ -24,6 +26,12 @@ type Check = Result<(), Rejection>;
 ///
 /// The rejection, with the offending field and the limit that it breaks.
 pub fn validate(command: &Command) -> Result<(), Rejection> {
+    fields(command)?;
+    routing(command)
+}
+
+/// What is refused since the first machine version.
+pub(crate) fn fields(command: &Command) -> Check {
     let Some(body) = &command.body else {
         return Err(invalid("NO_COMMAND", "body", "the command is empty: name what to do"));
     };
@@ -85,7 +93,10 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             range_or_zero("ttl_ms", r.ttl_ms, limits::WORKER_TTL_MS)?;
             r.capabilities.as_ref().map_or(Ok(()), capabilities)
         }
-        command::Body::HeartbeatWorker(r) => id("worker_id", &r.worker_id),
+        command::Body::HeartbeatWorker(r) => {
+            id("worker_id", &r.worker_id)?;
+            r.resources.as_ref().map_or(Ok(()), placement::resources)
+        }
         command::Body::DrainWorker(r) => id("worker_id", &r.worker_id),
         command::Body::AcquireLease(r) => {
             name("namespace", &r.namespace)?;
@@ -182,6 +193,8 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
         command::Body::PutPolicySettings(r) => policy::settings(r.settings.as_ref()),
         command::Body::RecordViolations(r) => policy::violations(r),
         command::Body::AcknowledgeEscalations(r) => policy::acknowledge(r),
+        command::Body::PlaceTasks(r) => placement::placements(r),
+        command::Body::PutSchedulerSettings(r) => placement::settings(r.settings.as_ref()),
         command::Body::RecordDecisions(r) => {
             if r.decisions.is_empty() && r.dropped == 0 {
                 return Err(invalid("NO_DECISIONS", "decisions", "there is nothing to record"));
@@ -200,6 +213,18 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
             range_or_zero("settings.records_max", settings.records_max, limits::AUDIT_RECORDS)?;
             range_or_zero("settings.bytes_max", settings.bytes_max, limits::AUDIT_BYTES)
         }
+    }
+}
+
+/// What is refused since there is a router: tasks that it could not place anywhere.
+pub(crate) fn routing(command: &Command) -> Check {
+    match command.body.as_ref() {
+        Some(command::Body::Enqueue(r)) => r.tasks.iter().try_for_each(placement::task),
+        Some(command::Body::ScheduleTimer(r)) => match r.action.as_ref().and_then(|action| action.action.as_ref()) {
+            Some(timer_action::Action::Enqueue(spec)) => placement::task(spec),
+            _ => Ok(()),
+        },
+        _ => Ok(()),
     }
 }
 
@@ -433,13 +458,11 @@ fn retry(policy: &RetryPolicy) -> Check {
 /// What an executor could never run: its tasks have one part that says what to run, and others have none. What an artifact itself is, only
 /// the executor can say.
 fn parts(spec: &TaskSpec) -> Check {
-    let parts: [(&str, Option<&String>, &[&str]); 4] = [
-        ("wasm", spec.wasm.as_ref().map(|part| &part.artifact), &["wasm", "microvm"]),
-        ("native", spec.native.as_ref().map(|part| &part.artifact), &["native"]),
-        ("cuda", spec.cuda.as_ref().map(|part| &part.artifact), &["cuda"]),
-        ("transform", spec.transform.as_ref().map(|part| &part.name), &["native", "cuda"]),
-    ];
+    let parts = crate::domain::placement::parts(spec);
     let runtime = spec.runtime.as_str();
+    if runtime == AUTO {
+        return Ok(());
+    }
     for (part, what, runtimes) in &parts {
         if what.is_some() && !runtimes.contains(&runtime) {
             let message = format!("only tasks of the runtime {} have a {part} part", runtimes.join(" or "));
@@ -454,20 +477,23 @@ fn parts(spec: &TaskSpec) -> Check {
             Err(part_error(other, "UNEXPECTED", "", message))
         }
         (Some((_, Some(what), _)), None) if !what.is_empty() => Ok(()),
-        (Some((part, _, _)), None) => {
-            let (what, from) = match *part {
-                "transform" => ("name", "one of `tarn transform list`"),
-                _ => ("artifact", "what PutArtifact returned"),
-            };
-            let message = format!("a task of the runtime {runtime:?} names what it runs: set {part}.{what} to {from}");
-            Err(part_error(part, "MISSING", &format!(".{what}"), message))
-        }
+        (Some((part, _, _)), None) => Err(unnamed(part, runtime)),
         (None, _) if spec.grants.is_some() => {
             let message = "grants are for tasks that executors run: workers of your own do what you let them";
             Err(invalid("GRANTS_UNEXPECTED", "tasks.grants", message))
         }
         (None, _) => Ok(()),
     }
+}
+
+/// A part does not name what it runs.
+fn unnamed(part: &str, runtime: &str) -> Rejection {
+    let (what, from) = match part {
+        "transform" => ("name", "one of `tarn transform list`"),
+        _ => ("artifact", "what PutArtifact returned"),
+    };
+    let message = format!("a task of the runtime {runtime:?} names what it runs: set {part}.{what} to {from}");
+    part_error(part, "MISSING", &format!(".{what}"), message)
 }
 
 fn part_error(part: &str, what: &str, field: &str, message: String) -> Rejection {
@@ -548,6 +574,7 @@ fn capabilities(given: &WorkerCapabilities) -> Check {
             length("LABEL_TOO_LONG", field, text.len(), limits::LABEL_BYTES_MAX)?;
         }
     }
+    given.resources.as_ref().map_or(Ok(()), placement::resources)?;
     let names = |field, list: &[String]| list.iter().try_for_each(|text| name(field, text));
     names("capabilities.namespaces", &given.namespaces)?;
     names("capabilities.queues", &given.queues)

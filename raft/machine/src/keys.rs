@@ -41,6 +41,7 @@
 //! | `60` | log index | the hash of the row before, then `DecisionsRow` | as [`AuditSettings`](tarn_proto::v1::AuditSettings) say |
 //! | `61` | decisions | `ChainRow` | for ever |
 //! | `62` | decisions' settings | `AuditSettings` | for ever |
+//! | `68` | router's settings | `SchedulerSettings` | for ever |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +83,7 @@ pub enum Key<'a> {
     Decisions { index: u64 },
     Chain,
     AuditSettings,
+    SchedulerSettings,
 }
 
 /// The first bytes of keys: what a scan over all keys of a kind starts from.
@@ -123,6 +125,7 @@ pub mod first {
     pub const DECISIONS: u8 = 0x60;
     pub const CHAIN: u8 = 0x61;
     pub const AUDIT_SETTINGS: u8 = 0x62;
+    pub const SCHEDULER_SETTINGS: u8 = 0x68;
 }
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
@@ -180,6 +183,7 @@ impl Key<'_> {
             Key::Decisions { index } => prefix(first::DECISIONS, &[index]),
             Key::Chain => prefix(first::CHAIN, &[]),
             Key::AuditSettings => prefix(first::AUDIT_SETTINGS, &[]),
+            Key::SchedulerSettings => prefix(first::SCHEDULER_SETTINGS, &[]),
         }
     }
 
@@ -225,6 +229,7 @@ impl Key<'_> {
             first::DECISIONS => Key::Decisions { index: parts.number()? },
             first::CHAIN => Key::Chain,
             first::AUDIT_SETTINGS => Key::AuditSettings,
+            first::SCHEDULER_SETTINGS => Key::SchedulerSettings,
             _ => return None,
         };
         parts.0.is_empty().then_some(key)
@@ -292,6 +297,7 @@ mod tests {
             Key::Decisions { index: a },
             Key::Chain,
             Key::AuditSettings,
+            Key::SchedulerSettings,
         ]
     }
 

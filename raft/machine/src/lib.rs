@@ -49,9 +49,11 @@ mod task;
 mod txn;
 
 pub use domain::access::BUILT_IN_ROLES;
+pub use domain::placement::{AUTO, runtimes};
+pub use domain::version::ROUTER;
 pub use error::{Fatal, Refusal};
 pub use index::{Access, ActiveBundle, Indices, Policies, RoleIn, Tenant, Tenants};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;
-pub use read::{ChainWalk, Compacted, Escalations};
+pub use read::{ChainWalk, Compacted, Escalations, OpenTask, WorkerLoad};
 pub use rows::Class;

@@ -123,6 +123,22 @@ pub const AUDIT_RETENTION_MS: (u64, u64) = (HOUR_MS, 3_650 * DAY_MS);
 pub const AUDIT_RECORDS: (u64, u64) = (1_000, 1_000_000_000);
 /// Bytes of all decisions that are kept.
 pub const AUDIT_BYTES: (u64, u64) = (1 << 20, 1 << 40);
+/// Runtimes, artifacts or labels that a task's placement names, each.
+pub const PLACEMENT_ENTRIES_MAX: usize = 16;
+/// Placements in one command.
+pub const PLACEMENTS_MAX: usize = 256;
+/// Why the router chose a worker.
+pub const PLACEMENT_SCORES_BYTES_MAX: usize = 4 << 10;
+/// Attempts that a worker runs at once, as the router takes it.
+pub const WORKER_SLOTS_MAX: u64 = 65_536;
+/// Devices of a worker.
+pub const WORKER_DEVICES_MAX: usize = 64;
+/// What a second costs, or is worth.
+pub const COST_MAX: u64 = 1 << 40;
+/// How much a part of a score counts.
+pub const SCHEDULER_WEIGHT_MAX: u64 = 100;
+/// How long a task holds out for a runtime, or a runtime is not relied on.
+pub const SCHEDULER_TIME_MS_MAX: u64 = DAY_MS;
 
 // --- Defaults --------------------------------------------------------------------------------------------------------------------------
 

@@ -207,6 +207,9 @@ pub struct TaskRow {
     /// What the last attempt that said so said of its progress.
     #[prost(message, optional, tag = "29")]
     pub progress: Option<Progress>,
+    /// The worker that the router chose. Its class is that of this worker's runtime and node then. 0: none.
+    #[prost(uint64, tag = "30")]
+    pub placed_worker: u64,
     /// Log indices of the last [`crate::limits::RECORDS_OF_TASK_KEPT`] entries that recorded a decision about it. Those that the ids of the
     /// task and of its attempts name are left out.
     #[prost(uint64, repeated, tag = "40")]
@@ -498,6 +501,8 @@ pub struct DecisionRow {
     pub detail: String,
     #[prost(string, repeated, tag = "17")]
     pub traces: Vec<String>,
+    #[prost(message, optional, tag = "18")]
+    pub placement: Option<v1::PlacementScores>,
 }
 
 /// Where the chain of decisions begins and ends.

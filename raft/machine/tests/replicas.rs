@@ -111,7 +111,7 @@ fn some_command(dice: &mut Dice, known: &Known, now: u64) -> Command {
             ];
             command(PurgeQueueRequest { request_id, namespace: ns(), queue, states })
         }
-        15 => command(HeartbeatWorkerRequest { worker_id: text(dice.recent(&known.workers)) }),
+        15 => command(HeartbeatWorkerRequest { worker_id: text(dice.recent(&known.workers)), resources: None }),
         16 => match dice.roll(3) {
             0 => command(DrainWorkerRequest { request_id, worker_id: text(dice.recent(&known.workers)) }),
             _ => command(RegisterWorkerRequest { request_id, name: "w".into(), capabilities: None, ttl_ms: 120_000 }),

@@ -86,6 +86,18 @@ impl Ledger {
         account.running = account.running.checked_sub(1).expect("a grant is given back once");
     }
 
+    /// Whether a device lets no attempts in, because it misbehaves or is none of the ledger's.
+    #[must_use]
+    pub fn is_closed(&self, device: u32) -> bool {
+        self.accounts.get(&device).is_none_or(|account| account.closed)
+    }
+
+    /// A device's memory for attempts, in bytes.
+    #[must_use]
+    pub fn usable_bytes(&self, device: u32) -> u64 {
+        self.accounts.get(&device).map_or(0, |account| account.usable_bytes)
+    }
+
     /// Stops or resumes letting attempts in on a device; what runs there is not touched.
     pub fn set_closed(&mut self, device: u32, closed: bool) {
         if let Some(account) = self.accounts.get_mut(&device) {

@@ -14,13 +14,12 @@ use tarn_proto::v1::{
 };
 use tarn_storage::Range;
 
-use super::parse_id;
+use super::{nodes_only, parse_id};
 use crate::advance::damaged;
 use crate::error::{Fatal, Refusal};
 use crate::keys::{Key, first, prefix};
 use crate::limits;
 use crate::overlay::STATE;
-use crate::reject;
 use crate::rows::{ChainRow, DecisionRow, DecisionsHead, DecisionsRow};
 use crate::task::Task;
 use crate::task::spec::or_default;
@@ -142,6 +141,7 @@ fn describe(record: &mut DecisionRow, body: &command::Body) {
         C::PutPolicyHandler(r) => about(record, "", "policy-handler", &r.name),
         C::DeletePolicyHandler(r) => about(record, "", "policy-handler", &r.name),
         C::PutPolicySettings(_) => about(record, "", "policy-settings", ""),
+        C::PutSchedulerSettings(_) => about(record, "", "scheduler-settings", ""),
         _ => {}
     }
 }
@@ -174,6 +174,7 @@ fn is_traffic(body: &outcome::Body) -> bool {
             | O::RecordDecisions(_)
             | O::RecordViolations(_)
             | O::AcknowledgeEscalations(_)
+            | O::PlaceTasks(_)
     )
 }
 
@@ -216,10 +217,7 @@ pub fn members(txn: &mut Txn<'_>, members: String) -> Result<(), Fatal> {
 
 /// The command: records what a node decided.
 pub fn record_decisions(txn: &mut Txn<'_>, node: &str, request: RecordDecisions) -> Result<DecisionsRecorded, Refusal> {
-    if !node.starts_with("node/") {
-        let message = "only the nodes of the cluster record what they decided";
-        return Err(reject::denied("NODES_ONLY", "", message).into());
-    }
+    nodes_only(node, "record what they decided")?;
     for decision in request.decisions {
         txn.decide(row_of(decision));
     }

@@ -4,7 +4,7 @@ use tarn_proto::v1::{
     Command, EventKind, RaiseVersion, Rejection, TaskSpec, VersionRaised, command, timer_action::Action,
 };
 
-use super::{access, audit, quota};
+use super::{access, audit, placement, quota};
 use crate::error::{Fatal, Refusal};
 use crate::reject;
 use crate::txn::Txn;
@@ -14,6 +14,9 @@ pub const ACCESS: u32 = 2;
 
 /// The machine version that brought executors besides WASM, and grants.
 pub const EXECUTORS: u32 = 3;
+
+/// The machine version that brought the router.
+pub const ROUTER: u32 = 4;
 
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
@@ -33,11 +36,11 @@ fn since(body: &command::Body) -> u32 {
     use command::Body as C;
     match body {
         C::CreateNamespace(r) if r.quotas.is_some() || r.isolation != 0 || !r.environment.is_empty() => quota::SINCE,
-        C::Enqueue(r) if r.tasks.iter().any(is_for_executors) => EXECUTORS,
+        C::Enqueue(r) => r.tasks.iter().map(since_of_task).max().unwrap_or(1),
         C::ScheduleTimer(r) => {
             let action = r.action.as_ref().and_then(|action| action.action.as_ref());
             match action {
-                Some(Action::Enqueue(spec)) if is_for_executors(spec) => EXECUTORS,
+                Some(Action::Enqueue(spec)) => since_of_task(spec),
                 _ => 1,
             }
         }
@@ -62,14 +65,21 @@ fn since(body: &command::Body) -> u32 {
         | C::RecordViolations(_)
         | C::AcknowledgeEscalations(_) => 2,
         C::RecordDecisions(_) | C::PutAuditSettings(_) => audit::SINCE,
+        C::RegisterWorker(r) if r.capabilities.iter().any(|given| given.resources.is_some()) => ROUTER,
+        C::HeartbeatWorker(r) if r.resources.is_some() => ROUTER,
+        C::PlaceTasks(_) | C::PutSchedulerSettings(_) => ROUTER,
         _ => 1,
     }
 }
 
-/// Whether a specification has fields that came with executors besides WASM.
-fn is_for_executors(spec: &TaskSpec) -> bool {
+/// The machine version that brought the youngest of what a specification says.
+fn since_of_task(spec: &TaskSpec) -> u32 {
     let parts = spec.native.is_some() || spec.cuda.is_some() || spec.transform.is_some();
-    parts || spec.grants.is_some() || spec.runtime == "microvm"
+    match parts || spec.grants.is_some() || spec.runtime == "microvm" {
+        _ if spec.runtime == placement::AUTO || spec.placement.is_some() => ROUTER,
+        true => EXECUTORS,
+        false => 1,
+    }
 }
 
 /// The command: from here on the cluster writes this version. A build that cannot read it stops before it applies the entry; nothing

@@ -5,10 +5,11 @@
 
 use tarn_proto::v1::{
     DecisionKind, DrainWorkerRequest, DrainWorkerResponse, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse,
-    RegisterWorkerRequest, RegisterWorkerResponse, Rejection, TaskState, WorkerState,
+    RegisterWorkerRequest, RegisterWorkerResponse, Rejection, TaskState, WorkerCapabilities, WorkerResources,
+    WorkerState,
 };
 
-use super::{parse_id, version};
+use super::{parse_id, placement, version};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::index::Wake;
@@ -35,11 +36,19 @@ pub fn register_worker(
         let message = "you have too many workers registered: stop some, or wait until some expire";
         return Err(reject::full("TOO_MANY_WORKERS", "", limits::WORKERS_OF_ONE_MAX as u64, message).into());
     }
+    let mut capabilities = request.capabilities;
+    if let Some(capabilities) = capabilities.as_mut().filter(|_| txn.meta.version >= version::ROUTER) {
+        if capabilities.runtimes.iter().any(|runtime| runtime == placement::AUTO) {
+            let message = "\"auto\" stands for whichever runtime the router chooses: name those that the worker has";
+            return Err(reject::invalid("RESERVED_RUNTIME", "capabilities.runtimes", message).into());
+        }
+        label_node(capabilities);
+    }
     let id = txn.next_id();
     let ttl_ms = or_default(request.ttl_ms, limits::LEASE_MS_DEFAULT);
     let row = WorkerRow {
         name: request.name,
-        capabilities: request.capabilities,
+        capabilities,
         draining: false,
         registered_at_ms: txn.now,
         heartbeat_at_ms: txn.now,
@@ -64,11 +73,26 @@ pub fn heartbeat_worker(
 ) -> Result<HeartbeatWorkerResponse, Refusal> {
     let (id, mut row) = load(txn, &request.worker_id)?;
     require_maker(&row, id, principal)?;
+    if let Some(resources) = request.resources {
+        let known = row.capabilities.get_or_insert_default();
+        // Where it runs is what its label says, for as long as it is registered.
+        let node = known.resources.take().map_or(resources.node, |before| before.node);
+        known.resources = Some(WorkerResources { node, ..resources });
+        label_node(known);
+    }
     row.heartbeat_at_ms = txn.now;
     row.expires_at_ms = txn.now + row.ttl_ms;
     let answer = HeartbeatWorkerResponse { expires_at_ms: row.expires_at_ms, state: state(&row).into() };
     save(txn, id, row);
     Ok(answer)
+}
+
+/// Gives a worker that says where it runs the label that says so.
+fn label_node(capabilities: &mut WorkerCapabilities) {
+    let label = capabilities.resources.as_ref().map(|resources| placement::node_label(&resources.node));
+    if let Some(label) = label.filter(|label| !capabilities.labels.contains(label)) {
+        capabilities.labels.push(label);
+    }
 }
 
 /// The command: the worker gets no more tasks.

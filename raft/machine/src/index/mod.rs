@@ -15,7 +15,7 @@ mod wakes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tarn_proto::v1::{AuditSettings, Isolation, NamespaceState, TaskState, WorkerCapabilities};
+use tarn_proto::v1::{AuditSettings, Isolation, NamespaceState, SchedulerSettings, TaskState, WorkerCapabilities};
 
 pub use access::{Access, RoleIn};
 pub use edges::Edges;
@@ -44,6 +44,8 @@ pub struct Indices {
     pub(crate) workers: BTreeMap<u64, WorkerRow>,
     /// Running tasks by worker, as (namespace, task). Workers without any are absent.
     pub(crate) held: BTreeMap<u64, BTreeSet<(u64, u64)>>,
+    /// Ready tasks that the router has placed, likewise. The worker may be gone.
+    pub(crate) placed: BTreeMap<u64, BTreeSet<(u64, u64)>>,
     /// Everything that time alone will change, in the order in which it is due.
     pub(crate) wakes: BTreeSet<(u64, Wake)>,
     pub(crate) edges: Edges,
@@ -62,6 +64,7 @@ pub struct Indices {
     /// Where the chain of decisions begins and ends, and how much of it is kept.
     pub(crate) chain: ChainRow,
     pub(crate) audit_settings: AuditSettings,
+    pub(crate) scheduler_settings: SchedulerSettings,
 }
 
 /// What the gate needs to know of every namespace, by name.
@@ -133,6 +136,8 @@ pub struct Facts {
     /// When the running attempt ends unless it is renewed; 0 if none runs.
     attempt_due_ms: u64,
     worker: u64,
+    /// Of a ready task: the worker that the router chose; 0 if none.
+    placed: u64,
 }
 
 impl Facts {
@@ -152,6 +157,7 @@ impl Facts {
             deadline_at_ms: if dead { 0 } else { row.deadline_at_ms },
             attempt_due_ms: row.lease_expires_at_ms.min(row.attempt_ends_at_ms),
             worker: row.worker,
+            placed: if state == TaskState::Ready { row.placed_worker } else { 0 },
         })
     }
 }
@@ -347,6 +353,9 @@ impl Indices {
         if facts.state == TaskState::Running {
             self.held.entry(facts.worker).or_default().insert((ns, id));
         }
+        if facts.placed != 0 {
+            self.placed.entry(facts.placed).or_default().insert((ns, id));
+        }
         self.wakes.extend(task_wakes(ns, id, facts));
         Ok(())
     }
@@ -380,13 +389,11 @@ impl Indices {
         if group.tasks == 0 {
             queue.groups.remove(class);
         }
-        if facts.state == TaskState::Running
-            && let Some(held) = self.held.get_mut(&facts.worker)
-        {
-            held.remove(&(ns, id));
-            if held.is_empty() {
-                self.held.remove(&facts.worker);
-            }
+        if facts.state == TaskState::Running {
+            take(&mut self.held, facts.worker, (ns, id));
+        }
+        if facts.placed != 0 {
+            take(&mut self.placed, facts.placed, (ns, id));
         }
         for wake in task_wakes(ns, id, facts) {
             self.wakes.remove(&wake);
@@ -432,6 +439,16 @@ fn queue_of<'a>(namespace: &'a mut NamespaceIndex, facts: &Facts) -> Result<&'a 
 
 fn queue_wake(ns: u64, id: u64, used_at_ms: u64) -> (u64, Wake) {
     (used_at_ms + crate::limits::QUEUE_IDLE_MS, Wake::IdleQueue { ns, id })
+}
+
+/// Takes a task from a worker's; a worker that has no more goes as well.
+fn take(tasks: &mut BTreeMap<u64, BTreeSet<(u64, u64)>>, worker: u64, task: (u64, u64)) {
+    if let Some(of_worker) = tasks.get_mut(&worker) {
+        of_worker.remove(&task);
+        if of_worker.is_empty() {
+            tasks.remove(&worker);
+        }
+    }
 }
 
 /// What time alone will do to a task.

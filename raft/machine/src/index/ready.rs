@@ -51,6 +51,17 @@ impl Group {
         heads.min()
     }
 
+    /// Up to so many ready tasks of each priority, each list in its order.
+    pub fn first(&self, max: usize, now: u64) -> impl Iterator<Item = Rank> {
+        self.levels.iter().zip(1..).flat_map(move |(level, priority)| {
+            level.iter().take(max).map(move |(eligible_at_ms, id)| Rank {
+                level: effective_level(priority, *eligible_at_ms, now),
+                eligible_at_ms: *eligible_at_ms,
+                id: *id,
+            })
+        })
+    }
+
     /// Ready tasks that are leased before one of this rank.
     pub fn before(&self, rank: Rank, now: u64) -> impl Iterator<Item = Rank> {
         self.levels.iter().zip(1..).flat_map(move |(level, priority)| {

@@ -80,6 +80,7 @@ pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
     access::fill(engine, &mut indices)?;
     policy::fill(engine, &mut indices)?;
     indices.chain = engine.row(Key::Chain)?.unwrap_or_default();
+    indices.scheduler_settings = engine.row(Key::SchedulerSettings)?.unwrap_or_default();
     indices.audit_settings = engine.row(Key::AuditSettings)?.unwrap_or_default();
     indices.sweeps.ended_tasks = first_expiry(engine, first::ENDED_EXPIRY)?;
     indices.sweeps.fired_timers = first_expiry(engine, first::FIRED_TIMER_EXPIRY)?;

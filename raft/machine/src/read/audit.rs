@@ -187,5 +187,6 @@ fn decision(index: u64, ordinal: u32, at_ms: u64, row: DecisionRow) -> Decision 
         count: row.count,
         detail: row.detail,
         traces: row.traces,
+        placement: row.placement,
     }
 }

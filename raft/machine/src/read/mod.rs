@@ -6,6 +6,7 @@ mod chain;
 mod events;
 mod lists;
 mod policy;
+mod routing;
 mod story;
 mod tasks;
 mod tenancy;
@@ -15,6 +16,7 @@ use tarn_proto::v1::{Rejection, WorkerCapabilities};
 pub use chain::ChainWalk;
 pub use events::Compacted;
 pub use policy::Escalations;
+pub use routing::{OpenTask, WorkerLoad};
 
 use crate::Machine;
 use crate::domain::{parse_id, worker};

@@ -9,12 +9,13 @@ use tarn_proto::v1::{
 use super::audit::concerns;
 use crate::Machine;
 use crate::domain::parse_id;
+use crate::domain::placement::{AUTO, runtimes};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::index::{NamespaceIndex, Rank, effective_level, matches_class, serves};
 use crate::limits;
 use crate::rows::{Class, TaskRow};
-use crate::task::find;
+use crate::task::{find, specification};
 
 /// Ready tasks that are counted as standing before another.
 const AHEAD_MAX: usize = 10_000;
@@ -70,17 +71,18 @@ impl Machine {
     /// Names of the workers that ran a task: of those that are gone, what they said when they registered.
     fn workers_of(&self, task: &Task) -> Result<BTreeMap<String, String>, Refusal> {
         let mut names = BTreeMap::new();
-        for attempt in &task.attempts {
-            let Ok(id) = attempt.worker.parse::<Id>() else { continue };
+        let tried = task.attempts.iter().map(|attempt| &attempt.worker);
+        for worker in tried.chain([&task.placed_worker]) {
+            let Ok(id) = worker.parse::<Id>() else { continue };
             let registered = match self.ix.workers.get(&id.0) {
                 Some(row) => Some(row.name.clone()),
                 None => {
                     let mut records = self.decisions_at(id.index())?.into_iter();
-                    records.find(|record| record.worker == attempt.worker).map(|record| record.detail)
+                    records.find(|record| record.worker == *worker).map(|record| record.detail)
                 }
             };
             if let Some(name) = registered {
-                names.insert(attempt.worker.clone(), name);
+                names.insert(worker.clone(), name);
             }
         }
         Ok(names)
@@ -109,7 +111,9 @@ impl Machine {
 
     /// Where a ready task stands: who could run it, who is served before it.
     fn in_line(&self, ns: u64, id: u64, row: &TaskRow, waiting: &mut Waiting) -> Result<(), Fatal> {
-        let (namespace, queue, class) = (self.ix.namespace(ns)?, self.ix.queue(ns, row.queue)?, row.class());
+        let (namespace, queue) = (self.ix.namespace(ns)?, self.ix.queue(ns, row.queue)?);
+        let classes = self.classes(ns, id, row)?;
+        let matches = |able: &WorkerCapabilities| classes.iter().any(|class| matches_class(able, class));
         let any = WorkerCapabilities::default();
         let serves_queue =
             |able: &WorkerCapabilities, name: &str| namespace.is_served_by(able) && serves(&able.queues, name);
@@ -117,7 +121,7 @@ impl Machine {
         for (worker, known) in &self.ix.workers {
             waiting.workers += 1;
             let capabilities = known.capabilities.as_ref().unwrap_or(&any);
-            if serves_queue(capabilities, &queue.name) && matches_class(capabilities, &class) {
+            if serves_queue(capabilities, &queue.name) && matches(capabilities) {
                 let free = !known.draining && self.ix.held_by(*worker) < limits::WORKER_TASKS_MAX;
                 waiting.free += u32::from(free);
                 able.push(capabilities);
@@ -125,7 +129,7 @@ impl Machine {
         }
         waiting.able = able.len() as u32;
         if able.is_empty() {
-            waiting.missing = self.missing(namespace, &queue.name, &class);
+            waiting.missing = self.missing(namespace, &queue.name, &classes);
         }
         if namespace.is_full() {
             waiting.limit_name = "max_running".to_owned();
@@ -153,8 +157,20 @@ impl Machine {
         Ok(())
     }
 
+    /// What the task is to whoever may run it: of one that waits for the router, a class for each runtime that is possible.
+    fn classes(&self, ns: u64, id: u64, row: &TaskRow) -> Result<Vec<Class>, Fatal> {
+        let class = row.class();
+        if class.runtime != AUTO {
+            return Ok(vec![class]);
+        }
+        let spec = specification(&self.rows(), ns, id, false)?.spec.unwrap_or_default();
+        let of = |runtime: &str| Class { runtime: runtime.to_owned(), ..class.clone() };
+        Ok(runtimes(&spec).into_iter().map(of).collect())
+    }
+
     /// What none of the workers has; or, where each thing is had by some, that no one has all.
-    fn missing(&self, namespace: &NamespaceIndex, queue: &str, class: &Class) -> Vec<String> {
+    fn missing(&self, namespace: &NamespaceIndex, queue: &str, classes: &[Class]) -> Vec<String> {
+        let Some(class) = classes.first() else { return Vec::new() };
         let any = WorkerCapabilities::default();
         let nobody = |suits: &dyn Fn(&WorkerCapabilities) -> bool| {
             let mut workers = self.ix.workers.values();
@@ -174,17 +190,15 @@ impl Machine {
             nobody(&|w| namespace.is_served_by(w)),
         );
         need(format!("queue {queue}"), nobody(&|w| serves(&w.queues, queue)));
-        let bare = |handler: &str, requires: &[String]| Class {
-            runtime: class.runtime.clone(),
-            handler: handler.to_owned(),
-            requires: requires.to_vec(),
-        };
-        let runtime = match class.runtime.as_str() {
+        let names: Vec<&str> = classes.iter().map(|class| class.runtime.as_str()).collect();
+        let runtime = match names.join(" or ").as_str() {
             "" => "a worker built with an SDK".to_owned(),
-            runtime => format!("runtime {runtime}"),
+            names => format!("runtime {names}"),
         };
         let runs = |w: &WorkerCapabilities| {
-            matches_class(&WorkerCapabilities { handlers: Vec::new(), ..w.clone() }, &bare("", &[]))
+            let bare = |class: &Class| Class { runtime: class.runtime.clone(), ..Class::default() };
+            let any_handler = WorkerCapabilities { handlers: Vec::new(), ..w.clone() };
+            classes.iter().any(|class| matches_class(&any_handler, &bare(class)))
         };
         need(runtime, nobody(&runs));
         need(format!("handler {}", class.handler), nobody(&|w| serves(&w.handlers, &class.handler)));

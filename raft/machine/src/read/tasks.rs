@@ -139,6 +139,11 @@ impl Machine {
             lease_expires_at_ms: row.lease_expires_at_ms,
             cancel_requested: row.cancel_requested,
             progress: row.progress.clone(),
+            placed_worker: worker(row.placed_worker),
+            placed_runtime: match row.placed_worker {
+                0 => String::new(),
+                _ => row.class().runtime,
+            },
             result: if with_bytes { result(&self.rows(), ns, id, &row)? } else { Bytes::new() },
             error: row.error,
             attempts: row.attempts.into_iter().map(attempt).collect(),

@@ -60,6 +60,7 @@ pub fn fail_attempt(txn: &mut Txn<'_>, task: &mut Task, ending: Ending, last: bo
         close_attempt(task, txn.now, ending, state);
         task.row.eligible_at_ms = txn.now + delay;
         task.row.set_state(state);
+        task.open(txn)?;
         task.save(txn)?;
     }
     Ok(task.row.state())

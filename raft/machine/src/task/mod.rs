@@ -15,7 +15,7 @@ use crate::ids::Id;
 use crate::index::{Facts, Indices};
 use crate::keys::Key;
 use crate::overlay::Rows;
-use crate::rows::{SpecRow, TaskRow};
+use crate::rows::{Class, SpecRow, TaskRow};
 use crate::txn::Txn;
 
 /// A task and where the indices have it.
@@ -27,6 +27,8 @@ pub struct Task {
     was: Option<Facts>,
     /// The state in which the row was loaded; `None` if the task is new.
     was_in: Option<TaskState>,
+    /// The class that the indices have it in, if it has another by now.
+    was_of: Option<Class>,
     /// What it counted with then.
     was_stored: u64,
 }
@@ -68,7 +70,7 @@ pub fn specification(rows: &impl Rows, ns: u64, id: u64, with_payload: bool) -> 
 impl Task {
     /// A task that does not exist yet; [`Task::save`] makes it.
     pub fn new(ns: u64, id: u64, row: TaskRow) -> Self {
-        Task { ns, id, row, was: None, was_in: None, was_stored: 0 }
+        Task { ns, id, row, was: None, was_in: None, was_of: None, was_stored: 0 }
     }
 
     /// The task with this id, in whatever state.
@@ -87,7 +89,7 @@ impl Task {
 
     fn from_row(ns: u64, id: u64, row: TaskRow) -> Self {
         let (was, was_in, was_stored) = (Facts::of(&row), Some(row.state()), row.stored_bytes);
-        Task { ns, id, row, was, was_in, was_stored }
+        Task { ns, id, row, was, was_in, was_of: None, was_stored }
     }
 
     /// Writes the row and brings the indices up to date.
@@ -99,16 +101,17 @@ impl Task {
         }
         txn.rows.put(key(ns, id, state), &self.row);
         let is = Facts::of(&self.row);
-        if is != self.was {
+        let was_of = self.was_of.take();
+        if is != self.was || was_of.is_some() {
             let class = self.row.class.get_or_insert_default();
             if let Some(was) = self.was {
-                txn.ix.remove_task(ns, id, &was, class)?;
+                txn.ix.remove_task(ns, id, &was, was_of.as_ref().unwrap_or(class))?;
             }
             if let Some(is) = is {
                 txn.ix.insert_task(ns, id, &is, class)?;
             }
         }
-        if state == TaskState::Ready && self.was_in != Some(TaskState::Ready) {
+        if state == TaskState::Ready && (self.was_in != Some(TaskState::Ready) || was_of.is_some()) {
             self.tell_ready(txn)?;
         }
         if self.was_in == Some(TaskState::Running) && state != TaskState::Running {
@@ -151,13 +154,20 @@ impl Task {
     pub fn delete(mut self, txn: &mut Txn<'_>) -> Result<(), Fatal> {
         let (ns, id) = (self.ns, self.id);
         if let Some(was) = self.was.take() {
-            txn.ix.remove_task(ns, id, &was, self.row.class.get_or_insert_default())?;
+            let class = self.row.class.get_or_insert_default();
+            txn.ix.remove_task(ns, id, &was, self.was_of.as_ref().unwrap_or(class))?;
         }
         if let Some(was_in) = self.was_in {
             txn.rows.delete(key(ns, id, was_in));
         }
         quota::replace(txn, ns, self.was_stored, 0);
         delete_rows(txn, ns, id, &self.row)
+    }
+
+    /// Moves the task to another class, once it is saved.
+    pub fn reclass(&mut self, class: Class) {
+        let before = self.row.class.replace(class).unwrap_or_default();
+        self.was_of.get_or_insert(before);
     }
 
     /// Tells an event about this task, and about its attempt if one runs.

@@ -79,6 +79,8 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("put_policy_settings", "NO_SETTINGS settings"),
         ("record_violations", "NO_VIOLATIONS violations"),
         ("acknowledge_escalations", "INVALID_NAME handler"),
+        ("place_tasks", "NO_PLACEMENTS placements"),
+        ("put_scheduler_settings", "NO_SETTINGS settings"),
     ];
     assert_eq!(reasons, expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())));
     target.check();

@@ -95,7 +95,24 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
             ttl_ms: 3_600_000,
             ..Default::default()
         }),
-        B::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: worker.to_owned() }),
+        B::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: worker.to_owned(), resources: Some(resources()) }),
+        B::PlaceTasks(PlaceTasks {
+            placements: vec![TaskPlacement {
+                namespace: ns(),
+                task_id: task.to_owned(),
+                worker_id: worker.to_owned(),
+                runtime: "wasm".to_owned(),
+                scores: Some(PlacementScores { runtime: "wasm".to_owned(), ..Default::default() }),
+            }],
+        }),
+        B::PutSchedulerSettings(PutSchedulerSettingsRequest {
+            settings: Some(SchedulerSettings {
+                weights: Some(SchedulerWeights { cost: Some(90), ..Default::default() }),
+                settle_ms: Some(7),
+                ..Default::default()
+            }),
+            ..Default::default()
+        }),
         B::DrainWorker(DrainWorkerRequest { worker_id: worker.to_owned(), ..Default::default() }),
         B::AcquireLease(AcquireLeaseRequest {
             namespace: ns(),
@@ -148,6 +165,19 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
     ];
     bodies.extend(crate::policies::bodies());
     bodies
+}
+
+fn resources() -> WorkerResources {
+    WorkerResources {
+        node: "n".to_owned(),
+        slots: 3,
+        memory_bytes: 1 << 30,
+        devices: vec![WorkerDevice { kind: "cuda".to_owned(), memory_bytes: 1 << 30, capability: 90, lost: true }],
+        isolation: IsolationLevel::Sandbox.into(),
+        cost_per_second: 5,
+        quality_permille: 900,
+        attempt_memory_bytes: 1 << 20,
+    }
 }
 
 /// What a gate says about a command.

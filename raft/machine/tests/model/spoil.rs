@@ -278,6 +278,7 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
         | B::PutPolicySettings(_)
         | B::RecordViolations(_)
         | B::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
+        B::PlaceTasks(_) | B::PutSchedulerSettings(_) => unreachable!("placements have tests of their own"),
     }
 }
 

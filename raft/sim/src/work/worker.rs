@@ -66,7 +66,7 @@ impl Worker {
             return;
         }
         if self.session.dice.percent(20) {
-            let request = HeartbeatWorkerRequest { worker_id: id.to_owned() };
+            let request = HeartbeatWorkerRequest { worker_id: id.to_owned(), resources: None };
             if let Said::Refused(_) = self.session.propose(Body::HeartbeatWorker(request), PATIENCE).await {
                 self.id = None;
                 return;

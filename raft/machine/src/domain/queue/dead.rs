@@ -94,6 +94,7 @@ fn requeue(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
         true => task.row.set_state(TaskState::Blocked),
         false => task.release(txn.now),
     }
+    task.open(txn)?;
     task.decide(txn, DecisionKind::Requeued, "", 0)?;
     task.save(txn)?;
     task.event(txn, EventKind::TaskRequeued, "")?;

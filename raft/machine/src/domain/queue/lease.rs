@@ -8,7 +8,7 @@ use tarn_proto::v1::{
 
 use super::admit::past_deadline;
 use crate::domain::worker::require_maker;
-use crate::domain::{audit, parse_id};
+use crate::domain::{audit, parse_id, placement};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::index::{Pick, effective_level};
@@ -145,7 +145,10 @@ fn set_pass(txn: &mut Txn<'_>, ns: u64, pass: u64) -> Result<(), Fatal> {
 
 /// A running task as its worker gets it.
 fn leased(txn: &Txn<'_>, task: &Task) -> Result<LeasedTask, Fatal> {
-    let spec = specification(&txn.rows, task.ns, task.id, true)?;
+    let mut spec = specification(&txn.rows, task.ns, task.id, true)?;
+    if let Some(spec) = spec.spec.as_mut().filter(|_| task.row.placed_worker != 0) {
+        placement::narrow(spec, &task.row.class().runtime);
+    }
     Ok(LeasedTask {
         namespace: txn.namespace_name(task.ns)?,
         task_id: Id(task.id).to_string(),

@@ -103,6 +103,7 @@ fn give_back(txn: &mut Txn<'_>, task: &mut Task) -> Result<TaskState, Fatal> {
     task.row.attempts.pop();
     task.row.attempts_begun -= 1;
     task.row.set_state(TaskState::Ready);
+    task.open(txn)?;
     task.save(txn)?;
     Ok(TaskState::Ready)
 }

@@ -318,6 +318,7 @@ impl Model {
             | C::PutPolicySettings(_)
             | C::RecordViolations(_)
             | C::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
+            C::PlaceTasks(_) | C::PutSchedulerSettings(_) => unreachable!("placements have tests of their own"),
         })
     }
 
