@@ -108,7 +108,7 @@ fn first_version() -> Vec<Vec<u8>> {
         (
             2_500,
             vec![
-                command(HeartbeatWorkerRequest { worker_id: worker_id.clone() }),
+                command(HeartbeatWorkerRequest { worker_id: worker_id.clone(), resources: None }),
                 command(HeartbeatTasksRequest {
                     worker_id: worker_id.clone(),
                     leases: vec![TaskLease {
@@ -233,8 +233,9 @@ fn workers_of_the_first_version_stay_anybodys_when_the_version_rises() {
         ..Command::default()
     };
     let register = || command::Body::RegisterWorker(RegisterWorkerRequest::default());
-    let heartbeat =
-        |worker_id: &str| command::Body::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: worker_id.to_owned() });
+    let heartbeat = |worker_id: &str| {
+        command::Body::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: worker_id.to_owned(), resources: None })
+    };
     let registered = |rig: &mut Rig| {
         let applied = rig.apply(vec![by("user/ada", register())]);
         match &applied.outcomes[0].body {

@@ -239,7 +239,7 @@ impl Generator {
             6 => B::CompleteTask(self.complete_task(model)),
             7 => B::FailTask(self.fail_task(model)),
             8 => B::RegisterWorker(self.register_worker()),
-            9 => B::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: self.worker(model) }),
+            9 => B::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: self.worker(model), resources: None }),
             10 => B::DrainWorker(DrainWorkerRequest { request_id: self.request_id(), worker_id: self.worker(model) }),
             11 => B::AcquireLease(AcquireLeaseRequest {
                 request_id: self.request_id(),
@@ -308,6 +308,7 @@ impl Generator {
             labels: list(50, &LABELS),
             namespaces: list(15, &NAMESPACES),
             queues: list(15, &QUEUES),
+            resources: None,
         };
         RegisterWorkerRequest {
             request_id: self.request_id(),

@@ -310,7 +310,7 @@ impl History {
                 let _ = self.rig.tell(request);
             }
         }
-        let _ = self.rig.tell(HeartbeatWorkerRequest { worker_id: self.worker.clone() });
+        let _ = self.rig.tell(HeartbeatWorkerRequest { worker_id: self.worker.clone(), resources: None });
         if self.rig.machine.list_workers(&ListWorkersRequest {}).expect("it lists").workers.is_empty() {
             self.worker = worker(&mut self.rig, &[]);
         }

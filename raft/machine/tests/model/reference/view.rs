@@ -43,6 +43,9 @@ impl Model {
             error: task.error.clone(),
             waits_for: task.dependencies.iter().filter(|id| task.waits_for.contains(id)).map(text).collect(),
             dependencies: task.dependencies.iter().map(text).collect(),
+            // Placements have tests of their own.
+            placed_runtime: String::new(),
+            placed_worker: String::new(),
         }
     }
 
