@@ -179,7 +179,9 @@ impl Session<'_> {
                 status => Err(ExecutionError::ExitNonzero { status }),
             },
             exit::TRAP => Err(ExecutionError::Trap { trap: detail() }),
-            exit::MEMORY => Err(ExecutionError::MemoryLimit { wanted_bytes: value, limit_bytes: limits.memory_bytes }),
+            exit::MEMORY => {
+                Err(ExecutionError::MemoryLimit { wanted_bytes: Some(value), limit_bytes: limits.memory_bytes })
+            }
             exit::TABLE => Err(ExecutionError::TableLimit { wanted: value, limit: TABLE_ELEMENTS_MAX }),
             exit::FUEL => Err(ExecutionError::FuelLimit { limit: limits.fuel.unwrap_or_default() }),
             exit::START => Err(ExecutionError::ResourceExhausted { detail: detail() }),

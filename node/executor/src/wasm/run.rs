@@ -285,7 +285,7 @@ fn stopped(stop: Stop, limits: &Limits) -> ExecutionError {
 fn beyond(refused: Refused, limits: &Limits) -> ExecutionError {
     match refused {
         Refused::Memory { wanted_bytes } => {
-            ExecutionError::MemoryLimit { wanted_bytes, limit_bytes: limits.memory_bytes }
+            ExecutionError::MemoryLimit { wanted_bytes: Some(wanted_bytes), limit_bytes: limits.memory_bytes }
         }
         Refused::Table { wanted } => ExecutionError::TableLimit { wanted, limit: TABLE_ELEMENTS_MAX as u64 },
     }
