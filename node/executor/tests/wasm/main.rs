@@ -5,6 +5,7 @@ mod cache;
 mod commands;
 mod components;
 mod concurrency;
+mod examples;
 mod functions;
 mod grants;
 mod guests;
