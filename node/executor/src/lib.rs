@@ -61,6 +61,7 @@ pub mod cuda;
 mod durable;
 mod error;
 mod executor;
+mod function;
 mod grants;
 mod hash;
 mod limits;

@@ -27,7 +27,7 @@ use bytes::Bytes;
 use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{ARGUMENTS_BYTES_MAX, LOG_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, TIME_MS_MAX};
+use crate::limits::{LOG_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, TIME_MS_MAX};
 use crate::{Attempt, Capabilities, Command, ExecutionError, Executor, Failure, Hash, Kind, Limits, Report, Source};
 
 mod cgroup;
@@ -232,22 +232,7 @@ fn command(kind: Kind) -> Result<Command, ExecutionError> {
     let Kind::Command(command) = kind else {
         return Err(kind.unsupported("native"));
     };
-    let refuse = |detail: String| Err(ExecutionError::BadArguments { detail });
-    let pairs = command.env.iter().flat_map(|(key, value)| [key, value]);
-    let bytes: u64 = command.args.iter().chain(pairs).map(|text| text.len() as u64 + 1).sum();
-    if bytes > ARGUMENTS_BYTES_MAX {
-        return refuse(format!(
-            "arguments and environment have {bytes} bytes together and the limit is {ARGUMENTS_BYTES_MAX}: pass bulky data on standard input"
-        ));
-    }
-    if command.args.iter().any(|arg| arg.contains('\0')) {
-        return refuse("an argument contains a zero byte, which ends a string for the program".into());
-    }
-    for (key, value) in &command.env {
-        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-            return refuse(format!("the environment variable {key:?} has an empty name, or a zero byte or `=` in it"));
-        }
-    }
+    command.check()?;
     Ok(command)
 }
 
