@@ -253,3 +253,23 @@ pub struct Usage {
     /// The fuel it used, where the runtime counts it.
     pub fuel: Option<u64>,
 }
+
+/// How a guest ended and what it used, as those who ran it see it.
+pub(crate) struct Ended {
+    pub(crate) result: Result<(Bytes, Vec<Value>), ExecutionError>,
+    pub(crate) logs: Bytes,
+    pub(crate) usage: Usage,
+}
+
+impl Ended {
+    /// The end of the attempt, which had waited so long before.
+    #[expect(clippy::result_large_err, reason = "it is what executors return")]
+    pub(crate) fn after(self, waited: Duration) -> Result<Report, Failure> {
+        let Self { result, logs, usage } = self;
+        let usage = Usage { waited, ..usage };
+        match result {
+            Ok((output, values)) => Ok(Report { output, values, logs, usage }),
+            Err(error) => Err(Failure { error, logs, usage }),
+        }
+    }
+}

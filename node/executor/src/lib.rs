@@ -69,6 +69,7 @@ mod microvm;
 pub mod native;
 mod output;
 mod services;
+mod slots;
 mod value;
 mod wasm;
 
