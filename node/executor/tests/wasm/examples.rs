@@ -33,7 +33,7 @@ fn guest(language: &str, name: &str) -> Option<Attempt> {
     None
 }
 
-fn with_input(attempt: &Attempt, input: &str) -> Attempt {
+fn given(attempt: &Attempt, input: &str) -> Attempt {
     let kind = Kind::Command(Command { input: input.to_owned().into(), ..Command::default() });
     Attempt { kind, ..attempt.clone() }
 }
@@ -57,7 +57,7 @@ fn kept(services: &InMemory, key: &str) -> Option<(String, u64)> {
 #[tokio::test]
 async fn a_program_in_c_counts_words() {
     let Some(words) = guest("c", "words.wasm") else { return };
-    let report = succeed(&executor(), with_input(&words, "The cat, the dog and THE bird; a cat.")).await;
+    let report = succeed(&executor(), given(&words, "The cat, the dog and THE bird; a cat.")).await;
     assert_eq!(report.output, "{\"the\":3,\"cat\":2,\"a\":1,\"and\":1,\"bird\":1,\"dog\":1}\n");
 }
 
@@ -65,21 +65,21 @@ async fn a_program_in_c_counts_words() {
 async fn a_task_in_c_keeps_a_sum_in_its_context() {
     let Some(mut counter) = guest("c", "counter.wasm") else { return };
     let executor = executor();
-    assert_refused(&fail(&executor, with_input(&counter, "1")).await, "progress");
+    assert_refused(&fail(&executor, given(&counter, "1")).await, "progress");
     counter.grants = Grants { progress: true, ..Grants::default() };
-    assert_refused(&fail(&executor, with_input(&counter, "1")).await, "context");
+    assert_refused(&fail(&executor, given(&counter, "1")).await, "context");
 
     let services = Arc::new(InMemory::default());
     (counter.grants, counter.services) = (keeping(), services.clone());
     for (input, sum, version) in [("40", "40", 1), ("2", "42", 2), ("-50", "-8", 3)] {
-        assert_eq!(succeed(&executor, with_input(&counter, input)).await.output, sum);
+        assert_eq!(succeed(&executor, given(&counter, input)).await.output, sum);
         assert_eq!(kept(&services, "sum"), Some((sum.to_owned(), version)));
     }
     assert_eq!(services.reports.lock().unwrap().last(), Some(&(0.0, "adding".to_owned())));
     let added = (LogLevel::Info, "added".to_owned());
     assert_eq!(*services.lines.lock().unwrap(), [added.clone(), added.clone(), added]);
 
-    let failure = fail(&executor, with_input(&counter, "many")).await;
+    let failure = fail(&executor, given(&counter, "many")).await;
     assert_reason(&failure.error, "GUEST_FAILED", false);
     assert!(failure.to_string().contains("no decimal number"), "{failure}");
     assert_eq!(kept(&services, "sum"), Some(("-8".to_owned(), 3)));
@@ -89,7 +89,7 @@ async fn a_task_in_c_keeps_a_sum_in_its_context() {
 async fn a_program_in_rust_sorts_lines() {
     let Some(unique) = guest("rust", "unique.wasm") else { return };
     let executor = executor();
-    let report = succeed(&executor, with_input(&unique, "pear\napple\npear\nfig\n")).await;
+    let report = succeed(&executor, given(&unique, "pear\napple\npear\nfig\n")).await;
     assert_eq!(report.output, "apple\nfig\npear\n");
     // Input that is no text is an error of the program's own, which it tells.
     let mut no_text = unique;
@@ -103,14 +103,14 @@ async fn a_program_in_rust_sorts_lines() {
 async fn a_task_in_rust_keeps_a_line_in_its_context() {
     let Some(mut longest) = guest("rust", "longest.wasm") else { return };
     let executor = executor();
-    assert_refused(&fail(&executor, with_input(&longest, "line")).await, "context");
+    assert_refused(&fail(&executor, given(&longest, "line")).await, "context");
 
     let services = Arc::new(InMemory::default());
     (longest.grants, longest.services) = (keeping(), services.clone());
     for (input, expected, version) in
         [("one\nthree\ntwo", "three", 1), ("four", "three", 1), ("größte\nlargest", "largest", 2)]
     {
-        assert_eq!(succeed(&executor, with_input(&longest, input)).await.output, expected);
+        assert_eq!(succeed(&executor, given(&longest, input)).await.output, expected);
         assert_eq!(kept(&services, "longest"), Some((expected.to_owned(), version)));
     }
     assert_eq!(services.lines.lock().unwrap().len(), 2);
@@ -131,11 +131,11 @@ async fn a_task_in_python_writes_capitals() {
     capitals.services = services.clone();
     let executor = executor();
     // Python itself starts with random numbers.
-    assert_refused(&fail(&executor, with_input(&capitals, "größe")).await, "random");
+    assert_refused(&fail(&executor, given(&capitals, "größe")).await, "random");
     capitals.grants = Grants { random: true, ..Grants::default() };
-    assert_refused(&fail(&executor, with_input(&capitals, "größe")).await, "log");
+    assert_refused(&fail(&executor, given(&capitals, "größe")).await, "log");
     capitals.grants.log = true;
-    assert_eq!(succeed(&executor, with_input(&capitals, "größe")).await.output, "GRÖSSE");
+    assert_eq!(succeed(&executor, given(&capitals, "größe")).await.output, "GRÖSSE");
     assert_eq!(*services.lines.lock().unwrap(), [(LogLevel::Info, "7 bytes".to_owned())]);
 }
 
@@ -145,10 +145,10 @@ async fn a_task_in_javascript_sorts_numbers() {
     let services = Arc::new(InMemory::default());
     sorted.services = services.clone();
     let executor = executor();
-    assert_refused(&fail(&executor, with_input(&sorted, "[]")).await, "log");
+    assert_refused(&fail(&executor, given(&sorted, "[]")).await, "log");
     sorted.grants = Grants { log: true, ..Grants::default() };
-    assert_eq!(succeed(&executor, with_input(&sorted, "[10, 9, -1.5]")).await.output, "[-1.5,9,10]");
+    assert_eq!(succeed(&executor, given(&sorted, "[10, 9, -1.5]")).await.output, "[-1.5,9,10]");
     assert_eq!(*services.lines.lock().unwrap(), [(LogLevel::Info, "3 numbers".to_owned())]);
-    let failure = fail(&executor, with_input(&sorted, "[\"a\"]")).await;
+    let failure = fail(&executor, given(&sorted, "[\"a\"]")).await;
     assert_reason(&failure.error, "GUEST_FAILED", false);
 }
