@@ -28,12 +28,22 @@ async fn what_is_no_program_is_refused_for_good() {
         (b"just text", "format"),
         (b"\x7fELF\x02\x01\x01 and then nothing", "format"),
         (b"\0asm\x01\0\0\0", "format"),
+        (b"", "format"),
+        (&another_machine_s(), "format"),
     ] {
-        let failure = bench.run(program(bytes.into())).await.unwrap_err();
+        let failure = bench.run(program(bytes.to_vec().into())).await.unwrap_err();
         assert_eq!(failure.error.reason(), "NATIVE_INVALID_PROGRAM", "{failure}");
         assert!(!failure.error.retryable());
         assert!(failure.to_string().to_lowercase().contains(said), "{failure}");
     }
+}
+
+/// A program that would run here, but for the machine that it says it is for.
+fn another_machine_s() -> Vec<u8> {
+    const MACHINE_AT: usize = 18;
+    let mut program = fs::read("/bin/true").unwrap();
+    program[MACHINE_AT..][..2].copy_from_slice(&u16::MAX.to_le_bytes());
+    program
 }
 
 #[tokio::test]
