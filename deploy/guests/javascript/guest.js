@@ -1,4 +1,4 @@
-// A task: returns its input, a JSON array of numbers, sorted. Needs the grant `log`, and `clock` and `random` for JavaScript itself.
+// A task: returns its input, a JSON array of numbers, sorted. Needs the grant `log`.
 import { write } from "tarn:guest/log@0.1.0";
 
 export const task = {

@@ -105,11 +105,11 @@ pub enum ExecutionError {
     },
     /// The guest asked for more memory than it may have.
     #[error(
-        "the guest asked for {wanted_bytes} bytes of memory and the limit memory_bytes is {limit_bytes}: raise it or use less"
+        "the guest asked for {} memory and the limit memory_bytes is {limit_bytes}: raise it or use less", amount(.wanted_bytes)
     )]
     MemoryLimit {
-        /// What it would have had, in bytes.
-        wanted_bytes: u64,
+        /// What it would have had, in bytes; `None` where the runtime learns only that it was too much.
+        wanted_bytes: Option<u64>,
         /// The limit in bytes.
         limit_bytes: u64,
     },
@@ -368,6 +368,10 @@ fn list_exports(exports: &[String]) -> String {
     if exports.is_empty() { " (there is none)".to_owned() } else { format!(" ({})", exports.join(", ")) }
 }
 
+fn amount(wanted_bytes: &Option<u64>) -> String {
+    wanted_bytes.map_or_else(|| "more".to_owned(), |bytes| format!("{bytes} bytes of"))
+}
+
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeSet;
@@ -392,7 +396,7 @@ mod tests {
             ExecutionError::InvalidProgram { detail: text() },
             ExecutionError::Killed,
             ExecutionError::WallsIncomplete { missing: vec!["a network namespace", "landlock"] },
-            ExecutionError::MemoryLimit { wanted_bytes: 2, limit_bytes: 1 },
+            ExecutionError::MemoryLimit { wanted_bytes: Some(2), limit_bytes: 1 },
             ExecutionError::TableLimit { wanted: 2, limit: 1 },
             ExecutionError::OutputLimit { limit_bytes: 1 },
             ExecutionError::FuelLimit { limit: 1 },
@@ -422,5 +426,12 @@ mod tests {
             assert!(!error.to_string().contains(['\n', '\t']), "{error}");
         }
         assert_eq!(all.iter().filter(|error| !error.retryable()).count(), 21);
+    }
+
+    #[test]
+    fn a_memory_limit_tells_no_number_that_nobody_knows() {
+        let told = |wanted_bytes| ExecutionError::MemoryLimit { wanted_bytes, limit_bytes: 1 }.to_string();
+        assert!(told(Some(2)).starts_with("the guest asked for 2 bytes of memory and the limit memory_bytes is 1"));
+        assert!(told(None).starts_with("the guest asked for more memory and the limit memory_bytes is 1"));
     }
 }

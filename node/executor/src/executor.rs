@@ -10,6 +10,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifact::ARTIFACT_BYTES_MAX;
+use crate::limits::ARGUMENTS_BYTES_MAX;
 use crate::{
     Argument, ArtifactSource, ExecutionError, Grants, Hash, HostServices, KernelCall, Limits, NoServices,
     TransformCall, Value,
@@ -195,6 +196,34 @@ pub struct Command {
     pub input: Bytes,
 }
 
+impl Command {
+    /// Checks that it can be handed to a program.
+    ///
+    /// # Errors
+    /// [`ExecutionError::BadArguments`] names the first argument or variable that cannot.
+    pub(crate) fn check(&self) -> Result<(), ExecutionError> {
+        if let Some(index) = self.args.iter().position(|arg| arg.contains('\0')) {
+            let detail = format!("argument {} contains a zero byte, which ends a string for the guest", index + 1);
+            return Err(ExecutionError::bad_arguments(detail));
+        }
+        for (key, value) in &self.env {
+            if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
+                let detail = format!("the environment variable {key:?} needs a name without `=`, and no zero bytes");
+                return Err(ExecutionError::bad_arguments(detail));
+            }
+        }
+        // Each ends with a zero byte, so empty ones count too.
+        let pairs = self.env.iter().flat_map(|(key, value)| [key, value]);
+        let bytes: u64 = self.args.iter().chain(pairs).map(|text| text.len() as u64 + 1).sum();
+        if bytes > ARGUMENTS_BYTES_MAX {
+            return Err(ExecutionError::bad_arguments(format!(
+                "arguments and environment have {bytes} bytes and the limit is {ARGUMENTS_BYTES_MAX}: pass them on standard input"
+            )));
+        }
+        Ok(())
+    }
+}
+
 /// The end of an attempt that succeeded.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Report {
@@ -241,4 +270,24 @@ pub struct Usage {
     pub memory_bytes_peak: u64,
     /// The fuel it used, where the runtime counts it.
     pub fuel: Option<u64>,
+}
+
+/// How a guest ended and what it used, as those who ran it see it.
+pub(crate) struct Ended {
+    pub(crate) result: Result<(Bytes, Vec<Value>), ExecutionError>,
+    pub(crate) logs: Bytes,
+    pub(crate) usage: Usage,
+}
+
+impl Ended {
+    /// The end of the attempt, which had waited so long before.
+    #[expect(clippy::result_large_err, reason = "it is what executors return")]
+    pub(crate) fn after(self, waited: Duration) -> Result<Report, Failure> {
+        let Self { result, logs, usage } = self;
+        let usage = Usage { waited, ..usage };
+        match result {
+            Ok((output, values)) => Ok(Report { output, values, logs, usage }),
+            Err(error) => Err(Failure { error, logs, usage }),
+        }
+    }
 }

@@ -61,6 +61,7 @@ pub mod cuda;
 mod durable;
 mod error;
 mod executor;
+mod function;
 mod grants;
 mod hash;
 mod limits;
@@ -68,6 +69,7 @@ mod microvm;
 pub mod native;
 mod output;
 mod services;
+mod slots;
 mod value;
 mod wasm;
 

@@ -36,8 +36,8 @@ pub const LOG_BYTES_MAX: u64 = MIB;
 /// so a larger number would say nothing; and it stays clear of overflow when budgets are added up.
 pub const FUEL_MAX: u64 = 1 << 50;
 
-/// The most bytes that the arguments and the environment of a command may have together. A guest copies them into
-/// its own memory at start; anything bulky belongs on its standard input.
+/// The most bytes that the arguments and the environment of a command may have together, each with the one that ends it. A guest
+/// copies them into its own memory at start; anything bulky belongs on its standard input.
 pub const ARGUMENTS_BYTES_MAX: u64 = MIB;
 
 /// What one attempt may use. The default is right for short, small work; [`Limits::check`] refuses what is out of range.

@@ -28,17 +28,18 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot};
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use tokio_util::sync::CancellationToken;
 
+use crate::executor::Ended;
 use crate::limits::{FUEL_MAX, LOG_BYTES_MAX, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, TIME_MS_MAX};
+use crate::slots::Slots;
 use crate::wasm::disk::DiskCache;
-use crate::{Attempt, Capabilities, ExecutionError, Executor, Failure, Hash, Limits, Report, Source, Usage};
+use crate::{Attempt, Capabilities, ExecutionError, Executor, Failure, Hash, Limits, Report, Source};
 
 mod abi;
 mod cache;
@@ -59,14 +60,10 @@ use job::Job;
 use leash::{Leash, Stop, StopWhenDropped};
 use module::Compiler;
 use pool::Pool;
-use session::Ended;
 
 /// The most machines that one executor may have at once. Each that runs occupies a thread of tokio's blocking pool, which
 /// has 512.
 pub const MACHINES_MAX: usize = 128;
-
-/// How many attempts may wait for a slot, for each slot, before further ones are refused with `RESOURCE_EXHAUSTED`.
-const WAITING_PER_SLOT: usize = 64;
 
 /// How a [`MicroVmExecutor`] is set up.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -98,7 +95,6 @@ impl MicroVmConfig {
 
     fn check(&self) -> Result<(), ExecutionError> {
         let ranges = [
-            ("slots", self.slots as u64, 1, MACHINES_MAX as u64),
             ("idle", self.idle as u64, 0, self.slots as u64),
             ("memory_bytes_max", self.memory_bytes_max, 1, MEMORY_BYTES_MAX),
         ];
@@ -117,8 +113,7 @@ pub struct MicroVmExecutor {
     plain: Cache,
     metered: Cache,
     pool: Arc<Pool>,
-    slots: Arc<Semaphore>,
-    admitted: AtomicUsize,
+    slots: Slots,
 }
 
 impl MicroVmExecutor {
@@ -129,6 +124,7 @@ impl MicroVmExecutor {
     /// is missing or does not start, [`ExecutionError::LimitOutOfRange`] for a bad number in the configuration,
     /// [`ExecutionError::Broken`] when the cache directory cannot be used.
     pub fn new(config: MicroVmConfig) -> Result<Self, ExecutionError> {
+        let slots = Slots::new(config.slots, MACHINES_MAX)?;
         config.check()?;
         let pool = Pool::start(&config.image, config.memory_bytes_max, config.idle)?;
         let disk = match &config.cache_dir {
@@ -141,8 +137,7 @@ impl MicroVmExecutor {
             plain: Cache::new(Compiler::new(false)?, disk.clone()),
             metered: Cache::new(Compiler::new(true)?, disk),
             pool: Arc::new(pool),
-            slots: Arc::new(Semaphore::new(config.slots)),
-            admitted: AtomicUsize::new(0),
+            slots,
             config,
         })
     }
@@ -150,7 +145,7 @@ impl MicroVmExecutor {
     /// How many attempts are running or waiting.
     #[must_use]
     pub fn admitted(&self) -> usize {
-        self.admitted.load(Ordering::Relaxed)
+        self.slots.admitted()
     }
 
     /// How many machines wait for a job.
@@ -161,9 +156,7 @@ impl MicroVmExecutor {
 
     /// Waits until every machine that was used is ready again or gone.
     pub async fn settled(&self) {
-        let all = u32::try_from(self.config.slots).expect("the number of slots was checked");
-        // The semaphore is never closed.
-        let _ = self.slots.acquire_many(all).await;
+        self.slots.settled().await;
     }
 
     fn limits_max(&self) -> Limits {
@@ -174,18 +167,6 @@ impl MicroVmExecutor {
             log_bytes: LOG_BYTES_MAX,
             fuel: Some(FUEL_MAX),
         }
-    }
-
-    /// Lets an attempt in, or refuses it when too many are waiting.
-    fn admit(&self) -> Result<Admitted<'_>, ExecutionError> {
-        let waiting_max = self.config.slots * WAITING_PER_SLOT;
-        let admitted = Admitted(&self.admitted);
-        if self.admitted.fetch_add(1, Ordering::Relaxed) >= self.config.slots + waiting_max {
-            let slots = self.config.slots;
-            let detail = format!("{waiting_max} attempts are waiting for {slots} slots already");
-            return Err(ExecutionError::ResourceExhausted { detail });
-        }
-        Ok(admitted)
     }
 
     /// Does all that comes before the guest can start.
@@ -205,11 +186,7 @@ impl MicroVmExecutor {
     /// Waits for a slot, runs the guest in it, and watches it. The slot is free again when the machine is ready for the next
     /// guest, even if nobody waits for it any more.
     async fn run_in_slot(&self, job: Job, cancel: CancellationToken, called: Instant) -> Result<Report, Failure> {
-        let slot = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(ExecutionError::Cancelled.into()),
-            slot = Arc::clone(&self.slots).acquire_owned() => slot.map_err(ExecutionError::broken)?,
-        };
+        let slot = self.slots.take(&cancel).await?;
         let leash = Arc::new(Leash::default());
         let _stop = StopWhenDropped(Arc::clone(&leash));
         let time = Duration::from_millis(job.limits.time_ms);
@@ -227,13 +204,7 @@ impl MicroVmExecutor {
         };
         let (ended, began) =
             outcome.map_err(|_| ExecutionError::broken("the thread of a micro-VM ended half-way"))??;
-        let waited = began.duration_since(called);
-        let Ended { result, logs, ran, memory_bytes_peak, fuel, .. } = ended;
-        let usage = Usage { waited, ran, memory_bytes_peak, fuel };
-        match result {
-            Ok((output, values)) => Ok(Report { output, values, logs, usage }),
-            Err(error) => Err(Failure { error, logs, usage }),
-        }
+        ended.after(began.duration_since(called))
     }
 }
 
@@ -277,22 +248,12 @@ impl Work {
         };
         let began = Instant::now();
         let _ = started.send(());
-        let outcome = session::run(&mut machine, &self.job, &self.leash);
-        let orderly = outcome.orderly;
+        let (outcome, orderly) = session::run(&mut machine, &self.job, &self.leash);
         // If nobody waits any more, the outcome is nobody's.
         let _ = ended.send(Ok((outcome, began)));
         drop(self.job);
         self.pool.put(machine, orderly);
         drop(self.slot);
-    }
-}
-
-/// An attempt that was let in.
-struct Admitted<'a>(&'a AtomicUsize);
-
-impl Drop for Admitted<'_> {
-    fn drop(&mut self) {
-        self.0.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -307,7 +268,7 @@ impl Executor for MicroVmExecutor {
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Capabilities {
             runtime: self.runtime(),
-            slots: self.config.slots,
+            slots: self.slots.number(),
             limits_max: self.limits_max(),
             labels: BTreeMap::from(labels),
         }
@@ -320,7 +281,7 @@ impl Executor for MicroVmExecutor {
 
     async fn run(&self, attempt: Attempt, cancel: CancellationToken) -> Result<Report, Failure> {
         let called = Instant::now();
-        let _admitted = self.admit()?;
+        let _admitted = self.slots.admit()?;
         let job = tokio::select! {
             biased;
             () = cancel.cancelled() => return Err(ExecutionError::Cancelled.into()),

@@ -24,10 +24,10 @@ use std::time::Instant;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::Semaphore;
 use tokio_util::sync::CancellationToken;
 
-use crate::limits::{ARGUMENTS_BYTES_MAX, LOG_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, TIME_MS_MAX};
+use crate::limits::{LOG_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, TIME_MS_MAX};
+use crate::slots::Slots;
 use crate::{Attempt, Capabilities, Command, ExecutionError, Executor, Failure, Hash, Kind, Limits, Report, Source};
 
 mod cgroup;
@@ -58,9 +58,6 @@ pub const USER_BASE: u32 = 1_900_000_000;
 
 /// How many processes and threads an attempt may have, where nothing else is said: enough for a build or a pool of workers.
 pub const PROCESSES_DEFAULT: u64 = 256;
-
-/// How many attempts may wait for a slot, for each slot, before further ones are refused with `RESOURCE_EXHAUSTED`.
-const WAITING_PER_SLOT: usize = 64;
 
 /// How a [`NativeExecutor`] is set up.
 #[derive(Debug, Clone)]
@@ -104,9 +101,7 @@ struct Shared {
     cgroups: Option<Cgroups>,
     programs: Programs,
     mount_point: PathBuf,
-    slots: Arc<Semaphore>,
-    /// Running and waiting.
-    places: Semaphore,
+    slots: Slots,
     /// The numbers of the free slots: no two attempts at a time have the same user.
     free: Mutex<Vec<u32>>,
 }
@@ -118,14 +113,7 @@ impl NativeExecutor {
     /// [`ExecutionError::LimitOutOfRange`] for a bad number of slots; [`ExecutionError::WallsIncomplete`];
     /// [`ExecutionError::Broken`] when the folder or the launcher cannot be used.
     pub async fn new(config: NativeConfig) -> Result<Self, ExecutionError> {
-        if !(1..=SLOTS_MAX).contains(&config.slots) {
-            return Err(ExecutionError::LimitOutOfRange {
-                limit: "slots",
-                value: config.slots as u64,
-                min: 1,
-                max: SLOTS_MAX as u64,
-            });
-        }
+        let slots = Slots::new(config.slots, SLOTS_MAX)?;
         let cgroups = Cgroups::open();
         let mut walls = run::probe(&config.child).await.map_err(ExecutionError::broken)?;
         walls.cgroup = cgroups.as_ref().map_or(0, Cgroups::version);
@@ -135,12 +123,11 @@ impl NativeExecutor {
         let programs = Programs::open(&config.dir.join("programs")).map_err(ExecutionError::broken)?;
         let mount_point = config.dir.join("root");
         std::fs::create_dir_all(&mount_point).map_err(ExecutionError::broken)?;
-        let slots = u32::try_from(config.slots).expect("the number of slots was checked");
+        let numbers = u32::try_from(config.slots).expect("the number of slots was checked");
         Ok(Self {
             shared: Arc::new(Shared {
-                slots: Arc::new(Semaphore::new(config.slots)),
-                places: Semaphore::new(config.slots * (1 + WAITING_PER_SLOT)),
-                free: Mutex::new((0..slots).collect()),
+                slots,
+                free: Mutex::new((0..numbers).collect()),
                 config,
                 walls,
                 cgroups,
@@ -195,11 +182,7 @@ impl Shared {
 
     /// Waits for a slot and runs in it.
     async fn run_in_slot(&self, job: Job, cancel: &CancellationToken, called: Instant) -> Result<Report, Failure> {
-        let _slot = tokio::select! {
-            biased;
-            () = cancel.cancelled() => return Err(ExecutionError::Cancelled.into()),
-            slot = self.slots.acquire() => slot.map_err(ExecutionError::broken)?,
-        };
+        let _slot = self.slots.take(cancel).await?;
         let number = self.lock_free().pop().expect("there are as many numbers as permits");
         let _number = Number { shared: self, number };
         let waited = called.elapsed();
@@ -232,22 +215,7 @@ fn command(kind: Kind) -> Result<Command, ExecutionError> {
     let Kind::Command(command) = kind else {
         return Err(kind.unsupported("native"));
     };
-    let refuse = |detail: String| Err(ExecutionError::BadArguments { detail });
-    let pairs = command.env.iter().flat_map(|(key, value)| [key, value]);
-    let bytes: u64 = command.args.iter().chain(pairs).map(|text| text.len() as u64 + 1).sum();
-    if bytes > ARGUMENTS_BYTES_MAX {
-        return refuse(format!(
-            "arguments and environment have {bytes} bytes together and the limit is {ARGUMENTS_BYTES_MAX}: pass bulky data on standard input"
-        ));
-    }
-    if command.args.iter().any(|arg| arg.contains('\0')) {
-        return refuse("an argument contains a zero byte, which ends a string for the program".into());
-    }
-    for (key, value) in &command.env {
-        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-            return refuse(format!("the environment variable {key:?} has an empty name, or a zero byte or `=` in it"));
-        }
-    }
+    command.check()?;
     Ok(command)
 }
 
@@ -262,7 +230,7 @@ impl Executor for NativeExecutor {
         labels.insert("native.arch".into(), std::env::consts::ARCH.into());
         Capabilities {
             runtime: self.runtime(),
-            slots: self.shared.config.slots,
+            slots: self.shared.slots.number(),
             limits_max: Limits {
                 memory_bytes: MEMORY_BYTES_MAX,
                 time_ms: TIME_MS_MAX,
@@ -286,10 +254,7 @@ impl Executor for NativeExecutor {
         let shared = Arc::clone(&self.shared);
         // In a task of its own, which sees the end of the process whoever has stopped waiting for it.
         let running = tokio::spawn(async move {
-            let Ok(_place) = shared.places.try_acquire() else {
-                let detail = format!("{} attempts are waiting already", shared.config.slots * WAITING_PER_SLOT);
-                return Err(ExecutionError::ResourceExhausted { detail }.into());
-            };
+            let _admitted = shared.slots.admit()?;
             let job = tokio::select! {
                 biased;
                 () = cancel.cancelled() => return Err(ExecutionError::Cancelled.into()),

@@ -44,3 +44,26 @@ impl Bounded {
         self.bytes.freeze()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_does_not_fit_is_dropped_and_counted() {
+        let mut written = Bounded::new(5);
+        assert!(written.append(b"1234"));
+        assert!(!written.append(b"5678"));
+        assert!(!written.append(b"9"));
+        assert!(written.overflowed());
+        assert_eq!(written.logs(), "12345\n[tarn: 4 more bytes dropped, the limit log_bytes is 5]\n");
+    }
+
+    #[test]
+    fn up_to_the_limit_it_is_whole() {
+        let mut written = Bounded::new(5);
+        assert!(written.append(b"12345") && written.append(b""));
+        assert!(!written.overflowed());
+        assert_eq!(written.output(), "12345");
+    }
+}

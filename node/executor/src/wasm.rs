@@ -18,17 +18,19 @@ use std::future::poll_fn;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::Ordering;
 use std::task::Poll;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::OwnedSemaphorePermit;
 use tokio_util::sync::CancellationToken;
 
+use crate::executor::Ended;
 use crate::limits::{FUEL_MAX, LOG_BYTES_MAX, MEMORY_BYTES_MAX, OUTPUT_BYTES_MAX, TIME_MS_MAX};
-use crate::{Attempt, Capabilities, ExecutionError, Executor, Failure, Hash, Limits, Report, Source, Usage};
+use crate::slots::Slots;
+use crate::{Attempt, Capabilities, ExecutionError, Executor, Failure, Hash, Limits, Report, Source};
 
 mod cache;
 mod call;
@@ -51,7 +53,7 @@ use cache::Cache;
 use disk::DiskCache;
 use host::Host;
 use http::HttpClient;
-use run::{Ended, Job, Running};
+use run::{Job, Running};
 
 /// The most slots that one executor may have. Every guest that computes for long occupies a thread of tokio's blocking pool, which has
 /// 512; the other half stays free for files. In address space it is 7 TiB of 128.
@@ -63,10 +65,6 @@ pub const TABLE_ELEMENTS_MAX: usize = 100_000;
 
 /// The most tables that a guest may have. Compilers emit one, for indirect calls; with reference types there may be a few more.
 pub const TABLES_MAX: u32 = 4;
-
-/// How many attempts may wait for a slot, for each slot, before further ones are refused with `RESOURCE_EXHAUSTED`. Each
-/// holds its input in memory. A node leases about as many tasks as it has slots, so only a mistake gets here.
-const WAITING_PER_SLOT: usize = 64;
 
 /// How long a guest may compute in the future that waits for it before it gets a thread of its own. Changing threads takes about as
 /// long as a small guest runs, and holding up whoever else that thread serves for this long harms nobody.
@@ -121,13 +119,11 @@ impl Default for WasmConfig {
 
 /// Runs WebAssembly. Dropping it ends its threads; guests that are running keep what they need until their end.
 pub struct WasmExecutor {
-    config: WasmConfig,
     scratch_dir: Arc<Path>,
     host: Arc<Host>,
     cache: Arc<Cache>,
     http: Arc<HttpClient>,
-    slots: Arc<Semaphore>,
-    admitted: AtomicUsize,
+    slots: Slots,
 }
 
 impl WasmExecutor {
@@ -137,12 +133,8 @@ impl WasmExecutor {
     /// [`ExecutionError::LimitOutOfRange`] for a bad number of slots, [`ExecutionError::Broken`] when the engine does not work
     /// on this machine or a directory or file of the configuration cannot be used.
     pub fn new(config: WasmConfig) -> Result<Self, ExecutionError> {
-        let slots = config.slots;
-        if !(1..=SLOTS_MAX).contains(&slots) {
-            let (value, max) = (slots as u64, SLOTS_MAX as u64);
-            return Err(ExecutionError::LimitOutOfRange { limit: "slots", value, min: 1, max });
-        }
-        let pool_slots = u32::try_from(slots).expect("the number of slots was checked");
+        let slots = Slots::new(config.slots, SLOTS_MAX)?;
+        let pool_slots = u32::try_from(config.slots).expect("the number of slots was checked");
         let host = Host::start(config.allocation, pool_slots)?;
         let disk = match &config.cache_dir {
             Some(dir) => Some(DiskCache::open(dir).map_err(|error| {
@@ -157,13 +149,11 @@ impl WasmExecutor {
                 .map_err(|error| ExecutionError::broken(format!("cannot use the directory for scratch: {error}")))?;
         }
         Ok(Self {
-            scratch_dir: config.scratch_dir.clone().unwrap_or_else(std::env::temp_dir).into(),
-            config,
+            scratch_dir: config.scratch_dir.unwrap_or_else(std::env::temp_dir).into(),
             host: Arc::new(host),
             cache: Arc::new(Cache::new(disk)),
             http: Arc::new(http),
-            slots: Arc::new(Semaphore::new(slots)),
-            admitted: AtomicUsize::new(0),
+            slots,
         })
     }
 
@@ -182,18 +172,7 @@ impl WasmExecutor {
     /// How many attempts are running or waiting.
     #[must_use]
     pub fn admitted(&self) -> usize {
-        self.admitted.load(Ordering::Relaxed)
-    }
-
-    /// Lets an attempt in, or refuses it when too many are waiting.
-    fn admit(&self) -> Result<Admitted<'_>, ExecutionError> {
-        let waiting_max = self.config.slots * WAITING_PER_SLOT;
-        let admitted = Admitted { counter: &self.admitted };
-        if self.admitted.fetch_add(1, Ordering::Relaxed) >= self.config.slots + waiting_max {
-            let detail = format!("{waiting_max} attempts are waiting for {} slots already", self.config.slots);
-            return Err(ExecutionError::ResourceExhausted { detail });
-        }
-        Ok(admitted)
+        self.slots.admitted()
     }
 
     /// Does all that comes before the guest can start.
@@ -227,19 +206,9 @@ impl WasmExecutor {
     /// Waits for a slot and runs the guest in it. The slot is free again when the guest is really gone, even if nobody waits
     /// for it any more.
     async fn run_in_slot(&self, job: Job, called: Instant) -> Result<Report, Failure> {
-        let slot = tokio::select! {
-            biased;
-            () = job.cancel.cancelled() => return Err(ExecutionError::Cancelled.into()),
-            slot = Arc::clone(&self.slots).acquire_owned() => slot.map_err(ExecutionError::broken)?,
-        };
+        let slot = self.slots.take(&job.cancel).await?;
         let waited = called.elapsed();
-        let ended = run_where_it_fits(job, slot).await?;
-        let Ended { result, logs, ran, memory_bytes_peak, fuel } = ended;
-        let usage = Usage { waited, ran, memory_bytes_peak, fuel };
-        match result {
-            Ok((output, values)) => Ok(Report { output, values, logs, usage }),
-            Err(error) => Err(Failure { error, logs, usage }),
-        }
+        run_where_it_fits(job, slot).await?.after(waited)
     }
 }
 
@@ -261,7 +230,7 @@ async fn run_where_it_fits(job: Job, slot: OwnedSemaphorePermit) -> Result<Ended
             ended.map_err(ExecutionError::broken)?
         }
     };
-    program.long.store(ended.ran > INLINE, Ordering::Relaxed);
+    program.long.store(ended.usage.ran > INLINE, Ordering::Relaxed);
     Ok(ended)
 }
 
@@ -283,17 +252,6 @@ async fn run_here(guest: &mut Running) -> Result<Option<Ended>, ExecutionError> 
     .await
 }
 
-/// An attempt that was let in.
-struct Admitted<'a> {
-    counter: &'a AtomicUsize,
-}
-
-impl Drop for Admitted<'_> {
-    fn drop(&mut self) {
-        self.counter.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
 #[async_trait]
 impl Executor for WasmExecutor {
     fn runtime(&self) -> &'static str {
@@ -306,7 +264,7 @@ impl Executor for WasmExecutor {
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Capabilities {
             runtime: self.runtime(),
-            slots: self.config.slots,
+            slots: self.slots.number(),
             limits_max: Limits {
                 memory_bytes: MEMORY_BYTES_MAX,
                 time_ms: TIME_MS_MAX,
@@ -325,7 +283,7 @@ impl Executor for WasmExecutor {
 
     async fn run(&self, attempt: Attempt, cancel: CancellationToken) -> Result<Report, Failure> {
         let called = Instant::now();
-        let _admitted = self.admit()?;
+        let _admitted = self.slots.admit()?;
         // A token of our own: when this future is dropped, the guest stops although nobody cancelled.
         let cancel = cancel.child_token();
         let _stop_when_dropped = cancel.clone().drop_guard();

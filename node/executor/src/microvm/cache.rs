@@ -3,11 +3,9 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use bytes::Bytes;
 use tokio::sync::{OnceCell, Semaphore};
 
 use super::module::{Compiler, Module};
-use crate::artifact::ARTIFACT_BYTES_MAX;
 use crate::wasm::disk::{DiskCache, Entry};
 use crate::{ExecutionError, Hash, Source};
 
@@ -61,7 +59,7 @@ impl Cache {
                 return Ok(Arc::new(module));
             }
         }
-        let bytes = obtain(&artifact, source).await?;
+        let bytes = source.obtain(&artifact).await?;
         let _compiling = self.compiling.acquire().await.map_err(ExecutionError::broken)?;
         let (compiler, disk) = (Arc::clone(&self.compiler), self.disk.clone());
         let module = blocking(move || compile(disk.as_deref(), &compiler, &artifact, &bytes)).await??;
@@ -138,25 +136,6 @@ fn compile(
         tracing::warn!(%artifact, %error, "cannot keep a compiled module on disk");
     }
     Ok(module)
-}
-
-/// Gets the bytes of an artifact from where the attempt says.
-async fn obtain(artifact: &Hash, source: Source) -> Result<Bytes, ExecutionError> {
-    let unavailable = |detail: String| ExecutionError::ArtifactUnavailable { hash: *artifact, detail };
-    let bytes = match source {
-        Source::Bytes(bytes) => bytes,
-        Source::Prepared => return Err(unavailable("it was not prepared, or long ago".into())),
-        Source::Provider(provider) => match provider.load(artifact).await {
-            Ok(Some(bytes)) => bytes,
-            Ok(None) => return Err(unavailable("no source has it".into())),
-            Err(error) => return Err(unavailable(error.to_string())),
-        },
-    };
-    let size_bytes = bytes.len() as u64;
-    if size_bytes > ARTIFACT_BYTES_MAX {
-        return Err(ExecutionError::ArtifactTooLarge { size_bytes, max_bytes: ARTIFACT_BYTES_MAX });
-    }
-    Ok(bytes)
 }
 
 /// Runs `work`, which is heavy on the processor or the disk, away from the threads that serve everything else.

@@ -11,7 +11,8 @@ use wasmtime::{Config, Engine, OptLevel};
 
 use super::abi::{CODE_BASE, CODE_END, WASI, WASI_FUNCTIONS};
 use super::settings;
-use crate::{ExecutionError, Value};
+use crate::ExecutionError;
+use crate::function::{Number, Signature};
 
 /// A compiled module.
 pub(super) struct Module {
@@ -19,55 +20,6 @@ pub(super) struct Module {
     pub(super) code: Vec<u8>,
     /// The exported functions.
     pub(super) functions: Vec<(String, Signature)>,
-}
-
-/// The type of a function; `None` for what is not a number.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Signature {
-    pub(super) params: Vec<Option<Number>>,
-    pub(super) results: Vec<Option<Number>>,
-}
-
-/// One of WebAssembly's four numeric types.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Number {
-    I32,
-    I64,
-    F32,
-    F64,
-}
-
-impl Number {
-    pub(super) fn name(self) -> &'static str {
-        match self {
-            Self::I32 => "i32",
-            Self::I64 => "i64",
-            Self::F32 => "f32",
-            Self::F64 => "f64",
-        }
-    }
-
-    /// The number with these bits.
-    pub(super) fn value(self, bits: u64) -> Value {
-        // The upper half of the bits of a narrow number means nothing.
-        let low = bits as u32;
-        match self {
-            Self::I32 => Value::I32(low.cast_signed()),
-            Self::I64 => Value::I64(bits.cast_signed()),
-            Self::F32 => Value::F32(f32::from_bits(low)),
-            Self::F64 => Value::F64(f64::from_bits(bits)),
-        }
-    }
-
-    fn of(ty: ValType) -> Option<Self> {
-        match ty {
-            ValType::I32 => Some(Self::I32),
-            ValType::I64 => Some(Self::I64),
-            ValType::F32 => Some(Self::F32),
-            ValType::F64 => Some(Self::F64),
-            ValType::V128 | ValType::Ref(_) => None,
-        }
-    }
 }
 
 /// A compiler for the guest.
@@ -158,7 +110,7 @@ fn inspect(binary: &[u8]) -> Result<Vec<(String, Signature)>, ExecutionError> {
     let mut functions = Vec::new();
     for (name, ty) in types.core_exports().into_iter().flatten() {
         if let EntityType::Func(id) | EntityType::FuncExact(id) = ty {
-            functions.push((name.to_owned(), Signature::of(types[id].unwrap_func())));
+            functions.push((name.to_owned(), signature(types[id].unwrap_func())));
         }
     }
     Ok(functions)
@@ -182,11 +134,16 @@ fn check_import(module: &str, name: &str, function: Option<&FuncType>) -> Result
     if function.is_some_and(wanted) { Ok(()) } else { unsupported(format!("{module}::{name} with another type")) }
 }
 
-impl Signature {
-    fn of(function: &FuncType) -> Self {
-        let numbers = |types: &[ValType]| types.iter().copied().map(Number::of).collect();
-        Self { params: numbers(function.params()), results: numbers(function.results()) }
-    }
+fn signature(function: &FuncType) -> Signature {
+    let number = |ty: &ValType| match ty {
+        ValType::I32 => Some(Number::I32),
+        ValType::I64 => Some(Number::I64),
+        ValType::F32 => Some(Number::F32),
+        ValType::F64 => Some(Number::F64),
+        ValType::V128 | ValType::Ref(_) => None,
+    };
+    let numbers = |types: &[ValType]| types.iter().map(number).collect();
+    Signature { params: numbers(function.params()), results: numbers(function.results()) }
 }
 
 /// Modules as entries of the cache on disk: a count, the exported functions, and the code. A string is its length and its

@@ -15,8 +15,10 @@ use super::job::{Job, Start};
 use super::leash::{Leash, Stop};
 use super::machine::Machine;
 use super::vcpu::Exit;
+use crate::executor::Ended;
+use crate::output::Bounded;
 use crate::value::format_results;
-use crate::{ExecutionError, Limits, Value};
+use crate::{ExecutionError, Limits, Usage, Value};
 
 /// How much of the guest's explanation of a failure is kept, in bytes.
 const DETAIL_BYTES_MAX: usize = 400;
@@ -24,19 +26,9 @@ const DETAIL_BYTES_MAX: usize = 400;
 /// The most elements that each of a guest's tables may have, as for the `wasm` runtime.
 const TABLE_ELEMENTS_MAX: u64 = crate::TABLE_ELEMENTS_MAX as u64;
 
-/// How an attempt ended and what it used.
-pub(super) struct Ended {
-    pub(super) result: Result<(Bytes, Vec<Value>), ExecutionError>,
-    pub(super) logs: Bytes,
-    pub(super) ran: Duration,
-    pub(super) memory_bytes_peak: u64,
-    pub(super) fuel: Option<u64>,
-    /// Whether the guest left by its own call, so that the machine can be reset. Otherwise it should be thrown away.
-    pub(super) orderly: bool,
-}
-
-/// Runs `job` in a machine that is initialised.
-pub(super) fn run(machine: &mut Machine, job: &Job, leash: &Leash) -> Ended {
+/// Runs `job` in a machine that is initialised. Says how it ended, and whether the guest left by its own call, so that the machine can be
+/// reset. Otherwise it should be thrown away.
+pub(super) fn run(machine: &mut Machine, job: &Job, leash: &Leash) -> (Ended, bool) {
     let began = Instant::now();
     let mut session = Session {
         streams: Streams::new(&job.limits, matches!(job.start, Start::Export { .. })),
@@ -55,14 +47,13 @@ pub(super) fn run(machine: &mut Machine, job: &Job, leash: &Leash) -> Ended {
         }
     };
     let limits = &job.limits;
-    Ended {
-        result,
+    let usage = Usage {
+        waited: Duration::ZERO,
         ran: began.elapsed(),
         memory_bytes_peak: session.machine.get(mailbox::MEMORY_PEAK).min(limits.memory_bytes),
         fuel: limits.fuel.map(|fuel| session.machine.get(mailbox::FUEL_USED).min(fuel)),
-        logs: session.streams.logs.finish(limits.log_bytes),
-        orderly,
-    }
+    };
+    (Ended { result, logs: session.streams.logs.logs(), usage }, orderly)
 }
 
 fn not_granted(capability: &'static str, call: &str) -> ExecutionError {
@@ -179,7 +170,9 @@ impl Session<'_> {
                 status => Err(ExecutionError::ExitNonzero { status }),
             },
             exit::TRAP => Err(ExecutionError::Trap { trap: detail() }),
-            exit::MEMORY => Err(ExecutionError::MemoryLimit { wanted_bytes: value, limit_bytes: limits.memory_bytes }),
+            exit::MEMORY => {
+                Err(ExecutionError::MemoryLimit { wanted_bytes: Some(value), limit_bytes: limits.memory_bytes })
+            }
             exit::TABLE => Err(ExecutionError::TableLimit { wanted: value, limit: TABLE_ELEMENTS_MAX }),
             exit::FUEL => Err(ExecutionError::FuelLimit { limit: limits.fuel.unwrap_or_default() }),
             exit::START => Err(ExecutionError::ResourceExhausted { detail: detail() }),
@@ -190,7 +183,8 @@ impl Session<'_> {
 
     fn collect(&mut self) -> Result<(Bytes, Vec<Value>), ExecutionError> {
         let Start::Export { results, .. } = &self.job.start else {
-            return Ok((std::mem::take(&mut self.streams.output).freeze(), Vec::new()));
+            let output = std::mem::replace(&mut self.streams.output, Bounded::new(0));
+            return Ok((output.output(), Vec::new()));
         };
         let bits = &self.streams.results;
         if bits.len() != results.len() * 8 {
@@ -210,8 +204,8 @@ impl Session<'_> {
 
 /// Where the guest's records go.
 struct Streams {
-    output: BytesMut,
-    logs: Log,
+    output: Bounded,
+    logs: Bounded,
     results: BytesMut,
     detail: BytesMut,
     /// The output of a function are its results, so what it prints goes to the logs.
@@ -221,8 +215,8 @@ struct Streams {
 impl Streams {
     fn new(limits: &Limits, output_is_log: bool) -> Self {
         Self {
-            output: BytesMut::new(),
-            logs: Log::new(limits.log_bytes),
+            output: Bounded::new(limits.output_bytes),
+            logs: Bounded::new(limits.log_bytes),
             results: BytesMut::new(),
             detail: BytesMut::new(),
             output_is_log,
@@ -235,12 +229,12 @@ impl Streams {
             bytes = rest;
             match stream {
                 stream::STDOUT if !self.output_is_log => {
-                    if (self.output.len() + content.len()) as u64 > limits.output_bytes {
+                    if !self.output.append(content) {
                         return Err(ExecutionError::OutputLimit { limit_bytes: limits.output_bytes });
                     }
-                    self.output.extend_from_slice(content);
                 }
-                stream::STDOUT | stream::STDERR => self.logs.append(content),
+                // What is not kept is counted, and stops nobody.
+                stream::STDOUT | stream::STDERR => drop(self.logs.append(content)),
                 stream::RESULTS => append_up_to(&mut self.results, content, OUTPUT_BYTES as usize)?,
                 stream::DETAIL => append_up_to(&mut self.detail, content, OUTPUT_BYTES as usize)?,
                 other => return Err(fault(format!("it wrote to the unknown stream {other}"))),
@@ -272,36 +266,6 @@ fn append_up_to(buffer: &mut BytesMut, bytes: &[u8], most: usize) -> Result<(), 
     }
     buffer.extend_from_slice(bytes);
     Ok(())
-}
-
-/// Keeps the beginning and counts the rest.
-struct Log {
-    bytes: BytesMut,
-    limit: usize,
-    dropped: u64,
-}
-
-impl Log {
-    fn new(limit_bytes: u64) -> Self {
-        Self { bytes: BytesMut::new(), limit: usize::try_from(limit_bytes).unwrap_or(usize::MAX), dropped: 0 }
-    }
-
-    fn append(&mut self, bytes: &[u8]) {
-        let room = self.limit - self.bytes.len();
-        let (fits, rest) = bytes.split_at(bytes.len().min(room));
-        self.bytes.extend_from_slice(fits);
-        self.dropped += rest.len() as u64;
-    }
-
-    /// What was kept, ending with a marker if anything was dropped. The marker does not count towards the limit.
-    fn finish(self, limit: u64) -> Bytes {
-        let (mut bytes, dropped) = (self.bytes, self.dropped);
-        if dropped > 0 {
-            let marker = format!("\n[tarn: {dropped} more bytes dropped, the limit log_bytes is {limit}]\n");
-            bytes.extend_from_slice(marker.as_bytes());
-        }
-        bytes.freeze()
-    }
 }
 
 fn fault(detail: String) -> ExecutionError {
@@ -344,8 +308,8 @@ mod tests {
         ]
         .concat();
         streams.take(&bytes, &Limits::default()).unwrap();
-        assert_eq!((&streams.output[..], &streams.detail[..]), (&b"output"[..], &b"why"[..]));
-        assert_eq!(streams.logs.finish(0), "err");
+        assert_eq!((streams.output.output(), &streams.detail[..]), ("output".into(), &b"why"[..]));
+        assert_eq!(streams.logs.logs(), "err");
     }
 
     #[test]

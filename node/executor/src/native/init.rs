@@ -1,27 +1,29 @@
 //! The first process behind the walls, and how it starts the program and waits for it.
 
 use std::ffi::CString;
-use std::io::{PipeWriter, Write as _};
+use std::fs::File;
+use std::io::{self, PipeWriter, Write as _};
 use std::os::unix::ffi::OsStrExt as _;
 use std::path::Path;
 use std::time::Duration;
 
+use nix::fcntl::OFlag;
 use nix::sys::wait::{WaitStatus, wait};
 use nix::unistd::{ForkResult, Pid, execve, fork, getpid};
 use seccompiler::BpfProgram;
 
 use super::confine;
-use super::launcher::{Step, end_with, step};
+use super::launcher::{Step, end_with, open_in, step};
 use super::network;
 use super::orders::{Ending, Orders};
 use super::root;
 
 /// Starts the program, reaps every orphan until the program itself has ended, says how, and ends. The kernel then ends all that the
 /// program left running.
-pub(super) fn main(orders: &Orders, launcher: Pid, says: PipeWriter) -> ! {
+pub(super) fn main(orders: &Orders, launcher: Pid, proc: &File, says: PipeWriter) -> ! {
     // Should the launcher be killed, nobody else would end what is behind the walls.
     let ending = end_with(launcher)
-        .and_then(|()| begin(orders, &says))
+        .and_then(|()| begin(orders, proc, &says))
         .map(wait_for)
         .unwrap_or_else(|failed| Some(unwalled(failed)));
     if let Some(ending) = ending {
@@ -44,7 +46,7 @@ fn say(mut says: &PipeWriter, ending: &Ending) {
 }
 
 /// Puts up the walls that stand around all processes of the attempt, and forks the one that becomes the program.
-fn begin(orders: &Orders, says: &PipeWriter) -> Result<Pid, Step> {
+fn begin(orders: &Orders, proc: &File, says: &PipeWriter) -> Result<Pid, Step> {
     if orders.walls.network && !orders.network {
         network::raise_loopback().map_err(step("raise the loopback device"))?;
     }
@@ -60,7 +62,7 @@ fn begin(orders: &Orders, says: &PipeWriter) -> Result<Pid, Step> {
     match unsafe { fork() }.map_err(step("fork"))? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            let ending = become_program(orders, &filters, parent);
+            let ending = become_program(orders, &filters, proc, parent);
             say(says, &ending);
             // SAFETY: ends this process at once; there is nothing in it to be tidied up.
             unsafe { libc::_exit(127) }
@@ -80,9 +82,9 @@ fn filters(orders: &Orders) -> Result<Vec<BpfProgram>, Step> {
 }
 
 /// Puts up the walls around this one process and becomes the program. Returns only if that fails.
-fn become_program(orders: &Orders, filters: &[BpfProgram], parent: Pid) -> Ending {
+fn become_program(orders: &Orders, filters: &[BpfProgram], proc: &File, parent: Pid) -> Ending {
     let file = if orders.walls.files { Path::new(root::PROGRAM) } else { &orders.program };
-    match confined(orders, filters, parent).and_then(|()| command_line(orders, file)) {
+    match confined(orders, filters, proc, parent).and_then(|()| command_line(orders, file)) {
         Err(failed) => unwalled(failed),
         Ok((path, args, env)) => {
             let failed = start(&path, &args, &env);
@@ -116,10 +118,9 @@ fn start(path: &CString, args: &[CString], env: &[CString]) -> nix::Error {
 const BUSY_TRIES: u32 = 200;
 const BUSY_PAUSE: Duration = Duration::from_millis(5);
 
-fn confined(orders: &Orders, filters: &[BpfProgram], parent: Pid) -> Result<(), Step> {
+fn confined(orders: &Orders, filters: &[BpfProgram], proc: &File, parent: Pid) -> Result<(), Step> {
     close_all_but_standard().map_err(step("close what is open"))?;
-    // For want of memory the kernel is to kill the program and not the launcher, which may have more than it.
-    std::fs::write("/proc/self/oom_score_adj", "1000").map_err(step("offer itself where memory is short"))?;
+    offer_itself(proc).map_err(step("offer itself where memory is short"))?;
     confine::limit(orders).map_err(step("limit resources"))?;
     confine::empty_bounding_set().map_err(step("give up rights"))?;
     if let Some(user) = orders.user {
@@ -137,6 +138,11 @@ fn confined(orders: &Orders, filters: &[BpfProgram], parent: Pid) -> Result<(), 
         confine::restrict_system_calls(filters).map_err(step("restrict system calls"))?;
     }
     Ok(())
+}
+
+/// For want of memory the kernel is to kill the program and not the launcher, which may have more than it.
+fn offer_itself(proc: &File) -> io::Result<()> {
+    open_in(proc, "self/oom_score_adj", OFlag::O_WRONLY)?.write_all(b"1000")
 }
 
 /// Everything but standard input, output and error closes when the program starts; until then errors can be told.

@@ -10,16 +10,18 @@
 //! closes, because the node wants the attempt to end or has itself ended, the namespace's first process is killed, and the kernel ends
 //! all that is in it.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io::{self, BufRead as _, BufReader, PipeReader, Read as _, Write as _};
 use std::os::fd::{AsFd as _, FromRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 
+use nix::fcntl::{OFlag, openat};
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sched::{CloneFlags, unshare};
 use nix::sys::prctl::{set_child_subreaper, set_pdeathsig};
 use nix::sys::resource::{UsageWho, getrusage};
 use nix::sys::signal::{Signal, kill};
+use nix::sys::stat::Mode;
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Gid, Pid, Uid, fork, getpid, setsid};
 
@@ -83,6 +85,8 @@ fn launch(orders: &Orders, control: &UnixStream) -> Result<Ending, Step> {
     set_child_subreaper(true).map_err(step("adopt orphans"))?;
     // SAFETY: it changes a number of this process's own. The node must stay quick whatever its tasks do.
     unsafe { libc::nice(10) };
+    // Behind the walls there may be none.
+    let proc = File::open("/proc").map_err(step("open /proc"))?;
     separate(&orders.walls, orders.network)?;
     let own = getpid();
     let (said, says) = io::pipe().map_err(step("make a pipe"))?;
@@ -94,13 +98,13 @@ fn launch(orders: &Orders, control: &UnixStream) -> Result<Ending, Step> {
             // Its parent's connection to the node is none of its business.
             // SAFETY: the number is the launcher's own, and nothing in this child uses it.
             unsafe { libc::close(CONTROL) };
-            init::main(orders, own, says)
+            init::main(orders, own, &proc, says)
         }
     };
     drop(says);
     wait_for(first, control)?;
     // Where there is no namespace that took everything along.
-    kill_children();
+    kill_children(&proc);
     heard(said)
 }
 
@@ -136,10 +140,18 @@ fn pidfd(process: Pid) -> io::Result<OwnedFd> {
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
 
+/// Opens a file of the machine's `/proc`, wherever this process has its root by now.
+pub(super) fn open_in(proc: &File, path: &str, how: OFlag) -> io::Result<File> {
+    Ok(openat(proc, path, how | OFlag::O_CLOEXEC, Mode::empty())?.into())
+}
+
 /// Kills whatever is left below this process, which adopts all orphans, until nothing is.
-fn kill_children() {
+fn kill_children(proc: &File) {
     loop {
-        let children = fs::read_to_string("/proc/thread-self/children").unwrap_or_default();
+        let mut children = String::new();
+        // Without the list it can only wait for them.
+        let _ = open_in(proc, "thread-self/children", OFlag::O_RDONLY)
+            .and_then(|mut list| list.read_to_string(&mut children));
         for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
             // It may have ended by itself.
             let _ = kill(Pid::from_raw(child), Signal::SIGKILL);

@@ -93,8 +93,9 @@ impl Programs {
     }
 }
 
-/// The binary at `path`, or of this process where that is `/proc/self/exe`, under a name in `folder`. It cannot be shown to a process as it is:
-/// what this process was started from belongs to another mount namespace, and its file may have been replaced since.
+/// The file `binary`, or that of this process where it is `/proc/self/exe`, under a name in `folder`. It cannot be shown to a
+/// process as it is: what this process was started from belongs to another mount namespace, and its file may have been replaced
+/// since.
 fn own_binary(binary: &Path, folder: &Path) -> io::Result<Program> {
     let copy = Program { path: folder.join("own") };
     let same = |path: &Path| -> io::Result<bool> {

@@ -107,10 +107,8 @@ fn verdict(
         return Err(ExecutionError::OutputLimit { limit_bytes: limits.output_bytes });
     }
     if out_of_memory {
-        return Err(ExecutionError::MemoryLimit {
-            wanted_bytes: limits.memory_bytes,
-            limit_bytes: limits.memory_bytes,
-        });
+        // The kernel says that it was too much, not how much it was.
+        return Err(ExecutionError::MemoryLimit { wanted_bytes: None, limit_bytes: limits.memory_bytes });
     }
     match ended.map_err(ExecutionError::broken)?.ending {
         Ending::Exited(0) => Ok(()),
@@ -210,13 +208,28 @@ impl Launched {
 
     /// Sees the attempt through to its end.
     async fn attend(&mut self, job: &Job, cancel: &CancellationToken) -> Attended {
-        let stdin = self.launcher.stdin.take();
-        let (stdout, stderr) = (self.launcher.stdout.take(), self.launcher.stderr.take());
-        let full = CancellationToken::new();
-        let feeding = feed(stdin, job.command.input.clone());
-        let gone = CancellationToken::new();
-        let output = drain(stdout, job.limits.output_bytes, Some(&full), &gone);
-        let logs = drain(stderr, job.limits.log_bytes, None, &gone);
+        let launcher = &mut self.launcher;
+        let (stdin, stdout, stderr) = (launcher.stdin.take(), launcher.stdout.take(), launcher.stderr.take());
+        let (mut output, mut logs) = (Bounded::new(job.limits.output_bytes), Bounded::new(job.limits.log_bytes));
+        let (full, over) = (CancellationToken::new(), CancellationToken::new());
+        let streams = async {
+            tokio::join!(
+                feed(stdin, job.command.input.clone()),
+                drain(stdout, &mut output, Some(&full)),
+                drain(stderr, &mut logs, None),
+            )
+        };
+        // What was written is read to its end, but for nobody's sake for ever.
+        let late = async {
+            over.cancelled().await;
+            tokio::time::sleep(ENDING).await;
+        };
+        let streams = async {
+            tokio::select! {
+                _ = streams => (),
+                () = late => (),
+            }
+        };
         let (reading, mut writing) = self.control.split();
         let ending = async {
             let mut said = BufReader::new(reading);
@@ -234,31 +247,17 @@ impl Launched {
                 let _ = writing.shutdown().await;
                 let _ = tokio::time::timeout(ENDING, said.read_line(&mut line)).await;
             }
-            // What was written is read to its end, but for nobody's sake for ever.
-            let late = gone.clone();
-            tokio::spawn(async move {
-                tokio::time::sleep(ENDING).await;
-                late.cancel();
-            });
+            over.cancel();
             (stop, line)
         };
         // The program may neither read its input nor close its output; both end with it.
-        let attending = async { tokio::join!(ending, output, logs) };
-        let ((stop, line), output, logs) = tokio::select! {
-            attended = attending => attended,
-            () = never_after(feeding) => unreachable!("it never ends"),
-        };
+        let ((stop, line), ()) = tokio::join!(ending, streams);
         let ended = serde_json::from_str(&line).map_err(|_| io::Error::other("the launcher ended without a word"));
         if tokio::time::timeout(ENDING, self.launcher.wait()).await.is_err() {
             let _ = self.launcher.kill().await;
         }
         Attended { stop, ended, output, logs }
     }
-}
-
-async fn never_after(work: impl Future<Output = ()>) {
-    work.await;
-    std::future::pending().await
 }
 
 /// Writes the input and closes it. A program that does not read it, or not to the end, may.
@@ -269,28 +268,17 @@ async fn feed(stdin: Option<ChildStdin>, input: Bytes) {
 }
 
 /// Reads until nobody can write any more. What does not fit is dropped, and told.
-async fn drain(
-    from: Option<impl AsyncRead + Unpin>,
-    limit_bytes: u64,
-    full: Option<&CancellationToken>,
-    gone: &CancellationToken,
-) -> Bounded {
-    let mut bounded = Bounded::new(limit_bytes);
+async fn drain(from: Option<impl AsyncRead + Unpin>, into: &mut Bounded, full: Option<&CancellationToken>) {
     let Some(mut from) = from else {
-        return bounded;
+        return;
     };
     let mut buffer = vec![0; 16 << 10];
-    loop {
-        match gone.run_until_cancelled(from.read(&mut buffer)).await {
-            None | Some(Ok(0) | Err(_)) => return bounded,
-            Some(Ok(read)) => {
-                let fits = bounded.append(&buffer[..read]);
-                if let Some(full) = full
-                    && !fits
-                {
-                    full.cancel();
-                }
-            }
+    while let Ok(read @ 1..) = from.read(&mut buffer).await {
+        let fits = into.append(&buffer[..read]);
+        if let Some(full) = full
+            && !fits
+        {
+            full.cancel();
         }
     }
 }

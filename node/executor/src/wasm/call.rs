@@ -2,14 +2,8 @@
 
 use wasmtime::{ExternType, FuncType, Module, Val, ValType};
 
-use crate::limits::ARGUMENTS_BYTES_MAX;
-use crate::{Argument, Command, ExecutionError, Kind, Value};
-
-/// The entry point of a command.
-const START: &str = "_start";
-
-/// How many of a module's exports an error lists: enough to recognise a typing error.
-pub(super) const EXPORTS_LISTED_MAX: usize = 10;
+use crate::function::{Number, START, Signature, missing_export};
+use crate::{Command, ExecutionError, Kind, Value};
 
 /// What to call in a module, with arguments of the right types.
 #[derive(Debug)]
@@ -25,20 +19,15 @@ impl ModuleCall {
     pub(super) fn resolve(kind: Kind, module: &Module) -> Result<(Self, Option<Command>), ExecutionError> {
         match kind {
             Kind::Command(command) => {
-                check_command(&command)?;
-                let function = find(module, START)?;
-                if function.params().len() + function.results().len() > 0 {
-                    return Err(ExecutionError::bad_arguments(
-                        "the module's `_start` takes or returns values, so it is not a command: call it as an exported function",
-                    ));
-                }
+                command.check()?;
+                find(module, START)?.check_start()?;
                 let call = Self { function: START.into(), params: Vec::new(), results: Vec::new() };
                 Ok((call, Some(command)))
             }
             Kind::Export { name, params } => {
-                let function = find(module, &name)?;
-                let params = convert_all(&name, &function, &params)?;
-                let results = vec![Val::I32(0); numeric_results(&name, &function)?];
+                let signature = find(module, &name)?;
+                let params = signature.arguments(&name, &params)?.into_iter().map(place).collect();
+                let results = vec![Val::I32(0); signature.numeric_results(&name)?.len()];
                 let call = Self { function: name, params, results };
                 Ok((call, None))
             }
@@ -47,94 +36,32 @@ impl ModuleCall {
     }
 }
 
-fn find(module: &Module, name: &str) -> Result<FuncType, ExecutionError> {
+fn find(module: &Module, name: &str) -> Result<Signature, ExecutionError> {
     if let Some(ExternType::Func(function)) = module.get_export(name) {
-        return Ok(function);
+        return Ok(signature(&function));
     }
     let functions = module.exports().filter(|export| matches!(export.ty(), ExternType::Func(_)));
-    let exports = functions.map(|export| export.name().to_owned()).take(EXPORTS_LISTED_MAX).collect();
-    Err(ExecutionError::MissingExport { name: name.to_owned(), exports })
+    Err(missing_export(name, functions.map(|export| export.name())))
 }
 
-pub(super) fn check_command(command: &Command) -> Result<(), ExecutionError> {
-    let refuse = |detail: String| Err(ExecutionError::BadArguments { detail });
-    if let Some(index) = command.args.iter().position(|arg| arg.contains('\0')) {
-        return refuse(format!("argument {} contains a zero byte, which ends a string for the guest", index + 1));
-    }
-    for (key, value) in &command.env {
-        if key.is_empty() || key.contains(['=', '\0']) || value.contains('\0') {
-            return refuse(format!("the environment variable {key:?} needs a name without `=`, and no zero bytes"));
-        }
-    }
-    let args = command.args.iter().map(String::len).sum::<usize>();
-    let env = command.env.iter().map(|(key, value)| key.len() + value.len()).sum::<usize>();
-    let bytes = (args + env) as u64;
-    if bytes > ARGUMENTS_BYTES_MAX {
-        return refuse(format!(
-            "arguments and environment have {bytes} bytes and the limit is {ARGUMENTS_BYTES_MAX}: pass them on standard input"
-        ));
-    }
-    Ok(())
-}
-
-fn convert_all(name: &str, function: &FuncType, given: &[Argument]) -> Result<Vec<Val>, ExecutionError> {
-    let wanted: Vec<ValType> = function.params().collect();
-    if wanted.len() != given.len() {
-        let types: Vec<String> = wanted.iter().map(ValType::to_string).collect();
-        return Err(ExecutionError::bad_arguments(format!(
-            "`{name}` takes {} arguments ({}) and got {}",
-            wanted.len(),
-            types.join(", "),
-            given.len()
-        )));
-    }
-    let pairs = wanted.iter().zip(given).enumerate();
-    pairs.map(|(index, (wanted, given))| convert(name, index + 1, wanted, given)).collect()
-}
-
-fn convert(name: &str, position: usize, wanted: &ValType, given: &Argument) -> Result<Val, ExecutionError> {
-    let refuse = |got: String| {
-        ExecutionError::bad_arguments(format!(
-            "argument {position} of `{name}` must be a number of type {wanted}, not {got}"
-        ))
+fn signature(function: &FuncType) -> Signature {
+    let number = |ty: ValType| match ty {
+        ValType::I32 => Some(Number::I32),
+        ValType::I64 => Some(Number::I64),
+        ValType::F32 => Some(Number::F32),
+        ValType::F64 => Some(Number::F64),
+        ValType::V128 | ValType::Ref(_) => None,
     };
-    match given {
-        Argument::Value(value) => match (wanted, *value) {
-            (ValType::I32, Value::I32(value)) => Ok(Val::I32(value)),
-            (ValType::I64, Value::I64(value)) => Ok(Val::I64(value)),
-            (ValType::F32, Value::F32(value)) => Ok(Val::F32(value.to_bits())),
-            (ValType::F64, Value::F64(value)) => Ok(Val::F64(value.to_bits())),
-            (_, value) => Err(refuse(format!("one of type {}", value.type_name()))),
-        },
-        Argument::Text(text) => parse(wanted, text.trim()).ok_or_else(|| refuse(format!("{:?}", shorten(text)))),
-    }
+    Signature { params: function.params().map(number).collect(), results: function.results().map(number).collect() }
 }
 
-fn parse(wanted: &ValType, text: &str) -> Option<Val> {
-    match wanted {
-        // WebAssembly's integers have no sign of their own, so both readings are welcome.
-        ValType::I32 => text.parse().or_else(|_| text.parse().map(u32::cast_signed)).ok().map(Val::I32),
-        ValType::I64 => text.parse().or_else(|_| text.parse().map(u64::cast_signed)).ok().map(Val::I64),
-        ValType::F32 => text.parse().ok().map(|value: f32| Val::F32(value.to_bits())),
-        ValType::F64 => text.parse().ok().map(|value: f64| Val::F64(value.to_bits())),
-        _ => None,
+fn place(value: Value) -> Val {
+    match value {
+        Value::I32(value) => Val::I32(value),
+        Value::I64(value) => Val::I64(value),
+        Value::F32(value) => Val::F32(value.to_bits()),
+        Value::F64(value) => Val::F64(value.to_bits()),
     }
-}
-
-/// The beginning of a text that somebody sent, short enough for a message.
-fn shorten(text: &str) -> String {
-    text.chars().take(40).collect()
-}
-
-fn numeric_results(name: &str, function: &FuncType) -> Result<usize, ExecutionError> {
-    for result in function.results() {
-        if !matches!(result, ValType::I32 | ValType::I64 | ValType::F32 | ValType::F64) {
-            return Err(ExecutionError::bad_arguments(format!(
-                "`{name}` returns a {result}, and only functions that return numbers can be called"
-            )));
-        }
-    }
-    Ok(function.results().len())
 }
 
 /// Takes the numbers out of the places that [`ModuleCall::results`] had for them.

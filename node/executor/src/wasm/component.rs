@@ -7,12 +7,12 @@ use wasmtime::component::types::{ComponentFunc, ComponentItem, Type};
 use wasmtime::component::{Component, ComponentExportIndex, Func, InstancePre, TypedFunc, Val};
 use wasmtime_wasi::I32Exit;
 
-use super::call::{EXPORTS_LISTED_MAX, check_command};
 use super::contract::{TASK, one_line as plain};
 use super::guest::{Guest, Stop};
 use super::host::Host;
 use super::link::OFFERS;
 use super::program::one_line;
+use crate::function::missing_export;
 use crate::{Argument, Command, ExecutionError, Kind, Value};
 
 /// What programs of WASI 0.2 export. Any later version of 0.2 goes by this name too.
@@ -99,7 +99,7 @@ impl ComponentProgram {
     pub(super) fn resolve(&self, kind: Kind) -> Result<(ComponentCall, Option<Command>), ExecutionError> {
         match kind {
             Kind::Command(mut command) => {
-                check_command(&command)?;
+                command.check()?;
                 if let Some(index) = self.function_of(TASK, "run") {
                     let input = std::mem::take(&mut command.input).into();
                     let entry = Entry::Task { input };
@@ -133,11 +133,7 @@ impl ComponentProgram {
 
     fn missing(&self, name: &str) -> ExecutionError {
         let ty = self.component.component_type();
-        let exports = ty.exports(self.component.engine()).take(EXPORTS_LISTED_MAX);
-        ExecutionError::MissingExport {
-            name: name.to_owned(),
-            exports: exports.map(|(name, _)| name.to_owned()).collect(),
-        }
+        missing_export(name, ty.exports(self.component.engine()).map(|(name, _)| name))
     }
 
     /// Starts an instance.

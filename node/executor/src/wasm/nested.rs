@@ -51,11 +51,11 @@ async fn run(
     };
     let metered = job.limits.fuel;
     let ended = start(job).await;
-    if let (Some(had), Some(used)) = (metered, ended.fuel) {
+    if let (Some(had), Some(used)) = (metered, ended.usage.fuel) {
         store.set_fuel(had.saturating_sub(used))?;
     }
     let meter = &mut store.data_mut().meter;
-    meter.peak_bytes = meter.peak_bytes.max(meter.bytes + ended.memory_bytes_peak);
+    meter.peak_bytes = meter.peak_bytes.max(meter.bytes + ended.usage.memory_bytes_peak);
     Ok(match ended.result {
         Ok((output, _)) => Ok(output.into()),
         Err(error) => Err(failure(&error)),

@@ -5,10 +5,12 @@ use std::pin::Pin;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use tokio::io::AsyncWrite;
 use wasmtime_wasi::cli::{IsTerminal, StdoutStream};
 use wasmtime_wasi::p2::{OutputStream, Pollable, StreamError};
+
+use crate::output::Bounded;
 
 /// How much a guest may write in one go. It only has to be more than the 4 KiB pieces that WASI cuts writes into.
 const PERMIT_BYTES: usize = 1 << 16;
@@ -29,16 +31,13 @@ pub(super) struct Pipe {
 }
 
 struct Buffer {
-    bytes: BytesMut,
-    limit: usize,
+    written: Bounded,
     overflow: Overflow,
-    dropped: u64,
 }
 
 impl Pipe {
     pub(super) fn new(limit_bytes: u64, overflow: Overflow) -> Self {
-        let limit = usize::try_from(limit_bytes).unwrap_or(usize::MAX);
-        let buffer = Buffer { bytes: BytesMut::new(), limit, overflow, dropped: 0 };
+        let buffer = Buffer { written: Bounded::new(limit_bytes), overflow };
         Self { buffer: Arc::new(Mutex::new(buffer)) }
     }
 
@@ -48,30 +47,23 @@ impl Pipe {
 
     /// Whether the guest tried to write more than fits.
     pub(super) fn overflowed(&self) -> bool {
-        self.lock().dropped > 0
+        self.lock().written.overflowed()
     }
 
-    /// What was written, ending with the marker if anything was dropped. The marker itself does not count towards the
-    /// limit.
+    /// What was written, which is taken out; where the rest is dropped, with the marker if there was any.
     pub(super) fn take(&self) -> Bytes {
         let mut buffer = self.lock();
-        let (limit, dropped) = (buffer.limit, std::mem::take(&mut buffer.dropped));
-        let mut bytes = std::mem::take(&mut buffer.bytes);
-        if dropped > 0 {
-            let marker = format!("\n[tarn: {dropped} more bytes dropped, the limit log_bytes is {limit}]\n");
-            bytes.extend_from_slice(marker.as_bytes());
+        let written = std::mem::replace(&mut buffer.written, Bounded::new(0));
+        match buffer.overflow {
+            Overflow::Stop => written.output(),
+            Overflow::Drop => written.logs(),
         }
-        bytes.freeze()
     }
 
     /// Takes what fits. Fails when something does not and the guest has to stop.
     pub(super) fn append(&self, bytes: &[u8]) -> Result<(), PipeFull> {
         let mut buffer = self.lock();
-        let room = buffer.limit - buffer.bytes.len();
-        let (fits, rest) = bytes.split_at(bytes.len().min(room));
-        buffer.bytes.extend_from_slice(fits);
-        buffer.dropped += rest.len() as u64;
-        if rest.is_empty() || buffer.overflow == Overflow::Drop { Ok(()) } else { Err(PipeFull) }
+        if buffer.written.append(bytes) || buffer.overflow == Overflow::Drop { Ok(()) } else { Err(PipeFull) }
     }
 }
 
@@ -132,16 +124,6 @@ impl AsyncWrite for Pipe {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn logs_are_cut_and_marked() {
-        let pipe = Pipe::new(5, Overflow::Drop);
-        pipe.append(b"1234").unwrap();
-        pipe.append(b"5678").unwrap();
-        pipe.append(b"9").unwrap();
-        assert!(pipe.overflowed());
-        assert_eq!(pipe.take(), "12345\n[tarn: 4 more bytes dropped, the limit log_bytes is 5]\n");
-    }
 
     #[test]
     fn output_up_to_the_limit_is_whole_and_beyond_it_stops() {

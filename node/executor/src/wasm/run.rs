@@ -23,8 +23,9 @@ use super::link::Offer;
 use super::pipe::{Overflow, Pipe};
 use super::program::{Call, Form, Program, one_line};
 use super::scratch::Scratch;
+use crate::executor::Ended;
 use crate::value::format_results;
-use crate::{Command, ExecutionError, Grants, HostServices, Limits, Source, Value};
+use crate::{Command, ExecutionError, Grants, HostServices, Limits, Source, Usage, Value};
 
 /// What a WASI reactor exports to be called before anything else.
 const INITIALIZE: &str = "_initialize";
@@ -62,15 +63,6 @@ pub(super) struct Job {
 /// A guest that is under way.
 pub(super) type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
-/// How it ended, and what it used.
-pub(super) struct Ended {
-    pub(super) result: Result<(Bytes, Vec<Value>), ExecutionError>,
-    pub(super) logs: Bytes,
-    pub(super) ran: Duration,
-    pub(super) memory_bytes_peak: u64,
-    pub(super) fuel: Option<u64>,
-}
-
 /// What kept a guest from returning.
 enum Fault {
     /// It was stopped while it slept, or between two slices.
@@ -105,9 +97,12 @@ async fn run(mut job: Job) -> Ended {
     Ended {
         result,
         logs: if job.logs.is_some() { Bytes::new() } else { logs.take() },
-        ran: began.elapsed(),
-        memory_bytes_peak: store.data().meter.peak_bytes,
-        fuel: Some(fuel.saturating_sub(store.get_fuel().unwrap_or(fuel))),
+        usage: Usage {
+            waited: Duration::ZERO,
+            ran: began.elapsed(),
+            memory_bytes_peak: store.data().meter.peak_bytes,
+            fuel: Some(fuel.saturating_sub(store.get_fuel().unwrap_or(fuel))),
+        },
     }
 }
 
@@ -285,7 +280,7 @@ fn stopped(stop: Stop, limits: &Limits) -> ExecutionError {
 fn beyond(refused: Refused, limits: &Limits) -> ExecutionError {
     match refused {
         Refused::Memory { wanted_bytes } => {
-            ExecutionError::MemoryLimit { wanted_bytes, limit_bytes: limits.memory_bytes }
+            ExecutionError::MemoryLimit { wanted_bytes: Some(wanted_bytes), limit_bytes: limits.memory_bytes }
         }
         Refused::Table { wanted } => ExecutionError::TableLimit { wanted, limit: TABLE_ELEMENTS_MAX as u64 },
     }

@@ -65,6 +65,7 @@ int main(int argc, char **argv) {
     }
     if (!strcmp(what, "allocate")) return allocate();
     if (!strcmp(what, "flood")) return flood(stdout);
+    if (!strcmp(what, "shout")) return flood(stderr);
     if (!strcmp(what, "chatter")) return chatter();
     fprintf(stderr, "what is %s?\n", what);
     return 64;

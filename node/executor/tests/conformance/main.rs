@@ -66,6 +66,10 @@ macro_rules! conformance {
                 suite::logs_are_bounded(&$subject).await;
             }
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn logs_without_end_are_stopped_by_time() {
+                suite::logs_without_end_are_stopped_by_time(&$subject).await;
+            }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn cancellation() {
                 suite::cancellation(&$subject).await;
             }
@@ -76,6 +80,14 @@ macro_rules! conformance {
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn bad_artifacts() {
                 suite::bad_artifacts(&$subject).await;
+            }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn bad_sources() {
+                suite::bad_sources(&$subject).await;
+            }
+            #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+            async fn damaged_programs() {
+                suite::damaged_programs(&$subject).await;
             }
             #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
             async fn bad_limits() {

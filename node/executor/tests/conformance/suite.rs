@@ -3,9 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use bytes::Bytes;
 use tarn_executor::{
-    Attempt, Command, ExecutionError, Executor, Failure, Grants, Hash, Kind, Limits, NoServices, Report, Source,
+    ARTIFACT_BYTES_MAX, ArtifactSource, Attempt, Command, ExecutionError, Executor, Failure, Grants, Hash, Kind,
+    Limits, NoServices, Report, Source, SourceError,
 };
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;
@@ -189,6 +191,26 @@ pub async fn logs_are_bounded(subject: &dyn Subject) {
     assert!(logs.starts_with("line 0\nline 1\n") && logs.contains("the limit log_bytes is 100"), "{logs}");
 }
 
+pub async fn logs_without_end_are_stopped_by_time(subject: &dyn Subject) {
+    let Some(bench) = Bench::new(subject, 1).await else {
+        return;
+    };
+    let mut attempt = bench.attempt(&["shout"]);
+    (attempt.limits.log_bytes, attempt.limits.time_ms) = (1_000, 50);
+    loop {
+        let failure = bench.fails(attempt.clone()).await;
+        is(&failure.error, "TIME_LIMIT", true);
+        assert!(failure.logs.len() < 1_200, "{} bytes", failure.logs.len());
+        // How long a runtime takes to get that far, only trying tells.
+        if failure.logs.ends_with(b"more bytes dropped, the limit log_bytes is 1000]\n") {
+            break;
+        }
+        attempt.limits.time_ms *= 2;
+        assert!(attempt.limits.time_ms < 60_000, "it never begins to run");
+    }
+    bench.still_works().await;
+}
+
 pub async fn cancellation(subject: &dyn Subject) {
     let Some(bench) = Bench::new(subject, 1).await else {
         return;
@@ -253,6 +275,62 @@ pub async fn bad_artifacts(subject: &dyn Subject) {
     bench.run(prepared).await.unwrap();
     let refused = bench.executor.prepare(&Hash::of(b"another"), bench.guest.clone()).await;
     is(&refused.unwrap_err(), "HASH_MISMATCH", true);
+}
+
+/// A source that gives whatever it holds, for any artifact.
+struct Gives(Result<Option<Bytes>, &'static str>);
+
+#[async_trait]
+impl ArtifactSource for Gives {
+    async fn load(&self, _hash: &Hash) -> Result<Option<Bytes>, SourceError> {
+        Ok(self.0.clone()?)
+    }
+}
+
+pub async fn bad_sources(subject: &dyn Subject) {
+    let Some(bench) = Bench::new(subject, 1).await else {
+        return;
+    };
+    let from = |given| {
+        let mut attempt = bench.attempt(&["exit", "0"]);
+        attempt.source = Source::Provider(Arc::new(Gives(given)));
+        attempt
+    };
+    is(&bench.fails(from(Ok(None))).await.error, "ARTIFACT_UNAVAILABLE", true);
+    is(&bench.fails(from(Err("the peer is gone"))).await.error, "ARTIFACT_UNAVAILABLE", true);
+    is(&bench.fails(from(Ok(Some(bench.guest.slice(1..))))).await.error, "HASH_MISMATCH", true);
+    let large = Bytes::from(vec![0; usize::try_from(ARTIFACT_BYTES_MAX).unwrap() + 1]);
+    is(&bench.fails(from(Ok(Some(large.clone())))).await.error, "ARTIFACT_TOO_LARGE", false);
+    let refused = bench.executor.prepare(&Hash::of(&large), large).await;
+    is(&refused.unwrap_err(), "ARTIFACT_TOO_LARGE", false);
+    // What failed for one source is tried again with the next.
+    bench.run(from(Ok(Some(bench.guest.clone())))).await.unwrap();
+}
+
+/// How many damaged guests are tried.
+const DAMAGED: usize = 8;
+
+/// Guests of which something is missing or changed, each under its right name. Some still work, some do anything; no more than themselves
+/// is lost.
+pub async fn damaged_programs(subject: &dyn Subject) {
+    let Some(bench) = Bench::new(subject, 2).await else {
+        return;
+    };
+    for number in 0..DAMAGED {
+        let place = bench.guest.len() * number / DAMAGED;
+        let mut flipped = bench.guest.to_vec();
+        flipped[place] ^= 1 << (number % 8);
+        let short = bench.guest[..place].to_vec();
+        for damaged in [flipped, short] {
+            let mut attempt = attempt(&damaged.into(), &["echo"]);
+            (attempt.limits.time_ms, attempt.limits.output_bytes) = (200, 1_000);
+            if let Err(failure) = bench.run(attempt).await {
+                let reason = failure.error.reason();
+                assert!(!["EXECUTOR_BROKEN", "MICROVM_FAULT"].contains(&reason), "{number}: {failure}");
+            }
+        }
+    }
+    bench.still_works().await;
 }
 
 pub async fn bad_limits(subject: &dyn Subject) {

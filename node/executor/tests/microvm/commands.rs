@@ -1,22 +1,9 @@
 //! Modules that are run as programs.
 
-use std::collections::BTreeMap;
-use std::process;
-
 use bytes::Bytes;
-use tarn_executor::{ARGUMENTS_BYTES_MAX, Attempt, Command, ExecutionError, Grants, Kind, WasmConfig, WasmExecutor};
+use tarn_executor::{ARGUMENTS_BYTES_MAX, Attempt, ExecutionError, Grants, WasmConfig, WasmExecutor};
 
-use crate::{assert_reason, attempt, command, executor, export, fail, guests, run, succeed, with_input};
-
-fn with_args(module: &str, args: &[&str]) -> Attempt {
-    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    attempt(module, Kind::Command(Command { args, ..Command::default() }))
-}
-
-fn with_env(module: &str, env: &[(&str, &str)]) -> Attempt {
-    let env = env.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-    attempt(module, Kind::Command(Command { env: env.collect(), ..Command::default() }))
-}
+use crate::{assert_reason, command, executor, export, fail, guests, run, succeed, with_args, with_env, with_input};
 
 #[tokio::test]
 async fn standard_input_reaches_standard_output() {
@@ -221,58 +208,11 @@ async fn arguments_that_cannot_be_passed_are_refused() {
     let failure = fail(&executor, with_args(&guests::print_args(), &[&large])).await;
     assert_reason(&failure.error, "BAD_ARGUMENTS", false);
     // Empty arguments have no bytes, but each takes one in the job.
-    let many = vec![String::new(); 5_000_000];
-    let kind = Kind::Command(Command { args: many, ..Command::default() });
-    let failure = fail(&executor, attempt(&guests::print_args(), kind)).await;
+    let failure = fail(&executor, with_args(&guests::print_args(), &vec![""; 5_000_000])).await;
     assert_reason(&failure.error, "BAD_ARGUMENTS", false);
-    let env = BTreeMap::from([("K".to_owned(), "v".repeat(1 << 19))]);
-    let kind = Kind::Command(Command { env, ..Command::default() });
-    let mut attempt = attempt(&guests::module("(func (export \"_start\"))"), kind);
+    let mut attempt = with_env(&guests::module("(func (export \"_start\"))"), &[("K", &"v".repeat(1 << 19))]);
     attempt.limits.memory_bytes = 1 << 20;
     succeed(&executor, attempt).await;
-}
-
-/// A program that a real compiler and a real C library made. Where they are not installed, there is nothing to test.
-#[tokio::test]
-async fn a_c_program_runs() {
-    const SOURCE: &str = r#"
-        #include <math.h>
-        #include <stdio.h>
-        #include <stdlib.h>
-        #include <string.h>
-        #include <time.h>
-        int main(int argc, char **argv) {
-            char line[256];
-            int lines = 0;
-            while (fgets(line, sizeof line, stdin)) lines++;
-            char *volatile copy = malloc(1 << 20);
-            memset(copy, 'x', 1 << 20);
-            fprintf(stderr, "%s counted\n", argv[1]);
-            printf("%d lines, home is %s, %.6f, %d\n", lines, getenv("HOME") ? "set" : "unset", sin(lines), time(NULL) > 1700000000);
-            return copy[12345] == 'x' ? 0 : 1;
-        }"#;
-    let dir = tempfile::tempdir().unwrap();
-    let (source, module) = (dir.path().join("count.c"), dir.path().join("count.wasm"));
-    std::fs::write(&source, SOURCE).unwrap();
-    let compiled = process::Command::new("clang")
-        .args(["--target=wasm32-wasi", "--sysroot=/usr", "-Os", "-s", "-o"])
-        .args([&module, &source])
-        .output();
-    if !compiled.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: clang with wasi-libc is not installed");
-        return;
-    }
-    let Some(executor) = executor(1) else { return };
-    let bytes = Bytes::from(std::fs::read(module).unwrap());
-    let mut attempt = with_args("", &["clang"]);
-    attempt.artifact = tarn_executor::Hash::of(&bytes);
-    attempt.source = tarn_executor::Source::Bytes(bytes);
-    let Kind::Command(command) = &mut attempt.kind else { unreachable!() };
-    command.input = "a\nb\nc\n".into();
-    let report = succeed(&executor, attempt).await;
-    assert_eq!(report.output, "3 lines, home is unset, 0.141120, 1\n");
-    assert_eq!(report.logs, "clang counted\n");
-    assert!(report.usage.memory_bytes_peak > 1 << 20);
 }
 
 #[tokio::test]

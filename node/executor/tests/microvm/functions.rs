@@ -41,8 +41,10 @@ async fn calls_that_do_not_fit_are_refused_before_they_run() {
     let imports = "(module (import \"env\" \"f\" (func)))";
     let failure = fail(&executor, export(imports, "f", vec![])).await;
     assert_reason(&failure.error, "WASM_UNSUPPORTED_IMPORT", false);
-    let failure = fail(&executor, export("no module", "f", vec![])).await;
-    assert_reason(&failure.error, "WASM_INVALID_MODULE", false);
+    for invalid in ["no module", "", "(component)", "(module (memory 1) (memory 1))", "\0asm\x0d\0\x01\0"] {
+        let failure = fail(&executor, export(invalid, "f", vec![])).await;
+        assert_reason(&failure.error, "WASM_INVALID_MODULE", false);
+    }
 }
 
 #[tokio::test]

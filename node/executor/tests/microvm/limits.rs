@@ -31,7 +31,7 @@ async fn memory_is_limited_when_it_grows_and_from_the_start() {
     assert_eq!(succeed(&executor, attempt.clone()).await.usage.memory_bytes_peak, 17 << 16);
     attempt.limits.memory_bytes -= 1;
     let failure = fail(&executor, attempt).await;
-    let (wanted_bytes, limit_bytes) = (17 << 16, (17 << 16) - 1);
+    let (wanted_bytes, limit_bytes) = (Some(17 << 16), (17 << 16) - 1);
     assert_eq!(failure.error, ExecutionError::MemoryLimit { wanted_bytes, limit_bytes });
     assert_reason(&failure.error, "MEMORY_LIMIT", false);
     let mut attempt = command(&guests::command(""));

@@ -17,24 +17,19 @@ mod isolation;
 mod limits;
 mod setup;
 // The same ones as in the suite of `wasm`: both runtimes have to do the same with them.
+#[path = "../wasm/attempts.rs"]
+mod attempts;
 #[allow(dead_code, reason = "some are for the other suite alone")]
 #[path = "../wasm/guests.rs"]
 mod guests;
 
 use std::path::{Path, PathBuf};
 use std::process;
-use std::sync::{Arc, OnceLock};
-use std::time::Duration;
+use std::sync::OnceLock;
 
-use bytes::Bytes;
-use tarn_executor::{
-    Argument, Attempt, Command, ExecutionError, Executor, Failure, Grants, Hash, Kind, Limits, MicroVmConfig,
-    MicroVmExecutor, NoServices, Report, Source,
-};
-use tokio_util::sync::CancellationToken;
+use tarn_executor::{Grants, MicroVmConfig, MicroVmExecutor};
 
-/// Longer than anything here takes on a machine that is busy with other things. Reaching it is a failure.
-const PATIENCE: Duration = Duration::from_secs(60);
+use attempts::*;
 
 /// Says why a test cannot run here, and fails it where that is not acceptable.
 fn skip(why: &str) {
@@ -91,46 +86,7 @@ fn executor(slots: usize) -> Option<MicroVmExecutor> {
     Some(MicroVmExecutor::new(config).expect("the executor should start"))
 }
 
-fn attempt(module: &str, kind: Kind) -> Attempt {
-    Attempt {
-        tenant: "t".into(),
-        artifact: Hash::of(module.as_bytes()),
-        source: Source::Bytes(Bytes::copy_from_slice(module.as_bytes())),
-        kind,
-        limits: Limits::default(),
-        grants: Grants { clock: true, random: true, ..Grants::default() },
-        services: Arc::new(NoServices),
-    }
-}
-
-fn command(module: &str) -> Attempt {
-    attempt(module, Kind::Command(Command::default()))
-}
-
-fn with_input(module: &str, input: impl Into<Bytes>) -> Attempt {
-    attempt(module, Kind::Command(Command { input: input.into(), ..Command::default() }))
-}
-
-fn export(module: &str, name: &str, params: Vec<Argument>) -> Attempt {
-    let name = name.into();
-    attempt(module, Kind::Export { name, params })
-}
-
-async fn run<E: Executor>(executor: &E, attempt: Attempt) -> Result<Report, Failure> {
-    let running = executor.run(attempt, CancellationToken::new());
-    tokio::time::timeout(PATIENCE, running).await.expect("the attempt does not end")
-}
-
-async fn succeed<E: Executor>(executor: &E, attempt: Attempt) -> Report {
-    run(executor, attempt).await.expect("the attempt should succeed")
-}
-
-async fn fail<E: Executor>(executor: &E, attempt: Attempt) -> Failure {
-    run(executor, attempt).await.expect_err("the attempt should fail")
-}
-
-/// Asserts what programs rely on: the name and the verdict.
-fn assert_reason(error: &ExecutionError, reason: &str, retryable: bool) {
-    assert_eq!(error.reason(), reason, "{error}");
-    assert_eq!(error.retryable(), retryable, "{error}");
+/// What an attempt is granted where nothing else is said.
+fn grants() -> Grants {
+    Grants { clock: true, random: true, ..Grants::default() }
 }

@@ -28,12 +28,22 @@ async fn what_is_no_program_is_refused_for_good() {
         (b"just text", "format"),
         (b"\x7fELF\x02\x01\x01 and then nothing", "format"),
         (b"\0asm\x01\0\0\0", "format"),
+        (b"", "format"),
+        (&another_machine_s(), "format"),
     ] {
-        let failure = bench.run(program(bytes.into())).await.unwrap_err();
+        let failure = bench.run(program(bytes.to_vec().into())).await.unwrap_err();
         assert_eq!(failure.error.reason(), "NATIVE_INVALID_PROGRAM", "{failure}");
         assert!(!failure.error.retryable());
         assert!(failure.to_string().to_lowercase().contains(said), "{failure}");
     }
+}
+
+/// A program that would run here, but for the machine that it says it is for.
+fn another_machine_s() -> Vec<u8> {
+    const MACHINE_AT: usize = 18;
+    let mut program = fs::read("/bin/true").unwrap();
+    program[MACHINE_AT..][..2].copy_from_slice(&u16::MAX.to_le_bytes());
+    program
 }
 
 #[tokio::test]
@@ -105,9 +115,9 @@ async fn the_death_of_the_node_ends_its_processes() {
         .env("MARKS", marks.path())
         .spawn()
         .unwrap();
-    wait_until(|| processes_with(&mark) >= 1);
+    wait_until(|| !processes_with(&mark).is_empty());
     kill(&mut node);
-    wait_until(|| processes_with(&mark) == 0);
+    wait_until(|| processes_with(&mark).is_empty());
 }
 
 /// Not a test: the node of the test above.
@@ -123,16 +133,54 @@ async fn run_a_process_for_ever() {
     bench.run(attempt).await.unwrap();
 }
 
+/// Who kills the launcher kills the attempt: nothing that it started runs on, and the node is told.
+#[tokio::test]
+async fn the_death_of_the_launcher_ends_all_that_it_started() {
+    let Some(bench) = Bench::new().await else { return };
+    let mark = format!("tarn-launcher-{}", std::process::id());
+    let mut attempt = shell("setsid sh -c 'while :; do sleep 1; done' \"$1\" & while :; do sleep 1; done");
+    if let Kind::Command(command) = &mut attempt.kind {
+        command.args = vec![mark.clone()];
+    }
+    let killing = tokio::task::spawn_blocking({
+        let mark = mark.clone();
+        move || {
+            // The program, and what it started, which has left its session.
+            wait_until(|| processes_with(&mark).len() >= 2);
+            let program = processes_with(&mark).into_iter().min().expect("it runs");
+            let first = parent_of(program);
+            let launcher = parent_of(first);
+            assert_eq!(parent_of(launcher), std::process::id());
+            assert!(Command::new("kill").args(["-KILL", &launcher.to_string()]).status().unwrap().success());
+            wait_until(|| processes_with(&mark).is_empty());
+        }
+    });
+    let failure = bench.run(attempt).await.unwrap_err();
+    killing.await.unwrap();
+    assert_eq!((failure.error.reason(), failure.error.retryable()), ("EXECUTOR_BROKEN", true), "{failure}");
+    assert_eq!(bench.prints("echo still here").await, "still here\n");
+}
+
+/// By the machine's own numbers.
+fn parent_of(process: u32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let parent = status.lines().find_map(|line| line.strip_prefix("PPid:")).expect("every process has a parent");
+    parent.trim().parse().unwrap()
+}
+
 fn kill(node: &mut Child) {
     node.kill().unwrap();
     node.wait().unwrap();
 }
 
 /// Processes of the machine with this among their arguments, whatever namespace they are in.
-fn processes_with(mark: &str) -> usize {
+pub fn processes_with(mark: &str) -> Vec<u32> {
     let all = fs::read_dir("/proc").unwrap().flatten();
-    let lines = all.filter_map(|entry| fs::read(entry.path().join("cmdline")).ok());
-    lines.filter(|line| String::from_utf8_lossy(line).contains(mark)).count()
+    let processes = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    let has = |process: &u32| {
+        fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(mark))
+    };
+    processes.filter(has).collect()
 }
 
 fn wait_until(mut condition: impl FnMut() -> bool) {

@@ -39,6 +39,38 @@ int main(void) {
     assert!((200..=tarn_executor::native::PROCESSES_DEFAULT).contains(&started), "{started}");
 }
 
+/// The launcher, which stands in the same control group, has more memory than each of these processes. It outlives them, and so does who
+/// waits for them, who says so.
+#[tokio::test]
+async fn for_want_of_memory_the_kernel_kills_the_program_and_not_its_launcher() {
+    let Some(bench) = Bench::new().await else { return };
+    let mut attempt = c(r#"
+#include <signal.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/wait.h>
+#include <unistd.h>
+int main(void) {
+    for (int started = 0; started < 200; started++) {
+        if (fork() == 0) {
+            volatile char *memory = malloc(1 << 20);
+            for (int i = 0; i < 1 << 20; i += 1024) memory[i] = 1;
+            pause();
+        }
+    }
+    int status = 0;
+    wait(&status);
+    if (WIFSIGNALED(status) && WTERMSIG(status) == SIGKILL) fputs("one of them was killed\n", stderr);
+    return 0;
+}
+"#);
+    attempt.limits.memory_bytes = 32 << 20;
+    let failure = bench.run(attempt).await.unwrap_err();
+    assert_eq!(failure.error.reason(), "MEMORY_LIMIT", "{failure}");
+    assert_eq!(failure.logs, "one of them was killed\n");
+    assert_eq!(bench.prints("echo still here").await, "still here\n");
+}
+
 #[tokio::test]
 async fn files_are_limited_in_bytes_and_number() {
     let Some(bench) = Bench::new().await else { return };

@@ -9,6 +9,7 @@ mod ends;
 mod limits;
 mod network;
 mod transforms;
+mod walls;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,21 +1,9 @@
 //! Modules that are run as programs.
 
-use std::collections::BTreeMap;
-use std::process;
-
 use bytes::Bytes;
-use tarn_executor::{ARGUMENTS_BYTES_MAX, Attempt, Command, ExecutionError, Kind};
+use tarn_executor::{ARGUMENTS_BYTES_MAX, ExecutionError};
 
-use crate::{assert_reason, attempt, command, executors, fail, guests, succeed};
-
-fn with_args(module: &str, args: &[&str]) -> Attempt {
-    let args = args.iter().map(|arg| (*arg).to_owned()).collect();
-    attempt(module, Kind::Command(Command { args, ..Command::default() }))
-}
-
-fn with_input(module: &str, input: impl Into<Bytes>) -> Attempt {
-    attempt(module, Kind::Command(Command { input: input.into(), ..Command::default() }))
-}
+use crate::{assert_reason, command, executors, fail, guests, succeed, with_args, with_env, with_input};
 
 #[tokio::test]
 async fn standard_input_reaches_standard_output() {
@@ -40,9 +28,7 @@ async fn arguments_and_environment_arrive_and_nothing_is_inherited() {
 
         let report = succeed(&executor, command(&guests::print_env())).await;
         assert_eq!(report.output, "");
-        let env = BTreeMap::from([("B".to_owned(), "two=2".to_owned()), ("A".to_owned(), String::new())]);
-        let kind = Kind::Command(Command { env, ..Command::default() });
-        let report = succeed(&executor, attempt(&guests::print_env(), kind)).await;
+        let report = succeed(&executor, with_env(&guests::print_env(), &[("B", "two=2"), ("A", "")])).await;
         assert_eq!(report.output, "A=\0B=two=2\0");
     }
 }
@@ -124,10 +110,8 @@ async fn arguments_that_cannot_be_passed_are_refused() {
             let failure = fail(&executor, with_args(&guests::print_args(), &args)).await;
             assert_reason(&failure.error, "BAD_ARGUMENTS", false);
         }
-        for (key, value) in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "\0")] {
-            let env = BTreeMap::from([(key.to_owned(), value.to_owned())]);
-            let kind = Kind::Command(Command { env, ..Command::default() });
-            let failure = fail(&executor, attempt(&guests::print_env(), kind)).await;
+        for variable in [("", "x"), ("A=B", "x"), ("A\0", "x"), ("A", "\0")] {
+            let failure = fail(&executor, with_env(&guests::print_env(), &[variable])).await;
             assert_reason(&failure.error, "BAD_ARGUMENTS", false);
         }
     }
@@ -141,47 +125,5 @@ async fn a_module_without_start_is_not_a_command() {
         assert!(failure.error.to_string().contains("`_start`"), "{}", failure.error);
         let odd = "(module (func (export \"_start\") (param i32)))";
         assert_reason(&fail(&executor, command(odd)).await.error, "BAD_ARGUMENTS", false);
-    }
-}
-
-/// A program that a real compiler and a real C library made. Where they are not installed, there is nothing to test.
-#[tokio::test]
-async fn a_c_program_runs() {
-    const SOURCE: &str = r#"
-        #include <stdio.h>
-        #include <stdlib.h>
-        #include <string.h>
-        int main(int argc, char **argv) {
-            char line[256];
-            int lines = 0;
-            while (fgets(line, sizeof line, stdin)) lines++;
-            char *volatile copy = malloc(1 << 20);
-            memset(copy, 'x', 1 << 20);
-            fprintf(stderr, "%s counted\n", argv[1]);
-            printf("%d lines, home is %s\n", lines, getenv("HOME") ? "set" : "unset");
-            return copy[12345] == 'x' ? 0 : 1;
-        }"#;
-    let dir = tempfile::tempdir().unwrap();
-    let (source, module) = (dir.path().join("count.c"), dir.path().join("count.wasm"));
-    std::fs::write(&source, SOURCE).unwrap();
-    let compiled = process::Command::new("clang")
-        .args(["--target=wasm32-wasi", "--sysroot=/usr", "-Os", "-s", "-o"])
-        .args([&module, &source])
-        .output();
-    if !compiled.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: clang with wasi-libc is not installed");
-        return;
-    }
-    let bytes = Bytes::from(std::fs::read(module).unwrap());
-    for executor in executors() {
-        let mut attempt = with_args("", &["clang"]);
-        attempt.artifact = tarn_executor::Hash::of(&bytes);
-        attempt.source = tarn_executor::Source::Bytes(bytes.clone());
-        let Kind::Command(command) = &mut attempt.kind else { unreachable!() };
-        command.input = "a\nb\nc\n".into();
-        let report = succeed(&executor, attempt).await;
-        assert_eq!(report.output, "3 lines, home is unset\n");
-        assert_eq!(report.logs, "clang counted\n");
-        assert!(report.usage.memory_bytes_peak > 1 << 20);
     }
 }

@@ -5,16 +5,12 @@ use std::process;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tarn_executor::{Allocation, Attempt, Command, Executor as _, Kind, SLOTS_MAX, WasmConfig, WasmExecutor};
+use tarn_executor::{Allocation, Executor as _, SLOTS_MAX, WasmConfig, WasmExecutor};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 
 use crate::guests::{self, ENDLESS};
-use crate::{assert_reason, attempt, command, executors, export, run, succeed};
-
-fn with_input(input: String) -> Attempt {
-    attempt(&guests::echo(), Kind::Command(Command { input: input.into(), ..Command::default() }))
-}
+use crate::{assert_reason, command, executors, export, run, succeed, with_input};
 
 #[tokio::test]
 async fn fifty_at_once_each_get_their_own_output() {
@@ -25,7 +21,7 @@ async fn fifty_at_once_each_get_their_own_output() {
             let executor = Arc::clone(&executor);
             running.spawn(async move {
                 let input = format!("input {number} ").repeat(1_000);
-                let report = succeed(&executor, with_input(input.clone())).await;
+                let report = succeed(&*executor, with_input(&guests::echo(), input.clone())).await;
                 (number, report.output == input)
             });
         }
@@ -63,7 +59,7 @@ async fn dropping_the_future_frees_the_slot() {
             let endless = run(&executor, command(&guests::command(ENDLESS)));
             tokio::time::timeout(Duration::from_millis(20), endless).await.unwrap_err();
         }
-        assert_eq!(succeed(&executor, with_input("my turn".into())).await.output, "my turn");
+        assert_eq!(succeed(&executor, with_input(&guests::echo(), "my turn")).await.output, "my turn");
     }
 }
 
@@ -86,7 +82,7 @@ async fn too_many_waiting_attempts_are_refused() {
         assert_reason(&ended.unwrap_err().error, "CANCELLED", true);
     }
     assert_eq!(executor.admitted(), 0);
-    assert_eq!(succeed(&executor, with_input("room again".into())).await.output, "room again");
+    assert_eq!(succeed(&*executor, with_input(&guests::echo(), "room again")).await.output, "room again");
 }
 
 #[test]

@@ -45,7 +45,7 @@ async fn memory_beyond_the_limit_is_refused_and_up_to_it_is_not() {
         assert_eq!(report.usage.memory_bytes_peak, 10 * PAGE);
 
         let failure = fail(&executor, limited(&guests::command(&grows(9)), limit)).await;
-        let expected = ExecutionError::MemoryLimit { wanted_bytes: 11 * PAGE, limit_bytes: 10 * PAGE };
+        let expected = ExecutionError::MemoryLimit { wanted_bytes: Some(11 * PAGE), limit_bytes: 10 * PAGE };
         assert_eq!(failure.error, expected);
         assert_reason(&failure.error, "MEMORY_LIMIT", false);
         assert_eq!(failure.usage.memory_bytes_peak, 2 * PAGE);

@@ -29,7 +29,13 @@ async fn what_is_not_a_core_module_is_invalid() {
         b"(module (func (result i32)))",
         b"(module (memory 1) (memory 1))",
     ];
+    // Machine code that this very compiler made is none of what a tenant may hand in.
+    let compiled = wasmtime::Engine::default().precompile_module(b"(module)").unwrap();
     for executor in executors() {
+        let mut attempt = command("");
+        attempt.artifact = Hash::of(&compiled);
+        attempt.source = Source::Bytes(compiled.clone().into());
+        assert_reason(&fail(&executor, attempt).await.error, "WASM_INVALID_MODULE", false);
         for bytes in cases {
             let mut attempt = command("");
             attempt.artifact = Hash::of(bytes);
