@@ -41,6 +41,11 @@
 //! | `60` | log index | the hash of the row before, then `DecisionsRow` | as [`AuditSettings`](tarn_proto::v1::AuditSettings) say |
 //! | `61` | decisions | `ChainRow` | for ever |
 //! | `62` | decisions' settings | `AuditSettings` | for ever |
+//! | `70` | namespace, context's name | `ContextRow` | until deleted |
+//! | `71` | context, snapshot's name | `SnapshotRow` | until deleted |
+//! | `72` | context, key | `KeyRow` | until deleted, and no snapshot holds it |
+//! | `73` | context, version | a value, written once | as long as the key's row names it |
+//! | `74` | deleted context | `GoneContextRow` | until all of it is deleted |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +87,11 @@ pub enum Key<'a> {
     Decisions { index: u64 },
     Chain,
     AuditSettings,
+    Context { ns: u64, name: &'a str },
+    Snapshot { context: u64, name: &'a str },
+    ContextKey { context: u64, key: &'a str },
+    ContextValue { context: u64, version: u64 },
+    GoneContext { context: u64 },
 }
 
 /// The first bytes of keys: what a scan over all keys of a kind starts from.
@@ -123,6 +133,11 @@ pub mod first {
     pub const DECISIONS: u8 = 0x60;
     pub const CHAIN: u8 = 0x61;
     pub const AUDIT_SETTINGS: u8 = 0x62;
+    pub const CONTEXT: u8 = 0x70;
+    pub const SNAPSHOT: u8 = 0x71;
+    pub const CONTEXT_KEY: u8 = 0x72;
+    pub const CONTEXT_VALUE: u8 = 0x73;
+    pub const GONE_CONTEXT: u8 = 0x74;
 }
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
@@ -180,6 +195,11 @@ impl Key<'_> {
             Key::Decisions { index } => prefix(first::DECISIONS, &[index]),
             Key::Chain => prefix(first::CHAIN, &[]),
             Key::AuditSettings => prefix(first::AUDIT_SETTINGS, &[]),
+            Key::Context { ns, name } => named(first::CONTEXT, &[ns], name.as_bytes()),
+            Key::Snapshot { context, name } => named(first::SNAPSHOT, &[context], name.as_bytes()),
+            Key::ContextKey { context, key } => named(first::CONTEXT_KEY, &[context], key.as_bytes()),
+            Key::ContextValue { context, version } => prefix(first::CONTEXT_VALUE, &[context, version]),
+            Key::GoneContext { context } => prefix(first::GONE_CONTEXT, &[context]),
         }
     }
 
@@ -225,6 +245,11 @@ impl Key<'_> {
             first::DECISIONS => Key::Decisions { index: parts.number()? },
             first::CHAIN => Key::Chain,
             first::AUDIT_SETTINGS => Key::AuditSettings,
+            first::CONTEXT => Key::Context { ns: parts.number()?, name: parts.name()? },
+            first::SNAPSHOT => Key::Snapshot { context: parts.number()?, name: parts.name()? },
+            first::CONTEXT_KEY => Key::ContextKey { context: parts.number()?, key: parts.name()? },
+            first::CONTEXT_VALUE => Key::ContextValue { context: parts.number()?, version: parts.number()? },
+            first::GONE_CONTEXT => Key::GoneContext { context: parts.number()? },
             _ => return None,
         };
         parts.0.is_empty().then_some(key)
@@ -292,6 +317,11 @@ mod tests {
             Key::Decisions { index: a },
             Key::Chain,
             Key::AuditSettings,
+            Key::Context { ns: a, name },
+            Key::Snapshot { context: a, name },
+            Key::ContextKey { context: a, key: name },
+            Key::ContextValue { context: a, version: b },
+            Key::GoneContext { context: a },
         ]
     }
 

@@ -15,6 +15,9 @@ pub const ACCESS: u32 = 2;
 /// The machine version that brought executors besides WASM, and grants.
 pub const EXECUTORS: u32 = 3;
 
+/// The machine version that brought contexts.
+pub const ROUTER: u32 = 4;
+
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
     let gate = if command.gate.is_some() { audit::SINCE } else { 1 };
@@ -33,11 +36,11 @@ fn since(body: &command::Body) -> u32 {
     use command::Body as C;
     match body {
         C::CreateNamespace(r) if r.quotas.is_some() || r.isolation != 0 || !r.environment.is_empty() => quota::SINCE,
-        C::Enqueue(r) if r.tasks.iter().any(is_for_executors) => EXECUTORS,
+        C::Enqueue(r) => r.tasks.iter().map(of_spec).max().unwrap_or(1),
         C::ScheduleTimer(r) => {
             let action = r.action.as_ref().and_then(|action| action.action.as_ref());
             match action {
-                Some(Action::Enqueue(spec)) if is_for_executors(spec) => EXECUTORS,
+                Some(Action::Enqueue(spec)) => of_spec(spec),
                 _ => 1,
             }
         }
@@ -62,14 +65,25 @@ fn since(body: &command::Body) -> u32 {
         | C::RecordViolations(_)
         | C::AcknowledgeEscalations(_) => 2,
         C::RecordDecisions(_) | C::PutAuditSettings(_) => audit::SINCE,
+        C::PutKey(_)
+        | C::DeleteKey(_)
+        | C::SnapshotContext(_)
+        | C::RestoreContext(_)
+        | C::DeleteSnapshot(_)
+        | C::DeleteContext(_) => ROUTER,
         _ => 1,
     }
 }
 
-/// Whether a specification has fields that came with executors besides WASM.
-fn is_for_executors(spec: &TaskSpec) -> bool {
+/// The machine version that a specification's fields came with.
+fn of_spec(spec: &TaskSpec) -> u32 {
     let parts = spec.native.is_some() || spec.cuda.is_some() || spec.transform.is_some();
-    parts || spec.grants.is_some() || spec.runtime == "microvm"
+    match &spec.grants {
+        Some(grants) if grants.context.is_some() => ROUTER,
+        Some(_) => EXECUTORS,
+        None if parts || spec.runtime == "microvm" => EXECUTORS,
+        None => 1,
+    }
 }
 
 /// The command: from here on the cluster writes this version. A build that cannot read it stops before it applies the entry; nothing

@@ -318,6 +318,12 @@ impl Model {
             | C::PutPolicySettings(_)
             | C::RecordViolations(_)
             | C::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
+            C::PutKey(_)
+            | C::DeleteKey(_)
+            | C::SnapshotContext(_)
+            | C::RestoreContext(_)
+            | C::DeleteSnapshot(_)
+            | C::DeleteContext(_) => unreachable!("contexts have a model of their own, in tests/contexts"),
         })
     }
 
