@@ -139,11 +139,8 @@ impl Context {
     /// # Errors
     /// [`Error::Refused`] where none is; see [`Error`].
     pub async fn versions(&self, key: impl Into<String>) -> Result<Vec<proto::KeyVersion>, Error> {
-        let request = proto::ListVersionsRequest {
-            namespace: self.client.ns(),
-            context: self.name.clone(),
-            key: key.into(),
-        };
+        let request =
+            proto::ListVersionsRequest { namespace: self.client.ns(), context: self.name.clone(), key: key.into() };
         Ok(self.client.read(request, rpc!(ContextServiceClient.list_versions)).await?.versions)
     }
 

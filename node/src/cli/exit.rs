@@ -148,6 +148,9 @@ impl Failure {
             object["limit"] = refusal.limit.into();
             object["request_id"] = refusal.request_id.clone().into();
             object["message"] = refusal.message.clone().into();
+            if let Some(version) = refusal.actual_version {
+                object["actual_version"] = version.to_string().into();
+            }
         }
         if let Failure::Task { task_id, .. } = self {
             object["task_id"] = task_id.clone().into();

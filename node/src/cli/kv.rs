@@ -262,7 +262,8 @@ fn value_of(value: Option<String>, file: Option<&Path>) -> Result<Vec<u8>, Failu
         (None, None) => Vec::new(),
     };
     if bytes.len() > VALUE_BYTES_MAX {
-        let message = format!("a value is at most {VALUE_BYTES_MAX} bytes: put larger data as an artifact, and keep its address");
+        let message =
+            format!("a value is at most {VALUE_BYTES_MAX} bytes: put larger data as an artifact, and keep its address");
         return Err(Failure::Usage(message));
     }
     Ok(bytes)

@@ -17,8 +17,8 @@
 //! bytes, and no name is ever normalised, so that none can be written in two ways.
 
 use tarn_proto::v1::command::Body;
-use tarn_proto::v1::{ContextGrant, TaskSpec};
 use tarn_proto::v1::timer_action::Action;
+use tarn_proto::v1::{ContextGrant, TaskSpec};
 
 use super::roles::Wish;
 

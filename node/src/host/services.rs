@@ -63,7 +63,10 @@ impl Services {
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Services").field("namespace", &self.namespace).field("fence", &self.fence).finish_non_exhaustive()
+        f.debug_struct("Services")
+            .field("namespace", &self.namespace)
+            .field("fence", &self.fence)
+            .finish_non_exhaustive()
     }
 }
 

@@ -7,8 +7,9 @@ mod policy;
 
 use prost::Message;
 use tarn_proto::v1::{
-    Binding, Command, Decision, DependencyFailure, FailureKind, Fence, GateFacts, Isolation, Priority, Progress, Rejection,
-    RetryPolicy, Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WorkerCapabilities, command, timer_action,
+    Binding, Command, Decision, DependencyFailure, FailureKind, Fence, GateFacts, Isolation, Priority, Progress,
+    Rejection, RetryPolicy, Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WorkerCapabilities, command,
+    timer_action,
 };
 
 use crate::domain::version;
@@ -272,7 +273,8 @@ pub(crate) fn key(field: &str, text: &str) -> Check {
     if (1..=max).contains(&text.len()) && !text.contains('\0') {
         return Ok(());
     }
-    let message = format!("{field} has {} bytes: a key is 1 to {max} bytes of text without the character U+0000", text.len());
+    let message =
+        format!("{field} has {} bytes: a key is 1 to {max} bytes of text without the character U+0000", text.len());
     Err(too_large("INVALID_KEY", field, max as u64, message))
 }
 

@@ -45,7 +45,7 @@
 //! | `71` | context, snapshot's name | `SnapshotRow` | until deleted |
 //! | `72` | context, key | `KeyRow` | until deleted, and no snapshot holds it |
 //! | `73` | context, version | a value, written once | as long as the key's row names it |
-//! | `74` | deleted context | `GoneContextRow` | until all of it is deleted |
+//! | `74` | deleted context | the last of its keys that went | until all of it is deleted |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -357,7 +357,8 @@ mod tests {
             bytes,
             [
                 0x01, 0x02, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x20, 0x28,
-                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x0b, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62
+                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x0b, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62, 0x70, 0x71,
+                0x72, 0x73, 0x74
             ]
         );
     }

@@ -380,14 +380,6 @@ pub struct VersionRow {
     pub at_ms: u64,
 }
 
-/// A context that was deleted and whose rows go in the background.
-#[derive(Clone, PartialEq, prost::Message)]
-pub struct GoneContextRow {
-    /// The last key that went.
-    #[prost(string, tag = "1")]
-    pub walked: String,
-}
-
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EventsRow {
     #[prost(message, repeated, tag = "1")]

@@ -131,7 +131,10 @@ fn task(spec: &TaskSpec) -> Task {
             http: grants.http.clone(),
             calls: grants.calls.clone(),
             network: grants.network,
-            context: grants.context.as_ref().map(|context| ContextGrant { name: context.name.clone(), write: context.write }),
+            context: grants
+                .context
+                .as_ref()
+                .map(|context| ContextGrant { name: context.name.clone(), write: context.write }),
         }),
     }
 }

@@ -8,6 +8,7 @@ use tarn_proto::v1::{
 use tarn_storage::Range;
 
 use super::{PAGE_ROWS_MAX, page_size};
+use crate::advance::damaged;
 use crate::domain::context::{message, not_found, snapshot_not_found, versions};
 use crate::error::{Fatal, Refusal};
 use crate::keys::{Key, first, prefix};
@@ -63,29 +64,23 @@ impl Machine {
         let size = page_size(request.page_size);
         let start = Key::ContextKey { context: context.id, key: wanted.max(token) }.encode();
         let mut answer = ListKeysResponse { revision: self.applied_index(), ..ListKeysResponse::default() };
-        let entries = self.engine.scan(STATE, Range::between(&start, &prefix(first::CONTEXT_KEY, &[context.id + 1])));
-        for (looked_at, entry) in entries.enumerate() {
-            let (bytes, row) = entry?;
-            let Some(place @ Key::ContextKey { key, .. }) = Key::decode(&bytes) else {
-                return Err(Fatal::assertion("a key of a context cannot be decoded").into());
-            };
+        let mut looked_at = 0;
+        self.scan(&start, (first::CONTEXT_KEY, context.id), |key, row: KeyRow| {
+            let Key::ContextKey { key, .. } = key else { return true };
             if !key.starts_with(wanted) {
-                break;
+                return false;
             }
-            let row = versions::caught_up(&context, &decode(&place, row.into())?);
-            if let Some(found) = value_at(&row, moment).filter(|_| key != token) {
-                answer.keys.push(KeyInfo {
-                    key: key.to_owned(),
-                    version: found.version,
-                    bytes: found.bytes,
-                    at_ms: found.at_ms,
-                });
+            let found = value_at(&versions::caught_up(&context, &row), moment);
+            if let Some(VersionRow { version, bytes, at_ms, .. }) = found.filter(|_| key != token) {
+                answer.keys.push(KeyInfo { key: key.to_owned(), version, bytes, at_ms });
             }
-            if answer.keys.len() == size || looked_at + 1 == PAGE_ROWS_MAX {
+            looked_at += 1;
+            let is_full = answer.keys.len() == size || looked_at == PAGE_ROWS_MAX;
+            if is_full {
                 answer.next_page_token = key.to_owned();
-                break;
             }
-        }
+            !is_full
+        })?;
         Ok(answer)
     }
 
@@ -122,32 +117,19 @@ impl Machine {
             check::name("page_token", token).map_err(|_| reject::invalid_page_token())?;
         }
         let size = page_size(request.page_size);
-        let (start, end) = (Key::Context { ns, name: token }.encode(), prefix(first::CONTEXT, &[ns + 1]));
         let mut answer = ListContextsResponse { revision: self.applied_index(), ..ListContextsResponse::default() };
-        for entry in self.engine.scan(STATE, Range::between(&start, &end)) {
-            let (bytes, row) = entry?;
-            let Some(place @ Key::Context { name, .. }) = Key::decode(&bytes) else {
-                return Err(Fatal::assertion("a context's key cannot be decoded").into());
-            };
-            if name == token {
-                continue;
+        let start = Key::Context { ns, name: token }.encode();
+        self.scan(&start, (first::CONTEXT, ns), |key, row: ContextRow| {
+            let Key::Context { name, .. } = key else { return true };
+            if name != token {
+                answer.contexts.push(info(&request.namespace, name, &row));
             }
-            let row: ContextRow = decode(&place, row.into())?;
-            answer.contexts.push(ContextInfo {
-                namespace: request.namespace.clone(),
-                name: name.to_owned(),
-                keys: row.keys,
-                bytes: row.bytes,
-                snapshots: row.snapshots.len() as u32,
-                version: row.version,
-                created_at_ms: row.created_at_ms,
-                updated_at_ms: row.updated_at_ms,
-            });
-            if answer.contexts.len() == size {
+            let is_full = answer.contexts.len() == size;
+            if is_full {
                 answer.next_page_token = name.to_owned();
-                break;
             }
-        }
+            !is_full
+        })?;
         Ok(answer)
     }
 
@@ -159,13 +141,13 @@ impl Machine {
     pub fn list_snapshots(&self, request: &ListSnapshotsRequest) -> Result<ListSnapshotsResponse, Refusal> {
         let (context, _) = self.context_at(&request.namespace, &request.context, "")?;
         let mut answer = ListSnapshotsResponse { revision: self.applied_index(), ..ListSnapshotsResponse::default() };
-        for entry in self.engine.scan(STATE, Range::prefix(&prefix(first::SNAPSHOT, &[context.id]))) {
-            let (bytes, row) = entry?;
-            let Some(place @ Key::Snapshot { name, .. }) = Key::decode(&bytes) else {
-                return Err(Fatal::assertion("a snapshot's key cannot be decoded").into());
-            };
-            answer.snapshots.push(message(name, decode(&place, row.into())?));
-        }
+        let start = prefix(first::SNAPSHOT, &[context.id]);
+        self.scan(&start, (first::SNAPSHOT, context.id), |key, row: SnapshotRow| {
+            if let Key::Snapshot { name, .. } = key {
+                answer.snapshots.push(message(name, row));
+            }
+            true
+        })?;
         Ok(answer)
     }
 
@@ -183,10 +165,40 @@ impl Machine {
         Ok((context, Some(row.version)))
     }
 
+    /// Reads the rows of a kind that lie under a number, from `start` on, for as long as `see` wants more.
+    fn scan<R: prost::Message + Default>(
+        &self,
+        start: &[u8],
+        (kind, number): (u8, u64),
+        mut see: impl FnMut(Key<'_>, R) -> bool,
+    ) -> Result<(), Fatal> {
+        for entry in self.engine.scan(STATE, Range::between(start, &prefix(kind, &[number + 1]))) {
+            let (bytes, row) = entry?;
+            let key = Key::decode(&bytes).ok_or_else(|| damaged(&bytes))?;
+            if !see(key, decode(&key, row.into())?) {
+                break;
+            }
+        }
+        Ok(())
+    }
+
     fn context_key(&self, context: &ContextRow, key: &str) -> Result<KeyRow, Refusal> {
         check::key("key", key)?;
         let row: Option<KeyRow> = self.rows().row(Key::ContextKey { context: context.id, key })?;
         Ok(versions::caught_up(context, &row.unwrap_or_default()))
+    }
+}
+
+fn info(namespace: &str, name: &str, row: &ContextRow) -> ContextInfo {
+    ContextInfo {
+        namespace: namespace.to_owned(),
+        name: name.to_owned(),
+        keys: row.keys,
+        bytes: row.bytes,
+        snapshots: row.snapshots.len() as u32,
+        version: row.version,
+        created_at_ms: row.created_at_ms,
+        updated_at_ms: row.updated_at_ms,
     }
 }
 

@@ -56,13 +56,7 @@ struct Script {
 
 impl Script {
     fn new(seed: u64) -> Self {
-        Script {
-            rig: rig(),
-            dice: Dice::new(seed),
-            model: BTreeMap::new(),
-            last_version: 0,
-            seen: BTreeMap::new(),
-        }
+        Script { rig: rig(), dice: Dice::new(seed), model: BTreeMap::new(), last_version: 0, seen: BTreeMap::new() }
     }
 
     fn step(&mut self) {
@@ -204,8 +198,11 @@ impl Script {
     }
 
     fn delete_context(&mut self, context: &str) {
-        let said =
-            self.tell(DeleteContextRequest { namespace: "default".into(), context: context.into(), ..Default::default() });
+        let said = self.tell(DeleteContextRequest {
+            namespace: "default".into(),
+            context: context.into(),
+            ..Default::default()
+        });
         match self.model.remove(context) {
             None => assert_eq!(said.unwrap_err(), "CONTEXT_NOT_FOUND"),
             Some(_) => drop(said.expect("there is such a context")),
@@ -270,7 +267,8 @@ impl Script {
             for key in KEYS {
                 let request =
                     ListVersionsRequest { namespace: "default".into(), context: name.clone(), key: key.into() };
-                let found = self.rig.machine.list_versions(&request).map_or_else(|_| Vec::new(), |found| found.versions);
+                let found =
+                    self.rig.machine.list_versions(&request).map_or_else(|_| Vec::new(), |found| found.versions);
                 let history = context.history(key);
                 assert_eq!(found.len(), history.len(), "versions of {key} in {name}: {found:?} {history:?}");
                 for (found, expected) in found.iter().rev().zip(history) {

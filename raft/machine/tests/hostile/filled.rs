@@ -79,6 +79,12 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("put_policy_settings", "NO_SETTINGS settings"),
         ("record_violations", "NO_VIOLATIONS violations"),
         ("acknowledge_escalations", "INVALID_NAME handler"),
+        ("put_key", "INVALID_NAME namespace"),
+        ("delete_key", "INVALID_NAME namespace"),
+        ("snapshot_context", "INVALID_NAME namespace"),
+        ("restore_context", "INVALID_NAME namespace"),
+        ("delete_snapshot", "INVALID_NAME namespace"),
+        ("delete_context", "INVALID_NAME namespace"),
     ];
     assert_eq!(reasons, expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())));
     target.check();
@@ -223,6 +229,9 @@ impl Filler {
                     | "handler"
                     | "up_to"
                     | "settings"
+                    | "context"
+                    | "key"
+                    | "snapshot"
             );
             if !self.dice.chance(if needed { 97 } else { 20 }) {
                 continue;
@@ -291,7 +300,7 @@ impl Filler {
         }
         match field {
             "namespace" | "namespaces" => self.dice.pick(&["default", "default", "team"]).to_owned(),
-            "name" | "role" | "handler" | "secret" | "policy" | "queue" | "queues" => {
+            "name" | "role" | "handler" | "secret" | "policy" | "queue" | "queues" | "context" | "snapshot" => {
                 self.dice.pick(&["team", "q", "r"]).to_owned()
             }
             "runtime" | "artifact" => self.dice.pick(&["", "wasm"]).to_owned(),
@@ -306,6 +315,7 @@ impl Filler {
             "serial" => self.dice.pick(&["a", "0b", "ff"]).to_owned(),
             "reason" => "REASON".to_owned(),
             "request_id" => self.dice.pick(&["", "r1", "r2"]).to_owned(),
+            "key" => self.dice.pick(&["a", "b", "b/c"]).to_owned(),
             _ => self.dice.pick(&["", "a", "b"]).to_owned(),
         }
     }

@@ -278,6 +278,12 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
         | B::PutPolicySettings(_)
         | B::RecordViolations(_)
         | B::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
+        B::PutKey(_)
+        | B::DeleteKey(_)
+        | B::SnapshotContext(_)
+        | B::RestoreContext(_)
+        | B::DeleteSnapshot(_)
+        | B::DeleteContext(_) => unreachable!("contexts have a model of their own, in tests/contexts"),
     }
 }
 

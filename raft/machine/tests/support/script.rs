@@ -287,9 +287,18 @@ impl Runner {
     }
 
     fn value(&self, field: &FieldDescriptor, text: &str) -> Text<Value> {
-        let known =
-            ["task_id", "task_ids", "after", "worker_id", "timer_id", "token", "page_token", "version", "expected_version"]
-                .contains(&field.name());
+        let known = [
+            "task_id",
+            "task_ids",
+            "after",
+            "worker_id",
+            "timer_id",
+            "token",
+            "page_token",
+            "version",
+            "expected_version",
+        ]
+        .contains(&field.name());
         let named = self.names.by_name.get(text).filter(|_| known);
         let text = named.cloned().unwrap_or_else(|| expand(text));
         Ok(match field.kind() {
@@ -391,7 +400,9 @@ impl Runner {
                 Ok(text) if !text.contains(char::is_control) => quote(text),
                 _ => format!("<{} bytes>", bytes.len()),
             },
-            Value::U64(number) if ["token", "version", "actual_version"].contains(&field.name()) => self.names.token(*number),
+            Value::U64(number) if ["token", "version", "actual_version"].contains(&field.name()) => {
+                self.names.token(*number)
+            }
             Value::U64(number) => number.to_string(),
             Value::U32(number) => number.to_string(),
             Value::Bool(value) => value.to_string(),

@@ -3,6 +3,7 @@
 //! A walk writes a restore into each key and drops what a deleted snapshot held; the rest of a deleted context goes. Both look at the rows
 //! as they were before the entry, and therefore come before anything else in it that changes contexts.
 
+use bytes::Bytes;
 use tarn_storage::Range;
 
 use super::{Place, versions};
@@ -11,7 +12,7 @@ use crate::error::Fatal;
 use crate::keys::{Key, first, prefix};
 use crate::limits;
 use crate::overlay::{Rows, STATE};
-use crate::rows::{ContextRow, GoneContextRow, KeyRow};
+use crate::rows::{ContextRow, KeyRow};
 use crate::txn::Txn;
 
 /// Takes the next step with one context of each kind.
@@ -30,7 +31,7 @@ fn walk(txn: &mut Txn<'_>, ns: u64, name: &str) -> Result<(), Fatal> {
     let context = context.ok_or_else(|| Fatal::assertion(format!("an index has context {name:?}, which is gone")))?;
     let mut place = Place { ns, name, context };
     let id = place.context.id;
-    let keys = after(txn, first::CONTEXT_KEY, id, place.context.walked.as_deref().unwrap_or_default())?;
+    let keys = after(txn, first::CONTEXT_KEY, id, place.context.walked.as_deref().unwrap_or_default().as_bytes())?;
     for bytes in &keys {
         let Some(Key::ContextKey { key, .. }) = Key::decode(bytes) else { return Err(damaged(bytes)) };
         let stored: KeyRow = txn.rows.row(Key::ContextKey { context: id, key })?.unwrap_or_default();
@@ -53,7 +54,7 @@ fn walk(txn: &mut Txn<'_>, ns: u64, name: &str) -> Result<(), Fatal> {
 pub fn bury(txn: &mut Txn<'_>, place: &Place<'_>) -> Result<(), Fatal> {
     let Place { ns, name, context } = place;
     txn.rows.delete(Key::Context { ns: *ns, name });
-    txn.rows.put(Key::GoneContext { context: context.id }, &GoneContextRow::default());
+    txn.rows.put_bytes(Key::GoneContext { context: context.id }, Bytes::new());
     txn.ix.gone.insert(context.id);
     txn.ix.walks.remove(&(*ns, (*name).to_owned()));
     txn.ix.namespace_mut(*ns)?.contexts -= 1;
@@ -62,10 +63,9 @@ pub fn bury(txn: &mut Txn<'_>, place: &Place<'_>) -> Result<(), Fatal> {
 }
 
 fn clear(txn: &mut Txn<'_>, context: u64) -> Result<(), Fatal> {
-    let gone: Option<GoneContextRow> = txn.rows.row(Key::GoneContext { context })?;
-    let mut gone = gone.ok_or_else(|| Fatal::assertion("an index has a deleted context, which is gone"))?;
+    let walked = txn.rows.bytes(Key::GoneContext { context })?.unwrap_or_default();
     let mut room = limits::SWEEPS_PER_ENTRY_MAX;
-    let keys = after(txn, first::CONTEXT_KEY, context, &gone.walked)?;
+    let keys = after(txn, first::CONTEXT_KEY, context, &walked)?;
     for bytes in &keys {
         let Some(place @ Key::ContextKey { key, .. }) = Key::decode(bytes) else { return Err(damaged(bytes)) };
         let row: KeyRow = txn.rows.row(place)?.unwrap_or_default();
@@ -75,16 +75,13 @@ fn clear(txn: &mut Txn<'_>, context: u64) -> Result<(), Fatal> {
         }
         txn.rows.delete(place);
         room = room.saturating_sub(1);
-        gone.walked = key.to_owned();
         if room == 0 {
-            break;
+            let walked = Bytes::copy_from_slice(key.as_bytes());
+            txn.rows.put_bytes(Key::GoneContext { context }, walked);
+            return Ok(());
         }
     }
-    if room == 0 {
-        txn.rows.put(Key::GoneContext { context }, &gone);
-        return Ok(());
-    }
-    for bytes in after(txn, first::SNAPSHOT, context, "")? {
+    for bytes in after(txn, first::SNAPSHOT, context, b"")? {
         txn.rows.delete(Key::decode(&bytes).ok_or_else(|| damaged(&bytes))?);
     }
     txn.rows.delete(Key::GoneContext { context });
@@ -94,7 +91,7 @@ fn clear(txn: &mut Txn<'_>, context: u64) -> Result<(), Fatal> {
 
 /// Takes contexts out of a namespace that goes, at most `room` of them. Gives how many.
 pub fn forget_namespace(txn: &mut Txn<'_>, ns: u64, room: usize) -> Result<usize, Fatal> {
-    let mut keys = after(txn, first::CONTEXT, ns, "")?;
+    let mut keys = after(txn, first::CONTEXT, ns, b"")?;
     keys.truncate(room);
     for bytes in &keys {
         let Some(key @ Key::Context { name, .. }) = Key::decode(bytes) else { return Err(damaged(bytes)) };
@@ -105,9 +102,9 @@ pub fn forget_namespace(txn: &mut Txn<'_>, ns: u64, room: usize) -> Result<usize
 }
 
 /// The first keys of a kind under a number, after a name, as many as one entry may change. No name has the character U+0000.
-fn after(txn: &Txn<'_>, kind: u8, number: u64, name: &str) -> Result<Vec<Vec<u8>>, Fatal> {
+fn after(txn: &Txn<'_>, kind: u8, number: u64, name: &[u8]) -> Result<Vec<Vec<u8>>, Fatal> {
     let mut start = prefix(kind, &[number]);
-    start.extend_from_slice(name.as_bytes());
+    start.extend_from_slice(name);
     start.push(0);
     let end = prefix(kind, &[number + 1]);
     let entries = txn.rows.engine().scan(STATE, Range::between(&start, &end));
