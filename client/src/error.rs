@@ -9,6 +9,8 @@ use crate::proto;
 
 /// The reason that a node gives for a worker whose registration has ended.
 pub(crate) const WORKER_NOT_FOUND: &str = "WORKER_NOT_FOUND";
+/// The reason that a node gives for a write that expected another version.
+const VERSION_CONFLICT: &str = "VERSION_CONFLICT";
 /// The reason that a node gives when the events after a revision are gone.
 pub(crate) const COMPACTED: &str = "COMPACTED";
 
@@ -92,6 +94,8 @@ pub struct Refusal {
     pub field: Option<String>,
     /// The limit that was hit, if one was.
     pub limit: Option<u64>,
+    /// With the reason `VERSION_CONFLICT`: the version that the key has; 0 if it has no value.
+    pub actual_version: Option<u64>,
     /// The id by which the cluster's records name the request: of a command its request id, of a read its trace.
     pub request_id: Option<String>,
 }
@@ -163,6 +167,7 @@ impl Refusal {
             message: status.message().to_owned(),
             field: detail("field").filter(|field| !field.is_empty()),
             limit: detail("limit").and_then(|limit| limit.parse().ok()),
+            actual_version: detail("actual_version").and_then(|version| version.parse().ok()),
             request_id: details.request_info().map(|info| info.request_id.clone()),
         }
     }
@@ -171,6 +176,7 @@ impl Refusal {
     pub(crate) fn from_rejection(rejection: proto::Rejection) -> Refusal {
         Refusal {
             code: Code::from(i32::try_from(rejection.code).unwrap_or(i32::MAX)),
+            actual_version: (rejection.reason == VERSION_CONFLICT).then_some(rejection.actual_version),
             reason: rejection.reason,
             message: rejection.message,
             field: Some(rejection.field).filter(|field| !field.is_empty()),

@@ -20,6 +20,7 @@
 //!
 //!   task, queue, timer, namespace, cluster, artifact, worker_api        one service each, as methods of Client
 //!   lock          named leases that renew themselves                    watch       events, resumed by itself
+//!   context       versioned key-value memory, with snapshots
 //!   batch         many small submissions as few large ones              worker      handlers, leases, heartbeats, graceful end
 //! ```
 //!
@@ -37,6 +38,7 @@ mod audit;
 mod batch;
 mod client;
 mod cluster;
+mod context;
 mod error;
 mod lock;
 mod namespace;
@@ -59,6 +61,7 @@ mod worker_api;
 pub use artifact::artifact_address;
 pub use batch::{BatchOptions, Batcher};
 pub use client::{Client, ClientBuilder};
+pub use context::Context;
 pub use error::{Error, Fate, Refusal};
 pub use lock::{Lock, LockBuilder};
 pub use proto::{Priority, TaskState};

@@ -262,6 +262,12 @@ fn name_namespace(body: &mut v1::command::Body) {
         Body::ReleaseLease(request) => &mut request.namespace,
         Body::ScheduleTimer(request) => &mut request.namespace,
         Body::CancelTimer(request) => &mut request.namespace,
+        Body::PutKey(request) => &mut request.namespace,
+        Body::DeleteKey(request) => &mut request.namespace,
+        Body::SnapshotContext(request) => &mut request.namespace,
+        Body::RestoreContext(request) => &mut request.namespace,
+        Body::DeleteSnapshot(request) => &mut request.namespace,
+        Body::DeleteContext(request) => &mut request.namespace,
         Body::HeartbeatTasks(request) => {
             request.leases.iter_mut().for_each(|lease| namespace_or_default(&mut lease.namespace));
             return;

@@ -290,6 +290,13 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::RecordDecisions(_)
         | Body::PutSchedulerSettings(_)
         | Body::PutAuditSettings(_) => false,
+        | Body::PutAuditSettings(_)
+        | Body::PutKey(_)
+        | Body::DeleteKey(_)
+        | Body::SnapshotContext(_)
+        | Body::RestoreContext(_)
+        | Body::DeleteSnapshot(_)
+        | Body::DeleteContext(_) => false,
     }
 }
 

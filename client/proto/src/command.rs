@@ -129,4 +129,10 @@ commands! {
     PutSchedulerSettings: PutSchedulerSettingsRequest -> PutSchedulerSettingsResponse, id request_id;
     RecordDecisions: RecordDecisions -> DecisionsRecorded, id request_id;
     PutAuditSettings: PutAuditSettingsRequest -> PutAuditSettingsResponse, id request_id;
+    PutKey: PutKeyRequest -> PutKeyResponse, id request_id;
+    DeleteKey: DeleteKeyRequest -> DeleteKeyResponse, id request_id;
+    SnapshotContext: SnapshotContextRequest -> SnapshotContextResponse, id request_id;
+    RestoreContext: RestoreContextRequest -> RestoreContextResponse, id request_id;
+    DeleteSnapshot: DeleteSnapshotRequest -> DeleteSnapshotResponse, id request_id;
+    DeleteContext: DeleteContextRequest -> DeleteContextResponse, id request_id;
 }

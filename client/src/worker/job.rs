@@ -8,6 +8,7 @@ use bytes::Bytes;
 use tokio_util::sync::CancellationToken;
 
 use crate::client::Client;
+use crate::context::Context;
 use crate::error::Error;
 use crate::proto;
 
@@ -107,6 +108,11 @@ impl Job {
             Error::Config(format!("the task has {count} dependencies and none at position {position}"))
         })?;
         Ok(self.shared.client.get_task(id).await?.result)
+    }
+
+    /// A context of the task's namespace, written to only as long as this attempt holds its lease.
+    pub fn context(&self, name: impl Into<String>) -> Context {
+        self.client().context(name).fenced(self.task_id(), self.token())
     }
 
     /// A client for the task's namespace.

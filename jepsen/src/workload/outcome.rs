@@ -59,6 +59,7 @@ mod tests {
             message: "held by b".into(),
             field: None,
             limit: None,
+            actual_version: None,
             request_id: None,
         };
         let late = |fate| Error::DeadlineExceeded { tries: 2, fate };

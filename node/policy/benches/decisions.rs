@@ -81,7 +81,7 @@ fn document(number: usize) -> Document {
         method: "certificate".into(),
         roles: vec!["developer".into()],
         verb: "create".into(),
-        resource: Resource { kind: "task".into(), name: String::new() },
+        resource: Resource { kind: "task".into(), ..Resource::default() },
         namespace: "vision".into(),
         environment: "prod".into(),
         task: Some(task),

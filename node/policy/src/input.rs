@@ -4,7 +4,7 @@ mod clock;
 mod document;
 
 pub use clock::Clock;
-pub use document::{Cluster, Document, Grants, Native, Payload, Resource, Task, Wasm};
+pub use document::{Cluster, ContextGrant, Document, Grants, Native, Payload, Resource, Task, Wasm};
 
 use std::sync::LazyLock;
 
@@ -62,7 +62,9 @@ impl Input {
 /// Every field that tarn fills in, for comparison with what bundles read.
 pub(crate) fn known() -> &'static Value {
     static KNOWN: LazyLock<Value> = LazyLock::new(|| {
-        let task = Task { wasm: Some(Wasm::default()), native: Some(Native::default()), ..Task::default() };
+        let grants = Grants { context: Some(ContextGrant::default()), ..Grants::default() };
+        let (wasm, native) = (Some(Wasm::default()), Some(Native::default()));
+        let task = Task { wasm, native, grants, ..Task::default() };
         let document = Document { task: Some(task), ..Document::default() };
         serde_json::to_value(document).expect("the document consists of numbers, texts and lists")
     });

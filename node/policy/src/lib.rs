@@ -22,7 +22,7 @@ pub use check::{Report, Test};
 pub use compiled::Compiled;
 pub use diff::{Changes, Diff};
 pub use error::{Error, Problem};
-pub use input::{Clock, Cluster, Document, Grants, Input, Native, Payload, Resource, Task, Wasm};
+pub use input::{Clock, Cluster, ContextGrant, Document, Grants, Input, Native, Payload, Resource, Task, Wasm};
 pub use policies::{CacheStats, Decision, Policies};
 pub use ration::Rationed;
 pub use replay::{Change, StoredDecision, StoredOutcome, Summary, replay};

@@ -110,6 +110,20 @@ impl Api {
             self.way.read(&call.caller, question.wish(), call.deadline, |machine| read(machine, &question)).await;
         self.respond(&call, answer)
     }
+
+    /// The path of a read that takes what this node has applied, without asking whether there is more.
+    pub(super) fn glance<Q: Question, A>(
+        &self,
+        request: Request<Q>,
+        read: impl FnOnce(&Machine, &Q) -> Result<A, tarn_machine::Refusal>,
+    ) -> Result<Response<A>, Status> {
+        let call = self.enter(&request)?;
+        let mut question = request.into_inner();
+        question.complete();
+        let answer = self.way.admit(&call.caller, question.wish());
+        let answer = answer.and_then(|()| self.way.look(|machine| read(machine, &question)));
+        self.respond(&call, answer)
+    }
 }
 
 /// Longer time-outs are as good as this: about a year, so that no sum of times overflows.

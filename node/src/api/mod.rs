@@ -20,6 +20,7 @@ mod audit;
 mod call;
 mod cluster;
 mod command;
+mod context;
 mod doorkeeper;
 mod event;
 mod join;

@@ -10,6 +10,7 @@ use tarn_proto::v1::artifact_service_server::ArtifactServiceServer;
 use tarn_proto::v1::audit_service_server::AuditServiceServer;
 use tarn_proto::v1::cluster_service_server::ClusterServiceServer;
 use tarn_proto::v1::command_service_server::CommandServiceServer;
+use tarn_proto::v1::context_service_server::ContextServiceServer;
 use tarn_proto::v1::event_service_server::EventServiceServer;
 use tarn_proto::v1::join_service_server::JoinServiceServer;
 use tarn_proto::v1::lease_service_server::LeaseServiceServer;
@@ -143,6 +144,7 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
         WorkerServiceServer(api.clone());
         LeaseServiceServer(api.clone());
         TimerServiceServer(api.clone());
+        ContextServiceServer(api.clone());
         NamespaceServiceServer(api.clone());
         AccessServiceServer(api.clone());
         AuditServiceServer(audit);

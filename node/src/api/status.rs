@@ -11,8 +11,8 @@ use crate::gate::Refusal;
 /// The domain of every reason.
 const DOMAIN: &str = "tarn";
 
-/// A refusal as a status. The details are google.rpc.ErrorInfo (reason, domain, and in its metadata the step of the gate, the field and
-/// the limit, as far as there are any), google.rpc.RequestInfo (the request's trace id) and google.rpc.RetryInfo, where it is known when the
+/// A refusal as a status. The details are google.rpc.ErrorInfo (reason, domain, and in its metadata the step of the gate, the field, the
+/// limit and the actual version, as far as there are any), google.rpc.RequestInfo (the request's trace id) and google.rpc.RetryInfo, where it is known when the
 /// same may be worth another try.
 #[must_use]
 pub fn status(refusal: Refusal, trace: &str) -> Status {
@@ -27,6 +27,9 @@ pub fn status(refusal: Refusal, trace: &str) -> Status {
     }
     if rejection.limit > 0 {
         facts.insert("limit".to_owned(), rejection.limit.to_string());
+    }
+    if rejection.reason == "VERSION_CONFLICT" {
+        facts.insert("actual_version".to_owned(), rejection.actual_version.to_string());
     }
     let mut details = ErrorDetails::with_error_info(rejection.reason, DOMAIN, facts);
     details.set_request_info(trace, "");

@@ -92,6 +92,7 @@ impl ArtifactError {
             field: field.into(),
             limit,
             retry_after_ms: 0,
+            ..v1::Rejection::default()
         }
     }
 

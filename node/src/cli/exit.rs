@@ -17,9 +17,10 @@ Exit codes:
   70  the node stopped because going on could have lost data; see its log";
 
 /// Fields of requests that refusals name, and what sets them on the command line.
-const FLAGS: [(&str, &str); 26] = [
+const FLAGS: [(&str, &str); 28] = [
     ("action.mark", "--mark"),
     ("environment", "--environment"),
+    ("expected_version", "--expect"),
     ("holder", "--holder"),
     ("isolation", "--isolation"),
     ("namespace", "--namespace"),
@@ -41,6 +42,7 @@ const FLAGS: [(&str, &str); 26] = [
     ("tasks.native.artifact", "--native"),
     ("tasks.native.memory_bytes", "--memory"),
     ("tasks.grants", "--grant"),
+    ("tasks.grants.context.name", "--grant context="),
     ("token", "--token"),
     ("ttl_ms", "--ttl, in milliseconds,"),
     ("weight", "--weight"),
@@ -146,6 +148,9 @@ impl Failure {
             object["limit"] = refusal.limit.into();
             object["request_id"] = refusal.request_id.clone().into();
             object["message"] = refusal.message.clone().into();
+            if let Some(version) = refusal.actual_version {
+                object["actual_version"] = version.to_string().into();
+            }
         }
         if let Failure::Task { task_id, .. } = self {
             object["task_id"] = task_id.clone().into();
@@ -203,6 +208,7 @@ mod tests {
             message: message.into(),
             field: Some(field.into()),
             limit: Some(limit),
+            actual_version: None,
             request_id: None,
         };
         Failure::from(ClientError::Refused(Box::new(refusal))).to_string()
@@ -234,6 +240,7 @@ mod tests {
                 message: "no".into(),
                 field: None,
                 limit: None,
+                actual_version: None,
                 request_id: Some("ID".into()),
             };
             Failure::from(ClientError::from(refusal)).to_string()

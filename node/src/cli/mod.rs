@@ -15,6 +15,7 @@ mod event;
 mod exit;
 mod kernel;
 mod keys;
+mod kv;
 mod namespace;
 mod output;
 mod placement;
@@ -78,6 +79,9 @@ enum Command {
     /// Take, keep and give back named leases
     #[command(subcommand)]
     Lease(coordination::LeaseCommand),
+    /// Keep the memory of agents and tasks: versioned keys and values, with snapshots
+    #[command(subcommand)]
+    Kv(kv::KvCommand),
     /// At a time, enqueue a task or mark an event
     #[command(subcommand)]
     Timer(coordination::TimerCommand),
@@ -190,6 +194,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Queue(command) => queue::run(command, connect.client()?, printer).await,
         Command::Worker(command) => coordination::worker(command, connect.client()?, printer).await,
         Command::Lease(command) => coordination::lease(command, connect.client()?, printer).await,
+        Command::Kv(command) => kv::run(command, connect.client()?, printer).await,
         Command::Timer(command) => coordination::timer(command, connect.client()?, printer).await,
         Command::Namespace(command) => namespace::run(command, connect.client()?, printer).await,
         Command::Auth(command) => access::auth(command, &connect, connect.client()?, printer).await,
@@ -294,6 +299,9 @@ mod tests {
             "tarn policy handler put pager --url https://x/ --secret pager --severity high",
             "tarn policy violations -A --severity critical --since 1d -o jsonl",
             "tarn lease acquire n --holder me --ttl 5m",
+            "tarn kv put memory plan/today text --expect 0 --fence 0000000040001:77",
+            "tarn kv get memory plan/today --snapshot before -o json",
+            "tarn kv restore memory before --yes",
             "tarn namespace create team --max-queued 5 --isolation strict --environment dev",
             "tarn namespace update team --weight 3 --max-running 0",
             "tarn namespace usage team",
@@ -319,6 +327,9 @@ mod tests {
             "tarn policy eval --input x",
             "tarn policy violations --severity bad",
             "tarn task submit --queue q --wasm m.wat --handler h",
+            "tarn kv put memory",
+            "tarn kv put memory key value --fence x",
+            "tarn kv get memory key --at-version 1 --snapshot s",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

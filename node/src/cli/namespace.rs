@@ -302,6 +302,7 @@ fn used(found: &GetNamespaceResponse) -> String {
         ("bytes stored", usage.stored_bytes),
         ("pending timers", usage.pending_timers),
         ("named leases", usage.named_leases),
+        ("contexts", usage.contexts),
         ("queues", usage.queues),
     ];
     let counts = counts.map(|(what, count)| format!("{what:<17}  {count}\n")).concat();

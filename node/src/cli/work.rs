@@ -46,7 +46,8 @@ pub struct WorkArgs {
     /// Memory, such as 128Mi; 0 stands for 64Mi
     #[arg(long, value_parser = parse_bytes)]
     memory: Option<u64>,
-    /// Let it reach something: clock, random, log, progress, scratch=SIZE, http=ORIGIN, call=ADDRESS, or for a process network
+    /// Let it reach something: clock, random, log, progress, scratch=SIZE, http=ORIGIN, call=ADDRESS, context=NAME to read it and
+    /// context=NAME:rw to write it too, or for a process network
     #[arg(long = "grant", value_name = "NAME[=VALUE]")]
     grants: Vec<String>,
     #[command(flatten)]
@@ -183,11 +184,19 @@ fn grant(grants: &mut proto::Grants, text: &str) -> Result<(), String> {
         ("scratch", Some(size)) => grants.scratch_bytes = parse_bytes(size)?,
         ("http", Some(origin)) => grants.http.push(origin.to_owned()),
         ("call", Some(address)) => grants.calls.push(address.to_owned()),
+        ("context", Some(name)) => {
+            if grants.context.is_some() {
+                return Err("a task has one context at most".into());
+            }
+            let (name, write) = name.strip_suffix(":rw").map_or((name, false), |name| (name, true));
+            grants.context = Some(proto::ContextGrant { name: name.to_owned(), write });
+        }
+        ("context", None) => return Err("say which, such as context=memory or context=memory:rw".into()),
         ("scratch", None) => return Err("say how much, such as scratch=16Mi".into()),
         ("http", None) => return Err("say where to, such as http=https://api.example.com".into()),
         ("call", None) => return Err("say what, by its address, such as call=blake3:…".into()),
         ("clock" | "random" | "log" | "progress" | "network", Some(_)) => return Err("it takes no value".into()),
-        _ => return Err("there are clock, random, log, progress, scratch, http, call and network".into()),
+        _ => return Err("there are clock, random, log, progress, scratch, http, call, context and network".into()),
     }
     Ok(())
 }
@@ -204,11 +213,15 @@ mod tests {
         assert_eq!(read.scratch_bytes, 2 << 20);
         assert_eq!(read.http, ["https://a.example", "http://b.example:8080"]);
         assert_eq!(grants(&[]).unwrap(), None);
+        let context = |text: &str| grants(&[text.to_owned()]).unwrap().unwrap().context.unwrap();
+        assert_eq!(context("context=memory"), proto::ContextGrant { name: "memory".into(), write: false });
+        assert_eq!(context("context=memory:rw"), proto::ContextGrant { name: "memory".into(), write: true });
+        assert!(grants(&["context=a", "context=b"].map(str::to_owned)).is_err());
     }
 
     #[test]
     fn bad_grants_are_told() {
-        for bad in ["sky", "clock=now", "scratch", "scratch=much", "http", "call", "", "=x"] {
+        for bad in ["sky", "clock=now", "context", "scratch", "scratch=much", "http", "call", "", "=x"] {
             assert!(grants(&[bad.to_owned()]).is_err(), "{bad}");
         }
     }

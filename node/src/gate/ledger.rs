@@ -37,7 +37,7 @@ pub(super) const SINCE: u32 = 2;
 /// The principal of whoever did not prove who it was.
 const UNKNOWN: &str = "unknown";
 
-/// Whether the kernel records a command that was carried out: not what workers and holders of leases do all the time.
+/// Whether the kernel records a command that was carried out: not what workers, holders of leases and writers of contexts do all the time.
 pub(super) fn is_recorded(ask: &Ask<'_>) -> bool {
     use command::Body;
     let What::Command(command) = ask.what else {
@@ -54,6 +54,8 @@ pub(super) fn is_recorded(ask: &Ask<'_>) -> bool {
                 | Body::AcquireLease(_)
                 | Body::RenewLease(_)
                 | Body::ReleaseLease(_)
+                | Body::PutKey(_)
+                | Body::DeleteKey(_)
         )
     )
 }

@@ -7,6 +7,7 @@
 //! | `work` | `worker/*`, `task/ID` | workers and what they report |
 //! | `cancel`, `requeue`, `purge` | `task/ID`, `timer/ID`, `queue/NAME` | ending and reviving |
 //! | `hold` | `lease/NAME` | named leases |
+//! | `write` | `context/NAME` | keys and snapshots of a context, and restoring it; also for a task that is to be granted that |
 //! | `create`, `update`, `delete` | `namespace/NAME`, `artifact/*`, `role/NAME`, `binding/PRINCIPAL`, `token/PRINCIPAL`, … | what users make |
 //! | `activate` | `policy/NAME` | which version of a policy judges |
 //! | `revoke` | `token/ID`, `certificate/SERIAL` | credentials |
@@ -17,6 +18,7 @@
 
 use tarn_proto::v1::command::Body;
 use tarn_proto::v1::timer_action::Action;
+use tarn_proto::v1::{ContextGrant, TaskSpec};
 
 use super::roles::Wish;
 
@@ -34,15 +36,16 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
     let mut wish = |verb, kind, name, namespace| ask(Wish { verb, kind, name, namespace });
     match body {
         Body::Enqueue(r) => {
-            // Tasks of one batch mostly go to one queue: each queue is asked for once in a row.
+            // Tasks of one batch mostly want the same: it is asked for once in a row.
             if r.tasks.is_empty() {
                 return wish("submit", "queue", ALL, Some(&r.namespace));
             }
             let mut last = None;
             for task in &r.tasks {
-                if last != Some(&task.queue) {
-                    wish("submit", "queue", &task.queue, Some(&r.namespace))?;
-                    last = Some(&task.queue);
+                let wants = (&task.queue, granted(task));
+                if last != Some(wants) {
+                    submission(task, &r.namespace, &mut wish)?;
+                    last = Some(wants);
                 }
             }
             Ok(())
@@ -70,7 +73,7 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::ScheduleTimer(r) => {
             wish("submit", "timer", ALL, Some(&r.namespace))?;
             match r.action.as_ref().and_then(|action| action.action.as_ref()) {
-                Some(Action::Enqueue(task)) => wish("submit", "queue", &task.queue, Some(&r.namespace)),
+                Some(Action::Enqueue(task)) => submission(task, &r.namespace, &mut wish),
                 Some(Action::Mark(_)) | None => Ok(()),
             }
         }
@@ -115,7 +118,31 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         // Decided by the leader's node alone: the kernel takes it from nobody else.
         Body::PlaceTasks(_) => wish("update", "scheduler", "placements", Some(ALL)),
         Body::PutSchedulerSettings(_) => wish("update", "scheduler", "settings", Some(ALL)),
+        Body::PutKey(r) => wish("write", "context", &r.context, Some(&r.namespace)),
+        Body::DeleteKey(r) => wish("write", "context", &r.context, Some(&r.namespace)),
+        Body::SnapshotContext(r) => wish("write", "context", &r.context, Some(&r.namespace)),
+        Body::RestoreContext(r) => wish("write", "context", &r.context, Some(&r.namespace)),
+        Body::DeleteSnapshot(r) => wish("write", "context", &r.context, Some(&r.namespace)),
+        Body::DeleteContext(r) => wish("delete", "context", &r.context, Some(&r.namespace)),
     }
+}
+
+/// The context that a task is to be granted.
+fn granted(task: &TaskSpec) -> Option<&ContextGrant> {
+    task.grants.as_ref()?.context.as_ref()
+}
+
+/// What a task needs to be submitted: its queue, and whatever its submitter has it do there in their place.
+fn submission<'a, E>(
+    task: &'a TaskSpec,
+    namespace: &'a str,
+    mut wish: impl FnMut(&'static str, &'static str, &'a str, Option<&'a str>) -> Result<(), E>,
+) -> Result<(), E> {
+    wish("submit", "queue", &task.queue, Some(namespace))?;
+    granted(task).map_or(Ok(()), |context| {
+        let verb = if context.write { "write" } else { "read" };
+        wish(verb, "context", &context.name, Some(namespace))
+    })
 }
 
 fn binding<'a, E>(

@@ -43,6 +43,10 @@ in_namespace! {
     ExplainTaskRequest "task" task_id;
     GetLeaseRequest "lease" name;
     GetTimerRequest "timer" timer_id;
+    GetKeyRequest "context" context;
+    ListKeysRequest "context" context;
+    ListVersionsRequest "context" context;
+    ListSnapshotsRequest "context" context;
 }
 
 /// Reads of everything of a kind, given by the wish.
@@ -149,6 +153,16 @@ impl Question for v1::ListLeasesRequest {
 
     fn wish(&self) -> Wish<'_> {
         read("lease", ALL, Some(&self.namespace))
+    }
+}
+
+impl Question for v1::ListContextsRequest {
+    fn complete(&mut self) {
+        namespace_or_default(&mut self.namespace);
+    }
+
+    fn wish(&self) -> Wish<'_> {
+        read("context", ALL, Some(&self.namespace))
     }
 }
 

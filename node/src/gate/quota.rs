@@ -61,6 +61,12 @@ fn counts_for<'a>(what: &What<'a>) -> Option<&'a str> {
             Body::AcquireLease(r) => Some(&r.namespace),
             Body::ScheduleTimer(r) => Some(&r.namespace),
             Body::CancelTimer(r) => Some(&r.namespace),
+            Body::PutKey(r) => Some(&r.namespace),
+            Body::DeleteKey(r) => Some(&r.namespace),
+            Body::SnapshotContext(r) => Some(&r.namespace),
+            Body::RestoreContext(r) => Some(&r.namespace),
+            Body::DeleteSnapshot(r) => Some(&r.namespace),
+            Body::DeleteContext(r) => Some(&r.namespace),
             // Everything else ends or keeps what is held, or is about the cluster.
             _ => None,
         },
@@ -156,6 +162,7 @@ fn refusal(namespace: &str, limit: u64, voters: u64, retry_after_ms: u64) -> v1:
         field: "requests_per_minute".into(),
         limit,
         retry_after_ms,
+        ..v1::Rejection::default()
     }
 }
 

@@ -102,7 +102,7 @@ async fn prepare(shared: &Shared, task: &v1::LeasedTask, received: Instant) -> R
         kind: work.kind,
         limits,
         grants: grants::of(spec.grants.as_ref())?,
-        services: Arc::new(Services::new(Arc::clone(&shared.held), task.token)),
+        services: Arc::new(Services::new(shared, task)),
     })
 }
 

@@ -1,6 +1,6 @@
 //! What a task is granted, as executors want to know it.
 
-use tarn_executor::{CallGrant, Grants};
+use tarn_executor::{CallGrant, ContextAccess, ContextGrant, Grants};
 use tarn_proto::v1;
 
 use super::attempt::{Unfit, unfit};
@@ -23,7 +23,10 @@ pub(super) fn of(given: Option<&v1::Grants>) -> Result<Grants, Unfit> {
         clock: given.clock,
         random: given.random,
         scratch_bytes: given.scratch_bytes,
-        context: None,
+        context: given.context.as_ref().map(|context| ContextGrant {
+            name: context.name.clone(),
+            access: if context.write { ContextAccess::Write } else { ContextAccess::Read },
+        }),
         log: given.log,
         progress: given.progress,
         calls: CallGrant { artifacts, depth: given.call_depth.max(1) },

@@ -116,6 +116,7 @@ fn namespaces(metrics: &Metrics, usages: Usages) {
             ("stored_bytes", usage.stored_bytes),
             ("pending_timers", usage.pending_timers),
             ("named_leases", usage.named_leases),
+            ("contexts", usage.contexts),
         ];
         for (what, count) in counts {
             let namespace = namespace.clone();

@@ -8,7 +8,7 @@
 //! stops          SIGTERM: leadership handed over           command_line   exit codes, errors, help, configuration
 //! snapshots      catching up after the log was purged      crash_points   dying at each named point
 //! sdk            the SDK's own example                     audit          `tarn audit verify`
-//! executors      tasks of each runtime, by the binary itself
+//! executors      tasks of each runtime, by the binary itself          kv             `tarn kv`
 //! ```
 //!
 //! `TARN_TEST_SEED=N` repeats the choices of a run; the schedule of the processes is the machine's. The crash points need a binary that can
@@ -25,6 +25,7 @@ mod crash_points;
 mod dev;
 mod executors;
 mod kills;
+mod kv;
 mod load;
 mod members;
 mod scene;

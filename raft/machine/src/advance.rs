@@ -5,7 +5,7 @@
 use tarn_storage::Range;
 
 use crate::domain::queue::{admit, dead, dependency, lease as task_lease};
-use crate::domain::{access, drain, join_token, lease, policy, quota, timer, worker};
+use crate::domain::{access, context, drain, join_token, lease, policy, quota, timer, worker};
 use crate::error::Fatal;
 use crate::index::Wake;
 use crate::keys::{Key, first, prefix};
@@ -22,6 +22,7 @@ pub fn advance(txn: &mut Txn<'_>) -> Result<(), Fatal> {
     sweep_ended_tasks(txn)?;
     sweep_fired_timers(txn)?;
     requests::sweep(txn)?;
+    context::advance(txn)?;
     drain::advance(txn)?;
     dependency::settle(txn)?;
     for _ in 0..limits::WAKES_PER_ENTRY_MAX {

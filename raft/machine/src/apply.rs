@@ -4,7 +4,7 @@ use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
 
 use crate::check;
 use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
-use crate::domain::{access, audit, join_token, lease, namespace, placement, policy, timer, version, worker};
+use crate::domain::{access, audit, context, join_token, lease, namespace, placement, policy, timer, version, worker};
 use crate::error::{Fatal, Refusal};
 use crate::limits;
 use crate::reject;
@@ -116,6 +116,12 @@ fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<o
         C::PutSchedulerSettings(request) => O::PutSchedulerSettings(placement::put_settings(txn, request)?),
         C::RecordDecisions(request) => O::RecordDecisions(audit::record_decisions(txn, principal, request)?),
         C::PutAuditSettings(request) => O::PutAuditSettings(audit::put_settings(txn, request)?),
+        C::PutKey(request) => O::PutKey(context::put_key(txn, request)?),
+        C::DeleteKey(request) => O::DeleteKey(context::delete_key(txn, request)?),
+        C::SnapshotContext(request) => O::SnapshotContext(context::snapshot(txn, request)?),
+        C::RestoreContext(request) => O::RestoreContext(context::restore(txn, request)?),
+        C::DeleteSnapshot(request) => O::DeleteSnapshot(context::delete_snapshot(txn, request)?),
+        C::DeleteContext(request) => O::DeleteContext(context::delete_context(txn, request)?),
     })
 }
 

@@ -8,8 +8,9 @@ mod policy;
 
 use prost::Message;
 use tarn_proto::v1::{
-    Binding, Command, Decision, DependencyFailure, FailureKind, GateFacts, Isolation, Priority, Progress, Rejection,
-    RetryPolicy, Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WorkerCapabilities, command, timer_action,
+    Binding, Command, Decision, DependencyFailure, FailureKind, Fence, GateFacts, Isolation, Priority, Progress,
+    Rejection, RetryPolicy, Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WorkerCapabilities, command,
+    timer_action,
 };
 
 use crate::domain::placement::AUTO;
@@ -213,6 +214,28 @@ pub(crate) fn fields(command: &Command) -> Check {
             range_or_zero("settings.records_max", settings.records_max, limits::AUDIT_RECORDS)?;
             range_or_zero("settings.bytes_max", settings.bytes_max, limits::AUDIT_BYTES)
         }
+        command::Body::PutKey(r) => {
+            context(&r.namespace, &r.context, r.fence.as_ref())?;
+            key("key", &r.key)?;
+            length("VALUE_TOO_LARGE", "value", r.value.len(), limits::VALUE_BYTES_MAX)
+        }
+        command::Body::DeleteKey(r) => {
+            context(&r.namespace, &r.context, r.fence.as_ref())?;
+            key("key", &r.key)
+        }
+        command::Body::SnapshotContext(r) => {
+            context(&r.namespace, &r.context, r.fence.as_ref())?;
+            name("snapshot", &r.snapshot)
+        }
+        command::Body::RestoreContext(r) => {
+            context(&r.namespace, &r.context, r.fence.as_ref())?;
+            name("snapshot", &r.snapshot)
+        }
+        command::Body::DeleteSnapshot(r) => {
+            context(&r.namespace, &r.context, None)?;
+            name("snapshot", &r.snapshot)
+        }
+        command::Body::DeleteContext(r) => context(&r.namespace, &r.context, None),
     }
 }
 
@@ -257,6 +280,27 @@ fn decision(decision: &Decision) -> Check {
     ]
     .into_iter();
     texts.try_for_each(|(field, one)| text(field, one))
+}
+
+// --- Contexts --------------------------------------------------------------------------------------------------------------------------
+
+fn context(namespace: &str, context: &str, fence: Option<&Fence>) -> Check {
+    name("namespace", namespace)?;
+    name("context", context)?;
+    fence.map_or(Ok(()), |fence| {
+        id("fence.task_id", &fence.task_id)?;
+        token(fence.token)
+    })
+}
+
+pub(crate) fn key(field: &str, text: &str) -> Check {
+    let max = limits::KEY_BYTES_MAX;
+    if (1..=max).contains(&text.len()) && !text.contains('\0') {
+        return Ok(());
+    }
+    let message =
+        format!("{field} has {} bytes: a key is 1 to {max} bytes of text without the character U+0000", text.len());
+    Err(too_large("INVALID_KEY", field, max as u64, message))
 }
 
 // --- Access ----------------------------------------------------------------------------------------------------------------------------
@@ -436,6 +480,8 @@ fn task(spec: &TaskSpec) -> Check {
     count("TOO_MANY_DEPENDENCIES", field, dependencies(spec), max)?;
     spec.after.iter().try_for_each(|text| id(field, text))?;
     spec.retry.as_ref().map_or(Ok(()), retry)?;
+    let context = spec.grants.as_ref().and_then(|grants| grants.context.as_ref());
+    context.map_or(Ok(()), |context| name("tasks.grants.context.name", &context.name))?;
     parts(spec)
 }
 

@@ -42,6 +42,11 @@
 //! | `61` | decisions | `ChainRow` | for ever |
 //! | `62` | decisions' settings | `AuditSettings` | for ever |
 //! | `68` | router's settings | `SchedulerSettings` | for ever |
+//! | `70` | namespace, context's name | `ContextRow` | until deleted |
+//! | `71` | context, snapshot's name | `SnapshotRow` | until deleted |
+//! | `72` | context, key | `KeyRow` | until deleted, and no snapshot holds it |
+//! | `73` | context, version | a value, written once | as long as the key's row names it |
+//! | `74` | deleted context | the last of its keys that went | until all of it is deleted |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -84,6 +89,11 @@ pub enum Key<'a> {
     Chain,
     AuditSettings,
     SchedulerSettings,
+    Context { ns: u64, name: &'a str },
+    Snapshot { context: u64, name: &'a str },
+    ContextKey { context: u64, key: &'a str },
+    ContextValue { context: u64, version: u64 },
+    GoneContext { context: u64 },
 }
 
 /// The first bytes of keys: what a scan over all keys of a kind starts from.
@@ -126,6 +136,11 @@ pub mod first {
     pub const CHAIN: u8 = 0x61;
     pub const AUDIT_SETTINGS: u8 = 0x62;
     pub const SCHEDULER_SETTINGS: u8 = 0x68;
+    pub const CONTEXT: u8 = 0x70;
+    pub const SNAPSHOT: u8 = 0x71;
+    pub const CONTEXT_KEY: u8 = 0x72;
+    pub const CONTEXT_VALUE: u8 = 0x73;
+    pub const GONE_CONTEXT: u8 = 0x74;
 }
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
@@ -184,6 +199,11 @@ impl Key<'_> {
             Key::Chain => prefix(first::CHAIN, &[]),
             Key::AuditSettings => prefix(first::AUDIT_SETTINGS, &[]),
             Key::SchedulerSettings => prefix(first::SCHEDULER_SETTINGS, &[]),
+            Key::Context { ns, name } => named(first::CONTEXT, &[ns], name.as_bytes()),
+            Key::Snapshot { context, name } => named(first::SNAPSHOT, &[context], name.as_bytes()),
+            Key::ContextKey { context, key } => named(first::CONTEXT_KEY, &[context], key.as_bytes()),
+            Key::ContextValue { context, version } => prefix(first::CONTEXT_VALUE, &[context, version]),
+            Key::GoneContext { context } => prefix(first::GONE_CONTEXT, &[context]),
         }
     }
 
@@ -230,6 +250,11 @@ impl Key<'_> {
             first::CHAIN => Key::Chain,
             first::AUDIT_SETTINGS => Key::AuditSettings,
             first::SCHEDULER_SETTINGS => Key::SchedulerSettings,
+            first::CONTEXT => Key::Context { ns: parts.number()?, name: parts.name()? },
+            first::SNAPSHOT => Key::Snapshot { context: parts.number()?, name: parts.name()? },
+            first::CONTEXT_KEY => Key::ContextKey { context: parts.number()?, key: parts.name()? },
+            first::CONTEXT_VALUE => Key::ContextValue { context: parts.number()?, version: parts.number()? },
+            first::GONE_CONTEXT => Key::GoneContext { context: parts.number()? },
             _ => return None,
         };
         parts.0.is_empty().then_some(key)
@@ -298,6 +323,11 @@ mod tests {
             Key::Chain,
             Key::AuditSettings,
             Key::SchedulerSettings,
+            Key::Context { ns: a, name },
+            Key::Snapshot { context: a, name },
+            Key::ContextKey { context: a, key: name },
+            Key::ContextValue { context: a, version: b },
+            Key::GoneContext { context: a },
         ]
     }
 
@@ -333,7 +363,8 @@ mod tests {
             bytes,
             [
                 0x01, 0x02, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x20, 0x28,
-                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x0b, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62
+                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x0b, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62, 0x70, 0x71,
+                0x72, 0x73, 0x74
             ]
         );
     }

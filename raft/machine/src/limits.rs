@@ -117,6 +117,10 @@ pub const DECISIONS_MAX: usize = 256;
 pub const TRACES_MAX: usize = 16;
 /// Any one text of a refusal's record.
 pub const RECORD_TEXT_BYTES_MAX: usize = 512;
+/// A key of a context: a path, not a document.
+pub const KEY_BYTES_MAX: usize = 512;
+/// A value in a context. Larger ones are artifacts.
+pub const VALUE_BYTES_MAX: usize = 1 << 20;
 /// How long decisions are kept: from an hour to ten years.
 pub const AUDIT_RETENTION_MS: (u64, u64) = (HOUR_MS, 3_650 * DAY_MS);
 /// How many decisions are kept.
@@ -227,6 +231,14 @@ pub const ACTIVE_BUNDLES_MAX: usize = 32;
 pub const POLICY_HANDLERS_MAX: usize = 64;
 /// Violations that are kept: the oldest go where there are more. Each costs some 50 bytes of memory on every node.
 pub const VIOLATIONS_MAX: usize = 10_000;
+/// Contexts in a namespace: their rows are read when a node starts.
+pub const CONTEXTS_MAX: u64 = 100_000;
+/// Keys with a value in one context: what a restore has to walk through in the background.
+pub const CONTEXT_KEYS_MAX: u64 = 1_000_000;
+/// Versions of a key that are kept beside those that snapshots hold. They are listed in the key's row, which every write writes.
+pub const KEY_VERSIONS_KEPT: usize = 8;
+/// Snapshots of one context: each may hold a version of every key, and its number stands in the context's row.
+pub const SNAPSHOTS_MAX: usize = 64;
 /// Entries with decisions about one task that its row remembers, beside those that its id and its attempts name.
 pub const RECORDS_OF_TASK_KEPT: usize = 16;
 /// Attempts of a task that are kept, with their logs.

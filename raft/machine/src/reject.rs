@@ -17,7 +17,7 @@ mod code {
 }
 
 fn rejection(code: u32, reason: &str, field: &str, limit: u64, message: String) -> Rejection {
-    Rejection { code, reason: reason.to_owned(), message, field: field.to_owned(), limit, retry_after_ms: 0 }
+    Rejection { code, reason: reason.to_owned(), message, field: field.to_owned(), limit, ..Rejection::default() }
 }
 
 /// The request can never succeed as it stands.

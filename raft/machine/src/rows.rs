@@ -312,6 +312,77 @@ pub struct RequestExpiryRow {
     pub hashes: Vec<Bytes>,
 }
 
+/// A context. Written with every change in it.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct ContextRow {
+    /// Unique for ever, so that a context of the same name never sees old rows.
+    #[prost(uint64, tag = "1")]
+    pub id: u64,
+    /// That have a value.
+    #[prost(uint64, tag = "2")]
+    pub keys: u64,
+    /// What the namespace's use counts for it: each value that is kept, with its key.
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    /// Of the last change.
+    #[prost(uint64, tag = "4")]
+    pub version: u64,
+    #[prost(uint64, tag = "5")]
+    pub created_at_ms: u64,
+    #[prost(uint64, tag = "6")]
+    pub updated_at_ms: u64,
+    /// Versions of its snapshots, ascending.
+    #[prost(uint64, repeated, tag = "7")]
+    pub snapshots: Vec<u64>,
+    /// A restore that is not written into every key yet.
+    #[prost(message, optional, tag = "8")]
+    pub restore: Option<RestoreRow>,
+    /// While its keys are walked through in the background: the last one that was.
+    #[prost(string, optional, tag = "9")]
+    pub walked: Option<String>,
+}
+
+/// A key whose last version is older than `version` is what it was at `to`.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct RestoreRow {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    #[prost(uint64, tag = "2")]
+    pub to: u64,
+    #[prost(uint64, tag = "3")]
+    pub at_ms: u64,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct SnapshotRow {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    #[prost(uint64, tag = "2")]
+    pub keys: u64,
+    #[prost(uint64, tag = "3")]
+    pub at_ms: u64,
+}
+
+/// A key of a context: its versions that are kept, ascending. The values lie apart.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct KeyRow {
+    #[prost(message, repeated, tag = "1")]
+    pub versions: Vec<VersionRow>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct VersionRow {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    /// The version under which the value lies: an earlier one's where a restore brought it back. 0: there is no value.
+    #[prost(uint64, tag = "2")]
+    pub value: u64,
+    #[prost(uint64, tag = "3")]
+    pub bytes: u64,
+    #[prost(uint64, tag = "4")]
+    pub at_ms: u64,
+}
+
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct EventsRow {
     #[prost(message, repeated, tag = "1")]

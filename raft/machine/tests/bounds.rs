@@ -88,6 +88,60 @@ fn a_lease_costs_the_same_with_a_hundred_thousand_tasks_in_the_queue_as_with_a_h
 }
 
 #[test]
+fn keys_of_a_large_context_cost_what_those_of_a_small_one_cost() {
+    let engine = Arc::new(Counting { inner: MemoryEngine::new(), reads: AtomicU64::new(0) });
+    let mut machine = Machine::open(engine.clone(), Versions::CURRENT).expect("it opens");
+    let reads = || engine.reads.load(Ordering::Relaxed);
+    let put = |key: u32| PutKeyRequest {
+        namespace: "default".into(),
+        context: "m".into(),
+        key: key.to_string(),
+        value: vec![7; 256].into(),
+        ..Default::default()
+    };
+    let snapshot = |name: String| SnapshotContextRequest {
+        namespace: "default".into(),
+        context: "m".into(),
+        snapshot: name,
+        ..Default::default()
+    };
+    let mut apply = |machine: &mut Machine, commands: Vec<Command>| {
+        let entry = Entry { version: 1, now_ms: 1_000, commands }.encode_to_vec();
+        let before = reads();
+        let index = machine.applied_index() + 1;
+        let applied = machine.apply(index, &entry, &Batch::new()).expect("it applies");
+        let refused = |outcome: &Outcome| matches!(outcome.body, Some(outcome::Body::Rejected(_)));
+        assert!(!applied.outcomes.iter().any(refused), "{:?}", applied.outcomes);
+        reads() - before
+    };
+    let get = |machine: &Machine| {
+        let before = reads();
+        let request =
+            GetKeyRequest { namespace: "default".into(), context: "m".into(), key: "1".into(), ..Default::default() };
+        assert_eq!(machine.get_key(&request).expect("it is there").value.len(), 256);
+        reads() - before
+    };
+    apply(&mut machine, vec![command(RaiseVersion { version: 4, ..Default::default() }), command(put(1))]);
+    let small = (apply(&mut machine, vec![command(put(1))]), get(&machine));
+    for key in 0..50_000 {
+        apply(&mut machine, vec![command(put(key)), command(put(key)), command(put(1))]);
+        if key % 1_000 == 0 {
+            apply(&mut machine, vec![command(snapshot(format!("s{key}")))]);
+        }
+    }
+    assert_eq!(small, (2, 3), "a put reads the context and the key, a get the value too");
+    assert_eq!(small, (apply(&mut machine, vec![command(put(1))]), get(&machine)));
+    let restore = RestoreContextRequest {
+        namespace: "default".into(),
+        context: "m".into(),
+        snapshot: "s0".into(),
+        ..Default::default()
+    };
+    assert_eq!(apply(&mut machine, vec![command(snapshot("last".into()))]), 2);
+    assert_eq!(apply(&mut machine, vec![command(restore)]), 2);
+}
+
+#[test]
 fn a_hundred_thousand_tasks_are_listed_page_by_page() {
     let mut rig = Rig::new();
     for _ in 0..100 {

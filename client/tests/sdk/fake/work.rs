@@ -220,6 +220,7 @@ fn rejection(status: &Status) -> Rejection {
         message: status.message().into(),
         field: String::new(),
         limit: 0,
+        ..Rejection::default()
     }
 }
 

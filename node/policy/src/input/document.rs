@@ -44,6 +44,9 @@ pub struct Resource {
     pub kind: String,
     /// Its name or id; empty if the command is about all of them or a new one without a name.
     pub name: String,
+    /// Of a context: the key that is written or deleted; empty otherwise. Policies never see values.
+    #[serde(default)]
+    pub key: String,
 }
 
 /// A task that is submitted.
@@ -148,4 +151,16 @@ pub struct Grants {
     pub calls: Vec<String>,
     /// The machine's network as it is.
     pub network: bool,
+    /// The context that it may use; null if none.
+    #[serde(default)]
+    pub context: Option<ContextGrant>,
+}
+
+/// A context that a task may use.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ContextGrant {
+    /// The context's name.
+    pub name: String,
+    /// Whether it may also be written.
+    pub write: bool,
 }

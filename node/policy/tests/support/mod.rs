@@ -33,7 +33,7 @@ pub fn document() -> Document {
         method: "certificate".into(),
         roles: vec!["developer".into()],
         verb: "create".into(),
-        resource: Resource { kind: "task".into(), name: String::new() },
+        resource: Resource { kind: "task".into(), ..Resource::default() },
         namespace: "vision".into(),
         environment: "prod".into(),
         task: Some(Task { queue: "training".into(), priority: "normal".into(), ..Task::default() }),

@@ -1,6 +1,6 @@
 //! What policies are asked about: a document for each thing that a command wants.
 
-use tarn_policy::{Cluster, Digest, Document, Grants, Native, Payload, Resource, Task, Wasm};
+use tarn_policy::{Cluster, ContextGrant, Digest, Document, Grants, Native, Payload, Resource, Task, Wasm};
 use tarn_proto::v1::command::Body;
 use tarn_proto::v1::{Priority, TaskSpec, timer_action};
 
@@ -43,11 +43,23 @@ fn of_command(ask: &Ask<'_>, body: &Body) -> Vec<Document> {
         && let Some(timer_action::Action::Enqueue(spec)) =
             request.action.as_ref().and_then(|action| action.action.as_ref())
     {
-        // The wish for its queue, this time with the task.
-        documents.pop();
+        // What the task wants, this time with the task.
+        documents.truncate(1);
         documents.push(of_task(ask, &request.namespace, spec));
     }
+    if let Some(document) = documents.first_mut() {
+        document.resource.key = key(body).to_owned();
+    }
     documents
+}
+
+/// The key of a context that a command is about.
+fn key(body: &Body) -> &str {
+    match body {
+        Body::PutKey(request) => &request.key,
+        Body::DeleteKey(request) => &request.key,
+        _ => "",
+    }
 }
 
 fn of_task(ask: &Ask<'_>, namespace: &str, spec: &TaskSpec) -> Document {
@@ -69,7 +81,7 @@ fn document(ask: &Ask<'_>, wish: &Wish<'_>) -> Document {
         method: caller.method().to_owned(),
         roles,
         verb: wish.verb.to_owned(),
-        resource: Resource { kind: wish.kind.to_owned(), name: or_none(wish.name) },
+        resource: Resource { kind: wish.kind.to_owned(), name: or_none(wish.name), key: String::new() },
         environment: state.environment(&namespace).to_string(),
         namespace,
         task: None,
@@ -119,6 +131,10 @@ fn task(spec: &TaskSpec) -> Task {
             http: grants.http.clone(),
             calls: grants.calls.clone(),
             network: grants.network,
+            context: grants
+                .context
+                .as_ref()
+                .map(|context| ContextGrant { name: context.name.clone(), write: context.write }),
         }),
     }
 }

@@ -18,14 +18,16 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("developer", &["read"], &["namespace/*", "policy/*", "cluster/*"]),
     ("developer", &["submit", "cancel", "requeue", "purge"], &["task/*", "queue/*", "timer/*"]),
     ("developer", &["hold"], &["lease/*"]),
+    ("developer", &["read", "write", "delete"], &["context/*"]),
     ("developer", &["create"], &["artifact/*"]),
     // Runs tasks, and nothing else.
     ("worker", &["work"], &["task/*", "worker/*"]),
     ("worker", &["read"], &["task/*", "artifact/*", "cluster/*"]),
     ("worker", &["hold"], &["lease/*"]),
+    ("worker", &["read", "write"], &["context/*"]),
     // Sees what goes on, without who may do what.
     ("viewer", &["read"], &["task/*", "queue/*", "timer/*", "lease/*", "worker/*", "artifact/*", "event/*"]),
-    ("viewer", &["read"], &["namespace/*", "policy/*", "cluster/*"]),
+    ("viewer", &["read"], &["namespace/*", "policy/*", "cluster/*", "context/*"]),
     // Sees everything and changes nothing.
     ("auditor", &["read"], &["*"]),
 ];

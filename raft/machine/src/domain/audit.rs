@@ -142,8 +142,20 @@ fn describe(record: &mut DecisionRow, body: &command::Body) {
         C::DeletePolicyHandler(r) => about(record, "", "policy-handler", &r.name),
         C::PutPolicySettings(_) => about(record, "", "policy-settings", ""),
         C::PutSchedulerSettings(_) => about(record, "", "scheduler-settings", ""),
+        C::PutKey(r) => context(record, &r.namespace, &r.context, &r.key),
+        C::DeleteKey(r) => context(record, &r.namespace, &r.context, &r.key),
+        C::SnapshotContext(r) => context(record, &r.namespace, &r.context, &r.snapshot),
+        C::RestoreContext(r) => context(record, &r.namespace, &r.context, &r.snapshot),
+        C::DeleteSnapshot(r) => context(record, &r.namespace, &r.context, &r.snapshot),
+        C::DeleteContext(r) => context(record, &r.namespace, &r.context, ""),
         _ => {}
     }
+}
+
+fn context(record: &mut DecisionRow, namespace: &str, name: &str, part: &str) {
+    record.namespace = namespace.to_owned();
+    record.resource = format!("context/{name}");
+    record.detail = part.to_owned();
 }
 
 fn policy(record: &mut DecisionRow, environment: &str, name: &str, version: &str) {
@@ -158,7 +170,8 @@ fn bound(record: &mut DecisionRow, binding: Option<&tarn_proto::v1::Binding>) {
     }
 }
 
-/// Whether a command is recorded only if the gate has something to say about it: what workers and holders of locks do all the time.
+/// Whether a command is recorded only if the gate has something to say about it: what workers, holders of locks and writers of contexts do
+/// all the time.
 fn is_traffic(body: &outcome::Body) -> bool {
     use outcome::Body as O;
     matches!(
@@ -171,6 +184,8 @@ fn is_traffic(body: &outcome::Body) -> bool {
             | O::AcquireLease(_)
             | O::RenewLease(_)
             | O::ReleaseLease(_)
+            | O::PutKey(_)
+            | O::DeleteKey(_)
             | O::RecordDecisions(_)
             | O::RecordViolations(_)
             | O::AcknowledgeEscalations(_)

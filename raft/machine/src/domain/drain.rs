@@ -3,7 +3,7 @@
 //! ```text
 //!   DRAINING    takes nothing new; tasks run, timers fire, leases are released or expire
 //!   CANCELLING  the same, and some of what is left is ended with every entry
-//!        └──► nothing has yet to end ──► dead letters, ended tasks, fired timers and bindings are deleted, some with every entry
+//!        └──► nothing has yet to end ──► dead letters, ended tasks, fired timers, contexts and bindings are deleted, some with every entry
 //!                                             └──► the namespace goes, with its queues
 //! ```
 //!
@@ -13,7 +13,7 @@ use tarn_proto::v1::TaskState;
 use tarn_storage::Range;
 
 use super::queue::{dead, dependency};
-use super::{access, lease, namespace, quota, timer};
+use super::{access, context, lease, namespace, quota, timer};
 use crate::advance::damaged;
 use crate::error::Fatal;
 use crate::keys::{Key, first, prefix};
@@ -99,6 +99,7 @@ fn purge(txn: &mut Txn<'_>, ns: u64) -> Result<(), Fatal> {
         txn.rows.delete(Key::decode(&bytes).ok_or_else(|| damaged(&bytes))?);
         room -= 1;
     }
+    room -= context::forget_namespace(txn, ns, room)?;
     let name = txn.namespace_name(ns)?;
     room -= access::forget_namespace(txn, &name, room);
     if room > 0 {

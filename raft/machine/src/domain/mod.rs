@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod context;
 pub mod drain;
 pub mod join_token;
 pub mod lease;

@@ -135,10 +135,10 @@ pub fn delete_namespace(
         return Ok(drain(txn, ns, request.cancel)?);
     }
     let index = txn.ix.namespace(ns)?;
-    if index.tasks + index.named_leases + index.pending_timers > 0 {
+    if index.tasks + index.named_leases + index.pending_timers + index.contexts > 0 {
         let message = format!(
-            "namespace {name:?} still holds {} tasks or dead letters, {} named leases and {} pending timers: end or delete them first",
-            index.tasks, index.named_leases, index.pending_timers
+            "namespace {name:?} still holds {} tasks or dead letters, {} named leases, {} pending timers and {} contexts: end or delete them first",
+            index.tasks, index.named_leases, index.pending_timers, index.contexts
         );
         return Err(reject::precondition("NAMESPACE_NOT_EMPTY", "name", message).into());
     }

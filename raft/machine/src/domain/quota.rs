@@ -4,7 +4,7 @@
 //! | --- | --- | --- | --- | --- |
 //! | `max_running` | running attempts | a lease | the attempt's end | leasing passes the namespace over |
 //! | `max_queued` | tasks that have not ended | enqueue, a timer that enqueues, requeue | a task's end, purge | refused; the timer tries again |
-//! | `max_stored_bytes` | specifications, results and logs of tasks; what pending timers carry | enqueue, a timer, results, logs | deletion of a task, of a log, of a timer | what is new is refused, what is done is taken |
+//! | `max_stored_bytes` | specifications, results and logs of tasks; what pending timers carry; contexts | enqueue, a timer, results, logs, a key | deletion of a task, of a log, of a timer, of a version | what is new is refused, what is done is taken |
 //!
 //! The first two follow from the live rows. Of ended tasks, of which there may be many, the indices know nothing: each row says what it is
 //! counted with, the namespace's [`UsageRow`](crate::rows::UsageRow) is the sum of these, and the two change in one batch. A task of
@@ -59,7 +59,7 @@ pub fn room_for_bytes(txn: &Txn<'_>, ns: u64, more: u64) -> Result<(), Rejection
             more,
             limit,
             "send less at once, or large inputs as artifacts",
-            "purge dead letters, try again when results have been kept for as long as they are to be, or ask for a higher quota"
+            "purge dead letters, delete what contexts need no more, try again when results have been kept for as long as they are to be, or ask for a higher quota"
         )
     );
     let retry = limits::QUOTA_STORED_RETRY_MS;

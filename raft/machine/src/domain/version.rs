@@ -15,7 +15,7 @@ pub const ACCESS: u32 = 2;
 /// The machine version that brought executors besides WASM, and grants.
 pub const EXECUTORS: u32 = 3;
 
-/// The machine version that brought the router.
+/// The machine version that brought the router, contexts and drivers.
 pub const ROUTER: u32 = 4;
 
 /// Refuses a command that a node of the cluster may not know yet.
@@ -36,11 +36,11 @@ fn since(body: &command::Body) -> u32 {
     use command::Body as C;
     match body {
         C::CreateNamespace(r) if r.quotas.is_some() || r.isolation != 0 || !r.environment.is_empty() => quota::SINCE,
-        C::Enqueue(r) => r.tasks.iter().map(since_of_task).max().unwrap_or(1),
+        C::Enqueue(r) => r.tasks.iter().map(of_spec).max().unwrap_or(1),
         C::ScheduleTimer(r) => {
             let action = r.action.as_ref().and_then(|action| action.action.as_ref());
             match action {
-                Some(Action::Enqueue(spec)) => since_of_task(spec),
+                Some(Action::Enqueue(spec)) => of_spec(spec),
                 _ => 1,
             }
         }
@@ -68,15 +68,24 @@ fn since(body: &command::Body) -> u32 {
         C::RegisterWorker(r) if r.capabilities.iter().any(|given| given.resources.is_some()) => ROUTER,
         C::HeartbeatWorker(r) if r.resources.is_some() => ROUTER,
         C::PlaceTasks(_) | C::PutSchedulerSettings(_) => ROUTER,
+        C::PutKey(_)
+        | C::DeleteKey(_)
+        | C::SnapshotContext(_)
+        | C::RestoreContext(_)
+        | C::DeleteSnapshot(_)
+        | C::DeleteContext(_) => ROUTER,
         _ => 1,
     }
 }
 
 /// The machine version that brought the youngest of what a specification says.
-fn since_of_task(spec: &TaskSpec) -> u32 {
+fn of_spec(spec: &TaskSpec) -> u32 {
     let parts = spec.native.is_some() || spec.cuda.is_some() || spec.transform.is_some();
+    let context = spec.grants.as_ref().is_some_and(|grants| grants.context.is_some());
+    if context || spec.runtime == placement::AUTO || spec.placement.is_some() {
+        return ROUTER;
+    }
     match parts || spec.grants.is_some() || spec.runtime == "microvm" {
-        _ if spec.runtime == placement::AUTO || spec.placement.is_some() => ROUTER,
         true => EXECUTORS,
         false => 1,
     }

@@ -61,6 +61,10 @@ pub struct Indices {
     /// When each violation is forgotten.
     pub(crate) violations: BTreeMap<u64, u64>,
     pub(crate) sweeps: Sweeps,
+    /// Contexts, as (namespace, name), whose keys are walked through.
+    pub(crate) walks: BTreeSet<(u64, String)>,
+    /// Deleted contexts of which something is left.
+    pub(crate) gone: BTreeSet<u64>,
     /// Where the chain of decisions begins and ends, and how much of it is kept.
     pub(crate) chain: ChainRow,
     pub(crate) audit_settings: AuditSettings,
@@ -108,6 +112,7 @@ pub struct NamespaceIndex {
     pub named_leases: u64,
     pub pending_timers: u64,
     pub edges: u64,
+    pub contexts: u64,
 }
 
 /// A queue and what it holds.
@@ -180,6 +185,7 @@ impl NamespaceIndex {
             named_leases: 0,
             pending_timers: 0,
             edges: 0,
+            contexts: 0,
         }
     }
 
@@ -416,7 +422,8 @@ impl Indices {
 
     /// The earliest time at which time alone changes something.
     pub fn next_wake_ms(&self) -> Option<u64> {
-        if !self.settling.is_empty() || self.leaving().is_some() {
+        let walking = !self.walks.is_empty() || !self.gone.is_empty();
+        if !self.settling.is_empty() || walking || self.leaving().is_some() {
             return Some(0);
         }
         let wake = self.wakes.first().map(|(at, _)| *at);

@@ -11,7 +11,7 @@ use crate::error::Fatal;
 use crate::keys::{Key, first};
 use crate::overlay::{Rows, STATE, decode};
 use crate::rows::{
-    JoinTokenRow, NamedLeaseRow, NamespaceRow, PassRow, QueueRow, TaskRow, TimerRow, UsageRow, WorkerRow,
+    ContextRow, JoinTokenRow, NamedLeaseRow, NamespaceRow, PassRow, QueueRow, TaskRow, TimerRow, UsageRow, WorkerRow,
 };
 
 /// The indices of this state.
@@ -75,6 +75,23 @@ pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
         };
         indices.wakes.insert((row.expires_at_ms, Wake::JoinToken { hash: Box::new(*hash) }));
         indices.join_tokens.insert(*hash, row);
+        Ok(())
+    })?;
+    each(engine, first::CONTEXT, |key, row: ContextRow| {
+        let Key::Context { ns, name } = key else {
+            return Err(misplaced(key));
+        };
+        indices.namespace_mut(ns)?.contexts += 1;
+        if row.walked.is_some() {
+            indices.walks.insert((ns, name.to_owned()));
+        }
+        Ok(())
+    })?;
+    each_bytes(engine, first::GONE_CONTEXT, |key, _| {
+        let Key::GoneContext { context } = key else {
+            return Err(misplaced(key));
+        };
+        indices.gone.insert(context);
         Ok(())
     })?;
     access::fill(engine, &mut indices)?;

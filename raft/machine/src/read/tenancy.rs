@@ -53,6 +53,7 @@ fn usage(index: &NamespaceIndex) -> NamespaceUsage {
         pending_timers: index.pending_timers,
         named_leases: index.named_leases,
         queues: index.queues.len() as u64,
+        contexts: index.contexts,
     }
 }
 

@@ -81,6 +81,12 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("acknowledge_escalations", "INVALID_NAME handler"),
         ("place_tasks", "NO_PLACEMENTS placements"),
         ("put_scheduler_settings", "NO_SETTINGS settings"),
+        ("put_key", "INVALID_NAME namespace"),
+        ("delete_key", "INVALID_NAME namespace"),
+        ("snapshot_context", "INVALID_NAME namespace"),
+        ("restore_context", "INVALID_NAME namespace"),
+        ("delete_snapshot", "INVALID_NAME namespace"),
+        ("delete_context", "INVALID_NAME namespace"),
     ];
     assert_eq!(reasons, expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())));
     target.check();
@@ -225,6 +231,9 @@ impl Filler {
                     | "handler"
                     | "up_to"
                     | "settings"
+                    | "context"
+                    | "key"
+                    | "snapshot"
             );
             if !self.dice.chance(if needed { 97 } else { 20 }) {
                 continue;
@@ -293,7 +302,7 @@ impl Filler {
         }
         match field {
             "namespace" | "namespaces" => self.dice.pick(&["default", "default", "team"]).to_owned(),
-            "name" | "role" | "handler" | "secret" | "policy" | "queue" | "queues" => {
+            "name" | "role" | "handler" | "secret" | "policy" | "queue" | "queues" | "context" | "snapshot" => {
                 self.dice.pick(&["team", "q", "r"]).to_owned()
             }
             "runtime" | "artifact" => self.dice.pick(&["", "wasm"]).to_owned(),
@@ -308,6 +317,7 @@ impl Filler {
             "serial" => self.dice.pick(&["a", "0b", "ff"]).to_owned(),
             "reason" => "REASON".to_owned(),
             "request_id" => self.dice.pick(&["", "r1", "r2"]).to_owned(),
+            "key" => self.dice.pick(&["a", "b", "b/c"]).to_owned(),
             _ => self.dice.pick(&["", "a", "b"]).to_owned(),
         }
     }

@@ -163,6 +163,45 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
             ..Default::default()
         }),
     ];
+    let fence = || Some(Fence { task_id: task.to_owned(), token: 9 });
+    let memory = || "memory".to_owned();
+    bodies.extend([
+        B::PutKey(PutKeyRequest {
+            namespace: ns(),
+            context: memory(),
+            key: "plan/today".to_owned(),
+            value: "rest".into(),
+            expected_version: Some(7),
+            fence: fence(),
+            ..Default::default()
+        }),
+        B::DeleteKey(DeleteKeyRequest {
+            namespace: ns(),
+            context: memory(),
+            key: "plan".to_owned(),
+            fence: fence(),
+            ..Default::default()
+        }),
+        B::SnapshotContext(SnapshotContextRequest {
+            namespace: ns(),
+            context: memory(),
+            snapshot: "s".to_owned(),
+            ..Default::default()
+        }),
+        B::RestoreContext(RestoreContextRequest {
+            namespace: ns(),
+            context: memory(),
+            snapshot: "s".to_owned(),
+            ..Default::default()
+        }),
+        B::DeleteSnapshot(DeleteSnapshotRequest {
+            namespace: ns(),
+            context: memory(),
+            snapshot: "s".to_owned(),
+            ..Default::default()
+        }),
+        B::DeleteContext(DeleteContextRequest { namespace: ns(), context: memory(), ..Default::default() }),
+    ]);
     bodies.extend(crate::policies::bodies());
     bodies
 }

@@ -279,6 +279,12 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
         | B::RecordViolations(_)
         | B::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
         B::PlaceTasks(_) | B::PutSchedulerSettings(_) => unreachable!("placements have tests of their own"),
+        B::PutKey(_)
+        | B::DeleteKey(_)
+        | B::SnapshotContext(_)
+        | B::RestoreContext(_)
+        | B::DeleteSnapshot(_)
+        | B::DeleteContext(_) => unreachable!("contexts have a model of their own, in tests/contexts"),
     }
 }
 

@@ -21,7 +21,8 @@ pub struct Runner {
     names: Names,
 }
 
-/// Short names for ids and tokens, in the order in which they first appear: t1, w1, m1 (timers), k1 (tokens).
+/// Short names for ids and tokens, in the order in which they first appear: t1, w1, m1 (timers), k1 (tokens), v1
+/// (versions of keys).
 #[derive(Default)]
 struct Names {
     by_name: BTreeMap<String, String>,
@@ -31,7 +32,7 @@ struct Names {
 
 impl Names {
     fn name(&mut self, letter: char, value: &str) {
-        let is_token = letter == 'k';
+        let is_token = matches!(letter, 'k' | 'v');
         if value.is_empty() || value == "0" || self.by_value.contains_key(&(is_token, value.to_owned())) {
             return;
         }
@@ -201,6 +202,11 @@ impl Runner {
             "get_policy_settings" => ask!(get_policy_settings),
             "list_decisions" => ask!(list_decisions),
             "get_audit_settings" => ask!(get_audit_settings),
+            "get_key" => ask!(get_key),
+            "list_keys" => ask!(list_keys),
+            "list_versions" => ask!(list_versions),
+            "list_contexts" => ask!(list_contexts),
+            "list_snapshots" => ask!(list_snapshots),
             _ => return Err(format!("there is no read {verb}")),
         };
         let answer = match answer {
@@ -281,8 +287,18 @@ impl Runner {
     }
 
     fn value(&self, field: &FieldDescriptor, text: &str) -> Text<Value> {
-        let known =
-            ["task_id", "task_ids", "after", "worker_id", "timer_id", "token", "page_token"].contains(&field.name());
+        let known = [
+            "task_id",
+            "task_ids",
+            "after",
+            "worker_id",
+            "timer_id",
+            "token",
+            "page_token",
+            "version",
+            "expected_version",
+        ]
+        .contains(&field.name());
         let named = self.names.by_name.get(text).filter(|_| known);
         let text = named.cloned().unwrap_or_else(|| expand(text));
         Ok(match field.kind() {
@@ -311,6 +327,7 @@ impl Runner {
                 "worker_id" => Some('w'),
                 "timer_id" => Some('m'),
                 "token" => Some('k'),
+                "version" => Some('v'),
                 _ => None,
             };
             self.learn_value(letter, value);
@@ -322,7 +339,7 @@ impl Runner {
             (Value::Message(inner), _) => self.learn(inner),
             (Value::List(list), _) => list.iter().for_each(|value| self.learn_value(letter, value)),
             (Value::String(text), Some(letter)) if text.parse::<Id>().is_ok() => self.names.name(letter, text),
-            (Value::U64(number), Some('k')) => self.names.name('k', &number.to_string()),
+            (Value::U64(number), Some(letter @ ('k' | 'v'))) => self.names.name(letter, &number.to_string()),
             _ => {}
         }
     }
@@ -383,7 +400,9 @@ impl Runner {
                 Ok(text) if !text.contains(char::is_control) => quote(text),
                 _ => format!("<{} bytes>", bytes.len()),
             },
-            Value::U64(number) if field.name() == "token" => self.names.token(*number),
+            Value::U64(number) if ["token", "version", "actual_version"].contains(&field.name()) => {
+                self.names.token(*number)
+            }
             Value::U64(number) => number.to_string(),
             Value::U32(number) => number.to_string(),
             Value::Bool(value) => value.to_string(),

@@ -319,6 +319,12 @@ impl Model {
             | C::RecordViolations(_)
             | C::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
             C::PlaceTasks(_) | C::PutSchedulerSettings(_) => unreachable!("placements have tests of their own"),
+            C::PutKey(_)
+            | C::DeleteKey(_)
+            | C::SnapshotContext(_)
+            | C::RestoreContext(_)
+            | C::DeleteSnapshot(_)
+            | C::DeleteContext(_) => unreachable!("contexts have a model of their own, in tests/contexts"),
         })
     }
 
