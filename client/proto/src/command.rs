@@ -126,5 +126,10 @@ commands! {
     RecordViolations: RecordViolations -> ViolationsRecorded, id request_id;
     AcknowledgeEscalations: AcknowledgeEscalations -> EscalationsAcknowledged;
     RecordDecisions: RecordDecisions -> DecisionsRecorded, id request_id;
+    InstallDriver: InstallDriverRequest -> InstallDriverResponse, id request_id;
+    UpgradeDriver: UpgradeDriverRequest -> UpgradeDriverResponse, id request_id;
+    RemoveDriver: RemoveDriverRequest -> RemoveDriverResponse, id request_id;
+    AdvanceDriver: AdvanceDriver -> DriverAdvanced, id request_id;
+    PutDriverSettings: PutDriverSettingsRequest -> PutDriverSettingsResponse, id request_id;
     PutAuditSettings: PutAuditSettingsRequest -> PutAuditSettingsResponse, id request_id;
 }

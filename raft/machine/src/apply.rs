@@ -4,7 +4,7 @@ use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
 
 use crate::check;
 use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
-use crate::domain::{access, audit, join_token, lease, namespace, policy, timer, version, worker};
+use crate::domain::{access, audit, driver, join_token, lease, namespace, policy, timer, version, worker};
 use crate::error::{Fatal, Refusal};
 use crate::limits;
 use crate::reject;
@@ -111,6 +111,11 @@ fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<o
         C::AcknowledgeEscalations(request) => O::AcknowledgeEscalations(policy::acknowledge(txn, request)?),
         C::RecordDecisions(request) => O::RecordDecisions(audit::record_decisions(txn, principal, request)?),
         C::PutAuditSettings(request) => O::PutAuditSettings(audit::put_settings(txn, request)?),
+        C::InstallDriver(request) => O::InstallDriver(driver::install(txn, principal, request)?),
+        C::UpgradeDriver(request) => O::UpgradeDriver(driver::upgrade(txn, principal, request)?),
+        C::RemoveDriver(request) => O::RemoveDriver(driver::remove(txn, request)?),
+        C::AdvanceDriver(request) => O::AdvanceDriver(driver::advance(txn, principal, request)?),
+        C::PutDriverSettings(request) => O::PutDriverSettings(driver::put_settings(txn, request)?),
     })
 }
 

@@ -41,6 +41,9 @@
 //! | `60` | log index | the hash of the row before, then `DecisionsRow` | as [`AuditSettings`](tarn_proto::v1::AuditSettings) say |
 //! | `61` | decisions | `ChainRow` | for ever |
 //! | `62` | decisions' settings | `AuditSettings` | for ever |
+//! | `90` | namespace, driver's name | `DriverRow` | until removed |
+//! | `91` | namespace, driver's name | `DriverProgressRow` | as the driver |
+//! | `92` | drivers | [`DriverSettings`](tarn_proto::v1::DriverSettings) | for ever |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -82,6 +85,9 @@ pub enum Key<'a> {
     Decisions { index: u64 },
     Chain,
     AuditSettings,
+    Driver { ns: u64, name: &'a str },
+    DriverProgress { ns: u64, name: &'a str },
+    DriverSettings,
 }
 
 /// The first bytes of keys: what a scan over all keys of a kind starts from.
@@ -123,6 +129,9 @@ pub mod first {
     pub const DECISIONS: u8 = 0x60;
     pub const CHAIN: u8 = 0x61;
     pub const AUDIT_SETTINGS: u8 = 0x62;
+    pub const DRIVER: u8 = 0x90;
+    pub const DRIVER_PROGRESS: u8 = 0x91;
+    pub const DRIVER_SETTINGS: u8 = 0x92;
 }
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
@@ -180,6 +189,9 @@ impl Key<'_> {
             Key::Decisions { index } => prefix(first::DECISIONS, &[index]),
             Key::Chain => prefix(first::CHAIN, &[]),
             Key::AuditSettings => prefix(first::AUDIT_SETTINGS, &[]),
+            Key::Driver { ns, name } => named(first::DRIVER, &[ns], name.as_bytes()),
+            Key::DriverProgress { ns, name } => named(first::DRIVER_PROGRESS, &[ns], name.as_bytes()),
+            Key::DriverSettings => prefix(first::DRIVER_SETTINGS, &[]),
         }
     }
 
@@ -225,6 +237,9 @@ impl Key<'_> {
             first::DECISIONS => Key::Decisions { index: parts.number()? },
             first::CHAIN => Key::Chain,
             first::AUDIT_SETTINGS => Key::AuditSettings,
+            first::DRIVER => Key::Driver { ns: parts.number()?, name: parts.name()? },
+            first::DRIVER_PROGRESS => Key::DriverProgress { ns: parts.number()?, name: parts.name()? },
+            first::DRIVER_SETTINGS => Key::DriverSettings,
             _ => return None,
         };
         parts.0.is_empty().then_some(key)
@@ -292,6 +307,9 @@ mod tests {
             Key::Decisions { index: a },
             Key::Chain,
             Key::AuditSettings,
+            Key::Driver { ns: a, name },
+            Key::DriverProgress { ns: a, name },
+            Key::DriverSettings,
         ]
     }
 
@@ -327,7 +345,8 @@ mod tests {
             bytes,
             [
                 0x01, 0x02, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x20, 0x28,
-                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x0b, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62
+                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x0b, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62, 0x90, 0x91,
+                0x92
             ]
         );
     }

@@ -3,6 +3,7 @@
 pub mod access;
 pub mod audit;
 pub mod drain;
+pub mod driver;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;

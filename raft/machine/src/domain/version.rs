@@ -15,6 +15,9 @@ pub const ACCESS: u32 = 2;
 /// The machine version that brought executors besides WASM, and grants.
 pub const EXECUTORS: u32 = 3;
 
+/// The machine version that brought the router's part of the state, and drivers.
+pub const ROUTER: u32 = 4;
+
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
     let gate = if command.gate.is_some() { audit::SINCE } else { 1 };
@@ -62,6 +65,11 @@ fn since(body: &command::Body) -> u32 {
         | C::RecordViolations(_)
         | C::AcknowledgeEscalations(_) => 2,
         C::RecordDecisions(_) | C::PutAuditSettings(_) => audit::SINCE,
+        C::InstallDriver(_)
+        | C::UpgradeDriver(_)
+        | C::RemoveDriver(_)
+        | C::AdvanceDriver(_)
+        | C::PutDriverSettings(_) => ROUTER,
         _ => 1,
     }
 }

@@ -5,6 +5,7 @@
 //! entry, and a test compares them.
 
 pub mod access;
+pub mod driver;
 mod edges;
 mod pick;
 pub mod policy;
@@ -15,7 +16,7 @@ mod wakes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tarn_proto::v1::{AuditSettings, Isolation, NamespaceState, TaskState, WorkerCapabilities};
+use tarn_proto::v1::{AuditSettings, DriverSettings, Isolation, NamespaceState, TaskState, WorkerCapabilities};
 
 pub use access::{Access, RoleIn};
 pub use edges::Edges;
@@ -62,6 +63,8 @@ pub struct Indices {
     /// Where the chain of decisions begins and ends, and how much of it is kept.
     pub(crate) chain: ChainRow,
     pub(crate) audit_settings: AuditSettings,
+    pub(crate) drivers: BTreeMap<(u64, Arc<str>), driver::DriverIndex>,
+    pub(crate) driver_settings: DriverSettings,
 }
 
 /// What the gate needs to know of every namespace, by name.

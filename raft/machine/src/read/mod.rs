@@ -3,6 +3,7 @@
 mod access;
 mod audit;
 mod chain;
+mod driver;
 mod events;
 mod lists;
 mod policy;

@@ -1,0 +1,1 @@
+wit_bindgen::generate!({ path: "../../../client/proto/wit", world: "driver-guest" });
