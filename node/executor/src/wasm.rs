@@ -35,6 +35,7 @@ mod call;
 mod component;
 mod contract;
 pub(crate) mod disk;
+mod driver;
 mod guest;
 mod host;
 mod http;
@@ -46,6 +47,7 @@ mod run;
 mod scratch;
 
 pub use cache::WasmCacheStats;
+pub use driver::{DriverConfig, DriverEngine, DriverEvent, DriverInstance, DriverStart};
 
 use cache::Cache;
 use disk::DiskCache;

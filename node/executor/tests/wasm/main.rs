@@ -5,6 +5,7 @@ mod cache;
 mod commands;
 mod components;
 mod concurrency;
+mod drivers;
 mod functions;
 mod grants;
 mod guests;
