@@ -287,7 +287,12 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::PutPolicySettings(_)
         | Body::RecordViolations(_)
         | Body::RecordDecisions(_)
-        | Body::PutAuditSettings(_) => false,
+        | Body::PutAuditSettings(_)
+        | Body::InstallDriver(_)
+        | Body::UpgradeDriver(_)
+        | Body::RemoveDriver(_)
+        | Body::AdvanceDriver(_)
+        | Body::PutDriverSettings(_) => false,
     }
 }
 

@@ -43,6 +43,8 @@ in_namespace! {
     ExplainTaskRequest "task" task_id;
     GetLeaseRequest "lease" name;
     GetTimerRequest "timer" timer_id;
+    GetDriverRequest "driver" name;
+    GetDriverLogsRequest "driver" name;
 }
 
 /// Reads of everything of a kind, given by the wish.
@@ -65,6 +67,7 @@ of_all! {
     ListPolicyHandlersRequest "policy-handler" Some(ALL);
     GetPolicySettingsRequest "policy" Some(ALL);
     GetClusterRequest "cluster" ANYWHERE;
+    GetDriverSettingsRequest "driver" Some(ALL);
     // Artifacts are known by their content, and belong to nobody.
     ListArtifactsRequest "artifact" ANYWHERE;
 }
@@ -103,6 +106,23 @@ impl Question for v1::ListQueuesRequest {
     /// No namespace means all of them.
     fn wish(&self) -> Wish<'_> {
         read("queue", ALL, Some(&self.namespace))
+    }
+}
+
+impl Question for v1::ListDriversRequest {
+    /// No namespace means all of them.
+    fn wish(&self) -> Wish<'_> {
+        read("driver", ALL, Some(&self.namespace))
+    }
+}
+
+impl Question for v1::CallDriverRequest {
+    fn complete(&mut self) {
+        namespace_or_default(&mut self.namespace);
+    }
+
+    fn wish(&self) -> Wish<'_> {
+        Wish { verb: "call", kind: "driver", name: &self.name, namespace: Some(&self.namespace) }
     }
 }
 

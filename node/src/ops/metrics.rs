@@ -33,6 +33,7 @@ labels! {
     QuotaLimit { namespace: String, quota: &'static str }
     Certificate { certificate: &'static str }
     KeyFile { issuer: String }
+    DriverTurn { namespace: String, driver: String, what: &'static str, result: &'static str }
     KeyFileRead { issuer: String, result: &'static str }
 }
 
@@ -66,6 +67,7 @@ pub struct Metrics {
     pub(crate) executor_runs: Family<Run, Counter>,
     pub(crate) executor_seconds: Histogram,
     pub(crate) executor_running: Gauge,
+    pub(crate) driver_turns: Family<DriverTurn, Counter>,
     pub(super) queue_tasks: Family<QueueState, Level>,
     pub(super) namespace_usage: Family<Usage, Level>,
     pub(super) namespace_quota_limit: Family<QuotaLimit, Level>,
@@ -131,6 +133,11 @@ impl Metrics {
             executor_runs: add(r, "executor_runs", "Attempts run by this node's executors, by result"),
             executor_seconds: seconds(),
             executor_running: add(r, "executor_running", "Attempts running now"),
+            driver_turns: add(
+                r,
+                "driver_turns",
+                "Calls of drivers that run on this node, by what they were for and how they went; what \"run\" is an instance that ended badly",
+            ),
             queue_tasks: add(
                 r,
                 "queue_tasks",

@@ -53,5 +53,5 @@ pub use error::{Fatal, Refusal};
 pub use index::{Access, ActiveBundle, Indices, Policies, RoleIn, Tenant, Tenants};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;
-pub use read::{ChainWalk, Compacted, Escalations};
+pub use read::{ChainWalk, Compacted, DriverStanding, Escalations};
 pub use rows::Class;

@@ -464,6 +464,9 @@ pub struct DriverProgressRow {
     pub step: u64,
     #[prost(bytes = "bytes", tag = "3")]
     pub state: Bytes,
+    /// Of the entry after that, events with a lower ordinal are handled too.
+    #[prost(uint32, tag = "4")]
+    pub ordinal: u32,
 }
 
 /// The records of one entry. Its row begins with the hash of the row before.

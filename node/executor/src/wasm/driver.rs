@@ -111,6 +111,29 @@ impl DriverEngine {
         })
     }
 
+    /// Compiles a driver, so that it starts at once when it is wanted.
+    ///
+    /// # Errors
+    /// Why it cannot be compiled.
+    pub async fn prepare(&self, artifact: Hash, bytes: Bytes) -> Result<(), ExecutionError> {
+        self.cache.program(&self.host, artifact, Source::Bytes(bytes)).await.map(drop)
+    }
+
+    /// Whether this is a driver: it compiles, can be started, and exports what drivers export. None of its exports is called.
+    ///
+    /// # Errors
+    /// What is wrong with it.
+    pub async fn check(&self, artifact: Hash, bytes: Bytes) -> Result<(), ExecutionError> {
+        let start = DriverStart {
+            artifact,
+            bytes,
+            limits: Limits::default(),
+            grants: Grants::default(),
+            services: Arc::new(Deaf),
+        };
+        self.start(start).await.map(drop)
+    }
+
     /// Starts an instance, which has run nothing of its own yet but what its start function does.
     ///
     /// # Errors
@@ -332,6 +355,22 @@ fn services(guest: &mut Guest, call: &str) -> wasmtime::Result<Arc<dyn DriverSer
     match &guest.reach_ref().driver {
         Some(services) => Ok(Arc::clone(services)),
         None => Err(guest.refuse("driver", call, "it is offered to drivers alone: a task returns its result")),
+    }
+}
+
+/// For a driver that is only looked at.
+#[derive(Debug)]
+struct Deaf;
+
+impl DriverServices for Deaf {
+    fn log(&self, _: LogLevel, _: &str) {}
+
+    fn save(&self, _: Bytes) -> Result<(), String> {
+        Ok(())
+    }
+
+    fn enqueue(&self, _: &str, _: Option<Bytes>) -> Result<(), NotEnqueued> {
+        Ok(())
     }
 }
 

@@ -19,6 +19,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("developer", &["submit", "cancel", "requeue", "purge"], &["task/*", "queue/*", "timer/*"]),
     ("developer", &["hold"], &["lease/*"]),
     ("developer", &["create"], &["artifact/*"]),
+    ("developer", &["read", "call"], &["driver/*"]),
     // Runs tasks, and nothing else.
     ("worker", &["work"], &["task/*", "worker/*"]),
     ("worker", &["read"], &["task/*", "artifact/*", "cluster/*"]),
@@ -26,6 +27,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // Sees what goes on, without who may do what.
     ("viewer", &["read"], &["task/*", "queue/*", "timer/*", "lease/*", "worker/*", "artifact/*", "event/*"]),
     ("viewer", &["read"], &["namespace/*", "policy/*", "cluster/*"]),
+    ("viewer", &["read"], &["driver/*"]),
     // Sees everything and changes nothing.
     ("auditor", &["read"], &["*"]),
 ];

@@ -2,7 +2,8 @@
 
 use tarn_proto::v1::{
     AcknowledgeEscalations, ActivateBundleRequest, DeactivateBundleRequest, DeleteBundleRequest, PolicySettings,
-    PolicySeverity, PolicySigner, PutBundleRequest, PutPolicyHandlerRequest, RecordViolations, RollbackBundleRequest, Violation,
+    PolicySeverity, PolicySigner, PutBundleRequest, PutPolicyHandlerRequest, RecordViolations, RollbackBundleRequest,
+    Violation,
 };
 
 use super::{Check, count, id, invalid, is_plain, known, length, name, range, too_large};

@@ -7,7 +7,6 @@
 
 use std::ops::Bound;
 
-use bytes::Bytes;
 use tarn_proto::v1::{
     AdvanceDriver, Driver, DriverAdvanced, DriverSpec, EnqueueRequest, EventKind, InstallDriverRequest,
     InstallDriverResponse, PutDriverSettingsRequest, PutDriverSettingsResponse, Rejection, RemoveDriverRequest,
@@ -28,7 +27,8 @@ pub fn install(txn: &mut Txn<'_>, by: &str, request: InstallDriverRequest) -> Re
     let ns = txn.open_namespace(&request.namespace)?;
     let (name, spec) = (request.name.as_str(), request.spec.unwrap_or_default());
     if txn.ix.drivers.contains_key(&(ns, name.into())) {
-        let message = format!("there is a driver {name:?} in this namespace already: upgrade it, or choose another name");
+        let message =
+            format!("there is a driver {name:?} in this namespace already: upgrade it, or choose another name");
         return Err(reject::exists("DRIVER_EXISTS", "name", message).into());
     }
     require_signed(txn, &spec)?;
@@ -40,7 +40,9 @@ pub fn install(txn: &mut Txn<'_>, by: &str, request: InstallDriverRequest) -> Re
         installed_by: by.to_owned(),
         ..DriverRow::default()
     };
-    let progress = DriverProgressRow { cursor: txn.index, ..DriverProgressRow::default() };
+    // What this very entry brings is not for it. Steps begin at an id, so that no step of one driver is ever that of another with its name.
+    let step = txn.next_id();
+    let progress = DriverProgressRow { cursor: txn.index, step, ..DriverProgressRow::default() };
     txn.rows.put(Key::Driver { ns, name }, &row);
     txn.rows.put(Key::DriverProgress { ns, name }, &progress);
     let driver = Some(message(&request.namespace, name, &row, &progress));
@@ -95,14 +97,17 @@ pub fn advance(txn: &mut Txn<'_>, principal: &str, request: AdvanceDriver) -> Re
     }
     let found = find(txn, ns, name)?;
     let mut progress = found.progress.clone();
-    if (request.generation, request.step) != (found.row.generation, progress.step) {
+    let (before, after) = ((progress.cursor, progress.ordinal), (request.cursor, request.cursor_ordinal));
+    // What a user waits for is answered by the one that was asked, also when another takes its place meanwhile.
+    let finishes = request.generation + 1 == found.row.generation && after == before;
+    if request.step != progress.step || !(request.generation == found.row.generation || finishes) {
         let message = format!(
             "the driver is at generation {} and step {} by now: go on from there",
             found.row.generation, progress.step
         );
         return Err(reject::precondition("DRIVER_MOVED_ON", "step", message).into());
     }
-    if !(progress.cursor..txn.index.max(progress.cursor + 1)).contains(&request.cursor) {
+    if after < before || request.cursor >= txn.index {
         let message = "the cursor goes forward, and not beyond what has happened";
         return Err(reject::invalid("INVALID_CURSOR", "cursor", message).into());
     }
@@ -111,7 +116,7 @@ pub fn advance(txn: &mut Txn<'_>, principal: &str, request: AdvanceDriver) -> Re
         let wanted = EnqueueRequest { namespace: request.namespace, tasks: request.tasks, ..EnqueueRequest::default() };
         task_ids = admit::enqueue(txn, wanted)?.task_ids;
     }
-    progress.cursor = request.cursor;
+    (progress.cursor, progress.ordinal) = after;
     progress.step += 1;
     progress.state = request.state.unwrap_or(progress.state);
     txn.rows.put(Key::DriverProgress { ns, name }, &progress);
@@ -151,6 +156,7 @@ pub fn message(namespace: &str, name: &str, row: &DriverRow, progress: &DriverPr
         spec: row.spec.clone(),
         generation: row.generation,
         cursor: progress.cursor,
+        cursor_ordinal: progress.ordinal,
         step: progress.step,
         state_bytes: progress.state.len() as u64,
         installed_at_ms: row.installed_at_ms,
@@ -178,15 +184,11 @@ fn forget(txn: &mut Txn<'_>, ns: u64, name: &str) {
 
 /// Refuses what no trusted key signed. That the signature is right was the gate's to see, which says whose it is.
 fn require_signed(txn: &Txn<'_>, spec: &DriverSpec) -> Result<(), Rejection> {
-    let trusted = |signer: &Bytes| {
-        let mut keys = txn.ix.driver_settings.signers.iter();
-        keys.any(|known| blake3::hash(&known.public_key).as_bytes() == signer.as_ref())
-    };
     if spec.signature.is_empty() {
         let message = "a driver must be signed: sign the artifact with `tarn driver sign`";
         return Err(reject::precondition("DRIVER_NOT_SIGNED", "spec.signature", message));
     }
-    if !trusted(&spec.signer) {
+    if !txn.ix.trusts(&spec.signer) {
         let message = "the signature fits none of the keys that this cluster trusts: the artifact is another one, or another key \
                        signed it; `tarn driver settings` lists the keys";
         return Err(reject::precondition("DRIVER_SIGNATURE", "spec.signature", message));
@@ -214,6 +216,11 @@ fn changed(txn: &mut Txn<'_>, namespace: &str, name: &str, detail: &str) {
 }
 
 impl crate::Indices {
+    /// Whether this is the hash of a key whose signatures count.
+    pub(crate) fn trusts(&self, signer: &[u8]) -> bool {
+        self.driver_settings.signers.iter().any(|known| blake3::hash(&known.public_key).as_bytes() == signer)
+    }
+
     /// The drivers of a namespace, by name.
     pub(crate) fn drivers_of(&self, ns: u64) -> impl Iterator<Item = (&str, &DriverIndex)> {
         let from = self.drivers.range((Bound::Included((ns, "".into())), Bound::Unbounded));

@@ -9,6 +9,17 @@ use crate::Machine;
 use crate::domain::driver::{message, not_found};
 use crate::error::Refusal;
 
+/// Where a driver stands.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub struct DriverStanding {
+    /// Grows with each upgrade.
+    pub generation: u64,
+    /// Grows with whatever it changes.
+    pub step: u64,
+    /// Whether the key that signed it is still trusted.
+    pub trusted: bool,
+}
+
 impl Machine {
     /// Drivers of one namespace or of all, by namespace and name, without their states.
     ///
@@ -30,6 +41,27 @@ impl Machine {
 
     fn drivers_in<'a>(&'a self, ns: u64, namespace: &'a str) -> impl Iterator<Item = Driver> + 'a {
         self.ix.drivers_of(ns).map(move |(name, index)| message(namespace, name, &index.row, &index.progress))
+    }
+
+    /// Where a driver stands; `None` if there is none. Cheap: for whoever runs it, and looks again after every entry.
+    pub fn driver_standing(&self, namespace: &str, name: &str) -> Option<DriverStanding> {
+        let ns = self.ix.namespace_ids.get(namespace)?;
+        let index = self.ix.drivers.get(&(*ns, name.into()))?;
+        let signer = index.row.spec.as_ref().map(|spec| &spec.signer);
+        Some(DriverStanding {
+            generation: index.row.generation,
+            step: index.progress.step,
+            trusted: signer.is_some_and(|signer| self.ix.trusts(signer)),
+        })
+    }
+
+    /// The names of all drivers, as namespace and name, and their generations.
+    pub fn driver_generations(&self) -> Vec<(String, String, u64)> {
+        let all = self.ix.namespace_ids.iter().flat_map(|(namespace, ns)| {
+            let here = self.ix.drivers_of(*ns);
+            here.map(move |(name, index)| (namespace.to_string(), name.to_owned(), index.row.generation))
+        });
+        all.collect()
     }
 
     /// One driver with what it saved.

@@ -14,6 +14,7 @@ mod tenancy;
 use tarn_proto::v1::{Rejection, WorkerCapabilities};
 
 pub use chain::ChainWalk;
+pub use driver::DriverStanding;
 pub use events::Compacted;
 pub use policy::Escalations;
 
