@@ -37,6 +37,7 @@ mod audit;
 mod batch;
 mod client;
 mod cluster;
+mod driver;
 mod error;
 mod lock;
 mod namespace;

@@ -6,7 +6,7 @@
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -16,7 +16,7 @@ use wasmtime::{Store, StoreContextMut};
 
 use super::Allocation;
 use super::cache::Cache;
-use super::contract::{DRIVER, Reported, STATE, TASKS, one_line as plain};
+use super::contract::{CLOCK, DRIVER, Reported, STATE, TASKS, one_line as plain};
 use super::disk::DiskCache;
 use super::guest::{Guest, Reach, Watch, world};
 use super::host::Host;
@@ -316,8 +316,11 @@ impl DriverInstance {
 /// The most bytes that a task and its payload, or a state, may have on their way to the node, which has limits of its own.
 const HANDED_BYTES_MAX: usize = 4 << 20;
 
-/// Offers `tarn:guest/state` and `tarn:guest/tasks`.
+/// Offers `tarn:guest/clock`, `tarn:guest/state` and `tarn:guest/tasks`.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
+    linker
+        .instance(CLOCK)?
+        .func_wrap("now-ms", |store: StoreContextMut<'_, Guest>, (): ()| Ok((now_ms(store)?,)))?;
     linker
         .instance(STATE)?
         .func_wrap("save", |store: StoreContextMut<'_, Guest>, (state,): (Vec<u8>,)| Ok((save(store, state)?,)))?;
@@ -327,6 +330,15 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
             Ok((enqueue(store, &spec, payload)?,))
         },
     )
+}
+
+fn now_ms(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<u64> {
+    let guest = store.data_mut();
+    if !guest.reach_ref().grants.clock {
+        return Err(guest.refuse("clock", "tarn:guest/clock.now-ms", "add `clock` to the task's grants"));
+    }
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    Ok(u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
 }
 
 fn save(mut store: StoreContextMut<'_, Guest>, state: Vec<u8>) -> wasmtime::Result<Said<()>> {
