@@ -59,11 +59,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is none; see [`Error`].
     pub async fn remove_driver(&self, name: &str) -> Result<(), Error> {
-        let request = proto::RemoveDriverRequest {
-            request_id: String::new(),
-            namespace: self.ns(),
-            name: name.to_owned(),
-        };
+        let request =
+            proto::RemoveDriverRequest { request_id: String::new(), namespace: self.ns(), name: name.to_owned() };
         self.command(request, rpc!(DriverServiceClient.remove_driver)).await.map(drop)
     }
 
@@ -116,8 +113,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn driver_logs(&self, name: &str, after: u64, follow: bool) -> Result<DriverLogs, Error> {
-        let request =
-            proto::GetDriverLogsRequest { namespace: self.ns(), name: name.to_owned(), follow, after };
+        let request = proto::GetDriverLogsRequest { namespace: self.ns(), name: name.to_owned(), follow, after };
         match self.drivers().get_driver_logs(request).await {
             Ok(answer) => Ok(DriverLogs { stream: answer.into_inner() }),
             Err(status) => Err(ended(Failure::of(&status))),

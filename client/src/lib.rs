@@ -59,6 +59,7 @@ mod worker_api;
 pub use artifact::artifact_address;
 pub use batch::{BatchOptions, Batcher};
 pub use client::{Client, ClientBuilder};
+pub use driver::DriverLogs;
 pub use error::{Error, Fate, Refusal};
 pub use lock::{Lock, LockBuilder};
 pub use proto::{Priority, TaskState};

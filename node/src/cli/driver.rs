@@ -9,8 +9,7 @@ use tarn_client::Client;
 use tarn_client::tls::{PrivateKey, read_secret_file};
 use tarn_executor::Hash;
 use tarn_proto::v1::{
-    Driver, DriverGrants, DriverLimits, DriverLogLine, DriverSettings, DriverSpec, DriverState, EventKind,
-    PolicySigner,
+    Driver, DriverGrants, DriverLimits, DriverLogLine, DriverSettings, DriverSpec, DriverState, EventKind, PolicySigner,
 };
 
 use super::connect::{ConnectArgs, parse_bytes, parse_duration};
@@ -123,7 +122,9 @@ Examples:
         out: PathBuf,
     },
     /// Show or change whose signatures count; drivers of a key that is trusted no more stop
-    #[command(after_help = "Examples:\n  tarn driver settings\n  tarn driver settings --trust ops=ops.pub\n  tarn driver settings --distrust ops")]
+    #[command(
+        after_help = "Examples:\n  tarn driver settings\n  tarn driver settings --trust ops=ops.pub\n  tarn driver settings --distrust ops"
+    )]
     Settings {
         /// Take what this key signs: NAME=FILE
         #[arg(long, value_name = "NAME=FILE")]
@@ -324,7 +325,9 @@ fn event_kind(text: &str) -> Result<i32, Failure> {
     let name = format!("EVENT_KIND_{}", text.to_ascii_uppercase().replace('-', "_"));
     let kind = EventKind::from_str_name(&name).filter(|kind| *kind != EventKind::Unspecified);
     kind.map(i32::from).ok_or_else(|| {
-        Failure::Usage(format!("{text:?} is no kind of event: name one such as task_dead, task_succeeded or lease_expired"))
+        Failure::Usage(format!(
+            "{text:?} is no kind of event: name one such as task_dead, task_succeeded or lease_expired"
+        ))
     })
 }
 
@@ -419,7 +422,13 @@ fn show(driver: Option<&Driver>, saved: &[u8]) -> String {
         ("memory", or_default(limits.memory_bytes)),
         ("call ms", or_default(limits.call_ms)),
         ("config", spec.config.clone()),
-        ("handled", format!("events up to revision {}; {} events, {} calls on this node", driver.cursor, status.events, status.calls)),
+        (
+            "handled",
+            format!(
+                "events up to revision {}; {} events, {} calls on this node",
+                driver.cursor, status.events, status.calls
+            ),
+        ),
         ("saved", String::from_utf8_lossy(saved).into_owned()),
     ];
     if driver.upgraded_at_ms > 0 {

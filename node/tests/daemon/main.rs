@@ -4,6 +4,7 @@ mod api;
 mod audit;
 mod cluster;
 mod common;
+mod drivers;
 mod executor;
 mod gate;
 mod ops;

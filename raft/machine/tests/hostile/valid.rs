@@ -147,6 +147,7 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
         }),
     ];
     bodies.extend(crate::policies::bodies());
+    bodies.extend(crate::drivers::bodies());
     bodies
 }
 

@@ -278,6 +278,11 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
         | B::PutPolicySettings(_)
         | B::RecordViolations(_)
         | B::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
+        B::InstallDriver(_)
+        | B::UpgradeDriver(_)
+        | B::RemoveDriver(_)
+        | B::AdvanceDriver(_)
+        | B::PutDriverSettings(_) => unreachable!("drivers have a model of their own, in tests/drivers.rs"),
     }
 }
 

@@ -318,6 +318,11 @@ impl Model {
             | C::PutPolicySettings(_)
             | C::RecordViolations(_)
             | C::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
+            C::InstallDriver(_)
+            | C::UpgradeDriver(_)
+            | C::RemoveDriver(_)
+            | C::AdvanceDriver(_)
+            | C::PutDriverSettings(_) => unreachable!("drivers have a model of their own, in tests/drivers.rs"),
         })
     }
 
