@@ -113,7 +113,7 @@ impl Export {
 }
 
 /// A stream that broke off, as an error.
-fn ended(failure: Failure) -> Error {
+pub(crate) fn ended(failure: Failure) -> Error {
     let mut tries = Tries::new(false);
     match tries.failed(failure, 1) {
         Ok(_) => tries.give_up(),

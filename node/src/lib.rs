@@ -19,6 +19,7 @@
 //! - `way`: the one path of every command and every read. `api`: the services over it.
 //! - `dispatch`: who waits for work, and who gets it. `host`: this node's own worker.
 //! - `router`: which worker gets a task that leaves it open, decided on the leader's node.
+//! - `drivers`: signed components that extend the cluster, run by the leader's node.
 //! - `explain`: from what was decided to plain sentences.
 //! - `escalation`: violations of policies on their way to those who asked to be told.
 //! - `peer`, `artifacts`: between the nodes.
@@ -36,6 +37,7 @@ pub mod cli;
 pub mod config;
 pub mod daemon;
 pub mod dispatch;
+pub mod drivers;
 pub mod escalation;
 pub mod explain;
 pub mod gate;

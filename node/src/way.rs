@@ -160,6 +160,37 @@ impl Way {
         answer
     }
 
+    /// Takes what one call of a driver changed to its outcome. Tasks go through the gate as if the driver had submitted them, which may
+    /// use these queues and nothing else.
+    ///
+    /// # Errors
+    /// As [`Way::execute`].
+    pub async fn advance_driver(
+        &self,
+        queues: Arc<[String]>,
+        request: v1::AdvanceDriver,
+        deadline: Instant,
+    ) -> Result<v1::DriverAdvanced, Refusal> {
+        let caller = Caller::driver(&request.namespace, &request.name, queues);
+        let mut command = v1::Command { principal: caller.principal.to_string(), gate: None, body: None };
+        if !request.tasks.is_empty() {
+            let (namespace, tasks) = (request.namespace.clone(), request.tasks.clone());
+            let wanted = v1::EnqueueRequest { namespace, tasks, ..v1::EnqueueRequest::default() };
+            command.body = Some(v1::command::Body::Enqueue(wanted));
+            command.gate = self.judge(&caller, &command)?;
+        }
+        command.body = Some(request.into_body());
+        let outcome = self.consensus.propose(command, deadline).await.map_err(Refusal::from);
+        let answer = match outcome.map(|outcome| outcome.body) {
+            Err(refusal) => Err(refusal),
+            Ok(Some(v1::outcome::Body::AdvanceDriver(advanced))) => Ok(advanced),
+            Ok(Some(v1::outcome::Body::Rejected(rejection))) => Err(Refusal::from(rejection)),
+            Ok(_) => Err(Refusal::internal("the outcome of advance_driver is that of another command")),
+        };
+        self.metrics.proposed("AdvanceDriver", answer.as_ref().err());
+        answer
+    }
+
     /// Takes a command through the gate. Gives what its decision rested on.
     fn judge(&self, caller: &Caller, command: &v1::Command) -> Result<Option<v1::GateFacts>, Refusal> {
         let state = self.snapshot()?;
@@ -268,6 +299,10 @@ fn name_namespace(body: &mut v1::command::Body) {
         Body::RestoreContext(request) => &mut request.namespace,
         Body::DeleteSnapshot(request) => &mut request.namespace,
         Body::DeleteContext(request) => &mut request.namespace,
+        Body::InstallDriver(request) => &mut request.namespace,
+        Body::UpgradeDriver(request) => &mut request.namespace,
+        Body::RemoveDriver(request) => &mut request.namespace,
+        Body::AdvanceDriver(request) => &mut request.namespace,
         Body::HeartbeatTasks(request) => {
             request.leases.iter_mut().for_each(|lease| namespace_or_default(&mut lease.namespace));
             return;
@@ -302,7 +337,8 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::RecordDecisions(_)
         | Body::PlaceTasks(_)
         | Body::PutSchedulerSettings(_)
-        | Body::PutAuditSettings(_) => return,
+        | Body::PutAuditSettings(_)
+        | Body::PutDriverSettings(_) => return,
     };
     namespace_or_default(namespace);
 }

@@ -289,14 +289,18 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::RecordViolations(_)
         | Body::RecordDecisions(_)
         | Body::PutSchedulerSettings(_)
-        | Body::PutAuditSettings(_) => false,
         | Body::PutAuditSettings(_)
         | Body::PutKey(_)
         | Body::DeleteKey(_)
         | Body::SnapshotContext(_)
         | Body::RestoreContext(_)
         | Body::DeleteSnapshot(_)
-        | Body::DeleteContext(_) => false,
+        | Body::DeleteContext(_)
+        | Body::InstallDriver(_)
+        | Body::UpgradeDriver(_)
+        | Body::RemoveDriver(_)
+        | Body::AdvanceDriver(_)
+        | Body::PutDriverSettings(_) => false,
     }
 }
 

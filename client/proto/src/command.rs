@@ -128,6 +128,11 @@ commands! {
     PlaceTasks: PlaceTasks -> TasksPlaced;
     PutSchedulerSettings: PutSchedulerSettingsRequest -> PutSchedulerSettingsResponse, id request_id;
     RecordDecisions: RecordDecisions -> DecisionsRecorded, id request_id;
+    InstallDriver: InstallDriverRequest -> InstallDriverResponse, id request_id;
+    UpgradeDriver: UpgradeDriverRequest -> UpgradeDriverResponse, id request_id;
+    RemoveDriver: RemoveDriverRequest -> RemoveDriverResponse, id request_id;
+    AdvanceDriver: AdvanceDriver -> DriverAdvanced, id request_id;
+    PutDriverSettings: PutDriverSettingsRequest -> PutDriverSettingsResponse, id request_id;
     PutAuditSettings: PutAuditSettingsRequest -> PutAuditSettingsResponse, id request_id;
     PutKey: PutKeyRequest -> PutKeyResponse, id request_id;
     DeleteKey: DeleteKeyRequest -> DeleteKeyResponse, id request_id;

@@ -91,6 +91,9 @@ pub use limits::{
     OUTPUT_BYTES_DEFAULT, OUTPUT_BYTES_MAX, TIME_MS_DEFAULT, TIME_MS_MAX,
 };
 pub use microvm::{MACHINES_MAX, MicroVmConfig, MicroVmExecutor};
-pub use services::{ContextEntry, HostServices, LogLevel, NoServices, ServiceError};
+pub use services::{ContextEntry, DriverServices, HostServices, LogLevel, NoServices, NotEnqueued, ServiceError};
 pub use value::{Argument, Value};
-pub use wasm::{Allocation, SLOTS_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX, WasmCacheStats, WasmConfig, WasmExecutor};
+pub use wasm::{
+    Allocation, DriverConfig, DriverEngine, DriverEvent, DriverInstance, DriverStart, SLOTS_MAX, TABLE_ELEMENTS_MAX,
+    TABLES_MAX, WasmCacheStats, WasmConfig, WasmExecutor,
+};

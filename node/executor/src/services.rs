@@ -42,6 +42,37 @@ pub trait HostServices: Send + Sync + fmt::Debug {
     async fn log(&self, level: LogLevel, message: &str);
 }
 
+/// What becomes of what a driver does beside answering. Nothing of it may take effect before the present call of the driver has
+/// returned without an error: the node then does all of it at once, or nothing.
+pub trait DriverServices: Send + Sync + fmt::Debug {
+    /// Takes a line of the driver's log, which counts at once.
+    fn log(&self, level: LogLevel, message: &str);
+
+    /// Takes the driver's new state.
+    ///
+    /// # Errors
+    /// Why it cannot be, for the driver.
+    fn save(&self, state: Bytes) -> Result<(), String>;
+
+    /// Takes a task to be enqueued: a `TaskSpec` as JSON, and its payload.
+    ///
+    /// # Errors
+    /// Why it cannot be.
+    fn enqueue(&self, spec: &str, payload: Option<Bytes>) -> Result<(), NotEnqueued>;
+}
+
+/// Why a driver's task is not taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum NotEnqueued {
+    /// The driver is told what is wrong with it.
+    Refused(String),
+    /// The driver was not granted this queue, and ends.
+    NotGranted {
+        /// The queue's name.
+        queue: String,
+    },
+}
+
 /// A value in a context.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ContextEntry {

@@ -37,6 +37,7 @@ mod call;
 mod component;
 mod contract;
 pub(crate) mod disk;
+mod driver;
 mod guest;
 mod host;
 mod http;
@@ -48,6 +49,7 @@ mod run;
 mod scratch;
 
 pub use cache::WasmCacheStats;
+pub use driver::{DriverConfig, DriverEngine, DriverEvent, DriverInstance, DriverStart};
 
 use cache::Cache;
 use disk::DiskCache;

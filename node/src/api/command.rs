@@ -83,7 +83,8 @@ fn accepted(command: Option<v1::Command>) -> Result<Body, Refusal> {
             | Body::RecordDecisions(_)
             | Body::RecordViolations(_)
             | Body::AcknowledgeEscalations(_)
-            | Body::PlaceTasks(_),
+            | Body::PlaceTasks(_)
+            | Body::AdvanceDriver(_),
         ) => Err(Reason::InvalidArgument
             .refusal("this is the cluster's own command: use ClusterService or JoinService")
             .field("command.body")),

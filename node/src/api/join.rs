@@ -222,15 +222,15 @@ fn rejection(code: Code, reason: &str, message: String) -> Refusal {
 }
 
 /// What another node's refusal says, to be told on.
-fn rejection_of(status: &Status) -> Rejection {
+pub(crate) fn rejection_of(status: &Status) -> Rejection {
     let details = status.get_error_details();
     let Some(info) = details.error_info() else {
         // Not a refusal of tarn's, but what a library on that node said: it is no caller's business.
-        tracing::warn!(%status, "another node failed to let a machine in");
+        tracing::warn!(%status, "another node failed to do what it was asked");
         return Rejection {
             code: status.code() as u32,
             reason: "PEER_REFUSED".into(),
-            message: "the node that holds the cluster's CA key failed: its log says why; join again".into(),
+            message: "the other node that this needs failed: its log says why; try again".into(),
             ..Rejection::default()
         };
     };

@@ -11,6 +11,7 @@ use tarn_proto::v1::audit_service_server::AuditServiceServer;
 use tarn_proto::v1::cluster_service_server::ClusterServiceServer;
 use tarn_proto::v1::command_service_server::CommandServiceServer;
 use tarn_proto::v1::context_service_server::ContextServiceServer;
+use tarn_proto::v1::driver_service_server::DriverServiceServer;
 use tarn_proto::v1::event_service_server::EventServiceServer;
 use tarn_proto::v1::join_service_server::JoinServiceServer;
 use tarn_proto::v1::lease_service_server::LeaseServiceServer;
@@ -37,7 +38,7 @@ use tonic_reflection::server::Builder as Reflection;
 
 use super::doorkeeper::Doorkeeper;
 use super::patience::PatienceLayer;
-use super::{Api, AuditApi, ClusterApi, JoinApi, TraceLayer};
+use super::{Api, AuditApi, ClusterApi, DriverApi, JoinApi, TraceLayer};
 use crate::artifacts::ArtifactApi;
 use crate::identity::web::WebStream;
 use crate::identity::{Denied, Incoming, PeerIdentity, users_only};
@@ -81,6 +82,8 @@ pub struct Services {
     pub audit: AuditApi,
     /// The cluster, for its operators.
     pub cluster: ClusterApi,
+    /// Drivers.
+    pub drivers: DriverApi,
     /// Artifacts, for users.
     pub artifacts: ArtifactApi,
     /// For machines that join.
@@ -121,7 +124,7 @@ pub struct Faces {
 /// # Errors
 /// The contract's descriptors do not decode: a defect of the build.
 pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::server::Error> {
-    let Services { api, audit, cluster, artifacts, join, peers } = services;
+    let Services { api, audit, cluster, drivers, artifacts, join, peers } = services;
     let reporter = HealthReporter::new();
     let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
     let mut web = Routes::new(health.clone());
@@ -153,6 +156,7 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
         CommandServiceServer(api.clone());
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);
+        DriverServiceServer(drivers);
         ClusterServiceServer(cluster);
     }
     let join = JoinServiceServer::new(join)

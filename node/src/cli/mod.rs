@@ -11,6 +11,7 @@ mod cluster;
 mod connect;
 mod context;
 mod coordination;
+mod driver;
 mod event;
 mod exit;
 mod kernel;
@@ -109,6 +110,9 @@ enum Command {
     /// Test, put and activate policies, and see what they found
     #[command(subcommand)]
     Policy(policy::PolicyCommand),
+    /// Extend the cluster by signed components
+    #[command(subcommand)]
+    Driver(driver::DriverCommand),
     /// Put and get WASM modules and other content-addressed bytes
     #[command(subcommand)]
     Artifact(artifact::ArtifactCommand),
@@ -183,6 +187,10 @@ fn run(cli: Cli) -> Result<(), Failure> {
             Some(command) => block_on(policy::run(command, &connect, printer)),
             None => Ok(()),
         },
+        Command::Driver(command) => match driver::local(command, printer)? {
+            Some(command) => block_on(driver::run(command, &connect, printer)),
+            None => Ok(()),
+        },
         command => block_on(call(command, connect, printer)),
     }
 }
@@ -210,6 +218,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Bench(args) => bench::run(args, &connect, printer).await,
         Command::Server(_)
         | Command::Policy(_)
+        | Command::Driver(_)
         | Command::Dev(_)
         | Command::Config(_)
         | Command::Transform(_)
@@ -298,6 +307,10 @@ mod tests {
             "tarn policy replay --bundle night --since 7d",
             "tarn policy handler put pager --url https://x/ --secret pager --severity high",
             "tarn policy violations -A --severity critical --since 1d -o jsonl",
+            "tarn driver install hook webhook.wasm --sign-with a.key --on task_dead,task_succeeded --http https://a.b",
+            "tarn driver upgrade hook --config {} --expect 3",
+            "tarn driver call hook test --payload -",
+            "tarn driver logs hook --follow -o jsonl",
             "tarn lease acquire n --holder me --ttl 5m",
             "tarn kv put memory plan/today text --expect 0 --fence 0000000040001:77",
             "tarn kv get memory plan/today --snapshot before -o json",
@@ -324,6 +337,8 @@ mod tests {
             "tarn audit settings --retention 0s",
             "tarn audit settings --records 0",
             "tarn audit settings --bytes 0",
+            "tarn driver install hook",
+            "tarn driver install hook w.wasm --signature a --sign-with b",
             "tarn policy eval --input x",
             "tarn policy violations --severity bad",
             "tarn task submit --queue q --wasm m.wat --handler h",

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tarn_executor::cuda::WorkerCommand;
 use tarn_executor::native::{NativeConfig, NativeExecutor};
 use tarn_executor::{
-    ArtifactSource, CudaConfig, CudaExecutor, ExecutionError, Executor, MicroVmConfig, MicroVmExecutor, SLOTS_MAX,
-    WasmConfig, WasmExecutor,
+    ArtifactSource, CudaConfig, CudaExecutor, DriverConfig, DriverEngine, ExecutionError, Executor, MicroVmConfig,
+    MicroVmExecutor, SLOTS_MAX, WasmConfig, WasmExecutor,
 };
 
 use super::StartError;
@@ -63,6 +63,16 @@ fn wasm(config: &Config) -> Result<Runtime, StartError> {
     wasm.http_authorities = authorities.is_file().then(|| authorities.clone());
     let executor = WasmExecutor::new(wasm).map_err(|source| StartError::Executor { runtime: "wasm", source })?;
     Ok(Runtime { executor: Arc::new(executor), memory_bytes_max: config.executors.wasm_memory_bytes })
+}
+
+/// What runs drivers, on every node: any of them may lead.
+pub(super) fn drivers(config: &Config) -> Result<DriverEngine, StartError> {
+    let authorities = &config.executors.http_authorities;
+    let drivers = DriverConfig {
+        cache_dir: config.executors.wasm_cache.then(|| config.node.data_dir.join("drivers")),
+        http_authorities: authorities.is_file().then(|| authorities.clone()),
+    };
+    DriverEngine::new(&drivers).map_err(|source| StartError::Executor { runtime: "drivers", source })
 }
 
 /// Micro-VMs, where the machine has KVM and the guest image.

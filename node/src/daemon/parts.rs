@@ -19,11 +19,12 @@ use super::revocations::{tell, watch_revocations};
 use super::web::{bind_web, key_exchange, web_renewal};
 use super::{Addresses, Running, StartError, Stops};
 use crate::api::{
-    self, Api, AuditApi, ClusterApi, Doorkeeper, Faces, JoinApi, Services, TaskWaits, TokenGate, TraceLayer,
+    self, Api, AuditApi, ClusterApi, Doorkeeper, DriverApi, Faces, JoinApi, Services, TaskWaits, TokenGate, TraceLayer,
 };
 use crate::artifacts::{ArtifactApi, Artifacts};
 use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
+use crate::drivers::{Drivers, Lead};
 use crate::escalation::{Escalation, Webhook};
 use crate::gate::{Caller, Gate, Ledger, PolicyGate, Snapshot};
 use crate::identity::bearer::Authenticator;
@@ -81,6 +82,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
 
     let store = ArtifactStore::open(data_dir.join("artifacts"))?;
     let runtimes = executors::start(&config).await?;
+    let driver_engine = executors::drivers(&config)?;
     let revoked = Revoked::default();
     let links = Links::guarded(config.network.source_address.0, credentials.clone(), revoked.clone());
     let metrics = Arc::new(Metrics::new());
@@ -120,6 +122,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let router =
         Router { consensus: consensus.clone(), node_id, artifacts: artifacts.clone(), metrics: metrics.clone() };
     tokio::spawn(router.run(stops.leaving.clone()));
+    let drivers = Drivers::new(way.clone(), links.clone(), artifacts.clone(), driver_engine, node_id);
+    tokio::spawn(Lead { drivers: drivers.clone() }.run(stops.leaving.clone()));
     let dispatcher = Dispatcher::start(way.clone(), Caller::node(node_id), stops.leaving.clone(), stops.closed.clone());
     let services_api = Api::new(
         way.clone(),
@@ -132,6 +136,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let services = Services {
         audit: AuditApi::new(services_api.clone(), node_id),
         cluster: ClusterApi::new(services_api.clone(), credentials.ca().cluster(), WebStore::new(&data_dir)),
+        drivers: DriverApi::new(services_api.clone(), drivers.clone()),
         artifacts: ArtifactApi::new(services_api.clone(), artifacts.clone()),
         peers: PeerApi::server(
             Arc::new(consensus.clone()),
@@ -139,6 +144,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
             links.contacts().clone(),
             artifacts.clone(),
             Arc::new(join.clone()),
+            drivers,
             stops.closing.clone(),
         ),
         join,

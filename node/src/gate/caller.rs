@@ -35,6 +35,13 @@ pub enum Proof {
         /// From then on it counts no more, in milliseconds since the Unix epoch.
         expires_at_ms: u64,
     },
+    /// The node that runs a driver says so. It may submit to the queues of these patterns in its own namespace, and nothing else.
+    Driver {
+        /// Its namespace.
+        namespace: Arc<str>,
+        /// The patterns.
+        queues: Arc<[String]>,
+    },
     /// Nothing: the node itself asks, for what it does unasked, or for a machine that joins.
     Own,
 }
@@ -51,12 +58,21 @@ impl Caller {
         Self { principal: principal.into(), trace: "".into(), proof: Proof::Own }
     }
 
+    /// A driver that this node runs, with the queues that it was granted.
+    pub(crate) fn driver(namespace: &str, name: &str, queues: Arc<[String]>) -> Self {
+        Self {
+            principal: format!("driver/{namespace}/{name}").into(),
+            trace: "".into(),
+            proof: Proof::Driver { namespace: namespace.into(), queues },
+        }
+    }
+
     /// What the credential is for, beside what the principal may do; `None`: all of it.
     #[must_use]
     pub fn scopes(&self) -> Option<&[Rule]> {
         match &self.proof {
             Proof::Token { scopes, .. } => scopes.as_deref(),
-            Proof::Certificate { .. } | Proof::Jwt { .. } | Proof::Own => None,
+            Proof::Certificate { .. } | Proof::Jwt { .. } | Proof::Driver { .. } | Proof::Own => None,
         }
     }
 
@@ -67,6 +83,7 @@ impl Caller {
             Proof::Certificate { .. } => "certificate",
             Proof::Token { .. } => "token",
             Proof::Jwt { .. } => "jwt",
+            Proof::Driver { .. } => "driver",
             Proof::Own => "node",
         }
     }

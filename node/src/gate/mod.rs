@@ -14,6 +14,7 @@
 //! looks at the request, the caller and the state's snapshot, and at nothing that only the leader knows.
 
 mod caller;
+pub mod driver;
 mod identity;
 mod ledger;
 pub mod permission;

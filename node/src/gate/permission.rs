@@ -8,7 +8,8 @@
 //! | `cancel`, `requeue`, `purge` | `task/ID`, `timer/ID`, `queue/NAME` | ending and reviving |
 //! | `hold` | `lease/NAME` | named leases |
 //! | `write` | `context/NAME` | keys and snapshots of a context, and restoring it; also for a task that is to be granted that |
-//! | `create`, `update`, `delete` | `namespace/NAME`, `artifact/*`, `role/NAME`, `binding/PRINCIPAL`, `token/PRINCIPAL`, … | what users make |
+//! | `call` | `driver/NAME` | having a driver answer |
+//! | `create`, `update`, `delete` | `namespace/NAME`, `artifact/*`, `driver/NAME`, `role/NAME`, `binding/PRINCIPAL`, `token/PRINCIPAL`, … | what users make |
 //! | `activate` | `policy/NAME` | which version of a policy judges |
 //! | `revoke` | `token/ID`, `certificate/SERIAL` | credentials |
 //! | `update` | `cluster/members`, `cluster/leader`, `cluster/version` | the cluster itself |
@@ -114,6 +115,12 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         }
         // Sent by nodes alone: the kernel takes it from nobody else.
         Body::RecordDecisions(_) => wish("update", "audit", "records", Some(ALL)),
+        Body::InstallDriver(r) => driver("create", &r.namespace, &r.name, r.spec.as_ref(), wish),
+        Body::UpgradeDriver(r) => driver("update", &r.namespace, &r.name, r.spec.as_ref(), wish),
+        Body::RemoveDriver(r) => wish("delete", "driver", &r.name, Some(&r.namespace)),
+        Body::PutDriverSettings(_) => wish("update", "driver-settings", ALL, Some(ALL)),
+        // Sent by the node that runs the driver, never by users.
+        Body::AdvanceDriver(r) => wish("update", "driver", &r.name, Some(&r.namespace)),
         Body::PutAuditSettings(_) => wish("update", "audit", "settings", Some(ALL)),
         // Decided by the leader's node alone: the kernel takes it from nobody else.
         Body::PlaceTasks(_) => wish("update", "scheduler", "placements", Some(ALL)),
@@ -143,6 +150,23 @@ fn submission<'a, E>(
         let verb = if context.write { "write" } else { "read" };
         wish(verb, "context", &context.name, Some(namespace))
     })
+}
+
+/// Who installs a driver has it do what they may do themselves.
+fn driver<'a, E>(
+    verb: &'static str,
+    namespace: &'a str,
+    name: &'a str,
+    spec: Option<&'a tarn_proto::v1::DriverSpec>,
+    mut wish: impl FnMut(&'static str, &'static str, &'a str, Option<&'a str>) -> Result<(), E>,
+) -> Result<(), E> {
+    wish(verb, "driver", name, Some(namespace))?;
+    let Some(spec) = spec else { return Ok(()) };
+    if !spec.events.is_empty() {
+        wish("read", "event", ALL, Some(namespace))?;
+    }
+    let mut queues = spec.grants.iter().flat_map(|grants| &grants.queues);
+    queues.try_for_each(|queue| wish("submit", "queue", queue, Some(namespace)))
 }
 
 fn binding<'a, E>(

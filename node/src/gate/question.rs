@@ -47,6 +47,8 @@ in_namespace! {
     ListKeysRequest "context" context;
     ListVersionsRequest "context" context;
     ListSnapshotsRequest "context" context;
+    GetDriverRequest "driver" name;
+    GetDriverLogsRequest "driver" name;
 }
 
 /// Reads of everything of a kind, given by the wish.
@@ -69,6 +71,7 @@ of_all! {
     ListPolicyHandlersRequest "policy-handler" Some(ALL);
     GetPolicySettingsRequest "policy" Some(ALL);
     GetClusterRequest "cluster" ANYWHERE;
+    GetDriverSettingsRequest "driver" Some(ALL);
     // Artifacts are known by their content, and belong to nobody.
     ListArtifactsRequest "artifact" ANYWHERE;
 }
@@ -113,6 +116,23 @@ impl Question for v1::ListQueuesRequest {
     /// No namespace means all of them.
     fn wish(&self) -> Wish<'_> {
         read("queue", ALL, Some(&self.namespace))
+    }
+}
+
+impl Question for v1::ListDriversRequest {
+    /// No namespace means all of them.
+    fn wish(&self) -> Wish<'_> {
+        read("driver", ALL, Some(&self.namespace))
+    }
+}
+
+impl Question for v1::CallDriverRequest {
+    fn complete(&mut self) {
+        namespace_or_default(&mut self.namespace);
+    }
+
+    fn wish(&self) -> Wish<'_> {
+        Wish { verb: "call", kind: "driver", name: &self.name, namespace: Some(&self.namespace) }
     }
 }
 

@@ -26,6 +26,9 @@ impl Step for Role {
         if ask.caller.proof == Proof::Own {
             return Ok(());
         }
+        if let Proof::Driver { namespace, queues } = &ask.caller.proof {
+            return granted(ask, namespace, queues);
+        }
         if !ask.state.has_roles() {
             return Ok(());
         }
@@ -38,7 +41,7 @@ impl Step for Role {
 }
 
 /// Principals of the cluster itself: what they do is not asked of roles, so nobody may become one by a token.
-const OWN_KINDS: [&str; 3] = ["node/", "join/", "cluster/"];
+const OWN_KINDS: [&str; 4] = ["node/", "join/", "cluster/", "driver/"];
 
 /// Judges one caller.
 #[derive(Clone, Copy)]
@@ -204,7 +207,32 @@ fn is_of_nodes(body: &Body) -> bool {
             | Body::AcknowledgeEscalations(_)
             | Body::RecordDecisions(_)
             | Body::PlaceTasks(_)
+            | Body::AdvanceDriver(_)
     )
+}
+
+/// A driver has no roles: it may do what it was granted.
+fn granted(ask: &Ask<'_>, namespace: &str, queues: &[String]) -> Result<(), v1::Rejection> {
+    let What::Command(command) = ask.what else {
+        return Err(rejection(Code::PermissionDenied, "PERMISSION_DENIED", "a driver only submits tasks".to_owned()));
+    };
+    let Some(Body::Enqueue(request)) = &command.body else {
+        return Err(rejection(Code::PermissionDenied, "PERMISSION_DENIED", "a driver only submits tasks".to_owned()));
+    };
+    let foreign = request.namespace != namespace;
+    let beyond =
+        request.tasks.iter().find(|task| foreign || !queues.iter().any(|queue| roles::covers(queue, &task.queue)));
+    match beyond {
+        None => Ok(()),
+        Some(task) => {
+            let message = format!(
+                "{} was not granted the queue {}: add it to its grants with `tarn driver upgrade --queue`",
+                ask.caller.principal,
+                plain(&task.queue, NAME_BYTES_MAX)
+            );
+            Err(rejection(Code::PermissionDenied, "PERMISSION_DENIED", message))
+        }
+    }
 }
 
 fn beyond(what: &str) -> v1::Rejection {

@@ -33,6 +33,7 @@ labels! {
     QuotaLimit { namespace: String, quota: &'static str }
     Certificate { certificate: &'static str }
     KeyFile { issuer: String }
+    DriverTurn { namespace: String, driver: String, what: &'static str, result: &'static str }
     KeyFileRead { issuer: String, result: &'static str }
 }
 
@@ -68,6 +69,7 @@ pub struct Metrics {
     pub(crate) executor_running: Gauge,
     pub(crate) scheduler_placements: Counter,
     pub(crate) scheduler_waiting: Gauge,
+    pub(crate) driver_turns: Family<DriverTurn, Counter>,
     pub(super) queue_tasks: Family<QueueState, Level>,
     pub(super) namespace_usage: Family<Usage, Level>,
     pub(super) namespace_quota_limit: Family<QuotaLimit, Level>,
@@ -142,6 +144,11 @@ impl Metrics {
                 r,
                 "scheduler_waiting",
                 "Tasks for which this node, as the leader, found no worker yet",
+            ),
+            driver_turns: add(
+                r,
+                "driver_turns",
+                "Calls of drivers that run on this node, by what they were for and how they went; what \"run\" is an instance that ended badly",
             ),
             queue_tasks: add(
                 r,

@@ -13,6 +13,7 @@ mod sample;
 
 pub use http::serve;
 pub use logs::{LogError, init as init_logs};
+pub(crate) use metrics::DriverTurn;
 pub use metrics::Metrics;
 pub(crate) use metrics::{KeyFile, KeyFileRead, Refused, Run};
 pub use readiness::{Check, Readiness};

@@ -9,8 +9,8 @@ use tarn_client::tls::PrincipalKind;
 use tarn_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
 use tarn_proto::v1::{
     JoinResponse, PeerAdmission, PeerArtifactChunk, PeerArtifactHeld, PeerArtifactList, PeerArtifactStored,
-    PeerArtifactWanted, PeerFrame, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed, PeerRequest,
-    PeerResponse,
+    PeerArtifactWanted, PeerDriversAnswer, PeerDriversQuestion, PeerFrame, PeerMembership, PeerMembershipRequest,
+    PeerRenewal, PeerRenewed, PeerRequest, PeerResponse,
 };
 use tarn_raft::{AdminError, Method, NodeId, PeerError, TransportError};
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,7 @@ use super::limits::FRAME_BYTES_MAX;
 use super::members::{Members, Standing};
 use crate::api::{administration_refused, status};
 use crate::artifacts::{ArtifactError, Artifacts};
+use crate::drivers::Drivers;
 use crate::gate::Refusal;
 use crate::identity::require_node;
 
@@ -49,6 +50,7 @@ pub struct PeerApi {
     contacts: Arc<Contacts>,
     artifacts: Artifacts,
     admissions: Arc<dyn Admissions>,
+    drivers: Drivers,
     stopping: CancellationToken,
 }
 
@@ -61,9 +63,10 @@ impl PeerApi {
         contacts: Arc<Contacts>,
         artifacts: Artifacts,
         admissions: Arc<dyn Admissions>,
+        drivers: Drivers,
         stopping: CancellationToken,
     ) -> PeerServiceServer<Self> {
-        PeerServiceServer::new(Self { handler, members, contacts, artifacts, admissions, stopping })
+        PeerServiceServer::new(Self { handler, members, contacts, artifacts, admissions, drivers, stopping })
             .max_decoding_message_size(FRAME_BYTES_MAX)
     }
 
@@ -208,6 +211,12 @@ impl PeerService for PeerApi {
     async fn renew(&self, request: Request<PeerRenewal>) -> Result<Response<PeerRenewed>, Status> {
         let from = self.enter(&request)?;
         let answer = self.admissions.renew(from, request.into_inner()).await;
+        answer.map(Response::new).map_err(|refusal| status(refusal, ""))
+    }
+
+    async fn ask_drivers(&self, request: Request<PeerDriversQuestion>) -> Result<Response<PeerDriversAnswer>, Status> {
+        self.enter_as_member(&request)?;
+        let answer = self.drivers.answer(request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| status(refusal, ""))
     }
 }

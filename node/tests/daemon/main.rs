@@ -5,6 +5,7 @@ mod audit;
 mod cluster;
 mod common;
 mod contexts;
+mod drivers;
 mod executor;
 mod gate;
 mod ops;

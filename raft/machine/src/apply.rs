@@ -4,7 +4,9 @@ use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
 
 use crate::check;
 use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
-use crate::domain::{access, audit, context, join_token, lease, namespace, placement, policy, timer, version, worker};
+use crate::domain::{
+    access, audit, context, driver, join_token, lease, namespace, placement, policy, timer, version, worker,
+};
 use crate::error::{Fatal, Refusal};
 use crate::limits;
 use crate::reject;
@@ -122,6 +124,11 @@ fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<o
         C::RestoreContext(request) => O::RestoreContext(context::restore(txn, request)?),
         C::DeleteSnapshot(request) => O::DeleteSnapshot(context::delete_snapshot(txn, request)?),
         C::DeleteContext(request) => O::DeleteContext(context::delete_context(txn, request)?),
+        C::InstallDriver(request) => O::InstallDriver(driver::install(txn, principal, request)?),
+        C::UpgradeDriver(request) => O::UpgradeDriver(driver::upgrade(txn, principal, request)?),
+        C::RemoveDriver(request) => O::RemoveDriver(driver::remove(txn, request)?),
+        C::AdvanceDriver(request) => O::AdvanceDriver(driver::advance(txn, principal, request)?),
+        C::PutDriverSettings(request) => O::PutDriverSettings(driver::put_settings(txn, request)?),
     })
 }
 

@@ -3,6 +3,7 @@
 //! The gate calls [`validate`] before a command reaches the log, so that what can never succeed costs nothing; `apply` calls it again,
 //! because it trusts nobody.
 
+mod driver;
 mod placement;
 mod policy;
 
@@ -196,6 +197,14 @@ pub(crate) fn fields(command: &Command) -> Check {
         command::Body::AcknowledgeEscalations(r) => policy::acknowledge(r),
         command::Body::PlaceTasks(r) => placement::placements(r),
         command::Body::PutSchedulerSettings(r) => placement::settings(r.settings.as_ref()),
+        command::Body::InstallDriver(r) => driver::put(&r.namespace, &r.name, r.spec.as_ref()),
+        command::Body::UpgradeDriver(r) => driver::put(&r.namespace, &r.name, r.spec.as_ref()),
+        command::Body::RemoveDriver(r) => {
+            name("namespace", &r.namespace)?;
+            name("name", &r.name)
+        }
+        command::Body::AdvanceDriver(r) => driver::advance(r),
+        command::Body::PutDriverSettings(r) => driver::settings(r.settings.as_ref()),
         command::Body::RecordDecisions(r) => {
             if r.decisions.is_empty() && r.dropped == 0 {
                 return Err(invalid("NO_DECISIONS", "decisions", "there is nothing to record"));
@@ -325,10 +334,10 @@ fn rules(field: &str, rules: &[Rule], bytes_max: usize) -> Check {
 /// As whom a token lets its bearer act. Nodes are trusted with more than any user, and prove who they are by their certificates alone.
 fn tokens_principal(text: &str) -> Check {
     principal("principal", text)?;
-    match text.starts_with("node/") {
+    match text.starts_with("node/") || text.starts_with("driver/") {
         false => Ok(()),
         true => {
-            let message = "a token cannot stand for a node: make it for a user or a service";
+            let message = "a token cannot stand for a node or a driver: make it for a user or a service";
             Err(invalid("INVALID_PRINCIPAL", "principal", message))
         }
     }

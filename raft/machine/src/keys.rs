@@ -47,6 +47,9 @@
 //! | `72` | context, key | `KeyRow` | until deleted, and no snapshot holds it |
 //! | `73` | context, version | a value, written once | as long as the key's row names it |
 //! | `74` | deleted context | the last of its keys that went | until all of it is deleted |
+//! | `90` | namespace, driver's name | `DriverRow` | until removed |
+//! | `91` | namespace, driver's name | `DriverProgressRow` | as the driver |
+//! | `92` | drivers | [`DriverSettings`](tarn_proto::v1::DriverSettings) | for ever |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -94,6 +97,9 @@ pub enum Key<'a> {
     ContextKey { context: u64, key: &'a str },
     ContextValue { context: u64, version: u64 },
     GoneContext { context: u64 },
+    Driver { ns: u64, name: &'a str },
+    DriverProgress { ns: u64, name: &'a str },
+    DriverSettings,
 }
 
 /// The first bytes of keys: what a scan over all keys of a kind starts from.
@@ -141,6 +147,9 @@ pub mod first {
     pub const CONTEXT_KEY: u8 = 0x72;
     pub const CONTEXT_VALUE: u8 = 0x73;
     pub const GONE_CONTEXT: u8 = 0x74;
+    pub const DRIVER: u8 = 0x90;
+    pub const DRIVER_PROGRESS: u8 = 0x91;
+    pub const DRIVER_SETTINGS: u8 = 0x92;
 }
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
@@ -204,6 +213,9 @@ impl Key<'_> {
             Key::ContextKey { context, key } => named(first::CONTEXT_KEY, &[context], key.as_bytes()),
             Key::ContextValue { context, version } => prefix(first::CONTEXT_VALUE, &[context, version]),
             Key::GoneContext { context } => prefix(first::GONE_CONTEXT, &[context]),
+            Key::Driver { ns, name } => named(first::DRIVER, &[ns], name.as_bytes()),
+            Key::DriverProgress { ns, name } => named(first::DRIVER_PROGRESS, &[ns], name.as_bytes()),
+            Key::DriverSettings => prefix(first::DRIVER_SETTINGS, &[]),
         }
     }
 
@@ -255,6 +267,9 @@ impl Key<'_> {
             first::CONTEXT_KEY => Key::ContextKey { context: parts.number()?, key: parts.name()? },
             first::CONTEXT_VALUE => Key::ContextValue { context: parts.number()?, version: parts.number()? },
             first::GONE_CONTEXT => Key::GoneContext { context: parts.number()? },
+            first::DRIVER => Key::Driver { ns: parts.number()?, name: parts.name()? },
+            first::DRIVER_PROGRESS => Key::DriverProgress { ns: parts.number()?, name: parts.name()? },
+            first::DRIVER_SETTINGS => Key::DriverSettings,
             _ => return None,
         };
         parts.0.is_empty().then_some(key)
@@ -328,6 +343,9 @@ mod tests {
             Key::ContextKey { context: a, key: name },
             Key::ContextValue { context: a, version: b },
             Key::GoneContext { context: a },
+            Key::Driver { ns: a, name },
+            Key::DriverProgress { ns: a, name },
+            Key::DriverSettings,
         ]
     }
 
@@ -365,6 +383,8 @@ mod tests {
                 0x01, 0x02, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x20, 0x28,
                 0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x0b, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62, 0x70, 0x71,
                 0x72, 0x73, 0x74
+                0x29, 0x2a, 0x30, 0x38, 0x39, 0x40, 0x48, 0x0b, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62, 0x90, 0x91,
+                0x92
             ]
         );
     }

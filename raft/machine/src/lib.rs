@@ -55,5 +55,5 @@ pub use error::{Fatal, Refusal};
 pub use index::{Access, ActiveBundle, Indices, Policies, RoleIn, Tenant, Tenants};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;
-pub use read::{ChainWalk, Compacted, Escalations, OpenTask, WorkerLoad};
+pub use read::{ChainWalk, Compacted, DriverStanding, Escalations, OpenTask, WorkerLoad};
 pub use rows::Class;

@@ -107,6 +107,22 @@ pub const BATCH_VIOLATIONS_MAX: usize = 256;
 pub const VIOLATION_MESSAGE_BYTES_MAX: usize = 1 << 10;
 /// A kind, a slash and a name: the longest name is a principal.
 pub const RESOURCE_BYTES_MAX: usize = 320;
+/// A driver's configuration, and what it saves: settings and a place to go on from, not a database. In memory on every node.
+pub const DRIVER_CONFIG_BYTES_MAX: usize = 64 << 10;
+/// What a driver saves, for the same reasons.
+pub const DRIVER_STATE_BYTES_MAX: usize = 64 << 10;
+/// Kinds of events in a subscription: more than there are.
+pub const DRIVER_EVENTS_MAX: usize = 64;
+/// Origins that a driver may reach.
+pub const DRIVER_ORIGINS_MAX: usize = 16;
+/// Tasks that one call of a driver enqueues.
+pub const DRIVER_TASKS_MAX: usize = 256;
+/// Linear memory of a driver: a node runs as many as there are side by side.
+pub const DRIVER_MEMORY_BYTES: (u64, u64) = (1 << 20, 256 << 20);
+/// Time of one call of a driver: long enough for a few requests over the network.
+pub const DRIVER_CALL_MS: (u64, u64) = (10, 300_000);
+/// Units of computation of one call of a driver.
+pub const DRIVER_FUEL: (u64, u64) = (1, 1 << 50);
 /// The policies' input that a command's record keeps. Larger ones are left out, and only their digest is kept.
 pub const FACTS_BYTES_MAX: usize = 16 << 10;
 /// Everything else that the gate says about a command.
@@ -229,6 +245,10 @@ pub const BUNDLES_BYTES_MAX: u64 = 64 << 20;
 pub const ACTIVE_BUNDLES_MAX: usize = 32;
 /// Handlers of violations: each violation is compared with all of them.
 pub const POLICY_HANDLERS_MAX: usize = 64;
+/// Drivers: the leader's node runs all of them.
+pub const DRIVERS_MAX: usize = 256;
+/// Drivers of one namespace: no tenant takes every place.
+pub const DRIVERS_OF_NAMESPACE_MAX: usize = 32;
 /// Violations that are kept: the oldest go where there are more. Each costs some 50 bytes of memory on every node.
 pub const VIOLATIONS_MAX: usize = 10_000;
 /// Contexts in a namespace: their rows are read when a node starts.

@@ -509,6 +509,40 @@ pub struct ViolationRow {
     pub violation: Option<v1::Violation>,
 }
 
+/// A driver, but for what changes all the time.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct DriverRow {
+    #[prost(message, optional, tag = "1")]
+    pub spec: Option<v1::DriverSpec>,
+    /// Grows with each upgrade.
+    #[prost(uint64, tag = "2")]
+    pub generation: u64,
+    #[prost(uint64, tag = "3")]
+    pub installed_at_ms: u64,
+    #[prost(string, tag = "4")]
+    pub installed_by: String,
+    #[prost(uint64, tag = "5")]
+    pub upgraded_at_ms: u64,
+    #[prost(string, tag = "6")]
+    pub upgraded_by: String,
+}
+
+/// How far a driver has come.
+#[derive(Clone, PartialEq, Eq, prost::Message)]
+pub struct DriverProgressRow {
+    /// Events up to this log index are handled.
+    #[prost(uint64, tag = "1")]
+    pub cursor: u64,
+    /// Grows with whatever the driver changes.
+    #[prost(uint64, tag = "2")]
+    pub step: u64,
+    #[prost(bytes = "bytes", tag = "3")]
+    pub state: Bytes,
+    /// Of the entry after that, events with a lower ordinal are handled too.
+    #[prost(uint32, tag = "4")]
+    pub ordinal: u32,
+}
+
 /// The records of one entry. Its row begins with the hash of the row before.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DecisionsRow {

@@ -19,6 +19,10 @@ pub(super) use tarn::guest::{call, context, http, log, progress};
 /// The version of the contract, as the names of interfaces carry it.
 pub(super) const TASK: &str = "tarn:guest/task@0.1.0";
 pub(super) const CALL: &str = "tarn:guest/call@0.1.0";
+pub(super) const CLOCK: &str = "tarn:guest/clock@0.1.0";
+pub(super) const DRIVER: &str = "tarn:guest/driver@0.1.0";
+pub(super) const STATE: &str = "tarn:guest/state@0.1.0";
+pub(super) const TASKS: &str = "tarn:guest/tasks@0.1.0";
 
 /// The longest line of a log, in bytes.
 const LINE_BYTES_MAX: usize = 8 << 10;

@@ -19,7 +19,7 @@ use super::host::Host;
 use super::http::HttpClient;
 use super::pipe::Pipe;
 use super::scratch::{GUEST_PATH, Scratch};
-use crate::{Command, Grants, HostServices, Limits, Source};
+use crate::{Command, DriverServices, Grants, HostServices, Limits, Source};
 
 /// The program name that a command finds as its first argument. The artifact has no name but its hash, which would
 /// only make usage messages hard to read.
@@ -146,6 +146,8 @@ pub(super) struct Reach {
     pub(super) http: Arc<HttpClient>,
     pub(super) source: Source,
     pub(super) scratch_dir: Arc<Path>,
+    /// For a driver: what becomes of what it saves and enqueues.
+    pub(super) driver: Option<Arc<dyn DriverServices>>,
 }
 
 /// What a guest sees: `command` (for an exported function: nothing), two pipes to write to, and its scratch directory. What it was not

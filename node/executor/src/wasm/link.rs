@@ -9,7 +9,7 @@ use wasmtime::{Engine, ExternType, FuncType, Linker, Store, component};
 use wasmtime_wasi::{p1, p2};
 
 use super::guest::{Guest, Stop};
-use super::{contract, nested, scratch};
+use super::{contract, driver, nested, scratch};
 use crate::Grants;
 
 /// The module name of WASI preview 1.
@@ -200,6 +200,7 @@ fn components(engine: &Engine, offer: Offer) -> wasmtime::Result<component::Link
     p2::add_to_linker_async(&mut linker)?;
     contract::add_to_linker(&mut linker)?;
     nested::add_to_linker(&mut linker)?;
+    driver::add_to_linker(&mut linker)?;
     linker.allow_shadowing(true);
     scratch::add_to_component_linker(&mut linker)?;
     for (interface, functions, capability) in PREVIEW2_NEEDS {

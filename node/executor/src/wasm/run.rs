@@ -32,13 +32,13 @@ const INITIALIZE: &str = "_initialize";
 
 /// How much fuel a guest burns before it is looked whether it has to stop, and others get their turn: a tenth of a millisecond of
 /// plain computing, and hardly more than ten of the slowest.
-const SLICE_FUEL: u64 = 1_000_000;
+pub(super) const SLICE_FUEL: u64 = 1_000_000;
 
 /// What a guest without a limit on its fuel starts with: more than any can burn.
-const FUEL_UNLIMITED: u64 = 1 << 62;
+pub(super) const FUEL_UNLIMITED: u64 = 1 << 62;
 
 /// How many bytes one call of a component may hand to the host.
-const HOST_CALL_BYTES_MAX: usize = 32 << 20;
+pub(super) const HOST_CALL_BYTES_MAX: usize = 32 << 20;
 
 /// Everything that a guest needs to run.
 pub(super) struct Job {
@@ -64,7 +64,7 @@ pub(super) struct Job {
 pub(super) type Running = Pin<Box<dyn Future<Output = Ended> + Send>>;
 
 /// What kept a guest from returning.
-enum Fault {
+pub(super) enum Fault {
     /// It was stopped while it slept, or between two slices.
     Stopped(Stop),
     /// It could not start: its memory could not be had, or its start function failed.
@@ -87,7 +87,7 @@ async fn run(mut job: Job) -> Ended {
     let mut store = Store::new(&job.host.engine, Guest::new(&job.limits, watch.clone()));
     let fuel = job.limits.fuel.unwrap_or(FUEL_UNLIMITED);
     let result = match equip(&mut store, &job, fuel, &output, &logs) {
-        Ok(()) => drive(&mut store, &mut job, &watch).await,
+        Ok(()) => attend(&watch, enter(&mut store, &mut job)).await,
         Err(error) => Err(Fault::Starting(error)),
     };
     let result = match result {
@@ -148,13 +148,14 @@ fn reach(job: &Job, logs: &Pipe) -> Reach {
         http: Arc::clone(&job.http),
         source: job.source.clone(),
         scratch_dir: Arc::clone(&job.scratch_dir),
+        driver: None,
     }
 }
 
 /// Runs the guest until it ends, is cancelled, or its time is over. One that computes is looked after between its slices; one that
 /// sleeps in a host call is simply not woken any more.
-async fn drive(store: &mut Store<Guest>, job: &mut Job, watch: &Watch) -> Result<Returned, Fault> {
-    let mut entered = pin!(enter(store, job));
+pub(super) async fn attend<T>(watch: &Watch, entered: impl Future<Output = Result<T, Fault>>) -> Result<T, Fault> {
+    let mut entered = pin!(entered);
     // Most guests are done before a timer could be set up.
     if let Poll::Ready(result) = poll_fn(|context| Poll::Ready(entered.as_mut().poll(context))).await {
         return result;
@@ -237,25 +238,34 @@ fn explain(
     output: &Pipe,
     logs: &Pipe,
 ) -> Result<(Bytes, Vec<Value>), ExecutionError> {
-    let limits = &job.limits;
+    let note = match &fault {
+        Fault::Stopped(stop) => Some(stop.clone()),
+        Fault::Starting(_) | Fault::Running(_) => guest.stop.clone(),
+    };
+    match note {
+        Some(Stop::Exit(0)) if job.command.is_some() => finish(Returned::Nothing, job, output),
+        None if guest.meter.refused.is_none() && output.overflowed() => {
+            Err(ExecutionError::OutputLimit { limit_bytes: job.limits.output_bytes })
+        }
+        _ => Err(why(fault, &job.limits, guest, logs)),
+    }
+}
+
+/// What made a guest end that did not mean to.
+pub(super) fn why(fault: Fault, limits: &Limits, guest: &Guest, logs: &Pipe) -> ExecutionError {
     let (stop, error, starting) = match fault {
         Fault::Stopped(stop) => (Some(stop), None, false),
         Fault::Starting(error) => (guest.stop.clone(), Some(error), true),
         Fault::Running(error) => (guest.stop.clone(), Some(error), false),
     };
-    match stop {
-        Some(Stop::Exit(0)) if job.command.is_some() => return finish(Returned::Nothing, job, output),
-        Some(stop) => return Err(stopped(stop, limits)),
-        None => {}
+    if let Some(stop) = stop {
+        return stopped(stop, limits);
     }
     if let Some(refused) = guest.meter.refused {
-        return Err(beyond(refused, limits));
-    }
-    if output.overflowed() {
-        return Err(ExecutionError::OutputLimit { limit_bytes: limits.output_bytes });
+        return beyond(refused, limits);
     }
     let error = error.expect("a guest without an error was stopped, and that was handled above");
-    Err(match error.downcast_ref::<Trap>() {
+    match error.downcast_ref::<Trap>() {
         Some(Trap::OutOfFuel) => ExecutionError::FuelLimit { limit: limits.fuel.unwrap_or_default() },
         Some(trap) => {
             log_backtrace(&error, logs);
@@ -265,7 +275,7 @@ fn explain(
         None if starting => ExecutionError::ResourceExhausted { detail: one_line(&error) },
         // A host call refused its arguments in a way that WASI has no error number for.
         None => ExecutionError::Trap { trap: error.root_cause().to_string() },
-    })
+    }
 }
 
 fn stopped(stop: Stop, limits: &Limits) -> ExecutionError {

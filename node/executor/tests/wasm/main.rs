@@ -6,6 +6,7 @@ mod cache;
 mod commands;
 mod components;
 mod concurrency;
+mod drivers;
 mod examples;
 mod functions;
 mod grants;

@@ -7,6 +7,8 @@ mod replay;
 mod signing;
 mod violations;
 
+pub(super) use signing::{key, public_key};
+
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 

@@ -37,11 +37,7 @@ pub fn key(out: &Path, printer: Printer) -> Result<(), Failure> {
     std::fs::write(&public, encode_pem("PUBLIC KEY", key.spki()))?;
     let value = serde_json::json!({ "key": secret, "public": public });
     printer.value(&value, || {
-        format!(
-            "made {} (keep it secret) and {} (for `tarn policy settings --trust`)",
-            secret.display(),
-            public.display()
-        )
+        format!("made {} (keep it secret) and {} (for `settings --trust`)", secret.display(), public.display())
     })
 }
 
@@ -101,12 +97,9 @@ pub fn signer_name(settings: &PolicySettings, signer: &[u8]) -> String {
 }
 
 /// Reads a public key (PEM, `PUBLIC KEY`) of ML-DSA-65.
-fn public_key(path: &Path) -> Result<Vec<u8>, Failure> {
+pub fn public_key(path: &Path) -> Result<Vec<u8>, Failure> {
     let wrong = || {
-        Failure::Usage(format!(
-            "{} is no public key of ML-DSA-65: give the .pub file that `tarn policy key` made",
-            path.display()
-        ))
+        Failure::Usage(format!("{} is no public key of ML-DSA-65: give the .pub file that `key` made", path.display()))
     };
     let pem = read_public_file(path).map_err(anyhow::Error::from)?;
     let spki = SubjectPublicKeyInfoDer::from_pem_slice(&pem).map_err(|_| wrong())?;

@@ -8,7 +8,7 @@ use tarn_proto::v1::{self, GetBundleRequest, GetBundleResponse, PolicySettings, 
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::super::Refusal;
+use super::super::{Refusal, driver};
 use super::rejection;
 use crate::way::Way;
 
@@ -56,6 +56,12 @@ pub async fn prepare(way: &Way, body: &mut Body, deadline: Instant) -> Result<Pr
                 let stored = stored(way, &request.environment, &request.name, version, deadline).await?;
                 checked(stored.content.into()).await?;
             }
+            Ok(Prepared::default())
+        }
+        Body::InstallDriver(v1::InstallDriverRequest { spec: Some(spec), .. })
+        | Body::UpgradeDriver(v1::UpgradeDriverRequest { spec: Some(spec), .. }) => {
+            let settings = way.look(|machine| Ok(machine.driver_settings()))?;
+            driver::prepare(spec, &settings.signers)?;
             Ok(Prepared::default())
         }
         _ => Ok(Prepared::default()),

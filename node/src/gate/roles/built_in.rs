@@ -20,6 +20,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     ("developer", &["hold"], &["lease/*"]),
     ("developer", &["read", "write", "delete"], &["context/*"]),
     ("developer", &["create"], &["artifact/*"]),
+    ("developer", &["read", "call"], &["driver/*"]),
     // Runs tasks, and nothing else.
     ("worker", &["work"], &["task/*", "worker/*"]),
     ("worker", &["read"], &["task/*", "artifact/*", "cluster/*"]),
@@ -28,6 +29,7 @@ const RULES: &[(&str, &[&str], &[&str])] = &[
     // Sees what goes on, without who may do what.
     ("viewer", &["read"], &["task/*", "queue/*", "timer/*", "lease/*", "worker/*", "artifact/*", "event/*"]),
     ("viewer", &["read"], &["namespace/*", "policy/*", "cluster/*", "context/*"]),
+    ("viewer", &["read"], &["driver/*"]),
     // Sees everything and changes nothing.
     ("auditor", &["read"], &["*"]),
 ];

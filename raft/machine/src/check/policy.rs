@@ -2,7 +2,8 @@
 
 use tarn_proto::v1::{
     AcknowledgeEscalations, ActivateBundleRequest, DeactivateBundleRequest, DeleteBundleRequest, PolicySettings,
-    PolicySeverity, PutBundleRequest, PutPolicyHandlerRequest, RecordViolations, RollbackBundleRequest, Violation,
+    PolicySeverity, PolicySigner, PutBundleRequest, PutPolicyHandlerRequest, RecordViolations, RollbackBundleRequest,
+    Violation,
 };
 
 use super::{Check, count, id, invalid, is_plain, known, length, name, range, too_large};
@@ -67,7 +68,16 @@ pub(super) fn settings(settings: Option<&PolicySettings>) -> Check {
     let Some(settings) = settings else {
         return Err(invalid("NO_SETTINGS", "settings", "say what the settings are to be"));
     };
-    let signers = &settings.signers;
+    signers(&settings.signers)?;
+    if settings.require_signed && settings.signers.is_empty() {
+        let message = "with signatures required and nobody to sign, no policy could ever be put: name a signer";
+        return Err(invalid("NO_SIGNERS", "settings.signers", message));
+    }
+    Ok(())
+}
+
+/// Keys that may sign, each under a name of its own.
+pub(super) fn signers(signers: &[PolicySigner]) -> Check {
     count("TOO_MANY_SIGNERS", "settings.signers", signers.len(), limits::POLICY_SIGNERS_MAX)?;
     for (place, signer) in signers.iter().enumerate() {
         name("settings.signers.name", &signer.name)?;
@@ -82,10 +92,6 @@ pub(super) fn settings(settings: Option<&PolicySettings>) -> Check {
             let message = format!("two signers are called {:?}: give each a name of its own", signer.name);
             return Err(invalid("SIGNER_TWICE", "settings.signers.name", message));
         }
-    }
-    if settings.require_signed && signers.is_empty() {
-        let message = "with signatures required and nobody to sign, no policy could ever be put: name a signer";
-        return Err(invalid("NO_SIGNERS", "settings.signers", message));
     }
     Ok(())
 }
@@ -180,7 +186,7 @@ fn url(field: &str, text: &str) -> Check {
 }
 
 /// So many bytes, or none.
-fn exactly(field: &str, found: usize, wanted: usize) -> Check {
+pub(super) fn exactly(field: &str, found: usize, wanted: usize) -> Check {
     if found == 0 || found == wanted {
         return Ok(());
     }

@@ -148,6 +148,14 @@ fn describe(record: &mut DecisionRow, body: &command::Body) {
         C::RestoreContext(r) => context(record, &r.namespace, &r.context, &r.snapshot),
         C::DeleteSnapshot(r) => context(record, &r.namespace, &r.context, &r.snapshot),
         C::DeleteContext(r) => context(record, &r.namespace, &r.context, ""),
+        C::InstallDriver(r) => driver(record, &r.namespace, &r.name, r.spec.as_ref()),
+        C::UpgradeDriver(r) => driver(record, &r.namespace, &r.name, r.spec.as_ref()),
+        C::RemoveDriver(r) => about(record, &r.namespace, "driver", &r.name),
+        C::AdvanceDriver(r) => {
+            about(record, &r.namespace, "driver", &r.name);
+            record.count = r.tasks.len() as u32;
+        }
+        C::PutDriverSettings(_) => about(record, "", "driver-settings", ""),
         _ => {}
     }
 }
@@ -161,6 +169,17 @@ fn context(record: &mut DecisionRow, namespace: &str, name: &str, part: &str) {
 fn policy(record: &mut DecisionRow, environment: &str, name: &str, version: &str) {
     record.resource = format!("policy/{name}");
     record.detail = format!("{version} in {environment}").trim_start().to_owned();
+}
+
+/// What was to be run, and whose signature it bears.
+fn driver(record: &mut DecisionRow, namespace: &str, name: &str, spec: Option<&tarn_proto::v1::DriverSpec>) {
+    record.namespace = namespace.to_owned();
+    record.resource = format!("driver/{name}");
+    if let Some(spec) = spec {
+        let signer: String = spec.signer.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+        let signed = if signer.is_empty() { "not signed".to_owned() } else { format!("signed by {signer}") };
+        record.detail = format!("{} {signed}", spec.artifact);
+    }
 }
 
 fn bound(record: &mut DecisionRow, binding: Option<&tarn_proto::v1::Binding>) {
@@ -190,7 +209,7 @@ fn is_traffic(body: &outcome::Body) -> bool {
             | O::RecordViolations(_)
             | O::AcknowledgeEscalations(_)
             | O::PlaceTasks(_)
-    )
+    ) || matches!(body, O::AdvanceDriver(answer) if answer.task_ids.is_empty())
 }
 
 /// Records that a command was carried out, before the records of what it did, which begin at `place`.
@@ -202,6 +221,9 @@ pub fn admitted(txn: &mut Txn<'_>, draft: Option<DecisionRow>, place: usize, ans
     record.set_kind(DecisionKind::Admitted);
     match answer {
         outcome::Body::Enqueue(answer) => {
+            record.task = answer.task_ids.first().and_then(|id| parse_id(id, "").ok()).unwrap_or_default();
+        }
+        outcome::Body::AdvanceDriver(answer) => {
             record.task = answer.task_ids.first().and_then(|id| parse_id(id, "").ok()).unwrap_or_default();
         }
         outcome::Body::RegisterWorker(answer) => record.worker = parse_id(&answer.worker_id, "").unwrap_or_default(),

@@ -4,6 +4,7 @@ pub mod access;
 pub mod audit;
 pub mod context;
 pub mod drain;
+pub mod driver;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;

@@ -5,7 +5,7 @@ use tarn_proto::v1::{
     Isolation, Namespace, NamespaceState, Quotas, UpdateNamespaceRequest, UpdateNamespaceResponse,
 };
 
-use super::{access, quota, worker};
+use super::{access, driver, quota, worker};
 use crate::error::{Fatal, Refusal};
 use crate::index::NamespaceIndex;
 use crate::keys::Key;
@@ -142,6 +142,10 @@ pub fn delete_namespace(
         );
         return Err(reject::precondition("NAMESPACE_NOT_EMPTY", "name", message).into());
     }
+    if let Some((driver, _)) = txn.ix.drivers_of(ns).next() {
+        let message = format!("namespace {name:?} has the driver {driver:?}, and perhaps more: remove them first");
+        return Err(reject::precondition("NAMESPACE_NOT_EMPTY", "name", message).into());
+    }
     if txn.ix.access.bound_to(name).nth(limits::SWEEPS_PER_ENTRY_MAX).is_some() {
         let message = format!("namespace {name:?} has more bindings than one step deletes: delete it with drain");
         return Err(reject::precondition("NAMESPACE_NOT_EMPTY", "name", message).into());
@@ -181,6 +185,7 @@ pub fn delete(txn: &mut Txn<'_>, ns: u64, name: &str) -> Result<(), Fatal> {
     if txn.meta.version >= quota::SINCE {
         txn.rows.delete(Key::Usage { ns });
     }
+    driver::forget_namespace(txn, ns);
     txn.ix.remove_namespace(ns);
     worker::forget_namespace(txn, name);
     txn.event(EventKind::NamespaceDeleted, name).namespace = name.to_owned();

@@ -74,6 +74,11 @@ fn since(body: &command::Body) -> u32 {
         | C::RestoreContext(_)
         | C::DeleteSnapshot(_)
         | C::DeleteContext(_) => ROUTER,
+        C::InstallDriver(_)
+        | C::UpgradeDriver(_)
+        | C::RemoveDriver(_)
+        | C::AdvanceDriver(_)
+        | C::PutDriverSettings(_) => ROUTER,
         _ => 1,
     }
 }

@@ -5,6 +5,7 @@
 //! entry, and a test compares them.
 
 pub mod access;
+pub mod driver;
 mod edges;
 mod pick;
 pub mod policy;
@@ -15,7 +16,9 @@ mod wakes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tarn_proto::v1::{AuditSettings, Isolation, NamespaceState, SchedulerSettings, TaskState, WorkerCapabilities};
+use tarn_proto::v1::{
+    AuditSettings, DriverSettings, Isolation, NamespaceState, SchedulerSettings, TaskState, WorkerCapabilities,
+};
 
 pub use access::{Access, RoleIn};
 pub use edges::Edges;
@@ -69,6 +72,8 @@ pub struct Indices {
     pub(crate) chain: ChainRow,
     pub(crate) audit_settings: AuditSettings,
     pub(crate) scheduler_settings: SchedulerSettings,
+    pub(crate) drivers: BTreeMap<(u64, Arc<str>), driver::DriverIndex>,
+    pub(crate) driver_settings: DriverSettings,
 }
 
 /// What the gate needs to know of every namespace, by name.

@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tarn_storage::{Engine, Range};
 
-use super::{Facts, Indices, NamespaceIndex, QueueIndex, Wake, access, policy};
+use super::{Facts, Indices, NamespaceIndex, QueueIndex, Wake, access, driver, policy};
 use crate::error::Fatal;
 use crate::keys::{Key, first};
 use crate::overlay::{Rows, STATE, decode};
@@ -96,6 +96,7 @@ pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
     })?;
     access::fill(engine, &mut indices)?;
     policy::fill(engine, &mut indices)?;
+    driver::fill(engine, &mut indices)?;
     indices.chain = engine.row(Key::Chain)?.unwrap_or_default();
     indices.scheduler_settings = engine.row(Key::SchedulerSettings)?.unwrap_or_default();
     indices.audit_settings = engine.row(Key::AuditSettings)?.unwrap_or_default();

@@ -4,6 +4,7 @@ mod access;
 mod audit;
 mod chain;
 mod contexts;
+mod driver;
 mod events;
 mod lists;
 mod policy;
@@ -15,6 +16,7 @@ mod tenancy;
 use tarn_proto::v1::{Rejection, WorkerCapabilities};
 
 pub use chain::ChainWalk;
+pub use driver::DriverStanding;
 pub use events::Compacted;
 pub use policy::Escalations;
 pub use routing::{OpenTask, WorkerLoad};

@@ -87,6 +87,11 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("restore_context", "INVALID_NAME namespace"),
         ("delete_snapshot", "INVALID_NAME namespace"),
         ("delete_context", "INVALID_NAME namespace"),
+        ("install_driver", "INVALID_NAME namespace"),
+        ("upgrade_driver", "INVALID_NAME namespace"),
+        ("remove_driver", "INVALID_NAME namespace"),
+        ("advance_driver", "INVALID_NAME namespace"),
+        ("put_driver_settings", "NO_SETTINGS settings"),
     ];
     assert_eq!(reasons, expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())));
     target.check();
@@ -168,6 +173,9 @@ fn read_at_random(machine: &Machine, filler: &mut Filler) {
     read!(get_bundle(GetBundleRequest { environment: "environment", name: "name", version: "version" }));
     read!(list_bundles(ListBundlesRequest { name: "name" }));
     read!(list_violations(ListViolationsRequest { namespace: "namespace", page_token: "page_token" }));
+    read!(list_drivers(ListDriversRequest { namespace: "namespace" }));
+    read!(get_driver(GetDriverRequest { namespace: "namespace", name: "name" }));
+    machine.driver_standing(&filler.text("namespace"), &filler.text("name"));
     let escalations = machine.escalations(&filler.text("handler"), filler.number(), filler.dice.below(3) as usize);
     refusals.extend(escalations.err());
     refusals.extend(machine.events_after(filler.number(), filler.dice.below(3) as usize).err());
@@ -234,6 +242,10 @@ impl Filler {
                     | "context"
                     | "key"
                     | "snapshot"
+                    | "spec"
+                    | "artifact"
+                    | "signature"
+                    | "signer"
             );
             if !self.dice.chance(if needed { 97 } else { 20 }) {
                 continue;

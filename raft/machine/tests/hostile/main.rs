@@ -7,6 +7,7 @@ mod damaged;
 #[allow(dead_code, reason = "shared with the test of the model, which throws in more ways")]
 #[path = "../model/dice.rs"]
 mod dice;
+mod drivers;
 mod filled;
 mod policies;
 mod target;

@@ -203,6 +203,7 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
         B::DeleteContext(DeleteContextRequest { namespace: ns(), context: memory(), ..Default::default() }),
     ]);
     bodies.extend(crate::policies::bodies());
+    bodies.extend(crate::drivers::bodies());
     bodies
 }
 

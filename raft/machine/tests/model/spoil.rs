@@ -285,6 +285,11 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
         | B::RestoreContext(_)
         | B::DeleteSnapshot(_)
         | B::DeleteContext(_) => unreachable!("contexts have a model of their own, in tests/contexts"),
+        B::InstallDriver(_)
+        | B::UpgradeDriver(_)
+        | B::RemoveDriver(_)
+        | B::AdvanceDriver(_)
+        | B::PutDriverSettings(_) => unreachable!("drivers have a model of their own, in tests/drivers.rs"),
     }
 }
 

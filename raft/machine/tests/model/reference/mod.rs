@@ -325,6 +325,11 @@ impl Model {
             | C::RestoreContext(_)
             | C::DeleteSnapshot(_)
             | C::DeleteContext(_) => unreachable!("contexts have a model of their own, in tests/contexts"),
+            C::InstallDriver(_)
+            | C::UpgradeDriver(_)
+            | C::RemoveDriver(_)
+            | C::AdvanceDriver(_)
+            | C::PutDriverSettings(_) => unreachable!("drivers have a model of their own, in tests/drivers.rs"),
         })
     }
 
