@@ -95,7 +95,7 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
             ttl_ms: 3_600_000,
             ..Default::default()
         }),
-        B::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: worker.to_owned(), resources: Some(resources()) }),
+        B::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: worker.to_owned(), resources: None }),
         B::PlaceTasks(PlaceTasks {
             placements: vec![TaskPlacement {
                 namespace: ns(),
@@ -205,19 +205,6 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
     bodies.extend(crate::policies::bodies());
     bodies.extend(crate::drivers::bodies());
     bodies
-}
-
-fn resources() -> WorkerResources {
-    WorkerResources {
-        node: "n".to_owned(),
-        slots: 3,
-        memory_bytes: 1 << 30,
-        devices: vec![WorkerDevice { kind: "cuda".to_owned(), memory_bytes: 1 << 30, capability: 90, lost: true }],
-        isolation: IsolationLevel::Sandbox.into(),
-        cost_per_second: 5,
-        quality_permille: 900,
-        attempt_memory_bytes: 1 << 20,
-    }
 }
 
 /// What a gate says about a command.
