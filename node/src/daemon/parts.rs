@@ -144,7 +144,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
             links.contacts().clone(),
             artifacts.clone(),
             Arc::new(join.clone()),
-            drivers,
+            Arc::new(drivers),
             stops.closing.clone(),
         ),
         join,

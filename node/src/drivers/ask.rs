@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
+use async_trait::async_trait;
 use tarn_executor::DriverEngine;
 use tarn_proto::v1::peer_drivers_answer::Answer;
 use tarn_proto::v1::peer_drivers_question::Question;
@@ -21,7 +22,7 @@ use super::world::{Cluster, World};
 use crate::api::rejection_of;
 use crate::artifacts::Artifacts;
 use crate::gate::{Reason, Refusal};
-use crate::peer::{Fault, Links, Traffic};
+use crate::peer::{DriversHere, Fault, Links, Traffic};
 use crate::way::Way;
 
 /// How long the states of drivers are waited for: a list is told without them, too.
@@ -133,7 +134,7 @@ impl Drivers {
     pub async fn ask(&self, question: PeerDriversQuestion) -> Result<PeerDriversAnswer, Refusal> {
         let leadership = self.shared.way.consensus().leadership().borrow().clone();
         if leadership.is_this_node {
-            return self.answer(question).await;
+            return self.answer_here(question).await;
         }
         let Some(leader) = leadership.leader else {
             return Err(Reason::NoLeader.refusal("no node leads now, so none runs drivers: try again in a moment"));
@@ -154,11 +155,8 @@ impl Drivers {
         }
     }
 
-    /// What a peer asks of this node. It asks nobody else: what is not here is said not to be.
-    ///
-    /// # Errors
-    /// The driver does not run here, or refused.
-    pub async fn answer(&self, question: PeerDriversQuestion) -> Result<PeerDriversAnswer, Refusal> {
+    /// What is asked of this node. It asks nobody else: what is not here is said not to be.
+    async fn answer_here(&self, question: PeerDriversQuestion) -> Result<PeerDriversAnswer, Refusal> {
         let deadline = Instant::now() + Duration::from_millis(question.timeout_ms);
         let answer = match question.question {
             Some(Question::List(_)) => Answer::List(self.states()),
@@ -194,5 +192,12 @@ impl Drivers {
             let _ = tokio::time::timeout_at(by, desk.logs.arrived(asked.after)).await;
         }
         Ok(GetDriverLogsResponse { lines: desk.logs.after(asked.after), node: self.shared.node_id })
+    }
+}
+
+#[async_trait]
+impl DriversHere for Drivers {
+    async fn answer(&self, question: PeerDriversQuestion) -> Result<PeerDriversAnswer, Refusal> {
+        self.answer_here(question).await
     }
 }

@@ -23,7 +23,6 @@ use super::limits::FRAME_BYTES_MAX;
 use super::members::{Members, Standing};
 use crate::api::{administration_refused, status};
 use crate::artifacts::{ArtifactError, Artifacts};
-use crate::drivers::Drivers;
 use crate::gate::Refusal;
 use crate::identity::require_node;
 
@@ -41,6 +40,13 @@ pub trait Admissions: Send + Sync + 'static {
     async fn renew(&self, from: NodeId, request: PeerRenewal) -> Result<PeerRenewed, Refusal>;
 }
 
+/// Answers for the drivers that run on this node.
+#[async_trait]
+pub trait DriversHere: Send + Sync + 'static {
+    /// What a peer asks, on behalf of a user whom it has let through.
+    async fn answer(&self, question: PeerDriversQuestion) -> Result<PeerDriversAnswer, Refusal>;
+}
+
 /// The service for peers. Callers without a node's certificate are refused at every method, and so are nodes that were removed, whose
 /// certificates live on. Strangers may ask to become members and speak for the log, as a leader may that this node has not heard of yet;
 /// what they say there counts for no more than their votes and terms do. All else is for members.
@@ -50,7 +56,7 @@ pub struct PeerApi {
     contacts: Arc<Contacts>,
     artifacts: Artifacts,
     admissions: Arc<dyn Admissions>,
-    drivers: Drivers,
+    drivers: Arc<dyn DriversHere>,
     stopping: CancellationToken,
 }
 
@@ -63,7 +69,7 @@ impl PeerApi {
         contacts: Arc<Contacts>,
         artifacts: Artifacts,
         admissions: Arc<dyn Admissions>,
-        drivers: Drivers,
+        drivers: Arc<dyn DriversHere>,
         stopping: CancellationToken,
     ) -> PeerServiceServer<Self> {
         PeerServiceServer::new(Self { handler, members, contacts, artifacts, admissions, drivers, stopping })

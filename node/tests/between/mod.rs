@@ -12,10 +12,15 @@ use futures::StreamExt as _;
 use tarn::artifacts::Artifacts;
 use tarn::gate::{Reason, Refusal};
 use tarn::identity::{CertificateAuthority, IssueOptions, ListenerOptions, listen};
-use tarn::peer::{Admissions, ClusterMember, Links, Members, PeerApi, PeerHandler, PeerTransport, Replies, Requests};
+use tarn::peer::{
+    Admissions, ClusterMember, DriversHere, Links, Members, PeerApi, PeerHandler, PeerTransport, Replies, Requests,
+};
 use tarn_client::tls::{Credentials, NoJoins, PrincipalKind, server_config};
 use tarn_executor::ArtifactStore;
-use tarn_proto::v1::{JoinResponse, PeerAdmission, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed};
+use tarn_proto::v1::{
+    JoinResponse, PeerAdmission, PeerDriversAnswer, PeerDriversQuestion, PeerMembership, PeerMembershipRequest,
+    PeerRenewal, PeerRenewed,
+};
 use tarn_raft::{NodeId, Peer, PeerError};
 use tempfile::TempDir;
 use tokio::net::TcpListener;
@@ -104,6 +109,13 @@ impl Admissions for Closed {
     }
 }
 
+#[async_trait]
+impl DriversHere for Closed {
+    async fn answer(&self, _: PeerDriversQuestion) -> Result<PeerDriversAnswer, Refusal> {
+        Err(Reason::InvalidArgument.refusal("closed"))
+    }
+}
+
 /// A node without consensus.
 pub struct TestNode {
     pub id: NodeId,
@@ -140,6 +152,7 @@ impl TestNode {
             Arc::new(members.clone()),
             contacts,
             artifacts.clone(),
+            Arc::new(Closed),
             Arc::new(Closed),
             stop.clone(),
         );
