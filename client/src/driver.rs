@@ -29,7 +29,7 @@ impl Client {
         };
         let kind = Kind::WRITE.waiting(COMPILE_TIME);
         let answer = self.call(kind, request, rpc!(DriverServiceClient.install_driver)).await?;
-        Ok(answer.driver.unwrap_or_default())
+        Ok(*answer.driver.unwrap_or_default())
     }
 
     /// Makes another one of a driver, which goes on where it stands. With a generation other than 0 only if it is at that one.
@@ -51,7 +51,7 @@ impl Client {
         };
         let kind = Kind::WRITE.waiting(COMPILE_TIME);
         let answer = self.call(kind, request, rpc!(DriverServiceClient.upgrade_driver)).await?;
-        Ok(answer.driver.unwrap_or_default())
+        Ok(*answer.driver.unwrap_or_default())
     }
 
     /// Ends a driver, and forgets what it saved.

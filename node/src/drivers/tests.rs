@@ -201,7 +201,6 @@ impl World for Fake {
 
 /// A runner at work. Dropped, it ends.
 struct Rig {
-    world: Arc<Fake>,
     desk: Arc<Desk>,
     at_hand: watch::Sender<u64>,
     running: JoinHandle<()>,
@@ -219,7 +218,7 @@ impl Rig {
         let (at_hand, arrived) = watch::channel(world.driver().generation);
         let runner =
             Runner { world: world.clone(), engine: ENGINE.clone(), desk: desk.clone(), calls, at_hand: arrived };
-        Self { world, desk, at_hand, running: tokio::spawn(runner.run()) }
+        Self { desk, at_hand, running: tokio::spawn(runner.run()) }
     }
 
     fn state(&self) -> DriverState {

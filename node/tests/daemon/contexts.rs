@@ -12,9 +12,7 @@ use tonic::transport::Channel;
 use tonic::{Code, Status};
 
 use crate::common::{Node, cluster, fact, node, node_with, reason, task};
-
-#[path = "../../executor/examples/componentize.rs"]
-mod componentize;
+use crate::componentize;
 
 fn contexts(channel: &Channel) -> ContextServiceClient<Channel> {
     ContextServiceClient::new(channel.clone()).max_decoding_message_size(4 << 20).max_encoding_message_size(16 << 20)

@@ -17,10 +17,7 @@ use tonic::Status;
 use tonic::transport::Channel;
 
 use crate::common::{Node, cluster, eventually, node, reason, task};
-
-#[allow(dead_code, reason = "the program around it is for a script")]
-#[path = "../../executor/examples/componentize.rs"]
-mod componentize;
+use crate::componentize;
 
 fn manifest() -> PathBuf {
     PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))

@@ -4,6 +4,9 @@ mod api;
 mod audit;
 mod cluster;
 mod common;
+#[allow(dead_code, reason = "the program around it is for a script")]
+#[path = "../../executor/examples/componentize.rs"]
+mod componentize;
 mod contexts;
 mod drivers;
 mod executor;

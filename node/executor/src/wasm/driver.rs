@@ -217,12 +217,15 @@ pub struct DriverInstance {
     broken: bool,
 }
 
+/// A function that a driver exports: what it takes, and what it says.
+type Export<Given, Answer> = TypedFunc<Given, (Said<Answer>,)>;
+
 /// What a driver exports.
 struct Exports {
-    init: TypedFunc<(String, String, Option<Vec<u8>>), (Said<()>,)>,
-    events: TypedFunc<(Vec<DriverEvent>,), (Said<()>,)>,
-    tick: TypedFunc<(u64,), (Said<Option<u64>>,)>,
-    call: TypedFunc<(String, Vec<u8>), (Said<Vec<u8>>,)>,
+    init: Export<(String, String, Option<Vec<u8>>), ()>,
+    events: Export<(Vec<DriverEvent>,), ()>,
+    tick: Export<(u64,), Option<u64>>,
+    call: Export<(String, Vec<u8>), Vec<u8>>,
 }
 
 impl Exports {

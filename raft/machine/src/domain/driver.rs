@@ -48,7 +48,7 @@ pub fn install(txn: &mut Txn<'_>, by: &str, request: InstallDriverRequest) -> Re
     let driver = Some(message(&request.namespace, name, &row, &progress));
     txn.ix.drivers.insert((ns, name.into()), DriverIndex { row, progress });
     changed(txn, &request.namespace, name, "installed");
-    Ok(InstallDriverResponse { driver })
+    Ok(InstallDriverResponse { driver: driver.map(Box::new) })
 }
 
 /// The command: the driver becomes another one, which goes on where this one stands.
@@ -76,7 +76,7 @@ pub fn upgrade(txn: &mut Txn<'_>, by: &str, request: UpgradeDriverRequest) -> Re
     let driver = Some(message(&request.namespace, name, &row, &progress));
     txn.ix.drivers.insert((ns, name.into()), DriverIndex { row, progress });
     changed(txn, &request.namespace, name, "upgraded");
-    Ok(UpgradeDriverResponse { driver })
+    Ok(UpgradeDriverResponse { driver: driver.map(Box::new) })
 }
 
 /// The command: the driver is gone, with what it saved.
