@@ -269,6 +269,11 @@ mod tests {
     fn noun_then_verb() {
         for line in [
             "tarn task submit --queue q --payload x -o json",
+            "tarn task submit --queue q --wasm m.wat --microvm --arg x --env A=B --memory 1Mi --grant clock",
+            "tarn task submit --queue q --wasm m.wat --export f --param -1 --memory 1Mi",
+            "tarn task submit --queue q --native p --arg -x --env A=B --grant network",
+            "tarn task submit --queue q --transform fft --params-json {} --on-device --device-memory 1Mi --memory 1Mi",
+            "tarn task submit --queue q --cuda k.cu --kernel k --shared-bytes 64 --device-memory 1Mi",
             "tarn task list --state dead,running",
             "tarn queue purge q --state ready --yes",
             "tarn cluster transfer-leader",
@@ -313,6 +318,21 @@ mod tests {
             "tarn policy eval --input x",
             "tarn policy violations --severity bad",
             "tarn task submit --queue q --wasm m.wat --handler h",
+            "tarn task submit --queue q --arg x",
+            "tarn task submit --queue q --memory 1Mi",
+            "tarn task submit --queue q --grant clock",
+            "tarn task submit --queue q --wasm m.wat --native p",
+            "tarn task submit --queue q --wasm m.wat --params-json {}",
+            "tarn task submit --queue q --wasm m.wat --shared-bytes 0",
+            "tarn task submit --queue q --wasm m.wat --device-memory 1Mi",
+            "tarn task submit --queue q --wasm m.wat --export f --arg x",
+            "tarn task submit --queue q --wasm m.wat --on-device",
+            "tarn task submit --queue q --native p --microvm",
+            "tarn task submit --queue q --native p --param 1",
+            "tarn task submit --queue q --native p --export f",
+            "tarn task submit --queue q --transform fft --env A=B",
+            "tarn task submit --queue q --cuda k.cu --kernel k --memory 1Mi",
+            "tarn timer schedule +5m --mark hello --payload x",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

@@ -7,46 +7,63 @@ use super::Failure;
 use super::connect::parse_bytes;
 use super::kernel::KernelArgs;
 
+// clap waives what an argument requires when something conflicts with it, as all of these do with each other. So what belongs to one
+// of them conflicts with the others.
+const NOT_WASM: [&str; 3] = ["native", "transform", "cuda"];
+const NOT_TRANSFORM: [&str; 3] = ["wasm", "native", "cuda"];
+
 /// What an executor runs.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "What executors run")]
 pub struct WorkArgs {
     /// Run a WASM module or component: a .wasm or .wat file, which is put first, or an artifact's address
-    #[arg(long, value_name = "FILE|ADDRESS", group = "what")]
+    #[arg(long, value_name = "FILE|ADDRESS", groups = ["what", "program"])]
     wasm: Option<String>,
     /// Run a process: a program for the nodes' machines or a script that begins with #!, as a file, which is put first, or an
     /// artifact's address
-    #[arg(long, value_name = "FILE|ADDRESS", group = "what")]
+    #[arg(long, value_name = "FILE|ADDRESS", groups = ["what", "program"])]
     native: Option<String>,
     /// Run a built-in transform; `tarn transform list` names them. The payload is its input, in numpy's NPY format
     #[arg(long, value_name = "NAME", group = "what")]
     transform: Option<String>,
     /// Parameters of the transform, as a JSON object
-    #[arg(long, value_name = "JSON", requires = "transform", default_value = "", hide_default_value = true)]
-    params_json: String,
+    #[arg(long, value_name = "JSON", requires = "transform", conflicts_with_all = NOT_TRANSFORM)]
+    params_json: Option<String>,
     /// Compute the transform on a CUDA device, and not on a processor
-    #[arg(long, requires = "transform")]
+    #[arg(long, requires = "transform", conflicts_with_all = NOT_TRANSFORM, group = "device")]
     on_device: bool,
     /// Run the WASM module in a micro-VM: behind a second wall
-    #[arg(long, requires = "wasm")]
+    #[arg(long, requires = "wasm", conflicts_with_all = NOT_WASM)]
     microvm: bool,
     /// Arguments of the program, one each
-    #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(
+        long = "arg",
+        value_name = "TEXT",
+        requires = "program",
+        conflicts_with = "export",
+        allow_hyphen_values = true
+    )]
     args: Vec<String>,
     /// A variable of the program's environment. Nothing is inherited from the node
-    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    #[arg(
+        long = "env",
+        value_name = "NAME=VALUE",
+        requires = "program",
+        conflicts_with = "export",
+        value_parser = parse_variable
+    )]
     env: Vec<(String, String)>,
     /// Call this exported function of the WASM module instead of running a command
-    #[arg(long, requires = "wasm")]
+    #[arg(long, requires = "wasm", conflicts_with_all = NOT_WASM)]
     export: Option<String>,
     /// Parameters of the exported function
-    #[arg(long = "param", requires = "export", allow_hyphen_values = true)]
+    #[arg(long = "param", requires = "export", conflicts_with_all = NOT_WASM, allow_hyphen_values = true)]
     params: Vec<String>,
     /// Memory, such as 128Mi; 0 stands for 64Mi
-    #[arg(long, value_parser = parse_bytes)]
+    #[arg(long, requires = "what", conflicts_with = "cuda", value_parser = parse_bytes)]
     memory: Option<u64>,
     /// Let it reach something: clock, random, log, progress, scratch=SIZE, http=ORIGIN, call=ADDRESS, or for a process network
-    #[arg(long = "grant", value_name = "NAME[=VALUE]")]
+    #[arg(long = "grant", value_name = "NAME[=VALUE]", requires = "what")]
     grants: Vec<String>,
     #[command(flatten)]
     kernel: KernelArgs,
@@ -66,9 +83,6 @@ impl WorkArgs {
                     task = task.transform(self.transform(name), self.on_device);
                 } else if let Some(source) = &self.kernel.cuda {
                     task = task.cuda(self.kernel.describe(artifact(source, client).await?)?);
-                } else if self.says_something() {
-                    let message = "--arg, --env, --memory and --grant are about what an executor runs: name it with --wasm or --native";
-                    return Err(Failure::Usage(message.into()));
                 }
             }
         }
@@ -76,10 +90,6 @@ impl WorkArgs {
             Some(grants) => Ok(task.grants(grants)),
             None => Ok(task),
         }
-    }
-
-    fn says_something(&self) -> bool {
-        !(self.args.is_empty() && self.env.is_empty() && self.grants.is_empty()) || self.memory.is_some()
     }
 
     fn wasm(&self, artifact: String) -> proto::WasmSpec {
@@ -97,7 +107,7 @@ impl WorkArgs {
     fn transform(&self, name: &str) -> proto::TransformSpec {
         proto::TransformSpec {
             name: name.to_owned(),
-            params: self.params_json.clone(),
+            params: self.params_json.clone().unwrap_or_default(),
             memory_bytes: self.memory.unwrap_or(0),
             device: self.kernel.share(),
             ..Default::default()
