@@ -149,8 +149,8 @@ Examples:
         #[arg(long, required_unless_present = "mark", conflicts_with = "mark")]
         queue: Option<String>,
         /// The task's input
-        #[arg(long, default_value = "", conflicts_with = "mark")]
-        payload: String,
+        #[arg(long, conflicts_with = "mark")]
+        payload: Option<String>,
         /// Put this text into the event stream
         #[arg(long)]
         mark: Option<String>,
@@ -175,7 +175,9 @@ pub async fn timer(command: TimerCommand, client: Client, printer: Printer) -> R
         TimerCommand::Schedule { when, queue, payload, mark } => {
             let timer = match (queue, mark) {
                 (_, Some(text)) => client.schedule_mark(When::At(when), text).await?,
-                (Some(queue), None) => client.schedule_task(When::At(when), Task::new(queue).payload(payload)).await?,
+                (Some(queue), None) => {
+                    client.schedule_task(When::At(when), Task::new(queue).payload(payload.unwrap_or_default())).await?
+                }
                 (None, None) => return Err(Failure::Usage("name a --queue for a task, or a --mark".into())),
             };
             printer.message(&timer, |timer| format!("{} fires at {}", timer.timer_id, time(timer.due_at_ms)))

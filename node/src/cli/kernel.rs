@@ -5,12 +5,12 @@ use tarn_client::proto::{self, cuda_argument::Argument};
 use super::Failure;
 use super::connect::parse_bytes;
 
-/// One launch of one kernel.
+//// One launch of one kernel.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "CUDA kernels")]
 pub struct KernelArgs {
     /// Run a CUDA kernel: CUDA C++ (.cu) or PTX (.ptx) as a file, which is put first, or an artifact's address. The payload is its input
-    #[arg(long, value_name = "FILE|ADDRESS", group = "what", requires = "kernel")]
+    #[arg(long, value_name = "FILE|ADDRESS", groups = ["what", "device"], requires = "kernel")]
     pub cuda: Option<String>,
     /// The kernel's name, an extern "C" __global__ function
     #[arg(long, requires = "cuda")]
@@ -25,14 +25,19 @@ pub struct KernelArgs {
     #[arg(long, value_name = "X[,Y[,Z]]", requires = "cuda", value_delimiter = ',', num_args = 1)]
     block: Vec<u32>,
     /// Dynamic shared memory of a block, in bytes
-    #[arg(long, requires = "cuda", default_value_t = 0, hide_default_value = true)]
-    shared_bytes: u32,
+    #[arg(long, requires = "cuda")]
+    shared_bytes: Option<u32>,
     /// An argument, in order: i32:N u32:N i64:N u64:N f32:X f64:X, or a buffer: input:OFFSET:BYTES output:BYTES inout:OFFSET:BYTES
     /// scratch:BYTES
-    #[arg(long = "kernel-arg", value_name = "TYPE:VALUE", requires = "cuda", value_parser = parse_argument)]
+    #[arg(
+        long = "kernel-arg",
+        value_name = "TYPE:VALUE",
+        requires = "cuda",
+        value_parser = parse_argument
+    )]
     arguments: Vec<proto::CudaArgument>,
     /// Device memory that is set aside, such as 512Mi; an eighth of the device's unless given
-    #[arg(long, value_parser = parse_bytes)]
+    #[arg(long, requires = "device", value_parser = parse_bytes)]
     device_memory: Option<u64>,
 }
 
@@ -51,7 +56,7 @@ impl KernelArgs {
             kernel: self.kernel.clone().unwrap_or_default(),
             grid: self.grid.clone(),
             block: self.block.clone(),
-            shared_bytes: self.shared_bytes,
+            shared_bytes: self.shared_bytes.unwrap_or(0),
             arguments: self.arguments.clone(),
             device: self.share(),
             ..Default::default()

@@ -289,6 +289,11 @@ mod tests {
     fn noun_then_verb() {
         for line in [
             "tarn task submit --queue q --payload x -o json",
+            "tarn task submit --queue q --wasm m.wat --microvm --arg x --env A=B --memory 1Mi --grant clock",
+            "tarn task submit --queue q --wasm m.wat --export f --param -1 --memory 1Mi",
+            "tarn task submit --queue q --native p --arg -x --env A=B --grant network",
+            "tarn task submit --queue q --transform fft --params-json {} --on-device --device-memory 1Mi --memory 1Mi",
+            "tarn task submit --queue q --cuda k.cu --kernel k --shared-bytes 64 --device-memory 1Mi",
             "tarn task list --state dead,running",
             "tarn queue purge q --state ready --yes",
             "tarn cluster transfer-leader",
@@ -345,6 +350,19 @@ mod tests {
             "tarn kv put memory",
             "tarn kv put memory key value --fence x",
             "tarn kv get memory key --at-version 1 --snapshot s",
+            "tarn task submit --queue q --arg x",
+            "tarn task submit --queue q --memory 1Mi",
+            "tarn task submit --queue q --grant clock",
+            "tarn task submit --queue q --wasm m.wat --params-json {}",
+            "tarn task submit --queue q --wasm m.wat --shared-bytes 0",
+            "tarn task submit --queue q --wasm m.wat --device-memory 1Mi",
+            "tarn task submit --queue q --wasm m.wat --export f --arg x",
+            "tarn task submit --queue q --wasm m.wat --on-device",
+            "tarn task submit --queue q --native p --microvm",
+            "tarn task submit --queue q --native p --param 1",
+            "tarn task submit --queue q --native p --export f",
+            "tarn task submit --queue q --transform fft --env A=B",
+            "tarn timer schedule +5m --mark hello --payload x",
         ] {
             assert!(Cli::try_parse_from(line.split(' ')).is_err(), "{line}");
         }

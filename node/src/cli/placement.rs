@@ -12,10 +12,10 @@ use super::connect::parse_duration;
 pub struct PlacementArgs {
     /// Let the router choose among the runtimes that can run it: the cheapest that isolates strongly enough. Name several with --wasm,
     /// --native, --transform and --cuda to give it more to choose from
-    #[arg(long)]
+    #[arg(long, group = "device")]
     auto: bool,
     /// Let the router choose among these, the best first: a later one is taken while those before are busy or lost
-    #[arg(long, value_name = "NAME,…", value_delimiter = ',')]
+    #[arg(long, value_name = "NAME,…", value_delimiter = ',', group = "device")]
     runtimes: Vec<String>,
     /// Let the router choose among runtimes that isolate at least so strongly
     #[arg(long, value_enum)]

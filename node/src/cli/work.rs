@@ -13,29 +13,41 @@ use super::placement::PlacementArgs;
 #[command(next_help_heading = "What executors run", group = clap::ArgGroup::new("what").multiple(true))]
 pub struct WorkArgs {
     /// Run a WASM module or component: a .wasm or .wat file, which is put first, or an artifact's address
-    #[arg(long, value_name = "FILE|ADDRESS", group = "what")]
+    #[arg(long, value_name = "FILE|ADDRESS", groups = ["what", "program"])]
     wasm: Option<String>,
     /// Run a process: a program for the nodes' machines or a script that begins with #!, as a file, which is put first, or an
     /// artifact's address
-    #[arg(long, value_name = "FILE|ADDRESS", group = "what")]
+    #[arg(long, value_name = "FILE|ADDRESS", groups = ["what", "program"])]
     native: Option<String>,
     /// Run a built-in transform; `tarn transform list` names them. The payload is its input, in numpy's NPY format
     #[arg(long, value_name = "NAME", group = "what")]
     transform: Option<String>,
     /// Parameters of the transform, as a JSON object
-    #[arg(long, value_name = "JSON", requires = "transform", default_value = "", hide_default_value = true)]
-    params_json: String,
+    #[arg(long, value_name = "JSON", requires = "transform")]
+    params_json: Option<String>,
     /// Compute the transform on a CUDA device, and not on a processor
-    #[arg(long, requires = "transform")]
+    #[arg(long, requires = "transform", group = "device")]
     on_device: bool,
     /// Run the WASM module in a micro-VM: behind a second wall
     #[arg(long, requires = "wasm")]
     microvm: bool,
     /// Arguments of the program, one each
-    #[arg(long = "arg", value_name = "TEXT", allow_hyphen_values = true)]
+    #[arg(
+        long = "arg",
+        value_name = "TEXT",
+        requires = "program",
+        conflicts_with = "export",
+        allow_hyphen_values = true
+    )]
     args: Vec<String>,
     /// A variable of the program's environment. Nothing is inherited from the node
-    #[arg(long = "env", value_name = "NAME=VALUE", value_parser = parse_variable)]
+    #[arg(
+        long = "env",
+        value_name = "NAME=VALUE",
+        requires = "program",
+        conflicts_with = "export",
+        value_parser = parse_variable
+    )]
     env: Vec<(String, String)>,
     /// Call this exported function of the WASM module instead of running a command
     #[arg(long, requires = "wasm")]
@@ -44,11 +56,11 @@ pub struct WorkArgs {
     #[arg(long = "param", requires = "export", allow_hyphen_values = true)]
     params: Vec<String>,
     /// Memory, such as 128Mi; 0 stands for 64Mi
-    #[arg(long, value_parser = parse_bytes)]
+    #[arg(long, requires = "what", value_parser = parse_bytes)]
     memory: Option<u64>,
     /// Let it reach something: clock, random, log, progress, scratch=SIZE, http=ORIGIN, call=ADDRESS, context=NAME to read it and
     /// context=NAME:rw to write it too, or for a process network
-    #[arg(long = "grant", value_name = "NAME[=VALUE]")]
+    #[arg(long = "grant", value_name = "NAME[=VALUE]", requires = "what")]
     grants: Vec<String>,
     #[command(flatten)]
     kernel: KernelArgs,
@@ -90,10 +102,10 @@ impl WorkArgs {
             0 if routed => {
                 "the router chooses between runtimes: say what is to run with --wasm, --native, --transform or --cuda"
             }
-            0 if self.says_something() => {
-                "--arg, --env, --memory and --grant are about what an executor runs: name it with --wasm or --native"
-            }
             2.. if !routed => "name one thing to run, or let the router choose among them with --auto or --runtimes",
+            1 if self.kernel.cuda.is_some() && self.memory.is_some() => {
+                "--memory is main memory, which a kernel does not use: --device-memory says how much of a device"
+            }
             _ if routed && self.microvm => {
                 "--microvm names the runtime: leave it out, or ask for --isolation machine and let the router choose"
             }
@@ -103,10 +115,6 @@ impl WorkArgs {
             _ => return Ok(()),
         };
         Err(Failure::Usage(message.into()))
-    }
-
-    fn says_something(&self) -> bool {
-        !(self.args.is_empty() && self.env.is_empty() && self.grants.is_empty()) || self.memory.is_some()
     }
 
     fn wasm(&self, artifact: String) -> proto::WasmSpec {
@@ -124,7 +132,7 @@ impl WorkArgs {
     fn transform(&self, name: &str) -> proto::TransformSpec {
         proto::TransformSpec {
             name: name.to_owned(),
-            params: self.params_json.clone(),
+            params: self.params_json.clone().unwrap_or_default(),
             memory_bytes: self.memory.unwrap_or(0),
             device: self.kernel.share(),
             ..Default::default()
@@ -217,6 +225,34 @@ mod tests {
         assert_eq!(context("context=memory"), proto::ContextGrant { name: "memory".into(), write: false });
         assert_eq!(context("context=memory:rw"), proto::ContextGrant { name: "memory".into(), write: true });
         assert!(grants(&["context=a", "context=b"].map(str::to_owned)).is_err());
+    }
+
+    #[test]
+    fn one_thing_is_run_unless_the_router_chooses() {
+        use clap::Parser as _;
+        #[derive(clap::Parser)]
+        struct Line {
+            #[command(flatten)]
+            work: WorkArgs,
+        }
+        let check = |line: &str| {
+            let line = Line::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+            line.work.check(line.work.placement.describe().is_some())
+        };
+        for good in
+            ["x --wasm m", "x --wasm m --native p --auto", "x --transform t --cuda k --kernel f --runtimes cuda"]
+        {
+            assert!(check(good).is_ok(), "{good}");
+        }
+        for bad in [
+            "x --auto",
+            "x --wasm m --native p",
+            "x --wasm m --microvm --auto",
+            "x --transform t --on-device --isolation process",
+            "x --cuda k --kernel f --memory 1Mi",
+        ] {
+            assert!(check(bad).is_err(), "{bad}");
+        }
     }
 
     #[test]

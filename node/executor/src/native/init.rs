@@ -20,7 +20,7 @@ use super::root;
 
 /// Starts the program, reaps every orphan until the program itself has ended, says how, and ends. The kernel then ends all that the
 /// program left running.
-pub(super) fn main(orders: &Orders, launcher: Pid, proc: &File, says: PipeWriter) -> ! {
+pub(super) fn main(orders: &Orders, launcher: Pid, proc: File, says: PipeWriter) -> ! {
     // Should the launcher be killed, nobody else would end what is behind the walls.
     let ending = end_with(launcher)
         .and_then(|()| begin(orders, proc, &says))
@@ -45,8 +45,9 @@ fn say(mut says: &PipeWriter, ending: &Ending) {
     }
 }
 
-/// Puts up the walls that stand around all processes of the attempt, and forks the one that becomes the program.
-fn begin(orders: &Orders, proc: &File, says: &PipeWriter) -> Result<Pid, Step> {
+/// Puts up the walls that stand around all processes of the attempt, and forks the one that becomes the program. Then it lets
+/// go of the machine's `/proc`.
+fn begin(orders: &Orders, proc: File, says: &PipeWriter) -> Result<Pid, Step> {
     if orders.walls.network && !orders.network {
         network::raise_loopback().map_err(step("raise the loopback device"))?;
     }
@@ -62,7 +63,7 @@ fn begin(orders: &Orders, proc: &File, says: &PipeWriter) -> Result<Pid, Step> {
     match unsafe { fork() }.map_err(step("fork"))? {
         ForkResult::Parent { child } => Ok(child),
         ForkResult::Child => {
-            let ending = become_program(orders, &filters, proc, parent);
+            let ending = become_program(orders, &filters, &proc, parent);
             say(says, &ending);
             // SAFETY: ends this process at once; there is nothing in it to be tidied up.
             unsafe { libc::_exit(127) }

@@ -98,7 +98,7 @@ fn launch(orders: &Orders, control: &UnixStream) -> Result<Ending, Step> {
             // Its parent's connection to the node is none of its business.
             // SAFETY: the number is the launcher's own, and nothing in this child uses it.
             unsafe { libc::close(CONTROL) };
-            init::main(orders, own, &proc, says)
+            init::main(orders, own, proc, says)
         }
     };
     drop(says);
