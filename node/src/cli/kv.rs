@@ -14,6 +14,7 @@ use super::connect::parse_count;
 use super::exit::Failure;
 use super::output::{Format, Printer, time};
 
+// The ids of arguments are not `context` and `key`: clap would fill them from the global flags of those names.
 /// Keep the memory of agents and tasks: versioned keys and values, with snapshots.
 ///
 /// A context is a set of keys with a name, in a namespace; it begins with its first key. Every change of a key gives it a greater version.
@@ -30,9 +31,11 @@ Examples:
   tarn kv put memory counter 8 --expect $v                 only if nobody has changed it since; or VERSION_CONFLICT")]
     Put {
         /// The context
-        context: String,
+        #[arg(value_name = "CONTEXT")]
+        memory: String,
         /// The key: 1 to 512 bytes
-        key: String,
+        #[arg(value_name = "KEY")]
+        entry: String,
         /// The value, up to 1 MiB
         #[arg(required_unless_present = "file", conflicts_with = "file", allow_hyphen_values = true)]
         value: Option<String>,
@@ -50,9 +53,11 @@ Examples:
   tarn kv get memory plan/today -o json                     with its version; the value is in base64")]
     Get {
         /// The context
-        context: String,
+        #[arg(value_name = "CONTEXT")]
+        memory: String,
         /// The key
-        key: String,
+        #[arg(value_name = "KEY")]
+        entry: String,
         /// This version, as `tarn kv versions` lists them
         #[arg(long, value_name = "VERSION", conflicts_with = "snapshot")]
         at_version: Option<u64>,
@@ -66,9 +71,11 @@ Examples:
     /// Remove a key, with its older versions except those that a snapshot holds
     Delete {
         /// The context
-        context: String,
+        #[arg(value_name = "CONTEXT")]
+        memory: String,
         /// The key
-        key: String,
+        #[arg(value_name = "KEY")]
+        entry: String,
         #[command(flatten)]
         guard: GuardArgs,
     },
@@ -76,7 +83,8 @@ Examples:
     #[command(after_help = "Example:\n  tarn kv list memory --prefix plan/ -o jsonl | jq -r .key")]
     List {
         /// The context
-        context: String,
+        #[arg(value_name = "CONTEXT")]
+        memory: String,
         /// Only keys that begin with this
         #[arg(long, default_value = "", hide_default_value = true)]
         prefix: String,
@@ -90,9 +98,11 @@ Examples:
     /// List the versions of a key that are kept, newest first
     Versions {
         /// The context
-        context: String,
+        #[arg(value_name = "CONTEXT")]
+        memory: String,
         /// The key
-        key: String,
+        #[arg(value_name = "KEY")]
+        entry: String,
     },
     /// List the contexts of the namespace
     Contexts,
@@ -104,19 +114,22 @@ Example:
   tarn kv snapshot memory before && ./agent || tarn kv restore memory before --yes")]
     Snapshot {
         /// The context
-        context: String,
+        #[arg(value_name = "CONTEXT")]
+        memory: String,
         /// The snapshot's name
         name: String,
     },
     /// List the snapshots of a context
     Snapshots {
         /// The context
-        context: String,
+        #[arg(value_name = "CONTEXT")]
+        memory: String,
     },
     /// Make a context what it was at a snapshot, at once for everybody
     Restore {
         /// The context
-        context: String,
+        #[arg(value_name = "CONTEXT")]
+        memory: String,
         /// The snapshot's name
         name: String,
         /// Do not ask
@@ -126,7 +139,8 @@ Example:
     /// Delete a snapshot, and what only it held
     DeleteSnapshot {
         /// The context
-        context: String,
+        #[arg(value_name = "CONTEXT")]
+        memory: String,
         /// The snapshot's name
         name: String,
         /// Do not ask
@@ -136,7 +150,8 @@ Example:
     /// Delete a context with all keys, versions and snapshots
     DeleteContext {
         /// The context
-        context: String,
+        #[arg(value_name = "CONTEXT")]
+        memory: String,
         /// Do not ask
         #[arg(long)]
         yes: bool,
@@ -166,12 +181,12 @@ impl GuardArgs {
 /// Runs `tarn kv …`.
 pub async fn run(command: KvCommand, client: Client, printer: Printer) -> Result<(), Failure> {
     match command {
-        KvCommand::Put { context, key, value, file, guard } => {
+        KvCommand::Put { memory: context, entry: key, value, file, guard } => {
             let value = value_of(value, file.as_deref())?;
             let version = guard.guard(client.context(context)).put(key, value, guard.expect).await?;
             printer.message(&proto::PutKeyResponse { version }, |answer| answer.version.to_string())
         }
-        KvCommand::Get { context, key, at_version, snapshot, stale } => {
+        KvCommand::Get { memory: context, entry: key, at_version, snapshot, stale } => {
             let (version, snapshot) = (at_version.unwrap_or_default(), snapshot.unwrap_or_default());
             let request = proto::GetKeyRequest { key, version, snapshot, stale, ..Default::default() };
             let found = client.context(context).find(request).await?;
@@ -180,21 +195,21 @@ pub async fn run(command: KvCommand, client: Client, printer: Printer) -> Result
                 _ => printer.message(&found, |_| String::new()),
             }
         }
-        KvCommand::Delete { context, key, guard } => {
+        KvCommand::Delete { memory: context, entry: key, guard } => {
             let deleted = guard.guard(client.context(context)).delete(&key, guard.expect).await?;
             printer.message(&proto::DeleteKeyResponse { deleted }, |answer| match answer.deleted {
                 true => format!("{key} is deleted"),
                 false => format!("{key} had no value"),
             })
         }
-        KvCommand::List { context, prefix, snapshot, limit } => {
+        KvCommand::List { memory: context, prefix, snapshot, limit } => {
             let keys = client.context(context).keys(&prefix, snapshot.as_deref()).take(limit);
             let keys: Vec<proto::KeyInfo> = keys.try_collect().await?;
             printer.list(&keys, &["key", "version", "bytes", "changed"], |key| {
                 vec![key.key.clone(), key.version.to_string(), key.bytes.to_string(), time(key.at_ms)]
             })
         }
-        KvCommand::Versions { context, key } => {
+        KvCommand::Versions { memory: context, entry: key } => {
             let versions = client.context(context).versions(key).await?;
             printer.list(&versions, &["version", "bytes", "changed"], |version| {
                 let bytes = if version.deleted { "deleted".to_owned() } else { version.bytes.to_string() };
@@ -220,28 +235,28 @@ pub async fn run(command: KvCommand, client: Client, printer: Printer) -> Result
 /// The commands about whole contexts.
 async fn snapshots(command: KvCommand, client: Client, printer: Printer) -> Result<(), Failure> {
     match command {
-        KvCommand::Snapshot { context, name } => {
+        KvCommand::Snapshot { memory: context, name } => {
             let snapshot = client.context(context).snapshot(name).await?;
             printer.message(&snapshot, |snapshot| format!("{} holds {} keys", snapshot.name, snapshot.keys))
         }
-        KvCommand::Snapshots { context } => {
+        KvCommand::Snapshots { memory: context } => {
             let snapshots = client.context(context).snapshots().await?;
             printer.list(&snapshots, &["snapshot", "keys", "taken"], |snapshot| {
                 vec![snapshot.name.clone(), snapshot.keys.to_string(), time(snapshot.at_ms)]
             })
         }
-        KvCommand::Restore { context, name, yes } => {
+        KvCommand::Restore { memory: context, name, yes } => {
             let question = format!("What was written to {context} since the snapshot {name} will be lost. Restore it?");
             confirm(&question, yes)?;
             let restored = client.context(&context).restore(&name).await?;
             printer.message(&restored, |answer| format!("{context} is as it was at {name}: {} keys", answer.keys))
         }
-        KvCommand::DeleteSnapshot { context, name, yes } => {
+        KvCommand::DeleteSnapshot { memory: context, name, yes } => {
             confirm(&format!("Delete the snapshot {name} of {context}?"), yes)?;
             client.context(context).delete_snapshot(&name).await?;
             printer.message(&proto::DeleteSnapshotResponse {}, |_| format!("{name} is deleted"))
         }
-        KvCommand::DeleteContext { context, yes } => {
+        KvCommand::DeleteContext { memory: context, yes } => {
             confirm(&format!("Delete the context {context} with all its keys, versions and snapshots?"), yes)?;
             client.context(&context).delete_all().await?;
             printer.message(&proto::DeleteContextResponse {}, |_| format!("{context} is deleted"))
