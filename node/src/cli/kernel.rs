@@ -5,7 +5,7 @@ use tarn_client::proto::{self, cuda_argument::Argument};
 use super::Failure;
 use super::connect::parse_bytes;
 
-//// One launch of one kernel.
+/// One launch of one kernel.
 #[derive(Clone, Debug, clap::Args)]
 #[command(next_help_heading = "CUDA kernels")]
 pub struct KernelArgs {
