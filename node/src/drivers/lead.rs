@@ -30,7 +30,7 @@ pub struct Lead {
 
 /// A driver that has a runner.
 struct Running {
-    task: tokio::task::Id,
+    task: tokio::task::AbortHandle,
     generation: u64,
     at_hand: watch::Sender<u64>,
 }
@@ -69,10 +69,18 @@ impl Lead {
                     Ok((id, ())) => id,
                     Err(error) => error.id(),
                 };
-                running.retain(|_, of| of.task != id);
+                running.retain(|_, of| of.task.id() != id);
             }
             let Ok(found) = way.look(|machine| Ok(machine.driver_generations())) else { return };
-            self.drivers.retain(|id| found.iter().any(|(ns, name, _)| *ns == id.namespace && *name == id.name));
+            let is_there = |id: &Id| found.iter().any(|(ns, name, _)| *ns == id.namespace && *name == id.name);
+            self.drivers.retain(is_there);
+            // Another driver of the same name gets a runner of its own.
+            running.retain(|id, of| {
+                is_there(id) || {
+                    of.task.abort();
+                    false
+                }
+            });
             for (namespace, name, generation) in found {
                 let id = Id::new(&namespace, &name);
                 match running.get_mut(&id) {
@@ -102,7 +110,7 @@ impl Lead {
         self.drivers.open(desk.clone());
         let (at_hand, arrived) = watch::channel(generation);
         let runner = Runner { world, engine: self.drivers.engine(), desk, calls, at_hand: arrived };
-        Running { task: tasks.spawn(runner.run()).id(), generation, at_hand }
+        Running { task: tasks.spawn(runner.run()), generation, at_hand }
     }
 }
 
@@ -110,11 +118,13 @@ async fn next_ended(tasks: &mut JoinSet<()>, running: &mut BTreeMap<Id, Running>
     let id = match tasks.join_next_with_id().await? {
         Ok((id, ())) => id,
         Err(error) => {
-            tracing::error!(%error, "a task of a driver failed");
+            if error.is_panic() {
+                tracing::error!(%error, "a task of a driver failed");
+            }
             error.id()
         }
     };
-    running.retain(|_, of| of.task != id);
+    running.retain(|_, of| of.task.id() != id);
     Some(())
 }
 
