@@ -22,6 +22,9 @@ const LOOK_APART: Duration = Duration::from_millis(20);
 /// How long a new leader waits until it knows all that was acknowledged, before it tries again.
 const CERTAIN: Duration = Duration::from_secs(10);
 
+/// A node that stops refuses at once: it is not asked again at once.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// What runs the drivers.
 pub struct Lead {
     /// Where they are found.
@@ -58,7 +61,9 @@ impl Lead {
     async fn lead(&self) {
         let way = self.drivers.way().clone();
         // What another leader wrote down last must be known before anything is done again.
-        while way.barrier(Instant::now() + CERTAIN).await.is_err() {}
+        while way.barrier(Instant::now() + CERTAIN).await.is_err() {
+            tokio::time::sleep(AGAIN).await;
+        }
         let world = self.drivers.world();
         let mut tasks = JoinSet::new();
         let mut running: BTreeMap<Id, Running> = BTreeMap::new();
@@ -71,7 +76,10 @@ impl Lead {
                 };
                 running.retain(|_, of| of.task.id() != id);
             }
-            let Ok(found) = way.look(|machine| Ok(machine.driver_generations())) else { return };
+            let Ok(found) = way.look(|machine| Ok(machine.driver_generations())) else {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            };
             let is_there = |id: &Id| found.iter().any(|(ns, name, _)| *ns == id.namespace && *name == id.name);
             self.drivers.retain(is_there);
             // Another driver of the same name gets a runner of its own.
