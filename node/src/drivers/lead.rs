@@ -22,6 +22,9 @@ const LOOK_APART: Duration = Duration::from_millis(20);
 /// How long a new leader waits until it knows all that was acknowledged, before it tries again.
 const CERTAIN: Duration = Duration::from_secs(10);
 
+/// A node that stops refuses at once: it is not asked again at once.
+const AGAIN: Duration = Duration::from_millis(200);
+
 /// What runs the drivers.
 pub struct Lead {
     /// Where they are found.
@@ -30,7 +33,7 @@ pub struct Lead {
 
 /// A driver that has a runner.
 struct Running {
-    task: tokio::task::Id,
+    task: tokio::task::AbortHandle,
     generation: u64,
     at_hand: watch::Sender<u64>,
 }
@@ -58,7 +61,9 @@ impl Lead {
     async fn lead(&self) {
         let way = self.drivers.way().clone();
         // What another leader wrote down last must be known before anything is done again.
-        while way.barrier(Instant::now() + CERTAIN).await.is_err() {}
+        while way.barrier(Instant::now() + CERTAIN).await.is_err() {
+            tokio::time::sleep(AGAIN).await;
+        }
         let world = self.drivers.world();
         let mut tasks = JoinSet::new();
         let mut running: BTreeMap<Id, Running> = BTreeMap::new();
@@ -69,10 +74,21 @@ impl Lead {
                     Ok((id, ())) => id,
                     Err(error) => error.id(),
                 };
-                running.retain(|_, of| of.task != id);
+                running.retain(|_, of| of.task.id() != id);
             }
-            let Ok(found) = way.look(|machine| Ok(machine.driver_generations())) else { return };
-            self.drivers.retain(|id| found.iter().any(|(ns, name, _)| *ns == id.namespace && *name == id.name));
+            let Ok(found) = way.look(|machine| Ok(machine.driver_generations())) else {
+                tokio::time::sleep(AGAIN).await;
+                continue;
+            };
+            let is_there = |id: &Id| found.iter().any(|(ns, name, _)| *ns == id.namespace && *name == id.name);
+            self.drivers.retain(is_there);
+            // Another driver of the same name gets a runner of its own.
+            running.retain(|id, of| {
+                is_there(id) || {
+                    of.task.abort();
+                    false
+                }
+            });
             for (namespace, name, generation) in found {
                 let id = Id::new(&namespace, &name);
                 match running.get_mut(&id) {
@@ -102,7 +118,7 @@ impl Lead {
         self.drivers.open(desk.clone());
         let (at_hand, arrived) = watch::channel(generation);
         let runner = Runner { world, engine: self.drivers.engine(), desk, calls, at_hand: arrived };
-        Running { task: tasks.spawn(runner.run()).id(), generation, at_hand }
+        Running { task: tasks.spawn(runner.run()), generation, at_hand }
     }
 }
 
@@ -110,11 +126,13 @@ async fn next_ended(tasks: &mut JoinSet<()>, running: &mut BTreeMap<Id, Running>
     let id = match tasks.join_next_with_id().await? {
         Ok((id, ())) => id,
         Err(error) => {
-            tracing::error!(%error, "a task of a driver failed");
+            if error.is_panic() {
+                tracing::error!(%error, "a task of a driver failed");
+            }
             error.id()
         }
     };
-    running.retain(|_, of| of.task != id);
+    running.retain(|_, of| of.task.id() != id);
     Some(())
 }
 

@@ -94,6 +94,8 @@ struct Live {
     events: Backoff,
     /// The last turn was a call.
     called: bool,
+    /// When it was last looked for events.
+    looked_at: Instant,
 }
 
 impl Runner {
@@ -218,6 +220,7 @@ impl Runner {
             ticks: Backoff::default(),
             events: Backoff::default(),
             called: false,
+            looked_at: now,
         };
         // It may have saved something already.
         self.commit(&mut live, None).await?;
@@ -275,6 +278,7 @@ impl Runner {
             return self.tick(live).await;
         }
         let events_due = Some(live.events_from).filter(|due| *due > now);
+        let look_from = live.looked_at + LOOK_APART;
         let world = self.world.clone();
         tokio::select! {
             call = self.calls.recv() => match call {
@@ -283,10 +287,10 @@ impl Runner {
             },
             () = until(tick_due.filter(|_| takes_events)) => Ok(()),
             () = until(events_due) => Ok(()),
-            _ = self.at_hand.changed() => Ok(()),
-            now = world.applied_after(*seen) => {
+            Ok(()) = self.at_hand.changed() => Ok(()),
+            now = later(look_from, world.applied_after(*seen)) => {
                 *seen = now;
-                tokio::time::sleep(LOOK_APART).await;
+                live.looked_at = Instant::now();
                 Ok(())
             }
         }
@@ -522,6 +526,11 @@ fn cut(text: &str) -> String {
 
 fn millis(duration: Duration) -> u64 {
     u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
+}
+
+async fn later<T>(from: Instant, what: impl Future<Output = T>) -> T {
+    tokio::time::sleep_until(from).await;
+    what.await
 }
 
 async fn until(at: Option<Instant>) {

@@ -215,7 +215,7 @@ async fn a_driver_is_upgraded_and_removed_and_its_log_can_be_read() {
         expected_generation: expected,
         ..v1::UpgradeDriverRequest::default()
     };
-    refused(drivers(&node.channel).upgrade_driver(upgrade("\"two\"", 7)).await, "DRIVER_GENERATION_DIFFERS");
+    refused(drivers(&node.channel).upgrade_driver(upgrade("\"other\"", 7)).await, "DRIVER_GENERATION_DIFFERS");
     // Calls go on all the while, and none is dropped.
     let calls = async {
         let mut answers = Vec::new();
@@ -225,11 +225,11 @@ async fn a_driver_is_upgraded_and_removed_and_its_log_can_be_read() {
         answers
     };
     let (answers, upgraded) =
-        tokio::join!(calls, async { drivers(&node.channel).upgrade_driver(upgrade("\"two\"", 1)).await });
+        tokio::join!(calls, async { drivers(&node.channel).upgrade_driver(upgrade("\"other\"", 1)).await });
     assert_eq!(upgraded.unwrap().into_inner().driver.unwrap().generation, 2);
     assert_eq!(answers.first().unwrap(), "\"none\"");
     eventually(|| node.runs("probe", 2)).await;
-    assert_eq!(node.call("probe", "config", "").await.unwrap(), "\"two\"");
+    assert_eq!(node.call("probe", "config", "").await.unwrap(), "\"other\"");
     assert_eq!(node.call("probe", "read", "").await.unwrap(), "kept");
     let metric = r#"tarn_driver_turns_total{namespace="default",driver="probe",what="call",result="ok"}"#;
     assert!(nodes[leader].metric(metric).await >= 200.0);

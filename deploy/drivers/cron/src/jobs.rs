@@ -257,7 +257,10 @@ mod tests {
             (format!(r#"{{"jobs":[{job},{job}]}}"#), "two jobs"),
             (r#"{"jobs":[{"name":"a","schedule":"x","task":{"queue":"q"}}]}"#.to_owned(), "five"),
             (r#"{"jobs":[{"name":"a","schedule":"@daily","task":{}}]}"#.to_owned(), "queue"),
-            (r#"{"jobs":[{"name":"a","schedule":"@daily","missed":"all","task":{"queue":"q"}}]}"#.to_owned(), "`skip` or `once`"),
+            (
+                r#"{"jobs":[{"name":"a","schedule":"@daily","missed":"all","task":{"queue":"q"}}]}"#.to_owned(),
+                "`skip` or `once`",
+            ),
         ] {
             let error = Jobs::parse(&config).unwrap_err();
             assert!(error.contains(said), "{config}: {error}");
