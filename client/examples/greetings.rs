@@ -6,10 +6,7 @@ use std::time::Duration;
 use tarn_client::{Client, JobError, Task, Worker};
 
 /// Runs until `shutdown` ends.
-pub async fn work(
-    client: Client,
-    shutdown: impl Future<Output = ()> + Send + 'static,
-) -> Result<(), tarn_client::Error> {
+pub async fn work(client: Client, shutdown: impl Future<Output = ()> + Send + 'static) -> Result<(), tarn_client::Error> {
     Worker::builder(client)
         .queue("greetings")
         .handler("greet", |job| async move {

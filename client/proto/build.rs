@@ -5,8 +5,7 @@ use std::path::PathBuf;
 use prost::Message;
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
-    let mut files: Vec<PathBuf> =
-        std::fs::read_dir("tarn/v1")?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
+    let mut files: Vec<PathBuf> = std::fs::read_dir("tarn/v1")?.map(|entry| entry.map(|e| e.path())).collect::<Result<_, _>>()?;
     files.sort();
     println!("cargo:rerun-if-changed=tarn/v1");
 
@@ -20,9 +19,6 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     messages.bytes(["."]).btree_map(["."]).enable_type_names();
     // Large beside all other answers, and rare: they must not make every outcome as large.
     messages.boxed(".tarn.v1.InstallDriverResponse.driver").boxed(".tarn.v1.UpgradeDriverResponse.driver");
-    tonic_prost_build::configure()
-        .build_client(grpc)
-        .build_server(grpc)
-        .compile_fds_with_config(descriptors, messages)?;
+    tonic_prost_build::configure().build_client(grpc).build_server(grpc).compile_fds_with_config(descriptors, messages)?;
     Ok(())
 }

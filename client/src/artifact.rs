@@ -73,18 +73,12 @@ fn chunks(address: String, bytes: &Bytes) -> Vec<proto::PutArtifactRequest> {
     messages
 }
 
-async fn upload(
-    channel: Channel,
-    request: tonic::Request<(String, Bytes)>,
-) -> Result<Response<proto::PutArtifactResponse>, Status> {
+async fn upload(channel: Channel, request: tonic::Request<(String, Bytes)>) -> Result<Response<proto::PutArtifactResponse>, Status> {
     let request = request.map(|(address, bytes)| stream::iter(chunks(address, &bytes)));
     ArtifactServiceClient::new(channel).put_artifact(request).await
 }
 
-async fn download(
-    channel: Channel,
-    request: tonic::Request<proto::GetArtifactRequest>,
-) -> Result<Response<Bytes>, Status> {
+async fn download(channel: Channel, request: tonic::Request<proto::GetArtifactRequest>) -> Result<Response<Bytes>, Status> {
     let address = request.get_ref().artifact.clone();
     let mut stream = ArtifactServiceClient::new(channel).get_artifact(request).await?.into_inner();
     let mut bytes = BytesMut::new();

@@ -14,10 +14,7 @@ impl Client {
     ///
     /// # Errors
     /// The stream ends after an error; see [`Error`].
-    pub fn list_decisions(
-        &self,
-        filter: proto::ListDecisionsRequest,
-    ) -> impl Stream<Item = Result<proto::Decision, Error>> + Send {
+    pub fn list_decisions(&self, filter: proto::ListDecisionsRequest) -> impl Stream<Item = Result<proto::Decision, Error>> + Send {
         let client = self.clone();
         page::items(move |page_token| {
             let (client, request) = (client.clone(), proto::ListDecisionsRequest { page_token, ..filter.clone() });
@@ -74,11 +71,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] where there is no such task; see [`Error`].
-    pub async fn explain_task(
-        &self,
-        task_id: impl Into<String>,
-        level: proto::ExplainLevel,
-    ) -> Result<proto::ExplainTaskResponse, Error> {
+    pub async fn explain_task(&self, task_id: impl Into<String>, level: proto::ExplainLevel) -> Result<proto::ExplainTaskResponse, Error> {
         let request = proto::ExplainTaskRequest { namespace: self.ns(), task_id: task_id.into(), level: level.into() };
         self.read(request, rpc!(AuditServiceClient.explain_task)).await
     }
@@ -87,11 +80,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn explain_request(
-        &self,
-        id: impl Into<String>,
-        level: proto::ExplainLevel,
-    ) -> Result<proto::ExplainRequestResponse, Error> {
+    pub async fn explain_request(&self, id: impl Into<String>, level: proto::ExplainLevel) -> Result<proto::ExplainRequestResponse, Error> {
         let request = proto::ExplainRequestRequest { id: id.into(), level: level.into() };
         self.read(request, rpc!(AuditServiceClient.explain_request)).await
     }

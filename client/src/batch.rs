@@ -76,9 +76,7 @@ impl Batcher {
     pub async fn enqueue(&self, task: impl Into<proto::TaskSpec>) -> Result<String, Error> {
         let task = task.into();
         if !task.after_in_batch.is_empty() {
-            return Err(Error::Config(
-                "a task that depends on positions of a batch must be submitted in that batch".into(),
-            ));
+            return Err(Error::Config("a task that depends on positions of a batch must be submitted in that batch".into()));
         }
         let bytes = task.encoded_len();
         let kib = u32::try_from(bytes.div_ceil(1024).clamp(1, BACKLOG_KIB)).expect("the backlog's bound fits");

@@ -31,12 +31,9 @@ pub(crate) const MESSAGE_BYTES_MAX: usize = 64 << 20;
 macro_rules! rpc {
     ($service:ident.$method:ident) => {
         |channel, request| {
-            Box::pin(async move {
-                $service::new(channel)
-                    .max_decoding_message_size(crate::client::MESSAGE_BYTES_MAX)
-                    .$method(request)
-                    .await
-            })
+            Box::pin(
+                async move { $service::new(channel).max_decoding_message_size(crate::client::MESSAGE_BYTES_MAX).$method(request).await },
+            )
         }
     };
 }
@@ -146,10 +143,7 @@ impl ClientBuilder {
     /// [`Error::Config`] for unusable options.
     pub fn connect_lazy(mut self) -> Result<Client, Error> {
         let config = self.tls.take().ok_or_else(|| {
-            Error::Config(
-                "a client needs a certificate, its key and the cluster's CA certificate: tarn has no insecure mode"
-                    .into(),
-            )
+            Error::Config("a client needs a certificate, its key and the cluster's CA certificate: tarn has no insecure mode".into())
         })?;
         Ok(Client {
             nodes: Arc::new(Nodes::new(&self.addresses, nodes::dial_tls(config))?),
@@ -178,8 +172,7 @@ impl ClientBuilder {
         match (ca, certificate, key) {
             (None, None, None) => {}
             (Some(ca), Some(certificate), Some(key)) => {
-                let credentials = Credentials::from_files(&ca, &certificate, &key)
-                    .map_err(|error| Error::Config(error.to_string()))?;
+                let credentials = Credentials::from_files(&ca, &certificate, &key).map_err(|error| Error::Config(error.to_string()))?;
                 self = self.credentials(credentials);
             }
             _ => {
@@ -297,20 +290,14 @@ impl Client {
     }
 
     /// The answer to a command that went over a stream.
-    fn answered<C: CommandBody>(
-        &self,
-        answer: proto::PipelineResponse,
-        request_id: &str,
-    ) -> Result<C::Response, Failure> {
+    fn answered<C: CommandBody>(&self, answer: proto::PipelineResponse, request_id: &str) -> Result<C::Response, Failure> {
         if !answer.leader.is_empty() {
             self.nodes.prefer(&answer.leader);
         }
         let body = answer.outcome.and_then(|outcome| outcome.body);
         if let Some(proto::outcome::Body::Rejected(rejection)) = body {
-            let refusal = Refusal {
-                request_id: Some(request_id.to_owned()).filter(|id| !id.is_empty()),
-                ..Refusal::from_rejection(rejection)
-            };
+            let refusal =
+                Refusal { request_id: Some(request_id.to_owned()).filter(|id| !id.is_empty()), ..Refusal::from_rejection(rejection) };
             return Err(Failure::of_refusal(refusal));
         }
         let response = body.and_then(C::response);

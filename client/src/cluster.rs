@@ -35,9 +35,7 @@ impl Client {
     /// See [`Error`].
     pub async fn remove_member(&self, node_id: u64) -> Result<(), Error> {
         let kind = Kind::WRITE.waiting(MEMBERSHIP_WAIT);
-        self.call(kind, proto::RemoveMemberRequest { node_id }, rpc!(ClusterServiceClient.remove_member))
-            .await
-            .map(drop)
+        self.call(kind, proto::RemoveMemberRequest { node_id }, rpc!(ClusterServiceClient.remove_member)).await.map(drop)
     }
 
     /// Hands leadership to a voter, the most advanced one unless named, and returns who leads then.
@@ -62,16 +60,8 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn create_join_token(
-        &self,
-        key_hash: [u8; 32],
-        ttl: Duration,
-    ) -> Result<proto::CreateJoinTokenResponse, Error> {
-        let request = proto::CreateJoinTokenRequest {
-            request_id: request_id(),
-            ttl_ms: millis(ttl),
-            key_hash: key_hash.to_vec().into(),
-        };
+    pub async fn create_join_token(&self, key_hash: [u8; 32], ttl: Duration) -> Result<proto::CreateJoinTokenResponse, Error> {
+        let request = proto::CreateJoinTokenRequest { request_id: request_id(), ttl_ms: millis(ttl), key_hash: key_hash.to_vec().into() };
         self.call(Kind::WRITE, request, rpc!(ClusterServiceClient.create_join_token)).await
     }
 

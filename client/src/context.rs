@@ -53,12 +53,7 @@ impl Context {
     /// # Errors
     /// [`Error::Refused`] with the reason `VERSION_CONFLICT`, and with the version that it has in
     /// [`actual_version`](crate::Refusal::actual_version); `STALE_TOKEN`; see [`Error`].
-    pub async fn put(
-        &self,
-        key: impl Into<String>,
-        value: impl Into<Bytes>,
-        expected: Option<u64>,
-    ) -> Result<u64, Error> {
+    pub async fn put(&self, key: impl Into<String>, value: impl Into<Bytes>, expected: Option<u64>) -> Result<u64, Error> {
         let request = proto::PutKeyRequest {
             request_id: String::new(),
             namespace: self.client.ns(),
@@ -111,11 +106,7 @@ impl Context {
     }
 
     /// Lists the keys that begin with `prefix`, in the order of their bytes: now, or as they were at a snapshot.
-    pub fn keys(
-        &self,
-        prefix: &str,
-        snapshot: Option<&str>,
-    ) -> impl Stream<Item = Result<proto::KeyInfo, Error>> + Send + use<> {
+    pub fn keys(&self, prefix: &str, snapshot: Option<&str>) -> impl Stream<Item = Result<proto::KeyInfo, Error>> + Send + use<> {
         let request = proto::ListKeysRequest {
             namespace: self.client.ns(),
             context: self.name.clone(),
@@ -139,8 +130,7 @@ impl Context {
     /// # Errors
     /// [`Error::Refused`] where none is; see [`Error`].
     pub async fn versions(&self, key: impl Into<String>) -> Result<Vec<proto::KeyVersion>, Error> {
-        let request =
-            proto::ListVersionsRequest { namespace: self.client.ns(), context: self.name.clone(), key: key.into() };
+        let request = proto::ListVersionsRequest { namespace: self.client.ns(), context: self.name.clone(), key: key.into() };
         Ok(self.client.read(request, rpc!(ContextServiceClient.list_versions)).await?.versions)
     }
 
@@ -203,11 +193,7 @@ impl Context {
     /// # Errors
     /// [`Error::Refused`] with the reason `CONTEXT_NOT_FOUND`; see [`Error`].
     pub async fn delete_all(&self) -> Result<(), Error> {
-        let request = proto::DeleteContextRequest {
-            request_id: String::new(),
-            namespace: self.client.ns(),
-            context: self.name.clone(),
-        };
+        let request = proto::DeleteContextRequest { request_id: String::new(), namespace: self.client.ns(), context: self.name.clone() };
         self.client.command(request, rpc!(ContextServiceClient.delete_context)).await.map(drop)
     }
 }

@@ -21,12 +21,8 @@ impl Client {
     /// [`Error::Refused`] with `DRIVER_NOT_SIGNED` or `DRIVER_SIGNATURE`, where the artifact is no driver, or where there is one of that name;
     /// see [`Error`].
     pub async fn install_driver(&self, name: &str, spec: proto::DriverSpec) -> Result<proto::Driver, Error> {
-        let request = proto::InstallDriverRequest {
-            request_id: request_id(),
-            namespace: self.ns(),
-            name: name.to_owned(),
-            spec: Some(spec),
-        };
+        let request =
+            proto::InstallDriverRequest { request_id: request_id(), namespace: self.ns(), name: name.to_owned(), spec: Some(spec) };
         let kind = Kind::WRITE.waiting(COMPILE_TIME);
         let answer = self.call(kind, request, rpc!(DriverServiceClient.install_driver)).await?;
         Ok(*answer.driver.unwrap_or_default())
@@ -36,12 +32,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::install_driver`]; [`Error::Refused`] with `DRIVER_GENERATION_DIFFERS`.
-    pub async fn upgrade_driver(
-        &self,
-        name: &str,
-        spec: proto::DriverSpec,
-        expected_generation: u64,
-    ) -> Result<proto::Driver, Error> {
+    pub async fn upgrade_driver(&self, name: &str, spec: proto::DriverSpec, expected_generation: u64) -> Result<proto::Driver, Error> {
         let request = proto::UpgradeDriverRequest {
             request_id: request_id(),
             namespace: self.ns(),
@@ -59,8 +50,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is none; see [`Error`].
     pub async fn remove_driver(&self, name: &str) -> Result<(), Error> {
-        let request =
-            proto::RemoveDriverRequest { request_id: String::new(), namespace: self.ns(), name: name.to_owned() };
+        let request = proto::RemoveDriverRequest { request_id: String::new(), namespace: self.ns(), name: name.to_owned() };
         self.command(request, rpc!(DriverServiceClient.remove_driver)).await.map(drop)
     }
 
@@ -94,12 +84,8 @@ impl Client {
         payload: impl Into<Bytes>,
         timeout: Duration,
     ) -> Result<proto::CallDriverResponse, Error> {
-        let request = proto::CallDriverRequest {
-            namespace: self.ns(),
-            name: name.to_owned(),
-            method: method.to_owned(),
-            payload: payload.into(),
-        };
+        let request =
+            proto::CallDriverRequest { namespace: self.ns(), name: name.to_owned(), method: method.to_owned(), payload: payload.into() };
         let mut request = tonic::Request::new(request);
         request.set_timeout(timeout);
         match self.drivers().call_driver(request).await {

@@ -137,10 +137,7 @@ impl Error {
 
     /// Whether the call may have had its effect although it failed.
     pub fn outcome_unknown(&self) -> bool {
-        matches!(
-            self,
-            Error::Unavailable { fate: Fate::Unknown, .. } | Error::DeadlineExceeded { fate: Fate::Unknown, .. }
-        )
+        matches!(self, Error::Unavailable { fate: Fate::Unknown, .. } | Error::DeadlineExceeded { fate: Fate::Unknown, .. })
     }
 
     /// Whether the same call may succeed later without any change.

@@ -190,13 +190,8 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where the token is not the present holder's; see [`Error`].
     pub async fn renew_lease(&self, name: &str, token: u64, ttl: Duration) -> Result<proto::NamedLease, Error> {
-        let request = proto::RenewLeaseRequest {
-            request_id: String::new(),
-            namespace: self.ns(),
-            name: name.to_owned(),
-            token,
-            ttl_ms: millis(ttl),
-        };
+        let request =
+            proto::RenewLeaseRequest { request_id: String::new(), namespace: self.ns(), name: name.to_owned(), token, ttl_ms: millis(ttl) };
         given(self.command(request, rpc!(LeaseServiceClient.renew_lease)).await?.lease)
     }
 
@@ -205,12 +200,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where the token is not the present holder's; see [`Error`].
     pub async fn release_lease(&self, name: &str, token: u64) -> Result<(), Error> {
-        let request = proto::ReleaseLeaseRequest {
-            request_id: String::new(),
-            namespace: self.ns(),
-            name: name.to_owned(),
-            token,
-        };
+        let request = proto::ReleaseLeaseRequest { request_id: String::new(), namespace: self.ns(), name: name.to_owned(), token };
         self.command(request, rpc!(LeaseServiceClient.release_lease)).await.map(drop)
     }
 

@@ -10,8 +10,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where the name is taken or malformed; see [`Error`].
     pub async fn create_namespace(&self, name: impl Into<String>, weight: u32) -> Result<proto::Namespace, Error> {
-        let request =
-            proto::CreateNamespaceRequest { name: name.into(), weight, ..proto::CreateNamespaceRequest::default() };
+        let request = proto::CreateNamespaceRequest { name: name.into(), weight, ..proto::CreateNamespaceRequest::default() };
         self.create_namespace_with(request).await
     }
 
@@ -19,10 +18,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::create_namespace`]; reason `CLUSTER_VERSION_TOO_LOW` where the cluster does not know these yet.
-    pub async fn create_namespace_with(
-        &self,
-        request: proto::CreateNamespaceRequest,
-    ) -> Result<proto::Namespace, Error> {
+    pub async fn create_namespace_with(&self, request: proto::CreateNamespaceRequest) -> Result<proto::Namespace, Error> {
         let answer = self.command(request, rpc!(NamespaceServiceClient.create_namespace));
         named(answer.await?.namespace)
     }
@@ -69,12 +65,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is no such namespace; see [`Error`].
     pub async fn drain_namespace(&self, name: impl Into<String>, cancel: bool) -> Result<(), Error> {
-        let request = proto::DeleteNamespaceRequest {
-            name: name.into(),
-            drain: true,
-            cancel,
-            ..proto::DeleteNamespaceRequest::default()
-        };
+        let request = proto::DeleteNamespaceRequest { name: name.into(), drain: true, cancel, ..proto::DeleteNamespaceRequest::default() };
         self.command(request, rpc!(NamespaceServiceClient.delete_namespace)).await.map(drop)
     }
 }

@@ -46,8 +46,7 @@ pub(crate) struct Nodes {
 impl Nodes {
     /// Starts with some address of the list, so that many clients with one list do not all choose the same node.
     pub(crate) fn new(addresses: &[String], dial: Dial) -> Result<Nodes, Error> {
-        let nodes =
-            Nodes { dial, known: RwLock::new(Vec::new()), current: AtomicUsize::new(0), failed: Mutex::new(None) };
+        let nodes = Nodes { dial, known: RwLock::new(Vec::new()), current: AtomicUsize::new(0), failed: Mutex::new(None) };
         nodes.add(addresses)?;
         let count = nodes.len();
         if count == 0 {
@@ -60,8 +59,7 @@ impl Nodes {
     /// Adds the addresses that are not yet known.
     pub(crate) fn add(&self, addresses: &[String]) -> Result<(), Error> {
         for address in addresses {
-            let address: tls::Address =
-                address.trim().parse().map_err(|error: tls::AddressError| Error::Config(error.to_string()))?;
+            let address: tls::Address = address.trim().parse().map_err(|error: tls::AddressError| Error::Config(error.to_string()))?;
             let mut known = self.known.write().expect("no code panics while it holds this lock");
             let index = known.len();
             if index < NODES_MAX && known.iter().all(|node| node.address != address) {
@@ -104,9 +102,7 @@ impl Nodes {
     pub(crate) fn failed(&self, node: &Node) {
         *self.failed.lock().expect("no code panics while it holds this lock") = Some((node.index, Instant::now()));
         let next = (node.index + 1) % self.len();
-        if self.current.compare_exchange(node.index, next, Ordering::Relaxed, Ordering::Relaxed).is_ok()
-            && next != node.index
-        {
+        if self.current.compare_exchange(node.index, next, Ordering::Relaxed, Ordering::Relaxed).is_ok() && next != node.index {
             tracing::debug!(node = %node.address, "left a node that failed");
         }
     }

@@ -19,10 +19,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] with `POLICY_DOES_NOT_COMPILE` or `POLICY_TESTS_FAILED`, where there is no such version, or where another version
     /// than the expected one is active; see [`Error`].
-    pub async fn activate_bundle(
-        &self,
-        request: proto::ActivateBundleRequest,
-    ) -> Result<proto::ActivateBundleResponse, Error> {
+    pub async fn activate_bundle(&self, request: proto::ActivateBundleRequest) -> Result<proto::ActivateBundleResponse, Error> {
         self.command(request, rpc!(PolicyServiceClient.activate_bundle)).await
     }
 
@@ -30,10 +27,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] where none was; see [`Error`].
-    pub async fn rollback_bundle(
-        &self,
-        request: proto::RollbackBundleRequest,
-    ) -> Result<proto::RollbackBundleResponse, Error> {
+    pub async fn rollback_bundle(&self, request: proto::RollbackBundleRequest) -> Result<proto::RollbackBundleResponse, Error> {
         self.command(request, rpc!(PolicyServiceClient.rollback_bundle)).await
     }
 
@@ -59,11 +53,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn list_bundles(
-        &self,
-        environment: impl Into<String>,
-        name: impl Into<String>,
-    ) -> Result<Vec<proto::Bundle>, Error> {
+    pub async fn list_bundles(&self, environment: impl Into<String>, name: impl Into<String>) -> Result<Vec<proto::Bundle>, Error> {
         let request = proto::ListBundlesRequest { environment: environment.into(), name: name.into() };
         let answer = self.read(request, rpc!(PolicyServiceClient.list_bundles));
         Ok(answer.await?.bundles)
@@ -81,10 +71,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn list_violations(
-        &self,
-        request: proto::ListViolationsRequest,
-    ) -> Result<proto::ListViolationsResponse, Error> {
+    pub async fn list_violations(&self, request: proto::ListViolationsRequest) -> Result<proto::ListViolationsResponse, Error> {
         self.read(request, rpc!(PolicyServiceClient.list_violations)).await
     }
 
@@ -92,10 +79,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] for a malformed URL; see [`Error`].
-    pub async fn put_policy_handler(
-        &self,
-        request: proto::PutPolicyHandlerRequest,
-    ) -> Result<proto::PutPolicyHandlerResponse, Error> {
+    pub async fn put_policy_handler(&self, request: proto::PutPolicyHandlerRequest) -> Result<proto::PutPolicyHandlerResponse, Error> {
         self.command(request, rpc!(PolicyServiceClient.put_policy_handler)).await
     }
 

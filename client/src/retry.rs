@@ -197,9 +197,7 @@ impl Tries {
             Some(Failure::Busy(_, refusal)) if fate == Fate::NotDone => Error::Refused(refusal),
             Some(Failure::Barred(text)) => self.barred(text),
             Some(Failure::NotSent(message) | Failure::Lost(message)) => Error::Unavailable { message, tries, fate },
-            Some(Failure::Busy(_, refusal) | Failure::Refused(refusal)) => {
-                Error::Unavailable { message: refusal.message, tries, fate }
-            }
+            Some(Failure::Busy(_, refusal) | Failure::Refused(refusal)) => Error::Unavailable { message: refusal.message, tries, fate },
             Some(Failure::TimedOut) | None => Error::DeadlineExceeded { tries, fate },
         }
     }

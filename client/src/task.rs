@@ -230,10 +230,7 @@ impl Client {
     ///
     /// # Errors
     /// As [`Client::enqueue`]; one unacceptable task has the whole batch refused.
-    pub async fn enqueue_batch<T: Into<proto::TaskSpec>>(
-        &self,
-        tasks: impl IntoIterator<Item = T>,
-    ) -> Result<Vec<String>, Error> {
+    pub async fn enqueue_batch<T: Into<proto::TaskSpec>>(&self, tasks: impl IntoIterator<Item = T>) -> Result<Vec<String>, Error> {
         self.enqueue_once("", tasks).await
     }
 
@@ -251,11 +248,7 @@ impl Client {
         let count = tasks.len();
         let request = proto::EnqueueRequest { request_id: request_id.into(), namespace: self.ns(), tasks };
         let ids = self.command(request, rpc!(TaskServiceClient.enqueue)).await?.task_ids;
-        if ids.len() == count {
-            Ok(ids)
-        } else {
-            Err(Error::Transport(format!("the node answered {count} tasks with {} ids", ids.len())))
-        }
+        if ids.len() == count { Ok(ids) } else { Err(Error::Transport(format!("the node answered {count} tasks with {} ids", ids.len()))) }
     }
 
     /// Reads a task, with its payload and result.
@@ -278,12 +271,8 @@ impl Client {
         loop {
             let left = end.saturating_duration_since(Instant::now());
             let wait = left.min(WAIT_POLL);
-            let request = proto::GetTaskRequest {
-                namespace: self.ns(),
-                task_id: task_id.clone(),
-                wait_ms: millis(wait),
-                omit_bytes: false,
-            };
+            let request =
+                proto::GetTaskRequest { namespace: self.ns(), task_id: task_id.clone(), wait_ms: millis(wait), omit_bytes: false };
             // The deadline of the whole wait replaces the client's own: until then a failed poll is repeated.
             let patient = self.with_deadline(left + ANSWER_TIME);
             let task = found(patient.call(Kind::READ.waiting(wait), request, rpc!(TaskServiceClient.get_task)).await?)?;
@@ -299,10 +288,7 @@ impl Client {
 
     /// Lists tasks in the order of their ids, oldest first, without payloads and results; pages are fetched as the stream is read. The
     /// request's namespace is the client's where it is empty.
-    pub fn list_tasks(
-        &self,
-        mut request: proto::ListTasksRequest,
-    ) -> impl Stream<Item = Result<proto::Task, Error>> + Send + use<> {
+    pub fn list_tasks(&self, mut request: proto::ListTasksRequest) -> impl Stream<Item = Result<proto::Task, Error>> + Send + use<> {
         let client = self.clone();
         if request.namespace.is_empty() {
             request.namespace = self.ns();

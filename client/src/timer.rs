@@ -24,11 +24,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] where the task is unacceptable; see [`Error`].
-    pub async fn schedule_task(
-        &self,
-        when: When,
-        task: impl Into<proto::TaskSpec>,
-    ) -> Result<proto::ScheduleTimerResponse, Error> {
+    pub async fn schedule_task(&self, when: When, task: impl Into<proto::TaskSpec>) -> Result<proto::ScheduleTimerResponse, Error> {
         self.schedule(when, Action::Enqueue(task.into())).await
     }
 
@@ -36,11 +32,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn schedule_mark(
-        &self,
-        when: When,
-        text: impl Into<String>,
-    ) -> Result<proto::ScheduleTimerResponse, Error> {
+    pub async fn schedule_mark(&self, when: When, text: impl Into<String>) -> Result<proto::ScheduleTimerResponse, Error> {
         self.schedule(when, Action::Mark(text.into())).await
     }
 
@@ -65,8 +57,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] where there is no such timer or it has fired; see [`Error`].
     pub async fn cancel_timer(&self, timer_id: impl Into<String>) -> Result<(), Error> {
-        let request =
-            proto::CancelTimerRequest { request_id: String::new(), namespace: self.ns(), timer_id: timer_id.into() };
+        let request = proto::CancelTimerRequest { request_id: String::new(), namespace: self.ns(), timer_id: timer_id.into() };
         self.command(request, rpc!(TimerServiceClient.cancel_timer)).await.map(drop)
     }
 

@@ -40,9 +40,7 @@ const CHECKSUM_CONTEXT: &str = "tarn 2026 API token checksum";
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ApiTokenError {
     /// Of another form.
-    #[error(
-        "this is not an API token: expected {API_TOKEN_PREFIX} and 60 characters a-z and 2-7, as `tarn token create` prints it"
-    )]
+    #[error("this is not an API token: expected {API_TOKEN_PREFIX} and 60 characters a-z and 2-7, as `tarn token create` prints it")]
     Malformed,
     /// A character is wrong.
     #[error("this API token is damaged: its checksum does not match; copy it again, whole")]

@@ -106,8 +106,7 @@ impl Watcher {
     async fn receive(&mut self) -> Result<proto::WatchResponse, Failure> {
         if self.open.is_none() {
             let node = self.client.nodes().pick();
-            let mut service =
-                EventServiceClient::new(node.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
+            let mut service = EventServiceClient::new(node.channel.clone()).max_decoding_message_size(MESSAGE_BYTES_MAX);
             let opened = tokio::time::timeout(OPEN_TIMEOUT, service.watch(self.request.clone())).await;
             let stream = match opened {
                 Ok(Ok(answer)) => answer.into_inner(),

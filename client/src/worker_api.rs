@@ -29,10 +29,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] where its capabilities are malformed; see [`Error`].
-    pub async fn register_worker(
-        &self,
-        request: proto::RegisterWorkerRequest,
-    ) -> Result<proto::RegisterWorkerResponse, Error> {
+    pub async fn register_worker(&self, request: proto::RegisterWorkerRequest) -> Result<proto::RegisterWorkerResponse, Error> {
         self.command(request, rpc!(WorkerServiceClient.register_worker)).await
     }
 
@@ -40,10 +37,7 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Refused`] with the reason `WORKER_NOT_FOUND` where the registration has ended; see [`Error`].
-    pub async fn heartbeat_worker(
-        &self,
-        worker_id: impl Into<String>,
-    ) -> Result<proto::HeartbeatWorkerResponse, Error> {
+    pub async fn heartbeat_worker(&self, worker_id: impl Into<String>) -> Result<proto::HeartbeatWorkerResponse, Error> {
         let request = proto::HeartbeatWorkerRequest { worker_id: worker_id.into(), resources: None };
         self.command(request, rpc!(WorkerServiceClient.heartbeat_worker)).await
     }
@@ -73,10 +67,7 @@ impl Client {
     ///
     /// # Errors
     /// See [`Error`].
-    pub async fn heartbeat_tasks(
-        &self,
-        request: proto::HeartbeatTasksRequest,
-    ) -> Result<Vec<proto::LeaseReport>, Error> {
+    pub async fn heartbeat_tasks(&self, request: proto::HeartbeatTasksRequest) -> Result<Vec<proto::LeaseReport>, Error> {
         Ok(self.command(request, rpc!(WorkerServiceClient.heartbeat_tasks)).await?.leases)
     }
 

@@ -189,9 +189,7 @@ pub fn main() -> ExitCode {
         std::process::exit(code.into())
     });
     tracing_subscriber::fmt()
-        .with_env_filter(
-            tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error,tarn_jepsen=warn".into()),
-        )
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_default_env().unwrap_or_else(|_| "error,tarn_jepsen=warn".into()))
         .with_writer(std::io::stderr)
         .with_ansi(std::io::stderr().is_terminal())
         .init();
@@ -333,9 +331,7 @@ fn command_of(args: &RunArgs, seed: u64) -> String {
         format!("--seed {seed}"),
     ];
     let names = [("--network", value_name(args.cluster.network), "auto"), ("--disk", value_name(args.disk), "auto")];
-    words.extend(
-        names.iter().filter(|(_, value, default)| value != default).map(|(flag, value, _)| format!("{flag} {value}")),
-    );
+    words.extend(names.iter().filter(|(_, value, default)| value != default).map(|(flag, value, _)| format!("{flag} {value}")));
     words.extend(args.cluster.settings.iter().map(|(key, value)| format!("--set {key}={value}")));
     let paths = [("--tarn", &args.cluster.tarn), ("--tarn-next", &args.tarn_next)];
     words.extend(paths.iter().filter_map(|(flag, path)| Some(format!("{flag} {}", path.as_ref()?.display()))));
@@ -347,11 +343,8 @@ fn value_name(value: impl ValueEnum) -> String {
 }
 
 fn soak_options(args: SoakArgs) -> Result<SoakOptions> {
-    let workloads = if args.workload.is_empty() {
-        workload::names().iter().map(|(name, _)| (*name).to_owned()).collect()
-    } else {
-        args.workload
-    };
+    let workloads =
+        if args.workload.is_empty() { workload::names().iter().map(|(name, _)| (*name).to_owned()).collect() } else { args.workload };
     let seed = args.seed.unwrap_or_else(random_seed);
     let base = RunOptions {
         workload: String::new(),
@@ -402,9 +395,8 @@ fn tarn(given: Option<PathBuf>) -> Result<PathBuf> {
             own.parent().unwrap_or(Path::new(".")).join("tarn")
         }
     };
-    path.canonicalize().with_context(|| {
-        format!("{} is not there: build it with `cargo build -p tarn`, or name it with --tarn", path.display())
-    })
+    path.canonicalize()
+        .with_context(|| format!("{} is not there: build it with `cargo build -p tarn`, or name it with --tarn", path.display()))
 }
 
 fn random_seed() -> u64 {

@@ -85,13 +85,7 @@ pub const TESTS: &[Test] = &[
         &["partition", "partition-one-way", "client-links"],
         "",
     ),
-    runs(
-        10,
-        "locks with fencing tokens: a store outside sees only growing tokens",
-        &["lock"],
-        &["pause", "clock", "slow"],
-        "",
-    ),
+    runs(10, "locks with fencing tokens: a store outside sees only growing tokens", &["lock"], &["pause", "clock", "slow"], ""),
     runs(
         11,
         "no lease ends while its renewals are accepted, nor before its time by the leader's clock",

@@ -202,11 +202,7 @@ mod tests {
         assert_eq!((found[1].made_ns, found[1].error.as_deref()), (None, Some("no such library")));
         assert_eq!(found[1].over_ns(99), 99);
         assert_eq!((found[2].made_ns, &found[2].what), (None, &json!({"paused": []})));
-        assert_eq!(
-            found.iter().map(Fault::harmed).collect::<Vec<_>>(),
-            [true, true, false],
-            "what failed may have been done in part"
-        );
+        assert_eq!(found.iter().map(Fault::harmed).collect::<Vec<_>>(), [true, true, false], "what failed may have been done in part");
         assert_eq!(phase(&history, Phase::Work), Some(history[0].time_ns));
         assert_eq!(phase(&history, Phase::End), None);
     }

@@ -247,15 +247,8 @@ fn recoveries(operations: &[Done<'_>], faults: &[Fault], end: u64) -> BTreeMap<S
             continue;
         }
         let Some(healed) = fault.healed_ns else { continue };
-        let next = faults
-            .iter()
-            .filter(|other| other.harmed() && other.begun_ns > healed)
-            .map(|other| other.begun_ns)
-            .min()
-            .unwrap_or(end);
-        let others = faults
-            .iter()
-            .any(|other| other.harmed() && other != fault && other.begun_ns < healed && other.over_ns(end) > healed);
+        let next = faults.iter().filter(|other| other.harmed() && other.begun_ns > healed).map(|other| other.begun_ns).min().unwrap_or(end);
+        let others = faults.iter().any(|other| other.harmed() && other != fault && other.begun_ns < healed && other.over_ns(end) > healed);
         times.after_healing.extend(answers.after(healed).map(|answer| answer - healed));
         let everyone = answers.everyone_after(healed).filter(|answer| *answer < next && !others);
         times.everyone.extend(everyone.map(|answer| answer - healed));
@@ -293,10 +286,7 @@ impl Answers {
             let client = clients.entry(operation.client).or_default();
             client.push((operation.begun_ns, operation.ended_ns));
         }
-        Self {
-            all: Sorted::of(all),
-            clients: clients.into_values().filter(|answers| answers.len() >= REGULAR).map(Sorted::of).collect(),
-        }
+        Self { all: Sorted::of(all), clients: clients.into_values().filter(|answers| answers.len() >= REGULAR).map(Sorted::of).collect() }
     }
 
     fn after(&self, moment: u64) -> Option<u64> {

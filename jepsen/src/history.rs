@@ -158,11 +158,7 @@ pub fn operations<'a>(history: &'a [Event], op: &str) -> Vec<Operation<'a>> {
 
 /// The values of all events of this name that are no client's operations, with their events.
 pub fn infos<'a, T: serde::de::DeserializeOwned>(history: &'a [Event], op: &str) -> Vec<(&'a Event, T)> {
-    history
-        .iter()
-        .filter(|event| event.kind == Kind::Info && event.op == op)
-        .filter_map(|event| Some((event, event.read()?)))
-        .collect()
+    history.iter().filter(|event| event.kind == Kind::Info && event.op == op).filter_map(|event| Some((event, event.read()?))).collect()
 }
 
 /// Writes a history. Clones write the same one.
@@ -194,10 +190,7 @@ impl Recorder {
     pub fn create(path: &Path) -> Result<Self> {
         let file = File::create(path).with_context(|| format!("{} cannot be created", path.display()))?;
         let recorder = Self {
-            inner: Arc::new(Inner {
-                start: Instant::now(),
-                file: Mutex::new(Lines { next: 0, out: file, error: None }),
-            }),
+            inner: Arc::new(Inner { start: Instant::now(), file: Mutex::new(Lines { next: 0, out: file, error: None }) }),
             deadline_ms: None,
         };
         if let Ok(runtime) = tokio::runtime::Handle::try_current() {
@@ -230,15 +223,7 @@ impl Recorder {
             ..Event::default()
         };
         let of = self.write(event);
-        Pending {
-            recorder: self.clone(),
-            process,
-            op: op.to_owned(),
-            key: key.map(str::to_owned),
-            node,
-            of,
-            ended: false,
-        }
+        Pending { recorder: self.clone(), process, op: op.to_owned(), key: key.map(str::to_owned), node, of, ended: false }
     }
 
     /// Records something that is no client's operation.

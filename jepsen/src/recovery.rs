@@ -99,10 +99,7 @@ pub async fn measure(options: &RecoveryOptions, interrupt: &CancellationToken) -
     let cluster = Cluster::create(ClusterOptions {
         nodes: options.nodes,
         network,
-        settings: [("log.format".to_owned(), "\"json\"".to_owned())]
-            .into_iter()
-            .chain(options.settings.iter().cloned())
-            .collect(),
+        settings: [("log.format".to_owned(), "\"json\"".to_owned())].into_iter().chain(options.settings.iter().cloned()).collect(),
         ..ClusterOptions::new(&options.tarn, dir.path())
     })?;
     let kills = tokio::select! {
@@ -220,17 +217,12 @@ type Part = fn(&Kill) -> f64;
 
 impl Measured {
     fn of(kills: Vec<Kill>) -> Self {
-        let parts: [(&str, Part); 3] = [
-            ("detection", |kill| kill.detection_ms),
-            ("election", |kill| kill.election_ms),
-            ("first commit", |kill| kill.first_commit_ms),
-        ];
+        let parts: [(&str, Part); 3] =
+            [("detection", |kill| kill.detection_ms), ("election", |kill| kill.election_ms), ("first commit", |kill| kill.first_commit_ms)];
         let spread = |part: Part| Spread::of(kills.iter().map(|kill| (part(kill) * 1e6) as u64).collect());
         let sum = |part: Part| kills.iter().map(part).sum::<f64>();
-        let dominant = parts
-            .iter()
-            .max_by(|one, other| sum(one.1).total_cmp(&sum(other.1)))
-            .map_or_else(String::new, |(name, _)| (*name).to_owned());
+        let dominant =
+            parts.iter().max_by(|one, other| sum(one.1).total_cmp(&sum(other.1))).map_or_else(String::new, |(name, _)| (*name).to_owned());
         let total = spread(|kill| kill.total_ms);
         Self {
             total,
@@ -246,20 +238,12 @@ impl Measured {
 
     /// The measurement for people.
     pub fn text(&self) -> String {
-        let mut text =
-            format!("{} kills of the leader; from the kill to the next acknowledged write\n", self.kills.len());
+        let mut text = format!("{} kills of the leader; from the kill to the next acknowledged write\n", self.kills.len());
         text.push_str("                median       p99   longest\n");
-        let rows = [
-            ("all", &self.total),
-            ("detection", &self.detection),
-            ("election", &self.election),
-            ("first commit", &self.first_commit),
-        ];
+        let rows =
+            [("all", &self.total), ("detection", &self.detection), ("election", &self.election), ("first commit", &self.first_commit)];
         for (name, spread) in rows {
-            text.push_str(&format!(
-                "{name:13}{:6.0} ms {:6.0} ms {:6.0} ms\n",
-                spread.median_ms, spread.p99_ms, spread.max_ms
-            ));
+            text.push_str(&format!("{name:13}{:6.0} ms {:6.0} ms {:6.0} ms\n", spread.median_ms, spread.p99_ms, spread.max_ms));
         }
         let split = self.kills.iter().filter(|kill| kill.terms > 1).count();
         text.push_str(&format!("what dominates: {}; {split} elections took more than one term\n", self.dominant));
@@ -276,9 +260,9 @@ impl Measured {
 mod tests {
     use super::*;
 
-    const BEGUN: &str =
-        r#"{"timestamp":"2026-11-21T06:06:15.464253Z","level":"INFO","message":"leadership","term":2,"leader":"None"}"#;
-    const KNOWN: &str = r#"{"timestamp":"2026-11-21T06:06:15.511262Z","level":"INFO","message":"leadership","term":2,"leader":"Some(Peer { id: 2 })"}"#;
+    const BEGUN: &str = r#"{"timestamp":"2026-11-21T06:06:15.464253Z","level":"INFO","message":"leadership","term":2,"leader":"None"}"#;
+    const KNOWN: &str =
+        r#"{"timestamp":"2026-11-21T06:06:15.511262Z","level":"INFO","message":"leadership","term":2,"leader":"Some(Peer { id: 2 })"}"#;
 
     #[test]
     fn the_time_is_divided_by_what_the_survivors_wrote() {

@@ -132,11 +132,7 @@ mod tests {
                 let end = step.at + step.on;
                 assert!(end <= from || step.at >= to, "{step:?} is in the quiet quarter {from:?}");
                 assert!(end <= time);
-                assert_eq!(
-                    quarter(step.at),
-                    quarter(end - Duration::from_millis(1)),
-                    "{step:?} goes over a quarter's end"
-                );
+                assert_eq!(quarter(step.at), quarter(end - Duration::from_millis(1)), "{step:?} goes over a quarter's end");
             }
         }
     }

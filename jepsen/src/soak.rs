@@ -88,12 +88,7 @@ pub async fn soak(options: &SoakOptions, interrupt: &CancellationToken) -> Resul
     ensure!(!options.workloads.is_empty(), "there is no workload to run");
     let stamp = OffsetDateTime::now_utc().format(format_description!("[year][month][day]-[hour][minute][second]"))?;
     let folder = Folder::create(&options.base.out, &format!("{stamp}-soak-{}", options.base.seed))?;
-    say(&format!(
-        "soak: {} workloads, nemeses {}; {}",
-        options.workloads.len(),
-        options.nemeses.join(", "),
-        folder.path().display()
-    ));
+    say(&format!("soak: {} workloads, nemeses {}; {}", options.workloads.len(), options.nemeses.join(", "), folder.path().display()));
     let began = Instant::now();
     let mut summary = Summary { folder: folder.path().to_owned(), seconds: 0.0, runs: Vec::new() };
     let mut failures = 0;
@@ -131,8 +126,7 @@ fn nth(options: &SoakOptions, number: usize, folder: &Folder) -> RunOptions {
     let workloads = options.workloads.len();
     let workload = options.workloads[number % workloads].clone();
     let round = number / workloads;
-    let nemeses: Vec<String> =
-        options.nemeses.iter().filter(|nemesis| !run::clash(&workload, nemesis)).cloned().collect();
+    let nemeses: Vec<String> = options.nemeses.iter().filter(|nemesis| !run::clash(&workload, nemesis)).cloned().collect();
     // Neighbouring runs of one round differ in their nemesis too.
     let turn = round + number % workloads;
     let nemeses = if nemeses.is_empty() || turn % MIXED_EVERY == MIXED_EVERY - 1 {
@@ -143,14 +137,7 @@ fn nth(options: &SoakOptions, number: usize, folder: &Folder) -> RunOptions {
     };
     let base = &options.base;
     let seed = base.seed.wrapping_add(number as u64);
-    RunOptions {
-        command: command(base, &workload, &nemeses, seed),
-        workload,
-        nemeses,
-        seed,
-        out: folder.path().to_owned(),
-        ..base.clone()
-    }
+    RunOptions { command: command(base, &workload, &nemeses, seed), workload, nemeses, seed, out: folder.path().to_owned(), ..base.clone() }
 }
 
 /// The command that does one run again.
@@ -182,12 +169,8 @@ fn entry(run: &RunOptions, result: Result<Finished>) -> Result<Entry> {
             if report.outcome == Outcome::Valid {
                 trim(&finished.folder)?;
             }
-            let wrong: Vec<&str> = report
-                .checks
-                .iter()
-                .filter(|check| check.outcome != Outcome::Valid)
-                .map(|check| check.name.as_str())
-                .collect();
+            let wrong: Vec<&str> =
+                report.checks.iter().filter(|check| check.outcome != Outcome::Valid).map(|check| check.name.as_str()).collect();
             let folder = finished.folder.path().file_name().map(|name| name.to_string_lossy().into_owned());
             (Some(report.outcome), folder, wrong.join(", "), report.figures)
         }
@@ -332,11 +315,7 @@ mod tests {
             longest_gap_ms: 0.0,
         };
         let soaked = |outcomes: &[Option<Outcome>], stopped: Option<&str>| Soaked {
-            summary: Summary {
-                folder: "soak".into(),
-                seconds: 1.0,
-                runs: outcomes.iter().map(|outcome| entry(*outcome)).collect(),
-            },
+            summary: Summary { folder: "soak".into(), seconds: 1.0, runs: outcomes.iter().map(|outcome| entry(*outcome)).collect() },
             stopped: stopped.map(str::to_owned),
         };
         let (valid, unknown, invalid) = (Some(Outcome::Valid), Some(Outcome::Unknown), Some(Outcome::Invalid));

@@ -28,8 +28,7 @@ fn attack(workload: &str, nemeses: &[&str], seconds: u32, seed: u32, out: &Path)
         .output()
         .unwrap();
     let report: Value = serde_json::from_slice(&output.stdout).unwrap_or_default();
-    let wrong: Vec<&Value> =
-        report["checks"].as_array().into_iter().flatten().filter(|check| check["outcome"] != "valid").collect();
+    let wrong: Vec<&Value> = report["checks"].as_array().into_iter().flatten().filter(|check| check["outcome"] != "valid").collect();
     assert_eq!(output.status.code(), Some(0), "{}: {wrong:#?}", out.display());
     assert!(report["figures"]["operations"]["ok"].as_u64() > Some(50), "hardly anything was done: {report:#}");
     let faults = report["figures"]["faults"].as_object().unwrap();

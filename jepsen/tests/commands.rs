@@ -52,35 +52,11 @@ fn wrong_usage_is_no_verdict() {
         (&["run", "--workload", "queue", "--nemesis", "kill,all", "--tarn", own, "--out", out_text], "stand alone"),
         (&["run", "--workload", "queue", "--tarn", "/none/such", "--out", out_text], "cargo build -p tarn"),
         (
-            &[
-                "run",
-                "--workload",
-                "queue",
-                "--nemesis",
-                "kill,partition-ring",
-                "--nodes",
-                "3",
-                "--tarn",
-                own,
-                "--out",
-                out_text,
-            ],
+            &["run", "--workload", "queue", "--nemesis", "kill,partition-ring", "--nodes", "3", "--tarn", own, "--out", out_text],
             "partition-ring: it needs at least 5 nodes",
         ),
         (
-            &[
-                "run",
-                "--workload",
-                "queue",
-                "--nemesis",
-                "kill,disk-full",
-                "--disk",
-                "plain",
-                "--tarn",
-                own,
-                "--out",
-                out_text,
-            ],
+            &["run", "--workload", "queue", "--nemesis", "kill,disk-full", "--disk", "plain", "--tarn", own, "--out", out_text],
             "disk-full: a plain disk",
         ),
         (&["check", "/none/such"], "verdict.json"),
@@ -112,8 +88,7 @@ fn stored(dir: &Path, read: Result<Value, &str>, whole: bool) {
     faults::begin(&recorder, Phase::Drain);
     recorder.info("ready", json!({"leader": 1, "seconds": 0.5}));
     recorder.info("drained", json!({"seconds": 0.5}));
-    recorder
-        .info("agreement", json!({"result": "agreed", "index": 9, "digest": "0123456789abcdef", "nodes": [1, 2, 3]}));
+    recorder.info("agreement", json!({"result": "agreed", "index": 9, "digest": "0123456789abcdef", "nodes": [1, 2, 3]}));
     if whole {
         recorder.info("endings", json!([]));
     }

@@ -66,9 +66,7 @@ pub enum StartError {
     #[error(transparent)]
     WebCertificate(#[from] crate::identity::web::WebCertificateError),
     /// The configuration contradicts the certificate.
-    #[error(
-        "node.id is {configured}, but the certificate in the data directory is that of node {certified}: correct one of them"
-    )]
+    #[error("node.id is {configured}, but the certificate in the data directory is that of node {certified}: correct one of them")]
     OtherNode {
         /// What the configuration says.
         configured: u64,

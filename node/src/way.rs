@@ -111,17 +111,11 @@ impl Way {
     ///
     /// # Errors
     /// As [`Way::execute`].
-    pub async fn command<R: CommandBody>(
-        &self,
-        caller: &Caller,
-        request: R,
-        deadline: Instant,
-    ) -> Result<R::Response, Refusal> {
+    pub async fn command<R: CommandBody>(&self, caller: &Caller, request: R, deadline: Instant) -> Result<R::Response, Refusal> {
         let body = request.into_body();
         let name = body.name();
         let answer = self.execute(caller, body, deadline).await?;
-        R::response(answer)
-            .ok_or_else(|| Refusal::internal(format_args!("the outcome of {name} is that of another command")))
+        R::response(answer).ok_or_else(|| Refusal::internal(format_args!("the outcome of {name} is that of another command")))
     }
 
     /// Takes a command, whichever it is, to its outcome.
@@ -129,12 +123,7 @@ impl Way {
     /// # Errors
     /// The gate or the kernel refused it, or the cluster did not take it before the deadline; `OUTCOME_UNKNOWN` where it may have taken
     /// effect all the same.
-    pub async fn execute(
-        &self,
-        caller: &Caller,
-        mut body: v1::command::Body,
-        deadline: Instant,
-    ) -> Result<v1::outcome::Body, Refusal> {
+    pub async fn execute(&self, caller: &Caller, mut body: v1::command::Body, deadline: Instant) -> Result<v1::outcome::Body, Refusal> {
         // Makes it safe for the node to propose again when a leader is lost on the way.
         body.ensure_request_id(fresh_id);
         name_namespace(&mut body);
@@ -210,9 +199,10 @@ impl Way {
         match tokio::time::timeout_at(deadline, founded).await {
             Ok(Ok(_)) => Ok(()),
             Ok(Err(_)) => Err(stopping()),
-            Err(_) => Err(Reason::NoLeader.refusal(
-                "the cluster has no leader yet, or was not founded: nothing was done; try again when it has one",
-            )),
+            Err(_) => {
+                Err(Reason::NoLeader
+                    .refusal("the cluster has no leader yet, or was not founded: nothing was done; try again when it has one"))
+            }
         }
     }
 
@@ -242,9 +232,8 @@ impl Way {
         self.metrics.reads_seconds.observe(started.elapsed().as_secs_f64());
         match confirmed {
             Ok(_) => Ok(()),
-            Err(ReadError::NotConfirmed) => Err(Reason::DeadlineExceeded.refusal(
-                "no leader confirmed the read before its deadline: send it again, to another node perhaps, or allow more time",
-            )),
+            Err(ReadError::NotConfirmed) => Err(Reason::DeadlineExceeded
+                .refusal("no leader confirmed the read before its deadline: send it again, to another node perhaps, or allow more time")),
             Err(ReadError::Stopped) => Err(stopping()),
         }
     }

@@ -15,8 +15,7 @@ use tarn_proto::v1::cluster_service_client::ClusterServiceClient;
 use tarn_proto::v1::join_service_client::JoinServiceClient;
 use tarn_proto::v1::peer_service_client::PeerServiceClient;
 use tarn_proto::v1::{
-    AddMemberRequest, GetClusterRequest, GetClusterResponse, JoinRequest, JoinResponse, PeerMembershipRequest,
-    PeerRenewal, PeerRequest,
+    AddMemberRequest, GetClusterRequest, GetClusterResponse, JoinRequest, JoinResponse, PeerMembershipRequest, PeerRenewal, PeerRequest,
 };
 use tempfile::TempDir;
 use tonic::Status;
@@ -154,9 +153,8 @@ async fn three_nodes_grow_out_of_one_and_are_administered_through_any() {
     cluster.wait_for("the second node votes", |state| voters(state) == [1, 2]).await;
     // Through the node that has no CA key: it passes the joiner on.
     assert_eq!(cluster.join(1).await, 3);
-    let state = cluster.wait_for("all vote and are reached", |state| {
-        voters(state) == [1, 2, 3] && state.members.iter().all(|member| member.reachable)
-    });
+    let state = cluster
+        .wait_for("all vote and are reached", |state| voters(state) == [1, 2, 3] && state.members.iter().all(|member| member.reachable));
     let state = state.await;
     assert_eq!((state.cluster_id.as_str(), state.answering_node_id), ("prod", 1));
     assert!(state.members.iter().all(|member| !member.build_version.is_empty() && member.machine_version_max > 0));
@@ -221,8 +219,7 @@ async fn a_node_that_was_removed_stays_out_whatever_it_says_of_itself() {
     let node = daemon::start(config(dir.path(), address)).await.unwrap();
     let credentials = IdentityStore::new(dir.path()).load().unwrap();
     let first = cluster.address(0).parse().unwrap();
-    let channel =
-        connect(&first, client_config(&credentials, Expect::Node(1)), &ConnectOptions::default()).await.unwrap();
+    let channel = connect(&first, client_config(&credentials, Expect::Node(1)), &ConnectOptions::default()).await.unwrap();
     let mut peer = PeerServiceClient::new(channel);
     let request = PeerMembershipRequest { address: address.to_string(), learner: false };
     let refusal = peer.request_membership(request).await.unwrap_err();

@@ -92,8 +92,7 @@ async fn what_failed_is_told_apart() {
     let transport = one.transport();
 
     let started = Instant::now();
-    let error =
-        transport.call(&two.peer(), Method::Vote, "never".into(), Duration::from_millis(200)).await.unwrap_err();
+    let error = transport.call(&two.peer(), Method::Vote, "never".into(), Duration::from_millis(200)).await.unwrap_err();
     assert!(matches!(error, TransportError::Timeout), "{error}");
     assert!(started.elapsed() < SECONDS_5);
 
@@ -155,8 +154,7 @@ async fn nothing_that_is_stuck_holds_up_heartbeats() {
     let transport = Arc::new(one.transport());
     let peer = two.peer();
     // Nobody reads on after the first chunk, so this fills every window that it shares.
-    let endless =
-        stream::once(async { Bytes::from("stall") }).chain(stream::repeat_with(|| Bytes::from(vec![0; 1 << 20])));
+    let endless = stream::once(async { Bytes::from("stall") }).chain(stream::repeat_with(|| Bytes::from(vec![0; 1 << 20])));
     let stuck = tokio::spawn({
         let (transport, peer) = (transport.clone(), peer.clone());
         async move { transport.send_snapshot(&peer, Box::pin(endless)).await }

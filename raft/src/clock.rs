@@ -46,9 +46,7 @@ impl Default for SystemClock {
 impl Clock for SystemClock {
     fn wall_ms(&self) -> u64 {
         // A clock before 1970 says nothing: the machine's own time carries on.
-        SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
+        SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
     }
 
     fn monotonic(&self) -> Duration {

@@ -123,14 +123,9 @@ impl Consensus {
         }
         let fatal = FatalFlag::new();
         let (log, machine) = open(&options, fatal.clone()).await?;
-        let network = Network {
-            transport: options.transport.clone(),
-            machine: machine.clone(),
-            stall: options.timings.election_max * 2,
-        };
-        let raft = Raft::new(options.node_id, config(&options)?, network, log.clone(), machine.clone())
-            .await
-            .map_err(StartError::because)?;
+        let network = Network { transport: options.transport.clone(), machine: machine.clone(), stall: options.timings.election_max * 2 };
+        let raft =
+            Raft::new(options.node_id, config(&options)?, network, log.clone(), machine.clone()).await.map_err(StartError::because)?;
         Ok(Self::assemble(options, raft, log, machine, fatal))
     }
 
@@ -208,13 +203,10 @@ impl Consensus {
     ///
     /// See [`BootstrapError`].
     pub async fn bootstrap(&self, members: BTreeMap<NodeId, String>) -> Result<(), BootstrapError> {
-        let nodes: BTreeMap<NodeId, BasicNode> =
-            members.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
+        let nodes: BTreeMap<NodeId, BasicNode> = members.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
         self.inner.raft.initialize(nodes).await.map_err(|error| match error {
             RaftError::APIError(InitializeError::NotAllowed(_)) => BootstrapError::AlreadyBootstrapped,
-            RaftError::APIError(InitializeError::NotInMembers(error)) => {
-                BootstrapError::NotAMember { node: error.node_id }
-            }
+            RaftError::APIError(InitializeError::NotInMembers(error)) => BootstrapError::NotAMember { node: error.node_id },
             RaftError::Fatal(_) => BootstrapError::Stopped,
         })
     }
@@ -308,9 +300,7 @@ impl Consensus {
             };
             MemberInfo {
                 peer,
-                versions: info
-                    .as_ref()
-                    .map(|info| Versions { min: info.machine_version_min, max: info.machine_version_max }),
+                versions: info.as_ref().map(|info| Versions { min: info.machine_version_min, max: info.machine_version_max }),
                 applied_index: info.as_ref().map(|info| info.applied_index),
                 build_version: info.map(|info| info.build_version),
             }
@@ -351,13 +341,7 @@ impl Consensus {
     /// # Errors
     ///
     /// See [`AdminError`].
-    pub async fn replace(
-        &self,
-        dead: NodeId,
-        id: NodeId,
-        address: String,
-        deadline: Instant,
-    ) -> Result<(), AdminError> {
+    pub async fn replace(&self, dead: NodeId, id: NodeId, address: String, deadline: Instant) -> Result<(), AdminError> {
         let new = Some(wire::Node { id, address });
         self.administer(AdminAction::Replace(wire::Replace { dead, new }), deadline).await
     }
@@ -481,11 +465,10 @@ async fn open(options: &Options, fatal: FatalFlag) -> Result<(LogStore, StateMac
             LogStore::open(disk::open_log(disk.as_ref(), &data_dir.join("log"))?, node_id, limits, &disk, fatal.clone())
         };
         let log = open_log().map_err(|error| StartError::io("the log", error))?;
-        let machine =
-            StateMachine::open(&data_dir, versions, on_applied, disk.clone(), fatal.clone()).map_err(|error| {
-                log.close();
-                StartError::io("the state", error)
-            })?;
+        let machine = StateMachine::open(&data_dir, versions, on_applied, disk.clone(), fatal.clone()).map_err(|error| {
+            log.close();
+            StartError::io("the state", error)
+        })?;
         Ok((log, machine))
     });
     opened.await.unwrap_or_else(|error| Err(StartError::because(error)))

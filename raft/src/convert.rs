@@ -43,19 +43,14 @@ pub(crate) fn vote_from_wire(vote: Option<wire::Vote>) -> Result<Vote, PeerError
 
 pub(crate) fn membership_to_wire(membership: &Membership) -> wire::Membership {
     wire::Membership {
-        configs: membership
-            .get_joint_config()
-            .iter()
-            .map(|ids| wire::NodeSet { ids: ids.iter().copied().collect() })
-            .collect(),
+        configs: membership.get_joint_config().iter().map(|ids| wire::NodeSet { ids: ids.iter().copied().collect() }).collect(),
         nodes: membership.nodes().map(|(id, node)| (*id, node.addr.clone())).collect(),
     }
 }
 
 pub(crate) fn membership_from_wire(membership: wire::Membership) -> Result<Membership, PeerError> {
     let configs: Vec<BTreeSet<u64>> = membership.configs.into_iter().map(|set| set.ids.into_iter().collect()).collect();
-    let nodes: BTreeMap<u64, BasicNode> =
-        membership.nodes.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
+    let nodes: BTreeMap<u64, BasicNode> = membership.nodes.into_iter().map(|(id, address)| (id, BasicNode::new(address))).collect();
     if configs.is_empty() && nodes.is_empty() {
         return Ok(Membership::default());
     }
@@ -205,13 +200,9 @@ mod tests {
         for (prev, indexes) in [(None, &[0, 1][..]), (Some(4), &[5, 6, 7]), (Some(4), &[]), (None, &[])] {
             assert!(append_from_wire(append(prev, indexes)).is_ok(), "{prev:?} {indexes:?}");
         }
-        for (prev, indexes) in [
-            (Some(30_102), &[30_160, 30_161][..]),
-            (Some(4), &[4]),
-            (Some(4), &[5, 7]),
-            (Some(4), &[6, 5]),
-            (None, &[1]),
-        ] {
+        for (prev, indexes) in
+            [(Some(30_102), &[30_160, 30_161][..]), (Some(4), &[4]), (Some(4), &[5, 7]), (Some(4), &[6, 5]), (None, &[1])]
+        {
             let refused = append_from_wire(append(prev, indexes));
             assert!(matches!(refused, Err(PeerError::Malformed(_))), "{prev:?} {indexes:?}");
         }

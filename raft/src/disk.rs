@@ -50,10 +50,7 @@ pub(crate) fn open_state(disk: &dyn Disk, path: &Path) -> Result<Arc<dyn Engine>
 }
 
 /// Does work that may block on the disk away from whoever serves the network.
-pub(crate) async fn blocking<T: Send + 'static>(
-    disk: &dyn Disk,
-    work: impl FnOnce() -> T + Send + 'static,
-) -> Result<T, JoinError> {
+pub(crate) async fn blocking<T: Send + 'static>(disk: &dyn Disk, work: impl FnOnce() -> T + Send + 'static) -> Result<T, JoinError> {
     match disk.simulated_delay() {
         None => tokio::task::spawn_blocking(work).await,
         Some(delay) => {

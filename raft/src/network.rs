@@ -11,8 +11,8 @@ use openraft::base::{BoxFuture, BoxStream};
 use openraft::errors::{RPCError, ReplicationClosed, StreamingError};
 use openraft::network::{RPCOption, RaftNetworkFactory, RaftNetworkV2, stream_append_sequential};
 use openraft::raft::{
-    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderError,
-    TransferLeaderRequest, TransferLeaderResponse, VoteRequest, VoteResponse,
+    AppendEntriesRequest, AppendEntriesResponse, SnapshotResponse, StreamAppendResult, TransferLeaderError, TransferLeaderRequest,
+    TransferLeaderResponse, VoteRequest, VoteResponse,
 };
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{BasicNode, OptionalSend};
@@ -45,13 +45,7 @@ pub(crate) struct Link {
 
 impl Network {
     fn link(&self, id: NodeId, node: &BasicNode, heartbeat: bool) -> Link {
-        Link {
-            transport: self.transport.clone(),
-            machine: self.machine.clone(),
-            peer: Peer::new(&id, node),
-            stall: self.stall,
-            heartbeat,
-        }
+        Link { transport: self.transport.clone(), machine: self.machine.clone(), peer: Peer::new(&id, node), stall: self.stall, heartbeat }
     }
 }
 
@@ -108,15 +102,9 @@ impl Link {
         })))
     }
 
-    async fn send_snapshot(
-        &self,
-        vote: &Vote,
-        snapshot: Arc<SnapshotDir>,
-        option: &RPCOption,
-    ) -> Result<Vote, TransportError> {
+    async fn send_snapshot(&self, vote: &Vote, snapshot: Arc<SnapshotDir>, option: &RPCOption) -> Result<Vote, TransportError> {
         let offer = wire::SnapshotOffer { manifest: snapshot.manifest_bytes.clone() };
-        let progress =
-            self.transport.call(&self.peer, Method::SnapshotOffer, wire::encode(&offer), option.soft_ttl()).await?;
+        let progress = self.transport.call(&self.peer, Method::SnapshotOffer, wire::encode(&offer), option.soft_ttl()).await?;
         let received = wire::decode::<wire::SnapshotProgress>(progress).map_err(misunderstood)?.received;
         tracing::info!(
             peer = self.peer.id,
@@ -124,10 +112,7 @@ impl Link {
             bytes = snapshot.manifest.files.iter().map(|file| file.bytes).sum::<u64>(),
             "sending a snapshot"
         );
-        let reply = self
-            .transport
-            .send_snapshot(&self.peer, send::frames(snapshot, vote, received, self.machine.disk().clone()))
-            .await?;
+        let reply = self.transport.send_snapshot(&self.peer, send::frames(snapshot, vote, received, self.machine.disk().clone())).await?;
         let reply = wire::decode::<wire::SnapshotReply>(reply).map_err(misunderstood)?;
         convert::vote_from_wire(reply.vote).map_err(misunderstood)
     }
@@ -262,10 +247,9 @@ impl RaftNetworkV2<TypeConfig> for Link {
                 expected: *request.from_leader(),
                 actual: decoded(convert::vote_from_wire(Some(vote)))?,
             }),
-            Some(wire::TransferResult::Behind(matched)) => Err(TransferLeaderError::LogNotFlushed {
-                expected: expected_log,
-                actual: matched.log_id.map(convert::log_id_from_wire),
-            }),
+            Some(wire::TransferResult::Behind(matched)) => {
+                Err(TransferLeaderError::LogNotFlushed { expected: expected_log, actual: matched.log_id.map(convert::log_id_from_wire) })
+            }
         })
     }
 }

@@ -127,13 +127,7 @@ pub struct ProposalLimits {
 
 impl Default for ProposalLimits {
     fn default() -> Self {
-        Self {
-            group_commands: 256,
-            group_bytes: 2 << 20,
-            entries_in_flight: 2,
-            forwards_in_flight: 8,
-            queued_commands: 4_096,
-        }
+        Self { group_commands: 256, group_bytes: 2 << 20, entries_in_flight: 2, forwards_in_flight: 8, queued_commands: 4_096 }
     }
 }
 

@@ -65,8 +65,7 @@ impl PeerService {
     async fn append(&self, from: NodeId, body: Bytes) -> Result<Bytes, PeerError> {
         let request = convert::append_from_wire(wire::decode(body)?)?;
         own_vote(from, &request.vote)?;
-        let (prev, last) =
-            (request.prev_log_id, request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id));
+        let (prev, last) = (request.prev_log_id, request.entries.last().map(|entry| entry.log_id).or(request.prev_log_id));
         let response = self.raft.append_entries(request).await.map_err(stopped)?;
         let result = match response.is_conflict() && prev.is_none() {
             // Nothing can conflict with the beginning of the log; openraft's own conversion would panic.
@@ -93,9 +92,7 @@ impl PeerService {
         let request = TransferLeaderRequest::new(vote, request.to, request.last_log_id.map(convert::log_id_from_wire));
         let result = match self.raft.handle_transfer_leader(request).await.map_err(stopped)? {
             Ok(()) => wire::TransferResult::Accepted(wire::Empty {}),
-            Err(TransferLeaderError::VoteChanged { actual, .. }) => {
-                wire::TransferResult::VoteChanged(convert::vote_to_wire(&actual))
-            }
+            Err(TransferLeaderError::VoteChanged { actual, .. }) => wire::TransferResult::VoteChanged(convert::vote_to_wire(&actual)),
             Err(TransferLeaderError::LogNotFlushed { actual, .. }) => {
                 wire::TransferResult::Behind(wire::Matched { log_id: actual.as_ref().map(convert::log_id_to_wire) })
             }
@@ -111,12 +108,7 @@ impl PeerService {
             machine_version_min: versions.min,
             machine_version_max: versions.max,
             applied_index: self.machine.applied().borrow().index,
-            digests: self
-                .machine
-                .digests()
-                .into_iter()
-                .map(|(index, digest)| wire::DigestAt { index, digest })
-                .collect(),
+            digests: self.machine.digests().into_iter().map(|(index, digest)| wire::DigestAt { index, digest }).collect(),
         }
     }
 
@@ -152,8 +144,7 @@ impl PeerService {
         let offer: wire::SnapshotOffer = wire::decode(body)?;
         let _receiving = self.begin_receiving()?;
         let machine = self.machine.clone();
-        let (manifest, received) =
-            blocking(self.machine.disk().as_ref(), move || machine.snapshots().offered(offer.manifest)).await?;
+        let (manifest, received) = blocking(self.machine.disk().as_ref(), move || machine.snapshots().offered(offer.manifest)).await?;
         self.machine.check_readable(&manifest).map_err(PeerError::Stopped)?;
         Ok(wire::encode(&wire::SnapshotProgress { received }))
     }
@@ -173,8 +164,7 @@ impl PeerService {
         let mut frames = Box::pin(frames);
         let first = next_frame(&mut frames).await?;
         let machine = self.machine.clone();
-        let mut incoming: Incoming =
-            blocking(self.machine.disk().as_ref(), move || machine.snapshots().receive(first)).await?;
+        let mut incoming: Incoming = blocking(self.machine.disk().as_ref(), move || machine.snapshots().receive(first)).await?;
         own_vote(from, &incoming.vote)?;
         self.machine.check_readable(incoming.manifest()).map_err(PeerError::Stopped)?;
 

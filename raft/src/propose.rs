@@ -75,10 +75,7 @@ pub enum ProposeError {
 }
 
 /// What became of one attempt.
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives from one call to the next, and a box for every command would cost more"
-)]
+#[expect(clippy::large_enum_variant, reason = "it lives from one call to the next, and a box for every command would cost more")]
 enum Attempt {
     Applied(v1::Outcome),
     NotProposed,
@@ -213,16 +210,10 @@ impl Proposer {
 }
 
 /// One attempt through a queue. `None`: the queue's owner is gone, and the command went nowhere.
-async fn attempt(
-    queue: &mpsc::Sender<Pending>,
-    command: Option<v1::Command>,
-    bytes: usize,
-    deadline: Instant,
-) -> Option<Attempt> {
+async fn attempt(queue: &mpsc::Sender<Pending>, command: Option<v1::Command>, bytes: usize, deadline: Instant) -> Option<Attempt> {
     let (answer, answered) = oneshot::channel();
     let submitted = Arc::new(AtomicBool::new(false));
-    let pending =
-        Pending { is_tick: command.is_none(), command, bytes, deadline, submitted: submitted.clone(), answer };
+    let pending = Pending { is_tick: command.is_none(), command, bytes, deadline, submitted: submitted.clone(), answer };
     match timeout_at(deadline, queue.send(pending)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return None,
@@ -480,12 +471,7 @@ impl Forwarder {
     }
 }
 
-async fn forward(
-    transport: Arc<dyn Transport>,
-    leader: Peer,
-    mut leadership: watch::Receiver<Leadership>,
-    mut group: Vec<Pending>,
-) {
+async fn forward(transport: Arc<dyn Transport>, leader: Peer, mut leadership: watch::Receiver<Leadership>, mut group: Vec<Pending>) {
     let now = Instant::now();
     let longest = group.iter().map(|pending| pending.deadline).max().unwrap_or(now);
     let timeout = longest.saturating_duration_since(now).min(FORWARD_TIMEOUT_MAX);
@@ -500,9 +486,8 @@ async fn forward(
         // Somebody else leads: the old leader may never answer.
         _ = leadership.wait_for(|now| now.leader.as_ref().is_some_and(|now| *now != leader)) => Err(TransportError::Timeout),
     };
-    let reply = answer.and_then(|reply| {
-        wire::decode::<wire::ProposeReply>(reply).map_err(|error| TransportError::Remote(error.to_string()))
-    });
+    let reply =
+        answer.and_then(|reply| wire::decode::<wire::ProposeReply>(reply).map_err(|error| TransportError::Remote(error.to_string())));
     match reply {
         Ok(reply) => {
             let mut results = reply.results.into_iter();
@@ -570,14 +555,10 @@ mod tests {
         const ALREADY_EXISTS: u32 = 6;
         for (code, known) in [(ALREADY_EXISTS, false), (INVALID_ARGUMENT, true)] {
             let (forwarder, mut attempts) = mpsc::channel::<Pending>(1);
-            let (_leadership, leadership) = watch::channel(Leadership {
-                leader: Some(Peer { id: 2, address: String::new() }),
-                ..Leadership::default()
-            });
+            let (_leadership, leadership) =
+                watch::channel(Leadership { leader: Some(Peer { id: 2, address: String::new() }), ..Leadership::default() });
             let proposer = Proposer { appender: forwarder.clone(), forwarder, leadership };
-            let refusal = v1::Outcome {
-                body: Some(v1::outcome::Body::Rejected(v1::Rejection { code, ..v1::Rejection::default() })),
-            };
+            let refusal = v1::Outcome { body: Some(v1::outcome::Body::Rejected(v1::Rejection { code, ..v1::Rejection::default() })) };
             let answers = [Attempt::NotProposed, Attempt::Unknown, Attempt::Applied(refusal.clone())];
             let answering = tokio::spawn(async move {
                 for answer in answers {

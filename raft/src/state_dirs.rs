@@ -30,9 +30,8 @@ impl StateDirs {
         let pointer = Pointer::new(&root, POINTER);
         let current = match pointer.read().map_err(storage)? {
             None => 0,
-            Some(name) => parse(&name).ok_or_else(|| {
-                io::Error::other(format!("{} names {name:?}, which is no generation", root.join(POINTER).display()))
-            })?,
+            Some(name) => parse(&name)
+                .ok_or_else(|| io::Error::other(format!("{} names {name:?}, which is no generation", root.join(POINTER).display())))?,
         };
         let dirs = Self { root, pointer };
         dirs.remove_others(current)?;

@@ -26,9 +26,7 @@ use crate::crash;
 use crate::disk::{self, Disk};
 use crate::snapshot::{SnapshotDir, SnapshotStore, StateLabel};
 use crate::state_dirs::StateDirs;
-use crate::types::{
-    Entry, EntryPayload, FatalFlag, LogId, Membership, NodeId, Reply, SnapshotMeta, StoredMembership, TypeConfig,
-};
+use crate::types::{Entry, EntryPayload, FatalFlag, LogId, Membership, NodeId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
 use crate::wire;
 
 /// Where the state's engine keeps what belongs to raft and not to the kernel.
@@ -220,9 +218,9 @@ impl Live {
         };
         let membership = match engine.get(RAFT, MEMBERSHIP).map_err(io::Error::other)? {
             None => StoredMembership::default(),
-            Some(value) => wire::decode(value.into())
-                .and_then(|stored| convert::stored_from_wire(Some(stored)))
-                .map_err(io::Error::other)?,
+            Some(value) => {
+                wire::decode(value.into()).and_then(|stored| convert::stored_from_wire(Some(stored))).map_err(io::Error::other)?
+            }
         };
         let node_id_max = match engine.get(RAFT, NODE_ID_MAX).map_err(io::Error::other)? {
             None => highest_id(&membership),
@@ -274,10 +272,7 @@ impl Shared {
         let mut guard = self.live.write().map_err(|_| self.fatal.stop("the kernel panicked"))?;
         let live = guard.as_mut().ok_or_else(closed)?;
         let index = entry.log_id.index;
-        debug_holds!(raft::applied_in_order(
-            live.last_applied.as_ref().map(convert::entry_id),
-            convert::entry_id(&entry.log_id)
-        ));
+        debug_holds!(raft::applied_in_order(live.last_applied.as_ref().map(convert::entry_id), convert::entry_id(&entry.log_id)));
         let mut extra = Batch::new();
         extra.put(RAFT, APPLIED, convert::log_id_to_wire(&entry.log_id).encode_to_vec());
         let mut batch = EventBatch { revision: index, events: Arc::default(), ready: Arc::default() };
@@ -340,11 +335,8 @@ impl Shared {
     fn labelled(&self) -> Result<(Arc<dyn Engine>, StateLabel), io::Error> {
         let guard = self.live.read().map_err(|_| closed())?;
         let live = guard.as_ref().ok_or_else(closed)?;
-        let label = StateLabel {
-            machine_version: live.machine.version(),
-            last_log_id: live.last_applied,
-            membership: live.membership.clone(),
-        };
+        let label =
+            StateLabel { machine_version: live.machine.version(), last_log_id: live.last_applied, membership: live.membership.clone() };
         Ok((live.engine.clone(), label))
     }
 
@@ -392,9 +384,7 @@ impl Shared {
         if (min..=max).contains(&needed) {
             return Ok(());
         }
-        Err(format!(
-            "a snapshot needs machine version {needed}, and this build supports {min} to {max}; run a build that supports it"
-        ))
+        Err(format!("a snapshot needs machine version {needed}, and this build supports {min} to {max}; run a build that supports it"))
     }
 }
 
@@ -469,16 +459,12 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
 impl RaftSnapshotBuilder<TypeConfig> for StateMachine {
     type SnapshotData = Arc<SnapshotDir>;
 
-    async fn build_snapshot(
-        &mut self,
-    ) -> Result<openraft::type_config::alias::SnapshotOf<TypeConfig, Arc<SnapshotDir>>, io::Error> {
+    async fn build_snapshot(&mut self) -> Result<openraft::type_config::alias::SnapshotOf<TypeConfig, Arc<SnapshotDir>>, io::Error> {
         self.blocking(Shared::build_snapshot).await.map(into_raft)
     }
 }
 
-pub(crate) fn into_raft(
-    snapshot: Arc<SnapshotDir>,
-) -> openraft::type_config::alias::SnapshotOf<TypeConfig, Arc<SnapshotDir>> {
+pub(crate) fn into_raft(snapshot: Arc<SnapshotDir>) -> openraft::type_config::alias::SnapshotOf<TypeConfig, Arc<SnapshotDir>> {
     Snapshot { meta: snapshot.meta().clone(), snapshot }
 }
 
@@ -515,14 +501,8 @@ mod tests {
     #[test]
     fn a_long_checkpoint_keeps_changes_waiting_and_no_reader() {
         let temp = tempfile::tempdir().unwrap();
-        let machine = StateMachine::open(
-            temp.path(),
-            Versions::CURRENT,
-            Arc::new(|_, _| {}),
-            Arc::new(disk::RealDisk),
-            FatalFlag::new(),
-        )
-        .unwrap();
+        let machine =
+            StateMachine::open(temp.path(), Versions::CURRENT, Arc::new(|_, _| {}), Arc::new(disk::RealDisk), FatalFlag::new()).unwrap();
         let shared = &machine.shared;
         let entry = |index| Entry { log_id: LogId::new(LeaderId::new(1, 1), index), payload: EntryPayload::Blank };
         shared.apply_one(&entry(1)).unwrap();

@@ -106,8 +106,7 @@ pub(crate) fn look(raft: &Raft, machine: &StateMachine, build_version: &str) -> 
             ServerState::Shutdown => Role::Stopped,
         },
         term: metrics.current_term,
-        leader: leader
-            .and_then(|id| members.iter().find(|member| member.peer.id == id).map(|member| member.peer.clone())),
+        leader: leader.and_then(|id| members.iter().find(|member| member.peer.id == id).map(|member| member.peer.clone())),
         last_log_index: metrics.last_log_index.unwrap_or(0),
         committed_index: index(metrics.local_committed.as_ref()),
         snapshot_index: index(metrics.snapshot.as_ref()),

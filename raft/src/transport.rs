@@ -103,13 +103,7 @@ pub trait Transport: Send + Sync + 'static {
     /// # Errors
     ///
     /// Within `timeout`: see [`TransportError`], whose variants differ in whether the message may have arrived.
-    async fn call(
-        &self,
-        target: &Peer,
-        method: Method,
-        body: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, TransportError>;
+    async fn call(&self, target: &Peer, method: Method, body: Bytes, timeout: Duration) -> Result<Bytes, TransportError>;
 
     /// A pipeline for log replication that stays open: each message is answered by one reply, in order. The messages
     /// must be taken from `requests` as they come, without waiting for replies in between.

@@ -213,10 +213,7 @@ pub(crate) struct ProposeResult {
     pub outcome: Option<ProposeOutcome>,
 }
 
-#[expect(
-    clippy::large_enum_variant,
-    reason = "it lives from one call to the next, and a box for every command would cost more"
-)]
+#[expect(clippy::large_enum_variant, reason = "it lives from one call to the next, and a box for every command would cost more")]
 #[derive(Clone, PartialEq, Oneof)]
 pub(crate) enum ProposeOutcome {
     #[prost(message, tag = "1")]

@@ -218,11 +218,7 @@ impl<'a> Ops<'a> {
     fn take_keyspace(&mut self) -> Keyspace {
         let len = usize::from(self.take_byte());
         let name = self.take(len);
-        *self
-            .keyspaces
-            .iter()
-            .find(|keyspace| keyspace.name().as_bytes() == name)
-            .expect("a batch remembers every keyspace that it names")
+        *self.keyspaces.iter().find(|keyspace| keyspace.name().as_bytes() == name).expect("a batch remembers every keyspace that it names")
     }
 
     fn take_bytes(&mut self) -> &'a [u8] {

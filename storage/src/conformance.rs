@@ -481,8 +481,7 @@ fn compare(engine: &dyn Engine, model: &Model, random: &mut Random) {
     if random.below(2) == 0 {
         range = range.reversed();
     }
-    let mut expected: Vec<_> =
-        map.iter().filter(|(key, _)| range.contains(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
+    let mut expected: Vec<_> = map.iter().filter(|(key, _)| range.contains(key)).map(|(key, value)| (key.clone(), value.clone())).collect();
     if range.direction() == Direction::Descending {
         expected.reverse();
     }

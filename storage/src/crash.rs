@@ -64,10 +64,7 @@ mod armed {
         /// Counts a visit, and says whether it is the one to die at.
         pub(super) fn visit(&self, name: &str) -> bool {
             name == self.name
-                && self
-                    .visits_before_crash
-                    .fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
-                    .is_err()
+                && self.visits_before_crash.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1)).is_err()
         }
     }
 }

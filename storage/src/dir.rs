@@ -22,9 +22,7 @@ pub const TEMPORARY_SUFFIX: &str = ".tmp";
 ///
 /// A fault of the disk.
 pub fn fsync_dir(path: &Path) -> Result<(), StorageError> {
-    File::open(path)
-        .and_then(|dir| dir.sync_all())
-        .map_err(|error| StorageError::from_io("flushing the directory", path, error))
+    File::open(path).and_then(|dir| dir.sync_all()).map_err(|error| StorageError::from_io("flushing the directory", path, error))
 }
 
 /// Flushes every file below a directory, then the directories themselves, the deepest first.
@@ -167,9 +165,8 @@ impl Pointer {
             .ok()
             .and_then(|content| content.strip_suffix('\n').map(str::to_owned))
             .filter(|name| is_plain_name(name));
-        name.map(Some).ok_or_else(|| StorageError::Corruption {
-            detail: format!("the pointer file {} does not hold one name", self.path.display()),
-        })
+        name.map(Some)
+            .ok_or_else(|| StorageError::Corruption { detail: format!("the pointer file {} does not hold one name", self.path.display()) })
     }
 
     /// The path of the directory in use, or `None` if the pointer was never switched.

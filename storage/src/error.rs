@@ -101,15 +101,8 @@ impl StorageError {
     /// False only where the call was refused before it touched anything: the engine, if there is one, is unharmed.
     pub fn must_stop_node(&self) -> bool {
         match self {
-            Self::Corruption { .. }
-            | Self::Full { .. }
-            | Self::Io { .. }
-            | Self::Engine { .. }
-            | Self::UnknownKeyspace { .. } => true,
-            Self::UnknownFormat { .. }
-            | Self::NotADataDirectory { .. }
-            | Self::Locked { .. }
-            | Self::AlreadyExists { .. } => false,
+            Self::Corruption { .. } | Self::Full { .. } | Self::Io { .. } | Self::Engine { .. } | Self::UnknownKeyspace { .. } => true,
+            Self::UnknownFormat { .. } | Self::NotADataDirectory { .. } | Self::Locked { .. } | Self::AlreadyExists { .. } => false,
         }
     }
 
@@ -117,9 +110,7 @@ impl StorageError {
     pub(crate) fn from_io(doing: &str, path: &Path, source: io::Error) -> Self {
         let doing = format!("{doing} {}", path.display());
         match source.kind() {
-            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => {
-                Self::Full { doing, detail: source.to_string() }
-            }
+            io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded => Self::Full { doing, detail: source.to_string() },
             _ => Self::Io { doing, detail: source.to_string(), source: Some(source) },
         }
     }
@@ -137,8 +128,7 @@ mod tests {
     fn a_full_disk_is_told_apart_from_a_broken_one() {
         let full = StorageError::from_io("writing", Path::new("/d/x"), io::Error::from(io::ErrorKind::StorageFull));
         assert!(matches!(full, StorageError::Full { .. }), "{full:?}");
-        let broken =
-            StorageError::from_io("writing", Path::new("/d/x"), io::Error::from(io::ErrorKind::PermissionDenied));
+        let broken = StorageError::from_io("writing", Path::new("/d/x"), io::Error::from(io::ErrorKind::PermissionDenied));
         assert!(matches!(broken, StorageError::Io { .. }), "{broken:?}");
         assert!(full.must_stop_node() && broken.must_stop_node());
     }

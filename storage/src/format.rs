@@ -52,10 +52,7 @@ pub fn check(path: &Path, engine: &str) -> Result<(), StorageError> {
     let content = match fs::read_to_string(&file) {
         Ok(content) => content,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
-            return Err(StorageError::NotADataDirectory {
-                path: path.to_owned(),
-                detail: format!("it has no file named {FILE}"),
-            });
+            return Err(StorageError::NotADataDirectory { path: path.to_owned(), detail: format!("it has no file named {FILE}") });
         }
         Err(error) if error.kind() == io::ErrorKind::InvalidData => return Err(unreadable(&file)),
         Err(error) => return Err(StorageError::from_io("reading", &file, error)),
@@ -150,8 +147,7 @@ mod tests {
     #[test]
     fn a_damaged_version_is_corruption() {
         let dir = tempfile::tempdir().unwrap();
-        let damaged: [&[u8]; 6] =
-            [b"", b"tarn-storage e 1", b"tarn-storage e one\n", b"tarn-storage e 1 2\n", b"mud e 1\n", b"\xff\xfe"];
+        let damaged: [&[u8]; 6] = [b"", b"tarn-storage e 1", b"tarn-storage e one\n", b"tarn-storage e 1 2\n", b"mud e 1\n", b"\xff\xfe"];
         for content in damaged {
             fs::write(dir.path().join(FILE), content).unwrap();
             let error = check(dir.path(), "e").unwrap_err();

@@ -36,20 +36,12 @@ impl<'a> Range<'a> {
 
     /// Every key from `start` on that is below `end`.
     pub fn between<S: AsRef<[u8]> + ?Sized, E: AsRef<[u8]> + ?Sized>(start: &'a S, end: &'a E) -> Self {
-        Self {
-            start: Cow::Borrowed(start.as_ref()),
-            end: Some(Cow::Borrowed(end.as_ref())),
-            direction: Direction::Ascending,
-        }
+        Self { start: Cow::Borrowed(start.as_ref()), end: Some(Cow::Borrowed(end.as_ref())), direction: Direction::Ascending }
     }
 
     /// Every key that begins with `prefix`. The empty prefix means every key.
     pub fn prefix<K: AsRef<[u8]> + ?Sized>(prefix: &'a K) -> Self {
-        Self {
-            start: Cow::Borrowed(prefix.as_ref()),
-            end: prefix_end(prefix.as_ref()).map(Cow::Owned),
-            direction: Direction::Ascending,
-        }
+        Self { start: Cow::Borrowed(prefix.as_ref()), end: prefix_end(prefix.as_ref()).map(Cow::Owned), direction: Direction::Ascending }
     }
 
     /// The same keys in the opposite order.

@@ -9,9 +9,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tarn_storage::conformance::{self, Bench};
-use tarn_storage::{
-    Batch, Durability, Engine, Keyspace, MemoryEngine, Profile, Range, RocksEngine, RocksOptions, StorageError, format,
-};
+use tarn_storage::{Batch, Durability, Engine, Keyspace, MemoryEngine, Profile, Range, RocksEngine, RocksOptions, StorageError, format};
 
 const KS: Keyspace = Keyspace::new("ks");
 const OTHER: Keyspace = Keyspace::new("other");
@@ -68,10 +66,7 @@ fn put(engine: &RocksEngine, number: u32, durability: Durability) {
 /// The numbers that were put, checked to be the same in both keyspaces.
 fn numbers(engine: &RocksEngine) -> Vec<u32> {
     let read = |keyspace| -> Vec<u32> {
-        engine
-            .scan(keyspace, Range::all())
-            .map(|entry| u32::from_be_bytes(entry.unwrap().0.try_into().unwrap()))
-            .collect()
+        engine.scan(keyspace, Range::all()).map(|entry| u32::from_be_bytes(entry.unwrap().0.try_into().unwrap())).collect()
     };
     let numbers = read(KS);
     assert_eq!(numbers, read(OTHER), "batches are whole");
@@ -299,8 +294,7 @@ fn damage_in_a_data_file_is_found_when_it_is_read() {
         for file in files(&copy, "sst") {
             flip_a_byte(&file, |_| 20);
         }
-        let found =
-            open(&copy, profile).and_then(|engine| engine.scan(KS, Range::all()).collect::<Result<Vec<_>, _>>());
+        let found = open(&copy, profile).and_then(|engine| engine.scan(KS, Range::all()).collect::<Result<Vec<_>, _>>());
         let error = found.unwrap_err();
         assert!(matches!(error, StorageError::Corruption { .. }), "{profile:?}: {error:?}");
     }

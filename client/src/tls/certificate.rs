@@ -28,9 +28,7 @@ pub enum CertificateError {
         reason: String,
     },
     /// The certificate is not a cluster's root certificate.
-    #[error(
-        "{what} is not the root certificate of a tarn cluster ({reason}): take ca.pem as written by `tarn ca init`"
-    )]
+    #[error("{what} is not the root certificate of a tarn cluster ({reason}): take ca.pem as written by `tarn ca init`")]
     NotARoot {
         /// File or description.
         what: String,
@@ -162,8 +160,7 @@ impl CaCertificate {
         now: UnixTime,
         usage: KeyUsage,
     ) -> Result<(), webpki::Error> {
-        leaf.verify_for_usage(&[ML_DSA_65], std::slice::from_ref(&self.anchor), intermediates, now, usage, None, None)
-            .map(|_path| ())
+        leaf.verify_for_usage(&[ML_DSA_65], std::slice::from_ref(&self.anchor), intermediates, now, usage, None, None).map(|_path| ())
     }
 }
 

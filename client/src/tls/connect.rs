@@ -73,9 +73,7 @@ impl FromStr for Address {
         let rest = rest.strip_suffix('/').unwrap_or(rest);
         let (host, port) = split_port(rest).ok_or_else(malformed)?;
         let port = match port {
-            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => {
-                digits.parse().ok().filter(|port| *port != 0)
-            }
+            Some(digits) if digits.bytes().all(|byte| byte.is_ascii_digit()) => digits.parse().ok().filter(|port| *port != 0),
             Some(_) => None,
             None => Some(DEFAULT_PORT),
         };
@@ -106,11 +104,7 @@ fn split_port(text: &str) -> Option<(&str, Option<&str>)> {
 
 impl fmt::Display for Address {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.host.contains(':') {
-            write!(f, "[{}]:{}", self.host, self.port)
-        } else {
-            write!(f, "{}:{}", self.host, self.port)
-        }
+        if self.host.contains(':') { write!(f, "[{}]:{}", self.host, self.port) } else { write!(f, "{}:{}", self.host, self.port) }
     }
 }
 
@@ -176,17 +170,11 @@ pub fn endpoint(address: &Address, options: &ConnectOptions) -> Endpoint {
 ///
 /// # Errors
 /// [`ConnectError`] when the address cannot be reached in time, or the server is not accepted.
-pub async fn connect(
-    address: &Address,
-    config: Arc<ClientConfig>,
-    options: &ConnectOptions,
-) -> Result<Channel, ConnectError> {
+pub async fn connect(address: &Address, config: Arc<ClientConfig>, options: &ConnectOptions) -> Result<Channel, ConnectError> {
     let endpoint = endpoint(address, options);
     let (dial_address, source, live) = (address.clone(), options.source, options.live.clone());
     endpoint
-        .connect_with_connector(service_fn(move |_uri: Uri| {
-            dial(dial_address.clone(), source, config.clone(), live.clone())
-        }))
+        .connect_with_connector(service_fn(move |_uri: Uri| dial(dial_address.clone(), source, config.clone(), live.clone())))
         .await
         .map_err(|source| ConnectError { address: address.clone(), reason: describe(&source), source })
 }
@@ -194,9 +182,8 @@ pub async fn connect(
 /// A channel that connects with the first request, and again whenever the connection was lost. Errors show at requests.
 pub fn connect_lazy(address: &Address, config: Arc<ClientConfig>, options: &ConnectOptions) -> Channel {
     let (dial_address, source, live) = (address.clone(), options.source, options.live.clone());
-    endpoint(address, options).connect_with_connector_lazy(service_fn(move |_uri: Uri| {
-        dial(dial_address.clone(), source, config.clone(), live.clone())
-    }))
+    endpoint(address, options)
+        .connect_with_connector_lazy(service_fn(move |_uri: Uri| dial(dial_address.clone(), source, config.clone(), live.clone())))
 }
 
 /// One TCP connection with a finished handshake.
@@ -212,8 +199,7 @@ async fn dial(
     };
     // Small requests wait for their answers: without this each could wait for the other side's delayed acknowledgement.
     tcp.set_nodelay(true)?;
-    let name =
-        ServerName::try_from(address.host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
+    let name = ServerName::try_from(address.host).map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
     let tls = TlsConnector::from(config).connect(name, tcp).await?;
     let live = live.and_then(|live| Some(live.enter(&serial_of(&tls)?)));
     Ok(TokioIo::new(LiveStream::new(tls, live)))
@@ -228,10 +214,7 @@ fn serial_of(tls: &TlsStream<TcpStream>) -> Option<String> {
 /// A TCP connection from this local address to the first of the other side's addresses of the same family that answers.
 async fn connect_from(source: IpAddr, address: &Address) -> io::Result<TcpStream> {
     let targets = tokio::net::lookup_host((address.host.as_str(), address.port)).await?;
-    let mut last = io::Error::new(
-        io::ErrorKind::AddrNotAvailable,
-        format!("{address} has no address that can be reached from {source}"),
-    );
+    let mut last = io::Error::new(io::ErrorKind::AddrNotAvailable, format!("{address} has no address that can be reached from {source}"));
     for target in targets.filter(|target| target.is_ipv4() == source.is_ipv4()) {
         let socket = if source.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
         socket.bind(SocketAddr::new(source, 0))?;

@@ -27,9 +27,7 @@ pub enum CredentialsError {
     #[error(transparent)]
     Key(#[from] KeyError),
     /// The private key belongs to another certificate.
-    #[error(
-        "the private key does not belong to the certificate of {principal}: take the two files that were issued together"
-    )]
+    #[error("the private key does not belong to the certificate of {principal}: take the two files that were issued together")]
     KeyMismatch {
         /// Whose certificate it is.
         principal: Principal,
@@ -106,12 +104,7 @@ impl Identity {
         )
     }
 
-    fn from_named_pem(
-        certificate_name: &str,
-        certificate: &[u8],
-        key_name: &str,
-        key: &[u8],
-    ) -> Result<Self, CredentialsError> {
+    fn from_named_pem(certificate_name: &str, certificate: &[u8], key_name: &str, key: &[u8]) -> Result<Self, CredentialsError> {
         let chain = pem::certificates(certificate_name, certificate)?;
         let key = PrivateKey::from_pem(key_name, key)?;
         Self::new(certificate_name, chain, key)
@@ -262,10 +255,7 @@ impl fmt::Debug for Credentials {
 
 /// Judged at a time when the leaf is valid for certain, because expiry is another question.
 fn check_issuer(ca: &CaCertificate, identity: &Identity) -> Result<(), CredentialsError> {
-    let not_issued = || CredentialsError::NotIssuedByCa {
-        principal: identity.info.principal.clone(),
-        cluster: ca.cluster().to_owned(),
-    };
+    let not_issued = || CredentialsError::NotIssuedByCa { principal: identity.info.principal.clone(), cluster: ca.cluster().to_owned() };
     let since_epoch = identity.info.not_before.duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
     let leaf = EndEntityCert::try_from(&identity.chain[0]).map_err(|_| not_issued())?;
     ca.verify_chain(&leaf, &identity.chain[1..], UnixTime::since_unix_epoch(since_epoch), KeyUsage::client_auth())
@@ -314,11 +304,7 @@ impl ResolvesServerCert for Current {
     /// none is joining: it knows the root's fingerprint only, and gets the root along with the chain.
     fn resolve(&self, client_hello: ClientHello<'_>) -> Option<Arc<CertifiedKey>> {
         let presented = self.get();
-        if client_hello.certificate_authorities().is_some() {
-            Some(presented.short.clone())
-        } else {
-            Some(presented.with_root.clone())
-        }
+        if client_hello.certificate_authorities().is_some() { Some(presented.short.clone()) } else { Some(presented.with_root.clone()) }
     }
 }
 

@@ -17,10 +17,8 @@ pub const SEED_BYTES: usize = 32;
 const PUBLIC_KEY_BYTES: usize = 1952;
 
 /// What stands before the seed in PKCS#8 (RFC 9881, "seed" form): the lengths are fixed, so the DER prefix is a constant.
-const PKCS8_PREFIX: [u8; 22] = [
-    0x30, 0x34, 0x02, 0x01, 0x00, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x12, 0x04,
-    0x22, 0x80, 0x20,
-];
+const PKCS8_PREFIX: [u8; 22] =
+    [0x30, 0x34, 0x02, 0x01, 0x00, 0x30, 0x0b, 0x06, 0x09, 0x60, 0x86, 0x48, 0x01, 0x65, 0x03, 0x04, 0x03, 0x12, 0x04, 0x22, 0x80, 0x20];
 
 /// Why a private key was not accepted.
 #[derive(Debug, thiserror::Error)]
@@ -29,9 +27,7 @@ pub enum KeyError {
     #[error(transparent)]
     Pem(#[from] PemError),
     /// The key is of another kind, or broken.
-    #[error(
-        "{what} is not an ML-DSA-65 private key (PKCS#8): tarn takes no other kind; issue one with `tarn ca issue`"
-    )]
+    #[error("{what} is not an ML-DSA-65 private key (PKCS#8): tarn takes no other kind; issue one with `tarn ca issue`")]
     NotMlDsa65 {
         /// File or description.
         what: String,
@@ -135,10 +131,7 @@ mod tests {
         assert_ne!(first.spki(), other.spki());
         assert_eq!(first.pkcs8().len(), 54);
         // A change here would make tokens and key files of older builds useless.
-        assert_eq!(
-            blake3::hash(first.spki()).to_hex().as_str(),
-            "ba36f56877b235f41aeb06d66668d721ed75e385025930ce7916c7f86105244a"
-        );
+        assert_eq!(blake3::hash(first.spki()).to_hex().as_str(), "ba36f56877b235f41aeb06d66668d721ed75e385025930ce7916c7f86105244a");
     }
 
     #[test]

@@ -49,8 +49,7 @@ pub use key::{KeyError, PrivateKey, SEED_BYTES};
 pub use live::{LiveConnection, LiveConnections};
 pub use pem::{PemError, encode as encode_pem, read_public_file, read_secret_file};
 pub use principal::{
-    CLUSTER_ID_MAX, Principal, PrincipalError, PrincipalKind, USER_NAME_MAX, ca_uri, check_cluster_id, check_user_name,
-    join_id,
+    CLUSTER_ID_MAX, Principal, PrincipalError, PrincipalKind, USER_NAME_MAX, ca_uri, check_cluster_id, check_user_name, join_id,
 };
 pub use provider::{ML_DSA_65, provider, random_bytes};
 pub use refusal::{Refusal, RefusalKind, refusal_in};

@@ -26,9 +26,7 @@ pub enum PemError {
         source: std::io::Error,
     },
     /// The file is far larger than any certificate or key.
-    #[error(
-        "{path} has {bytes} bytes, more than the {FILE_BYTES_MAX} of any certificate or key file: is it the right file?"
-    )]
+    #[error("{path} has {bytes} bytes, more than the {FILE_BYTES_MAX} of any certificate or key file: is it the right file?")]
     TooLarge {
         /// The file.
         path: PathBuf,
@@ -126,10 +124,7 @@ fn read_bounded(path: &Path, file: File, metadata: &Metadata) -> Result<Vec<u8>,
     }
     let mut bytes = Vec::new();
     // One byte more than allowed tells a file that grew meanwhile.
-    let read = file
-        .take(FILE_BYTES_MAX + 1)
-        .read_to_end(&mut bytes)
-        .map_err(|source| PemError::Read { path: path.to_owned(), source })?;
+    let read = file.take(FILE_BYTES_MAX + 1).read_to_end(&mut bytes).map_err(|source| PemError::Read { path: path.to_owned(), source })?;
     if read as u64 > FILE_BYTES_MAX {
         return Err(too_large(read as u64));
     }
@@ -153,9 +148,7 @@ pub fn encode(label: &str, der: &[u8]) -> String {
 
 /// All certificates of a text, in order; at least one. `what` names the text in errors.
 pub(super) fn certificates(what: &str, bytes: &[u8]) -> Result<Vec<CertificateDer<'static>>, PemError> {
-    let certificates = CertificateDer::pem_slice_iter(bytes)
-        .collect::<Result<Vec<_>, _>>()
-        .map_err(|error| malformed(what, &error))?;
+    let certificates = CertificateDer::pem_slice_iter(bytes).collect::<Result<Vec<_>, _>>().map_err(|error| malformed(what, &error))?;
     if certificates.is_empty() {
         return Err(missing(what, bytes, "certificate"));
     }
@@ -174,10 +167,7 @@ pub(super) fn private_key(what: &str, bytes: &[u8]) -> Result<Vec<u8>, PemError>
     match keys.len() {
         0 => Err(missing(what, bytes, "private key")),
         1 => Ok(keys.remove(0)),
-        count => Err(PemError::Malformed {
-            what: what.to_owned(),
-            reason: format!("it holds {count} private keys where one is expected"),
-        }),
+        count => Err(PemError::Malformed { what: what.to_owned(), reason: format!("it holds {count} private keys where one is expected") }),
     }
 }
 

@@ -169,10 +169,7 @@ pub fn ca_uri(cluster: &str) -> String {
 
 /// The cluster id out of a root certificate's URI.
 pub(super) fn parse_ca_uri(uri: &str) -> Result<String, PrincipalError> {
-    let cluster = uri
-        .strip_prefix(SCHEME)
-        .and_then(|rest| rest.strip_suffix("/ca"))
-        .ok_or_else(|| PrincipalError::Uri(shorten(uri)))?;
+    let cluster = uri.strip_prefix(SCHEME).and_then(|rest| rest.strip_suffix("/ca")).ok_or_else(|| PrincipalError::Uri(shorten(uri)))?;
     check_cluster_id(cluster)?;
     Ok(cluster.to_owned())
 }
@@ -199,8 +196,7 @@ pub fn check_cluster_id(id: &str) -> Result<(), PrincipalError> {
 /// # Errors
 /// [`PrincipalError::UserName`].
 pub fn check_user_name(name: &str) -> Result<(), PrincipalError> {
-    let characters =
-        name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'@' | b'+'));
+    let characters = name.bytes().all(|byte| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'.' | b'_' | b'-' | b'@' | b'+'));
     let length = (1..=USER_NAME_MAX).contains(&name.len());
     let start = name.starts_with(|first: char| first.is_ascii_alphanumeric());
     if characters && length && start { Ok(()) } else { Err(PrincipalError::UserName(shorten(name))) }

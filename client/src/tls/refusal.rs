@@ -126,9 +126,9 @@ impl Refusal {
             Error::PeerIncompatible(error) => of_incompatible(error),
             Error::AlertReceived(alert) => Self::with(RefusalKind::RefusedByPeer, describe_alert(*alert)),
             Error::InvalidMessage(reason) => Self::with(RefusalKind::NotTls, format_args!("{reason:?}")),
-            Error::InappropriateMessage { .. }
-            | Error::InappropriateHandshakeMessage { .. }
-            | Error::PeerSentOversizedRecord => Self::with(RefusalKind::NotTls, error),
+            Error::InappropriateMessage { .. } | Error::InappropriateHandshakeMessage { .. } | Error::PeerSentOversizedRecord => {
+                Self::with(RefusalKind::NotTls, error)
+            }
             Error::NoApplicationProtocol => Self::of(RefusalKind::NotHttp2),
             // The words of rustls for a resolver without a certificate.
             Error::General(what) if what == "no server certificate chain resolved" => Self::of(RefusalKind::NotReady),
@@ -152,21 +152,20 @@ fn of_certificate(error: &CertificateError) -> Refusal {
 
     match error {
         Bad::Expired => Refusal::of(RefusalKind::Expired),
-        Bad::ExpiredContext { time, not_after } => Refusal::with(
-            RefusalKind::Expired,
-            format_args!("{} seconds ago", time.as_secs().saturating_sub(not_after.as_secs())),
-        ),
+        Bad::ExpiredContext { time, not_after } => {
+            Refusal::with(RefusalKind::Expired, format_args!("{} seconds ago", time.as_secs().saturating_sub(not_after.as_secs())))
+        }
         Bad::NotValidYet => Refusal::of(RefusalKind::NotYetValid),
-        Bad::NotValidYetContext { time, not_before } => Refusal::with(
-            RefusalKind::NotYetValid,
-            format_args!("for {} seconds", not_before.as_secs().saturating_sub(time.as_secs())),
-        ),
+        Bad::NotValidYetContext { time, not_before } => {
+            Refusal::with(RefusalKind::NotYetValid, format_args!("for {} seconds", not_before.as_secs().saturating_sub(time.as_secs())))
+        }
         Bad::Revoked => Refusal::of(RefusalKind::Revoked),
         Bad::UnknownIssuer => Refusal::of(RefusalKind::UnknownIssuer),
         Bad::InvalidPurpose | Bad::InvalidPurposeContext { .. } => Refusal::of(RefusalKind::WrongPurpose),
         Bad::BadEncoding | Bad::BadSignature => Refusal::with(RefusalKind::BadCertificate, error),
-        Bad::UnsupportedSignatureAlgorithmContext { .. }
-        | Bad::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => Refusal::of(RefusalKind::ClassicalSignatures),
+        Bad::UnsupportedSignatureAlgorithmContext { .. } | Bad::UnsupportedSignatureAlgorithmForPublicKeyContext { .. } => {
+            Refusal::of(RefusalKind::ClassicalSignatures)
+        }
         Bad::Other(other) => match other.0.downcast_ref::<VerifyError>() {
             Some(error) => of_verify(error),
             None => Refusal::with(RefusalKind::BadCertificate, format_args!("{other:?}")),
@@ -215,13 +214,9 @@ fn describe_alert(alert: AlertDescription) -> String {
         AlertDescription::UnknownCA => "it does not know the issuer of our certificate",
         AlertDescription::CertificateExpired => "our certificate is expired or not valid yet by its clock",
         AlertDescription::UnsupportedCertificate => "our certificate may not be used for this end of a connection",
-        AlertDescription::CertificateRevoked => {
-            "the cluster has revoked this certificate: ask for a new one from `tarn ca issue`"
-        }
+        AlertDescription::CertificateRevoked => "the cluster has revoked this certificate: ask for a new one from `tarn ca issue`",
         AlertDescription::CertificateUnknown => "our identity or join token is not accepted; its log says why",
-        AlertDescription::BadCertificate | AlertDescription::DecryptError => {
-            "our certificate or our proof of its key is not accepted"
-        }
+        AlertDescription::BadCertificate | AlertDescription::DecryptError => "our certificate or our proof of its key is not accepted",
         AlertDescription::HandshakeFailure => {
             "we have no cryptography in common; certificates are for a node's port 7610, and its HTTPS port, 7611, is for tokens"
         }

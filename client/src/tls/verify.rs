@@ -120,12 +120,7 @@ enum Trust {
 impl NodeVerifier {
     /// Trusts the root and accepts the expected node.
     pub(super) fn new(ca: Arc<CaCertificate>, expect: Expect) -> Self {
-        Self {
-            hints: Some(vec![DistinguishedName::in_sequence(ca.subject())]),
-            trust: Trust::Root(ca),
-            expect,
-            revocations: None,
-        }
+        Self { hints: Some(vec![DistinguishedName::in_sequence(ca.subject())]), trust: Trust::Root(ca), expect, revocations: None }
     }
 
     /// The same, and refuses revoked certificates.
@@ -156,12 +151,8 @@ impl NodeVerifier {
         match (&principal.kind, self.expect) {
             (PrincipalKind::Node { .. }, Expect::AnyNode) => Ok(()),
             (PrincipalKind::Node { id }, Expect::Node(expected)) if *id == expected => Ok(()),
-            (PrincipalKind::Node { .. }, Expect::Node(expected)) => {
-                Err(VerifyError::OtherNode { expected, got: principal }.into())
-            }
-            (PrincipalKind::User { .. } | PrincipalKind::Join { .. }, _) => {
-                Err(VerifyError::NotANode(principal).into())
-            }
+            (PrincipalKind::Node { .. }, Expect::Node(expected)) => Err(VerifyError::OtherNode { expected, got: principal }.into()),
+            (PrincipalKind::User { .. } | PrincipalKind::Join { .. }, _) => Err(VerifyError::NotANode(principal).into()),
         }
     }
 }
@@ -305,12 +296,9 @@ impl ClientCertVerifier for MemberVerifier {
 
 /// Finds the root that a join token pins. It is parsed only once its hash is right, so nothing of a stranger's is looked into.
 fn pinned_root(fingerprint: &[u8; 32], intermediates: &[CertificateDer<'_>]) -> Result<CaCertificate, Error> {
-    let root = intermediates
-        .iter()
-        .find(|certificate| blake3::hash(certificate) == *fingerprint)
-        .ok_or(VerifyError::FingerprintMismatch)?;
-    CaCertificate::from_der("the server's root certificate", root.clone().into_owned())
-        .map_err(|_| VerifyError::FingerprintMismatch.into())
+    let root =
+        intermediates.iter().find(|certificate| blake3::hash(certificate) == *fingerprint).ok_or(VerifyError::FingerprintMismatch)?;
+    CaCertificate::from_der("the server's root certificate", root.clone().into_owned()).map_err(|_| VerifyError::FingerprintMismatch.into())
 }
 
 fn principal_of(leaf: &EndEntityCert<'_>) -> Result<Principal, VerifyError> {
@@ -324,11 +312,7 @@ fn check_cluster(ca: &CaCertificate, principal: &Principal) -> Result<(), Verify
     Err(VerifyError::OtherCluster { ours: ca.cluster().to_owned(), theirs: principal.cluster.clone() })
 }
 
-fn check_revoked(
-    leaf: &EndEntityCert<'_>,
-    principal: &Principal,
-    revoked: impl Fn(&str) -> bool,
-) -> Result<(), VerifyError> {
+fn check_revoked(leaf: &EndEntityCert<'_>, principal: &Principal, revoked: impl Fn(&str) -> bool) -> Result<(), VerifyError> {
     match revoked(&data_encoding::HEXLOWER.encode(leaf.serial())) {
         true => Err(VerifyError::Revoked(principal.clone())),
         false => Ok(()),

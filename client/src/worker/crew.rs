@@ -172,9 +172,7 @@ impl Crew {
         let result = result.and_then(|result| match result.len() {
             0..=RESULT_BYTES_MAX => Ok(result),
             bytes => {
-                let message = format!(
-                    "the result has {bytes} bytes, of {RESULT_BYTES_MAX} that are possible: store it elsewhere"
-                );
+                let message = format!("the result has {bytes} bytes, of {RESULT_BYTES_MAX} that are possible: store it elsewhere");
                 Err(JobError::permanent(message).with_reason("RESULT_TOO_LARGE"))
             }
         });
@@ -211,10 +209,7 @@ impl Crew {
             task_id: lease.task_id,
             token: lease.token,
             kind: error.kind.into(),
-            error: Some(proto::TaskError {
-                reason: cut(error.reason, REASON_BYTES_MAX),
-                message: cut(error.message, MESSAGE_BYTES_MAX),
-            }),
+            error: Some(proto::TaskError { reason: cut(error.reason, REASON_BYTES_MAX), message: cut(error.message, MESSAGE_BYTES_MAX) }),
             logs,
         };
         self.reports.insert(lease.token, Report::Fail(request));
@@ -250,8 +245,7 @@ impl Crew {
     pub(super) fn refused(&mut self, token: u64, refusal: Refusal) -> bool {
         match self.reports.remove(&token) {
             Some(Report::Complete(request)) if refusal.code == tonic::Code::InvalidArgument => {
-                let lease =
-                    proto::TaskLease { namespace: request.namespace, task_id: request.task_id, token, progress: None };
+                let lease = proto::TaskLease { namespace: request.namespace, task_id: request.task_id, token, progress: None };
                 let error = JobError::permanent(format!("the result was refused: {}", refusal.message));
                 self.file_failure(lease, error.with_reason(refusal.reason), Bytes::new());
                 true
@@ -309,19 +303,9 @@ fn cut(mut text: String, bytes_max: usize) -> String {
 }
 
 fn lease_of(job: &Job) -> proto::TaskLease {
-    proto::TaskLease {
-        namespace: job.namespace().into(),
-        task_id: job.task_id().into(),
-        token: job.token(),
-        progress: None,
-    }
+    proto::TaskLease { namespace: job.namespace().into(), task_id: job.task_id().into(), token: job.token(), progress: None }
 }
 
 fn lease_of_task(leased: &proto::LeasedTask) -> proto::TaskLease {
-    proto::TaskLease {
-        namespace: leased.namespace.clone(),
-        task_id: leased.task_id.clone(),
-        token: leased.token,
-        progress: None,
-    }
+    proto::TaskLease { namespace: leased.namespace.clone(), task_id: leased.task_id.clone(), token: leased.token, progress: None }
 }

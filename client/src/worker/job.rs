@@ -34,13 +34,8 @@ pub(super) struct Shared {
 impl Job {
     pub(super) fn new(leased: proto::LeasedTask, client: &Client) -> Job {
         let client = client.in_namespace(&leased.namespace);
-        let shared = Shared {
-            leased,
-            client,
-            cancelled: CancellationToken::new(),
-            abandoned: CancellationToken::new(),
-            log: Mutex::default(),
-        };
+        let shared =
+            Shared { leased, client, cancelled: CancellationToken::new(), abandoned: CancellationToken::new(), log: Mutex::default() };
         Job { shared: Arc::new(shared) }
     }
 
@@ -104,9 +99,10 @@ impl Job {
     /// [`Error::Config`] where there is no such position; otherwise as [`Client::get_task`].
     pub async fn dependency_result(&self, position: usize) -> Result<Bytes, Error> {
         let count = self.dependencies().len();
-        let id = self.dependencies().get(position).ok_or_else(|| {
-            Error::Config(format!("the task has {count} dependencies and none at position {position}"))
-        })?;
+        let id = self
+            .dependencies()
+            .get(position)
+            .ok_or_else(|| Error::Config(format!("the task has {count} dependencies and none at position {position}")))?;
         Ok(self.shared.client.get_task(id).await?.result)
     }
 

@@ -179,8 +179,7 @@ impl Worker {
     /// Options for a worker.
     pub fn builder(client: Client) -> WorkerBuilder {
         let program = std::env::current_exe().ok();
-        let program =
-            program.as_deref().and_then(|path| path.file_name()).map_or("worker".into(), |name| name.to_string_lossy());
+        let program = program.as_deref().and_then(|path| path.file_name()).map_or("worker".into(), |name| name.to_string_lossy());
         WorkerBuilder {
             name: format!("{program}-{}", std::process::id()),
             client,

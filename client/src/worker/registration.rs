@@ -65,13 +65,7 @@ impl Registration {
     }
 }
 
-async fn keep_alive(
-    client: Client,
-    worker_id: Arc<str>,
-    ttl: Duration,
-    gone: CancellationToken,
-    draining: CancellationToken,
-) {
+async fn keep_alive(client: Client, worker_id: Arc<str>, ttl: Duration, gone: CancellationToken, draining: CancellationToken) {
     loop {
         tokio::time::sleep(ttl / 3).await;
         match client.heartbeat_worker(&*worker_id).await {

@@ -45,13 +45,7 @@ async fn a_lock_that_went_to_another_is_lost() {
 #[tokio::test]
 async fn a_lock_that_cannot_be_renewed_is_lost_in_time() {
     let (_fake, node, client) = Fake::alone().await;
-    let lock = client
-        .with_deadline(Duration::from_millis(100))
-        .lock("db")
-        .ttl(Duration::from_secs(1))
-        .acquire()
-        .await
-        .unwrap();
+    let lock = client.with_deadline(Duration::from_millis(100)).lock("db").ttl(Duration::from_secs(1)).acquire().await.unwrap();
     drop(node);
     tokio::time::timeout(Duration::from_secs(5), lock.lost()).await.unwrap();
     assert!(matches!(lock.release().await.unwrap_err(), Error::Unavailable { .. }));

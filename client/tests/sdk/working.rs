@@ -103,9 +103,7 @@ async fn handlers_fail_in_every_way_without_harm() {
         })
         .handler("large", |_| async { Ok(vec![0; 2000]) })
         .handler("huge", |_| async { Ok(vec![0; 100 << 20]) })
-        .handler("final", |_| async {
-            Err::<&str, _>(JobError::permanent("never ".repeat(10_000)).with_reason("UNREADABLE"))
-        });
+        .handler("final", |_| async { Err::<&str, _>(JobError::permanent("never ".repeat(10_000)).with_reason("UNREADABLE")) });
     let running = Running::start(worker);
     let names = ["panic", "once", "large", "huge", "final", "unheard-of"];
     let ids = client.enqueue_batch(names.map(|name| Task::new("q").handler(name))).await.unwrap();
@@ -114,10 +112,7 @@ async fn handlers_fail_in_every_way_without_harm() {
         ended.push(client.wait_task(id, PATIENCE).await.unwrap());
     }
     let reasons: Vec<_> = ended.iter().map(|task| task.error.clone().map_or("".into(), |error| error.reason)).collect();
-    assert_eq!(
-        reasons,
-        ["HANDLER_PANICKED", "", "RESULT_TOO_LARGE", "RESULT_TOO_LARGE", "UNREADABLE", "HANDLER_UNKNOWN"]
-    );
+    assert_eq!(reasons, ["HANDLER_PANICKED", "", "RESULT_TOO_LARGE", "RESULT_TOO_LARGE", "UNREADABLE", "HANDLER_UNKNOWN"]);
     assert!(ended[0].error.as_ref().unwrap().message.contains("oh no"));
     assert_eq!(ended[1].result, "attempt 2");
     assert_eq!(client.task_logs(&ids[1]).await.unwrap()[0].text, "second time\n");
@@ -211,8 +206,7 @@ async fn a_forgotten_worker_registers_again_and_keeps_its_jobs() {
     client.enqueue(Task::new("q")).await.unwrap();
     fake.until("it runs", |state| only(state).task.token > 0).await;
     fake.with(|state| state.workers.clear());
-    fake.until("the worker is back", |state| state.count("register_worker") == 2 && state.count("work/open") >= 2)
-        .await;
+    fake.until("the worker is back", |state| state.count("register_worker") == 2 && state.count("work/open") >= 2).await;
     gate.add_permits(1);
     fake.until("it is done", all_are(TaskState::Succeeded)).await;
     running.end().await.unwrap();
@@ -236,10 +230,8 @@ async fn leases_are_kept_alive_by_one_message_and_lost_ones_end_their_jobs() {
     // The place of the lost job goes to the third task.
     fake.until("the third runs", |state| state.tasks.values().last().unwrap().task.token > 0).await;
     gate.add_permits(2);
-    fake.until("two are done", |state| {
-        state.tasks.values().filter(|record| record.task.state() == TaskState::Succeeded).count() == 2
-    })
-    .await;
+    fake.until("two are done", |state| state.tasks.values().filter(|record| record.task.state() == TaskState::Succeeded).count() == 2)
+        .await;
     running.end().await.unwrap();
     assert_eq!(fake.with(|state| only(state).outcomes), 0);
 }
@@ -285,8 +277,7 @@ async fn a_task_that_comes_too_late_is_given_back() {
     running.ask_to_stop();
     fake.until("it drains", |state| state.count("drain_worker") == 1).await;
     client.enqueue(Task::new("q")).await.unwrap();
-    let returned =
-        |record: &Record| record.failures.iter().any(|failure| failure.kind() == proto::FailureKind::Returned);
+    let returned = |record: &Record| record.failures.iter().any(|failure| failure.kind() == proto::FailureKind::Returned);
     fake.until("it came back", |state| state.tasks.values().last().is_some_and(returned)).await;
     gate.add_permits(1);
     running.end().await.unwrap();

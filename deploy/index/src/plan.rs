@@ -7,8 +7,8 @@ use bytes::Bytes;
 
 use crate::corpus::Document;
 use crate::limits::{
-    ANSWERS, DEPENDENCIES, DOCUMENT_BYTES, DOCUMENTS, GROUP_DOCUMENTS, GROUP_RESULT_BYTES, MERGE_FAN_IN, QUERIES,
-    QUERY_BYTES, QUERY_TERMS, SHARD_BYTES, SHARDS, TOP_TERMS, frequency_line_bytes, map_result_bytes,
+    ANSWERS, DEPENDENCIES, DOCUMENT_BYTES, DOCUMENTS, GROUP_DOCUMENTS, GROUP_RESULT_BYTES, MERGE_FAN_IN, QUERIES, QUERY_BYTES, QUERY_TERMS,
+    SHARD_BYTES, SHARDS, TOP_TERMS, frequency_line_bytes, map_result_bytes,
 };
 use crate::terms::terms;
 
@@ -110,9 +110,7 @@ pub enum PlanError {
     #[error("{0} queries: ask 1 to {QUERIES}")]
     QueryCount(usize),
     /// A query over several lines, over [`QUERY_BYTES`], without terms, or with over [`QUERY_TERMS`].
-    #[error(
-        "query {0:?} must be one line of at most {QUERY_BYTES} bytes, with 1 to {QUERY_TERMS} words that begin with a letter"
-    )]
+    #[error("query {0:?} must be one line of at most {QUERY_BYTES} bytes, with 1 to {QUERY_TERMS} words that begin with a letter")]
     BadQuery(String),
 }
 
@@ -152,8 +150,7 @@ impl Plan {
         let mut plan = Plan { tasks: Vec::new(), groups, shards };
         let maps = plan.add_maps(documents);
         let counts = plan.add_counts(&maps);
-        let frequencies: Vec<usize> =
-            (0..shards).map(|shard| plan.add_merges(shard, &counts[shard], shape.merge_fan_in)).collect();
+        let frequencies: Vec<usize> = (0..shards).map(|shard| plan.add_merges(shard, &counts[shard], shape.merge_fan_in)).collect();
         let scores = plan.add_scores(&maps, &frequencies, documents.len());
         let args = vec![Stage::Query.verb().to_owned(), ANSWERS.to_string()];
         plan.add(Stage::Query, Stage::Query.verb().to_owned(), args, query_payload, scores);
@@ -316,8 +313,7 @@ fn groups(documents: &[Document], group_documents: usize) -> Result<Vec<Range<us
 fn shards(documents: &[Document], shard_bytes: usize) -> Result<usize, PlanError> {
     // The order of a hash set does not matter here: only sums are taken.
     let vocabulary: HashSet<String> = documents.iter().flat_map(|document| terms(&document.text)).collect();
-    let lines: Vec<(u32, usize)> =
-        vocabulary.iter().map(|term| (hash(term), frequency_line_bytes(term.len()))).collect();
+    let lines: Vec<(u32, usize)> = vocabulary.iter().map(|term| (hash(term), frequency_line_bytes(term.len()))).collect();
     (1..=SHARDS)
         .find(|&shards| {
             let mut bytes = [0; SHARDS];
@@ -339,8 +335,7 @@ mod tests {
     use super::*;
 
     fn documents(texts: impl IntoIterator<Item = impl Into<Vec<u8>>>) -> Vec<Document> {
-        let named =
-            |(number, text): (usize, Vec<u8>)| Document { name: format!("d{number}"), text: text.into(), cut: false };
+        let named = |(number, text): (usize, Vec<u8>)| Document { name: format!("d{number}"), text: text.into(), cut: false };
         texts.into_iter().map(Into::into).enumerate().map(named).collect()
     }
 
@@ -351,8 +346,7 @@ mod tests {
     #[test]
     fn one_document_needs_no_merge() {
         let plan = Plan::new(&documents(["some text"]), &queries()).unwrap();
-        let seen: Vec<_> =
-            plan.tasks().iter().map(|task| (task.args.join(" "), task.after.clone(), task.level)).collect();
+        let seen: Vec<_> = plan.tasks().iter().map(|task| (task.args.join(" "), task.after.clone(), task.level)).collect();
         let expected = [
             ("map".to_owned(), vec![], 0),
             ("count 0 1".to_owned(), vec![0], 1),

@@ -60,8 +60,7 @@ impl Index {
             let hits = scored.top.iter().filter(|weighted| wanted.contains(&weighted.term));
             (scored.document, hits.map(|weighted| weighted.weight).sum())
         };
-        let mut documents: Vec<(usize, u32)> =
-            self.documents.iter().map(score).filter(|&(_, score)| score > 0).collect();
+        let mut documents: Vec<(usize, u32)> = self.documents.iter().map(score).filter(|&(_, score)| score > 0).collect();
         documents.sort_by_key(|&(document, score)| (Reverse(score), document));
         documents.truncate(ANSWERS);
         Answer { terms: wanted, documents }
@@ -80,8 +79,7 @@ pub fn count(text: &[u8]) -> BTreeMap<String, u32> {
 /// The results that the plan's last two stages must have, by the index of their task: the index and the answers.
 pub fn outputs(documents: &[Document], queries: &[String], plan: &Plan) -> BTreeMap<usize, Vec<u8>> {
     let index = Index::of(documents);
-    let mut outputs: BTreeMap<usize, Vec<u8>> =
-        plan.scores().map(|(task, range)| (task, write_scores(&index.documents[range]))).collect();
+    let mut outputs: BTreeMap<usize, Vec<u8>> = plan.scores().map(|(task, range)| (task, write_scores(&index.documents[range]))).collect();
     let answers: Vec<Answer> = queries.iter().map(|query| index.answer(query)).collect();
     outputs.insert(plan.query(), write_answers(&answers));
     outputs
@@ -92,8 +90,7 @@ mod tests {
     use super::*;
 
     fn index(texts: &[&str]) -> Index {
-        let document =
-            |text: &&str| Document { name: String::new(), text: text.as_bytes().to_vec().into(), cut: false };
+        let document = |text: &&str| Document { name: String::new(), text: text.as_bytes().to_vec().into(), cut: false };
         Index::of(&texts.iter().map(document).collect::<Vec<_>>())
     }
 

@@ -48,10 +48,8 @@ pub fn levels(plan: &Plan) -> String {
 pub fn top_terms<'a>(documents: &[Document], scored: impl IntoIterator<Item = &'a Scored>, terms: usize) -> String {
     let mut text = String::new();
     for Scored { document, top } in scored {
-        let list: Vec<String> =
-            top.iter().take(terms).map(|weighted| format!("{} {}", weighted.term, fixed(weighted.weight))).collect();
-        writeln!(text, "{}\n    {}", name(documents, *document), list.join(", "))
-            .expect("writing to a string cannot fail");
+        let list: Vec<String> = top.iter().take(terms).map(|weighted| format!("{} {}", weighted.term, fixed(weighted.weight))).collect();
+        writeln!(text, "{}\n    {}", name(documents, *document), list.join(", ")).expect("writing to a string cannot fail");
     }
     text
 }
@@ -65,8 +63,7 @@ pub fn answers(documents: &[Document], answers: &[Answer], count: usize) -> Stri
             text.push_str("    no document\n");
         }
         for &(document, score) in answer.documents.iter().take(count) {
-            writeln!(text, "    {:>7}  {}", fixed(score), name(documents, document))
-                .expect("writing to a string cannot fail");
+            writeln!(text, "    {:>7}  {}", fixed(score), name(documents, document)).expect("writing to a string cannot fail");
         }
     }
     text

@@ -124,10 +124,7 @@ mod tests {
 
     #[test]
     fn what_is_written_can_be_read() {
-        let scored = [
-            Scored { document: 7, top: vec![weighted("gnu", 9), weighted("ab", 0)] },
-            Scored { document: 8, top: vec![] },
-        ];
+        let scored = [Scored { document: 7, top: vec![weighted("gnu", 9), weighted("ab", 0)] }, Scored { document: 8, top: vec![] }];
         let bytes = write_scores(&scored);
         assert_eq!(bytes, b"# 7\ngnu 9\nab 0\n# 8\n");
         assert_eq!(read_scores(&bytes).unwrap(), scored);
@@ -143,9 +140,7 @@ mod tests {
 
     #[test]
     fn other_bytes_are_refused_with_the_line() {
-        for (bytes, line) in
-            [(&b"gnu 1\n"[..], 1), (b"# 1\ngnu\n", 2), (b"# x\n", 1), (b"# 1\ngnu -1\n", 2), (b"\xff", 1)]
-        {
+        for (bytes, line) in [(&b"gnu 1\n"[..], 1), (b"# 1\ngnu\n", 2), (b"# x\n", 1), (b"# 1\ngnu -1\n", 2), (b"\xff", 1)] {
             assert_eq!(read_scores(bytes), Err(ResultError { kind: "score", line }), "{bytes:?}");
         }
         for (bytes, line) in [(&b"1 1\n"[..], 1), (b"? a\n1\n", 2), (b"? a\nx 1\n", 2), (b"? a\n1 4294967296\n", 2)] {

@@ -47,10 +47,8 @@ pub fn weight(count: u32, frequency: u32, documents: u32) -> u32 {
 }
 
 // A term takes at least three bytes of text, and no logarithm rounds up, so that these bound every weight.
-const _: () = assert!(
-    ((1 + (DOCUMENT_BYTES / 3).ilog2() as u64 + 1) * (DOCUMENTS.ilog2() as u64)) << FRACTION_BITS < 100_000_000,
-    "eight digits"
-);
+const _: () =
+    assert!(((1 + (DOCUMENT_BYTES / 3).ilog2() as u64 + 1) * (DOCUMENTS.ilog2() as u64)) << FRACTION_BITS < 100_000_000, "eight digits");
 
 #[cfg(test)]
 mod tests {

@@ -9,8 +9,7 @@ use common::{Guest, pieces};
 use proptest::prelude::*;
 use tarn_index::corpus::{DEBIAN_FOLDERS, Document, collect};
 use tarn_index::limits::{
-    DEPENDENCIES, DEPENDENCY_BYTES, DOCUMENT_BYTES, DOCUMENTS, PAYLOAD_BYTES, RESULT_BYTES, SHARD_BYTES,
-    map_result_bytes,
+    DEPENDENCIES, DEPENDENCY_BYTES, DOCUMENT_BYTES, DOCUMENTS, PAYLOAD_BYTES, RESULT_BYTES, SHARD_BYTES, map_result_bytes,
 };
 use tarn_index::plan::{Plan, Shape, Stage};
 use tarn_index::reference;
@@ -168,11 +167,8 @@ fn many_levels_of_merges() {
     assert_eq!(plan.levels().iter().filter(|(stage, _)| *stage == Stage::Merge).count(), 4);
     let results = check(guest, &documents, &asked, &plan);
 
-    let scored: Vec<usize> = plan
-        .scores()
-        .flat_map(|(task, _)| read_scores(&results[task]).unwrap())
-        .map(|scored| scored.document)
-        .collect();
+    let scored: Vec<usize> =
+        plan.scores().flat_map(|(task, _)| read_scores(&results[task]).unwrap()).map(|scored| scored.document).collect();
     assert_eq!(scored, (0..40).collect::<Vec<_>>());
 }
 
@@ -202,9 +198,8 @@ fn texts() -> impl Strategy<Value = Vec<Vec<u8>>> {
         1 => Just("common".to_owned()),
     ];
     let separator = prop_oneof![4 => Just(b" ".to_vec()), 1 => proptest::collection::vec(any::<u8>(), 1..4)];
-    let text = proptest::collection::vec((word, separator), 0..40).prop_map(|parts| {
-        parts.into_iter().flat_map(|(word, separator)| [word.into_bytes(), separator]).collect::<Vec<_>>().concat()
-    });
+    let text = proptest::collection::vec((word, separator), 0..40)
+        .prop_map(|parts| parts.into_iter().flat_map(|(word, separator)| [word.into_bytes(), separator]).collect::<Vec<_>>().concat());
     proptest::collection::vec(text, 1..12)
 }
 

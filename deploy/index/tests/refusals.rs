@@ -96,9 +96,8 @@ fn sums_and_results_over_the_limit() {
     let run = guest.run(&["merge"], pieces(b"", &[most, b"ab 1\n"]));
     refused(&run, LIMIT, "the count of \"ab\" is over 4294967295");
 
-    let lists: Vec<Vec<u8>> = (0..2)
-        .map(|list| (0..60_000).map(|word| format!("list{list}x{word:05} 1\n")).collect::<String>().into_bytes())
-        .collect();
+    let lists: Vec<Vec<u8>> =
+        (0..2).map(|list| (0..60_000).map(|word| format!("list{list}x{word:05} 1\n")).collect::<String>().into_bytes()).collect();
     let run = guest.run(&["merge"], pieces(b"", &[&lists[0], &lists[1]]));
     refused(&run, LIMIT, "the result is longer than 1048576 bytes");
 }

@@ -94,10 +94,7 @@ impl LocalCluster {
         let join = ["node", "join", "--token", token, "--address", &addresses, "--advertise", &advertise];
         let joined = self.tarn(&[&join[..], &["--data-dir", &data, "-o", "json"]].concat());
         let answer = joined.inspect_err(|_| drop(self.nodes.pop()))?;
-        ensure!(
-            answer.contains(&format!("\"node_id\":{id}")) || answer.contains(&format!("\"node_id\": {id}")),
-            "not node {id}: {answer}"
-        );
+        ensure!(answer.contains(&format!("\"node_id\":{id}")) || answer.contains(&format!("\"node_id\": {id}")), "not node {id}: {answer}");
         self.write_config(id, None)?;
         Ok(id)
     }
@@ -199,10 +196,7 @@ impl LocalCluster {
     /// If it does not run, or has to be killed because it does not end in time.
     pub async fn stop_node(&mut self, id: u64) -> Result<ExitStatus> {
         let mut child = self.take(id)?;
-        ensure!(
-            Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?.success(),
-            "node {id} cannot be signalled"
-        );
+        ensure!(Command::new("kill").args(["-TERM", &child.id().to_string()]).status()?.success(), "node {id} cannot be signalled");
         let end = Instant::now() + STOP_WITHIN;
         loop {
             if let Some(status) = child.try_wait()? {
@@ -374,10 +368,8 @@ pub fn built_binary() -> Result<PathBuf> {
 /// Two loopback addresses for each of so many nodes, on ports that nobody listens on now.
 fn free_addresses(count: usize) -> Result<Vec<[String; 2]>> {
     // All are held until all are found, so that they differ.
-    let listeners: Vec<TcpListener> =
-        (0..count * 2).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
-    let addresses: Vec<String> =
-        listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect::<Result<_>>()?;
+    let listeners: Vec<TcpListener> = (0..count * 2).map(|_| TcpListener::bind("127.0.0.1:0")).collect::<Result<_, _>>()?;
+    let addresses: Vec<String> = listeners.iter().map(|listener| Ok(listener.local_addr()?.to_string())).collect::<Result<_>>()?;
     Ok(addresses.chunks_exact(2).map(|pair| [pair[0].clone(), pair[1].clone()]).collect())
 }
 

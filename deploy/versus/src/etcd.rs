@@ -52,14 +52,7 @@ impl Etcd {
                 .arg(dir.join(format!("m{at}")))
                 .args(["--listen-peer-urls", peer, "--initial-advertise-peer-urls", peer])
                 .args(["--listen-client-urls", endpoint, "--advertise-client-urls", endpoint])
-                .args([
-                    "--initial-cluster",
-                    &members.join(","),
-                    "--initial-cluster-state",
-                    "new",
-                    "--log-level",
-                    "error",
-                ])
+                .args(["--initial-cluster", &members.join(","), "--initial-cluster-state", "new", "--log-level", "error"])
                 .stdout(Stdio::null())
                 .stderr(Stdio::null())
                 .spawn()
@@ -73,9 +66,7 @@ impl Etcd {
     async fn wait_until_served(&self) -> Result<()> {
         let end = Instant::now() + READY_WITHIN;
         loop {
-            let tried = async {
-                put(&mut Grpc::new(channel(&self.endpoints[0])?), Bytes::from_static(b"ready"), Bytes::new()).await
-            };
+            let tried = async { put(&mut Grpc::new(channel(&self.endpoints[0])?), Bytes::from_static(b"ready"), Bytes::new()).await };
             match tried.await {
                 Ok(()) => return Ok(()),
                 Err(error) if Instant::now() >= end => bail!("etcd does not serve: {error}"),
@@ -86,13 +77,8 @@ impl Etcd {
 
     /// Puts values from this many clients at once, each its next when the last is acknowledged, over so many connections.
     pub async fn puts(&self, clients: usize, connections: usize, payload: usize, time: Duration) -> Result<Measured> {
-        let channels: Vec<Channel> = self
-            .endpoints
-            .iter()
-            .cycle()
-            .take(connections.max(3))
-            .map(|endpoint| channel(endpoint))
-            .collect::<Result<_>>()?;
+        let channels: Vec<Channel> =
+            self.endpoints.iter().cycle().take(connections.max(3)).map(|endpoint| channel(endpoint)).collect::<Result<_>>()?;
         let end = Arc::new(AtomicBool::new(false));
         let began = Instant::now();
         let clients: Vec<_> = (0..clients)

@@ -51,14 +51,8 @@ struct Measured {
 impl Measured {
     fn new(mut micros: Vec<u32>, took: Duration) -> Self {
         micros.sort_unstable();
-        let at = |percent: usize| {
-            micros.get((micros.len() * percent / 100).min(micros.len().saturating_sub(1))).copied().unwrap_or(0)
-        };
-        Self {
-            per_second: micros.len() as f64 / took.as_secs_f64(),
-            p50_ms: f64::from(at(50)) / 1e3,
-            p99_ms: f64::from(at(99)) / 1e3,
-        }
+        let at = |percent: usize| micros.get((micros.len() * percent / 100).min(micros.len().saturating_sub(1))).copied().unwrap_or(0);
+        Self { per_second: micros.len() as f64 / took.as_secs_f64(), p50_ms: f64::from(at(50)) / 1e3, p99_ms: f64::from(at(99)) / 1e3 }
     }
 }
 
@@ -126,13 +120,8 @@ async fn tarn_round(args: &Args) -> Result<Measured> {
     let mut cluster = LocalCluster::create(&args.tarn, dir.path(), 3, &[("executors.wasm", "false")])?;
     cluster.start().await?;
     let report = tarn_bench(args, &cluster, &args.tarn).await?;
-    let whole =
-        report["results"].as_array().and_then(|results| results.last()).context("tarn bench reported nothing")?;
-    ensure!(
-        whole["failures"].as_object().is_none_or(serde_json::Map::is_empty),
-        "tarn bench met failures: {}",
-        whole["failures"]
-    );
+    let whole = report["results"].as_array().and_then(|results| results.last()).context("tarn bench reported nothing")?;
+    ensure!(whole["failures"].as_object().is_none_or(serde_json::Map::is_empty), "tarn bench met failures: {}", whole["failures"]);
     let number = |value: &serde_json::Value| value.as_f64().context("tarn bench reported no number");
     Ok(Measured {
         per_second: number(&whole["tasks_per_second"])?,

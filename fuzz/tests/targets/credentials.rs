@@ -31,13 +31,12 @@ static ISSUER: LazyLock<Issuer> = LazyLock::new(|| {
     let jwks_file = dir.path().join("jwks.json");
     let set = serde_json::json!({"keys": [{"kty": "OKP", "crv": "Ed25519", "x": x, "kid": "k", "alg": "EdDSA"}]});
     std::fs::write(&jwks_file, set.to_string()).expect("the folder can be written");
-    let settings =
-        IssuerSettings { issuer: "https://id.example".into(), audience: "tarn".into(), jwks_file, name: String::new() };
+    let settings = IssuerSettings { issuer: "https://id.example".into(), audience: "tarn".into(), jwks_file, name: String::new() };
     let now = || UNIX_EPOCH + Duration::from_secs(NOW_S);
     let authenticator = Authenticator::with_clock(&[settings], Duration::ZERO, now).expect("the keys are good");
     let header = BASE64URL_NOPAD.encode(br#"{"alg":"EdDSA","kid":"k"}"#);
-    let claims = BASE64URL_NOPAD
-        .encode(format!(r#"{{"iss":"https://id.example","aud":"tarn","sub":"ada","exp":{}}}"#, NOW_S + 60).as_bytes());
+    let claims =
+        BASE64URL_NOPAD.encode(format!(r#"{{"iss":"https://id.example","aud":"tarn","sub":"ada","exp":{}}}"#, NOW_S + 60).as_bytes());
     let message = format!("{header}.{claims}");
     let signature = BASE64URL_NOPAD.encode(key.sign(message.as_bytes()).as_ref());
     Issuer { authenticator, signed: format!("{message}.{signature}") }

@@ -5,9 +5,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
-use tarn_invariants::tasks::{
-    self as rules, COMPLETED_ONCE, Completion, Completions, FENCED, Grant, Grants, LEASED_ONCE,
-};
+use tarn_invariants::tasks::{self as rules, COMPLETED_ONCE, Completion, Completions, FENCED, Grant, Grants, LEASED_ONCE};
 
 use super::facts::{Attempt, Facts, Reported, Seen, has_ended, hash_of};
 use super::limits::BY_WORKERS;
@@ -33,8 +31,7 @@ pub fn completed_once(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
             false => times > 1,
         };
         if wrong {
-            let told =
-                format!("task {} is {} at the end, and was seen to succeed {times} times", task.task, task.state);
+            let told = format!("task {} is {} at the end, and was seen to succeed {times} times", task.task, task.state);
             findings.judge(Err(COMPLETED_ONCE.violated(told)), || "by the log".to_owned());
         }
         if !succeeded {
@@ -46,9 +43,7 @@ pub fn completed_once(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
         let (token, name) = (task.last_token, &task.task);
         match (through, first) {
             (None, _) => {
-                let told = format!(
-                    "task {name} succeeded under token {token}, and no worker was through with it under that token"
-                );
+                let told = format!("task {name} succeeded under token {token}, and no worker was through with it under that token");
                 findings.judge(Err(COMPLETED_ONCE.violated(told)), || "by the final read".to_owned());
             }
             (Some(through), Some(first)) if through > first => {
@@ -72,8 +67,7 @@ fn acknowledged_once(facts: &Facts<'_>, findings: &mut Findings) {
         findings.count("acknowledged", 1);
         let at_end = facts.finals.get(&report.task);
         let result = report.result.as_ref().or(at_end.map(|task| &task.result));
-        let completion =
-            Completion { task: &report.task, token: report.token, result: hash_of(result.map(String::as_str)) };
+        let completion = Completion { task: &report.task, token: report.token, result: hash_of(result.map(String::as_str)) };
         findings.judge(completions.observe(completion), || format!("the latter in event {event}"));
         let Some(task) = at_end else { continue };
         if task.state != "succeeded" {
@@ -82,9 +76,7 @@ fn acknowledged_once(facts: &Facts<'_>, findings: &mut Findings) {
             continue;
         }
         let end = Completion { task: &task.task, token: task.last_token, result: hash_of([task.result.as_str()]) };
-        findings.judge(rules::completed_once(Some(completion), end), || {
-            format!("the former in event {event}, the latter at the end")
-        });
+        findings.judge(rules::completed_once(Some(completion), end), || format!("the former in event {event}, the latter at the end"));
     }
 }
 
@@ -92,12 +84,8 @@ fn acknowledged_once(facts: &Facts<'_>, findings: &mut Findings) {
 pub fn nothing_runs_after_the_end(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
     let mut findings = Findings::new("nothing runs after the end");
     findings.needs("attempts");
-    let done: BTreeMap<&str, u64> = facts
-        .finals
-        .values()
-        .filter(|task| task.state == "succeeded")
-        .map(|task| (task.task.as_str(), task.last_token))
-        .collect();
+    let done: BTreeMap<&str, u64> =
+        facts.finals.values().filter(|task| task.state == "succeeded").map(|task| (task.task.as_str(), task.last_token)).collect();
     findings.count("attempts", facts.attempts.len());
     for seen in &facts.attempts {
         let attempt = &seen.attempt;
@@ -154,9 +142,8 @@ pub fn stale_tokens_are_refused(facts: &Facts<'_>, lives: Option<&Lives>) -> Che
         let asked = reported.operation.invoke.index;
         let mut known = tokens.get(report.task.as_str()).into_iter().flatten();
         let newest = known.rfind(|(_, index)| **index < asked);
-        let (current, seen) = newest
-            .filter(|(token, _)| **token > report.token)
-            .map_or((report.token, asked), |(token, index)| (*token, *index));
+        let (current, seen) =
+            newest.filter(|(token, _)| **token > report.token).map_or((report.token, asked), |(token, index)| (*token, *index));
         findings.judge(rules::fenced(&report.task, Some(current), report.token), || {
             format!("event {seen} runs it under the newer token, and event {asked} begins the report that is taken")
         });
@@ -172,13 +159,7 @@ pub fn stale_tokens_are_refused(facts: &Facts<'_>, lives: Option<&Lives>) -> Che
 
 /// Sets the ends of a task's attempts against its workers. Tokens grow along the log, so that the first lease has the lowest; where some lease
 /// was never seen by a worker nobody knows which, and nothing is judged.
-fn ends_are_its_own(
-    task: &str,
-    steps: &[Step],
-    tokens: &BTreeMap<u64, u64>,
-    handled: &HashMap<(&str, u64), u64>,
-    findings: &mut Findings,
-) {
+fn ends_are_its_own(task: &str, steps: &[Step], tokens: &BTreeMap<u64, u64>, handled: &HashMap<(&str, u64), u64>, findings: &mut Findings) {
     if steps.iter().filter(|step| step.kind() == "LEASED").count() != tokens.len() {
         findings.count("with_unseen_leases", 1);
         return;
@@ -201,8 +182,7 @@ fn ends_are_its_own(
         findings.count("taken", 1);
         let through = handled.get(&(task, token)).copied();
         if through.is_none_or(|through| through > step.index) {
-            let told =
-                format!("a report ends the attempt of task {task} under token {token} before its worker is through");
+            let told = format!("a report ends the attempt of task {task} under token {token} before its worker is through");
             findings.judge(Err(FENCED.violated(told)), || {
                 let through = through.map_or("never".to_owned(), |event| format!("in event {event}"));
                 format!("{} is seen in event {}, the worker is through {through}", step.sight.kind, step.index)

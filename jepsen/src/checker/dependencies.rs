@@ -66,8 +66,7 @@ fn never_before(facts: &Facts<'_>, pairs: &[Pair<'_>]) -> Check {
                 ));
             }
             if pair.dependency.state == "succeeded" && through.is_none_or(|through| through > seen.index) {
-                findings
-                    .violation(format!("event {} runs {name}, and {input} had not been handled before", seen.index));
+                findings.violation(format!("event {} runs {name}, and {input} had not been handled before", seen.index));
             }
         }
     }
@@ -167,16 +166,10 @@ mod tests {
                 s.events_mut()[at].index = 0;
             }),
             ("never before a dependency", "a token before its dependency's", |s| ran(s, ATTEMPT, "c", 1)),
-            ("never before a dependency", "a time before its dependency's end", |s| {
-                ended(s, "b", "succeeded", "", 2, 10, 12)
-            }),
+            ("never before a dependency", "a time before its dependency's end", |s| ended(s, "b", "succeeded", "", 2, 10, 12)),
             ("dead dependencies are passed on", "it runs although its dependency died", |s| ran(s, ATTEMPT, "e", 9)),
-            ("dead dependencies are passed on", "it succeeded although its dependency died", |s| {
-                ended(s, "e", "succeeded", "", 9, 16, 17)
-            }),
-            ("dead dependencies are passed on", "it died although it was to run anyway", |s| {
-                ended(s, "f", "dead", FAILED, 0, 0, 17)
-            }),
+            ("dead dependencies are passed on", "it succeeded although its dependency died", |s| ended(s, "e", "succeeded", "", 9, 16, 17)),
+            ("dead dependencies are passed on", "it died although it was to run anyway", |s| ended(s, "f", "dead", FAILED, 0, 0, 17)),
         ];
         refute(&good(), &bad, respected);
     }

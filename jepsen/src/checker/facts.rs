@@ -227,12 +227,7 @@ impl<'a> Facts<'a> {
         let ids: Vec<String> = operation.answer().unwrap_or_default();
         for (at, item) in items.into_iter().enumerate() {
             let name = item.name.clone();
-            let submitted = Submitted {
-                item,
-                outcome: operation.outcome(),
-                ended: operation.ended_by(),
-                task: ids.get(at).cloned(),
-            };
+            let submitted = Submitted { item, outcome: operation.outcome(), ended: operation.ended_by(), task: ids.get(at).cloned() };
             if self.submitted.insert(name.clone(), submitted).is_some() {
                 self.reused.push(name);
             }
@@ -295,10 +290,7 @@ fn seen(history: &[Event], op: &str) -> Vec<Seen> {
 }
 
 fn reported<'a>(history: &'a [Event], op: &str) -> Vec<Reported<'a>> {
-    operations(history, op)
-        .into_iter()
-        .filter_map(|operation| Some(Reported { operation, report: operation.invoke.read()? }))
-        .collect()
+    operations(history, op).into_iter().filter_map(|operation| Some(Reported { operation, report: operation.invoke.read()? })).collect()
 }
 
 /// The result of an item: a function of its name and of the results that it waited for, in their order. 64 bits of FNV-1a, in hexadecimal:

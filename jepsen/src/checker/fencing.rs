@@ -145,9 +145,7 @@ fn tokens_grow(grants: &[Grant<'_>]) -> Check {
         }
         if let Some(earlier) = newest.get(grant.key) {
             let grown = rules::tokens_grow(grant.key, earlier.lease.token, grant.lease.token);
-            findings.judge(grown, || {
-                format!("asked for in event {}, the other given in event {}", grant.asked, earlier.answered)
-            });
+            findings.judge(grown, || format!("asked for in event {}, the other given in event {}", grant.asked, earlier.answered));
         }
     }
     if grants.is_empty() {
@@ -160,8 +158,7 @@ fn tokens_grow(grants: &[Grant<'_>]) -> Check {
 fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
     let mut findings = Findings::new("protected writes never interleave").asking(&[NO_OVERLAP]);
     findings.needs("taken");
-    let given: BTreeMap<(&str, u64), &str> =
-        grants.iter().map(|grant| ((grant.key, grant.lease.token), grant.holder.as_str())).collect();
+    let given: BTreeMap<(&str, u64), &str> = grants.iter().map(|grant| ((grant.key, grant.lease.token), grant.holder.as_str())).collect();
     let mut newest: BTreeMap<&str, (u64, u64)> = BTreeMap::new();
     for (event, write) in infos::<Write>(history, WRITE) {
         let key = event.key.as_deref().unwrap_or_default();
@@ -169,15 +166,12 @@ fn writes_never_interleave(history: &[Event], grants: &[Grant<'_>]) -> Check {
         if !write.taken {
             findings.count("refused", 1);
             if write.token >= token {
-                findings
-                    .violation(format!("{key}: event {} was refused though no newer token had written", event.index));
+                findings.violation(format!("{key}: event {} was refused though no newer token had written", event.index));
             }
             continue;
         }
         findings.count("taken", 1);
-        findings.judge(rules::writes_never_interleave(key, token, write.token), || {
-            format!("events {} and {at}", event.index)
-        });
+        findings.judge(rules::writes_never_interleave(key, token, write.token), || format!("events {} and {at}", event.index));
         if given.get(&(key, write.token)).is_none_or(|holder| *holder != write.holder) {
             findings.violation(format!(
                 "{key}: {} wrote in event {} with token {}, which it was not given",
@@ -252,13 +246,9 @@ fn kept_for_its_time(history: &[Event], grants: &[Grant<'_>]) -> Check {
     if until.is_none() {
         findings.needs("within");
     }
-    let given: BTreeMap<(&str, u64), &Grant<'_>> = grants
-        .iter()
-        .filter(|grant| grant.lease.acquired_at_ms != 0)
-        .map(|grant| ((grant.key, grant.lease.token), grant))
-        .collect();
-    let mut ends: BTreeMap<(&str, u64), u64> =
-        given.iter().map(|(place, grant)| (*place, grant.lease.expires_at_ms)).collect();
+    let given: BTreeMap<(&str, u64), &Grant<'_>> =
+        grants.iter().filter(|grant| grant.lease.acquired_at_ms != 0).map(|grant| ((grant.key, grant.lease.token), grant)).collect();
+    let mut ends: BTreeMap<(&str, u64), u64> = given.iter().map(|(place, grant)| (*place, grant.lease.expires_at_ms)).collect();
     let mut words = words(history).into_iter().peekable();
     for (event, write) in infos::<Write>(history, WRITE) {
         while let Some(word) = words.next_if(|word| word.index < event.index) {
@@ -293,13 +283,7 @@ fn kept_for_its_time(history: &[Event], grants: &[Grant<'_>]) -> Check {
 
 /// A grant as the invariant has it, by the cluster's time.
 fn holding<'a>(grant: &'a Grant<'_>, until: u64) -> Holding<'a> {
-    Holding {
-        name: grant.key,
-        holder: &grant.holder,
-        token: grant.lease.token,
-        from: grant.lease.acquired_at_ms,
-        until,
-    }
+    Holding { name: grant.key, holder: &grant.holder, token: grant.lease.token, from: grant.lease.acquired_at_ms, until }
 }
 
 #[cfg(test)]

@@ -16,10 +16,7 @@ pub fn attempts_are_bounded(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
         let attempt = &seen.attempt;
         let limit = facts.submitted.get(&attempt.item).map_or(u32::MAX, |s| s.item.max_attempts);
         if attempt.number == 0 || attempt.number > limit {
-            findings.violation(format!(
-                "event {} is attempt {} of task {}, which has {limit}",
-                seen.index, attempt.number, attempt.task
-            ));
+            findings.violation(format!("event {} is attempt {} of task {}, which has {limit}", seen.index, attempt.number, attempt.task));
         }
         findings.count("attempts", 1);
         findings.at_least("most_attempts", attempt.number.into());
@@ -60,10 +57,8 @@ pub fn dead_at_the_limit(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
                     findings.count("deaths", 1);
                     judge(&mut findings, task, item, attempt, &step.sight.detail, &place);
                 }
-                "RETRIED" if attempt >= item.max_attempts => findings.violation(format!(
-                    "task {task} is to be tried again after attempt {attempt} of {} at {place}",
-                    item.max_attempts
-                )),
+                "RETRIED" if attempt >= item.max_attempts => findings
+                    .violation(format!("task {task} is to be tried again after attempt {attempt} of {} at {place}", item.max_attempts)),
                 _ => {}
             }
         }
@@ -73,8 +68,7 @@ pub fn dead_at_the_limit(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
 
 fn judge(findings: &mut Findings, task: &str, item: &Item, attempts: u32, reason: &str, place: &str) {
     if attempts != item.max_attempts {
-        findings
-            .violation(format!("task {task} is dead after {attempts} of {} attempts, by {place}", item.max_attempts));
+        findings.violation(format!("task {task} is dead after {attempts} of {} attempts, by {place}", item.max_attempts));
     }
     if !BY_WORKERS.contains(&reason) && !BY_TIME.contains(&reason) {
         findings.violation(format!("task {task} is dead with {reason:?}, by {place}"));

@@ -119,11 +119,7 @@ impl<State: Clone + Eq + Hash> Configurations<State> {
 
     fn iter(&self) -> impl Iterator<Item = Configuration<State>> + '_ {
         self.by_state.iter().flat_map(|((state, effective), known)| {
-            known.iter().map(|used| Configuration {
-                state: state.clone(),
-                effective: effective.clone(),
-                used: used.clone(),
-            })
+            known.iter().map(|used| Configuration { state: state.clone(), effective: effective.clone(), used: used.clone() })
         })
     }
 }
@@ -257,10 +253,7 @@ impl<M: Model> Search<'_, M> {
     }
 
     /// The configurations after one more open call has taken effect.
-    fn successors<'b>(
-        &'b self,
-        from: &'b Configuration<M::State>,
-    ) -> impl Iterator<Item = Configuration<M::State>> + 'b {
+    fn successors<'b>(&'b self, from: &'b Configuration<M::State>) -> impl Iterator<Item = Configuration<M::State>> + 'b {
         self.open.iter().filter_map(move |at| {
             let call = &self.calls[*at];
             let mut next = Configuration { state: self.model.step(&from.state, &call.op)?, ..from.clone() };

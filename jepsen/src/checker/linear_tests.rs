@@ -82,13 +82,8 @@ fn an_unknown_operation_takes_effect_late_or_never_but_not_twice() {
     assert!(is_possible(&late));
     let never = [call(Op::Write(7), 0, 0), call(Op::Read(0), 1, 2)];
     assert!(is_possible(&never));
-    let twice = [
-        call(Op::Write(7), 0, 0),
-        call(Op::Read(7), 1, 2),
-        call(Op::Write(1), 3, 4),
-        call(Op::Read(1), 5, 6),
-        call(Op::Read(7), 7, 8),
-    ];
+    let twice =
+        [call(Op::Write(7), 0, 0), call(Op::Read(7), 1, 2), call(Op::Write(1), 3, 4), call(Op::Read(1), 5, 6), call(Op::Read(7), 7, 8)];
     assert!(!is_possible(&twice));
     let two_of_them = [&[call(Op::Write(7), 9, 0)], &twice[..4], &[call(Op::Read(7), 10, 11)]].concat();
     assert!(is_possible(&two_of_them));
@@ -160,17 +155,13 @@ fn ten_thousand_operations_are_decided_with_little_work_good_or_bad() {
     assert!(matches!(answer, Answer::Linearizable(_)), "a history that was lived: {answer:?}");
     println!("{answer:?}");
     let answered = |call: &Call<Op>| call.returned.is_some();
-    let reads: Vec<usize> =
-        (0..good.len()).filter(|at| answered(&good[*at]) && matches!(good[*at].op, Op::Read(_))).collect();
+    let reads: Vec<usize> = (0..good.len()).filter(|at| answered(&good[*at]) && matches!(good[*at].op, Op::Read(_))).collect();
     for (what, read) in [("early", reads[10]), ("in the middle", reads[reads.len() / 2])] {
         let mut bad = good.clone();
         bad[read].op = Op::Read(77);
         let answer = check(&Register, &bad, limits);
         let found = bad[read].returned.expect("it was answered");
-        assert!(
-            matches!(answer, Answer::Impossible(index, _) if index == found),
-            "{what}: nobody ever wrote 77: {answer:?}"
-        );
+        assert!(matches!(answer, Answer::Impossible(index, _) if index == found), "{what}: nobody ever wrote 77: {answer:?}");
     }
 }
 

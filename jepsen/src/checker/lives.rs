@@ -148,11 +148,7 @@ pub fn one_state_at_a_time(facts: &Facts<'_>, lives: Option<&Lives>) -> Check {
         };
         findings.count("ends", 1);
         if end.state != standing.name() {
-            findings.violation(format!(
-                "task {task} is {} by the log, and the final read says {}",
-                told(standing),
-                end.state
-            ));
+            findings.violation(format!("task {task} is {} by the log, and the final read says {}", told(standing), end.state));
         }
     }
     for task in facts.finals.keys().filter(|task| !lives.of.contains_key(*task)) {

@@ -93,8 +93,7 @@ fn equal_digests(views: &[(&Event, View)]) -> Check {
 /// After everything was healed all nodes stand at one index with one digest, and know the same members.
 pub fn agreement(history: &[Event]) -> Check {
     let mut findings = Findings::new("all nodes agree at the end").asking(&[EQUAL_DIGESTS]);
-    let last: BTreeMap<u64, View> =
-        infos::<View>(history, LAST_VIEW).into_iter().map(|(_, view)| (view.node, view)).collect();
+    let last: BTreeMap<u64, View> = infos::<View>(history, LAST_VIEW).into_iter().map(|(_, view)| (view.node, view)).collect();
     findings.count("nodes", last.len());
     if last.is_empty() {
         findings.doubt("the nodes were not asked at the end");
@@ -105,9 +104,7 @@ pub fn agreement(history: &[Event]) -> Check {
     } else if let Some(first) = last.values().next() {
         for view in last.values() {
             let (known, said) = ((first.node, first.digest.as_bytes()), (view.node, view.digest.as_bytes()));
-            findings.judge(rules::equal_digests(view.applied, known, said), || {
-                format!("{} and {}", first.digest, view.digest)
-            });
+            findings.judge(rules::equal_digests(view.applied, known, said), || format!("{} and {}", first.digest, view.digest));
         }
     }
     let described: BTreeSet<BTreeSet<u64>> = last.values().map(|view| view.members.iter().copied().collect()).collect();
@@ -205,10 +202,7 @@ mod tests {
 
     fn view(script: &mut Script, op: &str, node: u64, term: u64, leader: u64, applied: u64, digest: &str) {
         let members = json!([1, 2, 3, 900]);
-        script.info(
-            op,
-            json!({"node": node, "term": term, "leader": leader, "applied": applied, "digest": digest, "members": members}),
-        );
+        script.info(op, json!({"node": node, "term": term, "leader": leader, "applied": applied, "digest": digest, "members": members}));
     }
 
     fn good() -> Script {
@@ -242,10 +236,7 @@ mod tests {
                 view(s, VIEW, 1, 2, 2, 20, "dd");
             }),
             ("all nodes agree at the end", "different members at the end", |s| {
-                s.info(
-                    LAST_VIEW,
-                    json!({"node": 3, "term": 2, "leader": 2, "applied": 20, "digest": "cc", "members": [1, 2, 3]}),
-                );
+                s.info(LAST_VIEW, json!({"node": 3, "term": 2, "leader": 2, "applied": 20, "digest": "cc", "members": [1, 2, 3]}));
             }),
             ("all nodes agree at the end", "different digests at the end", |s| view(s, LAST_VIEW, 3, 2, 2, 20, "dd")),
             ("members are those acknowledged", "an acknowledged addition is gone", |s| s.ok(ADD, Value::Null, 904)),

@@ -133,9 +133,7 @@ pub fn priorities(history: &[Event], queue: &str) -> Check {
                 findings.count("assignments", 1);
                 let own = rank(level, since_ms, task, sight.at_ms);
                 if let Some(better) = ready.best(sight.at_ms).filter(|better| *better < own) {
-                    findings.violation(format!(
-                        "at {place:?} task {task} was leased with rank {own:?}, while {better:?} was ready"
-                    ));
+                    findings.violation(format!("at {place:?} task {task} was leased with rank {own:?}, while {better:?} was ready"));
                 }
             }
             "TASK_DEAD" | "TASK_CANCELLED" | "TASK_PURGED" => {
@@ -160,14 +158,7 @@ mod tests {
     fn event(script: &mut Script, revision: u64, kind: &str, task: &str, at_ms: u64) {
         script.info(
             SIGHT,
-            Sight {
-                revision,
-                at_ms,
-                kind: kind.to_owned(),
-                queue: "q".to_owned(),
-                subject: task.to_owned(),
-                ..Sight::default()
-            },
+            Sight { revision, at_ms, kind: kind.to_owned(), queue: "q".to_owned(), subject: task.to_owned(), ..Sight::default() },
         );
     }
 

@@ -28,10 +28,8 @@ impl Disturbed {
     /// Every fault with the time that its healing may take, and the time from the last healing until every node was back.
     pub fn of(history: &[Event]) -> Self {
         let end = history.last().map_or(0, |event| event.time_ns);
-        let mut times: Vec<(u64, u64)> = faults(history)
-            .iter()
-            .map(|fault| (fault.begun_ns, fault.over_ns(end).saturating_add(SETTLE_NS)))
-            .collect();
+        let mut times: Vec<(u64, u64)> =
+            faults(history).iter().map(|fault| (fault.begun_ns, fault.over_ns(end).saturating_add(SETTLE_NS))).collect();
         if let Some(calm) = faults::phase(history, Phase::Calm) {
             let ready = infos::<serde_json::Value>(history, READY).pop();
             times.push((calm, ready.map_or(end, |(event, _)| event.time_ns) + SETTLE_NS));

@@ -239,9 +239,7 @@ mod tests {
                 s.ok(ACQUIRE, json!({"holder": "b"}), held("b", 6));
                 s.fail(GET, json!(null), "LEASE_NOT_FOUND: nobody");
             }),
-            ("linearizable", "refused though nobody holds it", |s| {
-                s.fail(ACQUIRE, json!({"holder": "b"}), "LEASE_HELD: by a")
-            }),
+            ("linearizable", "refused though nobody holds it", |s| s.fail(ACQUIRE, json!({"holder": "b"}), "LEASE_HELD: by a")),
             ("linearizable", "two holders", |s| {
                 s.ok(ACQUIRE, json!({"holder": "b"}), held("b", 6));
                 s.ok(ACQUIRE, json!({"holder": "c"}), held("c", 7));

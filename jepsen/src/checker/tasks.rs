@@ -149,10 +149,7 @@ pub fn refused_are_never_seen(facts: &Facts<'_>) -> Check {
     }
     for seen in facts.attempts.iter().filter(|seen| refused.contains(seen.attempt.item.as_str())) {
         let attempt = &seen.attempt;
-        findings.violation(format!(
-            "item {} was refused, and event {} runs it as task {}",
-            attempt.item, seen.index, attempt.task
-        ));
+        findings.violation(format!("item {} was refused, and event {} runs it as task {}", attempt.item, seen.index, attempt.task));
     }
     findings.finish("nothing that was refused came into being")
 }
@@ -168,10 +165,7 @@ pub fn results_are_right(facts: &Facts<'_>) -> Check {
         };
         let item = &submitted.item;
         if task.damaged {
-            findings.violation(format!(
-                "task {} of item {} has another payload than it was submitted with",
-                task.task, item.name
-            ));
+            findings.violation(format!("task {} of item {} has another payload than it was submitted with", task.task, item.name));
         }
         findings.count("large", usize::from(item.padding > 0));
         match task.state.as_str() {

@@ -62,13 +62,9 @@ fn good() -> Script {
     script.ok(FAIL, json!({"task": "task d", "token": 13, "last": true}), "dead");
     attempt(&mut script, "f", 15, 1, "w");
     complete(&mut script, "f", 15);
-    for (item, state, token) in [
-        ("a", "succeeded", 10),
-        ("b", "succeeded", 14),
-        ("c", "succeeded", 12),
-        ("d", "dead", 13),
-        ("f", "succeeded", 15),
-    ] {
+    for (item, state, token) in
+        [("a", "succeeded", 10), ("b", "succeeded", 14), ("c", "succeeded", 12), ("d", "dead", 13), ("f", "succeeded", 15)]
+    {
         at_end(&mut script, &format!("task {item}"), item, state, token);
     }
     seen_by_a_watcher(&mut script);
@@ -193,11 +189,7 @@ fn the_invariants_are_named_with_what_breaks_them() {
     lose(&mut script, "task c");
     let check = accepted_tasks_end(&Facts::of(script.events()));
     assert_eq!(check.invariants, ["no task lost", "every task ends"]);
-    assert!(
-        check.detail.starts_with("no task lost is violated: task task c was accepted and is gone"),
-        "{}",
-        check.detail
-    );
+    assert!(check.detail.starts_with("no task lost is violated: task task c was accepted and is gone"), "{}", check.detail);
 }
 
 #[test]
@@ -278,8 +270,7 @@ fn what_the_sdks_worker_reports_is_judged_by_its_notes_and_the_log() {
             step(s, 706, "SUCCEEDED", "task s", 2, "");
         }),
         ("completed once", "a success that the log does not know", |s| {
-            s.events_mut()
-                .retain(|event| event.value["kind"] != "TASK_SUCCEEDED" || event.value["subject"] != "task s");
+            s.events_mut().retain(|event| event.value["kind"] != "TASK_SUCCEEDED" || event.value["subject"] != "task s");
         }),
         ("completed once", "a success of a task that is dead at the end", |s| {
             ends_as(s, "s", json!({"state": "dead", "reason": "FATE", "last_token": 70}));
@@ -295,11 +286,7 @@ fn what_the_sdks_worker_reports_is_judged_by_its_notes_and_the_log() {
 fn a_payload_that_changed_is_found() {
     let bad: [Lie; 2] = [
         ("results are right", "another payload", |s| {
-            ends_as(
-                s,
-                "a",
-                json!({"state": "succeeded", "result": result_of("a", &[]), "last_token": 10, "damaged": true}),
-            );
+            ends_as(s, "a", json!({"state": "succeeded", "result": result_of("a", &[]), "last_token": 10, "damaged": true}));
         }),
         ("results are right", "succeeded beyond its attempts", |s| {
             let asked = s.events_mut().iter_mut().find(|event| event.op == ENQUEUE);

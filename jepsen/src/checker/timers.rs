@@ -127,9 +127,7 @@ fn timers(history: &[Event], facts: &Facts<'_>) -> Vec<Timer> {
     // Whichever comes first: the event of a watch, or the beginning of its task.
     for event in history.iter().filter(|event| event.kind == Kind::Info) {
         let name = match event.op.as_str() {
-            SIGHT => {
-                event.read::<Sight>().filter(|sight| sight.kind == FIRED).and_then(|sight| names.get(&sight.subject))
-            }
+            SIGHT => event.read::<Sight>().filter(|sight| sight.kind == FIRED).and_then(|sight| names.get(&sight.subject)),
             ATTEMPT => event.value["item"].as_str().and_then(|item| timers.get_key_value(item)).map(|(name, _)| name),
             _ => None,
         };
@@ -170,8 +168,7 @@ fn never_early(timers: &[Timer], clocks_until: Option<u64>) -> Check {
         findings.needs("by_own_clock");
     }
     for timer in timers {
-        if let Some((seen, event)) = timer.first_seen.filter(|(seen, _)| clocks_until.is_none_or(|until| *seen < until))
-        {
+        if let Some((seen, event)) = timer.first_seen.filter(|(seen, _)| clocks_until.is_none_or(|until| *seen < until)) {
             findings.count("by_own_clock", 1);
             let (asked_ms, seen_ms) = (timer.asked_ns / 1_000_000, seen / 1_000_000);
             let delay_ms = timer.plan.delay_ms - timer.plan.delay_ms / RATES - AGREED_MS.min(timer.plan.delay_ms);
@@ -185,19 +182,14 @@ fn never_early(timers: &[Timer], clocks_until: Option<u64>) -> Check {
         }
         let due = timer.at_end.first().map_or(timer.scheduled.due_at_ms, |timer| timer.due_at_ms);
         if timer.accepted == Some(Kind::Ok) && timer.scheduled.due_at_ms != due {
-            findings.violation(format!(
-                "timer {} was to fire at {}, and is due at {due}",
-                timer.plan.name, timer.scheduled.due_at_ms
-            ));
+            findings.violation(format!("timer {} was to fire at {}, and is due at {due}", timer.plan.name, timer.scheduled.due_at_ms));
         }
         let ends = timer.at_end.iter().map(|timer| timer.fired_at_ms).filter(|at| *at != 0);
         let times: Vec<u64> = ends.chain(timer.fired.iter().map(|sight| sight.at_ms)).collect();
         for at in times {
             findings.count("fired", 1);
             findings.at_least("latest_ms", at.saturating_sub(due));
-            findings.judge(rules::never_early(&timer.plan.name, due, at), || {
-                format!("{} ms early", due.saturating_sub(at))
-            });
+            findings.judge(rules::never_early(&timer.plan.name, due, at), || format!("{} ms early", due.saturating_sub(at)));
         }
     }
     findings.finish("no timer fired before it was due")
@@ -218,9 +210,8 @@ fn fire_once(timers: &[Timer], complete: bool, whole: bool) -> Check {
         let (kept, fired, tasks) = (timer.at_end.len(), timer.fired.len(), timer.tasks.len());
         let effects = kept.max(fired).max(tasks);
         if effects > 1 {
-            findings.judge(rules::fires_once(name, effects), || {
-                format!("it is {kept} timers, fired {fired} times and enqueued {tasks} tasks")
-            });
+            findings
+                .judge(rules::fires_once(name, effects), || format!("it is {kept} timers, fired {fired} times and enqueued {tasks} tasks"));
         }
         if timer.accepted != Some(Kind::Ok) || timer.cancelled || !complete {
             continue;
@@ -232,13 +223,10 @@ fn fire_once(timers: &[Timer], complete: bool, whole: bool) -> Check {
             Some(at_end) if at_end.fired_at_ms == 0 => findings.doubt(format!("timer {name} has not fired")),
             Some(at_end) => {
                 if timer.plan.task && (at_end.task.is_empty() || !timer.tasks.contains(&at_end.task)) {
-                    findings.judge(rules::fires_once(name, 0), || {
-                        format!("it fired, and its task {:?} is gone", at_end.task)
-                    });
+                    findings.judge(rules::fires_once(name, 0), || format!("it fired, and its task {:?} is gone", at_end.task));
                 }
                 if whole {
-                    findings
-                        .judge(rules::fires_once(name, fired), || format!("it fired, and was seen to {fired} times"));
+                    findings.judge(rules::fires_once(name, fired), || format!("it fired, and was seen to {fired} times"));
                 }
             }
         }

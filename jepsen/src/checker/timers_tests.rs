@@ -81,26 +81,18 @@ fn every_class_of_broken_promise_is_found() {
         ("timers fire once", "never seen in the log", |s| {
             s.events_mut().retain(|event| !(event.op == SIGHT && event.value["subject"] == "2"));
         }),
-        ("timers fire once", "gone", |s| {
-            s.events_mut().retain(|event| !(event.op == TIMER && event.value["name"] == "b"))
-        }),
+        ("timers fire once", "gone", |s| s.events_mut().retain(|event| !(event.op == TIMER && event.value["name"] == "b"))),
     ];
     refute(&good(), &bad, punctual);
 }
 
 #[test]
 fn a_timer_that_the_cluster_takes_for_punctual_is_early_by_the_clients_clock() {
-    let early = |script: &Script| {
-        never_early(&timers(script.events(), &Facts::of(script.events())), first_clock_fault(script.events()))
-    };
+    let early = |script: &Script| never_early(&timers(script.events(), &Facts::of(script.events())), first_clock_fault(script.events()));
     let at = |seen_ms: u64, op: &str| {
         let mut script = good();
         script.at_ms(1_000);
-        script.ok(
-            SCHEDULE,
-            json!({"name": "g", "delay_ms": 500, "task": true}),
-            json!({"id": "9", "due_at_ms": 2_000}),
-        );
+        script.ok(SCHEDULE, json!({"name": "g", "delay_ms": 500, "task": true}), json!({"id": "9", "due_at_ms": 2_000}));
         script.at_ms(seen_ms);
         match op {
             ATTEMPT => {

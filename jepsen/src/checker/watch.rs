@@ -98,8 +98,7 @@ pub fn log(history: &[Event]) -> BTreeMap<Place, Sight> {
 /// Whether the union of all that watchers saw is the whole log from the first stretch's beginning to where some watcher arrived.
 pub fn is_whole(history: &[Event]) -> bool {
     watchers(history).values().any(|watched| {
-        watched.reached.is_some()
-            && watched.stretches.iter().all(|(stretch, _)| stretch.queue.is_empty() && !stretch.compacted)
+        watched.reached.is_some() && watched.stretches.iter().all(|(stretch, _)| stretch.queue.is_empty() && !stretch.compacted)
     })
 }
 
@@ -175,8 +174,7 @@ fn without_gap(watchers: &BTreeMap<String, Watched>, log: &BTreeMap<Place, Sight
                 .filter(|(_, sight)| stretch.queue.is_empty() || sight.queue == stretch.queue)
                 .map(|(place, _)| standing(*place))
                 .collect();
-            let seen: Vec<rules::Place> =
-                seen.into_iter().filter(|(revision, _)| *revision > stretch.after).map(standing).collect();
+            let seen: Vec<rules::Place> = seen.into_iter().filter(|(revision, _)| *revision > stretch.after).map(standing).collect();
             findings.count("compared", wanted.len());
             findings.judge(rules::complete(stretch.after, &seen, &wanted), || {
                 format!("{name}, which saw {} of {} events of a stretch", seen.len(), wanted.len())

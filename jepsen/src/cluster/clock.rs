@@ -92,12 +92,7 @@ impl Clocks {
         }
         let file = self.dir.join(format!("node-{id}.clock"));
         let mut offsets = self.offsets();
-        let offset = offsets.entry(id).or_insert_with(|| Offset {
-            file: file.clone(),
-            seconds: 0.0,
-            since: Instant::now(),
-            gain: 0.0,
-        });
+        let offset = offsets.entry(id).or_insert_with(|| Offset { file: file.clone(), seconds: 0.0, since: Instant::now(), gain: 0.0 });
         offset.write()?;
         let mut environment = vec![
             ("LD_PRELOAD", self.library.display().to_string()),

@@ -14,11 +14,7 @@ impl Cluster {
     /// What the machine did to the cluster, for people: a node was killed and not from here, could not be started, or the disk that everything
     /// lies on failed or is full. `None` if nothing is known.
     pub fn machine_failure(&self) -> Option<String> {
-        self.endings()
-            .iter()
-            .find_map(Ending::by_machine)
-            .or_else(|| self.disk_failure())
-            .or_else(|| self.without_room())
+        self.endings().iter().find_map(Ending::by_machine).or_else(|| self.disk_failure()).or_else(|| self.without_room())
     }
 
     /// What went wrong beneath a disk that fails on command.
@@ -32,8 +28,7 @@ impl Cluster {
     fn without_room(&self) -> Option<String> {
         let disk = statvfs(self.dir()).ok()?;
         let left = disk.blocks_available().saturating_mul(disk.fragment_size());
-        (left < ROOM_MIN)
-            .then(|| format!("the disk of {} has {left} bytes left, too few for any run", self.dir().display()))
+        (left < ROOM_MIN).then(|| format!("the disk of {} has {left} bytes left, too few for any run", self.dir().display()))
     }
 }
 
@@ -43,9 +38,7 @@ impl Ending {
     fn by_machine(&self) -> Option<String> {
         let node = self.node;
         if self.signal == Some(Signal::SIGKILL as i32) {
-            return Some(format!(
-                "node {node} was killed from outside (SIGKILL): perhaps the machine is out of memory; see dmesg"
-            ));
+            return Some(format!("node {node} was killed from outside (SIGKILL): perhaps the machine is out of memory; see dmesg"));
         }
         let code = self.code.filter(|code| NOT_STARTED.contains(code))?;
         Some(format!("node {node} could not be started (exit code {code}): {}", self.log))
@@ -65,9 +58,7 @@ mod tests {
         let killed = ending(None, Some(9)).by_machine().unwrap();
         assert!(killed.contains("node 2") && killed.contains("memory"), "{killed}");
         assert!(ending(Some(127), None).by_machine().unwrap().contains("the log"));
-        for (code, signal) in
-            [(Some(70), None), (Some(101), None), (Some(0), None), (None, Some(6)), (None, Some(11)), (None, None)]
-        {
+        for (code, signal) in [(Some(70), None), (Some(101), None), (Some(0), None), (None, Some(6)), (None, Some(11)), (None, None)] {
             assert_eq!(ending(code, signal).by_machine(), None, "{code:?} {signal:?}");
         }
     }

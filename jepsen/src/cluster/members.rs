@@ -56,10 +56,7 @@ impl Cluster {
             .await?;
         let joined: serde_json::Value = serde_json::from_str(&answer).context("tarn node join printed no JSON")?;
         let id = joined["node_id"].as_u64().context("tarn node join named no node")?;
-        ensure!(
-            !self.all_ids().contains(&id),
-            "the cluster gave out the id {id} although there was a node {id} before"
-        );
+        ensure!(!self.all_ids().contains(&id), "the cluster gave out the id {id} although there was a node {id} before");
         std::fs::rename(&aside, self.home(id))?;
         self.settle(id, place, None)?;
         Ok(id)
@@ -73,11 +70,7 @@ impl Cluster {
         let _one_at_a_time = self.changing.lock().await;
         let others: Vec<u64> = self.running().into_iter().filter(|other| *other != id).collect();
         ensure!(!others.is_empty(), "the last node cannot be removed");
-        self.client(&others)?
-            .with_deadline(CHANGE_WITHIN)
-            .remove_member(id)
-            .await
-            .with_context(|| format!("node {id} was not removed"))?;
+        self.client(&others)?.with_deadline(CHANGE_WITHIN).remove_member(id).await.with_context(|| format!("node {id} was not removed"))?;
         self.retire(id, None).await
     }
 
@@ -158,11 +151,7 @@ impl Cluster {
         let bind = self.with(id, |node| Ok(node.place.bind))?;
         let end = Instant::now() + LISTENS_WITHIN;
         while tokio::net::TcpStream::connect(bind).await.is_err() {
-            ensure!(
-                Instant::now() < end && self.running().contains(&id),
-                "node {id} does not listen:\n{}",
-                self.log_end(id)
-            );
+            ensure!(Instant::now() < end && self.running().contains(&id), "node {id} does not listen:\n{}", self.log_end(id));
             tokio::time::sleep(LOOK_AGAIN).await;
         }
         Ok(())
@@ -187,12 +176,7 @@ impl Cluster {
 
     fn connection_flags(&self) -> Result<Vec<String>> {
         let [ca, certificate, key] = self.credential_files();
-        let flags = [
-            ("--address", self.addresses()?),
-            ("--cacert", text(&ca)),
-            ("--cert", text(&certificate)),
-            ("--key", text(&key)),
-        ];
+        let flags = [("--address", self.addresses()?), ("--cacert", text(&ca)), ("--cert", text(&certificate)), ("--key", text(&key))];
         Ok(flags.into_iter().flat_map(|(flag, value)| [flag.to_owned(), value]).collect())
     }
 

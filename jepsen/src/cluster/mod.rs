@@ -239,10 +239,7 @@ impl Cluster {
     pub fn client(&self, ids: &[u64]) -> Result<Client> {
         let addresses = ids.iter().map(|id| self.address(*id)).collect::<Result<Vec<_>>>()?;
         let [ca, certificate, key] = self.credential_files();
-        Ok(Client::builder()
-            .addresses(addresses)
-            .credentials(Credentials::from_files(&ca, &certificate, &key)?)
-            .connect_lazy()?)
+        Ok(Client::builder().addresses(addresses).credentials(Credentials::from_files(&ca, &certificate, &key)?).connect_lazy()?)
     }
 
     /// Where the CA certificate, the user's certificate and the user's key are.

@@ -14,8 +14,7 @@ impl Cluster {
     /// Makes the first voters.
     pub(super) fn found(&self) -> Result<()> {
         let places = (0..self.options.nodes).map(|_| self.net.place()).collect::<Result<Vec<_>>>()?;
-        let members: Vec<String> =
-            places.iter().zip(1u64..).map(|(place, id)| format!("\"{id}={}\"", place.advertise)).collect();
+        let members: Vec<String> = places.iter().zip(1u64..).map(|(place, id)| format!("\"{id}={}\"", place.advertise)).collect();
         let bootstrap = format!("cluster.bootstrap = [{}]", members.join(", "));
         for (place, id) in places.into_iter().zip(1..) {
             self.issue_key(id)?;
@@ -33,10 +32,7 @@ impl Cluster {
             Disk::Fuse => Some(Arc::new(FaultyDisk::mount(&self.home(id), &self.data_dir(id))?)),
         };
         let node = Node { place, process: None, disk, build: Build::Current, leaving: false, removed: false };
-        ensure!(
-            self.nodes().insert(id, node).is_none(),
-            "the cluster gave out the id {id} although there was a node {id} before"
-        );
+        ensure!(self.nodes().insert(id, node).is_none(), "the cluster gave out the id {id} although there was a node {id} before");
         Ok(())
     }
 

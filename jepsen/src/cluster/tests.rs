@@ -23,11 +23,7 @@ pub(crate) fn tarn() -> PathBuf {
 fn options(dir: &TempDir) -> ClusterOptions {
     let setting = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     ClusterOptions {
-        settings: vec![
-            setting("raft.snapshot_entries", "200"),
-            setting("raft.keep_entries", "50"),
-            setting("executors.wasm", "false"),
-        ],
+        settings: vec![setting("raft.snapshot_entries", "200"), setting("raft.keep_entries", "50"), setting("executors.wasm", "false")],
         ..ClusterOptions::new(tarn(), dir.path())
     }
 }
@@ -181,8 +177,7 @@ async fn an_end_that_nobody_asked_for_is_reported_and_nothing_outlives_the_clust
     let dir = tempfile::tempdir().unwrap();
     let cluster = three(&dir).await;
     let pid = cluster.pid(2).unwrap();
-    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into().unwrap()), nix::sys::signal::Signal::SIGABRT)
-        .unwrap();
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid.try_into().unwrap()), nix::sys::signal::Signal::SIGABRT).unwrap();
     let end = Instant::now() + LONG;
     while cluster.running().contains(&2) {
         assert!(Instant::now() < end, "node 2 does not end");
@@ -240,9 +235,7 @@ async fn strike(cluster: &Cluster, name: &str, seed: u64) {
 async fn every_nemesis_of_network_and_processes_heals_what_it_did() {
     let dir = tempfile::tempdir().unwrap();
     let cluster = three(&dir).await;
-    for (name, seed) in
-        [("partition", 1), ("kill", 2), ("pause", 3), ("slow", 4), ("client-links", 7), ("transfer", 5), ("restart", 6)]
-    {
+    for (name, seed) in [("partition", 1), ("kill", 2), ("pause", 3), ("slow", 4), ("client-links", 7), ("transfer", 5), ("restart", 6)] {
         strike(&cluster, name, seed).await;
     }
 }

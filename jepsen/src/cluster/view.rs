@@ -108,8 +108,7 @@ impl Cluster {
             match unready(&self.ids(), &statuses, goal) {
                 None => return leader_of(&statuses).context("a cluster that is ready has a leader"),
                 Some(reason) if Instant::now() >= end => {
-                    let logs: Vec<String> =
-                        self.ids().into_iter().map(|id| format!("--- node {id} ---\n{}", self.log_end(id))).collect();
+                    let logs: Vec<String> = self.ids().into_iter().map(|id| format!("--- node {id} ---\n{}", self.log_end(id))).collect();
                     bail!("not ready within {within:?}: {reason}\n{}", logs.join("\n"));
                 }
                 Some(_) => tokio::time::sleep(LOOK_AGAIN).await,
@@ -211,13 +210,7 @@ mod tests {
 
     fn status(leader_id: u64, term: u64, applied_index: u64) -> GetClusterResponse {
         let member = |node_id| Member { node_id, voter: true, ..Member::default() };
-        GetClusterResponse {
-            leader_id,
-            term,
-            applied_index,
-            members: [1, 2].map(member).to_vec(),
-            ..GetClusterResponse::default()
-        }
+        GetClusterResponse { leader_id, term, applied_index, members: [1, 2].map(member).to_vec(), ..GetClusterResponse::default() }
     }
 
     #[test]

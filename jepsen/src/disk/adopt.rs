@@ -25,11 +25,7 @@ pub(super) fn objects(backing: &Path) -> PathBuf {
 pub(super) fn adopt(backing: &Path, promise: Promise) -> Result<Names> {
     let objects = objects(backing);
     let metadata = fs::metadata(backing).with_context(|| format!("{} cannot be read", backing.display()))?;
-    ensure!(
-        !objects.exists(),
-        "{} is in use as a disk, or was when its harness was killed: its names are lost",
-        backing.display()
-    );
+    ensure!(!objects.exists(), "{} is in use as a disk, or was when its harness was killed: its names are lost", backing.display());
     DirBuilder::new().mode(0o700).create(&objects)?;
     let mut names = Names::new(promise, maker(&metadata));
     let mut links = HashMap::new();

@@ -78,13 +78,7 @@ pub(super) fn remember(volume: &Volume, files: &str) -> Result<Memory> {
 
 /// Damages one of the files that fit a pattern, drawn by chance; with it goes the number of its node. `None` if there is none that can be
 /// damaged in this way.
-pub(super) fn damage(
-    volume: &Volume,
-    files: &str,
-    damage: Damage,
-    memory: &Memory,
-    rng: &mut StdRng,
-) -> Result<Option<(Wound, u64)>> {
+pub(super) fn damage(volume: &Volume, files: &str, damage: Damage, memory: &Memory, rng: &mut StdRng) -> Result<Option<(Wound, u64)>> {
     let mut found = fitting(volume, files);
     // Files in the order of a shuffle, until one can be damaged.
     while !found.is_empty() {

@@ -26,8 +26,7 @@ impl Ranges {
             return;
         }
         let (mut start, mut end) = (range.start, range.end);
-        let touched: Vec<u64> =
-            self.0.range(..=end).rev().take_while(|(_, other)| **other >= start).map(|(at, _)| *at).collect();
+        let touched: Vec<u64> = self.0.range(..=end).rev().take_while(|(_, other)| **other >= start).map(|(at, _)| *at).collect();
         for at in touched {
             let other = self.0.remove(&at).expect("the key was just found");
             start = start.min(at);

@@ -68,13 +68,10 @@ impl FaultyDisk {
         let names = adopt::adopt(&backing, promise)?;
         let volume = Arc::new(Volume::new(adopt::objects(&backing), names));
         match serve(&volume, &point) {
-            Ok((session, notifier)) => {
-                Ok(Self { volume, backing, point, session: Some(session), notifier, memory: Mutex::default() })
-            }
+            Ok((session, notifier)) => Ok(Self { volume, backing, point, session: Some(session), notifier, memory: Mutex::default() }),
             Err(error) => {
                 let handed_back = adopt::hand_back(&volume.names(), &backing);
-                Err(error.context(format!("{} cannot be mounted", point.display())))
-                    .and_then(|never: Self| handed_back.map(|()| never))
+                Err(error.context(format!("{} cannot be mounted", point.display()))).and_then(|never: Self| handed_back.map(|()| never))
             }
         }
     }
@@ -107,10 +104,7 @@ impl FaultyDisk {
     pub fn unsynced(&self) -> Unsynced {
         let names = self.volume.names();
         let dirty = |content: &super::content::Content| !content.dirty().is_empty();
-        Unsynced {
-            files: names.contents().iter().filter(|(_, content)| dirty(content)).count() as u64,
-            names: names.unsynced(),
-        }
+        Unsynced { files: names.contents().iter().filter(|(_, content)| dirty(content)).count() as u64, names: names.unsynced() }
     }
 
     /// Fills the disk up, or frees it again. On a full disk nothing grows and nothing new is made (`ENOSPC`); what is there can be read,
@@ -188,10 +182,7 @@ impl FaultyDisk {
 
     /// The paths from the top of the files that fit a pattern, and their sizes.
     pub fn files(&self, pattern: &str) -> Vec<(PathBuf, u64)> {
-        damage::fitting(&self.volume, pattern)
-            .into_iter()
-            .map(|(path, _, content)| (path, content.facts().size))
-            .collect()
+        damage::fitting(&self.volume, pattern).into_iter().map(|(path, _, content)| (path, content.facts().size)).collect()
     }
 
     /// How many files are open.
@@ -247,11 +238,10 @@ fn serve(volume: &Arc<Volume>, point: &Path) -> Result<(BackgroundSession, Notif
     let device = mount::mount(point)?;
     let mut config = Config::default();
     config.n_threads = Some(THREADS);
-    let served =
-        Session::from_fd(Served(Arc::clone(volume)), device.into(), SessionACL::All, config).and_then(|session| {
-            let notifier = session.notifier();
-            Ok((session.spawn()?, notifier))
-        });
+    let served = Session::from_fd(Served(Arc::clone(volume)), device.into(), SessionACL::All, config).and_then(|session| {
+        let notifier = session.notifier();
+        Ok((session.spawn()?, notifier))
+    });
     served.or_else(|error| {
         mount::unmount(point)?;
         Err(error.into())

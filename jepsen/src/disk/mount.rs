@@ -30,8 +30,7 @@ pub fn available() -> Result<(), String> {
         return Err("disks that can be made to fail need root, to mount them".to_owned());
     }
     // The rest depends on the kernel and on what a container may do: only a try tells.
-    try_mount()
-        .map_err(|error| format!("no disk can be made to fail, because a file system cannot be mounted here: {error}"))
+    try_mount().map_err(|error| format!("no disk can be made to fail, because a file system cannot be mounted here: {error}"))
 }
 
 fn try_mount() -> io::Result<()> {
@@ -45,8 +44,7 @@ fn try_mount() -> io::Result<()> {
 /// Mounts at a folder, and returns the device on which the kernel's requests arrive.
 pub(super) fn mount(point: &Path) -> io::Result<File> {
     let device = OpenOptions::new().read(true).write(true).open(DEVICE)?;
-    let options =
-        format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
+    let options = format!("fd={},rootmode=40000,user_id=0,group_id=0,allow_other,default_permissions", device.as_raw_fd());
     let flags = MsFlags::MS_NOSUID | MsFlags::MS_NODEV | MsFlags::MS_NOATIME;
     nix::mount::mount(Some(source()?.as_str()), point, Some(KIND), flags, Some(options.as_str()))?;
     Ok(device)

@@ -165,8 +165,7 @@ impl Volume {
     pub(super) fn open_folder(&self, id: u64) -> Answer<u64> {
         self.check_there()?;
         let names = self.names();
-        let mut listing =
-            vec![(".".into(), id, FileType::Directory), ("..".into(), names.parent(id)?, FileType::Directory)];
+        let mut listing = vec![(".".into(), id, FileType::Directory), ("..".into(), names.parent(id)?, FileType::Directory)];
         for (name, id) in &names.folder(id)?.entries {
             listing.push((name.clone(), *id, kind(&names.node(*id)?.body)));
         }

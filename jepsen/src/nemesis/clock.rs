@@ -92,8 +92,7 @@ impl Nemesis for WrongClock {
             }
             Way::Drift => {
                 let least = if forward_only { 0.0 } else { -DRIFT };
-                let rates: Vec<(u64, f64)> =
-                    targets.iter().map(|id| (*id, 1.0 + rng.random_range(least..DRIFT))).collect();
+                let rates: Vec<(u64, f64)> = targets.iter().map(|id| (*id, 1.0 + rng.random_range(least..DRIFT))).collect();
                 for (id, rate) in &rates {
                     cluster.clock(*id)?.rate(*rate)?;
                 }

@@ -127,9 +127,7 @@ const TABLE: &[(&str, &str, Make)] = &[
         "cuts the network in a way that changes from time to time: halves, ring, bridge, one way, a node or the leader alone",
         || Box::new(partition::Partition::any()),
     ),
-    ("partition-halves", "a minority is cut off from the majority", || {
-        Box::new(partition::Partition::always(partition::Shape::Halves))
-    }),
+    ("partition-halves", "a minority is cut off from the majority", || Box::new(partition::Partition::always(partition::Shape::Halves))),
     ("partition-ring", "each node sees a majority, and no two see the same one; needs five nodes", || {
         Box::new(partition::Partition::always(partition::Shape::Ring))
     }),
@@ -147,51 +145,35 @@ const TABLE: &[(&str, &str, Make)] = &[
     ("pause", "SIGSTOP of one node, a minority, a majority or all for longer than leases last, then SIGCONT", || {
         Box::new(pause::Pause::any())
     }),
-    ("pause-leader", "SIGSTOP of the leader for longer than leases last, then SIGCONT", || {
-        Box::new(pause::Pause::always(Size::Leader))
-    }),
-    ("clock", "wall clocks jump by up to minutes, back and forth, or drift by up to a quarter", || {
-        Box::new(clock::WrongClock::any())
-    }),
+    ("pause-leader", "SIGSTOP of the leader for longer than leases last, then SIGCONT", || Box::new(pause::Pause::always(Size::Leader))),
+    ("clock", "wall clocks jump by up to minutes, back and forth, or drift by up to a quarter", || Box::new(clock::WrongClock::any())),
     ("clock-jump", "wall clocks jump", || Box::new(clock::WrongClock::always(clock::Way::Jump))),
     ("clock-drift", "wall clocks run too fast or too slow", || Box::new(clock::WrongClock::always(clock::Way::Drift))),
     ("slow", "links are late, uneven, lossy, narrow or break now and then", || Box::new(slow::SlowLinks::default())),
     ("client-links", "links between clients and one node or a minority are cut one way or both ways, or slow", || {
         Box::new(client_links::ClientLinks::default())
     }),
-    ("membership", "nodes join by token, are removed, and dead ones are replaced", || {
-        Box::new(membership::Membership::default())
-    }),
+    ("membership", "nodes join by token, are removed, and dead ones are replaced", || Box::new(membership::Membership::default())),
     ("transfer", "leadership is handed from node to node", || Box::new(transfer::Transfer)),
-    ("snapshot", "a follower is dead until the log that it lacks has been purged", || {
-        Box::new(snapshot::Snapshot::default())
-    }),
+    ("snapshot", "a follower is dead until the log that it lacks has been purged", || Box::new(snapshot::Snapshot::default())),
     ("restart", "nodes end in good order and start again, one after the other", || Box::new(restart::Rolling)),
-    ("upgrade", "nodes change to the second build one after the other, and back", || {
-        Box::new(upgrade::Upgrade::default())
+    ("upgrade", "nodes change to the second build one after the other, and back", || Box::new(upgrade::Upgrade::default())),
+    ("power-loss", "kill -9 of one node, a minority, a majority or all, whose disks lose what was not synced, and restart", || {
+        Box::new(disk::power::PowerLoss::any())
     }),
-    (
-        "power-loss",
-        "kill -9 of one node, a minority, a majority or all, whose disks lose what was not synced, and restart",
-        || Box::new(disk::power::PowerLoss::any()),
-    ),
     ("power-loss-all", "kill -9 of all nodes at once, whose disks lose what was not synced, and restart", || {
         Box::new(disk::power::PowerLoss::all())
     }),
     ("disk-full", "disks have no room for a while; nodes that stop are started again", || {
         Box::new(disk::sick::Sick::with(disk::sick::Illness::Full))
     }),
-    (
-        "disk-errors",
-        "reads, writes or syncs fail with EIO, once or for a while; nodes that stop are started again",
-        || Box::new(disk::sick::Sick::with(disk::sick::Illness::Errors)),
-    ),
+    ("disk-errors", "reads, writes or syncs fail with EIO, once or for a while; nodes that stop are started again", || {
+        Box::new(disk::sick::Sick::with(disk::sick::Illness::Errors))
+    }),
     ("disk-slow", "syncs take 20 to 300 ms", || Box::new(disk::sick::Sick::with(disk::sick::Illness::Slow))),
-    (
-        "disk-damage",
-        "kill -9 of a minority, flipped bits, truncation, old or empty chunks in its files, restart, and replacement",
-        || Box::new(disk::damage::Corruption::of(disk::damage::Aim::Anywhere)),
-    ),
+    ("disk-damage", "kill -9 of a minority, flipped bits, truncation, old or empty chunks in its files, restart, and replacement", || {
+        Box::new(disk::damage::Corruption::of(disk::damage::Aim::Anywhere))
+    }),
     ("disk-log-end", "kill -9 of a minority, whose logs lose their synced ends, restart, and replacement", || {
         Box::new(disk::damage::Corruption::of(disk::damage::Aim::LogEnd))
     }),
@@ -246,10 +228,9 @@ impl Need {
             Self::NextBuild if options.tarn_next.is_none() => {
                 Some("there is no second build of tarn: name one with --tarn-next".to_owned())
             }
-            Self::Nodes(least) if options.nodes < least => Some(format!(
-                "it needs at least {least} nodes, and the cluster has {}: say --nodes {least}",
-                options.nodes
-            )),
+            Self::Nodes(least) if options.nodes < least => {
+                Some(format!("it needs at least {least} nodes, and the cluster has {}: say --nodes {least}", options.nodes))
+            }
             Self::NextBuild | Self::Nodes(_) => None,
         }
     }

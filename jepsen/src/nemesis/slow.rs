@@ -38,8 +38,7 @@ impl Nemesis for SlowLinks {
         links.retain(|(from, _)| both_ways || targets.contains(from));
         self.slowed.extend(&links);
         cluster.net().slow(&links, slowness)?;
-        let what =
-            json!({ "size": size, "nodes": targets, "both_ways": both_ways, "kind": kind, "slowness": slowness });
+        let what = json!({ "size": size, "nodes": targets, "both_ways": both_ways, "kind": kind, "slowness": slowness });
         Ok(Injected::when(!links.is_empty(), what))
     }
 

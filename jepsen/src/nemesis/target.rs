@@ -26,17 +26,8 @@ pub enum Size {
 impl Size {
     /// Mostly what a cluster survives, sometimes what it has to wait out.
     pub(super) fn drawn(rng: &mut StdRng) -> Self {
-        let weighted = [
-            Self::Leader,
-            Self::Leader,
-            Self::Leader,
-            Self::One,
-            Self::One,
-            Self::Minority,
-            Self::Minority,
-            Self::Majority,
-            Self::All,
-        ];
+        let weighted =
+            [Self::Leader, Self::Leader, Self::Leader, Self::One, Self::One, Self::Minority, Self::Minority, Self::Majority, Self::All];
         weighted.choose(rng).copied().unwrap_or(Self::One)
     }
 

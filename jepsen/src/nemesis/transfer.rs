@@ -37,9 +37,7 @@ impl Nemesis for Transfer {
             };
             let asked = match nodes.is_empty() {
                 true => Err(anyhow::anyhow!("no node runs")),
-                false => {
-                    cluster.client(&nodes)?.with_deadline(WITHIN).transfer_leader(target).await.map_err(Into::into)
-                }
+                false => cluster.client(&nodes)?.with_deadline(WITHIN).transfer_leader(target).await.map_err(Into::into),
             };
             let made = asked.is_ok();
             let result = super::told(asked.map(|leader| json!(leader)));

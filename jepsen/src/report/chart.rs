@@ -74,14 +74,7 @@ fn bands(svg: &mut Svg, picture: &Picture, top: f64, bottom: f64) {
     }
     let drain = x(picture, picture.stop_ns);
     if drain < LEFT + ALONG - 1.0 {
-        svg.rect(
-            "drain",
-            drain,
-            top - 6.0,
-            LEFT + ALONG - drain,
-            bottom - top + 6.0,
-            "Clients stop, and accepted work ends",
-        );
+        svg.rect("drain", drain, top - 6.0, LEFT + ALONG - drain, bottom - top + 6.0, "Clients stop, and accepted work ends");
         svg.text("small", drain + 4.0, top - 10.0, "start", "drain");
     }
 }
@@ -134,8 +127,7 @@ fn fault_rows(svg: &mut Svg, picture: &Picture, top: f64) {
 
 fn rates(svg: &mut Svg, picture: &Picture, top: f64) {
     let per_second = 1e9 / picture.column_ns();
-    let most =
-        picture.columns.iter().map(|column| column.ended.iter().sum::<u64>() as f64 * per_second).fold(1.0, f64::max);
+    let most = picture.columns.iter().map(|column| column.ended.iter().sum::<u64>() as f64 * per_second).fold(1.0, f64::max);
     let scale = round_up(most);
     svg.title(top, "Operations per second");
     for share in [0.0, 0.5, 1.0] {
@@ -279,10 +271,7 @@ struct Svg(String);
 
 impl Svg {
     fn rect(&mut self, class: &str, x: f64, y: f64, width: f64, height: f64, title: &str) {
-        let _ = write!(
-            self.0,
-            "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\">"
-        );
+        let _ = write!(self.0, "<rect class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" width=\"{width:.1}\" height=\"{height:.1}\">");
         if !title.is_empty() {
             let _ = write!(self.0, "<title>{}</title>", escaped(title));
         }
@@ -300,11 +289,7 @@ impl Svg {
     }
 
     fn text(&mut self, class: &str, x: f64, y: f64, anchor: &str, text: &str) {
-        let _ = write!(
-            self.0,
-            "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>",
-            escaped(text)
-        );
+        let _ = write!(self.0, "<text class=\"{class}\" x=\"{x:.1}\" y=\"{y:.1}\" text-anchor=\"{anchor}\">{}</text>", escaped(text));
     }
 
     fn title(&mut self, top: f64, text: &str) {

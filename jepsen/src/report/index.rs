@@ -13,10 +13,7 @@ pub fn index(summary: &Summary) -> String {
         let mark = run.outcome.map_or("<span class=\"mark invalid\">harness failed</span>".to_owned(), |outcome| {
             format!("<span class=\"mark {0}\">{0}</span>", word(outcome))
         });
-        let report = run
-            .folder
-            .as_ref()
-            .map_or(String::new(), |folder| format!("<a href=\"{0}/report.html\">report</a>", escaped(folder)));
+        let report = run.folder.as_ref().map_or(String::new(), |folder| format!("<a href=\"{0}/report.html\">report</a>", escaped(folder)));
         vec![
             mark,
             format!("<code>{}</code> {}", escaped(&run.command), escaped(&run.finding)),
@@ -65,18 +62,10 @@ mod tests {
         let summary = Summary {
             folder: "soak".into(),
             seconds: 90.0,
-            runs: vec![
-                entry(Some(Outcome::Valid), Some("one")),
-                entry(Some(Outcome::Invalid), Some("two")),
-                entry(None, None),
-            ],
+            runs: vec![entry(Some(Outcome::Valid), Some("one")), entry(Some(Outcome::Invalid), Some("two")), entry(None, None)],
         };
         let page = index(&summary);
-        assert!(
-            page.contains("<body class=\"invalid\">")
-                && page.contains("href=\"two/report.html\"")
-                && page.contains("a &lt; b")
-        );
+        assert!(page.contains("<body class=\"invalid\">") && page.contains("href=\"two/report.html\"") && page.contains("a &lt; b"));
         assert!(page.contains("1 valid, 1 invalid, 0 unknown, 1 failures"));
     }
 }

@@ -144,10 +144,8 @@ impl Folder {
     /// The names of the nodes' logs in it.
     pub fn logs(&self) -> Vec<String> {
         let entries = fs::read_dir(&self.0).into_iter().flatten().flatten();
-        let mut logs: Vec<String> = entries
-            .filter_map(|entry| entry.file_name().into_string().ok())
-            .filter(|name| name.ends_with(".log"))
-            .collect();
+        let mut logs: Vec<String> =
+            entries.filter_map(|entry| entry.file_name().into_string().ok()).filter(|name| name.ends_with(".log")).collect();
         logs.sort_by_key(|name| (name.len(), name.clone()));
         logs
     }

@@ -100,8 +100,7 @@ fn head(report: &Report, nemeses: &str) -> String {
 fn tiles(report: &Report) -> String {
     let figures = &report.figures;
     let made: u64 = figures.faults.values().map(|recovery| recovery.made).sum();
-    let slowest =
-        figures.faults.iter().max_by(|one, other| one.1.after_healing.max_ms.total_cmp(&other.1.after_healing.max_ms));
+    let slowest = figures.faults.iter().max_by(|one, other| one.1.after_healing.max_ms.total_cmp(&other.1.after_healing.max_ms));
     let gap = &figures.longest_gap;
     let during = if gap.during.is_empty() { "no fault".to_owned() } else { gap.during.join(", ") };
     let rate = figures.operations.ok as f64 / figures.seconds.max(0.001);
@@ -109,18 +108,8 @@ fn tiles(report: &Report) -> String {
         ("answered", thousands(figures.operations.ok), format!("{rate:.0} a second"), "ok"),
         ("refused or failed", thousands(figures.operations.fail), "certainly without effect".to_owned(), "fail"),
         ("unknown", thousands(figures.operations.unknown), "without an answer".to_owned(), "unknown"),
-        (
-            "faults",
-            made.to_string(),
-            format!("{} kind{}", figures.faults.len(), if figures.faults.len() == 1 { "" } else { "s" }),
-            "",
-        ),
-        (
-            "longest silence",
-            took(gap.ms),
-            format!("nobody was answered from {} on, during {during}", clock(gap.from_s)),
-            "",
-        ),
+        ("faults", made.to_string(), format!("{} kind{}", figures.faults.len(), if figures.faults.len() == 1 { "" } else { "s" }), ""),
+        ("longest silence", took(gap.ms), format!("nobody was answered from {} on, during {during}", clock(gap.from_s)), ""),
     ];
     if let Some((nemesis, recovery)) = slowest {
         let what = format!("from the end of a fault ({nemesis}) to the next answer");
@@ -128,12 +117,8 @@ fn tiles(report: &Report) -> String {
     }
     let mut html = String::from("<section class=\"tiles\">");
     for (name, value, note, class) in tiles {
-        let _ = write!(
-            html,
-            "<div class=\"tile {class}\"><div>{name}</div><b>{}</b><small>{}</small></div>",
-            escaped(&value),
-            escaped(&note)
-        );
+        let _ =
+            write!(html, "<div class=\"tile {class}\"><div>{name}</div><b>{}</b><small>{}</small></div>", escaped(&value), escaped(&note));
     }
     html + "</section>"
 }
@@ -141,11 +126,8 @@ fn tiles(report: &Report) -> String {
 /// What is not valid, in full; what is, by name, with the rest to be unfolded.
 fn checks(report: &Report) -> String {
     let row = |check: &Check| {
-        let counts: Vec<String> = check
-            .counts
-            .iter()
-            .map(|(name, count)| format!("{} {}", name.replace('_', " "), thousands(*count)))
-            .collect();
+        let counts: Vec<String> =
+            check.counts.iter().map(|(name, count)| format!("{} {}", name.replace('_', " "), thousands(*count))).collect();
         vec![
             format!("<span class=\"mark {0}\">{0}</span>", word(check.outcome)),
             format!("<b>{}</b>", escaped(&check.name)),
@@ -154,11 +136,9 @@ fn checks(report: &Report) -> String {
         ]
     };
     let heads = ["", "check", "finding", "counted"];
-    let (valid, others): (Vec<&Check>, Vec<&Check>) =
-        report.checks.iter().partition(|check| check.outcome == Outcome::Valid);
+    let (valid, others): (Vec<&Check>, Vec<&Check>) = report.checks.iter().partition(|check| check.outcome == Outcome::Valid);
     let found = if others.is_empty() { String::new() } else { table("checks", &heads, others.into_iter().map(row)) };
-    let chips: String =
-        valid.iter().map(|check| format!("<span class=\"mark valid\">{}</span>", escaped(&check.name))).collect();
+    let chips: String = valid.iter().map(|check| format!("<span class=\"mark valid\">{}</span>", escaped(&check.name))).collect();
     let hold = format!("{} of {} checks hold", valid.len(), report.checks.len());
     format!(
         "<section><h2>Checks</h2>{found}<details class=\"valid\"><summary>{hold}<div class=\"chips\">{chips}</div></summary>{}</details></section>",
@@ -189,8 +169,7 @@ fn legend() -> String {
         ("hollow", "a fault that could not be made"),
         ("drain", "drain: clients have stopped, accepted work ends"),
     ];
-    let keys: String =
-        parts.iter().map(|(class, text)| format!("<span><i class=\"{class}\"></i>{text}</span>")).collect();
+    let keys: String = parts.iter().map(|(class, text)| format!("<span><i class=\"{class}\"></i>{text}</span>")).collect();
     format!(
         "<h2>What happened</h2><p class=\"legend\">{keys}<span>Bands are faults, in the colours of the uppermost rows; point at a bar or a \
          moment for more.</span></p>"
@@ -211,14 +190,7 @@ fn recoveries(report: &Report, picture: &Picture) -> String {
             spread(&recovery.everyone),
         ]
     });
-    let heads = [
-        "nemesis",
-        "made",
-        "not made",
-        "fault to next answer",
-        "healing to next answer",
-        "healing to an answer for every client",
-    ];
+    let heads = ["nemesis", "made", "not made", "fault to next answer", "healing to next answer", "healing to an answer for every client"];
     format!(
         "<section><h2>Faults and recoveries</h2><p>Counted are operations that were begun after the fault or its healing. – where there is none to measure, as where \
          another fault came between.</p>{}</section>",
@@ -244,10 +216,7 @@ fn reasons(report: &Report) -> String {
     }
     reasons.sort_by_key(|(reason, count)| (std::cmp::Reverse(**count), (*reason).clone()));
     let rows = reasons.into_iter().take(REASONS_LISTED).map(|(reason, count)| vec![escaped(reason), thousands(*count)]);
-    format!(
-        "<section><h2>Why operations failed or stayed unknown</h2>{}</section>",
-        table("reasons", &["reason", "times"], rows)
-    )
+    format!("<section><h2>Why operations failed or stayed unknown</h2>{}</section>", table("reasons", &["reason", "times"], rows))
 }
 
 fn faults(picture: &Picture) -> String {
@@ -283,11 +252,7 @@ fn foot(report: &Report, logs: &[String]) -> String {
         .map(|name| format!("<a href=\"{0}\">{0}</a>", escaped(&name)))
         .collect();
     let settings: Vec<String> = report.setting.settings.iter().map(|(key, value)| format!("{key} = {value}")).collect();
-    format!(
-        "<footer><p>{}</p><p>Settings of the nodes: <code>{}</code></p></footer>",
-        links.join(" · "),
-        escaped(&settings.join(", "))
-    )
+    format!("<footer><p>{}</p><p>Settings of the nodes: <code>{}</code></p></footer>", links.join(" · "), escaped(&settings.join(", ")))
 }
 
 /// A table of cells that are HTML already.
@@ -318,11 +283,8 @@ fn data(picture: &Picture) -> String {
         })
         .collect();
     let seconds = |ns: u64| (ns.saturating_sub(picture.from_ns) as f64 / 1e7).round() / 100.0;
-    let faults: Vec<_> = picture
-        .faults
-        .iter()
-        .map(|fault| json!([fault.nemesis, seconds(fault.begun_ns), seconds(fault.over_ns(picture.to_ns))]))
-        .collect();
+    let faults: Vec<_> =
+        picture.faults.iter().map(|fault| json!([fault.nemesis, seconds(fault.begun_ns), seconds(fault.over_ns(picture.to_ns))])).collect();
     let data = json!({
         "seconds": seconds(picture.to_ns), "left": LEFT / WIDTH, "along": ALONG / WIDTH, "columns": columns, "faults": faults,
     });

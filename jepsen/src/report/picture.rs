@@ -126,8 +126,7 @@ impl Picture {
             let lane = lanes.entry(operation.client).or_insert_with(|| std::array::from_fn(|_| vec![false; FINE]));
             lane[outcome][begin..=end].fill(true);
         }
-        self.lanes =
-            lanes.into_iter().map(|(client, lane)| (client, lane.map(|columns| stretches(&columns)))).collect();
+        self.lanes = lanes.into_iter().map(|(client, lane)| (client, lane.map(|columns| stretches(&columns)))).collect();
     }
 }
 

@@ -50,11 +50,7 @@ pub fn spread(spread: &Spread) -> String {
         0 => "–".to_owned(),
         1 => took(spread.max_ms),
         2..100 => named(spread.median_ms, "median") + &named(spread.max_ms, "longest"),
-        _ => {
-            named(spread.median_ms, "median")
-                + &named(spread.p99_ms, "99th percentile")
-                + &named(spread.max_ms, "longest")
-        }
+        _ => named(spread.median_ms, "median") + &named(spread.p99_ms, "99th percentile") + &named(spread.max_ms, "longest"),
     }
 }
 
@@ -89,10 +85,7 @@ mod tests {
 
     #[test]
     fn figures_are_readable() {
-        assert_eq!(
-            (thousands(7), thousands(1_234), thousands(1_000_000)),
-            ("7".into(), "1,234".into(), "1,000,000".into())
-        );
+        assert_eq!((thousands(7), thousands(1_234), thousands(1_000_000)), ("7".into(), "1,234".into(), "1,000,000".into()));
         assert_eq!((took(0.44), took(443.0), took(1_500.0)), ("0.4 ms".into(), "443 ms".into(), "1.5 s".into()));
         assert_eq!(moment("2026-11-21T11:04:56Z"), "2026-11-21 11:04:56 UTC");
         assert_eq!(escaped("<a b=\"c\">&"), "&lt;a b=&quot;c&quot;&gt;&amp;");

@@ -68,9 +68,7 @@ pub async fn attack(
     let ready = calm(scene).await?;
     faults::begin(recorder, Phase::Stop);
     scene.stop.cancel();
-    timeout(STOP_WITHIN, all_ended(&mut clients))
-        .await
-        .with_context(|| format!("the clients did not stop within {STOP_WITHIN:?}"))??;
+    timeout(STOP_WITHIN, all_ended(&mut clients)).await.with_context(|| format!("the clients did not stop within {STOP_WITHIN:?}"))??;
 
     faults::begin(recorder, Phase::Drain);
     say(&format!("[{:>4.0} s] draining", began.elapsed().as_secs_f64()));

@@ -95,10 +95,7 @@ fn answered_again(history: &[Event]) -> Check {
     match answers.clone().map(|operation| operation.ended_ns).min() {
         Some(first) => {
             let detail = format!("first after {:.2} s", (first - calm) as f64 / 1e9);
-            Check {
-                counts: BTreeMap::from([("answers".to_owned(), answers.count() as u64)]),
-                ..check(name, Outcome::Valid, detail)
-            }
+            Check { counts: BTreeMap::from([("answers".to_owned(), answers.count() as u64)]), ..check(name, Outcome::Valid, detail) }
         }
         None => {
             let told = "no operation that was begun then was answered".to_owned();
@@ -113,10 +110,8 @@ fn silence(history: &[Event], operations: &[figures::Done<'_>], calm: u64) -> Ou
     let last = history.last().map_or(0, |event| event.time_ns);
     // Clients work until they are told to stop; what is asked later is not theirs.
     let stop = faults::phase(history, Phase::Stop).unwrap_or(last);
-    let mut asked =
-        operations.iter().filter(|operation| operation.begun_ns >= calm && operation.begun_ns < stop).peekable();
-    let silent = asked.peek().is_some()
-        && asked.all(|operation| operation.kind == Kind::Unknown || NO_ANSWER.contains(&operation.reason));
+    let mut asked = operations.iter().filter(|operation| operation.begun_ns >= calm && operation.begun_ns < stop).peekable();
+    let silent = asked.peek().is_some() && asked.all(|operation| operation.kind == Kind::Unknown || NO_ANSWER.contains(&operation.reason));
     match all_up && silent && stop.saturating_sub(calm) >= SILENT_NS {
         true => Outcome::Invalid,
         false => Outcome::Unknown,
@@ -142,8 +137,7 @@ fn agreed(history: &[Event]) -> Check {
 
 /// The first pair of nodes that the invariant finds to differ.
 fn difference(index: u64, digests: &BTreeMap<String, String>) -> Violation {
-    let seen: Vec<(u64, &[u8])> =
-        digests.iter().map(|(node, digest)| (node.parse().unwrap_or(0), digest.as_bytes())).collect();
+    let seen: Vec<(u64, &[u8])> = digests.iter().map(|(node, digest)| (node.parse().unwrap_or(0), digest.as_bytes())).collect();
     seen.windows(2)
         .find_map(|pair| equal_digests(index, pair[0], pair[1]).err())
         .unwrap_or_else(|| EQUAL_DIGESTS.violated(format!("the nodes were found to differ at index {index}")))
@@ -191,10 +185,7 @@ mod tests {
 
     #[test]
     fn different_digests_and_nodes_that_gave_up_are_violations() {
-        let differ = crate::cluster::Agreement::Diverged {
-            index: 7,
-            digests: BTreeMap::from([(1, "a".to_owned()), (2, "b".to_owned())]),
-        };
+        let differ = crate::cluster::Agreement::Diverged { index: 7, digests: BTreeMap::from([(1, "a".to_owned()), (2, "b".to_owned())]) };
         let check = agreed(&[info(AGREEMENT, json!(differ))]);
         assert_eq!(check.outcome, Outcome::Invalid);
         assert!(check.detail.contains("equal digests") && check.detail.contains("nodes 1 and 2"), "{}", check.detail);
@@ -242,18 +233,13 @@ mod tests {
         assert_eq!(run(5, late(), json!([])), Outcome::Unknown, "too short");
         let ended = json!([{"node": 1, "how": "exit code 70", "log": ""}]);
         assert_eq!(run(60, late(), ended), Outcome::Unknown, "a node ended");
-        assert_eq!(
-            run(60, asked(Kind::Fail, "LEASE_HELD: by b"), json!([])),
-            Outcome::Unknown,
-            "a refusal is an answer"
-        );
+        assert_eq!(run(60, asked(Kind::Fail, "LEASE_HELD: by b"), json!([])), Outcome::Unknown, "a refusal is an answer");
         assert_eq!(run(60, asked(Kind::Ok, ""), json!([])), Outcome::Valid);
     }
 
     #[test]
     fn a_run_that_came_through_is_valid() {
-        let agreement =
-            crate::cluster::Agreement::Agreed { index: 9, digest: "0123456789abcdef".to_owned(), nodes: vec![1, 2, 3] };
+        let agreement = crate::cluster::Agreement::Agreed { index: 9, digest: "0123456789abcdef".to_owned(), nodes: vec![1, 2, 3] };
         let history = [
             info(READY, json!({"leader": 1, "seconds": 0.5})),
             info(DRAINED, json!({"seconds": 1.5})),

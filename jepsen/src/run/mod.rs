@@ -263,11 +263,8 @@ fn unmet(options: &RunOptions, nemesis: &dyn Nemesis) -> Option<String> {
     if options.disk == Some(Disk::Plain) && nemesis.needs().contains(&Need::Disks) {
         return Some(format!("{name}: a plain disk (--disk plain) cannot be made to fail"));
     }
-    let probe = ClusterOptions {
-        tarn_next: options.tarn_next.clone(),
-        nodes: options.nodes,
-        ..ClusterOptions::new(&options.tarn, &options.out)
-    };
+    let probe =
+        ClusterOptions { tarn_next: options.tarn_next.clone(), nodes: options.nodes, ..ClusterOptions::new(&options.tarn, &options.out) };
     nemesis::unmet(nemesis, &probe)
 }
 
@@ -298,13 +295,7 @@ fn disk(options: &RunOptions, nemeses: &[Box<dyn Nemesis>]) -> Result<Disk> {
     Ok(options.disk.unwrap_or(if needed { Disk::Fuse } else { Disk::Plain }))
 }
 
-fn cluster_options(
-    options: &RunOptions,
-    nemeses: &[Box<dyn Nemesis>],
-    network: Network,
-    disk: Disk,
-    folder: &Folder,
-) -> ClusterOptions {
+fn cluster_options(options: &RunOptions, nemeses: &[Box<dyn Nemesis>], network: Network, disk: Disk, folder: &Folder) -> ClusterOptions {
     let needed = |need| nemeses.iter().any(|nemesis| nemesis.needs().contains(&need));
     let own = SETTINGS
         .iter()

@@ -70,15 +70,9 @@ pub async fn read_all(client: &Client, recorder: &Recorder, within: Duration) ->
 }
 
 fn counts(stats: proto::QueueStats) -> BTreeMap<String, u64> {
-    [
-        ("blocked", stats.blocked),
-        ("delayed", stats.delayed),
-        ("ready", stats.ready),
-        ("running", stats.running),
-        ("dead", stats.dead),
-    ]
-    .map(|(state, count)| (state.to_owned(), count))
-    .into()
+    [("blocked", stats.blocked), ("delayed", stats.delayed), ("ready", stats.ready), ("running", stats.running), ("dead", stats.dead)]
+        .map(|(state, count)| (state.to_owned(), count))
+        .into()
 }
 
 /// How many tasks the list of each state has.

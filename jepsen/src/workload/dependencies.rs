@@ -130,9 +130,7 @@ fn base(item: &Item) -> Task {
 /// All tasks of the graph for one submission.
 fn at_once(graph: &[Node]) -> Vec<Task> {
     let task = |(item, inputs): &Node| {
-        inputs
-            .iter()
-            .fold(base(item), |task, input| task.after_in_batch(u32::try_from(*input).expect("graphs are small")))
+        inputs.iter().fold(base(item), |task, input| task.after_in_batch(u32::try_from(*input).expect("graphs are small")))
     };
     graph.iter().map(task).collect()
 }

@@ -79,15 +79,7 @@ pub struct Hand {
 impl Hand {
     /// A worker with this client that is as quick as most.
     pub fn new(client: Client, recorder: Recorder, process: u32, book: Arc<Book>) -> Self {
-        Self {
-            recorder: recorder.with_deadline(client.deadline()),
-            client,
-            process,
-            book,
-            longest_ms: 40,
-            concurrency: 4,
-            label: None,
-        }
+        Self { recorder: recorder.with_deadline(client.deadline()), client, process, book, longest_ms: 40, concurrency: 4, label: None }
     }
 
     fn note(&self, op: &str, attempt: &Attempt) {

@@ -114,10 +114,7 @@ impl Workload for Locks {
                     holder.release(&lock, held.token).await;
                     break;
                 }
-                anyhow::ensure!(
-                    Instant::now() < end,
-                    "{lock} could not be taken within {DRAIN_WITHIN:?} after healing"
-                );
+                anyhow::ensure!(Instant::now() < end, "{lock} could not be taken within {DRAIN_WITHIN:?} after healing");
                 tokio::time::sleep(Duration::from_millis(200)).await;
             }
         }
@@ -152,12 +149,7 @@ impl Holder {
         let result = self.client.acquire_lease(lock, name, TTL).await;
         settle(pending, &result, shown);
         let lease = result.ok()?;
-        Some(Held {
-            holder: lease.holder,
-            token: lease.token,
-            acquired_at_ms: lease.acquired_at_ms,
-            expires_at_ms: lease.expires_at_ms,
-        })
+        Some(Held { holder: lease.holder, token: lease.token, acquired_at_ms: lease.acquired_at_ms, expires_at_ms: lease.expires_at_ms })
     }
 
     async fn release(&self, lock: &str, token: u64) {
@@ -210,9 +202,7 @@ impl Holder {
         let process = Process::Client(self.process);
         let pending = patient.invoke_at(process, ACQUIRE, Some(lock), ask_as(name), self.node);
         let result = self.client.lock(lock).holder(name).ttl(TTL).wait(WAIT).acquire().await;
-        settle(pending, &result, |taken| {
-            json!(Held { holder: name.to_owned(), token: taken.token(), ..Held::default() })
-        });
+        settle(pending, &result, |taken| json!(Held { holder: name.to_owned(), token: taken.token(), ..Held::default() }));
         let Ok(taken) = result else { return };
         let held = Held { holder: name.to_owned(), token: taken.token(), ..Held::default() };
         for _ in 0..pace.rng.random_range(1..5) {

@@ -149,10 +149,7 @@ pub fn names() -> &'static [(&'static str, &'static str)] {
         ("session", "clients and workers bound to one node each: none stays stuck, nothing is swallowed"),
         ("timers", "schedules and cancels timers: never early, once, never after a cancellation"),
         ("watch", "watches events at all nodes: no gap, no repeat, no reorder"),
-        (
-            "membership",
-            "nodes join and leave: no node goes back to an earlier leader, equal digests, acknowledged members",
-        ),
+        ("membership", "nodes join and leave: no node goes back to an earlier leader, equal digests, acknowledged members"),
     ]
 }
 

@@ -75,9 +75,8 @@ async fn produce(process: u32, scene: &Scene) -> Result<()> {
     let mut place = 0;
     while pace.next().await {
         let count = pace.rng.random_range(1..=BURST_MAX);
-        let items: Vec<Item> = (0..count)
-            .map(|more| Item { priority: pace.rng.random_range(1..=5), ..plain_item(process, place + more) })
-            .collect();
+        let items: Vec<Item> =
+            (0..count).map(|more| Item { priority: pace.rng.random_range(1..=5), ..plain_item(process, place + more) }).collect();
         place += count;
         let at_once = if pace.chance(0.5) { items.len() } else { 1 };
         for items in items.chunks(at_once) {

@@ -114,13 +114,7 @@ fn fated_item(pace: &mut Pace, process: u32, place: u64) -> Item {
         _ => (Fate::FinalOnce, plain.max_attempts),
     };
     let large = pace.chance(LARGE);
-    Item {
-        fate,
-        max_attempts,
-        priority: pace.rng.random_range(2..5),
-        padding: if large { large_size(pace) } else { 0 },
-        ..plain
-    }
+    Item { fate, max_attempts, priority: pace.rng.random_range(2..5), padding: if large { large_size(pace) } else { 0 }, ..plain }
 }
 
 /// As many between the smallest and twice that as between half of the largest and the largest.

@@ -88,14 +88,7 @@ pub(super) struct User {
 
 impl User {
     pub(super) fn new(client: Client, recorder: Recorder, process: u32, node: Option<u64>) -> Self {
-        Self {
-            recorder: recorder.with_deadline(client.deadline()),
-            client,
-            process,
-            node,
-            seen: HashMap::new(),
-            acquired: 0,
-        }
+        Self { recorder: recorder.with_deadline(client.deadline()), client, process, node, seen: HashMap::new(), acquired: 0 }
     }
 
     fn invoke(&self, op: &str, key: &str, value: Value) -> crate::history::Pending {

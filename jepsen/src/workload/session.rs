@@ -125,8 +125,7 @@ impl Workload for Sessions {
         for node in scene.cluster.ids() {
             let stop = CancellationToken::new();
             let process = 500 + u32::try_from(node).context("nodes count from 1")?;
-            let mut hand =
-                Hand::new(scene.cluster.client(&[node])?, scene.recorder.clone(), process, self.book.clone());
+            let mut hand = Hand::new(scene.cluster.client(&[node])?, scene.recorder.clone(), process, self.book.clone());
             hand.label = Some(label(node));
             let stopped = stop.clone();
             let worker = tokio::spawn(async move { hand.run_sdk(&stopped).await });
@@ -185,12 +184,8 @@ impl Sessions {
             let (served, took_ms) = session.is_served().await;
             let client = scene.cluster.client(&[session.node])?;
             let mut fresh = Session::new(client, &scene.recorder, 2_000 + process, session.node, false);
-            let tried = Tried {
-                session: format!("client {process} at node {}", session.node),
-                served,
-                fresh: fresh.is_served().await.0,
-                took_ms,
-            };
+            let tried =
+                Tried { session: format!("client {process} at node {}", session.node), served, fresh: fresh.is_served().await.0, took_ms };
             scene.recorder.info(TRIED, json!(tried));
         }
         Ok(())

@@ -103,14 +103,7 @@ pub fn state_name(state: proto::TaskState) -> String {
 
 /// An item with a name made of who submits it and its place.
 pub fn plain_item(producer: u32, place: u64) -> Item {
-    Item {
-        name: format!("p{producer}-{place}"),
-        producer,
-        place,
-        priority: 3,
-        max_attempts: ATTEMPTS,
-        ..Item::default()
-    }
+    Item { name: format!("p{producer}-{place}"), producer, place, priority: 3, max_attempts: ATTEMPTS, ..Item::default() }
 }
 
 #[cfg(test)]

@@ -95,11 +95,7 @@ async fn schedule(process: u32, scene: &Scene) -> Result<()> {
             scheduler.cancel(&id).await;
         }
         number += 1;
-        let plan = Plan {
-            name: format!("p{process}-{number}"),
-            delay_ms: pace.rng.random_range(1..DELAY_MAX_MS),
-            task: pace.chance(0.5),
-        };
+        let plan = Plan { name: format!("p{process}-{number}"), delay_ms: pace.rng.random_range(1..DELAY_MAX_MS), task: pace.chance(0.5) };
         let delay = Duration::from_millis(plan.delay_ms);
         if let Ok(id) = scheduler.schedule(plan).await
             && pace.chance(0.3)
@@ -164,11 +160,5 @@ fn at_end(timer: proto::Timer) -> TimerAtEnd {
         Some(Action::Mark(text)) => text,
         None => String::new(),
     };
-    TimerAtEnd {
-        id: timer.timer_id,
-        name,
-        due_at_ms: timer.due_at_ms,
-        fired_at_ms: timer.fired_at_ms,
-        task: timer.task_id,
-    }
+    TimerAtEnd { id: timer.timer_id, name, due_at_ms: timer.due_at_ms, fired_at_ms: timer.fired_at_ms, task: timer.task_id }
 }

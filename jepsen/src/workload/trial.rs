@@ -30,11 +30,7 @@ fn tarn() -> std::path::PathBuf {
 fn start(dir: &Path) -> Arc<Cluster> {
     let setting = |key: &str, value: &str| (key.to_owned(), value.to_owned());
     let options = ClusterOptions {
-        settings: vec![
-            setting("raft.snapshot_entries", "500"),
-            setting("raft.keep_entries", "100"),
-            setting("executors.wasm", "false"),
-        ],
+        settings: vec![setting("raft.snapshot_entries", "500"), setting("raft.keep_entries", "100"), setting("executors.wasm", "false")],
         ..ClusterOptions::new(tarn(), dir)
     };
     let cluster = Arc::new(Cluster::create(options).unwrap());
@@ -166,9 +162,7 @@ fn lies(name: &str) -> Vec<(&'static str, Lie)> {
         "watch" => vec![gap],
         "membership" => vec![
             read_of_nobody,
-            ("another digest", |history| {
-                change(history, |event| event.op == "last_view", |value| value["digest"] = "lie".into())
-            }),
+            ("another digest", |history| change(history, |event| event.op == "last_view", |value| value["digest"] = "lie".into())),
         ],
         "dependencies" => vec![
             lost,

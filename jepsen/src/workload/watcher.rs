@@ -127,12 +127,7 @@ impl Recording {
                 Err(_) => self.after = self.after.max(watcher.revision()),
             }
         }
-        ensure!(
-            self.after >= revision,
-            "{} saw events up to {} of {revision} within {within:?}",
-            self.name,
-            self.after
-        );
+        ensure!(self.after >= revision, "{} saw events up to {} of {revision} within {within:?}", self.name, self.after);
         self.note(REACHED, json!(Reached { revision: self.after }));
         Ok(())
     }
@@ -143,8 +138,7 @@ impl Recording {
 /// # Errors
 /// What the call meets.
 pub async fn present(client: &Client) -> Result<u64, Error> {
-    let request =
-        proto::ListTasksRequest { namespace: client.namespace().to_owned(), page_size: 1, ..Default::default() };
+    let request = proto::ListTasksRequest { namespace: client.namespace().to_owned(), page_size: 1, ..Default::default() };
     Ok(client.list_tasks_page(request).await?.revision)
 }
 

@@ -7,9 +7,7 @@
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use tarn_executor::{
-    Attempt, Command, Executor, Hash, Kind, Limits, MicroVmConfig, MicroVmExecutor, Source, WasmConfig, WasmExecutor,
-};
+use tarn_executor::{Attempt, Command, Executor, Hash, Kind, Limits, MicroVmConfig, MicroVmExecutor, Source, WasmConfig, WasmExecutor};
 use tokio_util::sync::CancellationToken;
 
 const ADD: &str = r#"(module (func (export "add") (param i32 i32) (result i32)

@@ -8,14 +8,11 @@ use std::time::{Duration, Instant};
 
 use nix::sched::{CpuSet, sched_setaffinity};
 use nix::unistd::Pid;
-use tarn_executor::{
-    Attempt, Command, Executor as _, Grants, Hash, Kind, Limits, NoServices, Source, WasmConfig, WasmExecutor,
-};
+use tarn_executor::{Attempt, Command, Executor as _, Grants, Hash, Kind, Limits, NoServices, Source, WasmConfig, WasmExecutor};
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 use wasm_encoder::{
-    BlockType, CodeSection, ExportKind, ExportSection, Function, FunctionSection, MemorySection, MemoryType, Module,
-    TypeSection, ValType,
+    BlockType, CodeSection, ExportKind, ExportSection, Function, FunctionSection, MemorySection, MemoryType, Module, TypeSection, ValType,
 };
 use wasmtime::{Config, Engine, InstanceAllocationStrategy, Linker, PoolingAllocationConfig, ResourceLimiter, Store};
 
@@ -54,8 +51,7 @@ fn main() {
     print_times("executor, exported function", executor(&runtime, &noop()));
     print_times("executor, WASI command", executor(&runtime, &command()));
     print_times("executor, component", executor(&runtime, &component()));
-    let threads =
-        tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
+    let threads = tokio::runtime::Builder::new_multi_thread().worker_threads(1).enable_all().build().expect("a runtime");
     print_times("executor, spawned on a worker thread", spawned(&threads, &noop()));
     first_and_second_call(&runtime);
 }
@@ -92,11 +88,7 @@ impl ResourceLimiter for Limit {
 
 fn bare() -> Vec<Duration> {
     let mut pool = PoolingAllocationConfig::new();
-    pool.total_core_instances(4)
-        .total_memories(4)
-        .total_stacks(4)
-        .total_tables(4)
-        .linear_memory_keep_resident(64 << 10);
+    pool.total_core_instances(4).total_memories(4).total_stacks(4).total_tables(4).linear_memory_keep_resident(64 << 10);
     let mut config = Config::new();
     config.consume_fuel(true).allocation_strategy(InstanceAllocationStrategy::Pooling(pool));
     let engine = Engine::new(&config).expect("an engine");

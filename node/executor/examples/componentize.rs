@@ -38,8 +38,7 @@ pub fn componentize(core: &[u8], world: Option<(&Path, &str)>) -> Result<Vec<u8>
         embed_component_metadata(&mut module, &resolve, world, StringEncoding::UTF8)?;
     }
     let is_program = module.windows(b"\x06_start".len()).any(|bytes| bytes == b"\x06_start");
-    let adapter =
-        if is_program { WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER } else { WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER };
+    let adapter = if is_program { WASI_SNAPSHOT_PREVIEW1_COMMAND_ADAPTER } else { WASI_SNAPSHOT_PREVIEW1_REACTOR_ADAPTER };
     let encoder = ComponentEncoder::default().validate(true).module(&module)?;
     Ok(encoder.adapter(WASI_SNAPSHOT_PREVIEW1_ADAPTER_NAME, adapter)?.encode()?)
 }

@@ -95,12 +95,8 @@ impl ArtifactStore {
     /// [`StoreError::Io`] when the directory cannot be created or does not belong to this user.
     pub fn open(dir: impl AsRef<Path>) -> Result<Self, StoreError> {
         let dir = dir.as_ref();
-        let folders = Folders {
-            blobs: dir.join("blobs"),
-            incoming: dir.join("incoming"),
-            damaged: dir.join("damaged"),
-            renaming: Mutex::new(()),
-        };
+        let folders =
+            Folders { blobs: dir.join("blobs"), incoming: dir.join("incoming"), damaged: dir.join("damaged"), renaming: Mutex::new(()) };
         for folder in [dir, &folders.blobs, &folders.incoming, &folders.damaged] {
             own_directory(folder).map_err(io_error("create its directories"))?;
         }
@@ -307,9 +303,7 @@ impl ArtifactWriter {
         if !group.is_dir() {
             own_directory(&group).map_err(io_error("create a directory"))?;
             // The new folder's own entry must outlive a crash too, before a file in it is promised.
-            File::open(&self.folders.blobs)
-                .and_then(|blobs| blobs.sync_all())
-                .map_err(io_error("sync its directory"))?;
+            File::open(&self.folders.blobs).and_then(|blobs| blobs.sync_all()).map_err(io_error("sync its directory"))?;
         }
         let _renaming = self.folders.renaming.lock().unwrap_or_else(PoisonError::into_inner);
         // Two writers of the same artifact both get here; the second rename puts the same bytes in the place of the first.

@@ -16,6 +16,5 @@ pub fn child_main(role: &str, args: impl Iterator<Item = String>) -> io::Result<
     if role == CUDA {
         cuda::child_main(&cuda::Cuda);
     }
-    native::child_main(role, args)
-        .unwrap_or_else(|| Err(io::Error::other(format!("no child process is called {role:?}"))))
+    native::child_main(role, args).unwrap_or_else(|| Err(io::Error::other(format!("no child process is called {role:?}"))))
 }

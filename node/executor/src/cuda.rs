@@ -48,9 +48,7 @@ pub use child::child_main;
 pub use device::Cuda;
 pub use ledger::{Grant, Ledger, Refusal};
 pub use message::{DeviceInfo, JobError, Launch};
-pub use request::{
-    ARGUMENTS_MAX, DeviceShare, INPUT_BYTES_MAX, KernelArgument, KernelCall, Language, SOURCE_BYTES_MAX, TransformCall,
-};
+pub use request::{ARGUMENTS_MAX, DeviceShare, INPUT_BYTES_MAX, KernelArgument, KernelCall, Language, SOURCE_BYTES_MAX, TransformCall};
 pub use worker::WorkerCommand;
 
 use attempt::{Ended, Shared, Work, carry_out};
@@ -113,12 +111,7 @@ impl CudaExecutor {
             ledger.add(device.ordinal, usable_bytes, config.slots_per_device);
         }
         let ordinals: Vec<u32> = devices.iter().map(|device| device.ordinal).collect();
-        Self {
-            shared: Arc::new(Shared::new(config, ledger, ordinals.into_iter())),
-            devices,
-            absence,
-            sources: Sources::default(),
-        }
+        Self { shared: Arc::new(Shared::new(config, ledger, ordinals.into_iter())), devices, absence, sources: Sources::default() }
     }
 
     /// The devices there are.

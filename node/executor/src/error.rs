@@ -71,9 +71,7 @@ pub enum ExecutionError {
         max_bytes: u64,
     },
     /// The guest used something that the task was not granted.
-    #[error(
-        "the guest called {call}, which needs the capability `{capability}`, and the task was not granted it: {advice}"
-    )]
+    #[error("the guest called {call}, which needs the capability `{capability}`, and the task was not granted it: {advice}")]
     CapabilityNotGranted {
         /// The capability: a field of [`Grants`](crate::Grants).
         capability: &'static str,
@@ -203,9 +201,7 @@ pub enum ExecutionError {
         status: i32,
     },
     /// Somebody else on the machine ended the process.
-    #[error(
-        "the process was killed from outside, for want of memory on the machine perhaps: another attempt may go better"
-    )]
+    #[error("the process was killed from outside, for want of memory on the machine perhaps: another attempt may go better")]
     Killed,
     /// The guest said itself that it failed, and whether another try may go better.
     #[error("the guest failed: {message}")]
@@ -227,9 +223,7 @@ pub enum ExecutionError {
         actual: Hash,
     },
     /// The artifact is not on this node.
-    #[error(
-        "artifact {hash} is not available on this node ({detail}): put it again, or wait until a peer has delivered it"
-    )]
+    #[error("artifact {hash} is not available on this node ({detail}): put it again, or wait until a peer has delivered it")]
     ArtifactUnavailable {
         /// The artifact.
         hash: Hash,

@@ -11,10 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::artifact::ARTIFACT_BYTES_MAX;
 use crate::limits::ARGUMENTS_BYTES_MAX;
-use crate::{
-    Argument, ArtifactSource, ExecutionError, Grants, Hash, HostServices, KernelCall, Limits, NoServices,
-    TransformCall, Value,
-};
+use crate::{Argument, ArtifactSource, ExecutionError, Grants, Hash, HostServices, KernelCall, Limits, NoServices, TransformCall, Value};
 
 /// A runtime that runs attempts. Implementations are shared between threads and cheap to call concurrently: they
 /// bound by themselves how much runs at once.

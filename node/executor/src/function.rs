@@ -74,11 +74,7 @@ impl Signature {
             return Err(ExecutionError::bad_arguments(format!(
                 "`{name}` takes {} arguments ({}) and got {}",
                 self.params.len(),
-                self.params
-                    .iter()
-                    .map(|wanted| wanted.map_or("no number", Number::name))
-                    .collect::<Vec<_>>()
-                    .join(", "),
+                self.params.iter().map(|wanted| wanted.map_or("no number", Number::name)).collect::<Vec<_>>().join(", "),
                 given.len()
             )));
         }

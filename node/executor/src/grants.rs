@@ -256,10 +256,7 @@ impl FromStr for HttpOrigin {
         // The colons of an IPv6 address are inside brackets.
         let colon = rest.rfind(':').filter(|colon| !rest[*colon..].contains(']'));
         let (host, port) = match colon {
-            Some(colon) => (
-                &rest[..colon],
-                parse_port(&rest[colon + 1..]).ok_or_else(|| refuse("its port is no number from 1 to 65535"))?,
-            ),
+            Some(colon) => (&rest[..colon], parse_port(&rest[colon + 1..]).ok_or_else(|| refuse("its port is no number from 1 to 65535"))?),
             None => (rest, scheme.default_port()),
         };
         Self::new(scheme, host, port).map_err(|error| refuse(error.why))

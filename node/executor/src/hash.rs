@@ -91,9 +91,7 @@ mod tests {
     #[test]
     fn other_text_is_refused() {
         let hex = Hash::of(b"some bytes").to_hex();
-        for bad in
-            ["", "blake3:", "sha256:00", &hex[1..], &format!("{hex}0"), &format!("g{}", &hex[1..]), "../../etc/passwd"]
-        {
+        for bad in ["", "blake3:", "sha256:00", &hex[1..], &format!("{hex}0"), &format!("g{}", &hex[1..]), "../../etc/passwd"] {
             assert_eq!(bad.parse::<Hash>(), Err(HashParseError), "{bad:?}");
         }
     }

@@ -74,26 +74,25 @@ mod value;
 mod wasm;
 
 pub use artifact::{
-    ARTIFACT_BYTES_MAX, ArtifactInfo, ArtifactSource, ArtifactStore, ArtifactWriter, DAMAGED_FILES_MAX, SourceError,
-    StoreError,
+    ARTIFACT_BYTES_MAX, ArtifactInfo, ArtifactSource, ArtifactStore, ArtifactWriter, DAMAGED_FILES_MAX, SourceError, StoreError,
 };
 pub use child::child_main;
 pub use cuda::{CudaConfig, CudaExecutor, KernelCall, TransformCall};
 pub use error::ExecutionError;
 pub use executor::{Attempt, Capabilities, Command, DeviceState, Executor, Failure, Kind, Report, Source, Usage};
 pub use grants::{
-    CALL_DEPTH_MAX, CALLS_MAX, CallGrant, ContextAccess, ContextGrant, Grants, HttpOrigin, HttpScheme, ORIGINS_MAX,
-    OriginParseError, SCRATCH_BYTES_MAX,
+    CALL_DEPTH_MAX, CALLS_MAX, CallGrant, ContextAccess, ContextGrant, Grants, HttpOrigin, HttpScheme, ORIGINS_MAX, OriginParseError,
+    SCRATCH_BYTES_MAX,
 };
 pub use hash::{Hash, HashParseError};
 pub use limits::{
-    ARGUMENTS_BYTES_MAX, FUEL_MAX, LOG_BYTES_DEFAULT, LOG_BYTES_MAX, Limits, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MAX,
-    OUTPUT_BYTES_DEFAULT, OUTPUT_BYTES_MAX, TIME_MS_DEFAULT, TIME_MS_MAX,
+    ARGUMENTS_BYTES_MAX, FUEL_MAX, LOG_BYTES_DEFAULT, LOG_BYTES_MAX, Limits, MEMORY_BYTES_DEFAULT, MEMORY_BYTES_MAX, OUTPUT_BYTES_DEFAULT,
+    OUTPUT_BYTES_MAX, TIME_MS_DEFAULT, TIME_MS_MAX,
 };
 pub use microvm::{MACHINES_MAX, MicroVmConfig, MicroVmExecutor};
 pub use services::{ContextEntry, DriverServices, HostServices, LogLevel, NoServices, NotEnqueued, ServiceError};
 pub use value::{Argument, Value};
 pub use wasm::{
-    Allocation, DriverConfig, DriverEngine, DriverEvent, DriverInstance, DriverStart, SLOTS_MAX, TABLE_ELEMENTS_MAX,
-    TABLES_MAX, WasmCacheStats, WasmConfig, WasmExecutor,
+    Allocation, DriverConfig, DriverEngine, DriverEvent, DriverInstance, DriverStart, SLOTS_MAX, TABLE_ELEMENTS_MAX, TABLES_MAX,
+    WasmCacheStats, WasmConfig, WasmExecutor,
 };

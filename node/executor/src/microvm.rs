@@ -94,10 +94,7 @@ impl MicroVmConfig {
     }
 
     fn check(&self) -> Result<(), ExecutionError> {
-        let ranges = [
-            ("idle", self.idle as u64, 0, self.slots as u64),
-            ("memory_bytes_max", self.memory_bytes_max, 1, MEMORY_BYTES_MAX),
-        ];
+        let ranges = [("idle", self.idle as u64, 0, self.slots as u64), ("memory_bytes_max", self.memory_bytes_max, 1, MEMORY_BYTES_MAX)];
         for (limit, value, min, max) in ranges {
             if !(min..=max).contains(&value) {
                 return Err(ExecutionError::LimitOutOfRange { limit, value, min, max });
@@ -128,9 +125,10 @@ impl MicroVmExecutor {
         config.check()?;
         let pool = Pool::start(&config.image, config.memory_bytes_max, config.idle)?;
         let disk = match &config.cache_dir {
-            Some(dir) => Some(Arc::new(DiskCache::open(dir).map_err(|error| {
-                ExecutionError::broken(format!("cannot use the directory for compiled modules: {error}"))
-            })?)),
+            Some(dir) => Some(Arc::new(
+                DiskCache::open(dir)
+                    .map_err(|error| ExecutionError::broken(format!("cannot use the directory for compiled modules: {error}")))?,
+            )),
             None => None,
         };
         Ok(Self {
@@ -202,8 +200,7 @@ impl MicroVmExecutor {
                 ends.await
             }
         };
-        let (ended, began) =
-            outcome.map_err(|_| ExecutionError::broken("the thread of a micro-VM ended half-way"))??;
+        let (ended, began) = outcome.map_err(|_| ExecutionError::broken("the thread of a micro-VM ended half-way"))??;
         ended.after(began.duration_since(called))
     }
 }
@@ -266,12 +263,7 @@ impl Executor for MicroVmExecutor {
     fn capabilities(&self) -> Capabilities {
         let labels = [("wasm.wasi", "preview1"), ("wasm.simd", "true"), ("wasm.fuel", "true"), ("microvm.kvm", "true")];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        Capabilities {
-            runtime: self.runtime(),
-            slots: self.slots.number(),
-            limits_max: self.limits_max(),
-            labels: BTreeMap::from(labels),
-        }
+        Capabilities { runtime: self.runtime(), slots: self.slots.number(), limits_max: self.limits_max(), labels: BTreeMap::from(labels) }
     }
 
     async fn prepare(&self, hash: &Hash, bytes: Bytes) -> Result<(), ExecutionError> {

@@ -125,15 +125,7 @@ impl NativeExecutor {
         std::fs::create_dir_all(&mount_point).map_err(ExecutionError::broken)?;
         let numbers = u32::try_from(config.slots).expect("the number of slots was checked");
         Ok(Self {
-            shared: Arc::new(Shared {
-                slots,
-                free: Mutex::new((0..numbers).collect()),
-                config,
-                walls,
-                cgroups,
-                programs,
-                mount_point,
-            }),
+            shared: Arc::new(Shared { slots, free: Mutex::new((0..numbers).collect()), config, walls, cgroups, programs, mount_point }),
         })
     }
 
@@ -153,10 +145,8 @@ impl Shared {
         }
         let (program, command, transforms) = match attempt.kind {
             Kind::Transform(call) => {
-                tarn_transform::find(&call.name).map_err(|error| ExecutionError::Transform {
-                    reason: error.reason(),
-                    message: error.to_string(),
-                })?;
+                tarn_transform::find(&call.name)
+                    .map_err(|error| ExecutionError::Transform { reason: error.reason(), message: error.to_string() })?;
                 let (own, prefix) = &self.config.child;
                 let command = transform::command(call, prefix, attempt.limits.memory_bytes);
                 (self.programs.own(own).await?, command, true)

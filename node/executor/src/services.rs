@@ -15,25 +15,13 @@ pub trait HostServices: Send + Sync + fmt::Debug {
 
     /// Sets a key and returns its new version. With `expected`, only if the key has that version now; 0 stands for a key
     /// that has no value.
-    async fn context_set(
-        &self,
-        context: &str,
-        key: &str,
-        value: Bytes,
-        expected: Option<u64>,
-    ) -> Result<u64, ServiceError>;
+    async fn context_set(&self, context: &str, key: &str, value: Bytes, expected: Option<u64>) -> Result<u64, ServiceError>;
 
     /// Removes a key; removing what is not there is no error. `expected` as for [`context_set`](Self::context_set).
     async fn context_delete(&self, context: &str, key: &str, expected: Option<u64>) -> Result<(), ServiceError>;
 
     /// The keys that start with `prefix` and come after `after`, in order of their bytes, at most `limit` of them.
-    async fn context_list(
-        &self,
-        context: &str,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<String>, ServiceError>;
+    async fn context_list(&self, context: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, ServiceError>;
 
     /// Takes note of how far the attempt is, from 0 to 1. Only the latest counts, so a node may skip some.
     async fn progress(&self, fraction: f64, message: &str) -> Result<(), ServiceError>;

@@ -109,13 +109,7 @@ pub struct WasmConfig {
 impl Default for WasmConfig {
     fn default() -> Self {
         let cores = std::thread::available_parallelism().map_or(1, usize::from);
-        Self {
-            slots: cores.min(SLOTS_MAX),
-            cache_dir: None,
-            scratch_dir: None,
-            http_authorities: None,
-            allocation: Allocation::default(),
-        }
+        Self { slots: cores.min(SLOTS_MAX), cache_dir: None, scratch_dir: None, http_authorities: None, allocation: Allocation::default() }
     }
 }
 
@@ -139,16 +133,16 @@ impl WasmExecutor {
         let pool_slots = u32::try_from(config.slots).expect("the number of slots was checked");
         let host = Host::start(config.allocation, pool_slots)?;
         let disk = match &config.cache_dir {
-            Some(dir) => Some(DiskCache::open(dir).map_err(|error| {
-                ExecutionError::broken(format!("cannot use the directory for compiled modules: {error}"))
-            })?),
+            Some(dir) => Some(
+                DiskCache::open(dir)
+                    .map_err(|error| ExecutionError::broken(format!("cannot use the directory for compiled modules: {error}")))?,
+            ),
             None => None,
         };
         let http = HttpClient::new(config.http_authorities.as_deref())
             .map_err(|why| ExecutionError::broken(format!("cannot use the certificates of authorities: {why}")))?;
         if let Some(dir) = &config.scratch_dir {
-            scratch::open(dir)
-                .map_err(|error| ExecutionError::broken(format!("cannot use the directory for scratch: {error}")))?;
+            scratch::open(dir).map_err(|error| ExecutionError::broken(format!("cannot use the directory for scratch: {error}")))?;
         }
         Ok(Self {
             scratch_dir: config.scratch_dir.unwrap_or_else(std::env::temp_dir).into(),
@@ -261,8 +255,7 @@ impl Executor for WasmExecutor {
     }
 
     fn capabilities(&self) -> Capabilities {
-        let labels =
-            [("wasm.wasi", "preview1"), ("wasm.components", "wasi-0.2"), ("wasm.simd", "true"), ("wasm.fuel", "true")];
+        let labels = [("wasm.wasi", "preview1"), ("wasm.components", "wasi-0.2"), ("wasm.simd", "true"), ("wasm.fuel", "true")];
         let labels = labels.map(|(name, value)| (name.to_owned(), value.to_owned()));
         Capabilities {
             runtime: self.runtime(),

@@ -11,8 +11,7 @@ use std::{
 
 use serde_json::json;
 use tarn_policy::{
-    Bundle, Cluster, Compiled, Document, Input, Manifest, Policies, Resource, StoredDecision, StoredOutcome, Task,
-    Version, replay,
+    Bundle, Cluster, Compiled, Document, Input, Manifest, Policies, Resource, StoredDecision, StoredOutcome, Task, Version, replay,
 };
 
 const BUDGET: Duration = Duration::from_secs(1);
@@ -42,9 +41,7 @@ fn generated() -> Bundle {
     );
     for index in 0..RULES {
         text += &match index % 4 {
-            0 => format!(
-                "deny contains sprintf(\"queue %s is closed\", [input.task.queue]) if input.task.queue == \"closed-{index}\"\n\n"
-            ),
+            0 => format!("deny contains sprintf(\"queue %s is closed\", [input.task.queue]) if input.task.queue == \"closed-{index}\"\n\n"),
             1 => format!(
                 "deny contains {{\"code\": \"LABEL_{index}\", \"message\": \"not yours\"}} if {{\n\t\"label-{index}\" in \
                  input.task.requires\n\tnot member(\"team-{index}\")\n}}\n\n"
@@ -124,11 +121,7 @@ fn made_anew(policies: &Policies, rounds: usize) -> bool {
 fn replayed(policies: &Policies, count: usize) -> bool {
     let decisions = (0..count).map(|number| {
         let input = Input::new(&document(10_000_000 + number)).expect("small");
-        StoredDecision {
-            id: number.to_string(),
-            facts: Some(input.json().as_bytes().to_vec()),
-            outcome: StoredOutcome::Allowed,
-        }
+        StoredDecision { id: number.to_string(), facts: Some(input.json().as_bytes().to_vec()), outcome: StoredOutcome::Allowed }
     });
     let start = Instant::now();
     let summary = replay(policies, decisions, BUDGET);

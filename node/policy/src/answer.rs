@@ -62,9 +62,7 @@ fn collect(name: &str, blocking: bool, value: &Value, violations: &mut Vec<Viola
             }
         }
         Value::Bool(false) | Value::Undefined => {}
-        Value::Bool(true) => {
-            violations.push(violation(name, blocking, &Value::from("the request is against this policy"))?)
-        }
+        Value::Bool(true) => violations.push(violation(name, blocking, &Value::from("the request is against this policy"))?),
         other => violations.push(violation(name, blocking, other)?),
     }
     Ok(())

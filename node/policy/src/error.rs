@@ -28,9 +28,7 @@ pub enum Error {
     #[error("this is no policy bundle: {0}")]
     Encoding(String),
     /// The bundle's format is newer than this program.
-    #[error(
-        "the bundle has format {found}; this version of tarn reads format {known}: upgrade tarn, or build the bundle again"
-    )]
+    #[error("the bundle has format {found}; this version of tarn reads format {known}: upgrade tarn, or build the bundle again")]
     Format {
         /// What the bundle says.
         found: u32,

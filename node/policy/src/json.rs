@@ -16,11 +16,7 @@ pub(crate) fn parse(field: &str, bytes: &[u8]) -> Result<Value, Error> {
 
 /// Refuses a document that nests deeper than is allowed.
 pub(crate) fn check_depth(field: &str, value: &Value) -> Result<(), Error> {
-    if shallower(value, JSON_DEPTH_MAX) {
-        Ok(())
-    } else {
-        Err(refused(field, format!("it nests deeper than {JSON_DEPTH_MAX} levels")))
-    }
+    if shallower(value, JSON_DEPTH_MAX) { Ok(()) } else { Err(refused(field, format!("it nests deeper than {JSON_DEPTH_MAX} levels"))) }
 }
 
 fn refused(field: &str, message: String) -> Error {
@@ -102,9 +98,7 @@ mod tests {
 
     #[test]
     fn fractions_come_out_as_they_went_in() {
-        for text in
-            ["4.459467210863953e-78", "1e308", "5e-324", "2.2250738585072011e-308", "0.1", "123456789.123456789e-30"]
-        {
+        for text in ["4.459467210863953e-78", "1e308", "5e-324", "2.2250738585072011e-308", "0.1", "123456789.123456789e-30"] {
             let once = parse("x", text.as_bytes()).unwrap();
             let twice = parse("x", canonical(&once).as_bytes()).unwrap();
             assert_eq!(canonical(&once), canonical(&twice), "{text}");

@@ -185,10 +185,7 @@ impl Default for Policies {
 
 impl fmt::Debug for Policies {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Policies")
-            .field("bundles", &self.bundles)
-            .field("versions", &self.versions)
-            .finish_non_exhaustive()
+        f.debug_struct("Policies").field("bundles", &self.bundles).field("versions", &self.versions).finish_non_exhaustive()
     }
 }
 
@@ -200,8 +197,7 @@ impl Judged {
     /// Bytes that it takes, about.
     fn weight(&self) -> usize {
         let violation = |violation: &Violation| size_of::<Violation>() + violation.code.len() + violation.message.len();
-        let verdict =
-            |verdict: &Verdict| size_of::<Verdict>() + verdict.violations.iter().map(violation).sum::<usize>();
+        let verdict = |verdict: &Verdict| size_of::<Verdict>() + verdict.violations.iter().map(violation).sum::<usize>();
         self.verdicts.iter().map(verdict).sum()
     }
 }

@@ -89,11 +89,7 @@ impl Summary {
 /// Only decisions that rested on policies belong here: what a role had refused, policies were never asked about. The result does not
 /// depend on the number of threads, except where time runs out. The iterator is read from one thread at a time, a few hundred decisions
 /// ahead of what is judged, so it may read from a store and be of any length.
-pub fn replay(
-    candidate: &Policies,
-    decisions: impl Iterator<Item = StoredDecision> + Send,
-    budget: Duration,
-) -> Summary {
+pub fn replay(candidate: &Policies, decisions: impl Iterator<Item = StoredDecision> + Send, budget: Duration) -> Summary {
     let start = Instant::now();
     let source = Mutex::new(Source { decisions, next: 0 });
     let threads = std::thread::available_parallelism().map_or(1, NonZeroUsize::get).min(8);
@@ -139,11 +135,7 @@ struct Part {
 }
 
 impl Part {
-    fn of<I: Iterator<Item = StoredDecision>>(
-        candidate: &Policies,
-        source: &Mutex<Source<I>>,
-        budget: Duration,
-    ) -> Self {
+    fn of<I: Iterator<Item = StoredDecision>>(candidate: &Policies, source: &Mutex<Source<I>>, budget: Duration) -> Self {
         let mut part = Self::default();
         let mut taken = Vec::with_capacity(TAKEN);
         loop {

@@ -42,10 +42,7 @@ impl FromStr for Severity {
     type Err = UnknownSeverity;
 
     fn from_str(name: &str) -> Result<Self, UnknownSeverity> {
-        [Self::Low, Self::Medium, Self::High, Self::Critical]
-            .into_iter()
-            .find(|severity| severity.as_str() == name)
-            .ok_or(UnknownSeverity)
+        [Self::Low, Self::Medium, Self::High, Self::Critical].into_iter().find(|severity| severity.as_str() == name).ok_or(UnknownSeverity)
     }
 }
 

@@ -20,8 +20,7 @@ fn any_json() -> impl Strategy<Value = Value> {
         prop_oneof![
             proptest::collection::vec(inner.clone(), 0..8).prop_map(Value::from),
             // Often the names that policies ask for.
-            proptest::collection::btree_map(name(), inner, 0..8)
-                .prop_map(|fields| Value::Object(fields.into_iter().collect())),
+            proptest::collection::btree_map(name(), inner, 0..8).prop_map(|fields| Value::Object(fields.into_iter().collect())),
         ]
     })
 }

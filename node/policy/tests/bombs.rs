@@ -101,9 +101,7 @@ fn the_longest_chain_that_compiles_has_stack() {
     for index in 1..limits::CALL_DEPTH_MAX - 2 {
         let before = index - 1;
         let (open, close) = ("id(".repeat(20), ")".repeat(20));
-        text += &format!(
-            "f{index}(x) := y if {{\n\tsome a in [x]\n\ty := {open}[z | some z in [f{before}(a)]]{close}\n}}\n"
-        );
+        text += &format!("f{index}(x) := y if {{\n\tsome a in [x]\n\ty := {open}[z | some z in [f{before}(a)]]{close}\n}}\n");
     }
     text += &format!("deny contains \"x\" if f{}(1) == 2\n", limits::CALL_DEPTH_MAX - 3);
     let verdict = compiled(&text).evaluate(&input(), Duration::from_secs(1));
@@ -179,8 +177,7 @@ fn memory_stays_bounded() {
     let kind = defused(&format!("{shared}deny contains {{\"message\": \"m\", \"code\": v59}}"));
     assert_eq!(kind, FailureKind::PolicyFailed);
     // As much as fits into the time.
-    let kind =
-        defused("a := numbers.range(1, 10000)\ndeny contains \"x\" if count([[i, j] | some i in a; some j in a]) == 0");
+    let kind = defused("a := numbers.range(1, 10000)\ndeny contains \"x\" if count([[i, j] | some i in a; some j in a]) == 0");
     assert_eq!(kind, FailureKind::PolicyOverBudget);
     let grown = resident_mib().saturating_sub(before);
     assert!(grown < 1_024, "{grown} MiB more than before");
@@ -207,9 +204,8 @@ fn regular_expressions_are_bounded() {
     let long = "p := concat(\"\", [\"a?\" | numbers.range(1, 2000)[_]])\ndeny contains \"x\" if regex.match(p, \"a\")";
     assert_eq!(defused_within(long, limits::BUDGET_MAX), FailureKind::PolicyTooLarge);
     // What makes engines with backtracking explode takes linear time here.
-    let verdict = compiled(
-        "package tarn\n\nallow if not regex.match(`^(a+)+$`, \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab\")\n",
-    );
+    let verdict =
+        compiled("package tarn\n\nallow if not regex.match(`^(a+)+$`, \"aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaab\")\n");
     assert!(verdict.evaluate(&input(), Duration::from_secs(1)).allowed);
 }
 
@@ -251,11 +247,7 @@ fn what_cannot_be_stopped_is_left_behind() {
     assert_eq!(second.error.unwrap().kind, FailureKind::PolicyStuck);
     assert!(start.elapsed() < Duration::from_secs(1));
     // Others are not held up.
-    assert!(
-        compiled("package tarn\n\nallow if input.verb == \"create\"\n")
-            .evaluate(&input(), Duration::from_secs(1))
-            .allowed
-    );
+    assert!(compiled("package tarn\n\nallow if input.verb == \"create\"\n").evaluate(&input(), Duration::from_secs(1)).allowed);
 }
 
 #[test]

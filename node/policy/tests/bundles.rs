@@ -201,10 +201,7 @@ fn differences_are_named() {
     )
     .unwrap();
     let new_modules = [
-        (
-            "a.rego",
-            "package tarn\n\n# A comment.\ndeny contains \"b\" if input.verb == \"x\"\n\nhelp if input.verb == \"y\"\n",
-        ),
+        ("a.rego", "package tarn\n\n# A comment.\ndeny contains \"b\" if input.verb == \"x\"\n\nhelp if input.verb == \"y\"\n"),
         ("more.rego", "package tarn\n\nfresh(x) := x\n"),
     ]
     .map(|(path, text)| (path.to_owned(), text.to_owned()));
@@ -214,10 +211,7 @@ fn differences_are_named() {
     let new = Bundle::new(to, new_modules, &data).unwrap();
     let diff = Diff::between(&old, &new).unwrap();
     assert_eq!(diff.manifest, ["version: 1.0.0 -> 1.1.0"]);
-    assert_eq!(
-        (&diff.modules.added[..], &diff.modules.removed[..]),
-        (&["more.rego".to_owned()][..], &["gone.rego".to_owned()][..])
-    );
+    assert_eq!((&diff.modules.added[..], &diff.modules.removed[..]), (&["more.rego".to_owned()][..], &["gone.rego".to_owned()][..]));
     assert_eq!(diff.modules.changed, ["a.rego"]);
     assert_eq!((diff.rules.added, diff.rules.removed), (vec!["tarn.fresh".to_owned()], vec!["tarn.old".to_owned()]));
     assert_eq!(diff.rules.changed, ["tarn.deny"], "a comment beside a rule changes nothing");
@@ -231,10 +225,7 @@ fn bundles_that_do_not_compile_can_be_compared() {
     let old = bundle("package tarn\n\nallow := true\n");
     let new = bundle("package tarn\n\nallow := := true\n");
     let diff = Diff::between(&old, &new).unwrap();
-    assert_eq!(
-        (diff.modules.changed, diff.rules.removed),
-        (vec!["policy.rego".to_owned()], vec!["tarn.allow".to_owned()])
-    );
+    assert_eq!((diff.modules.changed, diff.rules.removed), (vec!["policy.rego".to_owned()], vec!["tarn.allow".to_owned()]));
 }
 
 proptest! {

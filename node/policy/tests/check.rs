@@ -20,9 +20,7 @@ fn the_example_passes() {
     let failed: Vec<_> = report.tests.iter().filter(|test| !test.passed).collect();
     assert!(report.passed() && failed.is_empty(), "{failed:#?}");
     assert_eq!(report.tests.len(), 12);
-    assert!(
-        report.tests.iter().all(|test| test.name.starts_with("tarn_test.test_") && test.file == "guardrails_test.rego")
-    );
+    assert!(report.tests.iter().all(|test| test.name.starts_with("tarn_test.test_") && test.file == "guardrails_test.rego"));
     assert_eq!(report.warnings, Vec::<String>::new());
     assert!(report.inputs.contains(&"input.cluster.clock".to_owned()), "{:?}", report.inputs);
     assert!(!report.inputs.iter().any(|path| path.contains("time_ms")));
@@ -89,10 +87,8 @@ fn tests_that_do_not_compile_are_an_error() {
 
 #[test]
 fn what_judges_does_not_rest_on_tests() {
-    let modules = [
-        ("policy.rego", "package tarn\n\nallow := data.help_test.yes\n"),
-        ("help_test.rego", "package help_test\n\nyes := true\n"),
-    ];
+    let modules =
+        [("policy.rego", "package tarn\n\nallow := data.help_test.yes\n"), ("help_test.rego", "package help_test\n\nyes := true\n")];
     let bundle = try_bundle(&modules, &json!({})).unwrap();
     let verdict = tarn_policy::Compiled::new(&bundle).unwrap().evaluate(&support::input(), support::BUDGET);
     assert!(!verdict.allowed, "a test's rule is not there when it counts");
@@ -100,7 +96,8 @@ fn what_judges_does_not_rest_on_tests() {
 
 #[test]
 fn unknown_fields_of_the_input_are_pointed_out() {
-    let policy = "package tarn\n\ndeny contains \"x\" if input.principle == \"user/ann\"\n\ndeny contains \"y\" if input.task.annotations.x\n";
+    let policy =
+        "package tarn\n\ndeny contains \"x\" if input.principle == \"user/ann\"\n\ndeny contains \"y\" if input.task.annotations.x\n";
     let report = try_bundle(&[("policy.rego", policy)], &json!({})).unwrap().check().unwrap();
     assert_eq!(report.warnings, ["input.principle is not a field that tarn fills in"]);
 }

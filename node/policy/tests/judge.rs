@@ -97,8 +97,7 @@ fn errors_of_functions_refuse_and_name_their_place() {
     let (kind, message) = failure("package tarn\n\ndeny contains \"x\" if {\n\tto_number(input.verb) > 3\n}\n");
     assert_eq!(kind, FailureKind::PolicyFailed);
     assert!(message.starts_with("policy.rego:4:"), "{message}");
-    let (_, message) =
-        failure("package tarn\nv := 1 if input.verb\nv := 2 if input.principal\ndeny contains \"x\" if v == 3\n");
+    let (_, message) = failure("package tarn\nv := 1 if input.verb\nv := 2 if input.principal\ndeny contains \"x\" if v == 3\n");
     assert!(!message.is_empty());
     // Also within a function and a negation, where an error could pass for "not true".
     for hidden in [
@@ -120,8 +119,7 @@ fn missing_fields_are_undefined_and_not_errors() {
 
 #[test]
 fn long_lists_and_messages_are_cut() {
-    let verdict =
-        judge("package tarn\ndeny contains m if { some i in numbers.range(1, 100); m := sprintf(\"%d\", [i]) }\n");
+    let verdict = judge("package tarn\ndeny contains m if { some i in numbers.range(1, 100); m := sprintf(\"%d\", [i]) }\n");
     assert_eq!((verdict.violations.len(), verdict.omitted), (64, 36));
     let verdict = judge("package tarn\ndeny contains concat(\"\", [\"ä\" | numbers.range(1, 900)[_]])\n");
     let message = &verdict.violations[0].message;
@@ -140,8 +138,7 @@ fn data_functions_and_imports_work() {
         deny contains "version" if semver.compare("1.2.3", "1.10.0") != -1
         "#;
     let lib = "package lib.names\n\nsentence(who) := concat(\" \", [who, \"has too many\"])\n";
-    let bundle =
-        support::try_bundle(&[("a.rego", text), ("lib/names.rego", lib)], &json!({"limits": {"nodes": 2}})).unwrap();
+    let bundle = support::try_bundle(&[("a.rego", text), ("lib/names.rego", lib)], &json!({"limits": {"nodes": 2}})).unwrap();
     let verdict = Compiled::new(&bundle).unwrap().evaluate(&input(), BUDGET);
     assert_eq!(verdict.error, None);
     let messages: Vec<_> = verdict.violations.iter().map(|violation| violation.message.as_str()).collect();
@@ -239,21 +236,16 @@ fn imports_of_packages_in_several_modules_work() {
             "a.rego",
             "package tarn\nimport data.lib\nimport data.lib as other\ndeny contains sprintf(\"%v\", [lib.members]) if other.known(input.principal)\n",
         ),
-        (
-            "m.rego",
-            "package lib\nimport data.gpu\nmembers contains m if { some m in first }\nknown(x) if x in gpu.teams.vision\n",
-        ),
+        ("m.rego", "package lib\nimport data.gpu\nmembers contains m if { some m in first }\nknown(x) if x in gpu.teams.vision\n"),
         ("z.rego", "package lib\nimport data.gpu as g\nfirst := [m | some m in g.teams.vision]\n"),
     ];
     let data = json!({"gpu": {"teams": {"vision": ["user/ann"]}}});
-    let compiled =
-        Compiled::new(&support::try_bundle(&modules, &data).unwrap()).unwrap_or_else(|error| panic!("{error}"));
+    let compiled = Compiled::new(&support::try_bundle(&modules, &data).unwrap()).unwrap_or_else(|error| panic!("{error}"));
     let verdict = compiled.evaluate(&input(), BUDGET);
     assert_eq!(verdict.error, None);
     assert_eq!(verdict.violations[0].message, r#"{"user/ann"}"#);
     // As a whole it would be seen in part, so it may not be.
-    for whole in ["count(data.lib) == 1", "count(lib) == 1", "some x; data.lib[x] == 1", "data[\"lib\"] == 1", "f(lib)"]
-    {
+    for whole in ["count(data.lib) == 1", "count(lib) == 1", "some x; data.lib[x] == 1", "data[\"lib\"] == 1", "f(lib)"] {
         let text = format!("package tarn\nimport data.lib\nf(x) := 1\ndeny contains \"x\" if {{ {whole} }}\n");
         match Compiled::new(&support::try_bundle(&[("a.rego", &text), modules[1], modules[2]], &data).unwrap()) {
             Err(Error::Compile(problems)) => {
@@ -344,8 +336,7 @@ fn all_bundles_must_agree() {
     ]);
     let decision = policies.decide(&input(), BUDGET);
     assert!(!decision.allowed());
-    let names: Vec<_> =
-        decision.violations().map(|(verdict, violation)| (&*verdict.bundle, violation.message.as_str())).collect();
+    let names: Vec<_> = decision.violations().map(|(verdict, violation)| (&*verdict.bundle, violation.message.as_str())).collect();
     assert_eq!(names, [("a", "a"), ("b", "b"), ("c", "c")]);
     assert_eq!(&*decision.refusal().unwrap().bundle, "b");
     assert!(Policies::none().decide(&input(), BUDGET).allowed());

@@ -36,11 +36,7 @@ fn errors_that_print_giants_are_left_behind() {
     let grown = resident_mib() - before;
     assert!(grown < 600, "{grown} MiB more than before");
     // The process lives, and others are judged.
-    assert!(
-        compiled("package tarn\n\nallow if input.verb == \"create\"\n")
-            .evaluate(&input(), Duration::from_secs(1))
-            .allowed
-    );
+    assert!(compiled("package tarn\n\nallow if input.verb == \"create\"\n").evaluate(&input(), Duration::from_secs(1)).allowed);
 }
 
 #[test]

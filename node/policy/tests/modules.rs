@@ -78,17 +78,7 @@ fn the_rules_say_something() {
     let messages: Vec<_> = verdict.violations.iter().map(|violation| violation.message.as_str()).collect();
     assert_eq!(
         messages,
-        [
-            "chain",
-            "lib",
-            "teams {\"vision\"}",
-            "a-cpu",
-            "a-gpu",
-            "limit 8",
-            "nested",
-            "steep",
-            "{\"create\", \"delete\"}"
-        ]
+        ["chain", "lib", "teams {\"vision\"}", "a-cpu", "a-gpu", "limit 8", "nested", "steep", "{\"create\", \"delete\"}"]
     );
 }
 

@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use crate::books::Books;
 use crate::chain::{Chains, Standing};
 use crate::class::{Class, Classes, Link};
-use crate::decision::{
-    Candidate, Decision, Explanation, LISTED_MAX, Obstacle, Outcome, PassedOver, Placement, Prospect, Waiting,
-};
+use crate::decision::{Candidate, Decision, Explanation, LISTED_MAX, Obstacle, Outcome, PassedOver, Placement, Prospect, Waiting};
 use crate::place::{patience_ms, watch};
 use crate::pool::{Choice, Facts, Pool};
 use crate::{Task, Tuning};
@@ -87,11 +85,7 @@ impl<'a> Batch<'a> {
             },
         };
         let (prospect, shortage) = self.shortage(class);
-        Outcome::Waits(Waiting {
-            prospect: falls_back_at_ms.map_or(prospect, |_| Prospect::Busy),
-            shortage,
-            falls_back_at_ms,
-        })
+        Outcome::Waits(Waiting { prospect: falls_back_at_ms.map_or(prospect, |_| Prospect::Busy), shortage, falls_back_at_ms })
     }
 
     /// Goes down the chain to the first runtime that is steady and has room; past a busy one only once the task's patience with it is
@@ -215,11 +209,7 @@ impl<'a> Batch<'a> {
             explanation: Explanation {
                 level: class.level,
                 score_max: self.tuning().weights.score_max(),
-                candidates: choices
-                    .iter()
-                    .take(self.tuning().candidates)
-                    .map(|choice| self.candidate(choice))
-                    .collect(),
+                candidates: choices.iter().take(self.tuning().candidates).map(|choice| self.candidate(choice)).collect(),
                 eligible: class.links[link].count,
                 registered: self.facts.cluster.workers().len() as u32,
                 passed_over,

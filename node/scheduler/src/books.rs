@@ -64,9 +64,7 @@ impl Books {
 
     /// The devices for a task's needs, as far as they bind on the worker's runtime.
     pub fn devices_for(&self, at: usize, worker: &Worker, requires: &Requirements) -> Option<Vec<usize>> {
-        matching(&binding(requires, &worker.runtime), &worker.devices, |device, facts| {
-            (!facts.lost).then(|| self.device(at, device))
-        })
+        matching(&binding(requires, &worker.runtime), &worker.devices, |device, facts| (!facts.lost).then(|| self.device(at, device)))
     }
 
     /// Takes what a task needs; `devices` as [`Books::devices_for`] gave them.

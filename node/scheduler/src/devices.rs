@@ -7,11 +7,7 @@ use crate::{Device, DeviceNeed};
 /// whole devices stay free for those who need them.
 ///
 /// `free` gives the bytes that a device could still hold, or `None` if it must not be used. The answer is in the order of the needs.
-pub fn matching(
-    needs: &[&DeviceNeed],
-    devices: &[Device],
-    free: impl Fn(usize, &Device) -> Option<u64>,
-) -> Option<Vec<usize>> {
+pub fn matching(needs: &[&DeviceNeed], devices: &[Device], free: impl Fn(usize, &Device) -> Option<u64>) -> Option<Vec<usize>> {
     if needs.len() > devices.len() {
         return None;
     }

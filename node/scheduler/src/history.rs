@@ -193,12 +193,7 @@ impl History {
     }
 
     /// What to expect over all nodes, and what is known of each.
-    pub(crate) fn on_runtime(
-        &self,
-        artifact: &str,
-        runtime: &str,
-        tuning: &Tuning,
-    ) -> (Expectation, BTreeMap<&str, Record>) {
+    pub(crate) fn on_runtime(&self, artifact: &str, runtime: &str, tuning: &Tuning) -> (Expectation, BTreeMap<&str, Record>) {
         let mut general = self.prior(artifact, runtime, tuning);
         let mut by_node = BTreeMap::new();
         let from = (Some(artifact.to_owned()), runtime.to_owned(), String::new());
@@ -220,9 +215,7 @@ impl History {
         let prior_ms = tuning.prior_ms(runtime);
         let mut seen_most: Option<(&str, &Record)> = None;
         let from = (Some(artifact.to_owned()), String::new(), String::new());
-        for ((_, other, node), (_, record)) in
-            self.rows.range(from..).take_while(|((a, _, _), _)| a.as_deref() == Some(artifact))
-        {
+        for ((_, other, node), (_, record)) in self.rows.range(from..).take_while(|((a, _, _), _)| a.as_deref() == Some(artifact)) {
             let more = seen_most.is_none_or(|(_, most)| record.runs > most.runs);
             if node.is_empty() && other != runtime && record.runs > 0 && more {
                 seen_most = Some((other, record));
@@ -337,10 +330,7 @@ mod tests {
 
     #[test]
     fn absurd_numbers_overflow_nothing() {
-        let tuning = Tuning {
-            priors_ms: [("wasm".into(), crate::tuning::TIME_MS_MAX), ("native".into(), 1)].into(),
-            ..Tuning::default()
-        };
+        let tuning = Tuning { priors_ms: [("wasm".into(), crate::tuning::TIME_MS_MAX), ("native".into(), 1)].into(), ..Tuning::default() };
         tuning.check().unwrap();
         let mut history = History::default();
         history.record(ran("native", "n", u64::MAX));

@@ -129,8 +129,8 @@ mod worker;
 
 pub use cluster::{Cluster, ClusterError, DEVICES_MAX, WORKERS_MAX};
 pub use decision::{
-    Candidate, Closest, Decision, Explanation, LISTED_MAX, Missing, Obstacle, Outcome, PassedOver, Placement, Price,
-    Prospect, Shortage, Waiting,
+    Candidate, Closest, Decision, Explanation, LISTED_MAX, Missing, Obstacle, Outcome, PassedOver, Placement, Price, Prospect, Shortage,
+    Waiting,
 };
 pub use estimate::Estimate;
 pub use history::{Finished, HISTORY_ROWS, History, HistoryRow, Record};

@@ -80,8 +80,7 @@ impl Scheduler {
 pub fn compare<'c>(requires: &Requirements, cluster: &'c Cluster) -> impl Iterator<Item = (&'c str, Vec<Miss>)> {
     let books = Books::new(cluster);
     let workers = cluster.workers().iter().enumerate();
-    let found: Vec<_> =
-        workers.map(|(at, worker)| (worker.id.as_str(), misses(requires, cluster, at, &books))).collect();
+    let found: Vec<_> = workers.map(|(at, worker)| (worker.id.as_str(), misses(requires, cluster, at, &books))).collect();
     found.into_iter()
 }
 
@@ -127,9 +126,7 @@ fn order_by_price(class: &mut Class<'_>, facts: &Facts<'_>) {
         let least = prices.map(|(at, expected)| (price(at, expected), expected.run_ms)).min();
         class.prices.extend(least.map(|(price, run_ms)| Price { runtime: link.runtime.to_owned(), run_ms, price }));
     }
-    class.prices.sort_by(|a, b| {
-        (a.price, usual_place(&a.runtime), &a.runtime).cmp(&(b.price, usual_place(&b.runtime), &b.runtime))
-    });
+    class.prices.sort_by(|a, b| (a.price, usual_place(&a.runtime), &a.runtime).cmp(&(b.price, usual_place(&b.runtime), &b.runtime)));
     let place = |runtime: &str| class.prices.iter().position(|price| price.runtime == runtime);
     class.links.sort_by_key(|link| place(link.runtime).unwrap_or(usize::MAX));
     class.prices.truncate(LISTED_MAX);

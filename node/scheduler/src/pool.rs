@@ -80,12 +80,7 @@ impl Pool {
             let pressed = share((facts.pressure.of(at) - low).into(), high.into()) / 2;
             let unneeded = if unneeded_devices(task, &workers[at]) { PART_MAX / 2 } else { 0 };
             parts.thrift = PART_MAX - unneeded - pressed;
-            pool.members.push(Member {
-                at,
-                fixed: parts.score(weights),
-                parts,
-                tie: tie(task_hash, facts.cluster.hash(at)),
-            });
+            pool.members.push(Member { at, fixed: parts.score(weights), parts, tie: tie(task_hash, facts.cluster.hash(at)) });
             entries.extend(pool.entry(pool.members.len() - 1, task, facts, books));
         }
         pool.heap = entries.into();
@@ -154,11 +149,7 @@ impl Pool {
     fn choice(&self, entry: &Entry, task: &Task, facts: &Facts<'_>, books: &Books) -> Choice {
         let member = &self.members[entry.member.0];
         let worker = &facts.cluster.workers()[member.at];
-        Choice {
-            at: member.at,
-            score: entry.score,
-            parts: Parts { balance: balance(task, worker, member.at, books), ..member.parts },
-        }
+        Choice { at: member.at, score: entry.score, parts: Parts { balance: balance(task, worker, member.at, books), ..member.parts } }
     }
 }
 

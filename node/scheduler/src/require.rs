@@ -213,13 +213,7 @@ fn each_fixed_miss(requires: &Requirements, worker: &Worker, note: Note<'_>) -> 
 }
 
 /// Of a worker that misses nothing else.
-fn each_passing_miss(
-    requires: &Requirements,
-    worker: &Worker,
-    at: usize,
-    books: &Books,
-    note: &mut dyn FnMut(Reason, &str),
-) {
+fn each_passing_miss(requires: &Requirements, worker: &Worker, at: usize, books: &Books, note: &mut dyn FnMut(Reason, &str)) {
     if books.slots(at) == 0 {
         note(Reason::NoSlot, "");
     }

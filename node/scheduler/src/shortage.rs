@@ -44,8 +44,7 @@ impl Batch<'_> {
         let mut missing: Vec<Missing> = counts.into_iter().map(|(miss, workers)| Missing { miss, workers }).collect();
         missing.sort_by(|a, b| (b.workers, &a.miss).cmp(&(a.workers, &b.miss)));
         missing.truncate(LISTED_MAX);
-        let shortage =
-            Shortage { registered: workers.len() as u32, missing, closest: closest.map(|(_, closest)| closest) };
+        let shortage = Shortage { registered: workers.len() as u32, missing, closest: closest.map(|(_, closest)| closest) };
         (prospect, shortage)
     }
 }

@@ -41,16 +41,7 @@ pub struct Weights {
 
 impl Default for Weights {
     fn default() -> Self {
-        Self {
-            performance: 30,
-            cost: 20,
-            quality: 15,
-            priority: 10,
-            locality: 15,
-            dependencies: 15,
-            balance: 15,
-            thrift: 20,
-        }
+        Self { performance: 30, cost: 20, quality: 15, priority: 10, locality: 15, dependencies: 15, balance: 15, thrift: 20 }
     }
 }
 

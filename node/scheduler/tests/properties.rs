@@ -9,8 +9,8 @@ use proptest::prelude::*;
 use proptest::sample::select;
 use support::ledger::Ledger;
 use tarn_scheduler::{
-    Cluster, Decision, Device, DeviceNeed, Finished, History, Isolation, Outcome, Parts, Priority, Prospect,
-    Requirements, Runtimes, Scheduler, Task, Tuning, Weighed, Weights, Worker, compare,
+    Cluster, Decision, Device, DeviceNeed, Finished, History, Isolation, Outcome, Parts, Priority, Prospect, Requirements, Runtimes,
+    Scheduler, Task, Tuning, Weighed, Weights, Worker, compare,
 };
 
 const RUNTIMES: [&str; 4] = ["wasm", "native", "cuda", "microvm"];
@@ -20,8 +20,7 @@ const DATA: [&str; 2] = ["corpus", "model"];
 const ARTIFACTS: [&str; 3] = ["a", "b", "c"];
 
 fn some_of(names: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
-    proptest::sample::subsequence(names, 0..=names.len())
-        .prop_map(|names| names.iter().map(|name| name.to_string()).collect())
+    proptest::sample::subsequence(names, 0..=names.len()).prop_map(|names| names.iter().map(|name| name.to_string()).collect())
 }
 
 fn isolation() -> impl Strategy<Value = Isolation> {
@@ -29,15 +28,13 @@ fn isolation() -> impl Strategy<Value = Isolation> {
 }
 
 fn device() -> impl Strategy<Value = Device> {
-    (1_u64..40, 0_u64..40, select(&[80_u32, 90][..]), prop::bool::weighted(0.1)).prop_map(
-        |(memory_bytes, free, capability, lost)| Device {
-            kind: "cuda".into(),
-            memory_bytes,
-            memory_free_bytes: free.min(memory_bytes),
-            capability,
-            lost,
-        },
-    )
+    (1_u64..40, 0_u64..40, select(&[80_u32, 90][..]), prop::bool::weighted(0.1)).prop_map(|(memory_bytes, free, capability, lost)| Device {
+        kind: "cuda".into(),
+        memory_bytes,
+        memory_free_bytes: free.min(memory_bytes),
+        capability,
+        lost,
+    })
 }
 
 fn worker() -> impl Strategy<Value = Worker> {
@@ -96,8 +93,8 @@ fn requirements() -> impl Strategy<Value = Requirements> {
     let isolation = prop_oneof![4 => Just(Isolation::Process), 1 => isolation()];
     let memory = prop_oneof![Just(0_u64), 1_u64..60];
     let devices = prop_oneof![3 => Just(Vec::new()), 1 => vec(need(), 1..3)];
-    (runtimes(), label, data, isolation, memory, devices).prop_map(
-        |(runtimes, label, data, isolation, memory_bytes, devices)| Requirements {
+    (runtimes(), label, data, isolation, memory, devices).prop_map(|(runtimes, label, data, isolation, memory_bytes, devices)| {
+        Requirements {
             runtimes,
             labels: label.into_iter().map(str::to_owned).collect(),
             isolation,
@@ -105,8 +102,8 @@ fn requirements() -> impl Strategy<Value = Requirements> {
             devices,
             data: data.into_iter().map(str::to_owned).collect(),
             ..Requirements::default()
-        },
-    )
+        }
+    })
 }
 
 fn weighed(names: &'static [&'static str]) -> impl Strategy<Value = Vec<Weighed>> {
@@ -145,8 +142,7 @@ fn tasks() -> impl Strategy<Value = Vec<Task>> {
 }
 
 fn history() -> impl Strategy<Value = History> {
-    let finished =
-        (select(&ARTIFACTS[..]), select(&RUNTIMES[..]), select(&NODES[..]), 1_u64..5_000, prop::bool::weighted(0.8));
+    let finished = (select(&ARTIFACTS[..]), select(&RUNTIMES[..]), select(&NODES[..]), 1_u64..5_000, prop::bool::weighted(0.8));
     vec(finished, 0..30).prop_map(|list| {
         let mut history = History::default();
         for (artifact, runtime, node, run_ms, succeeded) in list {
@@ -170,15 +166,9 @@ fn weights() -> impl Strategy<Value = Weights> {
 }
 
 fn tuning() -> impl Strategy<Value = Tuning> {
-    (weights(), 0_u64..100, select(&[0_u64, 1_000][..]), select(&[0_usize, 256][..])).prop_map(
-        |(weights, time_value, patience, moves)| Tuning {
-            moves,
-            weights,
-            time_value_per_second: time_value,
-            chain_patience_ms: patience,
-            ..Tuning::default()
-        },
-    )
+    (weights(), 0_u64..100, select(&[0_u64, 1_000][..]), select(&[0_usize, 256][..])).prop_map(|(weights, time_value, patience, moves)| {
+        Tuning { moves, weights, time_value_per_second: time_value, chain_patience_ms: patience, ..Tuning::default() }
+    })
 }
 
 fn data() -> BTreeMap<String, BTreeSet<String>> {
@@ -404,11 +394,7 @@ fn a_batch_of_many_classes_scores_as_its_tasks_one_by_one() {
     let task = |number: u64| Task {
         id: format!("t{number}"),
         artifact: format!("a{}", number % 700),
-        requires: Requirements {
-            runtimes: Runtimes::only("wasm"),
-            memory_bytes: number % 7,
-            ..Requirements::default()
-        },
+        requires: Requirements { runtimes: Runtimes::only("wasm"), memory_bytes: number % 7, ..Requirements::default() },
         ..Task::default()
     };
     let tasks: Vec<Task> = (0..1_400).map(task).collect();

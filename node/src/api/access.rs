@@ -26,41 +26,26 @@ impl AccessService for Api {
         self.command(request).await
     }
 
-    async fn delete_role(
-        &self,
-        request: Request<v1::DeleteRoleRequest>,
-    ) -> Result<Response<v1::DeleteRoleResponse>, Status> {
+    async fn delete_role(&self, request: Request<v1::DeleteRoleRequest>) -> Result<Response<v1::DeleteRoleResponse>, Status> {
         self.command(request).await
     }
 
-    async fn list_roles(
-        &self,
-        request: Request<v1::ListRolesRequest>,
-    ) -> Result<Response<v1::ListRolesResponse>, Status> {
+    async fn list_roles(&self, request: Request<v1::ListRolesRequest>) -> Result<Response<v1::ListRolesResponse>, Status> {
         let mut answer = self.read(request, |machine, question| machine.list_roles(question)).await?;
         let own = std::mem::take(&mut answer.get_mut().roles);
         answer.get_mut().roles = roles::built_in_roles().iter().cloned().chain(own).collect();
         Ok(answer)
     }
 
-    async fn put_binding(
-        &self,
-        request: Request<v1::PutBindingRequest>,
-    ) -> Result<Response<v1::PutBindingResponse>, Status> {
+    async fn put_binding(&self, request: Request<v1::PutBindingRequest>) -> Result<Response<v1::PutBindingResponse>, Status> {
         self.command(request).await
     }
 
-    async fn delete_binding(
-        &self,
-        request: Request<v1::DeleteBindingRequest>,
-    ) -> Result<Response<v1::DeleteBindingResponse>, Status> {
+    async fn delete_binding(&self, request: Request<v1::DeleteBindingRequest>) -> Result<Response<v1::DeleteBindingResponse>, Status> {
         self.command(request).await
     }
 
-    async fn list_bindings(
-        &self,
-        request: Request<v1::ListBindingsRequest>,
-    ) -> Result<Response<v1::ListBindingsResponse>, Status> {
+    async fn list_bindings(&self, request: Request<v1::ListBindingsRequest>) -> Result<Response<v1::ListBindingsResponse>, Status> {
         self.read(request, |machine, question| machine.list_bindings(question)).await
     }
 
@@ -68,17 +53,11 @@ impl AccessService for Api {
         self.command(request).await
     }
 
-    async fn revoke_token(
-        &self,
-        request: Request<v1::RevokeTokenRequest>,
-    ) -> Result<Response<v1::RevokeTokenResponse>, Status> {
+    async fn revoke_token(&self, request: Request<v1::RevokeTokenRequest>) -> Result<Response<v1::RevokeTokenResponse>, Status> {
         self.command(request).await
     }
 
-    async fn list_tokens(
-        &self,
-        request: Request<v1::ListTokensRequest>,
-    ) -> Result<Response<v1::ListTokensResponse>, Status> {
+    async fn list_tokens(&self, request: Request<v1::ListTokensRequest>) -> Result<Response<v1::ListTokensResponse>, Status> {
         let call = self.enter(&request)?;
         let question = request.into_inner();
         let answer = self.list_tokens(&call, question).await;
@@ -136,19 +115,12 @@ impl Api {
         self.way.admit(caller, others.wish())?;
         Ok(match roles::judge(&state.access, &request.principal, &wish) {
             Some(ground) => allowed(&ground),
-            None => v1::CanIResponse {
-                allowed: false,
-                why: format!("{} may not {wish}: no role of theirs allows it", request.principal),
-            },
+            None => v1::CanIResponse { allowed: false, why: format!("{} may not {wish}: no role of theirs allows it", request.principal) },
         })
     }
 
     /// Everybody may list their own tokens, but not with one that is for certain things alone.
-    async fn list_tokens(
-        &self,
-        call: &Call,
-        question: v1::ListTokensRequest,
-    ) -> Result<v1::ListTokensResponse, Refusal> {
+    async fn list_tokens(&self, call: &Call, question: v1::ListTokensRequest) -> Result<v1::ListTokensResponse, Refusal> {
         match *question.principal == *call.caller.principal && call.caller.scopes().is_none() {
             true => self.way.recognise(&call.caller)?,
             false => self.way.admit(&call.caller, question.wish())?,

@@ -29,15 +29,10 @@ impl ArtifactApi {
 
 #[tonic::async_trait]
 impl ArtifactService for ArtifactApi {
-    async fn put_artifact(
-        &self,
-        request: Request<Streaming<v1::PutArtifactRequest>>,
-    ) -> Result<Response<v1::PutArtifactResponse>, Status> {
+    async fn put_artifact(&self, request: Request<Streaming<v1::PutArtifactRequest>>) -> Result<Response<v1::PutArtifactResponse>, Status> {
         let new = Wish { verb: "create", kind: "artifact", name: ALL, namespace: ANYWHERE };
         let call = self.api.enter_for(&request, new)?;
-        let chunks = request
-            .into_inner()
-            .map(|message| message.map(|message| Chunk { artifact: message.artifact, bytes: message.chunk }));
+        let chunks = request.into_inner().map(|message| message.map(|message| Chunk { artifact: message.artifact, bytes: message.chunk }));
         let (artifact, bytes) = self.artifacts.put(chunks).await.map_err(|error| refused(&call, &error))?;
         let (resource, size) = (format!("artifact/{artifact}"), format!("{bytes} bytes"));
         self.api.way.carried_out(&call.caller, "PutArtifact", resource, size);
@@ -46,10 +41,7 @@ impl ArtifactService for ArtifactApi {
 
     type GetArtifactStream = Pin<Box<dyn Stream<Item = Result<v1::GetArtifactResponse, Status>> + Send>>;
 
-    async fn get_artifact(
-        &self,
-        request: Request<v1::GetArtifactRequest>,
-    ) -> Result<Response<Self::GetArtifactStream>, Status> {
+    async fn get_artifact(&self, request: Request<v1::GetArtifactRequest>) -> Result<Response<Self::GetArtifactStream>, Status> {
         let call = self.api.enter_for(&request, request.get_ref().wish())?;
         let name = request.into_inner().artifact;
         let chunks = self.artifacts.stream_named(&name).await.map_err(|error| refused(&call, &error))?;
@@ -57,10 +49,7 @@ impl ArtifactService for ArtifactApi {
         Ok(Response::new(Box::pin(messages)))
     }
 
-    async fn list_artifacts(
-        &self,
-        request: Request<v1::ListArtifactsRequest>,
-    ) -> Result<Response<v1::ListArtifactsResponse>, Status> {
+    async fn list_artifacts(&self, request: Request<v1::ListArtifactsRequest>) -> Result<Response<v1::ListArtifactsResponse>, Status> {
         let call = self.api.enter_for(&request, request.get_ref().wish())?;
         let list = self.artifacts.list().await.map_err(|error| refused(&call, &error))?;
         let infos = list.into_iter();

@@ -62,10 +62,7 @@ impl AuditApi {
 impl AuditService for AuditApi {
     type ExportDecisionsStream = Pin<Box<dyn Stream<Item = Result<v1::ExportDecisionsResponse, Status>> + Send>>;
 
-    async fn list_decisions(
-        &self,
-        request: Request<ListDecisionsRequest>,
-    ) -> Result<Response<v1::ListDecisionsResponse>, Status> {
+    async fn list_decisions(&self, request: Request<ListDecisionsRequest>) -> Result<Response<v1::ListDecisionsResponse>, Status> {
         self.api.read(request, |machine, question| machine.list_decisions(question)).await
     }
 
@@ -87,14 +84,7 @@ impl AuditService for AuditApi {
         let filter = request.filter.unwrap_or_default();
         self.begin_export(&call, &filter).await.map_err(|refusal| call.status(refusal))?;
         let (sender, receiver) = mpsc::channel(OUTGOING_MAX);
-        let export = Export {
-            position: filter.after_index,
-            api: self.api.clone(),
-            call,
-            filter,
-            follow: request.follow,
-            sender,
-        };
+        let export = Export { position: filter.after_index, api: self.api.clone(), call, filter, follow: request.follow, sender };
         tokio::spawn(export.run());
         Ok(Response::new(Box::pin(ReceiverStream::new(receiver))))
     }
@@ -113,19 +103,13 @@ impl AuditService for AuditApi {
         self.api.command(request).await
     }
 
-    async fn explain_task(
-        &self,
-        request: Request<v1::ExplainTaskRequest>,
-    ) -> Result<Response<v1::ExplainTaskResponse>, Status> {
+    async fn explain_task(&self, request: Request<v1::ExplainTaskRequest>) -> Result<Response<v1::ExplainTaskResponse>, Status> {
         let call = self.api.enter(&request)?;
         let answer = self.story(&call, request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| call.status(refusal))
     }
 
-    async fn explain_request(
-        &self,
-        request: Request<v1::ExplainRequestRequest>,
-    ) -> Result<Response<v1::ExplainRequestResponse>, Status> {
+    async fn explain_request(&self, request: Request<v1::ExplainRequestRequest>) -> Result<Response<v1::ExplainRequestResponse>, Status> {
         let call = self.api.enter(&request)?;
         let answer = self.request_story(&call, &request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| call.status(refusal))
@@ -134,23 +118,14 @@ impl AuditService for AuditApi {
 
 /// What it takes to see the records of a namespace; of the whole cluster if it is empty.
 fn records_of(namespace: &str) -> Wish<'_> {
-    Wish {
-        verb: "read",
-        kind: "audit",
-        name: "records",
-        namespace: Some(if namespace.is_empty() { ALL } else { namespace }),
-    }
+    Wish { verb: "read", kind: "audit", name: "records", namespace: Some(if namespace.is_empty() { ALL } else { namespace }) }
 }
 
 /// What takes somebody who has any role at all: whoever may look at the cluster may have their own requests explained.
 const SOMEWHERE: Wish<'static> = Wish { verb: "read", kind: "cluster", name: ALL, namespace: ANYWHERE };
 
 impl AuditApi {
-    async fn verify(
-        &self,
-        call: &Call,
-        question: &v1::VerifyDecisionsRequest,
-    ) -> Result<v1::VerifyDecisionsResponse, Refusal> {
+    async fn verify(&self, call: &Call, question: &v1::VerifyDecisionsRequest) -> Result<v1::VerifyDecisionsResponse, Refusal> {
         let through = question.through_index;
         let way = &self.api.way;
         let begin = way.read(&call.caller, question.wish(), call.deadline, |machine| Ok(machine.chain_walk(through)));
@@ -170,11 +145,7 @@ impl AuditApi {
         begin.await.map(drop)
     }
 
-    async fn story(
-        &self,
-        call: &Call,
-        mut question: v1::ExplainTaskRequest,
-    ) -> Result<v1::ExplainTaskResponse, Refusal> {
+    async fn story(&self, call: &Call, mut question: v1::ExplainTaskRequest) -> Result<v1::ExplainTaskResponse, Refusal> {
         question.complete();
         let level = Level::from(question.level());
         let way = &self.api.way;
@@ -182,8 +153,7 @@ impl AuditApi {
             way.admit(&call.caller, records_of(&question.namespace))?;
         }
         let (namespace, task_id) = (question.namespace.as_str(), question.task_id.as_str());
-        let read =
-            way.read(&call.caller, question.wish(), call.deadline, |machine| routed_story(machine, namespace, task_id));
+        let read = way.read(&call.caller, question.wish(), call.deadline, |machine| routed_story(machine, namespace, task_id));
         let mut story = read.await?;
         self.hide_others(call, &mut story);
         if level < Level::Audit {
@@ -213,11 +183,7 @@ impl AuditApi {
         }
     }
 
-    async fn request_story(
-        &self,
-        call: &Call,
-        question: &v1::ExplainRequestRequest,
-    ) -> Result<v1::ExplainRequestResponse, Refusal> {
+    async fn request_story(&self, call: &Call, question: &v1::ExplainRequestRequest) -> Result<v1::ExplainRequestResponse, Refusal> {
         let way = &self.api.way;
         let everybodys = way.may(&call.caller, records_of(""));
         if !everybodys {
@@ -286,8 +252,7 @@ fn in_time(call: &Call) -> Result<(), Refusal> {
     if Instant::now() < call.deadline {
         return Ok(());
     }
-    Err(Reason::DeadlineExceeded
-        .refusal("there is more to look through than the time allowed: allow more with --deadline"))
+    Err(Reason::DeadlineExceeded.refusal("there is more to look through than the time allowed: allow more with --deadline"))
 }
 
 /// One export, for as long as its client reads.
@@ -355,12 +320,7 @@ impl Export {
     fn page(&mut self) -> Result<(Vec<Decision>, bool), Refusal> {
         // The stream may have been opened long ago: rights are judged anew.
         self.api.way.still_may(&self.call.caller, records_of(&self.filter.namespace))?;
-        let question = ListDecisionsRequest {
-            after_index: self.position,
-            page_token: String::new(),
-            page_size: 0,
-            ..self.filter.clone()
-        };
+        let question = ListDecisionsRequest { after_index: self.position, page_token: String::new(), page_size: 0, ..self.filter.clone() };
         let position = self.position;
         let (page, dropped) = self.api.way.look(|machine| {
             let chain = machine.get_audit_settings(&v1::GetAuditSettingsRequest {})?.chain;
@@ -385,11 +345,7 @@ fn dropped_meanwhile(index: u64) -> Refusal {
 }
 
 /// The story of a task, with what workers lack if it waits for the router.
-fn routed_story(
-    machine: &tarn_machine::Machine,
-    namespace: &str,
-    task_id: &str,
-) -> Result<v1::TaskStory, tarn_machine::Refusal> {
+fn routed_story(machine: &tarn_machine::Machine, namespace: &str, task_id: &str) -> Result<v1::TaskStory, tarn_machine::Refusal> {
     let mut story = machine.task_story(namespace, task_id)?;
     if let (Some(waiting), Some(task)) = (&mut story.waiting, &story.task) {
         waiting.lacks = crate::router::lacks(machine, task);

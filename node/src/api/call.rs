@@ -34,13 +34,7 @@ pub struct Api {
 impl Api {
     /// What all services share. Requests that name no time-out get `default_deadline`; streams end with `stopping`.
     #[must_use]
-    pub fn new(
-        way: Way,
-        dispatcher: Dispatcher,
-        waits: TaskWaits,
-        default_deadline: Duration,
-        stopping: CancellationToken,
-    ) -> Self {
+    pub fn new(way: Way, dispatcher: Dispatcher, waits: TaskWaits, default_deadline: Duration, stopping: CancellationToken) -> Self {
         Self { way, dispatcher, waits, default_deadline, stopping }
     }
 }
@@ -106,8 +100,7 @@ impl Api {
         let call = self.enter(&request)?;
         let mut question = request.into_inner();
         question.complete();
-        let answer =
-            self.way.read(&call.caller, question.wish(), call.deadline, |machine| read(machine, &question)).await;
+        let answer = self.way.read(&call.caller, question.wish(), call.deadline, |machine| read(machine, &question)).await;
         self.respond(&call, answer)
     }
 

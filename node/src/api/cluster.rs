@@ -7,9 +7,9 @@ use std::time::Duration;
 use tarn_client::tls::Address;
 use tarn_proto::v1::cluster_service_server::ClusterService;
 use tarn_proto::v1::{
-    AddMemberRequest, AddMemberResponse, CreateJoinTokenRequest, CreateJoinTokenResponse, GetClusterRequest,
-    GetClusterResponse, Member, PutJoinToken, Rejection, RemoveMemberRequest, RemoveMemberResponse,
-    TransferLeaderRequest, TransferLeaderResponse, UpgradeClusterRequest, UpgradeClusterResponse,
+    AddMemberRequest, AddMemberResponse, CreateJoinTokenRequest, CreateJoinTokenResponse, GetClusterRequest, GetClusterResponse, Member,
+    PutJoinToken, Rejection, RemoveMemberRequest, RemoveMemberResponse, TransferLeaderRequest, TransferLeaderResponse,
+    UpgradeClusterRequest, UpgradeClusterResponse,
 };
 use tarn_raft::{AdminError, Consensus, MemberInfo, Status as ClusterState};
 use tonic::{Code, Request, Response, Status};
@@ -69,9 +69,7 @@ impl ClusterApi {
             return Err(refusal(
                 Code::FailedPrecondition,
                 "TOO_MANY_VOTERS",
-                format!(
-                    "the cluster has {voters} voters, and more make it slower, not safer: add the node as a learner"
-                ),
+                format!("the cluster has {voters} voters, and more make it slower, not safer: add the node as a learner"),
             )
             .limit(VOTERS_MAX as u64));
         }
@@ -104,10 +102,7 @@ impl ClusterService for ClusterApi {
         Ok(Response::new(AddMemberResponse {}))
     }
 
-    async fn remove_member(
-        &self,
-        request: Request<RemoveMemberRequest>,
-    ) -> Result<Response<RemoveMemberResponse>, Status> {
+    async fn remove_member(&self, request: Request<RemoveMemberRequest>) -> Result<Response<RemoveMemberResponse>, Status> {
         let call = self.enter_to_update(&request, "members")?;
         let node_id = request.into_inner().node_id;
         // A leader that is to go hands over first; consensus sees to that.
@@ -117,10 +112,7 @@ impl ClusterService for ClusterApi {
         Ok(Response::new(RemoveMemberResponse {}))
     }
 
-    async fn transfer_leader(
-        &self,
-        request: Request<TransferLeaderRequest>,
-    ) -> Result<Response<TransferLeaderResponse>, Status> {
+    async fn transfer_leader(&self, request: Request<TransferLeaderRequest>) -> Result<Response<TransferLeaderResponse>, Status> {
         let call = self.enter_to_update(&request, "leader")?;
         let to = Some(request.into_inner().node_id).filter(|id| *id != 0);
         let done = self.consensus().transfer_leader(to, call.deadline).await;
@@ -129,10 +121,7 @@ impl ClusterService for ClusterApi {
         Ok(Response::new(TransferLeaderResponse { leader_id }))
     }
 
-    async fn upgrade_cluster(
-        &self,
-        request: Request<UpgradeClusterRequest>,
-    ) -> Result<Response<UpgradeClusterResponse>, Status> {
+    async fn upgrade_cluster(&self, request: Request<UpgradeClusterRequest>) -> Result<Response<UpgradeClusterResponse>, Status> {
         let call = self.enter_to_update(&request, "version")?;
         let done = self.consensus().raise_version(request.into_inner().machine_version, call.deadline).await;
         let machine_version = done.map_err(|error| call.status(administration_refused(error)))?;
@@ -141,10 +130,7 @@ impl ClusterService for ClusterApi {
         Ok(Response::new(UpgradeClusterResponse { machine_version }))
     }
 
-    async fn create_join_token(
-        &self,
-        request: Request<CreateJoinTokenRequest>,
-    ) -> Result<Response<CreateJoinTokenResponse>, Status> {
+    async fn create_join_token(&self, request: Request<CreateJoinTokenRequest>) -> Result<Response<CreateJoinTokenResponse>, Status> {
         let call = self.api.enter(&request)?;
         let CreateJoinTokenRequest { request_id, ttl_ms, key_hash } = request.into_inner();
         let command = PutJoinToken { request_id, key_hash, ttl_ms };
@@ -212,10 +198,7 @@ fn checked_address(request: &AddMemberRequest) -> Result<String, Refusal> {
         return Err(invalid("replaces", "a node cannot replace itself: give the new node an id of its own".into()));
     }
     if request.learner && request.replaces != 0 {
-        return Err(invalid(
-            "replaces",
-            "only a voter can replace a voter: leave out one of replaces and learner".into(),
-        ));
+        return Err(invalid("replaces", "only a voter can replace a voter: leave out one of replaces and learner".into()));
     }
     let address: Address = request.address.parse().map_err(|error| invalid("address", format!("{error}")))?;
     Ok(address.to_string())

@@ -25,10 +25,7 @@ const COMMANDS_MAX: usize = 1_024;
 impl CommandService for Api {
     type PipelineStream = Pin<Box<dyn Stream<Item = Result<v1::PipelineResponse, Status>> + Send>>;
 
-    async fn pipeline(
-        &self,
-        request: Request<Streaming<v1::PipelineRequest>>,
-    ) -> Result<Response<Self::PipelineStream>, Status> {
+    async fn pipeline(&self, request: Request<Streaming<v1::PipelineRequest>>) -> Result<Response<Self::PipelineStream>, Status> {
         let call = Arc::new(self.enter(&request)?);
         let stopping = self.stopping.clone();
         let api = self.clone();
@@ -70,12 +67,10 @@ fn accepted(command: Option<v1::Command>) -> Result<Body, Refusal> {
         return Err(refusal.field("command.gate"));
     }
     match body {
-        None => Err(Reason::InvalidArgument
-            .refusal("the message has no command that this node knows")
-            .field("command.body")),
-        Some(Body::LeaseTasks(_)) => Err(Reason::InvalidArgument
-            .refusal("lease tasks with WorkerService: LeaseTasks, or Work")
-            .field("command.body")),
+        None => Err(Reason::InvalidArgument.refusal("the message has no command that this node knows").field("command.body")),
+        Some(Body::LeaseTasks(_)) => {
+            Err(Reason::InvalidArgument.refusal("lease tasks with WorkerService: LeaseTasks, or Work").field("command.body"))
+        }
         Some(
             Body::RaiseVersion(_)
             | Body::PutJoinToken(_)

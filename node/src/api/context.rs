@@ -12,10 +12,7 @@ impl ContextService for Api {
         self.command(request).await
     }
 
-    async fn delete_key(
-        &self,
-        request: Request<v1::DeleteKeyRequest>,
-    ) -> Result<Response<v1::DeleteKeyResponse>, Status> {
+    async fn delete_key(&self, request: Request<v1::DeleteKeyRequest>) -> Result<Response<v1::DeleteKeyResponse>, Status> {
         self.command(request).await
     }
 
@@ -30,17 +27,11 @@ impl ContextService for Api {
         self.read(request, |machine, question| machine.list_keys(question)).await
     }
 
-    async fn list_versions(
-        &self,
-        request: Request<v1::ListVersionsRequest>,
-    ) -> Result<Response<v1::ListVersionsResponse>, Status> {
+    async fn list_versions(&self, request: Request<v1::ListVersionsRequest>) -> Result<Response<v1::ListVersionsResponse>, Status> {
         self.read(request, |machine, question| machine.list_versions(question)).await
     }
 
-    async fn list_contexts(
-        &self,
-        request: Request<v1::ListContextsRequest>,
-    ) -> Result<Response<v1::ListContextsResponse>, Status> {
+    async fn list_contexts(&self, request: Request<v1::ListContextsRequest>) -> Result<Response<v1::ListContextsResponse>, Status> {
         self.read(request, |machine, question| machine.list_contexts(question)).await
     }
 
@@ -51,31 +42,19 @@ impl ContextService for Api {
         self.command(request).await
     }
 
-    async fn list_snapshots(
-        &self,
-        request: Request<v1::ListSnapshotsRequest>,
-    ) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
+    async fn list_snapshots(&self, request: Request<v1::ListSnapshotsRequest>) -> Result<Response<v1::ListSnapshotsResponse>, Status> {
         self.read(request, |machine, question| machine.list_snapshots(question)).await
     }
 
-    async fn restore_context(
-        &self,
-        request: Request<v1::RestoreContextRequest>,
-    ) -> Result<Response<v1::RestoreContextResponse>, Status> {
+    async fn restore_context(&self, request: Request<v1::RestoreContextRequest>) -> Result<Response<v1::RestoreContextResponse>, Status> {
         self.command(request).await
     }
 
-    async fn delete_snapshot(
-        &self,
-        request: Request<v1::DeleteSnapshotRequest>,
-    ) -> Result<Response<v1::DeleteSnapshotResponse>, Status> {
+    async fn delete_snapshot(&self, request: Request<v1::DeleteSnapshotRequest>) -> Result<Response<v1::DeleteSnapshotResponse>, Status> {
         self.command(request).await
     }
 
-    async fn delete_context(
-        &self,
-        request: Request<v1::DeleteContextRequest>,
-    ) -> Result<Response<v1::DeleteContextResponse>, Status> {
+    async fn delete_context(&self, request: Request<v1::DeleteContextRequest>) -> Result<Response<v1::DeleteContextResponse>, Status> {
         self.command(request).await
     }
 }

@@ -41,12 +41,7 @@ impl DriverApi {
     }
 
     /// Refuses what is no driver before it is proposed, and only to who may install it.
-    async fn try_out<T>(
-        &self,
-        request: &Request<T>,
-        body: v1::command::Body,
-        spec: Option<&v1::DriverSpec>,
-    ) -> Result<(), Status> {
+    async fn try_out<T>(&self, request: &Request<T>, body: v1::command::Body, spec: Option<&v1::DriverSpec>) -> Result<(), Status> {
         let call = self.api.enter(request)?;
         let tried = async {
             crate::gate::permission::of_command(&body, |wish| self.api.way.still_may(&call.caller, wish))?;
@@ -66,55 +61,37 @@ impl DriverApi {
 
 #[tonic::async_trait]
 impl DriverService for DriverApi {
-    async fn install_driver(
-        &self,
-        mut request: Request<v1::InstallDriverRequest>,
-    ) -> Result<Response<v1::InstallDriverResponse>, Status> {
+    async fn install_driver(&self, mut request: Request<v1::InstallDriverRequest>) -> Result<Response<v1::InstallDriverResponse>, Status> {
         crate::way::namespace_or_default(&mut request.get_mut().namespace);
         let body = v1::command::Body::InstallDriver(request.get_ref().clone());
         self.try_out(&request, body, request.get_ref().spec.as_ref()).await?;
         self.api.command(request).await
     }
 
-    async fn upgrade_driver(
-        &self,
-        mut request: Request<v1::UpgradeDriverRequest>,
-    ) -> Result<Response<v1::UpgradeDriverResponse>, Status> {
+    async fn upgrade_driver(&self, mut request: Request<v1::UpgradeDriverRequest>) -> Result<Response<v1::UpgradeDriverResponse>, Status> {
         crate::way::namespace_or_default(&mut request.get_mut().namespace);
         let body = v1::command::Body::UpgradeDriver(request.get_ref().clone());
         self.try_out(&request, body, request.get_ref().spec.as_ref()).await?;
         self.api.command(request).await
     }
 
-    async fn remove_driver(
-        &self,
-        request: Request<v1::RemoveDriverRequest>,
-    ) -> Result<Response<v1::RemoveDriverResponse>, Status> {
+    async fn remove_driver(&self, request: Request<v1::RemoveDriverRequest>) -> Result<Response<v1::RemoveDriverResponse>, Status> {
         self.api.command(request).await
     }
 
-    async fn list_drivers(
-        &self,
-        request: Request<v1::ListDriversRequest>,
-    ) -> Result<Response<v1::ListDriversResponse>, Status> {
+    async fn list_drivers(&self, request: Request<v1::ListDriversRequest>) -> Result<Response<v1::ListDriversResponse>, Status> {
         let mut response = self.api.read(request, |machine, question| machine.list_drivers(question)).await?;
         self.drivers.tell(&mut response.get_mut().drivers).await;
         Ok(response)
     }
 
-    async fn get_driver(
-        &self,
-        request: Request<v1::GetDriverRequest>,
-    ) -> Result<Response<v1::GetDriverResponse>, Status> {
+    async fn get_driver(&self, request: Request<v1::GetDriverRequest>) -> Result<Response<v1::GetDriverResponse>, Status> {
         let mut response = self.api.read(request, |machine, question| machine.get_driver(question)).await?;
         self.drivers.tell(response.get_mut().driver.as_mut_slice()).await;
         Ok(response)
     }
 
-    async fn call_driver(
-        &self,
-        request: Request<v1::CallDriverRequest>,
-    ) -> Result<Response<v1::CallDriverResponse>, Status> {
+    async fn call_driver(&self, request: Request<v1::CallDriverRequest>) -> Result<Response<v1::CallDriverResponse>, Status> {
         let call = self.api.enter(&request)?;
         let mut question = request.into_inner();
         question.complete();
@@ -124,10 +101,7 @@ impl DriverService for DriverApi {
 
     type GetDriverLogsStream = Pin<Box<dyn Stream<Item = Result<v1::GetDriverLogsResponse, Status>> + Send>>;
 
-    async fn get_driver_logs(
-        &self,
-        request: Request<v1::GetDriverLogsRequest>,
-    ) -> Result<Response<Self::GetDriverLogsStream>, Status> {
+    async fn get_driver_logs(&self, request: Request<v1::GetDriverLogsRequest>) -> Result<Response<Self::GetDriverLogsStream>, Status> {
         let call = self.api.enter(&request)?;
         let mut question = request.into_inner();
         question.complete();
@@ -173,17 +147,14 @@ impl DriverApi {
         let left = call.deadline.saturating_duration_since(Instant::now());
         match self.ask(Asked::Call(question), left).await? {
             Answer::Call(answer) => Ok(answer),
-            Answer::List(_) | Answer::Logs(_) => {
-                Err(Refusal::internal("a call of a driver was answered by something else"))
-            }
+            Answer::List(_) | Answer::Logs(_) => Err(Refusal::internal("a call of a driver was answered by something else")),
         }
     }
 
     /// Whether the caller may read this log, and there is one.
     async fn found(&self, call: &Call, question: &v1::GetDriverLogsRequest) -> Result<(), Refusal> {
         let named = v1::GetDriverRequest { namespace: question.namespace.clone(), name: question.name.clone() };
-        let read =
-            self.api.way.read(&call.caller, question.wish(), call.deadline, |machine| machine.get_driver(&named));
+        let read = self.api.way.read(&call.caller, question.wish(), call.deadline, |machine| machine.get_driver(&named));
         read.await.map(drop)
     }
 

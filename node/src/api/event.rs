@@ -137,7 +137,5 @@ impl Watch {
 
 fn matches(filter: &v1::WatchRequest, event: &v1::Event) -> bool {
     let fits = |wanted: &str, is: &str| wanted.is_empty() || wanted == is;
-    fits(&filter.namespace, &event.namespace)
-        && fits(&filter.queue, &event.queue)
-        && fits(&filter.subject, &event.subject)
+    fits(&filter.namespace, &event.namespace) && fits(&filter.queue, &event.queue) && fits(&filter.subject, &event.subject)
 }

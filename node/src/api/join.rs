@@ -15,8 +15,8 @@ use async_trait::async_trait;
 use tarn_client::tls::{Address, CaCertificate, JoinGate, PrincipalKind, Revocations as _, join_id};
 use tarn_proto::v1::join_service_server::JoinService;
 use tarn_proto::v1::{
-    ConsumeJoinToken, JoinRequest, JoinResponse, Member, PeerAdmission, PeerMembership, PeerMembershipRequest,
-    PeerRenewal, PeerRenewed, Rejection,
+    ConsumeJoinToken, JoinRequest, JoinResponse, Member, PeerAdmission, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed,
+    Rejection,
 };
 use tarn_raft::{Consensus, NodeId, Peer};
 use tokio::time::Instant;
@@ -65,8 +65,7 @@ impl JoinService for JoinApi {
     async fn join(&self, request: Request<JoinRequest>) -> Result<Response<JoinResponse>, Status> {
         let trace = trace_of(request.extensions());
         let joiner = require_joiner(&request)?;
-        let admission =
-            PeerAdmission { key_hash: joiner.spki_hash().to_vec().into(), request: Some(request.into_inner()) };
+        let admission = PeerAdmission { key_hash: joiner.spki_hash().to_vec().into(), request: Some(request.into_inner()) };
         let answer = match self.shared.signer {
             Some(_) => self.shared.admit(admission).await,
             None => self.shared.pass_on(admission).await,
@@ -77,11 +76,7 @@ impl JoinService for JoinApi {
 
 #[async_trait]
 impl Admissions for JoinApi {
-    async fn request_membership(
-        &self,
-        from: NodeId,
-        request: PeerMembershipRequest,
-    ) -> Result<PeerMembership, Refusal> {
+    async fn request_membership(&self, from: NodeId, request: PeerMembershipRequest) -> Result<PeerMembership, Refusal> {
         parse_address(&request.address)?;
         grant(self.shared.way.consensus(), from, request).await.map_err(administration_refused)
     }
@@ -102,18 +97,12 @@ impl Shared {
         let signer = self.signer.as_ref().ok_or_else(no_ca)?;
         let JoinRequest { certificate_request, address } =
             admission.request.ok_or_else(|| invalid("request", "the request is missing: send one"))?;
-        let token: [u8; 32] =
-            admission.key_hash.as_ref().try_into().map_err(|_| invalid("key_hash", "a hash has 32 bytes"))?;
+        let token: [u8; 32] = admission.key_hash.as_ref().try_into().map_err(|_| invalid("key_hash", "a hash has 32 bytes"))?;
         let address = parse_address(&address)?;
         // Before the token is used up: a request that cannot be signed must not cost it.
-        let request = CertificateRequest::parse(&certificate_request)
-            .map_err(|error| invalid("certificate_request", error.to_string()))?;
+        let request = CertificateRequest::parse(&certificate_request).map_err(|error| invalid("certificate_request", error.to_string()))?;
         let node_id = self.consume(token, *request.spki_hash()).await?;
-        let options = IssueOptions {
-            validity: Some(signer.validity),
-            names: vec![address.host().to_owned()],
-            ..IssueOptions::default()
-        };
+        let options = IssueOptions { validity: Some(signer.validity), names: vec![address.host().to_owned()], ..IssueOptions::default() };
         let kind = PrincipalKind::Node { id: node_id };
         let certificate = signer.authority.sign_request(&request, &kind, &options).map_err(Refusal::internal)?;
         tracing::info!(node = node_id, token = join_id(&token), %address, "a machine has joined");
@@ -150,11 +139,7 @@ impl Shared {
             let peer = Peer { id: member.node_id, address: member.address };
             let question = admission.clone();
             let answer =
-                self.links
-                    .exchange(&peer, Traffic::Control, ADMIT_TIMEOUT, |mut client| async move {
-                        client.admit(question).await
-                    })
-                    .await;
+                self.links.exchange(&peer, Traffic::Control, ADMIT_TIMEOUT, |mut client| async move { client.admit(question).await }).await;
             match answer {
                 Ok(answered) => return Ok(answered.body),
                 Err(Fault::Refused(status)) => {
@@ -187,12 +172,7 @@ impl Shared {
         let members = self.way.consensus().status().map(|status| status.members).unwrap_or_default();
         members
             .into_iter()
-            .map(|member| Member {
-                node_id: member.peer.id,
-                address: member.peer.address,
-                voter: member.voter,
-                ..Member::default()
-            })
+            .map(|member| Member { node_id: member.peer.id, address: member.peer.address, voter: member.voter, ..Member::default() })
             .collect()
     }
 }

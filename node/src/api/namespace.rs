@@ -22,17 +22,11 @@ impl NamespaceService for Api {
         self.command(request).await
     }
 
-    async fn get_namespace(
-        &self,
-        request: Request<v1::GetNamespaceRequest>,
-    ) -> Result<Response<v1::GetNamespaceResponse>, Status> {
+    async fn get_namespace(&self, request: Request<v1::GetNamespaceRequest>) -> Result<Response<v1::GetNamespaceResponse>, Status> {
         self.read(request, |machine, question| machine.get_namespace(question)).await
     }
 
-    async fn list_namespaces(
-        &self,
-        request: Request<v1::ListNamespacesRequest>,
-    ) -> Result<Response<v1::ListNamespacesResponse>, Status> {
+    async fn list_namespaces(&self, request: Request<v1::ListNamespacesRequest>) -> Result<Response<v1::ListNamespacesResponse>, Status> {
         self.read(request, |machine, question| machine.list_namespaces(question)).await
     }
 

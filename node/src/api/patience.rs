@@ -75,8 +75,7 @@ impl HttpBody for Timed {
     fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Status>>> {
         let polled = Pin::new(&mut self.body).poll_frame(cx);
         if polled.is_pending() && self.until.as_mut().poll(cx).is_ready() {
-            let message =
-                "the request did not arrive whole in time: send it again, over a better connection or in smaller parts";
+            let message = "the request did not arrive whole in time: send it again, over a better connection or in smaller parts";
             return Poll::Ready(Some(Err(Status::deadline_exceeded(message))));
         }
         polled
@@ -110,10 +109,7 @@ mod tests {
         type Data = Bytes;
         type Error = Infallible;
 
-        fn poll_frame(
-            mut self: Pin<&mut Self>,
-            cx: &mut Context<'_>,
-        ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        fn poll_frame(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
             std::task::ready!(self.0.as_mut().poll(cx));
             self.0 = Self::pause();
             Poll::Ready(Some(Ok(Frame::data(Bytes::from_static(b"x")))))

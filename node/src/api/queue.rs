@@ -8,10 +8,7 @@ use super::Api;
 
 #[tonic::async_trait]
 impl QueueService for Api {
-    async fn list_queues(
-        &self,
-        request: Request<v1::ListQueuesRequest>,
-    ) -> Result<Response<v1::ListQueuesResponse>, Status> {
+    async fn list_queues(&self, request: Request<v1::ListQueuesRequest>) -> Result<Response<v1::ListQueuesResponse>, Status> {
         self.read(request, |machine, question| machine.list_queues(question)).await
     }
 
@@ -19,17 +16,11 @@ impl QueueService for Api {
         self.read(request, |machine, question| machine.get_queue(question)).await
     }
 
-    async fn requeue_dead(
-        &self,
-        request: Request<v1::RequeueDeadRequest>,
-    ) -> Result<Response<v1::RequeueDeadResponse>, Status> {
+    async fn requeue_dead(&self, request: Request<v1::RequeueDeadRequest>) -> Result<Response<v1::RequeueDeadResponse>, Status> {
         self.command(request).await
     }
 
-    async fn purge_queue(
-        &self,
-        request: Request<v1::PurgeQueueRequest>,
-    ) -> Result<Response<v1::PurgeQueueResponse>, Status> {
+    async fn purge_queue(&self, request: Request<v1::PurgeQueueRequest>) -> Result<Response<v1::PurgeQueueResponse>, Status> {
         self.command(request).await
     }
 }

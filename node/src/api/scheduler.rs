@@ -13,10 +13,7 @@ impl SchedulerService for Api {
         request: Request<v1::GetSchedulerSettingsRequest>,
     ) -> Result<Response<v1::GetSchedulerSettingsResponse>, Status> {
         self.read(request, |machine, _| {
-            Ok(v1::GetSchedulerSettingsResponse {
-                settings: Some(machine.scheduler_settings()),
-                revision: machine.applied_index(),
-            })
+            Ok(v1::GetSchedulerSettingsResponse { settings: Some(machine.scheduler_settings()), revision: machine.applied_index() })
         })
         .await
     }

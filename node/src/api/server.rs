@@ -159,9 +159,7 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
         DriverServiceServer(drivers);
         ClusterServiceServer(cluster);
     }
-    let join = JoinServiceServer::new(join)
-        .max_decoding_message_size(REQUEST_BYTES_MAX)
-        .max_encoding_message_size(RESPONSE_BYTES_MAX);
+    let join = JoinServiceServer::new(join).max_decoding_message_size(REQUEST_BYTES_MAX).max_encoding_message_size(RESPONSE_BYTES_MAX);
     names.push(<JoinServiceServer<()> as NamedService>::NAME);
     let reflection = || {
         Reflection::configure()
@@ -191,12 +189,7 @@ fn members_only(request: Request<()>) -> Result<Request<()>, Status> {
 ///
 /// # Errors
 /// The server could not be made of these settings.
-pub async fn serve(
-    routes: Routes,
-    trace: TraceLayer,
-    incoming: Incoming,
-    stop: CancellationToken,
-) -> Result<(), tonic::transport::Error> {
+pub async fn serve(routes: Routes, trace: TraceLayer, incoming: Incoming, stop: CancellationToken) -> Result<(), tonic::transport::Error> {
     server(STREAMS_PER_CONNECTION_MAX)
         .layer(trace)
         .layer(PatienceLayer)

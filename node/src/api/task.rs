@@ -29,8 +29,7 @@ impl TaskService for Api {
         }
         // Before the first look, so that an end between the look and the wait is not missed.
         let mut ended = self.waits.wait(&question.task_id);
-        let first =
-            self.way.read(&call.caller, question.wish(), call.deadline, |machine| machine.get_task(&question)).await;
+        let first = self.way.read(&call.caller, question.wish(), call.deadline, |machine| machine.get_task(&question)).await;
         let mut answer = first.map_err(|refusal| call.status(refusal))?;
         // A wait that cannot end before the deadline ends with it, and with an answer.
         let until = call.deadline.min(Instant::now() + Duration::from_millis(question.wait_ms));
@@ -43,24 +42,15 @@ impl TaskService for Api {
         Ok(Response::new(answer))
     }
 
-    async fn list_tasks(
-        &self,
-        request: Request<v1::ListTasksRequest>,
-    ) -> Result<Response<v1::ListTasksResponse>, Status> {
+    async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Result<Response<v1::ListTasksResponse>, Status> {
         self.read(request, |machine, question| machine.list_tasks(question)).await
     }
 
-    async fn cancel_task(
-        &self,
-        request: Request<v1::CancelTaskRequest>,
-    ) -> Result<Response<v1::CancelTaskResponse>, Status> {
+    async fn cancel_task(&self, request: Request<v1::CancelTaskRequest>) -> Result<Response<v1::CancelTaskResponse>, Status> {
         self.command(request).await
     }
 
-    async fn get_task_logs(
-        &self,
-        request: Request<v1::GetTaskLogsRequest>,
-    ) -> Result<Response<v1::GetTaskLogsResponse>, Status> {
+    async fn get_task_logs(&self, request: Request<v1::GetTaskLogsRequest>) -> Result<Response<v1::GetTaskLogsResponse>, Status> {
         self.read(request, |machine, question| machine.task_logs(question)).await
     }
 }

@@ -8,17 +8,11 @@ use super::Api;
 
 #[tonic::async_trait]
 impl TimerService for Api {
-    async fn schedule_timer(
-        &self,
-        request: Request<v1::ScheduleTimerRequest>,
-    ) -> Result<Response<v1::ScheduleTimerResponse>, Status> {
+    async fn schedule_timer(&self, request: Request<v1::ScheduleTimerRequest>) -> Result<Response<v1::ScheduleTimerResponse>, Status> {
         self.command(request).await
     }
 
-    async fn cancel_timer(
-        &self,
-        request: Request<v1::CancelTimerRequest>,
-    ) -> Result<Response<v1::CancelTimerResponse>, Status> {
+    async fn cancel_timer(&self, request: Request<v1::CancelTimerRequest>) -> Result<Response<v1::CancelTimerResponse>, Status> {
         self.command(request).await
     }
 
@@ -26,10 +20,7 @@ impl TimerService for Api {
         self.read(request, |machine, question| machine.get_timer(question)).await
     }
 
-    async fn list_timers(
-        &self,
-        request: Request<v1::ListTimersRequest>,
-    ) -> Result<Response<v1::ListTimersResponse>, Status> {
+    async fn list_timers(&self, request: Request<v1::ListTimersRequest>) -> Result<Response<v1::ListTimersResponse>, Status> {
         self.read(request, |machine, question| machine.list_timers(question)).await
     }
 }

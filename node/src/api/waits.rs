@@ -39,9 +39,7 @@ impl TaskWaits {
             loop {
                 match events.recv().await {
                     Ok(batch) => {
-                        let ended = |kind| {
-                            matches!(kind, EventKind::TaskSucceeded | EventKind::TaskDead | EventKind::TaskCancelled)
-                        };
+                        let ended = |kind| matches!(kind, EventKind::TaskSucceeded | EventKind::TaskDead | EventKind::TaskCancelled);
                         let waiting = ear.lock();
                         for event in batch.events.iter().filter(|event| ended(event.kind())) {
                             if let Some(task) = waiting.get(&event.subject) {
@@ -49,9 +47,7 @@ impl TaskWaits {
                             }
                         }
                     }
-                    Err(broadcast::error::RecvError::Lagged(_)) => {
-                        ear.lock().values().for_each(|task| task.send_replace(()))
-                    }
+                    Err(broadcast::error::RecvError::Lagged(_)) => ear.lock().values().for_each(|task| task.send_replace(())),
                     Err(broadcast::error::RecvError::Closed) => return,
                 }
             }

@@ -15,10 +15,7 @@ const WAIT_MS_MAX: u64 = 60_000;
 
 #[tonic::async_trait]
 impl WorkerService for Api {
-    async fn register_worker(
-        &self,
-        request: Request<v1::RegisterWorkerRequest>,
-    ) -> Result<Response<v1::RegisterWorkerResponse>, Status> {
+    async fn register_worker(&self, request: Request<v1::RegisterWorkerRequest>) -> Result<Response<v1::RegisterWorkerResponse>, Status> {
         self.command(request).await
     }
 
@@ -29,24 +26,15 @@ impl WorkerService for Api {
         self.command(request).await
     }
 
-    async fn drain_worker(
-        &self,
-        request: Request<v1::DrainWorkerRequest>,
-    ) -> Result<Response<v1::DrainWorkerResponse>, Status> {
+    async fn drain_worker(&self, request: Request<v1::DrainWorkerRequest>) -> Result<Response<v1::DrainWorkerResponse>, Status> {
         self.command(request).await
     }
 
-    async fn list_workers(
-        &self,
-        request: Request<v1::ListWorkersRequest>,
-    ) -> Result<Response<v1::ListWorkersResponse>, Status> {
+    async fn list_workers(&self, request: Request<v1::ListWorkersRequest>) -> Result<Response<v1::ListWorkersResponse>, Status> {
         self.read(request, |machine, question| machine.list_workers(question)).await
     }
 
-    async fn lease_tasks(
-        &self,
-        request: Request<v1::LeaseTasksRequest>,
-    ) -> Result<Response<v1::LeaseTasksResponse>, Status> {
+    async fn lease_tasks(&self, request: Request<v1::LeaseTasksRequest>) -> Result<Response<v1::LeaseTasksResponse>, Status> {
         let call = self.enter(&request)?;
         let request = request.into_inner();
         if request.wait_ms > WAIT_MS_MAX {
@@ -61,17 +49,11 @@ impl WorkerService for Api {
         Ok(Response::new(v1::LeaseTasksResponse { tasks }))
     }
 
-    async fn heartbeat_tasks(
-        &self,
-        request: Request<v1::HeartbeatTasksRequest>,
-    ) -> Result<Response<v1::HeartbeatTasksResponse>, Status> {
+    async fn heartbeat_tasks(&self, request: Request<v1::HeartbeatTasksRequest>) -> Result<Response<v1::HeartbeatTasksResponse>, Status> {
         self.command(request).await
     }
 
-    async fn complete_task(
-        &self,
-        request: Request<v1::CompleteTaskRequest>,
-    ) -> Result<Response<v1::CompleteTaskResponse>, Status> {
+    async fn complete_task(&self, request: Request<v1::CompleteTaskRequest>) -> Result<Response<v1::CompleteTaskResponse>, Status> {
         self.command(request).await
     }
 

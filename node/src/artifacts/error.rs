@@ -57,9 +57,7 @@ pub enum ArtifactError {
         voters: usize,
     },
     /// Those who may have it could not be asked.
-    #[error(
-        "artifact {artifact} is not on this node and {unreachable} of its peers cannot be asked: try again when they are up"
-    )]
+    #[error("artifact {artifact} is not on this node and {unreachable} of its peers cannot be asked: try again when they are up")]
     Unreachable {
         /// The artifact.
         artifact: Hash,
@@ -101,9 +99,7 @@ impl ArtifactError {
             Self::BadName(_) => (Code::InvalidArgument, "ARTIFACT_NAME_INVALID", "artifact", 0),
             Self::NotFound(_) => (Code::NotFound, "ARTIFACT_NOT_FOUND", "artifact", 0),
             Self::TooLarge { max_bytes } => (Code::InvalidArgument, "ARTIFACT_TOO_LARGE", "chunk", *max_bytes),
-            Self::ChunkTooLarge { .. } => {
-                (Code::InvalidArgument, "ARTIFACT_CHUNK_TOO_LARGE", "chunk", CHUNK_BYTES as u64)
-            }
+            Self::ChunkTooLarge { .. } => (Code::InvalidArgument, "ARTIFACT_CHUNK_TOO_LARGE", "chunk", CHUNK_BYTES as u64),
             Self::HashMismatch { .. } => (Code::InvalidArgument, "HASH_MISMATCH", "artifact", 0),
             Self::Interrupted => (Code::Aborted, "ARTIFACT_INTERRUPTED", "", 0),
             Self::NotReplicated { .. } => (Code::Unavailable, "NOT_REPLICATED", "", 0),

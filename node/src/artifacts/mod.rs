@@ -81,10 +81,7 @@ impl Artifacts {
     ///
     /// # Errors
     /// Those of [`Artifacts::get`]; a name that is none.
-    pub async fn stream_named(
-        &self,
-        name: &str,
-    ) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, ArtifactError> {
+    pub async fn stream_named(&self, name: &str) -> Result<impl Stream<Item = Result<Bytes, Status>> + Send + use<>, ArtifactError> {
         let hash = error::parse_name(name)?;
         Ok(send::answer(self.loaded(hash).await?, |_, chunk| chunk))
     }

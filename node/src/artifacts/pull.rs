@@ -37,9 +37,8 @@ impl Shared {
     /// Only this node's own: its disk, or that it is stopping.
     pub(super) async fn pull(&self, peer: &Peer, hash: Hash) -> Result<Pulled, ArtifactError> {
         let wanted = PeerArtifactWanted { artifact: hash.to_string() };
-        let exchange = self.links.exchange(peer, Traffic::Bulk, OPEN_TIMEOUT, |mut client| async move {
-            client.pull_artifact(wanted).await
-        });
+        let exchange =
+            self.links.exchange(peer, Traffic::Bulk, OPEN_TIMEOUT, |mut client| async move { client.pull_artifact(wanted).await });
         let answered = match exchange.await {
             Ok(answered) => answered,
             Err(Fault::Refused(status)) if status.code() == Code::NotFound => return Ok(Pulled::Absent),
@@ -77,19 +76,14 @@ impl Shared {
         let request = PeerArtifactList { after };
         let answered = self
             .links
-            .exchange(peer, Traffic::Bulk, CHUNK_TIMEOUT, |mut client| async move {
-                client.list_peer_artifacts(request).await
-            })
+            .exchange(peer, Traffic::Bulk, CHUNK_TIMEOUT, |mut client| async move { client.list_peer_artifacts(request).await })
             .await?;
         Ok(answered.body.artifacts)
     }
 }
 
 /// A peer's chunks, under the name that was asked for, whatever the peer calls them.
-fn named(
-    hash: Hash,
-    answered: Answered<Streaming<PeerArtifactChunk>>,
-) -> impl Stream<Item = Result<Chunk, ArtifactError>> + Unpin {
+fn named(hash: Hash, answered: Answered<Streaming<PeerArtifactChunk>>) -> impl Stream<Item = Result<Chunk, ArtifactError>> + Unpin {
     let chunks = stream::unfold(Some((answered, hash.to_string())), |state| async move {
         let (mut answered, artifact) = state?;
         match tokio::time::timeout(CHUNK_TIMEOUT, answered.body.next()).await {

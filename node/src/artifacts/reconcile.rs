@@ -79,8 +79,7 @@ impl Artifacts {
 
     async fn fetch_missing(&self, names: Vec<String>) -> Result<(), ArtifactError> {
         let here = self.names().await?;
-        let missing: Vec<Hash> =
-            names.iter().filter_map(|name| name.parse().ok()).filter(|hash| !here.contains(hash)).collect();
+        let missing: Vec<Hash> = names.iter().filter_map(|name| name.parse().ok()).filter(|hash| !here.contains(hash)).collect();
         if missing.is_empty() {
             return Ok(());
         }

@@ -60,10 +60,7 @@ pub(super) fn chunks(bytes: &Bytes) -> impl Iterator<Item = Bytes> + Send + use<
 }
 
 /// The chunks of an artifact as messages of an outgoing request.
-pub(super) fn outgoing<M>(
-    loaded: Arc<Loaded>,
-    message: impl Fn(usize, Bytes) -> M + Send + 'static,
-) -> impl Stream<Item = M> + Send {
+pub(super) fn outgoing<M>(loaded: Arc<Loaded>, message: impl Fn(usize, Bytes) -> M + Send + 'static) -> impl Stream<Item = M> + Send {
     let chunks = chunks(&loaded.bytes).enumerate();
     stream::iter(chunks.map(move |(index, chunk)| {
         let _held = &loaded;

@@ -147,12 +147,7 @@ pub enum CertificateCommand {
 }
 
 /// Runs `tarn auth …`.
-pub async fn auth(
-    command: AuthCommand,
-    connect: &ConnectArgs,
-    client: Client,
-    printer: Printer,
-) -> Result<(), Failure> {
+pub async fn auth(command: AuthCommand, connect: &ConnectArgs, client: Client, printer: Printer) -> Result<(), Failure> {
     match command {
         AuthCommand::Whoami => printer.message(&client.who_am_i().await?, whoami),
         AuthCommand::CanI { verb, resource, cluster, principal } => {
@@ -177,12 +172,7 @@ pub async fn auth(
 }
 
 /// Runs `tarn role …`.
-pub async fn role(
-    command: RoleCommand,
-    connect: &ConnectArgs,
-    client: Client,
-    printer: Printer,
-) -> Result<(), Failure> {
+pub async fn role(command: RoleCommand, connect: &ConnectArgs, client: Client, printer: Printer) -> Result<(), Failure> {
     match command {
         RoleCommand::List => {
             let roles = client.list_roles().await?;
@@ -205,10 +195,7 @@ pub async fn role(
         RoleCommand::Unbind(args) => {
             let binding = args.binding(connect)?;
             client.delete_binding(binding.clone()).await?;
-            done(
-                printer,
-                &format!("{} has no role {} in {} any more", binding.principal, binding.role, binding.namespace),
-            )
+            done(printer, &format!("{} has no role {} in {} any more", binding.principal, binding.role, binding.namespace))
         }
         RoleCommand::Bindings { principal } => {
             let bindings = client.list_bindings(principal.unwrap_or_default()).await?;
@@ -221,11 +208,7 @@ pub async fn role(
 
 impl BindArgs {
     fn binding(self, connect: &ConnectArgs) -> Result<Binding, Failure> {
-        Ok(Binding {
-            principal: self.principal,
-            role: self.role,
-            namespace: self.namespace.map_or_else(|| connect.namespace(), Ok)?,
-        })
+        Ok(Binding { principal: self.principal, role: self.role, namespace: self.namespace.map_or_else(|| connect.namespace(), Ok)? })
     }
 }
 
@@ -297,23 +280,14 @@ pub async fn certificate(command: CertificateCommand, client: Client, printer: P
             // As openssl prints it.
             let serial = serial.replace(':', "").to_ascii_lowercase();
             super::confirm(&format!("Refuse the certificate {serial} on every node, for good?"), yes)?;
-            let request = proto::RevokeCertificateRequest {
-                serial: serial.clone(),
-                reason,
-                ..proto::RevokeCertificateRequest::default()
-            };
+            let request = proto::RevokeCertificateRequest { serial: serial.clone(), reason, ..proto::RevokeCertificateRequest::default() };
             client.revoke_certificate(request).await?;
             done(printer, &format!("the certificate {serial} is refused from now on"))
         }
         CertificateCommand::Revoked => {
             let revocations = client.list_revocations().await?;
             printer.list(&revocations, &["serial", "revoked", "by", "reason"], |revocation| {
-                vec![
-                    revocation.serial.clone(),
-                    time(revocation.revoked_at_ms),
-                    revocation.revoked_by.clone(),
-                    revocation.reason.clone(),
-                ]
+                vec![revocation.serial.clone(), time(revocation.revoked_at_ms), revocation.revoked_by.clone(), revocation.reason.clone()]
             })
         }
     }

@@ -34,21 +34,17 @@ pub async fn run(command: ArtifactCommand, client: Client, printer: Printer) -> 
     match command {
         ArtifactCommand::Put { file } => {
             let bytes = std::fs::read(&file).with_context(|| format!("cannot read {}", file.display()))?;
-            let answer =
-                proto::PutArtifactResponse { bytes: bytes.len() as u64, artifact: client.put_artifact(bytes).await? };
+            let answer = proto::PutArtifactResponse { bytes: bytes.len() as u64, artifact: client.put_artifact(bytes).await? };
             printer.message(&answer, |answer| answer.artifact.clone())
         }
         ArtifactCommand::Get { artifact, to } => {
             let bytes = client.get_artifact(artifact).await?;
             match to {
-                Some(path) => {
-                    Ok(std::fs::write(&path, &bytes).with_context(|| format!("cannot write {}", path.display()))?)
-                }
+                Some(path) => Ok(std::fs::write(&path, &bytes).with_context(|| format!("cannot write {}", path.display()))?),
                 None => printer.bytes(&bytes),
             }
         }
-        ArtifactCommand::List => printer.list(&client.list_artifacts().await?, &["artifact", "bytes"], |info| {
-            vec![info.artifact.clone(), info.bytes.to_string()]
-        }),
+        ArtifactCommand::List => printer
+            .list(&client.list_artifacts().await?, &["artifact", "bytes"], |info| vec![info.artifact.clone(), info.bytes.to_string()]),
     }
 }

@@ -5,9 +5,7 @@ use std::time::{Duration, SystemTime};
 use futures::TryStreamExt;
 use tarn_client::Client;
 use tarn_machine::limits::{AUDIT_BYTES, AUDIT_RECORDS, AUDIT_RETENTION_MS};
-use tarn_proto::v1::{
-    self as proto, AuditSettings, Decision, DecisionKind, ListDecisionsRequest, VerifyDecisionsResponse,
-};
+use tarn_proto::v1::{self as proto, AuditSettings, Decision, DecisionKind, ListDecisionsRequest, VerifyDecisionsResponse};
 
 use super::connect::{ConnectArgs, parse_bytes, parse_duration, parse_duration_in, parse_time};
 use super::exit::Failure;
@@ -145,9 +143,9 @@ fn parse_kept_bytes(text: &str) -> Result<u64, String> {
 fn parse_since(text: &str) -> Result<SystemTime, String> {
     match parse_duration(text) {
         Ok(ago) => SystemTime::now().checked_sub(ago).ok_or_else(|| format!("{text:?} is too long ago")),
-        Err(_) => parse_time(text).map_err(|_| {
-            format!("{text:?} is not a time: write how long ago, such as 24h or 7d, or 2026-01-31T12:00:00Z")
-        }),
+        Err(_) => {
+            parse_time(text).map_err(|_| format!("{text:?} is not a time: write how long ago, such as 24h or 7d, or 2026-01-31T12:00:00Z"))
+        }
     }
 }
 
@@ -161,9 +159,7 @@ pub async fn audit(command: AuditCommand, connect: &ConnectArgs, printer: Printe
             let filter = ListDecisionsRequest { after_index: after, ..filter.filter(&client) };
             export(&client, filter, follow, printer).await
         }
-        AuditCommand::Settings { retention, records, bytes } => {
-            settings(&client, retention, records, bytes, printer).await
-        }
+        AuditCommand::Settings { retention, records, bytes } => settings(&client, retention, records, bytes, printer).await,
     }
 }
 
@@ -176,9 +172,7 @@ async fn list(client: &Client, filter: ListDecisionsRequest, limit: usize, print
         found.push(record);
     }
     if found.len() == limit && records.try_next().await?.is_some() {
-        printer.note(&format!(
-            "only the oldest {limit} are shown: begin later with --since, such as --since 1h, or raise --limit"
-        ));
+        printer.note(&format!("only the oldest {limit} are shown: begin later with --since, such as --since 1h, or raise --limit"));
     }
     let head = ["time", "index", "kind", "principal", "action", "of", "why"];
     printer.list(&found, &head, row)
@@ -260,8 +254,7 @@ async fn settings(
     }
     let now = present.settings.unwrap_or_default();
     let wanted = AuditSettings {
-        retention_ms: retention
-            .map_or(now.retention_ms, |retention| u64::try_from(retention.as_millis()).unwrap_or(u64::MAX)),
+        retention_ms: retention.map_or(now.retention_ms, |retention| u64::try_from(retention.as_millis()).unwrap_or(u64::MAX)),
         records_max: records.unwrap_or(now.records_max),
         bytes_max: bytes.unwrap_or(now.bytes_max),
     };
@@ -288,11 +281,7 @@ async fn verify(connect: &ConnectArgs, client: &Client, printer: Printer) -> Res
     let mut unreachable = Vec::new();
     for member in client.cluster().await?.members {
         let address = member.address;
-        let node = Client::builder()
-            .credentials(credentials.clone())
-            .addresses([&address])
-            .deadline(connect.deadline)
-            .connect_lazy()?;
+        let node = Client::builder().credentials(credentials.clone()).addresses([&address]).deadline(connect.deadline).connect_lazy()?;
         match node.verify_decisions(head).await {
             Ok(report) => reports.push(report),
             Err(error) => unreachable.push((member.node_id, why_not_asked(&error, &address))),
@@ -309,9 +298,7 @@ async fn verify(connect: &ConnectArgs, client: &Client, printer: Printer) -> Res
             }
         }
         if apart {
-            text.push_str(
-                "the nodes have different records at the same log index: compare with an export from before\n",
-            );
+            text.push_str("the nodes have different records at the same log index: compare with an export from before\n");
         }
         for (node, error) in &unreachable {
             text.push_str(&format!("node {node} was not asked: {error}\n"));

@@ -39,9 +39,7 @@ A node that joined with `tarn node join` adds itself when it starts. This comman
         replaces: Option<u64>,
     },
     /// Remove a member
-    #[command(
-        after_help = "Example:\n  tarn cluster remove 3 --yes       its data stay on its disk; stop it afterwards"
-    )]
+    #[command(after_help = "Example:\n  tarn cluster remove 3 --yes       its data stay on its disk; stop it afterwards")]
     Remove {
         /// Its id
         node_id: u64,
@@ -84,9 +82,7 @@ pub async fn run(command: ClusterCommand, client: Client, printer: Printer) -> R
         ClusterCommand::Add { node_id, address, learner, replaces } => {
             let request = proto::AddMemberRequest { node_id, address, learner, replaces: replaces.unwrap_or(0) };
             client.add_member(request).await?;
-            printer.message(&proto::AddMemberResponse {}, |_| {
-                format!("node {node_id} is a {}", if learner { "learner" } else { "voter" })
-            })
+            printer.message(&proto::AddMemberResponse {}, |_| format!("node {node_id} is a {}", if learner { "learner" } else { "voter" }))
         }
         ClusterCommand::Remove { node_id, yes } => {
             super::confirm(&format!("Remove node {node_id} from the cluster?"), yes)?;
@@ -99,9 +95,7 @@ pub async fn run(command: ClusterCommand, client: Client, printer: Printer) -> R
         }
         ClusterCommand::Upgrade { machine_version, yes } => {
             super::confirm(
-                &format!(
-                    "Raise the cluster to machine version {machine_version}? Older builds cannot run in it afterwards."
-                ),
+                &format!("Raise the cluster to machine version {machine_version}? Older builds cannot run in it afterwards."),
                 yes,
             )?;
             let before = client.cluster().await?.machine_version;
@@ -112,9 +106,7 @@ pub async fn run(command: ClusterCommand, client: Client, printer: Printer) -> R
                      and end it: tarn role unbind 'user/*' admin --in '*'",
                 );
             }
-            printer.message(&proto::UpgradeClusterResponse { machine_version }, |_| {
-                format!("the machine version is {machine_version}")
-            })
+            printer.message(&proto::UpgradeClusterResponse { machine_version }, |_| format!("the machine version is {machine_version}"))
         }
     }
 }

@@ -43,11 +43,7 @@ impl ConnectArgs {
     /// The client that these arguments describe; the first call connects.
     pub fn client(&self) -> Result<Client, Failure> {
         let (credentials, addresses, namespace) = self.resolved()?;
-        let builder = Client::builder()
-            .credentials(credentials)
-            .addresses(addresses)
-            .namespace(namespace)
-            .deadline(self.deadline);
+        let builder = Client::builder().credentials(credentials).addresses(addresses).namespace(namespace).deadline(self.deadline);
         Ok(builder.connect_lazy()?)
     }
 
@@ -55,8 +51,7 @@ impl ConnectArgs {
     pub fn resolved(&self) -> Result<(Credentials, Vec<String>, String), Failure> {
         let context = Contexts::load()?.pick(self.context.as_deref())?;
         let [ca, cert, key] = self.files(&context)?;
-        let credentials =
-            Credentials::from_files(&ca, &cert, &key).map_err(|error| Failure::Usage(error.to_string()))?;
+        let credentials = Credentials::from_files(&ca, &cert, &key).map_err(|error| Failure::Usage(error.to_string()))?;
         let mut addresses = if self.address.is_empty() { context.addresses } else { self.address.clone() };
         if addresses.is_empty() {
             addresses.push(DEFAULT_ADDRESS.to_owned());
@@ -99,9 +94,8 @@ pub fn warn_of_token() {
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
     let (number, unit) = text.split_at(digits);
-    let number: u64 = number
-        .parse()
-        .map_err(|_| format!("{text:?} is not a length of time: write a whole number and a unit, such as 30s"))?;
+    let number: u64 =
+        number.parse().map_err(|_| format!("{text:?} is not a length of time: write a whole number and a unit, such as 30s"))?;
     let ms = match unit {
         "ms" => Some(number),
         "s" => number.checked_mul(1_000),

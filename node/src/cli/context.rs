@@ -56,9 +56,8 @@ impl Contexts {
             return Ok(path);
         }
         let config = set("XDG_CONFIG_HOME").or_else(|| set("HOME").map(|home| home.join(".config")));
-        let config = config.ok_or_else(|| {
-            anyhow!("neither HOME nor XDG_CONFIG_HOME is set: name the file of contexts with TARN_CONTEXTS")
-        })?;
+        let config =
+            config.ok_or_else(|| anyhow!("neither HOME nor XDG_CONFIG_HOME is set: name the file of contexts with TARN_CONTEXTS"))?;
         Ok(config.join("tarn/contexts.toml"))
     }
 
@@ -78,8 +77,7 @@ impl Contexts {
         let folder = path.parent().ok_or_else(|| anyhow!("{} has no folder", path.display()))?;
         std::fs::create_dir_all(folder).with_context(|| format!("cannot make {}", folder.display()))?;
         let text = toml::to_string_pretty(self).context("contexts have a TOML form")?;
-        tarn_storage::dir::write_atomically(&path, text.as_bytes())
-            .with_context(|| format!("cannot write {}", path.display()))
+        tarn_storage::dir::write_atomically(&path, text.as_bytes()).with_context(|| format!("cannot write {}", path.display()))
     }
 
     /// The context in use, or the named one.
@@ -137,9 +135,7 @@ fn check_name(name: &str) -> Result<(), Failure> {
     if !name.is_empty() && name.len() <= NAME_BYTES_MAX && name.chars().all(fits) && !name.starts_with('-') {
         return Ok(());
     }
-    Err(Failure::Usage(format!(
-        "{name:?} is no name of a context: write letters, digits, `-`, `_` and `.`, up to {NAME_BYTES_MAX}"
-    )))
+    Err(Failure::Usage(format!("{name:?} is no name of a context: write letters, digits, `-`, `_` and `.`, up to {NAME_BYTES_MAX}")))
 }
 
 /// Runs `tarn context …`.
@@ -155,8 +151,7 @@ pub fn run(command: ContextCommand, printer: Printer) -> Result<(), Failure> {
             let [cacert, cert, key] = [cacert, cert, key].map(whole);
             // What cannot be read would make every command fail from now on.
             Credentials::from_files(&cacert, &cert, &key).map_err(|error| Failure::Usage(error.to_string()))?;
-            let context =
-                Context { addresses: address, namespace, cacert: Some(cacert), cert: Some(cert), key: Some(key) };
+            let context = Context { addresses: address, namespace, cacert: Some(cacert), cert: Some(cert), key: Some(key) };
             contexts.contexts.insert(name.clone(), context);
             printer.note(&format!("using context {name}"));
             contexts.current = Some(name);
@@ -173,12 +168,7 @@ pub fn run(command: ContextCommand, printer: Printer) -> Result<(), Failure> {
                     &["", "name", "addresses", "namespace"],
                     contexts.contexts.iter().map(|(name, context)| {
                         let mark = if current == Some(name) { "*" } else { "" };
-                        vec![
-                            mark.into(),
-                            name.clone(),
-                            context.addresses.join(","),
-                            context.namespace.clone().unwrap_or_default(),
-                        ]
+                        vec![mark.into(), name.clone(), context.addresses.join(","), context.namespace.clone().unwrap_or_default()]
                     }),
                 )
             });

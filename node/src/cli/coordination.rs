@@ -43,9 +43,7 @@ pub async fn worker(command: WorkerCommand, client: Client, printer: Printer) ->
         }
         WorkerCommand::Drain { worker_id } => {
             let running = client.drain_worker(worker_id).await?;
-            printer.message(&proto::DrainWorkerResponse { running }, |answer| {
-                format!("draining; {} tasks still run", answer.running)
-            })
+            printer.message(&proto::DrainWorkerResponse { running }, |answer| format!("draining; {} tasks still run", answer.running))
         }
     }
 }
@@ -54,9 +52,7 @@ pub async fn worker(command: WorkerCommand, client: Client, printer: Printer) ->
 #[derive(Clone, Debug, clap::Subcommand)]
 pub enum LeaseCommand {
     /// Take a lease, if nobody holds it, and print its token
-    #[command(
-        after_help = "Example:\n  token=$(tarn lease acquire nightly --holder $(hostname) --ttl 5m -o json | jq -r .token)"
-    )]
+    #[command(after_help = "Example:\n  token=$(tarn lease acquire nightly --holder $(hostname) --ttl 5m -o json | jq -r .token)")]
     Acquire {
         /// Its name
         name: String,
@@ -98,21 +94,11 @@ pub enum LeaseCommand {
 /// Runs `tarn lease …`.
 pub async fn lease(command: LeaseCommand, client: Client, printer: Printer) -> Result<(), Failure> {
     let show = |lease: &NamedLease| {
-        format!(
-            "{} is held by {} until {} (token {})",
-            lease.name,
-            lease.holder,
-            time(lease.expires_at_ms),
-            lease.token
-        )
+        format!("{} is held by {} until {} (token {})", lease.name, lease.holder, time(lease.expires_at_ms), lease.token)
     };
     match command {
-        LeaseCommand::Acquire { name, holder, ttl } => {
-            printer.message(&client.acquire_lease(&name, &holder, ttl).await?, show)
-        }
-        LeaseCommand::Renew { name, token, ttl } => {
-            printer.message(&client.renew_lease(&name, token, ttl).await?, show)
-        }
+        LeaseCommand::Acquire { name, holder, ttl } => printer.message(&client.acquire_lease(&name, &holder, ttl).await?, show),
+        LeaseCommand::Renew { name, token, ttl } => printer.message(&client.renew_lease(&name, token, ttl).await?, show),
         LeaseCommand::Release { name, token } => {
             client.release_lease(&name, token).await?;
             printer.message(&proto::ReleaseLeaseResponse {}, |_| format!("{name} is released"))
@@ -175,9 +161,7 @@ pub async fn timer(command: TimerCommand, client: Client, printer: Printer) -> R
         TimerCommand::Schedule { when, queue, payload, mark } => {
             let timer = match (queue, mark) {
                 (_, Some(text)) => client.schedule_mark(When::At(when), text).await?,
-                (Some(queue), None) => {
-                    client.schedule_task(When::At(when), Task::new(queue).payload(payload.unwrap_or_default())).await?
-                }
+                (Some(queue), None) => client.schedule_task(When::At(when), Task::new(queue).payload(payload.unwrap_or_default())).await?,
                 (None, None) => return Err(Failure::Usage("name a --queue for a task, or a --mark".into())),
             };
             printer.message(&timer, |timer| format!("{} fires at {}", timer.timer_id, time(timer.due_at_ms)))
@@ -186,9 +170,7 @@ pub async fn timer(command: TimerCommand, client: Client, printer: Printer) -> R
             client.cancel_timer(&timer_id).await?;
             printer.message(&proto::CancelTimerResponse {}, |_| format!("{timer_id} is cancelled"))
         }
-        TimerCommand::Get { timer_id } => {
-            printer.message(&client.get_timer(timer_id).await?, |timer| timer_row(timer).join("  "))
-        }
+        TimerCommand::Get { timer_id } => printer.message(&client.get_timer(timer_id).await?, |timer| timer_row(timer).join("  ")),
         TimerCommand::List => {
             let timers: Vec<proto::Timer> = client.list_timers().try_collect().await?;
             printer.list(&timers, &["timer", "state", "due", "does"], timer_row)

@@ -8,9 +8,7 @@ use data_encoding::HEXLOWER;
 use tarn_client::Client;
 use tarn_client::tls::{PrivateKey, read_secret_file};
 use tarn_executor::Hash;
-use tarn_proto::v1::{
-    Driver, DriverGrants, DriverLimits, DriverLogLine, DriverSettings, DriverSpec, DriverState, EventKind, PolicySigner,
-};
+use tarn_proto::v1::{Driver, DriverGrants, DriverLimits, DriverLogLine, DriverSettings, DriverSpec, DriverState, EventKind, PolicySigner};
 
 use super::connect::{ConnectArgs, parse_bytes, parse_duration};
 use super::exit::Failure;
@@ -228,9 +226,7 @@ pub async fn run(command: DriverCommand, connect: &ConnectArgs, printer: Printer
             // What was looked at is what is changed.
             let expected = if expect == 0 { present.generation } else { expect };
             let driver = client.upgrade_driver(&name, spec, expected).await?;
-            printer.message(&driver, |driver| {
-                format!("{}/{} is generation {} now", driver.namespace, driver.name, driver.generation)
-            })
+            printer.message(&driver, |driver| format!("{}/{} is generation {} now", driver.namespace, driver.name, driver.generation))
         }
         DriverCommand::List { all_namespaces } => {
             let head = ["namespace", "driver", "state", "generation", "restarts", "node", "events", "error"];
@@ -324,11 +320,8 @@ impl Settings {
 fn event_kind(text: &str) -> Result<i32, Failure> {
     let name = format!("EVENT_KIND_{}", text.to_ascii_uppercase().replace('-', "_"));
     let kind = EventKind::from_str_name(&name).filter(|kind| *kind != EventKind::Unspecified);
-    kind.map(i32::from).ok_or_else(|| {
-        Failure::Usage(format!(
-            "{text:?} is no kind of event: name one such as task_dead, task_succeeded or lease_expired"
-        ))
-    })
+    kind.map(i32::from)
+        .ok_or_else(|| Failure::Usage(format!("{text:?} is no kind of event: name one such as task_dead, task_succeeded or lease_expired")))
 }
 
 fn read(path: &Path) -> Result<Vec<u8>, Failure> {
@@ -375,9 +368,10 @@ fn trusted(settings: &DriverSettings) -> String {
     if settings.signers.is_empty() {
         return "no key is trusted: no driver can be installed (tarn driver settings --trust NAME=FILE)".to_owned();
     }
-    let lines = settings.signers.iter().map(|signer| {
-        format!("trusted: {}  {}", signer.name, HEXLOWER.encode(blake3::hash(&signer.public_key).as_bytes()))
-    });
+    let lines = settings
+        .signers
+        .iter()
+        .map(|signer| format!("trusted: {}  {}", signer.name, HEXLOWER.encode(blake3::hash(&signer.public_key).as_bytes())));
     lines.collect::<Vec<_>>().join("\n")
 }
 
@@ -422,13 +416,7 @@ fn show(driver: Option<&Driver>, saved: &[u8]) -> String {
         ("memory", or_default(limits.memory_bytes)),
         ("call ms", or_default(limits.call_ms)),
         ("config", spec.config.clone()),
-        (
-            "handled",
-            format!(
-                "events up to revision {}; {} events, {} calls on this node",
-                driver.cursor, status.events, status.calls
-            ),
-        ),
+        ("handled", format!("events up to revision {}; {} events, {} calls on this node", driver.cursor, status.events, status.calls)),
         ("saved", String::from_utf8_lossy(saved).into_owned()),
     ];
     if driver.upgraded_at_ms > 0 {

@@ -245,10 +245,7 @@ mod tests {
             };
             Failure::from(ClientError::from(refusal)).to_string()
         };
-        assert_eq!(
-            refused(Code::PermissionDenied, "PERMISSION_DENIED"),
-            "PERMISSION_DENIED: no\nwhy: tarn explain request ID"
-        );
+        assert_eq!(refused(Code::PermissionDenied, "PERMISSION_DENIED"), "PERMISSION_DENIED: no\nwhy: tarn explain request ID");
         assert_eq!(refused(Code::NotFound, "TASK_NOT_FOUND"), "TASK_NOT_FOUND: no");
     }
 

@@ -12,9 +12,7 @@ use super::connect::{ConnectArgs, parse_duration, parse_duration_in};
 use super::exit::Failure;
 use super::output::{Printer, time};
 use crate::identity::web::{WebAuthority, WebStore};
-use crate::identity::{
-    CertificateAuthority, IdentityStore, IssueOptions, JoinToken, StoreError, random_cluster_id, write_identity,
-};
+use crate::identity::{CertificateAuthority, IdentityStore, IssueOptions, JoinToken, StoreError, random_cluster_id, write_identity};
 
 /// Be the cluster's certificate authority.
 #[derive(Clone, Debug, clap::Subcommand)]
@@ -82,9 +80,7 @@ pub fn ca(command: CaCommand, printer: Printer) -> Result<(), Failure> {
                 (None, Some(name)) => (PrincipalKind::User { name: name.clone() }, name),
                 (None, None) => return Err(Failure::Usage("name a --node or a --user".into())),
             };
-            let identity = authority
-                .issue(&kind, &IssueOptions { validity, ..Default::default() })
-                .map_err(anyhow::Error::from)?;
+            let identity = authority.issue(&kind, &IssueOptions { validity, ..Default::default() }).map_err(anyhow::Error::from)?;
             let folder = match (data_dir, out) {
                 (Some(data_dir), _) => {
                     let store = IdentityStore::new(&data_dir);
@@ -200,20 +196,15 @@ pub async fn node(command: NodeCommand, connect: &ConnectArgs, printer: Printer)
         NodeCommand::Join { token, token_file, advertise, data_dir } => {
             let text = match (token, token_file) {
                 (Some(token), _) => token,
-                (None, Some(path)) => {
-                    std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?
-                }
+                (None, Some(path)) => std::fs::read_to_string(&path).with_context(|| format!("cannot read {}", path.display()))?,
                 (None, None) => return Err(Failure::Usage("name a --token or a --token-file".into())),
             };
             let token: JoinToken = text.trim().parse().map_err(|error| Failure::Usage(format!("{error}")))?;
             if connect.address.is_empty() {
                 return Err(Failure::Usage("name the address of a node of the cluster with --address".into()));
             }
-            let joined = crate::peer::join(&token, &connect.address, &advertise, &data_dir)
-                .await
-                .map_err(anyhow::Error::from)?;
-            let value =
-                serde_json::json!({ "node_id": joined.node_id, "cluster_id": joined.cluster_id, "data_dir": data_dir });
+            let joined = crate::peer::join(&token, &connect.address, &advertise, &data_dir).await.map_err(anyhow::Error::from)?;
+            let value = serde_json::json!({ "node_id": joined.node_id, "cluster_id": joined.cluster_id, "data_dir": data_dir });
             printer.value(&value, || {
                 format!(
                     "this machine is node {} of cluster {}; start it with: tarn server --data-dir {}",

@@ -268,17 +268,12 @@ async fn snapshots(command: KvCommand, client: Client, printer: Printer) -> Resu
 fn value_of(value: Option<String>, file: Option<&Path>) -> Result<Vec<u8>, Failure> {
     let bytes = match (value, file) {
         (Some(text), _) => text.into_bytes(),
-        (None, Some(path)) if path.as_os_str() == "-" => {
-            bounded(std::io::stdin()).context("cannot read standard input")?
-        }
-        (None, Some(path)) => {
-            std::fs::File::open(path).and_then(bounded).with_context(|| format!("cannot read {}", path.display()))?
-        }
+        (None, Some(path)) if path.as_os_str() == "-" => bounded(std::io::stdin()).context("cannot read standard input")?,
+        (None, Some(path)) => std::fs::File::open(path).and_then(bounded).with_context(|| format!("cannot read {}", path.display()))?,
         (None, None) => Vec::new(),
     };
     if bytes.len() > VALUE_BYTES_MAX {
-        let message =
-            format!("a value is at most {VALUE_BYTES_MAX} bytes: put larger data as an artifact, and keep its address");
+        let message = format!("a value is at most {VALUE_BYTES_MAX} bytes: put larger data as an artifact, and keep its address");
         return Err(Failure::Usage(message));
     }
     Ok(bytes)

@@ -280,8 +280,7 @@ mod tests {
             command.get_subcommands().for_each(|command| check(command, global));
         }
         let root = Cli::command();
-        let global: Vec<clap::Id> =
-            root.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.get_id().clone()).collect();
+        let global: Vec<clap::Id> = root.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.get_id().clone()).collect();
         root.get_subcommands().for_each(|command| check(command, &global));
     }
 

@@ -22,17 +22,15 @@ pub enum Format {
     None,
 }
 
-static DESCRIPTORS: LazyLock<DescriptorPool> = LazyLock::new(|| {
-    DescriptorPool::decode(tarn_proto::DESCRIPTORS).expect("the contract was compiled with this binary")
-});
+static DESCRIPTORS: LazyLock<DescriptorPool> =
+    LazyLock::new(|| DescriptorPool::decode(tarn_proto::DESCRIPTORS).expect("the contract was compiled with this binary"));
 
 /// A message of the contract in protobuf's JSON form, with the fields named as in the `.proto` files and none left out. 64-bit numbers are
 /// strings and bytes are base64, as that form demands.
 pub fn to_json<M: Message + Name>(message: &M) -> serde_json::Value {
-    let descriptor =
-        DESCRIPTORS.get_message_by_name(&M::full_name()).expect("every message is in the contract's descriptors");
-    let dynamic = DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice())
-        .expect("a message decodes with its own descriptor");
+    let descriptor = DESCRIPTORS.get_message_by_name(&M::full_name()).expect("every message is in the contract's descriptors");
+    let dynamic =
+        DynamicMessage::decode(descriptor, message.encode_to_vec().as_slice()).expect("a message decodes with its own descriptor");
     let options = SerializeOptions::new().use_proto_field_name(true).skip_default_fields(false);
     dynamic.serialize_with_options(serde_json::value::Serializer, &options).expect("a decoded message has a JSON form")
 }
@@ -75,17 +73,10 @@ impl Printer {
     }
 
     /// Prints a list of messages: a table, a JSON list, or a JSON line for each.
-    pub fn list<M: Message + Name>(
-        self,
-        messages: &[M],
-        head: &[&str],
-        row: impl Fn(&M) -> Vec<String>,
-    ) -> Result<(), Failure> {
+    pub fn list<M: Message + Name>(self, messages: &[M], head: &[&str], row: impl Fn(&M) -> Vec<String>) -> Result<(), Failure> {
         match self.format {
             Format::Text => self.text(&table(head, messages.iter().map(row))),
-            Format::Json => {
-                self.line(&format!("{:#}", serde_json::Value::from(messages.iter().map(to_json).collect::<Vec<_>>())))
-            }
+            Format::Json => self.line(&format!("{:#}", serde_json::Value::from(messages.iter().map(to_json).collect::<Vec<_>>()))),
             Format::Jsonl => messages.iter().try_for_each(|message| self.line(&to_json(message).to_string())),
             Format::None => Ok(()),
         }
@@ -161,9 +152,7 @@ pub fn table(head: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
         cells.map(|(column, text)| cell(text, column == last)).collect()
     }));
     let widths: Vec<usize> = (0..head.len())
-        .map(|column| {
-            lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0)
-        })
+        .map(|column| lines.iter().filter_map(|line| line.get(column)).map(|cell| cell.chars().count()).max().unwrap_or(0))
         .collect();
     let mut text = String::new();
     for line in lines {
@@ -179,8 +168,7 @@ pub fn time(at_ms: u64) -> String {
     let Some(time) = i64::try_from(at_ms).ok().filter(|ms| *ms > 0) else {
         return "-".into();
     };
-    let format =
-        time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
+    let format = time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
     time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(time) * 1_000_000)
         .ok()
         .and_then(|time| time.format(format).ok())
@@ -205,8 +193,7 @@ mod tests {
 
     #[test]
     fn json_names_every_field_as_the_contract_does() {
-        let json =
-            to_json(&Task { task_id: "x".into(), token: u64::MAX, result: vec![1, 2].into(), ..Default::default() });
+        let json = to_json(&Task { task_id: "x".into(), token: u64::MAX, result: vec![1, 2].into(), ..Default::default() });
         assert_eq!(json["task_id"], "x");
         assert_eq!(json["token"], "18446744073709551615");
         assert_eq!(json["result"], "AQI=");
@@ -216,8 +203,7 @@ mod tests {
 
     #[test]
     fn tables_align_and_times_read_well() {
-        let text =
-            table(&["name", "n"], [vec!["long name".into(), "1".into()], vec!["x".into(), "22".into()]].into_iter());
+        let text = table(&["name", "n"], [vec!["long name".into(), "1".into()], vec!["x".into(), "22".into()]].into_iter());
         assert_eq!(text, "NAME       N\nlong name  1\nx          22\n");
         let hostile = vec!["x\u{1b}[31m\n".into(), "long ".repeat(40)];
         let text = table(&["name", "n"], [hostile].into_iter());

@@ -83,8 +83,7 @@ pub async fn run(command: QueueCommand, client: Client, printer: Printer) -> Res
 async fn dead(queue: String, limit: usize, client: Client, printer: Printer) -> Result<(), Failure> {
     // An unknown queue is an error here, while a list of its tasks would only be empty.
     client.get_queue(&queue).await?;
-    let request =
-        proto::ListTasksRequest { queue, states: vec![TaskState::Dead.into()], page_size: 1_000, ..Default::default() };
+    let request = proto::ListTasksRequest { queue, states: vec![TaskState::Dead.into()], page_size: 1_000, ..Default::default() };
     let mut tasks = Vec::new();
     let mut pages = std::pin::pin!(client.list_tasks(request));
     while tasks.len() < limit
@@ -106,8 +105,7 @@ async fn requeue(queue: String, task_ids: Vec<String>, client: Client, printer: 
         total.requeued += answer.requeued;
         total.remaining = answer.remaining;
         if !task_ids.is_empty() || answer.remaining == 0 || answer.requeued == 0 {
-            return printer
-                .message(&total, |total| format!("requeued {}, still dead {}", total.requeued, total.remaining));
+            return printer.message(&total, |total| format!("requeued {}, still dead {}", total.requeued, total.remaining));
         }
     }
 }

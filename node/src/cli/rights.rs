@@ -6,9 +6,8 @@
 use tarn_proto::v1::Rule;
 
 /// All verbs that the gate asks for.
-pub const VERBS: [&str; 12] = [
-    "activate", "cancel", "create", "delete", "hold", "purge", "read", "requeue", "revoke", "submit", "update", "work",
-];
+pub const VERBS: [&str; 12] =
+    ["activate", "cancel", "create", "delete", "hold", "purge", "read", "requeue", "revoke", "submit", "update", "work"];
 
 /// All kinds of resources that the gate asks for.
 pub const KINDS: [&str; 19] = [
@@ -154,10 +153,7 @@ mod tests {
 
     #[test]
     fn a_misspelt_word_is_doubted_and_a_pattern_is_not() {
-        assert_eq!(
-            doubt("verb", "submitt", &VERBS).unwrap(),
-            "nothing asks for the verb \"submitt\": did you mean \"submit\"?"
-        );
+        assert_eq!(doubt("verb", "submitt", &VERBS).unwrap(), "nothing asks for the verb \"submitt\": did you mean \"submit\"?");
         assert!(doubt("verb", "fly", &VERBS).unwrap().contains("there are activate, cancel"));
         for fine in ["*", "re*", "submit"] {
             assert_eq!(doubt("verb", fine, &VERBS), None, "{fine}");

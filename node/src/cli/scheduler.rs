@@ -105,10 +105,8 @@ fn show_weights(settings: &proto::SchedulerSettings, printer: Printer) -> Result
     let all = router::tuning(settings).weights.all();
     let json: serde_json::Map<_, _> = all.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
     printer.value(&serde_json::Value::Object(json), || {
-        let rows = all
-            .iter()
-            .zip(MEANINGS)
-            .map(|((name, value), (_, meaning))| vec![(*name).to_owned(), value.to_string(), meaning.to_owned()]);
+        let rows =
+            all.iter().zip(MEANINGS).map(|((name, value), (_, meaning))| vec![(*name).to_owned(), value.to_string(), meaning.to_owned()]);
         table(&["WEIGHT", "VALUE", "RAISED"], rows)
     })
 }

@@ -60,9 +60,9 @@ impl ConfigArgs {
             }
         }
         for setting in self.set {
-            let (key, value) = setting.split_once('=').ok_or_else(|| {
-                Failure::Usage(format!("--set {setting}: write it as KEY=VALUE, such as raft.snapshot_entries=1000"))
-            })?;
+            let (key, value) = setting
+                .split_once('=')
+                .ok_or_else(|| Failure::Usage(format!("--set {setting}: write it as KEY=VALUE, such as raft.snapshot_entries=1000")))?;
             sources = sources.flag(key, value, "--set");
         }
         Ok(sources)
@@ -128,12 +128,7 @@ pub fn config(command: ConfigCommand, printer: Printer) -> Result<(), Failure> {
             let values: serde_json::Map<String, serde_json::Value> = loaded
                 .values
                 .iter()
-                .map(|shown| {
-                    (
-                        shown.key.to_owned(),
-                        serde_json::json!({ "value": shown.value, "origin": shown.origin.to_string() }),
-                    )
-                })
+                .map(|shown| (shown.key.to_owned(), serde_json::json!({ "value": shown.value, "origin": shown.origin.to_string() })))
                 .collect();
             printer.value(&values.into(), || loaded.values.iter().map(|shown| format!("{shown}\n")).collect())
         }
@@ -158,8 +153,7 @@ pub fn dev(args: DevArgs, printer: Printer) -> Result<(), Failure> {
     let mut dev = daemon::prepare_dev(&dir, args.bind, args.ops_bind).map_err(anyhow::Error::from)?;
     dev.config.listen.https_bind = args.https_bind;
     // A first try of a runtime may need a setting; everything else of a first try is settled.
-    let settings =
-        config::load(&Sources::from_process(None)).map_err(|problems| Failure::Usage(problems.to_string()))?;
+    let settings = config::load(&Sources::from_process(None)).map_err(|problems| Failure::Usage(problems.to_string()))?;
     dev.config.executors = settings.config.executors;
     let context = Context {
         addresses: vec![args.bind.to_string()],
@@ -208,8 +202,6 @@ fn run_node(config: Config, started: impl FnOnce()) -> Result<(), Failure> {
     })?;
     match ending.exit_code() {
         0 => Ok(()),
-        _ => Err(Failure::Node(
-            "the node stopped itself, because going on could have lost data: its log says why".into(),
-        )),
+        _ => Err(Failure::Node("the node stopped itself, because going on could have lost data: its log says why".into())),
     }
 }

@@ -200,9 +200,7 @@ pub async fn run(command: TaskCommand, client: Client, printer: Printer) -> Resu
         TaskCommand::Get { task_id } => printer.message(&client.get_task(task_id).await?, describe),
         TaskCommand::Wait { task_id, timeout } => finish(client.wait_task(task_id, timeout).await?, printer),
         TaskCommand::List { queue, state, limit } => list(queue, state, limit, client, printer).await,
-        TaskCommand::Watch { task_id, queue, after } => {
-            super::event::watch(client, queue, task_id, after, printer).await
-        }
+        TaskCommand::Watch { task_id, queue, after } => super::event::watch(client, queue, task_id, after, printer).await,
         TaskCommand::Cancel { task_id } => ended(client.cancel_task(&task_id).await?, task_id, printer),
         TaskCommand::Terminate { task_id, yes } => {
             super::confirm(&format!("End task {task_id} now, even while it runs?"), yes)?;
@@ -211,9 +209,7 @@ pub async fn run(command: TaskCommand, client: Client, printer: Printer) -> Resu
         TaskCommand::Logs { task_id } => {
             let logs = client.task_logs(task_id).await?;
             for log in &logs {
-                printer.item(log, |log| {
-                    format!("--- attempt {} ---\n{}", log.attempt, String::from_utf8_lossy(&log.text))
-                })?;
+                printer.item(log, |log| format!("--- attempt {} ---\n{}", log.attempt, String::from_utf8_lossy(&log.text)))?;
             }
             Ok(())
         }
@@ -270,9 +266,7 @@ fn payload(args: &SubmitArgs) -> Result<Vec<u8>, Failure> {
         (Some(text), _) => text.clone().into_bytes(),
         (None, None) => Vec::new(),
         (None, Some(path)) if path.as_os_str() == "-" => bounded(std::io::stdin())?,
-        (None, Some(path)) => {
-            std::fs::File::open(path).and_then(bounded).with_context(|| format!("cannot read {}", path.display()))?
-        }
+        (None, Some(path)) => std::fs::File::open(path).and_then(bounded).with_context(|| format!("cannot read {}", path.display()))?,
     };
     if bytes.len() > PAYLOAD_BYTES_MAX {
         return Err(Failure::Usage(format!(
@@ -289,13 +283,7 @@ fn bounded(source: impl Read) -> std::io::Result<Vec<u8>> {
     Ok(bytes)
 }
 
-async fn list(
-    queue: Option<String>,
-    states: Vec<StateArg>,
-    limit: usize,
-    client: Client,
-    printer: Printer,
-) -> Result<(), Failure> {
+async fn list(queue: Option<String>, states: Vec<StateArg>, limit: usize, client: Client, printer: Printer) -> Result<(), Failure> {
     let request = proto::ListTasksRequest {
         queue: queue.unwrap_or_default(),
         states: states.into_iter().map(|state| TaskState::from(state).into()).collect(),
@@ -334,11 +322,7 @@ fn finish(task: proto::Task, printer: Printer) -> Result<(), Failure> {
             _ => printer.message(&task, describe),
         };
     }
-    Err(Failure::Task {
-        cancelled: task.state() == TaskState::Cancelled,
-        error: task.error.unwrap_or_default(),
-        task_id: task.task_id,
-    })
+    Err(Failure::Task { cancelled: task.state() == TaskState::Cancelled, error: task.error.unwrap_or_default(), task_id: task.task_id })
 }
 
 fn ended(state: TaskState, task_id: String, printer: Printer) -> Result<(), Failure> {
@@ -383,11 +367,7 @@ fn describe(task: &proto::Task) -> String {
     if task.ended_at_ms > 0 {
         say(
             "ended",
-            format!(
-                "{} ({} after it was created)",
-                time(task.ended_at_ms),
-                duration(task.ended_at_ms.saturating_sub(task.created_at_ms))
-            ),
+            format!("{} ({} after it was created)", time(task.ended_at_ms), duration(task.ended_at_ms.saturating_sub(task.created_at_ms))),
         );
     }
     if task.token > 0 && task.state() == TaskState::Running {

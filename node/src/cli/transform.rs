@@ -60,8 +60,7 @@ pub fn run(command: TransformCommand, printer: Printer) -> Result<(), Failure> {
     match command {
         TransformCommand::List => {
             let all: Vec<Described> = CATALOGUE.iter().map(described).collect();
-            let rows =
-                || table(&["name", "what it is"], all.iter().map(|one| vec![one.name.into(), one.summary.into()]));
+            let rows = || table(&["name", "what it is"], all.iter().map(|one| vec![one.name.into(), one.summary.into()]));
             printer.value(&json(&all), rows)
         }
         TransformCommand::Show { name } => {
@@ -80,8 +79,7 @@ fn compute(name: &str, input: &PathBuf, params: &str) -> Result<(), Failure> {
     } else {
         bytes = std::fs::read(input).with_context(|| format!("cannot read {}", input.display()))?;
     }
-    let output = tarn_transform::run(name, params, &bytes, &Budget::default())
-        .map_err(|error| Failure::Usage(error.to_string()))?;
+    let output = tarn_transform::run(name, params, &bytes, &Budget::default()).map_err(|error| Failure::Usage(error.to_string()))?;
     std::io::stdout().lock().write_all(&output).context("cannot write the result")?;
     Ok(())
 }
@@ -92,15 +90,7 @@ fn json(what: &impl Serialize) -> serde_json::Value {
 
 fn described(transform: &Transform) -> Described {
     let Transform { name, summary, formula, inputs, output, accuracy, .. } = *transform;
-    Described {
-        name,
-        summary,
-        formula,
-        inputs,
-        output,
-        accuracy,
-        params: transform.params.iter().map(described_param).collect(),
-    }
+    Described { name, summary, formula, inputs, output, accuracy, params: transform.params.iter().map(described_param).collect() }
 }
 
 fn described_param(param: &Param) -> DescribedParam {

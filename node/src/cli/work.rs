@@ -32,13 +32,7 @@ pub struct WorkArgs {
     #[arg(long, requires = "wasm")]
     microvm: bool,
     /// Arguments of the program, one each
-    #[arg(
-        long = "arg",
-        value_name = "TEXT",
-        requires = "program",
-        conflicts_with = "export",
-        allow_hyphen_values = true
-    )]
+    #[arg(long = "arg", value_name = "TEXT", requires = "program", conflicts_with = "export", allow_hyphen_values = true)]
     args: Vec<String>,
     /// A variable of the program's environment. Nothing is inherited from the node
     #[arg(
@@ -99,9 +93,7 @@ impl WorkArgs {
     fn check(&self, routed: bool) -> Result<(), Failure> {
         let given = [&self.wasm, &self.native, &self.transform, &self.kernel.cuda];
         let message = match given.into_iter().flatten().count() {
-            0 if routed => {
-                "the router chooses between runtimes: say what is to run with --wasm, --native, --transform or --cuda"
-            }
+            0 if routed => "the router chooses between runtimes: say what is to run with --wasm, --native, --transform or --cuda",
             2.. if !routed => "name one thing to run, or let the router choose among them with --auto or --runtimes",
             1 if self.kernel.cuda.is_some() && self.memory.is_some() => {
                 "--memory is main memory, which a kernel does not use: --device-memory says how much of a device"
@@ -109,9 +101,7 @@ impl WorkArgs {
             _ if routed && self.microvm => {
                 "--microvm names the runtime: leave it out, or ask for --isolation machine and let the router choose"
             }
-            _ if routed && self.on_device => {
-                "--on-device names the runtime: leave it out, or say --runtimes cuda,native"
-            }
+            _ if routed && self.on_device => "--on-device names the runtime: leave it out, or say --runtimes cuda,native",
             _ => return Ok(()),
         };
         Err(Failure::Usage(message.into()))
@@ -239,9 +229,7 @@ mod tests {
             let line = Line::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
             line.work.check(line.work.placement.describe().is_some())
         };
-        for good in
-            ["x --wasm m", "x --wasm m --native p --auto", "x --transform t --cuda k --kernel f --runtimes cuda"]
-        {
+        for good in ["x --wasm m", "x --wasm m --native p --auto", "x --transform t --cuda k --kernel f --runtimes cuda"] {
             assert!(check(good).is_ok(), "{good}");
         }
         for bad in [

@@ -127,10 +127,7 @@ fn from_file(path: &PathBuf, problems: &mut Vec<Problem>) -> Layer {
             DeValue::Table(keys) => {
                 for (key, value) in keys {
                     let origin = at(line_of(key.span().start));
-                    layer.insert(
-                        format!("{}.{}", section.get_ref(), key.get_ref()),
-                        (from_toml(value.get_ref()), origin),
-                    );
+                    layer.insert(format!("{}.{}", section.get_ref(), key.get_ref()), (from_toml(value.get_ref()), origin));
                 }
             }
             other => {
@@ -150,19 +147,13 @@ fn from_toml(value: &DeValue<'_>) -> Raw {
             Err(_) => Raw::Other("an integer of more than 128 bits"),
         },
         DeValue::Boolean(value) => Raw::Boolean(*value),
-        DeValue::Array(items) if matches!(items.first().map(toml::Spanned::get_ref), Some(DeValue::Table(_))) => {
-            tables(items)
-        }
+        DeValue::Array(items) if matches!(items.first().map(toml::Spanned::get_ref), Some(DeValue::Table(_))) => tables(items),
         DeValue::Array(items) => {
             let text = |item: &toml::Spanned<DeValue<'_>>| match item.get_ref() {
                 DeValue::String(text) => Some(text.to_string()),
                 _ => None,
             };
-            items
-                .iter()
-                .map(text)
-                .collect::<Option<_>>()
-                .map_or(Raw::Other("a list of other things than strings"), Raw::List)
+            items.iter().map(text).collect::<Option<_>>().map_or(Raw::Other("a list of other things than strings"), Raw::List)
         }
         DeValue::Float(_) => Raw::Other("a number with a fraction"),
         DeValue::Datetime(_) => Raw::Other("a date"),

@@ -26,8 +26,7 @@ fn nothing_given_is_a_whole_configuration() {
 
 #[test]
 fn flags_win_over_environment_over_file_and_each_value_knows_its_origin() {
-    let (_dir, sources) =
-        sources("[raft]\nheartbeat_ms = 50\nsnapshot_entries = 1_000\n[node]\ndata_dir = \"/a\"\nname = 'x'\n");
+    let (_dir, sources) = sources("[raft]\nheartbeat_ms = 50\nsnapshot_entries = 1_000\n[node]\ndata_dir = \"/a\"\nname = 'x'\n");
     let sources = environment(sources, "TARN_RAFT__HEARTBEAT_MS", "60");
     let sources = environment(sources, "TARN_NODE__DATA_DIR", "/b").flag("node.data_dir", "/c", "--data-dir");
     // Not a setting: the client's.
@@ -105,8 +104,7 @@ fn values_that_contradict_each_other_are_refused() {
     assert!(of("[cluster]\nbootstrap = ['self']\n").is_empty());
 }
 
-const KEYS_FILE: &str =
-    r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
+const KEYS_FILE: &str = r#"{"keys": [{"kty": "OKP", "crv": "Ed25519", "x": "11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}]}"#;
 
 #[test]
 fn issuers_are_tables_in_the_file_and_toml_in_a_variable() {

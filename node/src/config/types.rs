@@ -208,12 +208,7 @@ impl Setting for JwtIssuers {
 }
 
 fn issuer(table: &BTreeMap<String, Raw>) -> Option<IssuerSettings> {
-    let mut settings = IssuerSettings {
-        issuer: String::new(),
-        audience: String::new(),
-        jwks_file: PathBuf::new(),
-        name: String::new(),
-    };
+    let mut settings = IssuerSettings { issuer: String::new(), audience: String::new(), jwks_file: PathBuf::new(), name: String::new() };
     for (key, value) in table {
         let Raw::Text(value) = value else { return None };
         match key.as_str() {

@@ -6,9 +6,7 @@ use std::path::{Path, PathBuf};
 use tarn_client::tls::PrincipalKind;
 
 use crate::config::{Bind, BootstrapMember, Config};
-use crate::identity::{
-    AuthorityError, CertificateAuthority, IdentityStore, IssueOptions, StoreError, random_cluster_id, write_identity,
-};
+use crate::identity::{AuthorityError, CertificateAuthority, IdentityStore, IssueOptions, StoreError, random_cluster_id, write_identity};
 
 /// Where HTTPS is served unless told otherwise.
 const HTTPS_PORT: u16 = 7611;
@@ -58,8 +56,7 @@ pub fn prepare_dev(dir: &Path, bind: SocketAddr, ops_bind: SocketAddr) -> Result
         store.create(authority.certificate(), &node)?;
     }
     let user_dir = dir.join("user");
-    let [ca, certificate, key] =
-        ["ca.pem".to_owned(), format!("{USER}.pem"), format!("{USER}.key")].map(|name| user_dir.join(name));
+    let [ca, certificate, key] = ["ca.pem".to_owned(), format!("{USER}.pem"), format!("{USER}.key")].map(|name| user_dir.join(name));
     if !certificate.exists() {
         // A key without its certificate is what an interrupted start left.
         let _ = std::fs::remove_file(&key);

@@ -7,8 +7,8 @@ use std::time::Duration;
 use tarn_executor::cuda::WorkerCommand;
 use tarn_executor::native::{NativeConfig, NativeExecutor};
 use tarn_executor::{
-    ArtifactSource, CudaConfig, CudaExecutor, DriverConfig, DriverEngine, ExecutionError, Executor, MicroVmConfig,
-    MicroVmExecutor, SLOTS_MAX, WasmConfig, WasmExecutor,
+    ArtifactSource, CudaConfig, CudaExecutor, DriverConfig, DriverEngine, ExecutionError, Executor, MicroVmConfig, MicroVmExecutor,
+    SLOTS_MAX, WasmConfig, WasmExecutor,
 };
 
 use super::StartError;
@@ -91,9 +91,7 @@ async fn micro_vm(config: &Config) -> Result<Option<Runtime>, StartError> {
     let started = tokio::task::spawn_blocking(move || MicroVmExecutor::new(micro_vm)).await;
     let started = started.unwrap_or_else(|panicked| std::panic::resume_unwind(panicked.into_panic()));
     match started {
-        Ok(executor) => {
-            Ok(Some(Runtime { executor: Arc::new(executor), memory_bytes_max: settings.microvm_memory_bytes }))
-        }
+        Ok(executor) => Ok(Some(Runtime { executor: Arc::new(executor), memory_bytes_max: settings.microvm_memory_bytes })),
         Err(error) if settings.microvm == Switch::Auto => {
             tracing::info!(%error, "this node runs no micro-VMs");
             Ok(None)

@@ -11,12 +11,7 @@ use crate::ops::{KeyFile, KeyFileRead, Metrics};
 
 /// Looks at the files every so often until `stop`. A file is read whole each time, which for some kilobytes in the page cache costs less
 /// than it would to miss a change that left the time stamp as it was.
-pub(super) async fn watch_key_files(
-    authenticator: Arc<Authenticator>,
-    every: Duration,
-    metrics: Arc<Metrics>,
-    stop: CancellationToken,
-) {
+pub(super) async fn watch_key_files(authenticator: Arc<Authenticator>, every: Duration, metrics: Arc<Metrics>, stop: CancellationToken) {
     if !authenticator.has_issuers() {
         return;
     }

@@ -18,9 +18,7 @@ use super::keys::watch_key_files;
 use super::revocations::{tell, watch_revocations};
 use super::web::{bind_web, key_exchange, web_renewal};
 use super::{Addresses, Running, StartError, Stops};
-use crate::api::{
-    self, Api, AuditApi, ClusterApi, Doorkeeper, DriverApi, Faces, JoinApi, Services, TaskWaits, TokenGate, TraceLayer,
-};
+use crate::api::{self, Api, AuditApi, ClusterApi, Doorkeeper, DriverApi, Faces, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
 use crate::artifacts::{ArtifactApi, Artifacts};
 use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
@@ -29,9 +27,7 @@ use crate::escalation::{Escalation, Webhook};
 use crate::gate::{Caller, Gate, Ledger, PolicyGate, Snapshot};
 use crate::identity::bearer::Authenticator;
 use crate::identity::web::{Web, WebAuthority, WebCertificate, WebStore, web_config};
-use crate::identity::{
-    CertificateAuthority, IdentityStore, ListenerOptions, Members, Refusals, Revoked, listen_through,
-};
+use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Members, Refusals, Revoked, listen_through};
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
 use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, become_member};
 use crate::renewal::{Renewal, Signer};
@@ -67,12 +63,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         ("", Some(seeds)) => seeds.advertise.as_str(),
         (advertise, _) => advertise,
     };
-    let addresses = Addresses::new(
-        api_socket.local_addr().map_err(unusable)?,
-        ops_socket.local_addr().map_err(unusable)?,
-        advertise,
-    )
-    .with_https(web_socket.as_ref().map(TcpListener::local_addr).transpose().map_err(unusable)?);
+    let addresses = Addresses::new(api_socket.local_addr().map_err(unusable)?, ops_socket.local_addr().map_err(unusable)?, advertise)
+        .with_https(web_socket.as_ref().map(TcpListener::local_addr).transpose().map_err(unusable)?);
     addresses.write(&data_dir).map_err(unusable)?;
     let web_certificate = WebCertificate::absent();
     let web = match &web_socket {
@@ -119,8 +111,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let way = Way::new(consensus.clone(), gate.clone(), metrics.clone());
     let members = Arc::new(ConsensusMembers { own_id: node_id, consensus: consensus.clone() });
     let artifacts = Artifacts::new(store, links.clone(), members.clone());
-    let router =
-        Router { consensus: consensus.clone(), node_id, artifacts: artifacts.clone(), metrics: metrics.clone() };
+    let router = Router { consensus: consensus.clone(), node_id, artifacts: artifacts.clone(), metrics: metrics.clone() };
     tokio::spawn(router.run(stops.leaving.clone()));
     let drivers = Drivers::new(way.clone(), links.clone(), artifacts.clone(), driver_engine, node_id);
     tokio::spawn(Lead { drivers: drivers.clone() }.run(stops.leaving.clone()));
@@ -157,11 +148,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
             return Err(error.into());
         }
     };
-    let listener = ListenerOptions {
-        connections_max: config.limits.connections,
-        refusals: refusals.clone(),
-        ..ListenerOptions::default()
-    };
+    let listener = ListenerOptions { connections_max: config.limits.connections, refusals: refusals.clone(), ..ListenerOptions::default() };
     // What was revoked before this start is known before anybody comes; a link to a peer may have been quicker.
     if tell(&consensus, &revoked) {
         revoked.cut();
@@ -190,17 +177,13 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         every: Duration::from_millis(config.identity.renewal_check_ms),
     };
     if let Some(socket) = web_socket {
-        let listener = ListenerOptions {
-            connections_max: config.limits.https_connections,
-            refusals: refusals.clone(),
-            ..ListenerOptions::default()
-        };
+        let listener =
+            ListenerOptions { connections_max: config.limits.https_connections, refusals: refusals.clone(), ..ListenerOptions::default() };
         let tls = web_config(web_certificate, key_exchange(&config));
         let door = Web::new(config.limits.https_connections_per_address);
         let incoming = listen_through(socket, tls, listener, door).map_err(unusable)?;
         let doorkeeper = Doorkeeper::new(authenticator.clone(), consensus.clone(), gate.clone());
-        let serving =
-            api::serve_web(web_routes, TraceLayer::new(metrics.clone()), doorkeeper, incoming, stops.closing.clone());
+        let serving = api::serve_web(web_routes, TraceLayer::new(metrics.clone()), doorkeeper, incoming, stops.closing.clone());
         tasks.spawn(async move {
             if let Err(error) = serving.await {
                 tracing::error!(%error, "the HTTPS listener has failed");
@@ -213,12 +196,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         let request = PeerMembershipRequest { address: addresses.advertise.clone(), learner: false };
         tokio::spawn(join_cluster(links.clone(), seeds, data_dir.clone(), request, stops.clone()));
     }
-    tokio::spawn(watch_key_files(
-        authenticator,
-        Duration::from_millis(config.auth.jwks_poll_ms),
-        metrics.clone(),
-        stops.closed.clone(),
-    ));
+    tokio::spawn(watch_key_files(authenticator, Duration::from_millis(config.auth.jwks_poll_ms), metrics.clone(), stops.closed.clone()));
     tokio::spawn(artifacts.clone().reconcile(stops.leaving.clone()));
     let artifacts: Arc<dyn ArtifactSource> = Arc::new(artifacts);
     let hosts = executors::host(runtimes, &config, node_id, &way, &dispatcher, &artifacts);
@@ -226,14 +204,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let readiness = readiness(&consensus, &stops);
     let sampler = Sampler::new(consensus.clone(), refusals);
     let fatal = consensus.fatal();
-    let http = ops::serve(
-        ops_socket,
-        metrics,
-        sampler,
-        readiness.clone(),
-        move || fatal.borrow().clone(),
-        stops.closed.clone(),
-    );
+    let http = ops::serve(ops_socket, metrics, sampler, readiness.clone(), move || fatal.borrow().clone(), stops.closed.clone());
     tokio::spawn(async move {
         if let Err(error) = http.await {
             tracing::error!(%error, "the HTTP listener has failed");
@@ -285,8 +256,7 @@ async fn bind(address: std::net::SocketAddr) -> Result<TcpListener, StartError> 
 fn options(config: &Config, node_id: u64, links: &Arc<Links>, metrics: &Arc<Metrics>) -> Options {
     let raft = &config.raft;
     let transport = Arc::new(PeerTransport::new(links.clone()));
-    let mut options =
-        Options::new(node_id, config.node.data_dir.join("raft"), tarn_machine::Versions::CURRENT, transport);
+    let mut options = Options::new(node_id, config.node.data_dir.join("raft"), tarn_machine::Versions::CURRENT, transport);
     options.build_version = env!("CARGO_PKG_VERSION").into();
     let metrics = metrics.clone();
     options.on_applied = Arc::new(move |commands, took| metrics.applied(commands, took));
@@ -296,8 +266,7 @@ fn options(config: &Config, node_id: u64, links: &Arc<Links>, metrics: &Arc<Metr
         election_max: Duration::from_millis(raft.election_max_ms),
         ..Timings::default()
     };
-    options.limits =
-        Limits { snapshot_entries: raft.snapshot_entries, keep_entries: raft.keep_entries, ..Limits::default() };
+    options.limits = Limits { snapshot_entries: raft.snapshot_entries, keep_entries: raft.keep_entries, ..Limits::default() };
     options
 }
 
@@ -363,13 +332,7 @@ async fn moved(consensus: &Consensus, node_id: u64, advertise: &str) -> Result<(
 }
 
 /// A node that came by joining asks to be made a member, until it has a vote.
-async fn join_cluster(
-    links: Arc<Links>,
-    seeds: Seeds,
-    data_dir: PathBuf,
-    request: PeerMembershipRequest,
-    stops: Stops,
-) {
+async fn join_cluster(links: Arc<Links>, seeds: Seeds, data_dir: PathBuf, request: PeerMembershipRequest, stops: Stops) {
     match become_member(&links, seeds, &data_dir, request, &stops.leaving).await {
         Ok(()) => tracing::info!("this node is a member of the cluster"),
         Err(error) => tracing::error!(%error, "this node is not a member of the cluster"),
@@ -394,11 +357,9 @@ fn readiness(consensus: &Consensus, stops: &Stops) -> Readiness {
         false => Err("no leader is known: a majority of the voters must be up".into()),
     });
     let founded = consensus.applied();
-    readiness.add("founded", move || {
-        match Snapshot::is_before_roles(founded.borrow().version, founded.borrow().now_ms) {
-            false => Ok(()),
-            true => Err("the cluster's first leader has not made its version known yet".into()),
-        }
+    readiness.add("founded", move || match Snapshot::is_before_roles(founded.borrow().version, founded.borrow().now_ms) {
+        false => Ok(()),
+        true => Err("the cluster's first leader has not made its version known yet".into()),
     });
     let consensus = consensus.clone();
     readiness.add("caught-up", move || match consensus.status() {

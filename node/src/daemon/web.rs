@@ -22,15 +22,9 @@ pub(super) async fn bind_web(config: &Config) -> Result<Option<TcpListener>, Sta
 
 /// What provides the listener's certificate, with what lies on the disk in force. Files that the operator names must be good; a stored
 /// certificate that is not is replaced in time.
-pub(super) fn web_renewal(
-    config: &Config,
-    certificate: WebCertificate,
-    advertise: &str,
-) -> Result<WebRenewal, StartError> {
-    let files = (!config.https.certificate.is_empty()).then(|| WebFiles {
-        certificate: config.https.certificate.clone().into(),
-        key: config.https.key.clone().into(),
-    });
+pub(super) fn web_renewal(config: &Config, certificate: WebCertificate, advertise: &str) -> Result<WebRenewal, StartError> {
+    let files = (!config.https.certificate.is_empty())
+        .then(|| WebFiles { certificate: config.https.certificate.clone().into(), key: config.https.key.clone().into() });
     let named = files.is_some();
     let store = WebStore::new(Path::new(&config.node.data_dir));
     let mut renewal = WebRenewal::new(certificate, store, names(config, advertise), files);

@@ -95,10 +95,7 @@ async fn give_back(way: &Way, node: &Caller, task: v1::LeasedTask) {
         task_id: task.task_id.clone(),
         token: task.token,
         kind: v1::FailureKind::Returned.into(),
-        error: Some(v1::TaskError {
-            reason: "NOT_DELIVERED".into(),
-            message: "the worker went away before it got the task".into(),
-        }),
+        error: Some(v1::TaskError { reason: "NOT_DELIVERED".into(), message: "the worker went away before it got the task".into() }),
         ..v1::FailTaskRequest::default()
     };
     if let Err(refusal) = way.command(node, request, Instant::now() + RETURN_DEADLINE).await {

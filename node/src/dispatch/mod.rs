@@ -130,12 +130,7 @@ impl Dispatcher {
     }
 
     /// Proposes one lease. What it grants is returned if it is dropped.
-    async fn grant(
-        &self,
-        caller: &Caller,
-        request: v1::LeaseTasksRequest,
-        deadline: Instant,
-    ) -> Result<Vec<Granted>, Refusal> {
+    async fn grant(&self, caller: &Caller, request: v1::LeaseTasksRequest, deadline: Instant) -> Result<Vec<Granted>, Refusal> {
         let shared = self.shared.clone();
         let caller = caller.clone();
         // In a task of its own: a caller that goes away must not take the outcome with it.
@@ -152,11 +147,7 @@ impl Dispatcher {
     }
 
     /// Puts a waiter in line.
-    fn wait(
-        &self,
-        caller: &Caller,
-        request: v1::LeaseTasksRequest,
-    ) -> oneshot::Receiver<Result<Vec<Granted>, Refusal>> {
+    fn wait(&self, caller: &Caller, request: v1::LeaseTasksRequest) -> oneshot::Receiver<Result<Vec<Granted>, Refusal>> {
         let (answer, answered) = oneshot::channel();
         let waiter = Waiter::new(caller.clone(), request, answer);
         self.waiting().push(waiter);
@@ -210,9 +201,7 @@ impl Dispatcher {
             use v1::EventKind;
             let kind = event.kind();
             ready |= match kind {
-                EventKind::TaskReady | EventKind::TaskReturned | EventKind::TaskRequeued | EventKind::TaskEnqueued => {
-                    true
-                }
+                EventKind::TaskReady | EventKind::TaskReturned | EventKind::TaskRequeued | EventKind::TaskEnqueued => true,
                 // This node may not have known the worker when it began to wait.
                 EventKind::WorkerRegistered => true,
                 EventKind::WorkerDraining | EventKind::WorkerGone => {

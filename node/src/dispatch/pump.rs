@@ -23,11 +23,7 @@ pub(super) struct Waiter {
 }
 
 impl Waiter {
-    pub fn new(
-        caller: Caller,
-        request: v1::LeaseTasksRequest,
-        answer: oneshot::Sender<Result<Vec<Granted>, Refusal>>,
-    ) -> Self {
+    pub fn new(caller: Caller, request: v1::LeaseTasksRequest, answer: oneshot::Sender<Result<Vec<Granted>, Refusal>>) -> Self {
         Self { caller, request, answer, saw: 0 }
     }
 }

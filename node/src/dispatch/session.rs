@@ -43,8 +43,7 @@ impl Held {
     /// Whether the event is about this lease, and not about an earlier one of the same task: a lease that is given back does not count as an
     /// attempt, so that the next has the same number, and its grant may be known here before the events that led to it.
     fn is_meant_by(&self, event: &v1::Event) -> bool {
-        event.revision > tarn_machine::ids::Id(self.token).index()
-            && (event.attempt == 0 || event.attempt == self.attempt)
+        event.revision > tarn_machine::ids::Id(self.token).index() && (event.attempt == 0 || event.attempt == self.attempt)
     }
 }
 
@@ -85,12 +84,7 @@ impl Sessions {
         if !held.is_meant_by(event) {
             return;
         }
-        let report = v1::LeaseReport {
-            task_id: event.subject.clone(),
-            token: held.token,
-            status: status.into(),
-            lease_expires_at_ms: 0,
-        };
+        let report = v1::LeaseReport { task_id: event.subject.clone(), token: held.token, status: status.into(), lease_expires_at_ms: 0 };
         if let Some(listener) = self.listeners.get(&held.session) {
             let _ = listener.notices.try_send(Notice::Lease(report));
         }

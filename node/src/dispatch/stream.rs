@@ -101,8 +101,7 @@ pub async fn work(
     let first = tokio::time::timeout_at(deadline, requests.next()).await;
     let first = first.ok().flatten().and_then(Result::ok).and_then(|request| request.message);
     let Some(work_request::Message::Open(open)) = first else {
-        return Err(Reason::StreamProtocol
-            .refusal("a work stream begins with `open`: register, then open with the worker's id"));
+        return Err(Reason::StreamProtocol.refusal("a work stream begins with `open`: register, then open with the worker's id"));
     };
     known(&way, &caller, &open.worker_id).await?;
 
@@ -134,16 +133,10 @@ struct Worker {
 
 impl Worker {
     /// Leases while there is credit.
-    async fn feed(
-        self: Arc<Self>,
-        credit: watch::Sender<u32>,
-        mut credits: watch::Receiver<u32>,
-        end: CancellationToken,
-    ) {
+    async fn feed(self: Arc<Self>, credit: watch::Sender<u32>, mut credits: watch::Receiver<u32>, end: CancellationToken) {
         let feeding = async {
             loop {
-                let Ok(max) = credits.wait_for(|credit| *credit > 0).await.map(|credit| (*credit).min(LEASE_TASKS_MAX))
-                else {
+                let Ok(max) = credits.wait_for(|credit| *credit > 0).await.map(|credit| (*credit).min(LEASE_TASKS_MAX)) else {
                     return;
                 };
                 match self.session.lease(max).await {
@@ -195,12 +188,7 @@ impl Worker {
     }
 
     /// Takes what the client sends until it ends.
-    async fn read(
-        self: Arc<Self>,
-        mut requests: Streaming<v1::WorkRequest>,
-        credit: watch::Sender<u32>,
-        end: CancellationToken,
-    ) {
+    async fn read(self: Arc<Self>, mut requests: Streaming<v1::WorkRequest>, credit: watch::Sender<u32>, end: CancellationToken) {
         let mut commands = FuturesUnordered::new();
         let reading = async {
             loop {
@@ -228,8 +216,7 @@ impl Worker {
                         commands.push(self.run(correlation, request, work_response::Message::Failed).boxed());
                     }
                     Some(Message::Open(_)) | None => {
-                        let refusal = Reason::StreamProtocol
-                            .refusal("a work stream is opened once, and every message says what it is");
+                        let refusal = Reason::StreamProtocol.refusal("a work stream is opened once, and every message says what it is");
                         let _ = self.outgoing.send(Outgoing::End(refusal)).await;
                         return;
                     }

@@ -9,8 +9,8 @@ use tarn_executor::DriverEngine;
 use tarn_proto::v1::peer_drivers_answer::Answer;
 use tarn_proto::v1::peer_drivers_question::Question;
 use tarn_proto::v1::{
-    CallDriverResponse, Driver, DriverSpec, GetDriverLogsResponse, PeerDriverLogs, PeerDriverState, PeerDriverStates,
-    PeerDriversAnswer, PeerDriversList, PeerDriversQuestion,
+    CallDriverResponse, Driver, DriverSpec, GetDriverLogsResponse, PeerDriverLogs, PeerDriverState, PeerDriverStates, PeerDriversAnswer,
+    PeerDriversList, PeerDriversQuestion,
 };
 use tokio::time::Instant;
 use tonic::Code;
@@ -113,10 +113,7 @@ impl Drivers {
 
     /// Fills in how the drivers are, as far as the node that runs them answers.
     pub async fn tell(&self, drivers: &mut [Driver]) {
-        let question = PeerDriversQuestion {
-            question: Some(Question::List(PeerDriversList {})),
-            timeout_ms: STATES.as_millis() as u64,
-        };
+        let question = PeerDriversQuestion { question: Some(Question::List(PeerDriversList {})), timeout_ms: STATES.as_millis() as u64 };
         let Ok(PeerDriversAnswer { answer: Some(Answer::List(states)) }) = self.ask(question).await else {
             return;
         };
@@ -140,10 +137,7 @@ impl Drivers {
             return Err(Reason::NoLeader.refusal("no node leads now, so none runs drivers: try again in a moment"));
         };
         let limit = Duration::from_millis(question.timeout_ms);
-        let asked = self
-            .shared
-            .links
-            .exchange(&leader, Traffic::Log, limit, |mut peer| async move { peer.ask_drivers(question).await });
+        let asked = self.shared.links.exchange(&leader, Traffic::Log, limit, |mut peer| async move { peer.ask_drivers(question).await });
         match asked.await {
             Ok(answered) => Ok(answered.body),
             Err(Fault::Refused(status)) => Err(rejection_of(&status).into()),
@@ -163,9 +157,8 @@ impl Drivers {
             Some(Question::Call(call)) => {
                 let desk = self.desk(&call.namespace, &call.name)?;
                 let answered = tokio::time::timeout_at(deadline, desk.call(call.method, call.payload)).await;
-                let answered = answered.map_err(|_| {
-                    Reason::OutcomeUnknown.refusal("the driver did not answer in time: it may yet do what it was asked")
-                })??;
+                let answered = answered
+                    .map_err(|_| Reason::OutcomeUnknown.refusal("the driver did not answer in time: it may yet do what it was asked"))??;
                 Answer::Call(CallDriverResponse { payload: answered.payload.into(), generation: answered.generation })
             }
             Some(Question::Logs(logs)) => Answer::Logs(self.logs(&logs, deadline).await?),

@@ -5,8 +5,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tarn_executor::{
-    DriverEngine, DriverEvent, DriverInstance, DriverServices, DriverStart, ExecutionError, Grants, Hash, HttpOrigin,
-    Limits, LogLevel,
+    DriverEngine, DriverEvent, DriverInstance, DriverServices, DriverStart, ExecutionError, Grants, Hash, HttpOrigin, Limits, LogLevel,
 };
 use tarn_proto::v1::{AdvanceDriver, DriverLimits, DriverSpec, DriverState};
 use tokio::sync::{mpsc, watch};
@@ -178,11 +177,10 @@ impl Runner {
             status.state = DriverState::Starting.into();
             status.generation = generation;
         });
-        let (artifact, bytes) =
-            load(&*self.world, &spec).await.map_err(|why| match why.starts_with("DRIVER_SIGNATURE") {
-                true => End::Useless(why),
-                false => End::Broken(why),
-            })?;
+        let (artifact, bytes) = load(&*self.world, &spec).await.map_err(|why| match why.starts_with("DRIVER_SIGNATURE") {
+            true => End::Useless(why),
+            false => End::Broken(why),
+        })?;
         let grants = spec.grants.clone().unwrap_or_default();
         let turn = Arc::new(Turn {
             queues: grants.queues.into(),
@@ -356,15 +354,12 @@ impl Runner {
         }
         let acted = self.act(live, "call", Todo::Call(call.method, call.payload)).await;
         let (answer, end) = match acted {
-            Err(end) => {
-                (Err(refusal(Code::Internal, "DRIVER_BROKE", format!("the driver broke: {}", end.why()))), Err(end))
-            }
+            Err(end) => (Err(refusal(Code::Internal, "DRIVER_BROKE", format!("the driver broke: {}", end.why()))), Err(end)),
             Ok(Err(why)) => (Err(refusal(Code::FailedPrecondition, "DRIVER_REFUSED", why)), Ok(())),
             Ok(Ok(told)) => match self.commit(live, None).await {
                 Ok(()) => (answer(told, live.generation), Ok(())),
                 Err(end) => {
-                    let message =
-                        format!("what the driver did is not written down, and perhaps done again: {}", end.why());
+                    let message = format!("what the driver did is not written down, and perhaps done again: {}", end.why());
                     (Err(refusal(Code::Unavailable, "DRIVER_NOT_SAVED", message)), Err(end))
                 }
             },

@@ -10,8 +10,7 @@ use tarn_client::tls::PrivateKey;
 use tarn_executor::{DriverConfig, DriverEngine, Hash};
 use tarn_machine::DriverStanding;
 use tarn_proto::v1::{
-    self, AdvanceDriver, Driver, DriverAdvanced, DriverGrants, DriverSpec, DriverState, EventKind, PolicySigner,
-    TaskSpec,
+    self, AdvanceDriver, Driver, DriverAdvanced, DriverGrants, DriverSpec, DriverState, EventKind, PolicySigner, TaskSpec,
 };
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
@@ -39,8 +38,7 @@ pub(crate) fn probe() -> Bytes {
     PROBE.clone()
 }
 
-static ENGINE: LazyLock<Arc<DriverEngine>> =
-    LazyLock::new(|| Arc::new(DriverEngine::new(&DriverConfig::default()).unwrap()));
+static ENGINE: LazyLock<Arc<DriverEngine>> = LazyLock::new(|| Arc::new(DriverEngine::new(&DriverConfig::default()).unwrap()));
 
 /// A cluster of which there is nothing but one driver.
 struct Fake {
@@ -75,14 +73,8 @@ impl Fake {
             grants: Some(DriverGrants { http: vec![], queues: vec!["out".into()] }),
             ..DriverSpec::default()
         };
-        let driver = Driver {
-            namespace: "default".into(),
-            name: "probe".into(),
-            spec: Some(spec),
-            generation: 1,
-            step: 100,
-            ..Driver::default()
-        };
+        let driver =
+            Driver { namespace: "default".into(), name: "probe".into(), spec: Some(spec), generation: 1, step: 100, ..Driver::default() };
         let held = Held { driver: Some(driver), trusted: true, ..Held::default() };
         Arc::new(Self { held: Mutex::new(held), applied: watch::Sender::new(0), began: Instant::now() })
     }
@@ -216,8 +208,7 @@ impl Rig {
     fn new(world: Arc<Fake>) -> Self {
         let (desk, calls) = Desk::new(Id::new("default", "probe"), 1, Arc::new(Metrics::new()));
         let (at_hand, arrived) = watch::channel(world.driver().generation);
-        let runner =
-            Runner { world: world.clone(), engine: ENGINE.clone(), desk: desk.clone(), calls, at_hand: arrived };
+        let runner = Runner { world: world.clone(), engine: ENGINE.clone(), desk: desk.clone(), calls, at_hand: arrived };
         Self { desk, at_hand, running: tokio::spawn(runner.run()) }
     }
 

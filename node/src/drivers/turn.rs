@@ -102,11 +102,8 @@ fn parse(spec: &str, payload: Option<Bytes>) -> Result<TaskSpec, String> {
         task.payload = payload;
     }
     // Alone in a command, so that what is wrong is told to the driver, and not found out when it is too late.
-    let request = v1::EnqueueRequest {
-        namespace: crate::way::DEFAULT_NAMESPACE.to_owned(),
-        tasks: vec![task],
-        ..v1::EnqueueRequest::default()
-    };
+    let request =
+        v1::EnqueueRequest { namespace: crate::way::DEFAULT_NAMESPACE.to_owned(), tasks: vec![task], ..v1::EnqueueRequest::default() };
     let body = v1::command::Body::Enqueue(request);
     let command = v1::Command { body: Some(body), ..v1::Command::default() };
     check::validate(&command).map_err(|rejection| rejection.message)?;
@@ -122,8 +119,7 @@ mod tests {
 
     #[test]
     fn a_task_is_read_as_the_contract_says_and_refused_where_it_could_not_run() {
-        let task =
-            parse(r#"{"queue":"mail","handler":"send","payload":"aGk=","priority":"PRIORITY_HIGH"}"#, None).unwrap();
+        let task = parse(r#"{"queue":"mail","handler":"send","payload":"aGk=","priority":"PRIORITY_HIGH"}"#, None).unwrap();
         assert_eq!((task.queue.as_str(), task.payload.as_ref()), ("mail", b"hi".as_slice()));
         let task = parse(r#"{"queue":"mail"}"#, Some(Bytes::from_static(b"own"))).unwrap();
         assert_eq!(task.payload, "own");

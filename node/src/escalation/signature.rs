@@ -37,8 +37,7 @@ pub fn sign(key: &[u8], time_s: u64, body: &[u8]) -> String {
 /// # Errors
 /// [`SignatureError`].
 pub fn verify(key: &[u8], header: &str, body: &[u8], now_s: u64, tolerance_s: u64) -> Result<(), SignatureError> {
-    let (time, tag) =
-        header.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")).ok_or(SignatureError::Malformed)?;
+    let (time, tag) = header.strip_prefix("t=").and_then(|rest| rest.split_once(",v1=")).ok_or(SignatureError::Malformed)?;
     let time_s: u64 = time.parse().map_err(|_| SignatureError::Malformed)?;
     let tag = HEXLOWER.decode(tag.as_bytes()).map_err(|_| SignatureError::Malformed)?;
     let key = hmac::Key::new(hmac::HMAC_SHA256, key);

@@ -59,10 +59,7 @@ fn one(teller: &mut Teller, story: &TaskStory, task: &Task, decision: &Decision)
         DecisionKind::Placed => placement::tell(teller, story, decision),
         DecisionKind::Retried => tell(Level::Detailed, "RETRY", retried(task, decision)),
         DecisionKind::Returned => {
-            let text = format!(
-                "Attempt {} was given back by its worker before it began, and does not count.",
-                decision.attempt
-            );
+            let text = format!("Attempt {} was given back by its worker before it began, and does not count.", decision.attempt);
             tell(Level::Detailed, "RETRY", text);
         }
         DecisionKind::Requeued => {
@@ -170,9 +167,8 @@ fn failure(task: &Task, decision: &Decision) -> String {
 
 fn retried(task: &Task, decision: &Decision) -> String {
     let ran = attempt_of(task, decision).filter(|attempt| attempt.ended_at_ms > 0);
-    let after = ran.map_or_else(String::new, |attempt| {
-        format!(" after {}", words::span(attempt.ended_at_ms.saturating_sub(attempt.started_at_ms)))
-    });
+    let after = ran
+        .map_or_else(String::new, |attempt| format!(" after {}", words::span(attempt.ended_at_ms.saturating_sub(attempt.started_at_ms))));
     let next = match decision.delay_ms {
         0 => "Another followed at once".to_owned(),
         delay => format!("Another was to follow after {}", words::span(delay)),
@@ -197,19 +193,14 @@ fn died(task: &Task, decision: &Decision) -> String {
     let failure = failure(task, decision);
     match decision.reason.as_str() {
         "DEADLINE_EXCEEDED" => "It died because it had not finished by its deadline.".to_owned(),
-        "DEPENDENCY_FAILED" => {
-            "It died because a task that it depends on died, was cancelled or was deleted.".to_owned()
-        }
+        "DEPENDENCY_FAILED" => "It died because a task that it depends on died, was cancelled or was deleted.".to_owned(),
         _ if decision.attempt == 0 => format!("It died: {failure}."),
         _ if u64::from(decision.attempt) >= attempts_allowed(task) => format!(
             "It died when attempt {} failed: {failure}. All {} that its retry policy allows were used.",
             decision.attempt,
             words::count(attempts_allowed(task), "attempt")
         ),
-        _ => format!(
-            "It died when attempt {} failed: {failure}. Its worker said that no further attempt could succeed.",
-            decision.attempt
-        ),
+        _ => format!("It died when attempt {} failed: {failure}. Its worker said that no further attempt could succeed.", decision.attempt),
     }
 }
 

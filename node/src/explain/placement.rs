@@ -43,10 +43,8 @@ fn passed_over(scores: &PlacementScores) -> String {
 }
 
 fn prices(scores: &PlacementScores) -> Option<String> {
-    let prices = scores
-        .prices
-        .iter()
-        .map(|price| format!("{} {} for {}", price.runtime, thousandths(price.price), words::span(price.run_ms)));
+    let prices =
+        scores.prices.iter().map(|price| format!("{} {} for {}", price.runtime, thousandths(price.price), words::span(price.run_ms)));
     let prices: Vec<String> = prices.collect();
     (!prices.is_empty()).then(|| format!("Expected cost by runtime, the cheapest first: {}.", words::list(&prices)))
 }

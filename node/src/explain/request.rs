@@ -52,13 +52,7 @@ fn objections(teller: &mut Teller, decision: &Decision, violations: &[Violation]
     let of_this = |found: &&Violation| found.blocking && found.request_id == decision.request_id;
     let refused = decision.kind() == DecisionKind::Refused && decision.step == "policy";
     for found in violations.iter().filter(|_| refused).filter(of_this) {
-        let text = format!(
-            "Policy {} {} said: {} ({}).",
-            found.policy,
-            found.version,
-            found.message.trim_end_matches('.'),
-            found.code
-        );
+        let text = format!("Policy {} {} said: {} ({}).", found.policy, found.version, found.message.trim_end_matches('.'), found.code);
         teller.tell(Level::Brief, "POLICY", text, decision.at_ms, decision.index);
     }
 }
@@ -97,7 +91,9 @@ fn unblock(decision: &Decision) -> Option<String> {
         ),
         "validation" => "The request can never succeed as it stands: correct the field that the refusal named.".to_owned(),
         "policy" => match decision.gate.as_ref().map(|gate| gate.rule.as_str()) {
-            None | Some("") => "Change the request so that the environment's policies allow it: `tarn policy eval` tells which do not.".to_owned(),
+            None | Some("") => {
+                "Change the request so that the environment's policies allow it: `tarn policy eval` tells which do not.".to_owned()
+            }
             Some(rule) => format!("Change the request so that the rule {rule} allows it: `tarn policy eval` tries it without effect."),
         },
         "quota" => "Ask again a little later, or have the namespace's limit raised.".to_owned(),

@@ -1,8 +1,8 @@
 //! Stories of many situations: each must say what it is, and what would end it.
 
 use tarn_proto::v1::{
-    Attempt, Decision, DecisionKind, Dependency, GateFacts, PolicyVersion, RetryPolicy, Scores, Sentence, Share, Task,
-    TaskError, TaskSpec, TaskState, TaskStory, Violation, Waiting,
+    Attempt, Decision, DecisionKind, Dependency, GateFacts, PolicyVersion, RetryPolicy, Scores, Sentence, Share, Task, TaskError, TaskSpec,
+    TaskState, TaskStory, Violation, Waiting,
 };
 
 use super::{Level, request, task};
@@ -85,17 +85,12 @@ fn no_worker_at_all() {
 
 #[test]
 fn no_worker_with_the_label_or_the_runtime() {
-    let story = waiting(
-        TaskState::Ready,
-        Waiting { workers: 3, missing: vec!["runtime wasm".into(), "label gpu".into()], ..Waiting::default() },
-    );
+    let story =
+        waiting(TaskState::Ready, Waiting { workers: 3, missing: vec!["runtime wasm".into(), "label gpu".into()], ..Waiting::default() });
     says(
         &story,
         Level::Brief,
-        &[
-            "Of 3 registered workers, none can run it: there is none with runtime wasm and label gpu.",
-            "Start a worker that has it all",
-        ],
+        &["Of 3 registered workers, none can run it: there is none with runtime wasm and label gpu.", "Start a worker that has it all"],
     );
 }
 
@@ -118,21 +113,9 @@ fn workers_that_drain_or_are_full() {
 fn a_limit_of_the_namespace() {
     let story = waiting(
         TaskState::Ready,
-        Waiting {
-            workers: 1,
-            able: 1,
-            free: 1,
-            limit_name: "max_running".into(),
-            limit: 5,
-            used: 5,
-            ..Waiting::default()
-        },
+        Waiting { workers: 1, able: 1, free: 1, limit_name: "max_running".into(), limit: 5, used: 5, ..Waiting::default() },
     );
-    says(
-        &story,
-        Level::Brief,
-        &["Namespace default has reached its limit max_running of 5: 5 are in use.", "raises the limit"],
-    );
+    says(&story, Level::Brief, &["Namespace default has reached its limit max_running of 5: 5 are in use.", "raises the limit"]);
 }
 
 #[test]
@@ -154,19 +137,12 @@ fn competing_work_stands_before_it() {
     says(
         &story,
         Level::Detailed,
-        &[
-            "Its priority is normal, and having waited it counts as critical.",
-            "Before its namespace default, blue is served",
-        ],
+        &["Its priority is normal, and having waited it counts as critical.", "Before its namespace default, blue is served"],
     );
     says(
         &story,
         Level::Technical,
-        &[
-            "The next of those before it is task 0000000020001.",
-            "blue (weight 100, pass 10, 4 ready)",
-            "This one stands at 20.",
-        ],
+        &["The next of those before it is task 0000000020001.", "blue (weight 100, pass 10, 4 ready)", "This one stands at 20."],
     );
     let mut alone = story.clone();
     let waiting = alone.waiting.as_mut().unwrap();
@@ -188,16 +164,9 @@ fn dependencies() {
     let dependency = |id: &str, state: TaskState| Dependency { task_id: id.into(), state: state.into() };
     let story = waiting(
         TaskState::Blocked,
-        Waiting {
-            dependencies: vec![dependency("a", TaskState::Running), dependency("b", TaskState::Ready)],
-            ..Waiting::default()
-        },
+        Waiting { dependencies: vec![dependency("a", TaskState::Running), dependency("b", TaskState::Ready)], ..Waiting::default() },
     );
-    says(
-        &story,
-        Level::Brief,
-        &["It waits for 2 tasks: a (running) and b (waiting for a worker).", "It goes on when they have ended."],
-    );
+    says(&story, Level::Brief, &["It waits for 2 tasks: a (running) and b (waiting for a worker).", "It goes on when they have ended."]);
 }
 
 #[test]
@@ -208,10 +177,7 @@ fn backoff_and_a_time_that_the_submitter_named() {
     says(
         &story,
         Level::Brief,
-        &[
-            "Attempt 2 failed: BROKEN (the disk was full). The next one is held back for another 1 min 30 s",
-            "by itself",
-        ],
+        &["Attempt 2 failed: BROKEN (the disk was full). The next one is held back for another 1 min 30 s", "by itself"],
     );
 }
 
@@ -257,10 +223,7 @@ fn a_whole_life_from_submission_to_the_dead_letters_and_back() {
     says(
         &story,
         Level::Brief,
-        &[
-            "The task died at 2025-11-21 04:39:59 UTC: BROKEN (the disk was full).",
-            "tarn queue requeue mail 00000002w0001",
-        ],
+        &["The task died at 2025-11-21 04:39:59 UTC: BROKEN (the disk was full).", "tarn queue requeue mail 00000002w0001"],
     );
     says(
         &story,
@@ -284,11 +247,7 @@ fn a_whole_life_from_submission_to_the_dead_letters_and_back() {
             "User/ada proved who it was by certificate; the gate was that of node 2; its log has more under trace 5f.",
         ],
     );
-    says(
-        &story,
-        Level::Audit,
-        &["Record 40.0 of 2025-11-21 04:39:00 UTC: ADMITTED, by user/ada, action Enqueue, of queue/mail"],
-    );
+    says(&story, Level::Audit, &["Record 40.0 of 2025-11-21 04:39:00 UTC: ADMITTED, by user/ada, action Enqueue, of queue/mail"]);
 
     story.decisions.push(Decision {
         principal: "user/ops".into(),
@@ -346,31 +305,19 @@ fn running_and_succeeded() {
         task.lease_expires_at_ms = NOW + 30_000;
         task.cancel_requested = true;
     }
-    says(
-        &story,
-        Level::Brief,
-        &["running: attempt 1, for 1 min 0 s now, on worker 0000000010001;", "may still finish first"],
-    );
+    says(&story, Level::Brief, &["running: attempt 1, for 1 min 0 s now, on worker 0000000010001;", "may still finish first"]);
     says(&story, Level::Detailed, &["Attempt 1 began on worker 0000000010001."]);
     let task = story.task.as_mut().unwrap();
     task.set_state(TaskState::Succeeded);
     task.ended_at_ms = NOW;
     task.attempts[0].ended_at_ms = NOW;
-    says(
-        &story,
-        Level::Brief,
-        &["The task succeeded at 2025-11-21 04:40:00 UTC, on attempt 1, which ran for 1 min 0 s"],
-    );
+    says(&story, Level::Brief, &["The task succeeded at 2025-11-21 04:40:00 UTC, on attempt 1, which ran for 1 min 0 s"]);
 }
 
 #[test]
 fn what_is_not_recorded_is_said() {
     let story = TaskStory { decisions_incomplete: true, ..story(TaskState::Ready) };
-    says(
-        &story,
-        Level::Detailed,
-        &["How is not recorded: the record was dropped, or the cluster did not keep any yet."],
-    );
+    says(&story, Level::Detailed, &["How is not recorded: the record was dropped, or the cluster did not keep any yet."]);
     assert!(task(&TaskStory::default(), Level::Audit).is_empty());
 }
 
@@ -385,11 +332,7 @@ fn refused_requests_and_what_would_let_them_through() {
         gate: Some(GateFacts {
             environment: "prod".into(),
             rule: if step == "policy" { "data.tarn.deny".into() } else { String::new() },
-            policies: if step == "policy" {
-                vec![PolicyVersion { name: "limits".into(), version: "2.0.0".into() }]
-            } else {
-                Vec::new()
-            },
+            policies: if step == "policy" { vec![PolicyVersion { name: "limits".into(), version: "2.0.0".into() }] } else { Vec::new() },
             ..GateFacts::default()
         }),
         ..decision(DecisionKind::Refused)
@@ -432,10 +375,7 @@ fn refused_requests_and_what_would_let_them_through() {
         ..decision(DecisionKind::Admitted)
     };
     let text = texts(&request("r1", &[admitted], &[], Level::Detailed));
-    assert!(
-        text.contains("it was let through and carried out.") && text.contains("2 tasks, whose ids follow"),
-        "{text}"
-    );
+    assert!(text.contains("it was let through and carried out.") && text.contains("2 tasks, whose ids follow"), "{text}");
 }
 
 #[test]

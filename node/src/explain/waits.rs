@@ -20,18 +20,16 @@ pub fn tell(teller: &mut Teller, story: &TaskStory, task: &Task, waiting: &Waiti
 }
 
 fn dependencies(teller: &mut Teller, waiting: &Waiting) {
-    let open: Vec<String> = waiting
-        .dependencies
-        .iter()
-        .map(|dependency| format!("{} ({})", dependency.task_id, words::state(dependency.state())))
-        .collect();
+    let open: Vec<String> =
+        waiting.dependencies.iter().map(|dependency| format!("{} ({})", dependency.task_id, words::state(dependency.state()))).collect();
     let text = match open.len() {
         0 => "All that it waited for has ended; the cluster is about to let it go on.".to_owned(),
         number => format!("It waits for {}: {}.", words::count(number as u64, "task"), words::list(&open)),
     };
     teller.say(Level::Brief, "WAITS", text);
     if !open.is_empty() {
-        let text = "It goes on when they have ended. Explain them in turn with `tarn explain task ID`, or cancel those that are not needed.";
+        let text =
+            "It goes on when they have ended. Explain them in turn with `tarn explain task ID`, or cancel those that are not needed.";
         teller.say(Level::Brief, "UNBLOCK", text);
     }
 }
@@ -90,10 +88,8 @@ fn nobody_able(teller: &mut Teller, task: &Task, waiting: &Waiting) {
         wanted.extend((!spec.runtime.is_empty()).then(|| format!("runtime {}", spec.runtime)));
         wanted.extend((!spec.handler.is_empty()).then(|| format!("handler {}", spec.handler)));
         wanted.extend(spec.requires.iter().map(|label| format!("label {label}")));
-        let text = format!(
-            "Of {registered}, none has all that it requires, though each thing is had by one of them: {}.",
-            words::list(&wanted)
-        );
+        let text =
+            format!("Of {registered}, none has all that it requires, though each thing is had by one of them: {}.", words::list(&wanted));
         teller.say(Level::Brief, "WAITS", text);
     } else {
         let (sdk, others): (Vec<_>, Vec<_>) = waiting.missing.iter().partition(|what| *what == SDK);
@@ -178,9 +174,7 @@ fn in_line(teller: &mut Teller, task: &Task, waiting: &Waiting) {
     let text = match (waiting.ahead, priority) {
         (0, _) => "It is given out as soon as one of them asks for work.",
         (_, 1) => "Its turn comes when those have been given out. More workers bring it nearer.",
-        _ => {
-            "Its turn comes when those have been given out. More workers bring it nearer, and so would a higher priority."
-        }
+        _ => "Its turn comes when those have been given out. More workers bring it nearer, and so would a higher priority.",
     };
     teller.say(Level::Brief, "UNBLOCK", text);
 }
@@ -232,11 +226,8 @@ fn shares(teller: &mut Teller, task: &Task, waiting: &Waiting) {
     let all: Vec<String> = waiting
         .shares
         .iter()
-        .map(|share| {
-            format!("{} (weight {}, pass {}, {} ready)", share.namespace, share.weight, share.pass, share.ready)
-        })
+        .map(|share| format!("{} (weight {}, pass {}, {} ready)", share.namespace, share.weight, share.pass, share.ready))
         .collect();
-    let text =
-        format!("Namespaces are served by the lowest pass: {}. This one stands at {}.", all.join(", "), own.pass);
+    let text = format!("Namespaces are served by the lowest pass: {}. This one stands at {}.", all.join(", "), own.pass);
     teller.say(Level::Technical, "WAITS", text);
 }

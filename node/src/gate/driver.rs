@@ -80,10 +80,7 @@ mod tests {
             (DriverSpec { artifact: "blake3:x".into(), ..good.clone() }, "INVALID_ARTIFACT"),
             (DriverSpec { config: "{".into(), ..good.clone() }, "INVALID_CONFIG"),
             (
-                DriverSpec {
-                    grants: Some(v1::DriverGrants { http: vec!["https://a.b/path".into()], queues: vec![] }),
-                    ..good
-                },
+                DriverSpec { grants: Some(v1::DriverGrants { http: vec!["https://a.b/path".into()], queues: vec![] }), ..good },
                 "INVALID_ORIGIN",
             ),
         ] {

@@ -109,19 +109,9 @@ fn unauthenticated(error: &BearerError) -> v1::Rejection {
 }
 
 fn revoked(reason: &str, message: &str) -> v1::Rejection {
-    v1::Rejection {
-        code: Code::Unauthenticated as u32,
-        reason: reason.into(),
-        message: message.into(),
-        ..v1::Rejection::default()
-    }
+    v1::Rejection { code: Code::Unauthenticated as u32, reason: reason.into(), message: message.into(), ..v1::Rejection::default() }
 }
 
 fn denied(code: Code, denied: &Denied) -> v1::Rejection {
-    v1::Rejection {
-        code: code as u32,
-        reason: denied.reason().into(),
-        message: denied.to_string(),
-        ..v1::Rejection::default()
-    }
+    v1::Rejection { code: code as u32, reason: denied.reason().into(), message: denied.to_string(), ..v1::Rejection::default() }
 }

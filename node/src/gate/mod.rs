@@ -137,20 +137,13 @@ impl Gate {
         state: &Snapshot,
         trace: Arc<str>,
     ) -> Result<Caller, Refusal> {
-        identity::caller(&self.bearers, extensions, metadata, state, trace.clone())
-            .map_err(|rejection| self.turn_away(rejection, &trace))
+        identity::caller(&self.bearers, extensions, metadata, state, trace.clone()).map_err(|rejection| self.turn_away(rejection, &trace))
     }
 
     /// Refuses somebody who did not prove who they are: the first step, and the door before it.
     pub(crate) fn turn_away(&self, rejection: v1::Rejection, trace: &str) -> Refusal {
         let rejection = in_plain_words(rejection);
-        tracing::info!(
-            trace,
-            step = identity::STEP,
-            reason = rejection.reason,
-            "the gate refused: {}",
-            rejection.message
-        );
+        tracing::info!(trace, step = identity::STEP, reason = rejection.reason, "the gate refused: {}", rejection.message);
         self.ledger.unknown(identity::STEP, &rejection, trace);
         self.refuse(identity::STEP, rejection)
     }
@@ -190,8 +183,7 @@ impl Gate {
         let ask = Ask::new(caller, What::Act(wish), state);
         let lasting: [&dyn Step; 2] = [&identity::StillGood, &role::Role];
         lasting.into_iter().try_for_each(|step| {
-            step.admit(&ask)
-                .map_err(|rejection| Refusal { step: Some(step.name()), rejection: in_plain_words(rejection) })
+            step.admit(&ask).map_err(|rejection| Refusal { step: Some(step.name()), rejection: in_plain_words(rejection) })
         })
     }
 

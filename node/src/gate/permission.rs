@@ -110,9 +110,7 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::DeletePolicyHandler(r) => wish("delete", "policy-handler", &r.name, Some(ALL)),
         Body::PutPolicySettings(_) => wish("update", "policy-settings", ALL, Some(ALL)),
         // Told by nodes of their own gates, never by users.
-        Body::RecordViolations(_) | Body::AcknowledgeEscalations(_) => {
-            wish("update", "cluster", "violations", Some(ALL))
-        }
+        Body::RecordViolations(_) | Body::AcknowledgeEscalations(_) => wish("update", "cluster", "violations", Some(ALL)),
         // Sent by nodes alone: the kernel takes it from nobody else.
         Body::RecordDecisions(_) => wish("update", "audit", "records", Some(ALL)),
         Body::InstallDriver(r) => driver("create", &r.namespace, &r.name, r.spec.as_ref(), wish),

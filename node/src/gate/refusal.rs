@@ -69,12 +69,7 @@ impl Reason {
     /// The same as a bare rejection.
     #[must_use]
     pub fn rejection(self, message: impl Into<String>) -> v1::Rejection {
-        v1::Rejection {
-            code: self.code() as u32,
-            reason: self.name().into(),
-            message: message.into(),
-            ..v1::Rejection::default()
-        }
+        v1::Rejection { code: self.code() as u32, reason: self.name().into(), message: message.into(), ..v1::Rejection::default() }
     }
 }
 
@@ -128,14 +123,13 @@ impl From<v1::Rejection> for Refusal {
 impl From<ProposeError> for Refusal {
     fn from(error: ProposeError) -> Self {
         match error {
-            ProposeError::TooLarge { limit, .. } => Reason::CommandTooLarge
-                .refusal("the request is too large for one command: send smaller or fewer items")
-                .limit(limit as u64),
+            ProposeError::TooLarge { limit, .. } => {
+                Reason::CommandTooLarge.refusal("the request is too large for one command: send smaller or fewer items").limit(limit as u64)
+            }
             ProposeError::NotProposed => Reason::NoLeader
                 .refusal("no leader took the command before its deadline; it has no effect: send it again, or allow more time"),
-            ProposeError::OutcomeUnknown | ProposeError::Stopped { maybe_applied: true } => Reason::OutcomeUnknown.refusal(
-                "the command may have taken effect or not: send it again with the same request id to learn its outcome",
-            ),
+            ProposeError::OutcomeUnknown | ProposeError::Stopped { maybe_applied: true } => Reason::OutcomeUnknown
+                .refusal("the command may have taken effect or not: send it again with the same request id to learn its outcome"),
             ProposeError::Stopped { maybe_applied: false } => {
                 Reason::NodeStopping.refusal("this node is stopping and the command has no effect: send it to another node")
             }

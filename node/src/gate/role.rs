@@ -69,9 +69,7 @@ impl Judge<'_> {
             return true;
         };
         let token = id.parse::<Id>().ok().and_then(|id| self.access.tokens.get(&id.0));
-        token.is_none_or(|token| {
-            token.created_by == token.principal || roles::judge(self.access, &token.created_by, wish).is_some()
-        })
+        token.is_none_or(|token| token.created_by == token.principal || roles::judge(self.access, &token.created_by, wish).is_some())
     }
 
     /// As [`Judge::ground`], as a refusal that says what is missing.
@@ -108,10 +106,7 @@ impl Judge<'_> {
     /// A token gives its bearer what its principal may do, as far as its scopes allow: its maker must be able to do as much.
     fn token(&self, request: &v1::PutTokenRequest) -> Result<(), v1::Rejection> {
         if OWN_KINDS.iter().any(|kind| request.principal.starts_with(kind)) {
-            let message = format!(
-                "a token is for a user, and {} is of the cluster itself",
-                plain(&request.principal, NAME_BYTES_MAX)
-            );
+            let message = format!("a token is for a user, and {} is of the cluster itself", plain(&request.principal, NAME_BYTES_MAX));
             return Err(rejection(Code::InvalidArgument, "INVALID_PRINCIPAL", message));
         }
         let own = *request.principal == *self.caller.principal;
@@ -146,9 +141,7 @@ impl Judge<'_> {
 
     /// Whether the caller may still work wherever the worker serves: that may have changed since it registered.
     fn still_serves(&self, worker_id: &str) -> Result<(), v1::Rejection> {
-        let work_in = |namespace| {
-            self.require(&Wish { verb: "work", kind: "worker", name: worker_id, namespace: Some(namespace) })
-        };
+        let work_in = |namespace| self.require(&Wish { verb: "work", kind: "worker", name: worker_id, namespace: Some(namespace) });
         if work_in(ALL).is_ok() {
             return Ok(());
         }
@@ -189,9 +182,7 @@ impl Judge<'_> {
         let by_role = roles::judge(self.access, principal, wish).is_some();
         let message = match by_role {
             true => format!("this token is not for it: {principal} may {wish}, and none of the token's scopes does"),
-            false => format!(
-                "{principal} may not {wish}: no role of theirs allows it; ask an administrator for one (`tarn role bind`)"
-            ),
+            false => format!("{principal} may not {wish}: no role of theirs allows it; ask an administrator for one (`tarn role bind`)"),
         };
         rejection(Code::PermissionDenied, "PERMISSION_DENIED", message)
     }
@@ -220,8 +211,7 @@ fn granted(ask: &Ask<'_>, namespace: &str, queues: &[String]) -> Result<(), v1::
         return Err(rejection(Code::PermissionDenied, "PERMISSION_DENIED", "a driver only submits tasks".to_owned()));
     };
     let foreign = request.namespace != namespace;
-    let beyond =
-        request.tasks.iter().find(|task| foreign || !queues.iter().any(|queue| roles::covers(queue, &task.queue)));
+    let beyond = request.tasks.iter().find(|task| foreign || !queues.iter().any(|queue| roles::covers(queue, &task.queue)));
     match beyond {
         None => Ok(()),
         Some(task) => {

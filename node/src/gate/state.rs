@@ -125,8 +125,7 @@ impl Snapshots {
         let members = self.consensus.members();
         let nodes = u32::try_from(members.len()).unwrap_or(u32::MAX);
         let voters = members.iter().filter(|(_, votes)| *votes).count() as u64;
-        let snapshot =
-            self.consensus.read(|machine| Snapshot::of(machine, workers, nodes, voters)).map_err(|_| stopping())?;
+        let snapshot = self.consensus.read(|machine| Snapshot::of(machine, workers, nodes, voters)).map_err(|_| stopping())?;
         *last = Some((index, snapshot.clone()));
         Ok(snapshot)
     }

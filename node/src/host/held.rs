@@ -42,9 +42,7 @@ impl Held {
     /// Every lease, to be renewed. What attempts said of their progress is in it once.
     pub fn leases(&self) -> Vec<v1::TaskLease> {
         let mut held = self.lock();
-        let leases = held
-            .values_mut()
-            .map(|holding| v1::TaskLease { progress: holding.lease.progress.take(), ..holding.lease.clone() });
+        let leases = held.values_mut().map(|holding| v1::TaskLease { progress: holding.lease.progress.take(), ..holding.lease.clone() });
         leases.collect()
     }
 

@@ -50,8 +50,7 @@ fn push(input: &mut Vec<u8>, piece: &[u8]) -> Result<(), Unfit> {
 
 /// The result of an ended task; empty for one that has none, because it failed and its dependents run all the same.
 fn result_of(shared: &Shared, namespace: &str, task_id: &str) -> Result<Bytes, Unfit> {
-    let question =
-        v1::GetTaskRequest { namespace: namespace.into(), task_id: task_id.into(), ..v1::GetTaskRequest::default() };
+    let question = v1::GetTaskRequest { namespace: namespace.into(), task_id: task_id.into(), ..v1::GetTaskRequest::default() };
     let answer = shared.way.look(|machine| machine.get_task(&question)).map_err(|refusal| Unfit {
         reason: "DEPENDENCY_GONE",
         message: format!("the result of dependency {task_id} is not there: {}", refusal.rejection.message),

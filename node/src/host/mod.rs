@@ -155,11 +155,9 @@ impl Host {
             match shared.command(request.clone()).await {
                 Ok(response) => return response.worker_id,
                 Err(refusal) if refusal.passes() => {}
-                Err(refusal) => tracing::warn!(
-                    reason = refusal.reason(),
-                    message = refusal.rejection.message,
-                    "the executor cannot register"
-                ),
+                Err(refusal) => {
+                    tracing::warn!(reason = refusal.reason(), message = refusal.rejection.message, "the executor cannot register")
+                }
             }
             tokio::time::sleep(PAUSE).await;
         }
@@ -168,8 +166,7 @@ impl Host {
     /// Leases and runs under one registration. False when the host is to end.
     async fn work_as(&self, worker: &str) -> bool {
         let shared = &self.shared;
-        let (session, notices) =
-            shared.dispatcher.open(shared.caller.clone(), worker.to_owned(), shared.options.lease_ms);
+        let (session, notices) = shared.dispatcher.open(shared.caller.clone(), worker.to_owned(), shared.options.lease_ms);
         let session = Arc::new(session);
         // Either ends when the registration is gone.
         let pulse = pulse::beat(shared.clone(), worker.to_owned());
@@ -230,12 +227,7 @@ impl Host {
         };
         let cancel = CancellationToken::new();
         let task = granted.task();
-        let lease = v1::TaskLease {
-            namespace: task.namespace.clone(),
-            task_id: task.task_id.clone(),
-            token: task.token,
-            progress: None,
-        };
+        let lease = v1::TaskLease { namespace: task.namespace.clone(), task_id: task.task_id.clone(), token: task.token, progress: None };
         let token = lease.token;
         shared.held.add(lease, cancel.clone());
         let session = session.clone();

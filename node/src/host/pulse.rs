@@ -36,11 +36,8 @@ pub(super) async fn beat(shared: Arc<Shared>, worker: String) {
 /// Extends every lease, and stops what the answers say to stop.
 async fn renew(shared: &Shared, worker: &str) {
     for leases in shared.held.leases().chunks(LEASES_MAX) {
-        let request = v1::HeartbeatTasksRequest {
-            worker_id: worker.to_owned(),
-            leases: leases.to_vec(),
-            lease_ms: shared.options.lease_ms,
-        };
+        let request =
+            v1::HeartbeatTasksRequest { worker_id: worker.to_owned(), leases: leases.to_vec(), lease_ms: shared.options.lease_ms };
         match shared.command(request).await {
             Ok(response) => response.leases.iter().for_each(|report| shared.held.obey(report)),
             Err(refusal) => tracing::debug!(reason = refusal.reason(), "leases were not renewed"),

@@ -7,8 +7,7 @@ use tarn_proto::v1;
 pub(super) fn message(task: &v1::LeasedTask, error: &ExecutionError) -> String {
     let told = match error {
         ExecutionError::Broken { .. } => {
-            "the executor failed: another attempt may go better; the node's log says why, under the task's id"
-                .to_owned()
+            "the executor failed: another attempt may go better; the node's log says why, under the task's id".to_owned()
         }
         ExecutionError::ResourceExhausted { .. } => {
             "the executor has no room for the attempt: it is tried again later, or on another node".to_owned()
@@ -36,8 +35,7 @@ mod tests {
     #[test]
     fn causes_of_the_nodes_own_are_left_out() {
         let task = v1::LeasedTask::default();
-        let detail =
-            || "cannot open /var/lib/tarn/wasm/ab12: Permission denied (os error 13), at src/disk.rs:40".to_owned();
+        let detail = || "cannot open /var/lib/tarn/wasm/ab12: Permission denied (os error 13), at src/disk.rs:40".to_owned();
         let hash = Hash::of(b"x");
         for error in [
             ExecutionError::Broken { detail: detail() },

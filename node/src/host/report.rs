@@ -73,15 +73,7 @@ pub(super) async fn cancelled(shared: &Shared, session: &Session, task: &v1::Lea
     }
 }
 
-async fn fail(
-    shared: &Shared,
-    session: &Session,
-    task: &v1::LeasedTask,
-    kind: FailureKind,
-    reason: &str,
-    message: &str,
-    logs: Bytes,
-) {
+async fn fail(shared: &Shared, session: &Session, task: &v1::LeasedTask, kind: FailureKind, reason: &str, message: &str, logs: Bytes) {
     let message = message.chars().take(MESSAGE_BYTES_MAX / 4).collect();
     let request = v1::FailTaskRequest {
         namespace: task.namespace.clone(),

@@ -63,10 +63,7 @@ impl Services {
 
 impl fmt::Debug for Services {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Services")
-            .field("namespace", &self.namespace)
-            .field("fence", &self.fence)
-            .finish_non_exhaustive()
+        f.debug_struct("Services").field("namespace", &self.namespace).field("fence", &self.fence).finish_non_exhaustive()
     }
 }
 
@@ -83,13 +80,7 @@ impl HostServices for Services {
         Ok(found.map(|found| ContextEntry { value: found.value, version: found.version }))
     }
 
-    async fn context_set(
-        &self,
-        context: &str,
-        key: &str,
-        value: Bytes,
-        expected: Option<u64>,
-    ) -> Result<u64, ServiceError> {
+    async fn context_set(&self, context: &str, key: &str, value: Bytes, expected: Option<u64>) -> Result<u64, ServiceError> {
         let request = v1::PutKeyRequest {
             request_id: String::new(),
             namespace: self.namespace.clone(),
@@ -114,13 +105,7 @@ impl HostServices for Services {
         self.write(request).await.map(drop)
     }
 
-    async fn context_list(
-        &self,
-        context: &str,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<String>, ServiceError> {
+    async fn context_list(&self, context: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, ServiceError> {
         let mut keys = Vec::new();
         let mut after = after.unwrap_or_default().to_owned();
         // A page can be short where many keys were deleted.

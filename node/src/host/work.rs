@@ -27,10 +27,9 @@ pub(super) async fn of(shared: &Shared, task: &v1::LeasedTask, spec: &v1::TaskSp
     if let Some(wasm) = &spec.wasm {
         let kind = match wasm.export.as_str() {
             "" => command(shared, task, &wasm.args, &wasm.env, wasm.feed_dependency_results).await?,
-            export => Kind::Export {
-                name: export.to_owned(),
-                params: wasm.params.iter().map(|param| Argument::from(param.as_str())).collect(),
-            },
+            export => {
+                Kind::Export { name: export.to_owned(), params: wasm.params.iter().map(|param| Argument::from(param.as_str())).collect() }
+            }
         };
         return Ok(Work {
             artifact: address("wasm.artifact", &wasm.artifact)?,
@@ -65,12 +64,8 @@ pub(super) async fn of(shared: &Shared, task: &v1::LeasedTask, spec: &v1::TaskSp
             "" => "{}",
             params => params,
         };
-        let call = TransformCall {
-            name: transform.name.clone(),
-            params: params.to_owned(),
-            input,
-            share: share(transform.device.as_ref())?,
-        };
+        let call =
+            TransformCall { name: transform.name.clone(), params: params.to_owned(), input, share: share(transform.device.as_ref())? };
         return Ok(Work {
             artifact: Hash::of(b""),
             kind: Kind::Transform(call),
@@ -94,11 +89,7 @@ async fn command(
     env: &BTreeMap<String, String>,
     feed_dependency_results: bool,
 ) -> Result<Kind, Unfit> {
-    Ok(Kind::Command(Command {
-        args: args.to_vec(),
-        env: env.clone(),
-        input: input::of(shared, task, feed_dependency_results).await?,
-    }))
+    Ok(Kind::Command(Command { args: args.to_vec(), env: env.clone(), input: input::of(shared, task, feed_dependency_results).await? }))
 }
 
 /// The input of a kernel or a transform: the payload, or an artifact.

@@ -6,13 +6,13 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer,
-    KeyUsagePurpose, SanType, SerialNumber,
+    BasicConstraints, CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, SanType,
+    SerialNumber,
 };
 use rustls_pki_types::{CertificateDer, ServerName};
 use tarn_client::tls::{
-    CaCertificate, CertificateError, Identity, KeyError, PemError, Principal, PrincipalError, PrincipalKind,
-    PrivateKey, ca_uri, check_cluster_id, encode_pem, random_bytes, read_secret_file,
+    CaCertificate, CertificateError, Identity, KeyError, PemError, Principal, PrincipalError, PrincipalKind, PrivateKey, ca_uri,
+    check_cluster_id, encode_pem, random_bytes, read_secret_file,
 };
 use time::OffsetDateTime;
 
@@ -54,9 +54,7 @@ pub enum AuthorityError {
     )]
     Exists(PathBuf),
     /// There is a certificate or key of that name in the directory already.
-    #[error(
-        "{0} exists already, and a key is never overwritten: choose another directory, or move the old certificate and its key away"
-    )]
+    #[error("{0} exists already, and a key is never overwritten: choose another directory, or move the old certificate and its key away")]
     IdentityExists(PathBuf),
     /// A name in the request is not accepted.
     #[error(transparent)]
@@ -190,10 +188,7 @@ impl CertificateAuthority {
         params.key_identifier_method = key_id(key.public_key());
         let signer = Signer(key);
         let der = params.self_signed(&signer)?.der().clone();
-        Ok(Self {
-            certificate: CaCertificate::from_der("the new root certificate", der)?,
-            issuer: Issuer::new(params, signer),
-        })
+        Ok(Self { certificate: CaCertificate::from_der("the new root certificate", der)?, issuer: Issuer::new(params, signer) })
     }
 
     /// The root certificate.
@@ -230,20 +225,13 @@ impl CertificateAuthority {
         Ok(encode_pem("CERTIFICATE", &leaf))
     }
 
-    fn certify(
-        &self,
-        public_key: &[u8],
-        kind: &PrincipalKind,
-        options: &IssueOptions,
-    ) -> Result<CertificateDer<'static>, AuthorityError> {
+    fn certify(&self, public_key: &[u8], kind: &PrincipalKind, options: &IssueOptions) -> Result<CertificateDer<'static>, AuthorityError> {
         let principal = Principal { cluster: self.cluster().to_owned(), kind: kind.clone() };
         principal.check()?;
         let (usages, label, usual) = match kind {
-            PrincipalKind::Node { id } => (
-                vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth],
-                format!("node {id}"),
-                NODE_VALIDITY,
-            ),
+            PrincipalKind::Node { id } => {
+                (vec![ExtendedKeyUsagePurpose::ServerAuth, ExtendedKeyUsagePurpose::ClientAuth], format!("node {id}"), NODE_VALIDITY)
+            }
             PrincipalKind::User { name } => (vec![ExtendedKeyUsagePurpose::ClientAuth], name.clone(), USER_VALIDITY),
             PrincipalKind::Join { .. } => return Err(AuthorityError::Joiner),
         };
@@ -296,12 +284,7 @@ pub fn random_cluster_id() -> String {
 ///
 /// # Errors
 /// When a file cannot be written; the certificate and key of that name must not exist yet.
-pub fn write_identity(
-    dir: &Path,
-    name: &str,
-    ca: &CaCertificate,
-    identity: &Identity,
-) -> Result<[PathBuf; 3], AuthorityError> {
+pub fn write_identity(dir: &Path, name: &str, ca: &CaCertificate, identity: &Identity) -> Result<[PathBuf; 3], AuthorityError> {
     let paths = [dir.join(CERTIFICATE_FILE), dir.join(format!("{name}.pem")), dir.join(format!("{name}.key"))];
     if !dir.is_dir() {
         private_dir(dir)?;
@@ -314,18 +297,9 @@ pub fn write_identity(
 }
 
 /// Writes a file that must not exist; the check and the creation are one step.
-fn write_new(
-    path: &Path,
-    content: &str,
-    access: Access,
-    exists: fn(PathBuf) -> AuthorityError,
-) -> Result<(), AuthorityError> {
+fn write_new(path: &Path, content: &str, access: Access, exists: fn(PathBuf) -> AuthorityError) -> Result<(), AuthorityError> {
     write_atomic(path, content.as_bytes(), access, Existing::Keep).map_err(|error| {
-        if error.source.kind() == std::io::ErrorKind::AlreadyExists {
-            exists(error.path)
-        } else {
-            AuthorityError::File(error)
-        }
+        if error.source.kind() == std::io::ErrorKind::AlreadyExists { exists(error.path) } else { AuthorityError::File(error) }
     })
 }
 
@@ -423,8 +397,7 @@ mod tests {
     fn certificates_have_their_dates() {
         let authority = CertificateAuthority::ephemeral("prod").unwrap();
         let now = SystemTime::now();
-        let issue =
-            |kind: &PrincipalKind, validity| authority.issue(kind, &IssueOptions { validity, now, names: Vec::new() });
+        let issue = |kind: &PrincipalKind, validity| authority.issue(kind, &IssueOptions { validity, now, names: Vec::new() });
         let length = |identity: Identity| {
             let info = identity.info().clone();
             info.not_after.duration_since(info.not_before).unwrap()
@@ -440,13 +413,7 @@ mod tests {
     fn only_good_names_are_certified() {
         let authority = CertificateAuthority::ephemeral("prod").unwrap();
         let issue = |kind: &PrincipalKind, names: &[&str]| {
-            authority.issue(
-                kind,
-                &IssueOptions {
-                    names: names.iter().map(|name| (*name).to_owned()).collect(),
-                    ..IssueOptions::default()
-                },
-            )
+            authority.issue(kind, &IssueOptions { names: names.iter().map(|name| (*name).to_owned()).collect(), ..IssueOptions::default() })
         };
         let identity = issue(&node(7), &["node-7.example.org", "10.0.0.7", "::1"]).unwrap();
         assert_eq!(*identity.principal(), Principal::node("prod", 7));
@@ -469,8 +436,7 @@ mod tests {
         let request = CertificateRequest::parse(&super::super::make_request(&key)).unwrap();
         let pem = authority.sign_request(&request, &node(4), &IssueOptions::default()).unwrap();
         let credentials =
-            Credentials::from_pem(authority.certificate().to_pem().as_bytes(), pem.as_bytes(), key.to_pem().as_bytes())
-                .unwrap();
+            Credentials::from_pem(authority.certificate().to_pem().as_bytes(), pem.as_bytes(), key.to_pem().as_bytes()).unwrap();
         assert_eq!(credentials.principal(), Principal::node("prod", 4));
     }
 

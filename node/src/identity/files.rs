@@ -59,11 +59,8 @@ pub(super) fn private_dir(dir: &Path) -> Result<(), FileError> {
 pub(super) fn write_atomic(path: &Path, content: &[u8], access: Access, existing: Existing) -> Result<(), FileError> {
     let failed = |source| FileError { action: "write", path: path.to_owned(), source };
     let dir = parent(path);
-    let mut file = tempfile::Builder::new()
-        .prefix(".tarn-")
-        .permissions(Permissions::from_mode(access.mode()))
-        .tempfile_in(dir)
-        .map_err(failed)?;
+    let mut file =
+        tempfile::Builder::new().prefix(".tarn-").permissions(Permissions::from_mode(access.mode())).tempfile_in(dir).map_err(failed)?;
     file.write_all(content).map_err(failed)?;
     file.as_file().sync_all().map_err(failed)?;
     put_in_place(file, path, existing).map_err(failed)?;

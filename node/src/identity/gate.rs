@@ -15,9 +15,7 @@ pub enum Denied {
     #[error("the caller is unknown: this service is reached through the mutually authenticated listener only")]
     Unknown,
     /// A service for users.
-    #[error(
-        "this service needs a user's certificate, but the caller is {caller}: connect with one from `tarn ca issue`"
-    )]
+    #[error("this service needs a user's certificate, but the caller is {caller}: connect with one from `tarn ca issue`")]
     UserRequired {
         /// Who called.
         caller: String,
@@ -111,10 +109,7 @@ pub fn nodes_only(request: Request<()>) -> Result<Request<()>, Status> {
 }
 
 /// Asks `judge` about the caller; logs and answers its objection.
-fn require<T>(
-    request: &Request<T>,
-    judge: impl FnOnce(&PrincipalKind, String) -> Option<Denied>,
-) -> Result<PeerIdentity, Status> {
+fn require<T>(request: &Request<T>, judge: impl FnOnce(&PrincipalKind, String) -> Option<Denied>) -> Result<PeerIdentity, Status> {
     let Some(identity) = request.extensions().get::<PeerIdentity>() else {
         tracing::warn!(reason = Denied::Unknown.reason(), "refused a request: {}", Denied::Unknown);
         return Err(Denied::Unknown.into());
@@ -154,9 +149,7 @@ mod tests {
         let joiner = request_of(Principal::join(&[1; 32]));
         let code = |result: Result<PeerIdentity, Status>| result.map(|_| ()).map_err(|status| status.code());
 
-        for (request, wanted) in
-            [(&user, [true, false, false]), (&node, [false, true, false]), (&joiner, [false, false, true])]
-        {
+        for (request, wanted) in [(&user, [true, false, false]), (&node, [false, true, false]), (&joiner, [false, false, true])] {
             let got = [require_user(request), require_node(request), require_joiner(request)];
             for (got, wanted) in got.into_iter().zip(wanted) {
                 let wanted = if wanted { Ok(()) } else { Err(Code::PermissionDenied) };

@@ -86,12 +86,7 @@ pub trait Door: Clone + Send + Sync + 'static {
     ///
     /// # Errors
     /// Why the peer is refused.
-    fn admit(
-        &self,
-        tls: TlsStream<TcpStream>,
-        remote: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Self::Connection, Refusal>;
+    fn admit(&self, tls: TlsStream<TcpStream>, remote: SocketAddr, permit: OwnedSemaphorePermit) -> Result<Self::Connection, Refusal>;
 }
 
 /// The door of port 7610: lets in who has a certificate that the handshake has verified.
@@ -111,18 +106,9 @@ impl Members {
 impl Door for Members {
     type Connection = PeerStream<TlsStream<TcpStream>>;
 
-    fn admit(
-        &self,
-        tls: TlsStream<TcpStream>,
-        remote: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Self::Connection, Refusal> {
-        let leaf = tls
-            .get_ref()
-            .1
-            .peer_certificates()
-            .and_then(|chain| chain.first())
-            .ok_or_else(|| Refusal::of(RefusalKind::NoCertificate))?;
+    fn admit(&self, tls: TlsStream<TcpStream>, remote: SocketAddr, permit: OwnedSemaphorePermit) -> Result<Self::Connection, Refusal> {
+        let leaf =
+            tls.get_ref().1.peer_certificates().and_then(|chain| chain.first()).ok_or_else(|| Refusal::of(RefusalKind::NoCertificate))?;
         let leaf = LeafInfo::from_der("the peer's certificate", leaf)
             .map_err(|error| Refusal { kind: RefusalKind::BadCertificate, detail: error.to_string() })?;
         let identity = PeerIdentity::new(leaf, remote);

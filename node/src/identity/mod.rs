@@ -49,15 +49,12 @@ mod token;
 pub mod web;
 
 pub use authority::{
-    AuthorityError, CLOCK_SKEW, CertificateAuthority, IssueOptions, NODE_VALIDITY, ROOT_VALIDITY, USER_VALIDITY,
-    random_cluster_id, write_identity,
+    AuthorityError, CLOCK_SKEW, CertificateAuthority, IssueOptions, NODE_VALIDITY, ROOT_VALIDITY, USER_VALIDITY, random_cluster_id,
+    write_identity,
 };
 pub use files::FileError;
 pub use gate::{Denied, nodes_only, require_joiner, require_node, require_user, users_only};
-pub use listener::{
-    CONNECTIONS_MAX, Door, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Incoming, ListenerOptions, Members, listen,
-    listen_through,
-};
+pub use listener::{CONNECTIONS_MAX, Door, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Incoming, ListenerOptions, Members, listen, listen_through};
 pub use opening::OPENING_TIMEOUT;
 pub use peer::{PeerIdentity, PeerStream};
 pub use refusals::Refusals;

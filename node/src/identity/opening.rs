@@ -33,12 +33,7 @@ impl Opening {
     }
 
     /// Reads from the stream; end of file where it took too long to open.
-    pub fn poll_read<S: AsyncRead>(
-        &mut self,
-        stream: Pin<&mut S>,
-        cx: &mut Context<'_>,
-        buf: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
+    pub fn poll_read<S: AsyncRead>(&mut self, stream: Pin<&mut S>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let Some(waiting) = &mut self.waiting else {
             return stream.poll_read(cx, buf);
         };

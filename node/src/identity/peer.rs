@@ -83,14 +83,7 @@ impl<S> PeerStream<S> {
         live: LiveConnection,
         permit: Option<OwnedSemaphorePermit>,
     ) -> Self {
-        Self {
-            stream,
-            identity,
-            end: Box::pin(tokio::time::sleep(life)),
-            opening: Opening::new(),
-            live,
-            _permit: permit,
-        }
+        Self { stream, identity, end: Box::pin(tokio::time::sleep(life)), opening: Opening::new(), live, _permit: permit }
     }
 
     /// Who is at the other end.
@@ -140,11 +133,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for PeerStream<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         if self.live.is_cut() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionAborted.into()));
         }
@@ -163,11 +152,7 @@ mod tests {
     use tarn_client::tls::LiveConnections;
     use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
-    fn stream(
-        near: tokio::io::DuplexStream,
-        life: Duration,
-        live: &LiveConnections,
-    ) -> PeerStream<tokio::io::DuplexStream> {
+    fn stream(near: tokio::io::DuplexStream, life: Duration, live: &LiveConnections) -> PeerStream<tokio::io::DuplexStream> {
         let leaf = LeafInfo {
             principal: Principal::user("prod", "ada"),
             not_before: SystemTime::UNIX_EPOCH,

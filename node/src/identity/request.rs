@@ -59,9 +59,7 @@ impl CertificateRequest {
         {
             return Err(RequestError::NotMlDsa65);
         }
-        ML_DSA_65
-            .verify_signature(public_key, info.raw, &request.signature_value.data)
-            .map_err(|_| RequestError::BadSignature)?;
+        ML_DSA_65.verify_signature(public_key, info.raw, &request.signature_value.data).map_err(|_| RequestError::BadSignature)?;
         Ok(Self { public_key: public_key.to_vec(), spki_hash: spki_hash(info.subject_pki.raw) })
     }
 
@@ -86,11 +84,7 @@ const ML_DSA_65_OID: &str = "2.16.840.1.101.3.4.3.18";
 pub fn make_request(key: &PrivateKey) -> Vec<u8> {
     let mut params = CertificateParams::default();
     params.distinguished_name = DistinguishedName::new();
-    params
-        .serialize_request(&Signer(key.clone()))
-        .expect("a request without names can always be encoded and signed")
-        .der()
-        .to_vec()
+    params.serialize_request(&Signer(key.clone())).expect("a request without names can always be encoded and signed").der().to_vec()
 }
 
 #[cfg(test)]

@@ -12,9 +12,7 @@ use std::time::SystemTime;
 use data_encoding::{BASE32_NOPAD, BASE32_NOPAD_NOCASE};
 use rcgen::{CertificateParams, ExtendedKeyUsagePurpose, IsCa, KeyUsagePurpose, SanType, SerialNumber};
 use rustls::ClientConfig;
-use tarn_client::tls::{
-    CaCertificate, Identity, Principal, PrivateKey, SEED_BYTES, join_id, joiner_config, random_bytes, spki_hash,
-};
+use tarn_client::tls::{CaCertificate, Identity, Principal, PrivateKey, SEED_BYTES, join_id, joiner_config, random_bytes, spki_hash};
 use time::OffsetDateTime;
 
 use super::authority::CLOCK_SKEW;
@@ -105,9 +103,8 @@ impl JoinToken {
         params.key_usages = vec![KeyUsagePurpose::DigitalSignature];
         params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth];
         params.key_identifier_method = key_id(self.key.public_key());
-        let certificate = params
-            .self_signed(&Signer(self.key.clone()))
-            .expect("a certificate of fixed form can always be encoded and signed");
+        let certificate =
+            params.self_signed(&Signer(self.key.clone())).expect("a certificate of fixed form can always be encoded and signed");
         Identity::new("the join certificate", vec![certificate.der().clone()], self.key.clone())
             .expect("the certificate was made for this key")
     }
@@ -130,8 +127,7 @@ impl FromStr for JoinToken {
                 .is_some_and(|version| !version.is_empty() && version.bytes().all(|byte| byte.is_ascii_digit()));
             return Err(if later { TokenError::UnknownVersion } else { TokenError::Malformed });
         }
-        let (Some(seed), Some(fingerprint), Some(id), None) = (parts.next(), parts.next(), parts.next(), parts.next())
-        else {
+        let (Some(seed), Some(fingerprint), Some(id), None) = (parts.next(), parts.next(), parts.next(), parts.next()) else {
             return Err(TokenError::Malformed);
         };
         let token = Self::new(decode(seed)?, decode(fingerprint)?);
@@ -149,11 +145,7 @@ impl fmt::Debug for JoinToken {
 }
 
 fn decode(part: &str) -> Result<[u8; 32], TokenError> {
-    BASE32_NOPAD_NOCASE
-        .decode(part.as_bytes())
-        .ok()
-        .and_then(|bytes| bytes.try_into().ok())
-        .ok_or(TokenError::Malformed)
+    BASE32_NOPAD_NOCASE.decode(part.as_bytes()).ok().and_then(|bytes| bytes.try_into().ok()).ok_or(TokenError::Malformed)
 }
 
 #[cfg(test)]

@@ -35,11 +35,8 @@ pub async fn serve(
     stop: CancellationToken,
 ) -> std::io::Result<()> {
     let ops = Ops { metrics, sampler: Arc::new(sampler), readiness, fatal: Arc::new(fatal) };
-    let routes = Router::new()
-        .route("/livez", get(livez))
-        .route("/readyz", get(readyz))
-        .route("/metrics", get(metrics_text))
-        .with_state(ops);
+    let routes =
+        Router::new().route("/livez", get(livez)).route("/readyz", get(readyz)).route("/metrics", get(metrics_text)).with_state(ops);
     axum::serve(listener, routes).with_graceful_shutdown(stop.cancelled_owned()).await
 }
 
@@ -57,8 +54,7 @@ async fn readyz(State(ops): State<Ops>, RawQuery(query): RawQuery) -> impl IntoR
     let query = query.unwrap_or_default();
     let words: Vec<&str> = query.split('&').collect();
     let verbose = words.iter().any(|word| *word == "verbose" || word.starts_with("verbose="));
-    let exclude: Vec<&str> =
-        words.iter().filter_map(|word| word.strip_prefix("exclude=")).flat_map(|names| names.split(',')).collect();
+    let exclude: Vec<&str> = words.iter().filter_map(|word| word.strip_prefix("exclude=")).flat_map(|names| names.split(',')).collect();
 
     let answers = ops.readiness.answers(&exclude);
     let ready = answers.iter().all(|(_, answer)| answer.is_ok());

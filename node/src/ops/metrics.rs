@@ -103,11 +103,7 @@ impl Metrics {
             rpcs: add(r, "rpc_requests", "Requests answered, by method and status code"),
             rpc_seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
             gate_refusals: add(r, "gate_refusals", "Requests that the gate refused, by step and reason"),
-            refusals_unrecorded: add(
-                r,
-                "refusals_unrecorded",
-                "Refusals of the gate that are in no record, for there were too many",
-            ),
+            refusals_unrecorded: add(r, "refusals_unrecorded", "Refusals of the gate that are in no record, for there were too many"),
             proposals: add(r, "proposals", "Commands proposed through this node, by command and result"),
             proposal_seconds: seconds(),
             reads_seconds: seconds(),
@@ -121,40 +117,20 @@ impl Metrics {
             work_streams: add(r, "work_streams", "Open work streams"),
             watch_streams: add(r, "watch_streams", "Open watches"),
             handshakes_refused: add(r, "handshakes_refused", "Connections refused before a request, by reason"),
-            certificate_expiry: add(
-                r,
-                "certificate_expiry_seconds",
-                "When a certificate of this node ends, since the Unix epoch",
-            ),
+            certificate_expiry: add(r, "certificate_expiry_seconds", "When a certificate of this node ends, since the Unix epoch"),
             jwks_keys: add(r, "jwks_keys", "Keys in force, by issuer of JWTs"),
-            jwks_reads: add(
-                r,
-                "jwks_changes",
-                "Key files of JWT issuers that had changed, by issuer and whether they were taken",
-            ),
+            jwks_reads: add(r, "jwks_changes", "Key files of JWT issuers that had changed, by issuer and whether they were taken"),
             executor_runs: add(r, "executor_runs", "Attempts run by this node's executors, by result"),
             executor_seconds: seconds(),
             executor_running: add(r, "executor_running", "Attempts running now"),
-            scheduler_placements: add(
-                r,
-                "scheduler_placements",
-                "Tasks that this node, as the leader, placed at workers",
-            ),
-            scheduler_waiting: add(
-                r,
-                "scheduler_waiting",
-                "Tasks for which this node, as the leader, found no worker yet",
-            ),
+            scheduler_placements: add(r, "scheduler_placements", "Tasks that this node, as the leader, placed at workers"),
+            scheduler_waiting: add(r, "scheduler_waiting", "Tasks for which this node, as the leader, found no worker yet"),
             driver_turns: add(
                 r,
                 "driver_turns",
                 "Calls of drivers that run on this node, by what they were for and how they went; what \"run\" is an instance that ended badly",
             ),
-            queue_tasks: add(
-                r,
-                "queue_tasks",
-                "Tasks by namespace, queue and state; the queues beyond the first few hundred together",
-            ),
+            queue_tasks: add(r, "queue_tasks", "Tasks by namespace, queue and state; the queues beyond the first few hundred together"),
             namespace_usage: add(
                 r,
                 "namespace_usage",
@@ -174,12 +150,7 @@ impl Metrics {
             process_started: add(r, "process_start_time_seconds", "When this process started, since the Unix epoch"),
             registry: Registry::default(),
         };
-        r.register_with_unit(
-            "rpc_duration",
-            "From a request to its answer",
-            Unit::Seconds,
-            metrics.rpc_seconds.clone(),
-        );
+        r.register_with_unit("rpc_duration", "From a request to its answer", Unit::Seconds, metrics.rpc_seconds.clone());
         let durations = [
             ("proposal_duration", "From proposing a command to its outcome", &metrics.proposal_seconds),
             ("read_duration", "Waiting until a read is certain to see everything", &metrics.reads_seconds),
@@ -189,11 +160,7 @@ impl Metrics {
         for (name, help, histogram) in durations {
             r.register_with_unit(name, help, Unit::Seconds, histogram.clone());
         }
-        r.register(
-            "raft_entry_commands",
-            "Commands in a log entry, of those that have any",
-            metrics.entry_commands.clone(),
-        );
+        r.register("raft_entry_commands", "Commands in a log entry, of those that have any", metrics.entry_commands.clone());
         let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap_or_default();
         metrics.process_started.set(now.as_secs_f64());
         Self { registry, ..metrics }

@@ -155,8 +155,7 @@ mod tests {
     fn namespaces_with_quotas_have_series_of_their_own_and_the_many_others_share_one() {
         let usage = |ready| NamespaceUsage { ready, ..Default::default() };
         let quota = |limit| vec![QuotaUse { quota: "max_queued".into(), limit, used: 0 }];
-        let mut usages: Usages =
-            (0..1_000u64).map(|number| (format!("tenant-{number:04}").into(), (usage(number), quota(0)))).collect();
+        let mut usages: Usages = (0..1_000u64).map(|number| (format!("tenant-{number:04}").into(), (usage(number), quota(0)))).collect();
         usages.insert("paying".into(), (usage(1), quota(50)));
         let metrics = Metrics::new();
         for _ in 0..2 {

@@ -9,8 +9,7 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tarn_client::tls::{
-    Address, AddressError, CaCertificate, ConnectOptions, Credentials, Identity, KeyError, Principal, PrivateKey,
-    connect, read_secret_file,
+    Address, AddressError, CaCertificate, ConnectOptions, Credentials, Identity, KeyError, Principal, PrivateKey, connect, read_secret_file,
 };
 use tarn_proto::v1::join_service_client::JoinServiceClient;
 use tarn_proto::v1::{JoinRequest, JoinResponse};
@@ -101,12 +100,7 @@ pub enum JoinError {
 ///
 /// # Errors
 /// [`JoinError`]. Nothing but the pending key is stored then.
-pub async fn join(
-    token: &JoinToken,
-    addresses: &[String],
-    advertise: &str,
-    data_dir: &Path,
-) -> Result<Joined, JoinError> {
+pub async fn join(token: &JoinToken, addresses: &[String], advertise: &str, data_dir: &Path) -> Result<Joined, JoinError> {
     let addresses = addresses.iter().map(|address| address.parse()).collect::<Result<Vec<Address>, _>>()?;
     let advertise: Address = advertise.parse()?;
     let store = IdentityStore::new(data_dir);
@@ -196,12 +190,13 @@ enum Answer {
 
 async fn ask_one(token: &JoinToken, address: &Address, request: JoinRequest) -> Result<JoinResponse, Answer> {
     let exchange = async {
-        let channel = connect(address, token.client_config(), &ConnectOptions::default()).await.map_err(|error| {
-            match tarn_client::tls::refusal_in(&error) {
-                Some(refusal) => Answer::Untrusted(refusal.to_string()),
-                None => Answer::Unavailable(error.reason),
-            }
-        })?;
+        let channel =
+            connect(address, token.client_config(), &ConnectOptions::default()).await.map_err(
+                |error| match tarn_client::tls::refusal_in(&error) {
+                    Some(refusal) => Answer::Untrusted(refusal.to_string()),
+                    None => Answer::Unavailable(error.reason),
+                },
+            )?;
         let answer = JoinServiceClient::new(channel).join(request).await;
         answer.map(tonic::Response::into_inner).map_err(judge)
     };
@@ -218,9 +213,7 @@ fn judge(status: Status) -> Answer {
     }
     match Fault::of(status) {
         Fault::Refused(status) => match status.code() {
-            Code::Unavailable | Code::Aborted | Code::ResourceExhausted => {
-                Answer::Unavailable(status.message().to_owned())
-            }
+            Code::Unavailable | Code::Aborted | Code::ResourceExhausted => Answer::Unavailable(status.message().to_owned()),
             _ => Answer::Refused(status),
         },
         fault => Answer::Unavailable(fault.to_string()),
@@ -231,13 +224,11 @@ fn judge(status: Status) -> Answer {
 /// our key, issued by that root.
 fn verify(token: &JoinToken, response: &JoinResponse, key: PrivateKey) -> Result<Credentials, JoinError> {
     let bad = |error: &dyn std::fmt::Display| JoinError::BadAnswer(error.to_string());
-    let ca = CaCertificate::from_pem("the cluster's root certificate", response.ca_certificate.as_bytes())
-        .map_err(|error| bad(&error))?;
+    let ca = CaCertificate::from_pem("the cluster's root certificate", response.ca_certificate.as_bytes()).map_err(|error| bad(&error))?;
     if !token.pins(&ca) {
         return Err(bad(&"its root certificate is not the one that the token names"));
     }
-    let identity =
-        Identity::from_pem(response.certificate.as_bytes(), key.to_pem().as_bytes()).map_err(|error| bad(&error))?;
+    let identity = Identity::from_pem(response.certificate.as_bytes(), key.to_pem().as_bytes()).map_err(|error| bad(&error))?;
     if *identity.principal() != Principal::node(ca.cluster(), response.node_id) {
         return Err(bad(&format_args!("the certificate is that of {}", identity.principal())));
     }

@@ -40,11 +40,7 @@ const ROUND_PAUSE: (Duration, Duration) = (Duration::from_millis(500), Duration:
 ///
 /// # Errors
 /// What keeps the node from ever becoming a member; what passes is answered with "not complete".
-pub async fn grant(
-    consensus: &Consensus,
-    node: NodeId,
-    request: PeerMembershipRequest,
-) -> Result<PeerMembership, AdminError> {
+pub async fn grant(consensus: &Consensus, node: NodeId, request: PeerMembershipRequest) -> Result<PeerMembership, AdminError> {
     let status = consensus.status().map_err(|_| AdminError::NotDone)?;
     let voters = status.members.iter().filter(|member| member.voter).count();
     let member = status.members.iter().find(|member| member.peer.id == node);
@@ -58,12 +54,9 @@ pub async fn grant(
     }
     match consensus.promote(node, Instant::now() + CATCH_UP_WAIT).await {
         Ok(()) => Ok(PeerMembership { complete: true }),
-        Err(
-            AdminError::NotDone
-            | AdminError::InProgress
-            | AdminError::Unreachable { .. }
-            | AdminError::NotCaughtUp { .. },
-        ) => Ok(PeerMembership { complete: false }),
+        Err(AdminError::NotDone | AdminError::InProgress | AdminError::Unreachable { .. } | AdminError::NotCaughtUp { .. }) => {
+            Ok(PeerMembership { complete: false })
+        }
         Err(error) => Err(error),
     }
 }
@@ -107,12 +100,7 @@ pub async fn become_member(
 }
 
 /// Asks `peers` to make this node a member, until it is one.
-async fn ask(
-    links: &Arc<Links>,
-    peers: &[Peer],
-    request: PeerMembershipRequest,
-    stop: &CancellationToken,
-) -> Result<(), MembershipError> {
+async fn ask(links: &Arc<Links>, peers: &[Peer], request: PeerMembershipRequest, stop: &CancellationToken) -> Result<(), MembershipError> {
     let asking = async {
         let mut pause = ROUND_PAUSE.0;
         loop {
@@ -135,9 +123,7 @@ async fn ask_until_complete(links: &Arc<Links>, peer: &Peer, request: &PeerMembe
     loop {
         let request = request.clone();
         let answered = links
-            .exchange(peer, Traffic::Control, ANSWER_TIMEOUT, |mut client| async move {
-                client.request_membership(request).await
-            })
+            .exchange(peer, Traffic::Control, ANSWER_TIMEOUT, |mut client| async move { client.request_membership(request).await })
             .await?;
         if answered.body.complete {
             return Ok(());

@@ -151,12 +151,7 @@ mod tests {
     #[test]
     fn what_cannot_be_understood_is_refused() {
         let dir = tempfile::tempdir().unwrap();
-        for text in [
-            "",
-            "{}",
-            "[1]",
-            r#"{"format":2,"cluster_id":"c","node_id":1,"advertise":"a","members":[],"is_member":false}"#,
-        ] {
+        for text in ["", "{}", "[1]", r#"{"format":2,"cluster_id":"c","node_id":1,"advertise":"a","members":[],"is_member":false}"#] {
             fs::write(dir.path().join(FILE), text).unwrap();
             assert!(matches!(Seeds::load(dir.path()), Err(SeedsError::Malformed { .. })), "{text}");
         }

@@ -8,9 +8,9 @@ use futures::{Stream, StreamExt as _};
 use tarn_client::tls::PrincipalKind;
 use tarn_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
 use tarn_proto::v1::{
-    JoinResponse, PeerAdmission, PeerArtifactChunk, PeerArtifactHeld, PeerArtifactList, PeerArtifactStored,
-    PeerArtifactWanted, PeerDriversAnswer, PeerDriversQuestion, PeerFrame, PeerMembership, PeerMembershipRequest,
-    PeerRenewal, PeerRenewed, PeerRequest, PeerResponse,
+    JoinResponse, PeerAdmission, PeerArtifactChunk, PeerArtifactHeld, PeerArtifactList, PeerArtifactStored, PeerArtifactWanted,
+    PeerDriversAnswer, PeerDriversQuestion, PeerFrame, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed, PeerRequest,
+    PeerResponse,
 };
 use tarn_raft::{AdminError, Method, NodeId, PeerError, TransportError};
 use tokio_util::sync::CancellationToken;
@@ -30,8 +30,7 @@ use crate::identity::require_node;
 #[async_trait]
 pub trait Admissions: Send + Sync + 'static {
     /// A node that has an identity asks to become a member. It speaks for itself: `from` is who its certificate says.
-    async fn request_membership(&self, from: NodeId, request: PeerMembershipRequest)
-    -> Result<PeerMembership, Refusal>;
+    async fn request_membership(&self, from: NodeId, request: PeerMembershipRequest) -> Result<PeerMembership, Refusal>;
 
     /// Admits the holder of a join token, on behalf of the node that it turned to, if this node holds the CA's key.
     async fn admit(&self, admission: PeerAdmission) -> Result<JoinResponse, Refusal>;
@@ -111,9 +110,7 @@ impl PeerApi {
         let contacts = self.contacts.clone();
         let members = self.members.clone();
         Box::pin(frames.map(move |frame| match frame {
-            Ok(_) if members.standing(from) == Standing::Removed => {
-                Err(TransportError::Remote(AdminError::Removed(from).to_string()))
-            }
+            Ok(_) if members.standing(from) == Standing::Removed => Err(TransportError::Remote(AdminError::Removed(from).to_string())),
             Ok(frame) => {
                 contacts.mark(from);
                 Ok(frame.body)
@@ -154,10 +151,7 @@ impl PeerService for PeerApi {
 
     type ReplicateStream = Pin<Box<dyn Stream<Item = Result<PeerFrame, Status>> + Send>>;
 
-    async fn replicate(
-        &self,
-        request: Request<Streaming<PeerFrame>>,
-    ) -> Result<Response<Self::ReplicateStream>, Status> {
+    async fn replicate(&self, request: Request<Streaming<PeerFrame>>) -> Result<Response<Self::ReplicateStream>, Status> {
         let from = self.enter(&request)?;
         let replies = self.handler.replicate(from, self.requests(from, request.into_inner()));
         let frames = replies.map(|reply| reply.map(|body| PeerFrame { body }).map_err(refused));
@@ -172,37 +166,25 @@ impl PeerService for PeerApi {
         Ok(Response::new(PeerFrame { body }))
     }
 
-    async fn push_artifact(
-        &self,
-        request: Request<Streaming<PeerArtifactChunk>>,
-    ) -> Result<Response<PeerArtifactStored>, Status> {
+    async fn push_artifact(&self, request: Request<Streaming<PeerArtifactChunk>>) -> Result<Response<PeerArtifactStored>, Status> {
         self.enter_as_member(&request)?;
         self.artifacts.accept_push(request.into_inner()).await.map(Response::new).map_err(artifact_refused)
     }
 
     type PullArtifactStream = Pin<Box<dyn Stream<Item = Result<PeerArtifactChunk, Status>> + Send>>;
 
-    async fn pull_artifact(
-        &self,
-        request: Request<PeerArtifactWanted>,
-    ) -> Result<Response<Self::PullArtifactStream>, Status> {
+    async fn pull_artifact(&self, request: Request<PeerArtifactWanted>) -> Result<Response<Self::PullArtifactStream>, Status> {
         self.enter_as_member(&request)?;
         let chunks = self.artifacts.answer_pull(request.into_inner()).await.map_err(artifact_refused)?;
         Ok(Response::new(Box::pin(chunks)))
     }
 
-    async fn list_peer_artifacts(
-        &self,
-        request: Request<PeerArtifactList>,
-    ) -> Result<Response<PeerArtifactHeld>, Status> {
+    async fn list_peer_artifacts(&self, request: Request<PeerArtifactList>) -> Result<Response<PeerArtifactHeld>, Status> {
         self.enter_as_member(&request)?;
         self.artifacts.answer_list(request.into_inner()).await.map(Response::new).map_err(artifact_refused)
     }
 
-    async fn request_membership(
-        &self,
-        request: Request<PeerMembershipRequest>,
-    ) -> Result<Response<PeerMembership>, Status> {
+    async fn request_membership(&self, request: Request<PeerMembershipRequest>) -> Result<Response<PeerMembership>, Status> {
         let from = self.enter(&request)?;
         let answer = self.admissions.request_membership(from, request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| status(refusal, ""))

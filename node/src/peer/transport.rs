@@ -46,38 +46,26 @@ fn traffic_of(method: Method) -> Traffic {
 
 #[async_trait]
 impl Transport for PeerTransport {
-    async fn call(
-        &self,
-        target: &Peer,
-        method: Method,
-        body: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, TransportError> {
+    async fn call(&self, target: &Peer, method: Method, body: Bytes, timeout: Duration) -> Result<Bytes, TransportError> {
         let mut request = tonic::Request::new(PeerRequest { method: method.number(), body });
         // Tells the peer when it need not go on.
         request.set_timeout(timeout);
-        let answered = self
-            .links
-            .exchange(target, traffic_of(method), timeout, |mut peer| async move { peer.call(request).await })
-            .await?;
+        let answered = self.links.exchange(target, traffic_of(method), timeout, |mut peer| async move { peer.call(request).await }).await?;
         Ok(answered.body.body)
     }
 
     async fn replicate(&self, target: &Peer, requests: ByteStream) -> Result<ReplyStream, TransportError> {
         let frames = framed(requests);
-        let answered = self
-            .links
-            .exchange(target, Traffic::Log, OPEN_TIMEOUT, |mut peer| async move { peer.replicate(frames).await })
-            .await?;
+        let answered =
+            self.links.exchange(target, Traffic::Log, OPEN_TIMEOUT, |mut peer| async move { peer.replicate(frames).await }).await?;
         Ok(Box::pin(replies(answered)))
     }
 
     async fn send_snapshot(&self, target: &Peer, chunks: ByteStream) -> Result<Bytes, TransportError> {
         let progress = Arc::new(Mutex::new(Instant::now() + SNAPSHOT_STALL));
         let frames = watched(chunks, progress.clone());
-        let exchange = self.links.exchange(target, Traffic::Bulk, SNAPSHOT_MAX, |mut peer| async move {
-            peer.install_snapshot(frames).await
-        });
+        let exchange =
+            self.links.exchange(target, Traffic::Bulk, SNAPSHOT_MAX, |mut peer| async move { peer.install_snapshot(frames).await });
         tokio::select! {
             answered = exchange => Ok(answered?.body.body),
             () = stalled(progress) => Err(TransportError::Timeout),

@@ -159,11 +159,7 @@ impl Renewal {
         for peer in self.peers() {
             let question = request.clone();
             let answer =
-                self.links
-                    .exchange(&peer, Traffic::Control, RENEW_TIMEOUT, |mut client| async move {
-                        client.renew(question).await
-                    })
-                    .await;
+                self.links.exchange(&peer, Traffic::Control, RENEW_TIMEOUT, |mut client| async move { client.renew(question).await }).await;
             match answer {
                 Ok(answered) => return Ok(answered.body),
                 // It holds no key, or knows less than another: the next may do.
@@ -211,16 +207,9 @@ fn serial_of(renewed: &PeerRenewed) -> Option<String> {
 ///
 /// # Errors
 /// The node is no member, or its request is not accepted.
-pub fn renew_for(
-    signer: &Signer,
-    consensus: &Consensus,
-    node_id: NodeId,
-    request: &PeerRenewal,
-) -> Result<PeerRenewed, Refusal> {
+pub fn renew_for(signer: &Signer, consensus: &Consensus, node_id: NodeId, request: &PeerRenewal) -> Result<PeerRenewed, Refusal> {
     let host = host_of(consensus, node_id);
-    let host = host.ok_or_else(|| {
-        signer::refused("NOT_A_MEMBER", format!("node {node_id} is no member of this cluster: add it first"))
-    })?;
+    let host = host.ok_or_else(|| signer::refused("NOT_A_MEMBER", format!("node {node_id} is no member of this cluster: add it first")))?;
     let renewed = signer.sign(node_id, Some(&host), request, SystemTime::now())?;
     // Whoever finds out that a node's key was stolen has to revoke all that it was renewed to: the log tells which.
     tracing::info!(node = node_id, serial = serial_of(&renewed), "renewed a node's certificates");

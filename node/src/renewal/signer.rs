@@ -27,33 +27,19 @@ impl Signer {
     ///
     /// # Errors
     /// A request that is malformed or does not prove its key.
-    pub fn sign(
-        &self,
-        node_id: NodeId,
-        host: Option<&str>,
-        request: &PeerRenewal,
-        now: SystemTime,
-    ) -> Result<PeerRenewed, Refusal> {
+    pub fn sign(&self, node_id: NodeId, host: Option<&str>, request: &PeerRenewal, now: SystemTime) -> Result<PeerRenewed, Refusal> {
         let mut renewed = PeerRenewed::default();
         if !request.certificate_request.is_empty() {
-            let asked = CertificateRequest::parse(&request.certificate_request)
-                .map_err(|error| refused("RENEWAL_INVALID", error.to_string()))?;
-            let options = IssueOptions {
-                validity: Some(self.validity),
-                names: host.map(str::to_owned).into_iter().collect(),
-                now,
-            };
-            renewed.certificate = self
-                .authority
-                .sign_request(&asked, &PrincipalKind::Node { id: node_id }, &options)
-                .map_err(Refusal::internal)?;
+            let asked =
+                CertificateRequest::parse(&request.certificate_request).map_err(|error| refused("RENEWAL_INVALID", error.to_string()))?;
+            let options = IssueOptions { validity: Some(self.validity), names: host.map(str::to_owned).into_iter().collect(), now };
+            renewed.certificate =
+                self.authority.sign_request(&asked, &PrincipalKind::Node { id: node_id }, &options).map_err(Refusal::internal)?;
         }
         if !request.web_public_key.is_empty() {
             let asked = WebRequest { public_key: request.web_public_key.to_vec(), names: request.web_names.clone() };
-            renewed.web_certificate = self
-                .web
-                .issue(node_id, &asked, Some(self.validity), now)
-                .map_err(|error| refused("RENEWAL_INVALID", error.to_string()))?;
+            renewed.web_certificate =
+                self.web.issue(node_id, &asked, Some(self.validity), now).map_err(|error| refused("RENEWAL_INVALID", error.to_string()))?;
             renewed.web_ca_certificate = self.web.pem();
         }
         Ok(renewed)
@@ -61,10 +47,5 @@ impl Signer {
 }
 
 pub(super) fn refused(reason: &str, message: String) -> Refusal {
-    Refusal::from(Rejection {
-        code: Code::FailedPrecondition as u32,
-        reason: reason.into(),
-        message,
-        ..Rejection::default()
-    })
+    Refusal::from(Rejection { code: Code::FailedPrecondition as u32, reason: reason.into(), message, ..Rejection::default() })
 }

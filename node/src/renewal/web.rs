@@ -91,11 +91,7 @@ impl Renewal {
             return Ok(());
         }
         let (key, request) = WebStore::request(web.names.clone());
-        let request = PeerRenewal {
-            web_public_key: request.public_key.into(),
-            web_names: request.names,
-            ..PeerRenewal::default()
-        };
+        let request = PeerRenewal { web_public_key: request.public_key.into(), web_names: request.names, ..PeerRenewal::default() };
         let renewed = self.sign(request).await?;
         let Some(web) = &mut self.web else {
             return Ok(());

@@ -21,12 +21,7 @@ pub(super) struct Locations {
 
 impl Locations {
     /// The nodes that have each of these artifacts, by name. What cannot be found lies nowhere.
-    pub(super) async fn of(
-        &mut self,
-        artifacts: &Artifacts,
-        node_id: u64,
-        names: BTreeSet<String>,
-    ) -> BTreeMap<String, BTreeSet<String>> {
+    pub(super) async fn of(&mut self, artifacts: &Artifacts, node_id: u64, names: BTreeSet<String>) -> BTreeMap<String, BTreeSet<String>> {
         let now = Instant::now();
         self.known.retain(|_, (at, _)| now.duration_since(*at) < FRESH);
         let mut found = BTreeMap::new();

@@ -111,12 +111,8 @@ impl Held {
 }
 
 fn look_up(machine: &Machine, namespace: &Arc<str>, id: &str) -> Need {
-    let question = GetTaskRequest {
-        namespace: namespace.to_string(),
-        task_id: id.to_owned(),
-        omit_bytes: true,
-        ..GetTaskRequest::default()
-    };
+    let question =
+        GetTaskRequest { namespace: namespace.to_string(), task_id: id.to_owned(), omit_bytes: true, ..GetTaskRequest::default() };
     let task = machine.get_task(&question).ok().and_then(|answer| answer.task);
     task.and_then(|task| task.spec).map_or_else(Need::default, |spec| of(&spec))
 }

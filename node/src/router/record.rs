@@ -42,7 +42,6 @@ fn parts(parts: &Parts) -> ScoreParts {
 
 /// The eight numbers, which are always in the same order.
 fn numbers(all: [(&'static str, u16); 8]) -> ScoreParts {
-    let [performance, cost, quality, priority, locality, dependencies, balance, thrift] =
-        all.map(|(_, number)| number.into());
+    let [performance, cost, quality, priority, locality, dependencies, balance, thrift] = all.map(|(_, number)| number.into());
     ScoreParts { performance, cost, quality, priority, locality, dependencies, balance, thrift }
 }

@@ -176,14 +176,10 @@ impl Rounds {
 
     /// Lets the scheduler decide; also says how many tasks it looked at.
     async fn decide(&mut self, look: Look) -> (Decisions, usize) {
-        let nodes: BTreeMap<&str, &str> = look
-            .loads
-            .iter()
-            .filter_map(|load| Some((load.id.as_str(), load.capabilities.resources.as_ref()?.node.as_str())))
-            .collect();
+        let nodes: BTreeMap<&str, &str> =
+            look.loads.iter().filter_map(|load| Some((load.id.as_str(), load.capabilities.resources.as_ref()?.node.as_str()))).collect();
         let device_bytes = view::smallest_device(&look.loads);
-        let tasks: Vec<Task> =
-            look.open.iter().map(|open| view::task(open, &nodes, device_bytes, look.now_ms)).collect();
+        let tasks: Vec<Task> = look.open.iter().map(|open| view::task(open, &nodes, device_bytes, look.now_ms)).collect();
         let none = Held::default();
         let worker = |load: &WorkerLoad| {
             let resources = load.capabilities.resources.as_ref()?;

@@ -82,11 +82,7 @@ pub(super) fn task(open: &OpenTask, nodes: &BTreeMap<&str, &str>, device_bytes: 
         artifact: history_key(&open.spec),
         prefers: placement.prefers.clone(),
         near: placement.near.iter().map(weighed).collect(),
-        results: open
-            .results_at
-            .iter()
-            .filter_map(|(worker, bytes)| Some(Weighed { name: node(worker)?, bytes: *bytes }))
-            .collect(),
+        results: open.results_at.iter().filter_map(|(worker, bytes)| Some(Weighed { name: node(worker)?, bytes: *bytes })).collect(),
         failed_on: open.failed_at.iter().filter_map(node).collect(),
         priority: match open.level {
             0 | 1 => Priority::Critical,

@@ -12,14 +12,11 @@ use futures::StreamExt as _;
 use tarn::artifacts::Artifacts;
 use tarn::gate::{Reason, Refusal};
 use tarn::identity::{CertificateAuthority, IssueOptions, ListenerOptions, listen};
-use tarn::peer::{
-    Admissions, ClusterMember, DriversHere, Links, Members, PeerApi, PeerHandler, PeerTransport, Replies, Requests,
-};
+use tarn::peer::{Admissions, ClusterMember, DriversHere, Links, Members, PeerApi, PeerHandler, PeerTransport, Replies, Requests};
 use tarn_client::tls::{Credentials, NoJoins, PrincipalKind, server_config};
 use tarn_executor::ArtifactStore;
 use tarn_proto::v1::{
-    JoinResponse, PeerAdmission, PeerDriversAnswer, PeerDriversQuestion, PeerMembership, PeerMembershipRequest,
-    PeerRenewal, PeerRenewed,
+    JoinResponse, PeerAdmission, PeerDriversAnswer, PeerDriversQuestion, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed,
 };
 use tarn_raft::{NodeId, Peer, PeerError};
 use tempfile::TempDir;
@@ -212,8 +209,7 @@ impl Drop for TestNode {
 
 /// Three voters that know each other.
 pub async fn three(authority: &CertificateAuthority) -> [TestNode; 3] {
-    let nodes =
-        [TestNode::start(authority, 1).await, TestNode::start(authority, 2).await, TestNode::start(authority, 3).await];
+    let nodes = [TestNode::start(authority, 1).await, TestNode::start(authority, 2).await, TestNode::start(authority, 3).await];
     introduce(&nodes.iter().collect::<Vec<_>>());
     nodes
 }

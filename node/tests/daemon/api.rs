@@ -33,13 +33,7 @@ async fn a_task_is_submitted_leased_completed_and_read() {
 async fn lists_come_in_pages() {
     let node = node().await;
     let tasks = (0..25).map(|_| task("q", b"")).collect();
-    let ids = node
-        .tasks()
-        .enqueue(v1::EnqueueRequest { tasks, ..v1::EnqueueRequest::default() })
-        .await
-        .unwrap()
-        .into_inner()
-        .task_ids;
+    let ids = node.tasks().enqueue(v1::EnqueueRequest { tasks, ..v1::EnqueueRequest::default() }).await.unwrap().into_inner().task_ids;
     let (mut seen, mut token) = (Vec::new(), String::new());
     loop {
         let request = v1::ListTasksRequest { page_size: 10, page_token: token, ..v1::ListTasksRequest::default() };
@@ -82,8 +76,7 @@ async fn a_failed_task_dies_is_requeued_cancelled_and_purged() {
     assert_eq!(node.tasks().cancel_task(cancel).await.unwrap().into_inner().state(), TaskState::Cancelled);
 
     node.submit(task("q", b"")).await;
-    let purge =
-        v1::PurgeQueueRequest { queue: "q".into(), states: vec![TaskState::Ready.into()], ..Default::default() };
+    let purge = v1::PurgeQueueRequest { queue: "q".into(), states: vec![TaskState::Ready.into()], ..Default::default() };
     assert_eq!(node.queues().purge_queue(purge).await.unwrap().into_inner().purged, 1);
     let queues = node.queues().list_queues(v1::ListQueuesRequest::default()).await.unwrap().into_inner().queues;
     assert_eq!(queues.len(), 1);
@@ -170,17 +163,10 @@ async fn namespaces_are_created_listed_and_deleted() {
 async fn artifacts_are_put_read_and_listed() {
     let node = node().await;
     let bytes: Vec<u8> = (0..300_000u32).map(|i| i as u8).collect();
-    let chunks = bytes
-        .chunks(100_000)
-        .map(|chunk| v1::PutArtifactRequest { artifact: String::new(), chunk: chunk.to_vec().into() });
+    let chunks = bytes.chunks(100_000).map(|chunk| v1::PutArtifactRequest { artifact: String::new(), chunk: chunk.to_vec().into() });
     let put = node.artifacts().put_artifact(tokio_stream::iter(chunks.collect::<Vec<_>>())).await.unwrap().into_inner();
     assert_eq!(put.bytes, 300_000);
-    let mut chunks = node
-        .artifacts()
-        .get_artifact(v1::GetArtifactRequest { artifact: put.artifact.clone() })
-        .await
-        .unwrap()
-        .into_inner();
+    let mut chunks = node.artifacts().get_artifact(v1::GetArtifactRequest { artifact: put.artifact.clone() }).await.unwrap().into_inner();
     let mut read = Vec::new();
     while let Some(message) = chunks.message().await.unwrap() {
         read.extend_from_slice(&message.chunk);

@@ -52,8 +52,7 @@ async fn give(node: &Node, principal: &str, role: &str, namespace: &str) {
 }
 
 async fn explain_task(channel: &Channel, id: &str, level: ExplainLevel) -> Result<String, tonic::Status> {
-    let request =
-        v1::ExplainTaskRequest { task_id: id.into(), level: level.into(), ..v1::ExplainTaskRequest::default() };
+    let request = v1::ExplainTaskRequest { task_id: id.into(), level: level.into(), ..v1::ExplainTaskRequest::default() };
     let answer = audit(channel).explain_task(request).await?.into_inner();
     Ok(answer.sentences.into_iter().map(|sentence| sentence.text + "\n").collect())
 }
@@ -87,13 +86,9 @@ async fn a_refusal_is_recorded_and_found_by_its_trace_while_equal_ones_are_count
 
     // Any of them is found, by an auditor and not by another tenant; and by whoever has a role, if it was their own.
     let text = explain_request(&node.channel, "trace-0").await;
-    assert!(
-        text.contains("user/eve asked for CancelTask of task/0000000000007 in namespace default and was refused"),
-        "{text}"
-    );
+    assert!(text.contains("user/eve asked for CancelTask of task/0000000000007 in namespace default and was refused"), "{text}");
     assert!(text.contains("tarn role bind user/eve ROLE"), "{text}");
-    let status =
-        audit(&eve).explain_request(v1::ExplainRequestRequest { id: "trace-0".into(), level: 0 }).await.unwrap_err();
+    let status = audit(&eve).explain_request(v1::ExplainRequestRequest { id: "trace-0".into(), level: 0 }).await.unwrap_err();
     assert_eq!(reason(&status), "PERMISSION_DENIED");
     give(&node, "user/eve", "viewer", "other").await;
     assert!(explain_request(&eve, "trace-0").await.contains("user/eve asked for CancelTask"));
@@ -205,10 +200,7 @@ async fn the_story_of_a_task_from_no_worker_to_its_end() {
     assert!(text.contains("User/admin proved who it was by certificate"), "{text}");
     node.complete(&leased, b"done").await;
     let text = explain_task(&node.channel, &id, ExplainLevel::Audit).await.unwrap();
-    assert!(
-        text.contains("The task succeeded at") && text.contains("ADMITTED, by user/admin, action Enqueue"),
-        "{text}"
-    );
+    assert!(text.contains("The task succeeded at") && text.contains("ADMITTED, by user/admin, action Enqueue"), "{text}");
     assert_ne!(plain, able);
 
     // Who may read the task gets its story; the records behind it are for auditors.
@@ -229,11 +221,7 @@ async fn tenants_do_not_learn_each_others_names() {
     let node = node().await;
     let make = v1::CreateNamespaceRequest { name: "secret".into(), ..v1::CreateNamespaceRequest::default() };
     node.namespaces().create_namespace(make).await.unwrap();
-    let elsewhere = v1::EnqueueRequest {
-        namespace: "secret".into(),
-        tasks: vec![task("q", b"x")],
-        ..v1::EnqueueRequest::default()
-    };
+    let elsewhere = v1::EnqueueRequest { namespace: "secret".into(), tasks: vec![task("q", b"x")], ..v1::EnqueueRequest::default() };
     node.tasks().enqueue(elsewhere).await.unwrap();
     let id = node.submit(task("q", b"x")).await;
     node.register().await;
@@ -320,8 +308,7 @@ async fn a_byte_that_was_changed_while_the_node_was_down_is_found_where_it_is() 
     until(|| running.is_ready()).await;
     let channel = dial(&running, &credentials).await;
     for number in 0..4 {
-        let request =
-            v1::EnqueueRequest { tasks: vec![task(&format!("q{number}"), b"x")], ..v1::EnqueueRequest::default() };
+        let request = v1::EnqueueRequest { tasks: vec![task(&format!("q{number}"), b"x")], ..v1::EnqueueRequest::default() };
         TaskServiceClient::new(channel.clone()).enqueue(request).await.unwrap();
     }
     let records = list(&channel, of_kind(DecisionKind::Admitted)).await;

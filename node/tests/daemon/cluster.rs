@@ -8,9 +8,7 @@ use tarn_proto::v1::{self, TaskState};
 use tonic::Code;
 
 fn leader(nodes: &[Node]) -> usize {
-    let leader = nodes
-        .iter()
-        .find_map(|node| node.running.consensus().leadership().borrow().leader.as_ref().map(|peer| peer.id));
+    let leader = nodes.iter().find_map(|node| node.running.consensus().leadership().borrow().leader.as_ref().map(|peer| peer.id));
     leader.map_or(0, |id| id as usize - 1)
 }
 

@@ -101,8 +101,7 @@ pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node
         started.push((daemon::start(config).await.unwrap(), dir));
     }
     // The ports are known only now, so the cluster is founded by hand.
-    let members =
-        started.iter().map(|(running, _)| (running.node_id(), running.addresses().advertise.clone())).collect();
+    let members = started.iter().map(|(running, _)| (running.node_id(), running.addresses().advertise.clone())).collect();
     started[0].0.consensus().bootstrap(members).await.unwrap();
     let mut nodes = Vec::new();
     for (running, dir) in started {
@@ -141,9 +140,7 @@ impl Node {
     }
 
     pub fn tasks(&self) -> TaskServiceClient<Channel> {
-        TaskServiceClient::new(self.channel.clone())
-            .max_decoding_message_size(64 << 20)
-            .max_encoding_message_size(64 << 20)
+        TaskServiceClient::new(self.channel.clone()).max_decoding_message_size(64 << 20).max_encoding_message_size(64 << 20)
     }
 
     pub fn queues(&self) -> QueueServiceClient<Channel> {
@@ -191,12 +188,8 @@ impl Node {
 
     /// Leases up to `max` tasks, waiting for the first.
     pub async fn lease(&self, worker: &str, max: u32) -> Vec<v1::LeasedTask> {
-        let request = v1::LeaseTasksRequest {
-            worker_id: worker.into(),
-            max_tasks: max,
-            wait_ms: 20_000,
-            ..v1::LeaseTasksRequest::default()
-        };
+        let request =
+            v1::LeaseTasksRequest { worker_id: worker.into(), max_tasks: max, wait_ms: 20_000, ..v1::LeaseTasksRequest::default() };
         self.workers().lease_tasks(request).await.unwrap().into_inner().tasks
     }
 

@@ -19,12 +19,7 @@ fn contexts(channel: &Channel) -> ContextServiceClient<Channel> {
 }
 
 fn put(context: &str, key: &str, value: &str) -> v1::PutKeyRequest {
-    v1::PutKeyRequest {
-        context: context.into(),
-        key: key.into(),
-        value: value.to_owned().into(),
-        ..v1::PutKeyRequest::default()
-    }
+    v1::PutKeyRequest { context: context.into(), key: key.into(), value: value.to_owned().into(), ..v1::PutKeyRequest::default() }
 }
 
 fn get(context: &str, key: &str) -> v1::GetKeyRequest {
@@ -66,12 +61,10 @@ async fn what_one_node_acknowledged_every_node_reads() {
     let stale = v1::GetKeyRequest { stale: true, ..get("memory", "counter") };
     assert_eq!(read(three, stale).await.unwrap(), "1", "this node itself has just answered the write");
 
-    let snapshot =
-        v1::SnapshotContextRequest { context: "memory".into(), snapshot: "before".into(), ..Default::default() };
+    let snapshot = v1::SnapshotContextRequest { context: "memory".into(), snapshot: "before".into(), ..Default::default() };
     assert_eq!(contexts(two).snapshot_context(snapshot).await.unwrap().into_inner().snapshot.unwrap().keys, 2);
     write(one, put("memory", "plan", "fail")).await.unwrap();
-    let restore =
-        v1::RestoreContextRequest { context: "memory".into(), snapshot: "before".into(), ..Default::default() };
+    let restore = v1::RestoreContextRequest { context: "memory".into(), snapshot: "before".into(), ..Default::default() };
     contexts(three).restore_context(restore).await.unwrap();
     for channel in [one, two, three] {
         assert_eq!(read(channel, get("memory", "plan")).await.unwrap(), "work");
@@ -228,11 +221,7 @@ fn counting(artifact: &str, word: &str, write: bool) -> v1::TaskSpec {
     v1::TaskSpec {
         runtime: "wasm".into(),
         wasm: Some(v1::WasmSpec { artifact: artifact.into(), ..Default::default() }),
-        grants: Some(v1::Grants {
-            context: Some(v1::ContextGrant { name: "memory".into(), write }),
-            random: true,
-            ..Default::default()
-        }),
+        grants: Some(v1::Grants { context: Some(v1::ContextGrant { name: "memory".into(), write }), random: true, ..Default::default() }),
         retry: Some(v1::RetryPolicy { initial_backoff_ms: 1, ..Default::default() }),
         ..task("jobs", word.as_bytes())
     }
@@ -241,8 +230,7 @@ fn counting(artifact: &str, word: &str, write: bool) -> v1::TaskSpec {
 #[tokio::test(flavor = "multi_thread")]
 async fn guests_that_fail_and_are_tried_again_count_each_task_once() {
     let (node, artifact) = executing().await;
-    let words: Vec<String> =
-        (0..24).map(|number| format!("task-{number}{}", if number % 3 == 0 { "!" } else { "" })).collect();
+    let words: Vec<String> = (0..24).map(|number| format!("task-{number}{}", if number % 3 == 0 { "!" } else { "" })).collect();
     let tasks = words.iter().map(|word| counting(&artifact, word, true)).collect();
     let request = v1::EnqueueRequest { tasks, ..Default::default() };
     let ids = node.tasks().enqueue(request).await.unwrap().into_inner().task_ids;
@@ -250,12 +238,7 @@ async fn guests_that_fail_and_are_tried_again_count_each_task_once() {
         let task = node.ended(id).await;
         assert_eq!(task.state(), v1::TaskState::Succeeded, "{word}: {:?}", task.attempts);
         let (attempts, result) = if word.ends_with('!') { (2, "was counted before") } else { (1, "counted") };
-        assert_eq!(
-            (task.attempts.len(), &task.result[..]),
-            (attempts, result.as_bytes()),
-            "{word}: {:?}",
-            task.attempts
-        );
+        assert_eq!((task.attempts.len(), &task.result[..]), (attempts, result.as_bytes()), "{word}: {:?}", task.attempts);
     }
     let tally = read(&node.channel, get("memory", "tally")).await.unwrap();
     let mut counted: Vec<&str> = tally.split_whitespace().collect();

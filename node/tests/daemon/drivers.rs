@@ -124,10 +124,7 @@ async fn only_what_a_trusted_key_signed_is_installed_and_refusals_are_recorded()
     node.put_artifact(b"(module)").await;
     refused(service.install_driver(install("probe", signed(b"(module)", ""))).await, "DRIVER_ARTIFACT");
     refused(service.install_driver(install("probe", signed(b"(component)", ""))).await, "DRIVER_ARTIFACT");
-    refused(
-        service.install_driver(install("probe", DriverSpec { config: "{".into(), ..good.clone() })).await,
-        "INVALID_CONFIG",
-    );
+    refused(service.install_driver(install("probe", DriverSpec { config: "{".into(), ..good.clone() })).await, "INVALID_CONFIG");
     eventually(|| async {
         let request = v1::ListDecisionsRequest::default();
         let records = AuditServiceClient::new(node.channel.clone()).list_decisions(request).await.unwrap().into_inner();
@@ -173,10 +170,7 @@ async fn who_may_not_is_refused_and_nobody_gives_a_driver_more_than_they_have() 
     let call = v1::CallDriverRequest { name: "probe".into(), method: "name".into(), ..Default::default() };
     refused(bob.clone().call_driver(call.clone()).await, "PERMISSION_DENIED");
     bob.clone().list_drivers(v1::ListDriversRequest { namespace: "default".into() }).await.unwrap();
-    refused(
-        ada.clone().remove_driver(v1::RemoveDriverRequest { name: "probe".into(), ..Default::default() }).await,
-        "PERMISSION_DENIED",
-    );
+    refused(ada.clone().remove_driver(v1::RemoveDriverRequest { name: "probe".into(), ..Default::default() }).await, "PERMISSION_DENIED");
     // It puts tasks where it may, and ends where it may not.
     node.call("probe", "queue", r#"{"queue":"mail-out"}"#).await.unwrap();
     assert_eq!(node.queued("mail-out").await.len(), 1);
@@ -224,8 +218,7 @@ async fn a_driver_is_upgraded_and_removed_and_its_log_can_be_read() {
         }
         answers
     };
-    let (answers, upgraded) =
-        tokio::join!(calls, async { drivers(&node.channel).upgrade_driver(upgrade("\"other\"", 1)).await });
+    let (answers, upgraded) = tokio::join!(calls, async { drivers(&node.channel).upgrade_driver(upgrade("\"other\"", 1)).await });
     assert_eq!(upgraded.unwrap().into_inner().driver.unwrap().generation, 2);
     assert_eq!(answers.first().unwrap(), "\"none\"");
     eventually(|| node.runs("probe", 2)).await;
@@ -276,10 +269,7 @@ async fn receiver(fails: usize) -> (u16, Arc<Mutex<Vec<Received>>>) {
                 bytes.extend_from_slice(&piece[..read]);
                 let head_end = bytes.windows(4).position(|four| four == b"\r\n\r\n");
                 if let Some(end) = head_end {
-                    let received = Received {
-                        head: String::from_utf8_lossy(&bytes[..end]).into_owned(),
-                        body: bytes[end + 4..].to_vec(),
-                    };
+                    let received = Received { head: String::from_utf8_lossy(&bytes[..end]).into_owned(), body: bytes[end + 4..].to_vec() };
                     if received.body.len() >= received.header("content-length").parse().unwrap_or(0) {
                         break Some(received);
                     }
@@ -331,9 +321,8 @@ async fn the_webhook_misses_no_event_though_its_receiver_fails_and_its_leader_di
     for number in 10..20 {
         submitted.push(nodes[0].submit(task("q", format!("{number}").as_bytes())).await);
     }
-    let subjects = || -> Vec<String> {
-        received.lock().unwrap().iter().map(|one| one.json()["subject"].as_str().unwrap().to_owned()).collect()
-    };
+    let subjects =
+        || -> Vec<String> { received.lock().unwrap().iter().map(|one| one.json()["subject"].as_str().unwrap().to_owned()).collect() };
     eventually(|| async { submitted.iter().all(|id| subjects().contains(id)) }).await;
     let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap().as_secs();
     let mut keys = std::collections::BTreeMap::new();
@@ -367,10 +356,8 @@ async fn cron_enqueues_each_time_once_whoever_leads() {
         { "name": "each", "schedule": "* * * * *", "missed": "once", "task": { "queue": "cron" } },
         { "name": "rare", "schedule": "0 0 29 2 *", "task": { "queue": "cron" } },
     ]});
-    let spec = DriverSpec {
-        grants: Some(DriverGrants { http: vec![], queues: vec!["cron".into()] }),
-        ..signed(&bytes, &config.to_string())
-    };
+    let spec =
+        DriverSpec { grants: Some(DriverGrants { http: vec![], queues: vec!["cron".into()] }), ..signed(&bytes, &config.to_string()) };
     drivers(&nodes[0].channel).install_driver(install("clock", spec.clone())).await.unwrap();
     eventually(|| nodes[0].runs("clock", 1)).await;
     eventually(|| async { nodes[0].driver("clock").await.state_bytes > 0 }).await;

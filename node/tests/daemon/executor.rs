@@ -66,8 +66,7 @@ async fn commands_and_functions_run_and_feed_on_results() {
     merge.after_in_batch = vec![0, 1];
     merge.wasm.as_mut().unwrap().feed_dependency_results = true;
     let tasks = vec![echo_of(b"one"), echo_of(b"two\n"), merge, function(&functions, "add")];
-    let ids =
-        node.tasks().enqueue(v1::EnqueueRequest { tasks, ..Default::default() }).await.unwrap().into_inner().task_ids;
+    let ids = node.tasks().enqueue(v1::EnqueueRequest { tasks, ..Default::default() }).await.unwrap().into_inner().task_ids;
 
     let merged = node.ended(&ids[2]).await;
     assert_eq!(merged.state(), TaskState::Succeeded, "{:?}", merged.attempts);
@@ -101,10 +100,7 @@ async fn each_failure_has_its_reason() {
     for (spec, wanted) in cases {
         let id = node.submit(spec).await;
         let ended = node.ended(&id).await;
-        assert_eq!(
-            (ended.state(), ended.attempts[0].error.as_ref().unwrap().reason.as_str()),
-            (TaskState::Dead, wanted)
-        );
+        assert_eq!((ended.state(), ended.attempts[0].error.as_ref().unwrap().reason.as_str()), (TaskState::Dead, wanted));
         assert_eq!(ended.attempts_begun, 1, "{wanted}: another attempt would end the same way");
     }
     node.running.shutdown().await;

@@ -130,8 +130,7 @@ async fn call(channel: &Channel, method: &MethodDescriptor, message: Bytes) -> R
 }
 
 /// What anybody may call who has a good certificate: about themselves, or a stream whose messages are judged one by one.
-const OPEN: [&str; 3] =
-    ["tarn.v1.AccessService.WhoAmI", "tarn.v1.AccessService.CanI", "tarn.v1.CommandService.Pipeline"];
+const OPEN: [&str; 3] = ["tarn.v1.AccessService.WhoAmI", "tarn.v1.AccessService.CanI", "tarn.v1.CommandService.Pipeline"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn no_method_is_reachable_without_a_role() {
@@ -144,10 +143,7 @@ async fn no_method_is_reachable_without_a_role() {
             let name = method.full_name().to_owned();
             let opening = v1::WorkRequest {
                 correlation: 1,
-                message: Some(work_request::Message::Open(v1::WorkOpen {
-                    worker_id: "0000000000001".into(),
-                    ..v1::WorkOpen::default()
-                })),
+                message: Some(work_request::Message::Open(v1::WorkOpen { worker_id: "0000000000001".into(), ..v1::WorkOpen::default() })),
             };
             let message = match name.as_str() {
                 "tarn.v1.WorkerService.Work" => opening.encode_to_vec().into(),
@@ -167,8 +163,7 @@ async fn no_method_is_reachable_without_a_role() {
 
     // The stream that is open to all lets no command through.
     let (send, requests) = mpsc::channel(1);
-    let mut stream =
-        CommandServiceClient::new(nobody).pipeline(ReceiverStream::new(requests)).await.unwrap().into_inner();
+    let mut stream = CommandServiceClient::new(nobody).pipeline(ReceiverStream::new(requests)).await.unwrap().into_inner();
     let request = v1::PipelineRequest {
         command: Some(v1::Command { body: Some(Body::Enqueue(enqueue("default", "q"))), ..v1::Command::default() }),
         ..v1::PipelineRequest::default()
@@ -226,19 +221,12 @@ async fn nobody_gives_what_they_do_not_have() {
     let lead = node.dial_as(user("lead")).await;
     let mut access = AccessServiceClient::new(lead.clone());
     access.put_binding(binding("user/ada", "developer", "team-a")).await.unwrap();
-    for (principal, role, namespace) in [
-        ("user/lead", "admin", "*"),
-        ("user/lead", "viewer", "default"),
-        ("user/ada", "auditor", "team*"),
-        ("user/*", "viewer", "*"),
-    ] {
+    for (principal, role, namespace) in
+        [("user/lead", "admin", "*"), ("user/lead", "viewer", "default"), ("user/ada", "auditor", "team*"), ("user/*", "viewer", "*")]
+    {
         refused(access.put_binding(binding(principal, role, namespace)).await, "PERMISSION_DENIED");
     }
-    let role = v1::PutRoleRequest {
-        name: "mine".into(),
-        rules: vec![rule(&["read"], &["task/*"])],
-        ..v1::PutRoleRequest::default()
-    };
+    let role = v1::PutRoleRequest { name: "mine".into(), rules: vec![rule(&["read"], &["task/*"])], ..v1::PutRoleRequest::default() };
     refused(access.put_role(role.clone()).await, "PERMISSION_DENIED");
 
     // May make roles and bindings everywhere, and still only of what they may do.
@@ -251,14 +239,8 @@ async fn nobody_gives_what_they_do_not_have() {
     node.bind("user/keeper", "keeper", "*").await;
     let mut access = AccessServiceClient::new(node.dial_as(user("keeper")).await);
     access.put_role(role.clone()).await.unwrap();
-    let own_role =
-        |rules: Vec<v1::Rule>| v1::PutRoleRequest { name: "keeper".into(), rules, ..v1::PutRoleRequest::default() };
-    for beyond in [
-        rule(&["*"], &["*"]),
-        rule(&["read"], &["*"]),
-        rule(&["read"], &["ta*"]),
-        rule(&["read", "cancel"], &["task/*"]),
-    ] {
+    let own_role = |rules: Vec<v1::Rule>| v1::PutRoleRequest { name: "keeper".into(), rules, ..v1::PutRoleRequest::default() };
+    for beyond in [rule(&["*"], &["*"]), rule(&["read"], &["*"]), rule(&["read"], &["ta*"]), rule(&["read", "cancel"], &["task/*"])] {
         refused(access.put_role(own_role(vec![beyond])).await, "GRANT_BEYOND_OWN");
     }
     refused(access.put_binding(binding("user/keeper", "admin", "default")).await, "GRANT_BEYOND_OWN");
@@ -287,11 +269,7 @@ async fn a_token_does_what_its_scopes_allow_until_it_is_revoked() {
     refused(tasks.enqueue(bearing(&secret, enqueue("", "mail"))).await, "PERMISSION_DENIED");
     refused(tasks.list_tasks(bearing(&secret, v1::ListTasksRequest::default())).await, "PERMISSION_DENIED");
     // It cannot become another that may do more, or lives longer.
-    let wider = v1::PutTokenRequest {
-        secret_hash: vec![7; 32].into(),
-        principal: "user/ada".into(),
-        ..v1::PutTokenRequest::default()
-    };
+    let wider = v1::PutTokenRequest { secret_hash: vec![7; 32].into(), principal: "user/ada".into(), ..v1::PutTokenRequest::default() };
     let mut access = AccessServiceClient::new(ada.clone());
     refused(access.put_token(bearing(&secret, wider)).await, "PERMISSION_DENIED");
 
@@ -300,8 +278,7 @@ async fn a_token_does_what_its_scopes_allow_until_it_is_revoked() {
     refused(access.list_tokens(bearing(&secret, own)).await, "PERMISSION_DENIED");
     let full = v1::PutTokenRequest { principal: "user/ada".into(), ..v1::PutTokenRequest::default() };
     let (_, full) = token(&ada, full).await.unwrap();
-    let revoke =
-        |token: v1::Token| v1::RevokeTokenRequest { token_id: token.token_id, ..v1::RevokeTokenRequest::default() };
+    let revoke = |token: v1::Token| v1::RevokeTokenRequest { token_id: token.token_id, ..v1::RevokeTokenRequest::default() };
     refused(access.revoke_token(bearing(&secret, revoke(full))).await, "PERMISSION_DENIED");
     access.revoke_token(bearing(&secret, revoke(made))).await.unwrap();
     refused(tasks.enqueue(bearing(&secret, enqueue("", "build"))).await, "TOKEN_UNKNOWN");
@@ -350,8 +327,7 @@ async fn other_policies_are_not_chosen_by_who_may_only_update_a_namespace() {
     node.namespace("team").await;
     node.bind("user/op", "operator", "*").await;
     let mut op = NamespaceServiceClient::new(node.dial_as(user("op")).await);
-    let weight =
-        v1::UpdateNamespaceRequest { name: "team".into(), weight: Some(7), ..v1::UpdateNamespaceRequest::default() };
+    let weight = v1::UpdateNamespaceRequest { name: "team".into(), weight: Some(7), ..v1::UpdateNamespaceRequest::default() };
     op.update_namespace(weight.clone()).await.unwrap();
     let environment = v1::UpdateNamespaceRequest { environment: Some("nowhere".into()), ..weight };
     refused(op.update_namespace(environment.clone()).await, "PERMISSION_DENIED");
@@ -365,8 +341,7 @@ async fn a_revoked_certificate_is_refused_on_its_open_connection() {
     let (ada, serial) = node.dial_with_serial(user("ada")).await;
     let mut access = AccessServiceClient::new(ada);
     access.who_am_i(v1::WhoAmIRequest {}).await.unwrap();
-    let revoke =
-        v1::RevokeCertificateRequest { serial, reason: "lost".into(), ..v1::RevokeCertificateRequest::default() };
+    let revoke = v1::RevokeCertificateRequest { serial, reason: "lost".into(), ..v1::RevokeCertificateRequest::default() };
     node.access().revoke_certificate(revoke).await.unwrap();
     let status = access.who_am_i(v1::WhoAmIRequest {}).await.unwrap_err();
     // The gate says why for as long as the connection stands, which is not for long.

@@ -34,14 +34,10 @@ async fn health_is_told_per_service_until_the_node_stops() {
 #[tokio::test(flavor = "multi_thread")]
 async fn reflection_lists_the_contract_to_users() {
     let node = node().await;
-    let question = || ServerReflectionRequest {
-        host: String::new(),
-        message_request: Some(MessageRequest::ListServices(String::new())),
-    };
+    let question = || ServerReflectionRequest { host: String::new(), message_request: Some(MessageRequest::ListServices(String::new())) };
     let mut client = ServerReflectionClient::new(node.channel.clone());
     let mut answers = client.server_reflection_info(tokio_stream::iter([question()])).await.unwrap().into_inner();
-    let Some(MessageResponse::ListServicesResponse(list)) = answers.next().await.unwrap().unwrap().message_response
-    else {
+    let Some(MessageResponse::ListServicesResponse(list)) = answers.next().await.unwrap().unwrap().message_response else {
         panic!("no list");
     };
     assert!(list.service.iter().any(|service| service.name == "tarn.v1.TaskService"));

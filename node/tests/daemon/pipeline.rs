@@ -53,11 +53,7 @@ impl Pipeline {
 }
 
 fn enqueue(request_id: &str, queue: &str) -> Option<Body> {
-    Some(Body::Enqueue(v1::EnqueueRequest {
-        request_id: request_id.into(),
-        namespace: String::new(),
-        tasks: vec![task(queue, b"x")],
-    }))
+    Some(Body::Enqueue(v1::EnqueueRequest { request_id: request_id.into(), namespace: String::new(), tasks: vec![task(queue, b"x")] }))
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -105,17 +105,14 @@ async fn what_an_active_policy_denies_is_refused_and_recorded() {
         assert!(status.message().contains(part), "{status}");
     }
     tasks.enqueue(submit("mail")).await.unwrap();
-    let mixed =
-        v1::EnqueueRequest { tasks: vec![task("mail", b"x"), task("gpu", b"y")], ..v1::EnqueueRequest::default() };
+    let mixed = v1::EnqueueRequest { tasks: vec![task("mail", b"x"), task("gpu", b"y")], ..v1::EnqueueRequest::default() };
     refused(tasks.enqueue(mixed).await, "POLICY_DENIED");
     let timer = v1::ScheduleTimerRequest {
         delay_ms: 5,
         action: Some(v1::TimerAction { action: Some(v1::timer_action::Action::Enqueue(task("gpu", b"x"))) }),
         ..v1::ScheduleTimerRequest::default()
     };
-    let mut timers = v1::timer_service_client::TimerServiceClient::new(
-        node.dial_as(PrincipalKind::User { name: "ada".into() }).await,
-    );
+    let mut timers = v1::timer_service_client::TimerServiceClient::new(node.dial_as(PrincipalKind::User { name: "ada".into() }).await);
     refused(timers.schedule_timer(timer).await, "POLICY_DENIED");
 
     eventually(|| async {
@@ -131,11 +128,7 @@ async fn what_an_active_policy_denies_is_refused_and_recorded() {
     let said = [&denied.code, &denied.principal, &denied.namespace, &denied.policy, &denied.version];
     assert_eq!(said, ["NO_GPU", "user/ada", "default", "night", "1.0.0"]);
 
-    let off = v1::DeactivateBundleRequest {
-        environment: "prod".into(),
-        name: "night".into(),
-        ..v1::DeactivateBundleRequest::default()
-    };
+    let off = v1::DeactivateBundleRequest { environment: "prod".into(), name: "night".into(), ..v1::DeactivateBundleRequest::default() };
     node.policies().deactivate_bundle(off).await.unwrap();
     tasks.enqueue(submit("gpu")).await.unwrap();
     node.running.shutdown().await;
@@ -150,11 +143,7 @@ async fn root_gets_rid_of_a_policy_that_denies_everything() {
     refused(node.tasks().enqueue(submit("q")).await, "POLICY_DENIED");
     // Reads are not asked about; and who is not root has no way around.
     TaskServiceClient::new(ada.clone()).list_tasks(v1::ListTasksRequest::default()).await.unwrap();
-    let rollback = v1::RollbackBundleRequest {
-        environment: "prod".into(),
-        name: "night".into(),
-        ..v1::RollbackBundleRequest::default()
-    };
+    let rollback = v1::RollbackBundleRequest { environment: "prod".into(), name: "night".into(), ..v1::RollbackBundleRequest::default() };
     refused(PolicyServiceClient::new(ada).rollback_bundle(rollback).await, "PERMISSION_DENIED");
     node.judge_by(&bundle("2.0.0", &[("night.rego", NO_GPU)])).await;
     node.tasks().enqueue(submit("q")).await.unwrap();
@@ -211,8 +200,7 @@ async fn where_signatures_are_required_only_trusted_ones_count() {
         ..put(&bundle)
     };
     refused(node.policies().put_bundle(signed(&eve)).await, "POLICY_SIGNATURE");
-    let claims =
-        v1::PutBundleRequest { signer: blake3::hash(ann.public_key()).as_bytes().to_vec().into(), ..signed(&eve) };
+    let claims = v1::PutBundleRequest { signer: blake3::hash(ann.public_key()).as_bytes().to_vec().into(), ..signed(&eve) };
     refused(node.policies().put_bundle(claims).await, "POLICY_SIGNATURE");
     let answer = node.policies().put_bundle(signed(&ann)).await.unwrap().into_inner();
     assert_eq!(*answer.bundle.unwrap().signer, *blake3::hash(ann.public_key()).as_bytes());
@@ -274,8 +262,7 @@ async fn receiver(statuses: &[&str]) -> (String, Arc<Mutex<Vec<Received>>>) {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let url = format!("http://{}/hook", listener.local_addr().unwrap());
     let received = Arc::new(Mutex::new(Vec::new()));
-    let (kept, mut statuses) =
-        (received.clone(), statuses.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>().into_iter());
+    let (kept, mut statuses) = (received.clone(), statuses.iter().map(|text| (*text).to_owned()).collect::<Vec<_>>().into_iter());
     tokio::spawn(async move {
         while let Ok((mut stream, _)) = listener.accept().await {
             let status = statuses.next().unwrap_or_else(|| "200 OK".into());
@@ -308,10 +295,7 @@ fn parsed(bytes: &[u8]) -> Received {
     let (head, body) = split(bytes).unwrap_or((bytes, b""));
     let head = String::from_utf8_lossy(head);
     let headers = head.lines().skip(1).filter_map(|line| line.split_once(": "));
-    Received {
-        headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(),
-        body: body.to_vec(),
-    }
+    Received { headers: headers.map(|(name, value)| (name.to_owned(), value.to_owned())).collect(), body: body.to_vec() }
 }
 
 const KEY: &[u8] = b"0123456789abcdef0123456789abcdef";
@@ -377,10 +361,7 @@ async fn another_leader_goes_on_where_the_last_one_was() {
     let leader = nodes.iter().position(|node| node.running.consensus().leadership().borrow().is_this_node);
     nodes.remove(leader.unwrap()).running.shutdown().await;
     nodes[0].policies().put_policy_handler(handler(&url)).await.unwrap();
-    eventually(|| async {
-        received.lock().unwrap().iter().any(|one| one.body.windows(6).any(|part| part == b"NO_GPU"))
-    })
-    .await;
+    eventually(|| async { received.lock().unwrap().iter().any(|one| one.body.windows(6).any(|part| part == b"NO_GPU")) }).await;
     tokio::time::timeout(Duration::from_secs(20), async {
         for node in nodes {
             node.running.shutdown().await;

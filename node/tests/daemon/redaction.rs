@@ -35,8 +35,7 @@ const INSIDE: [&str; 16] = [
 /// Nothing of the inside in a message and its details.
 fn clean(node: &Node, status: &Status) {
     let details = status.get_error_details();
-    let texts =
-        [status.message().to_owned(), format!("{:?}", details.error_info()), format!("{:?}", details.debug_info())];
+    let texts = [status.message().to_owned(), format!("{:?}", details.error_info()), format!("{:?}", details.debug_info())];
     let dir = node.dir.path().display().to_string();
     for text in texts {
         for inside in INSIDE.iter().copied().chain([dir.as_str()]) {
@@ -52,10 +51,8 @@ fn log() -> Option<&'static Arc<Mutex<Vec<u8>>>> {
     LOG.get_or_init(|| {
         let kept = Arc::new(Mutex::new(Vec::new()));
         let writer = kept.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_ansi(false)
-            .with_max_level(tracing::Level::INFO)
-            .with_writer(move || Tee(writer.clone()));
+        let subscriber =
+            tracing_subscriber::fmt().with_ansi(false).with_max_level(tracing::Level::INFO).with_writer(move || Tee(writer.clone()));
         subscriber.try_init().is_ok().then_some(kept)
     })
     .as_ref()
@@ -152,8 +149,7 @@ async fn what_the_executor_met_inside_stays_inside() {
         ..task("w", b"")
     };
     let missing = format!("blake3:{}", "0".repeat(64));
-    for (artifact, export) in [(garbage.as_str(), "run"), (&trapping, "run"), (&trapping, "nowhere"), (&missing, "run")]
-    {
+    for (artifact, export) in [(garbage.as_str(), "run"), (&trapping, "run"), (&trapping, "nowhere"), (&missing, "run")] {
         let id = node.submit(spec(artifact, export)).await;
         let ended = node.ended(&id).await;
         let Some(error) = ended.error else { panic!("{artifact} {export} went well: {ended:?}") };
@@ -187,8 +183,7 @@ async fn refusals_say_what_to_do_and_the_log_knows_the_rest() {
     note(cluster.remove_member(v1::RemoveMemberRequest { node_id: 77 }).await.unwrap_err());
     note(cluster.transfer_leader(v1::TransferLeaderRequest { node_id: 77 }).await.unwrap_err());
     note(cluster.upgrade_cluster(v1::UpgradeClusterRequest { machine_version: 99 }).await.unwrap_err());
-    let unreachable =
-        v1::AddMemberRequest { node_id: 9, address: "node.invalid:1".into(), ..v1::AddMemberRequest::default() };
+    let unreachable = v1::AddMemberRequest { node_id: 9, address: "node.invalid:1".into(), ..v1::AddMemberRequest::default() };
     note(cluster.add_member(unreachable).await.unwrap_err());
     note(got(&node, "blake3:zz").await.unwrap_err());
     let eve = node.dial_as(PrincipalKind::User { name: "eve".into() }).await;

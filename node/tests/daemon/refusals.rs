@@ -43,20 +43,8 @@ async fn what_does_not_exist_is_named() {
     let in_nowhere = v1::EnqueueRequest { namespace: "nowhere".into(), ..batch(vec![task("q", b"")]) };
     let cases = [
         (refused(&node, in_nowhere).await, "NAMESPACE_NOT_FOUND"),
-        (
-            node.queues()
-                .get_queue(v1::GetQueueRequest { queue: "none".into(), ..Default::default() })
-                .await
-                .unwrap_err(),
-            "QUEUE_NOT_FOUND",
-        ),
-        (
-            node.tasks()
-                .get_task(v1::GetTaskRequest { task_id: unknown.into(), ..Default::default() })
-                .await
-                .unwrap_err(),
-            "TASK_NOT_FOUND",
-        ),
+        (node.queues().get_queue(v1::GetQueueRequest { queue: "none".into(), ..Default::default() }).await.unwrap_err(), "QUEUE_NOT_FOUND"),
+        (node.tasks().get_task(v1::GetTaskRequest { task_id: unknown.into(), ..Default::default() }).await.unwrap_err(), "TASK_NOT_FOUND"),
         (
             node.workers()
                 .lease_tasks(v1::LeaseTasksRequest { worker_id: unknown.into(), max_tasks: 1, ..Default::default() })
@@ -65,10 +53,7 @@ async fn what_does_not_exist_is_named() {
             "WORKER_NOT_FOUND",
         ),
         (
-            node.events()
-                .watch(v1::WatchRequest { namespace: "nowhere".into(), ..Default::default() })
-                .await
-                .unwrap_err(),
+            node.events().watch(v1::WatchRequest { namespace: "nowhere".into(), ..Default::default() }).await.unwrap_err(),
             "NAMESPACE_NOT_FOUND",
         ),
     ];
@@ -114,12 +99,8 @@ async fn dependencies_that_cannot_be_are_refused() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_worker_that_gets_nothing_any_more_does_not_wait_for_work() {
     let node = node().await;
-    let lease = |worker_id: &str| v1::LeaseTasksRequest {
-        worker_id: worker_id.into(),
-        max_tasks: 1,
-        wait_ms: 60_000,
-        ..Default::default()
-    };
+    let lease =
+        |worker_id: &str| v1::LeaseTasksRequest { worker_id: worker_id.into(), max_tasks: 1, wait_ms: 60_000, ..Default::default() };
     let began = std::time::Instant::now();
     let status = node.workers().lease_tasks(lease("0000000000001")).await.unwrap_err();
     assert_eq!(reason(&status), "WORKER_NOT_FOUND");
@@ -147,12 +128,8 @@ async fn a_stale_token_completes_nothing() {
     let id = node.submit(task("q", b"")).await;
     let worker = node.register().await;
     let first = node.lease(&worker, 1).await.remove(0);
-    let back = v1::FailTaskRequest {
-        task_id: id.clone(),
-        token: first.token,
-        kind: v1::FailureKind::Returned.into(),
-        ..Default::default()
-    };
+    let back =
+        v1::FailTaskRequest { task_id: id.clone(), token: first.token, kind: v1::FailureKind::Returned.into(), ..Default::default() };
     node.workers().fail_task(back).await.unwrap();
     let second = node.lease(&worker, 1).await.remove(0);
     assert!(second.token > first.token);
@@ -182,21 +159,15 @@ async fn the_public_api_is_for_users() {
     let status = TaskServiceClient::new(channel).enqueue(batch(vec![task("q", b"")])).await.unwrap_err();
     assert_eq!((status.code(), reason(&status).as_str()), (Code::PermissionDenied, "USER_CERTIFICATE_REQUIRED"));
     assert_eq!(fact(&status, "step"), "identity");
-    assert_eq!(
-        node.metric(r#"tarn_gate_refusals_total{step="identity",reason="USER_CERTIFICATE_REQUIRED"}"#).await,
-        1.0
-    );
+    assert_eq!(node.metric(r#"tarn_gate_refusals_total{step="identity",reason="USER_CERTIFICATE_REQUIRED"}"#).await, 1.0);
     node.running.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_deadline_that_is_over_says_so_and_a_trace_id_comes_back() {
     let node = node().await;
-    let mut request = Request::new(v1::GetTaskRequest {
-        task_id: node.submit(task("q", b"")).await,
-        wait_ms: 30_000,
-        ..Default::default()
-    });
+    let mut request =
+        Request::new(v1::GetTaskRequest { task_id: node.submit(task("q", b"")).await, wait_ms: 30_000, ..Default::default() });
     request.metadata_mut().insert("tarn-trace-id", "my-trace".parse().unwrap());
     request.set_timeout(Duration::from_millis(500));
     // The wait ends with the deadline, and with an answer.

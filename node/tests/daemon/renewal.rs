@@ -58,8 +58,7 @@ impl Scene {
             let config = config(dir.path(), if holds { &ca } else { &none });
             started.push((daemon::start(config).await.unwrap(), dir));
         }
-        let members =
-            started.iter().map(|(running, _)| (running.node_id(), running.addresses().advertise.clone())).collect();
+        let members = started.iter().map(|(running, _)| (running.node_id(), running.addresses().advertise.clone())).collect();
         started[0].0.consensus().bootstrap(members).await.unwrap();
         let name = "admin".to_owned();
         let identity = authority.issue(&PrincipalKind::User { name }, &IssueOptions::default()).unwrap();
@@ -100,8 +99,7 @@ async fn a_cluster_lives_across_renewals_and_no_request_fails() {
             let (stop, answered, mut tasks) = (stop.clone(), answered.clone(), node.tasks());
             tokio::spawn(async move {
                 while !stop.load(Ordering::Relaxed) {
-                    let request =
-                        v1::EnqueueRequest { tasks: vec![task("mail", b"x")], ..v1::EnqueueRequest::default() };
+                    let request = v1::EnqueueRequest { tasks: vec![task("mail", b"x")], ..v1::EnqueueRequest::default() };
                     tasks.enqueue(request).await?;
                     answered.fetch_add(1, Ordering::Relaxed);
                 }
@@ -169,8 +167,7 @@ async fn where_nobody_signs_what_is_put_in_place_by_hand_is_taken_over() {
     let ends = node.metric(metric).await;
 
     let authority = CertificateAuthority::load(&scene.authority.path().join("ca")).unwrap();
-    let identity =
-        authority.issue(&PrincipalKind::Node { id: node.running.node_id() }, &IssueOptions::default()).unwrap();
+    let identity = authority.issue(&PrincipalKind::Node { id: node.running.node_id() }, &IssueOptions::default()).unwrap();
     IdentityStore::new(node.dir.path()).replace(&identity).unwrap();
     eventually(|| async { node.metric(metric).await > ends + 86_400.0 }).await;
     assert_ne!(serial(node), before);
@@ -203,10 +200,7 @@ async fn a_peer_is_signed_for_as_itself_alone() {
     assert_eq!(leaf.principal.kind, PrincipalKind::Node { id: 2 });
 
     let stranger = dial_as(PrincipalKind::Node { id: 9 }).await.renew(ask()).await.unwrap_err();
-    assert_eq!(
-        (stranger.code(), crate::common::reason_of(&stranger)),
-        (Code::FailedPrecondition, "NOT_A_MEMBER".into())
-    );
+    assert_eq!((stranger.code(), crate::common::reason_of(&stranger)), (Code::FailedPrecondition, "NOT_A_MEMBER".into()));
     let user = dial_as(PrincipalKind::User { name: "admin".into() }).await.renew(ask()).await.unwrap_err();
     assert_eq!(user.code(), Code::PermissionDenied);
     let nonsense = v1::PeerRenewal { certificate_request: vec![0; 100].into(), ..v1::PeerRenewal::default() };

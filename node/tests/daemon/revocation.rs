@@ -20,11 +20,7 @@ async fn asks(channel: &Channel) -> bool {
 
 async fn revoke(node: &Node, serial: &str) {
     node.raise_version().await;
-    let request = v1::RevokeCertificateRequest {
-        serial: serial.into(),
-        reason: "lost".into(),
-        ..v1::RevokeCertificateRequest::default()
-    };
+    let request = v1::RevokeCertificateRequest { serial: serial.into(), reason: "lost".into(), ..v1::RevokeCertificateRequest::default() };
     let outcome = node.propose(v1::command::Body::RevokeCertificate(request)).await;
     assert!(matches!(outcome, Some(v1::outcome::Body::RevokeCertificate(_))), "{outcome:?}");
 }
@@ -95,8 +91,7 @@ async fn a_nodes_certificate_cuts_it_off_from_the_others() {
     eventually(|| async { leader.borrow().leader.is_some() }).await;
     let leader_id = leader.borrow().leader.as_ref().unwrap().id;
     let lost = nodes.iter().position(|node| node.running.node_id() != leader_id).unwrap();
-    let others: Vec<&Node> =
-        nodes.iter().enumerate().filter(|(place, _)| *place != lost).map(|(_, node)| node).collect();
+    let others: Vec<&Node> = nodes.iter().enumerate().filter(|(place, _)| *place != lost).map(|(_, node)| node).collect();
     let store = IdentityStore::new(nodes[lost].dir.path());
     let stolen = store.load().unwrap();
 
@@ -132,9 +127,7 @@ async fn lets_in_as_node(node: &Node, credentials: &Credentials) -> bool {
         let expect = tarn_client::tls::Expect::Node(node.running.node_id());
         let config = tarn_client::tls::client_config(credentials, expect);
         let_in = match tarn_client::tls::connect(&address, config, &Default::default()).await {
-            Ok(channel) => {
-                PeerServiceClient::new(channel).list_peer_artifacts(v1::PeerArtifactList::default()).await.is_ok()
-            }
+            Ok(channel) => PeerServiceClient::new(channel).list_peer_artifacts(v1::PeerArtifactList::default()).await.is_ok(),
             Err(_) => false,
         };
     }

@@ -68,8 +68,7 @@ fn scheduler(channel: &Channel) -> SchedulerServiceClient<Channel> {
 }
 
 async fn explained(node: &Node, id: &str) -> v1::ExplainTaskResponse {
-    let question =
-        v1::ExplainTaskRequest { task_id: id.into(), level: v1::ExplainLevel::Technical.into(), ..Default::default() };
+    let question = v1::ExplainTaskRequest { task_id: id.into(), level: v1::ExplainLevel::Technical.into(), ..Default::default() };
     let mut audit = v1::audit_service_client::AuditServiceClient::new(node.channel.clone());
     audit.explain_task(question).await.unwrap().into_inner()
 }

@@ -46,11 +46,7 @@ fn message(correlation: u64, message: work_request::Message) -> v1::WorkRequest 
 }
 
 fn complete(task: &v1::LeasedTask) -> work_request::Message {
-    work_request::Message::Complete(v1::CompleteTaskRequest {
-        task_id: task.task_id.clone(),
-        token: task.token,
-        ..Default::default()
-    })
+    work_request::Message::Complete(v1::CompleteTaskRequest { task_id: task.task_id.clone(), token: task.token, ..Default::default() })
 }
 
 async fn ready(node: &Node, queue: &str) -> u64 {
@@ -115,8 +111,7 @@ async fn cancellations_lost_leases_and_drains_are_pushed() {
     let mut work = Work::open(&node, &worker, 2).await;
     work.task().await;
     work.task().await;
-    for (id, force, wanted) in [(&soft, false, v1::LeaseStatus::CancelRequested), (&hard, true, v1::LeaseStatus::Lost)]
-    {
+    for (id, force, wanted) in [(&soft, false, v1::LeaseStatus::CancelRequested), (&hard, true, v1::LeaseStatus::Lost)] {
         let cancel = v1::CancelTaskRequest { task_id: id.clone(), force, ..Default::default() };
         node.tasks().cancel_task(cancel).await.unwrap();
         match work.hear().await.message {
@@ -186,8 +181,7 @@ async fn one_task_wakes_one_of_many_waiting_workers() {
         let id = node.submit(task("q", b"")).await;
         let question = v1::GetTaskRequest { task_id: id, ..Default::default() };
         eventually(|| async {
-            node.tasks().get_task(question.clone()).await.unwrap().into_inner().task.unwrap().state()
-                == v1::TaskState::Running
+            node.tasks().get_task(question.clone()).await.unwrap().into_inner().task.unwrap().state() == v1::TaskState::Running
         })
         .await;
     }
@@ -259,8 +253,7 @@ async fn streams_end_with_a_clear_status_when_the_node_stops() {
     let node = node().await;
     let worker = node.register().await;
     let mut work = Work::open(&node, &worker, 1).await;
-    let mut watch =
-        node.events().watch(v1::WatchRequest { from_now: true, ..Default::default() }).await.unwrap().into_inner();
+    let mut watch = node.events().watch(v1::WatchRequest { from_now: true, ..Default::default() }).await.unwrap().into_inner();
     next(&mut watch).await;
     let Node { running, .. } = node;
     let stopping = tokio::spawn(running.shutdown());

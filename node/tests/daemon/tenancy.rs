@@ -7,21 +7,13 @@ use tonic_types::StatusExt;
 use crate::common::{Node, node, reason, task};
 
 async fn create(node: &Node, quotas: v1::Quotas) {
-    let request = v1::CreateNamespaceRequest {
-        name: "team".into(),
-        quotas: Some(quotas),
-        environment: "stage".into(),
-        ..Default::default()
-    };
+    let request =
+        v1::CreateNamespaceRequest { name: "team".into(), quotas: Some(quotas), environment: "stage".into(), ..Default::default() };
     node.namespaces().create_namespace(request).await.unwrap();
 }
 
 async fn enqueue(node: &Node, tasks: usize) -> Result<Vec<String>, Status> {
-    let request = v1::EnqueueRequest {
-        namespace: "team".into(),
-        tasks: vec![task("mail", b"hello"); tasks],
-        ..Default::default()
-    };
+    let request = v1::EnqueueRequest { namespace: "team".into(), tasks: vec![task("mail", b"hello"); tasks], ..Default::default() };
     let answer = node.tasks().enqueue(request).await?;
     Ok(answer.into_inner().task_ids)
 }
@@ -92,22 +84,15 @@ async fn requests_beyond_the_rate_are_refused_at_the_gate_and_workers_are_let_th
     // A slow machine may have earned another one meanwhile.
     assert!((5..=7).contains(&accepted), "{accepted}");
     let (reason, field, limit_told, retry) = told(&status);
-    assert_eq!(
-        (reason.as_str(), field.as_str(), limit_told.as_str()),
-        ("QUOTA_REQUESTS_PER_MINUTE", "requests_per_minute", "5")
-    );
+    assert_eq!((reason.as_str(), field.as_str(), limit_told.as_str()), ("QUOTA_REQUESTS_PER_MINUTE", "requests_per_minute", "5"));
     assert!(retry.is_some_and(|retry| retry.as_secs() <= 12), "{retry:?}");
     // Reads count too; what a worker says about its attempt, and what is asked about the namespace itself, does not.
     let read = v1::ListTasksRequest { namespace: "team".into(), ..Default::default() };
     let _ = node.tasks().list_tasks(read.clone()).await;
     let status = node.tasks().list_tasks(read).await.unwrap_err();
     assert_eq!(crate::common::reason(&status), "QUOTA_REQUESTS_PER_MINUTE");
-    let complete = v1::CompleteTaskRequest {
-        namespace: leased.namespace,
-        task_id: leased.task_id,
-        token: leased.token,
-        ..Default::default()
-    };
+    let complete =
+        v1::CompleteTaskRequest { namespace: leased.namespace, task_id: leased.task_id, token: leased.token, ..Default::default() };
     node.workers().complete_task(complete).await.unwrap();
     assert_eq!(get(&node).await.unwrap().usage.unwrap().ended, 1);
     node.namespaces().update_namespace(limit(0)).await.unwrap();
@@ -120,8 +105,7 @@ async fn a_namespace_drains_and_is_gone() {
     let node = node().await;
     create(&node, v1::Quotas::default()).await;
     enqueue(&node, 3).await.unwrap();
-    let delete =
-        |drain, cancel| v1::DeleteNamespaceRequest { name: "team".into(), drain, cancel, ..Default::default() };
+    let delete = |drain, cancel| v1::DeleteNamespaceRequest { name: "team".into(), drain, cancel, ..Default::default() };
     let status = node.namespaces().delete_namespace(delete(false, false)).await.unwrap_err();
     assert_eq!(reason(&status), "NAMESPACE_NOT_EMPTY");
     let draining = node.namespaces().delete_namespace(delete(true, false)).await.unwrap().into_inner();

@@ -62,8 +62,7 @@ async fn without_a_good_token_there_is_no_service() {
     assert_eq!(refused(&node, Some("tarn_abc")).await, "TOKEN_MALFORMED");
     assert_eq!(refused(&node, Some("a.b.c")).await, "TOKEN_MALFORMED");
     assert_eq!(refused(&node, Some(&"a".repeat(9_000))).await, "TOKEN_TOO_LONG");
-    let jwt =
-        format!("{}.{}.AAAA", BASE64URL_NOPAD.encode(br#"{"alg":"none"}"#), BASE64URL_NOPAD.encode(br#"{"iss":"x"}"#));
+    let jwt = format!("{}.{}.AAAA", BASE64URL_NOPAD.encode(br#"{"alg":"none"}"#), BASE64URL_NOPAD.encode(br#"{"iss":"x"}"#));
     assert_eq!(refused(&node, Some(&jwt)).await, "JWT_NOT_CONFIGURED");
 
     // Whatever the path: what exists, what is for others, and what does not exist look alike from outside.
@@ -137,12 +136,7 @@ async fn a_jwt_of_a_configured_issuer_is_known_and_new_keys_take_effect() {
         format!("{signed}.{signature}")
     };
     std::fs::write(&file, jwks(&pairs[0])).unwrap();
-    let issuer = IssuerSettings {
-        issuer: "https://id".into(),
-        audience: "tarn".into(),
-        jwks_file: file.clone(),
-        name: String::new(),
-    };
+    let issuer = IssuerSettings { issuer: "https://id".into(), audience: "tarn".into(), jwks_file: file.clone(), name: String::new() };
     let node = node_with(|config| {
         config.executors.wasm = false;
         config.auth.jwt.0 = vec![issuer];

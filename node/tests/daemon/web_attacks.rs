@@ -195,8 +195,7 @@ async fn requests_that_are_cancelled_at_once_end_the_connection() {
 async fn other_protocols_are_refused_and_counted() {
     let node = node().await;
     node.web_ca().await;
-    let noises: [&[u8]; 3] =
-        [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0; 4_096]];
+    let noises: [&[u8]; 3] = [b"GET / HTTP/1.1\r\nHost: localhost\r\n\r\n", b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n", &[0; 4_096]];
     for noise in noises {
         let mut tcp = TcpStream::connect(node.https()).await.unwrap();
         tcp.write_all(noise).await.ok();

@@ -27,8 +27,7 @@ async fn register(by: &mut Workers, namespaces: &[&str]) -> Result<String, Statu
         namespaces: namespaces.iter().map(|name| (*name).to_owned()).collect(),
         ..v1::WorkerCapabilities::default()
     };
-    let request =
-        v1::RegisterWorkerRequest { capabilities: Some(capabilities), ..v1::RegisterWorkerRequest::default() };
+    let request = v1::RegisterWorkerRequest { capabilities: Some(capabilities), ..v1::RegisterWorkerRequest::default() };
     Ok(by.register_worker(request).await?.into_inner().worker_id)
 }
 
@@ -79,12 +78,7 @@ async fn nobody_works_as_somebody_elses_worker() {
     let [task] = &leased[..] else { panic!("{leased:?}") };
     let beat = v1::HeartbeatTasksRequest {
         worker_id: hers.clone(),
-        leases: vec![v1::TaskLease {
-            namespace: task.namespace.clone(),
-            task_id: task.task_id.clone(),
-            token: task.token,
-            progress: None,
-        }],
+        leases: vec![v1::TaskLease { namespace: task.namespace.clone(), task_id: task.task_id.clone(), token: task.token, progress: None }],
         lease_ms: 0,
     };
     refused(bob.heartbeat_tasks(beat.clone()).await, "WORKER_NOT_YOURS");
@@ -97,12 +91,8 @@ async fn nobody_works_as_somebody_elses_worker() {
     };
     refused(bob.complete_task(complete.clone()).await, "WORKER_NOT_YOURS");
     for kind in [FailureKind::Final, FailureKind::Returned] {
-        let fail = v1::FailTaskRequest {
-            task_id: task.task_id.clone(),
-            token: task.token,
-            kind: kind.into(),
-            ..v1::FailTaskRequest::default()
-        };
+        let fail =
+            v1::FailTaskRequest { task_id: task.task_id.clone(), token: task.token, kind: kind.into(), ..v1::FailTaskRequest::default() };
         refused(bob.fail_task(fail).await, "WORKER_NOT_YOURS");
     }
     let drain = v1::DrainWorkerRequest { worker_id: hers.clone(), ..v1::DrainWorkerRequest::default() };
@@ -125,11 +115,7 @@ async fn a_worker_gets_tasks_of_its_namespaces_alone() {
         refused(register(&mut ada, beyond).await, "PERMISSION_DENIED");
     }
     let hers = register(&mut ada, &["default"]).await.unwrap();
-    let elsewhere = v1::EnqueueRequest {
-        namespace: "team".into(),
-        tasks: vec![task("q", b"theirs")],
-        ..v1::EnqueueRequest::default()
-    };
+    let elsewhere = v1::EnqueueRequest { namespace: "team".into(), tasks: vec![task("q", b"theirs")], ..v1::EnqueueRequest::default() };
     node.tasks().enqueue(elsewhere).await.unwrap();
     node.submit(task("q", b"hers")).await;
     let leased = ada.lease_tasks(lease(&hers, PATIENCE)).await.unwrap().into_inner().tasks;
@@ -152,11 +138,7 @@ async fn a_worker_gets_nothing_where_its_maker_may_not_work_any_more() {
     let binding = v1::Binding { principal: "user/ada".into(), role: "worker".into(), namespace: "team".into() };
     let request = v1::DeleteBindingRequest { binding: Some(binding), ..v1::DeleteBindingRequest::default() };
     AccessServiceClient::new(node.channel.clone()).delete_binding(request).await.unwrap();
-    let secret = v1::EnqueueRequest {
-        namespace: "team".into(),
-        tasks: vec![task("q", b"secret")],
-        ..v1::EnqueueRequest::default()
-    };
+    let secret = v1::EnqueueRequest { namespace: "team".into(), tasks: vec![task("q", b"secret")], ..v1::EnqueueRequest::default() };
     node.tasks().enqueue(secret).await.unwrap();
     refused(ada.lease_tasks(lease(&hers, Duration::ZERO)).await, "PERMISSION_DENIED");
     let ended = tokio::time::timeout(PATIENCE, async {

@@ -6,9 +6,7 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 use aws_lc_rs::encoding::{AsDer, Pkcs8V1Der};
 use aws_lc_rs::rand::SystemRandom;
 use aws_lc_rs::rsa::{KeyPair as RsaKeyPair, KeySize};
-use aws_lc_rs::signature::{
-    ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256,
-};
+use aws_lc_rs::signature::{ECDSA_P256_SHA256_FIXED_SIGNING, EcdsaKeyPair, Ed25519KeyPair, KeyPair as _, RSA_PKCS1_SHA256};
 use data_encoding::BASE64URL_NOPAD;
 use serde_json::{Value, json};
 use tarn::identity::bearer::{Authenticator, BEARER_BYTES_MAX, BearerError, Identity, IssuerSettings, KeySet, Method};
@@ -162,12 +160,7 @@ impl Scene {
 }
 
 fn settings(dir: &tempfile::TempDir, issuer: &str, name: &str) -> IssuerSettings {
-    IssuerSettings {
-        issuer: issuer.into(),
-        audience: AUDIENCE.into(),
-        jwks_file: dir.path().join("jwks.json"),
-        name: name.into(),
-    }
+    IssuerSettings { issuer: issuer.into(), audience: AUDIENCE.into(), jwks_file: dir.path().join("jwks.json"), name: name.into() }
 }
 
 fn trusting(issuers: &[IssuerSettings]) -> Authenticator {
@@ -245,8 +238,7 @@ fn the_public_key_is_no_secret_for_hmac() {
     let jwk = scene.rsa.jwk();
     let modulus = BASE64URL_NOPAD.decode(jwk["n"].as_str().unwrap().as_bytes()).unwrap();
     let spki = scene.rsa_spki();
-    let pem =
-        format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", data_encoding::BASE64.encode(&spki));
+    let pem = format!("-----BEGIN PUBLIC KEY-----\n{}\n-----END PUBLIC KEY-----\n", data_encoding::BASE64.encode(&spki));
     for secret in [modulus.as_slice(), &spki, pem.as_bytes(), jwk.to_string().as_bytes(), b""] {
         for algorithm in ["HS256", "RS256"] {
             let header = json!({"alg": algorithm, "kid": "rsa"});
@@ -364,12 +356,9 @@ fn claims_are_demanded_and_compared() {
     ] {
         assert_eq!(scene.judge(&claims), Err(expected), "{what}");
     }
-    for claims in [
-        with(good(), "exp", "1790000300"),
-        with(good(), "sub", 7),
-        with(good(), "aud", json!({"a": 1})),
-        with(good(), "nbf", json!([1])),
-    ] {
+    for claims in
+        [with(good(), "exp", "1790000300"), with(good(), "sub", 7), with(good(), "aud", json!({"a": 1})), with(good(), "nbf", json!([1]))]
+    {
         assert!(matches!(scene.judge(&claims), Err(BearerError::Malformed(_))), "{claims}");
     }
     for claims in [
@@ -604,11 +593,7 @@ fn no_change_of_a_good_token_is_good() {
     let row = access.tokens.entry(7).or_default();
     (row.principal, row.expires_at_ms) = ("user/ada".into(), u64::MAX);
     access.secrets.insert(token.secret_hash(), 7);
-    for good in [
-        scene.ed.token(&scene.ed.header("ed"), &claims()),
-        scene.ec.token(&scene.ec.header("ec"), &claims()),
-        token.reveal(),
-    ] {
+    for good in [scene.ed.token(&scene.ed.header("ed"), &claims()), scene.ec.token(&scene.ec.header("ec"), &claims()), token.reveal()] {
         let ask = |text: &str| scene.authenticator.authenticate(text, &access, 0);
         assert!(ask(&good).is_ok());
         for place in 0..good.len() {

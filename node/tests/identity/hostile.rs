@@ -69,8 +69,7 @@ fn tls_1_2_hello() -> Vec<u8> {
 
 #[tokio::test]
 async fn the_silent_and_the_slow_are_dropped() {
-    let mut server =
-        TestServer::start(Setup { handshake_timeout: Duration::from_millis(200), ..Setup::default() }).await;
+    let mut server = TestServer::start(Setup { handshake_timeout: Duration::from_millis(200), ..Setup::default() }).await;
     let mut silent = server.tcp().await;
     server.expect_refusal(RefusalKind::TimedOut).await;
     let mut buffer = [0; 1];

@@ -4,8 +4,8 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use rcgen::{
-    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, PKCS_ML_DSA_65, PublicKeyData,
-    SanType, SignatureAlgorithm, SigningKey,
+    CertificateParams, DistinguishedName, DnType, ExtendedKeyUsagePurpose, Issuer, PKCS_ML_DSA_65, PublicKeyData, SanType,
+    SignatureAlgorithm, SigningKey,
 };
 use tarn::identity::{CertificateAuthority, CertificateRequest, IssueOptions, JoinToken, make_request, require_joiner};
 use tarn_client::tls::{Credentials, Identity, JoinGate, Principal, PrivateKey, RefusalKind, joiner_config};
@@ -107,12 +107,8 @@ async fn a_machine_joins_and_becomes_a_node() {
     let request = CertificateRequest::parse(&make_request(&key)).unwrap();
     outstanding.use_up(&token);
     let certificate = server.authority.sign_request(&request, &node(4), &IssueOptions::default()).unwrap();
-    let credentials = Credentials::from_pem(
-        server.authority.certificate().to_pem().as_bytes(),
-        certificate.as_bytes(),
-        key.to_pem().as_bytes(),
-    )
-    .unwrap();
+    let credentials =
+        Credentials::from_pem(server.authority.certificate().to_pem().as_bytes(), certificate.as_bytes(), key.to_pem().as_bytes()).unwrap();
     assert_eq!(credentials.principal(), Principal::node("prod", 4));
     server.call(&credentials).await.unwrap();
 }

@@ -203,10 +203,7 @@ async fn certificates_rotate_without_restart() {
 }
 
 /// The certificates that the server presents to this client.
-async fn served_chain(
-    server: &TestServer,
-    config: Arc<ClientConfig>,
-) -> Vec<rustls_pki_types::CertificateDer<'static>> {
+async fn served_chain(server: &TestServer, config: Arc<ClientConfig>) -> Vec<rustls_pki_types::CertificateDer<'static>> {
     let name = ServerName::try_from("localhost").unwrap();
     let tls = tokio_rustls::TlsConnector::from(config).connect(name, server.tcp().await).await.unwrap();
     tls.get_ref().1.peer_certificates().unwrap().to_vec()

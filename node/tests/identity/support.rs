@@ -10,8 +10,8 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, SignatureSch
 use rustls_pki_types::{CertificateDer, ServerName, UnixTime};
 use tarn::identity::{CertificateAuthority, Incoming, IssueOptions, ListenerOptions, Refusals, listen};
 use tarn_client::tls::{
-    Address, ConnectOptions, Credentials, Expect, Identity, JoinGate, NoJoins, PrincipalKind, Refusal, RefusalKind,
-    client_config, provider, server_config,
+    Address, ConnectOptions, Credentials, Expect, Identity, JoinGate, NoJoins, PrincipalKind, Refusal, RefusalKind, client_config,
+    provider, server_config,
 };
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, oneshot};
@@ -43,11 +43,8 @@ pub struct Logs(Arc<Mutex<Vec<u8>>>);
 impl Logs {
     pub fn capture() -> (Self, DefaultGuard) {
         let logs = Self::default();
-        let subscriber = tracing_subscriber::fmt()
-            .with_max_level(tracing::Level::DEBUG)
-            .with_ansi(false)
-            .with_writer(logs.clone())
-            .finish();
+        let subscriber =
+            tracing_subscriber::fmt().with_max_level(tracing::Level::DEBUG).with_ansi(false).with_writer(logs.clone()).finish();
         (logs, tracing::subscriber::set_default(subscriber))
     }
 
@@ -58,10 +55,7 @@ impl Logs {
     #[track_caller]
     pub fn assert_line(&self, parts: &[&str]) {
         let text = self.text();
-        assert!(
-            text.lines().any(|line| parts.iter().all(|part| line.contains(part))),
-            "no line with {parts:?} in:\n{text}"
-        );
+        assert!(text.lines().any(|line| parts.iter().all(|part| line.contains(part))), "no line with {parts:?} in:\n{text}");
     }
 }
 
@@ -180,9 +174,7 @@ impl TestServer {
     }
 
     pub async fn channel(&self, config: Arc<ClientConfig>) -> Result<Channel, String> {
-        tarn_client::tls::connect(&self.dial_address(), config, &ConnectOptions::default())
-            .await
-            .map_err(|error| error.to_string())
+        tarn_client::tls::connect(&self.dial_address(), config, &ConnectOptions::default()).await.map_err(|error| error.to_string())
     }
 
     pub fn dial_address(&self) -> Address {

@@ -65,8 +65,7 @@ fn all_problems_of_a_configuration_are_told_at_once() {
         std::fs::write(&file, text).unwrap();
         command(dir.path()).args(["config", "check", "--config"]).arg(&file).output().unwrap()
     };
-    let refused =
-        check("node.id = \"one\"\nlisten.bnd = \"127.0.0.1:0\"\nraft.snapshot_entries = 1\nlog.format = \"xml\"\n");
+    let refused = check("node.id = \"one\"\nlisten.bnd = \"127.0.0.1:0\"\nraft.snapshot_entries = 1\nlog.format = \"xml\"\n");
     assert_eq!(refused.status.code(), Some(2));
     let text = String::from_utf8(refused.stderr).unwrap();
     for (line, key) in ["node.id", "listen.bnd", "raft.snapshot_entries", "log.format"].iter().enumerate() {
@@ -138,12 +137,10 @@ fn the_command_line_warns_of_what_it_does_not_read_and_nobody_asks_for() {
     // Signing has a flag of its own: TARN_KEY, which is set, signs nothing.
     let bundle = dev.dir.path().join("night");
     std::fs::create_dir(&bundle).unwrap();
-    std::fs::write(bundle.join("bundle.toml"), "name = \"night\"\nversion = \"1.0.0\"\nenvironment = \"prod\"\n")
-        .unwrap();
+    std::fs::write(bundle.join("bundle.toml"), "name = \"night\"\nversion = \"1.0.0\"\nenvironment = \"prod\"\n").unwrap();
     std::fs::write(bundle.join("night.rego"), "package tarn\nallow if { true }\n").unwrap();
     succeeded(dev.tarn("policy put night"));
-    std::fs::write(bundle.join("bundle.toml"), "name = \"night\"\nversion = \"1.0.1\"\nenvironment = \"prod\"\n")
-        .unwrap();
+    std::fs::write(bundle.join("bundle.toml"), "name = \"night\"\nversion = \"1.0.1\"\nenvironment = \"prod\"\n").unwrap();
     std::fs::write(bundle.join("night_test.rego"), "package tarn\ntest_no if { false }\n").unwrap();
     let refused = dev.tarn("policy put night --activate");
     assert_eq!(refused.status.code(), Some(1));
@@ -156,8 +153,7 @@ fn the_command_line_warns_of_what_it_does_not_read_and_nobody_asks_for() {
 #[test]
 fn names_of_others_do_not_reach_the_terminal_as_they_are() {
     let dev = Dev::start();
-    let acquired =
-        dev.command().args(["lease", "acquire", "nightly", "--holder", "eve\u{1b}[2J\u{202e}"]).output().unwrap();
+    let acquired = dev.command().args(["lease", "acquire", "nightly", "--holder", "eve\u{1b}[2J\u{202e}"]).output().unwrap();
     // The cluster may refuse such a name, too; what it says is for the same terminal then.
     let listed = dev.tarn("lease list");
     for text in [&acquired.stdout, &acquired.stderr, &listed.stdout] {

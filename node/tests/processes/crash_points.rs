@@ -24,11 +24,7 @@ async fn a_node_dies_at_every_crash_point() {
         // is three entries.
         load.progress(if point.starts_with("state.") { 120 } else { 5 }).await;
         // Visits at the start are few; those under load are many.
-        let visit = if point.starts_with("log.append") || point.starts_with("apply") {
-            scene.random.random_range(1..20)
-        } else {
-            1
-        };
+        let visit = if point.starts_with("log.append") || point.starts_with("apply") { scene.random.random_range(1..20) } else { 1 };
         scene.cluster.start_node_with(victim, &[("TARN_CRASH_POINT", &format!("{point}:{visit}"))]).unwrap();
         let end = Instant::now() + LIMIT;
         let status = loop {

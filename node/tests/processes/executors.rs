@@ -46,8 +46,7 @@ fn a_native_task_runs_behind_walls() {
     assert!(logs.contains("note") && logs.contains("19000000"), "it was a user of its own: {logs}");
 
     write(&dev, "spin.sh", "#!/bin/sh\nwhile :; do :; done\n");
-    let spin =
-        dev.tarn("task submit --queue tools --native spin.sh --attempt-timeout 1s --max-attempts 1 --wait -o json");
+    let spin = dev.tarn("task submit --queue tools --native spin.sh --attempt-timeout 1s --max-attempts 1 --wait -o json");
     let (_, error) = failure(&spin);
     assert!(error.to_string().contains("TIME"), "{error}");
 
@@ -64,8 +63,7 @@ fn a_native_task_runs_behind_walls() {
 
 #[test]
 fn a_module_runs_in_a_micro_vm() {
-    let Some(image) = std::env::var_os("TARN_MICROVM_IMAGE").filter(|_| std::path::Path::new("/dev/kvm").exists())
-    else {
+    let Some(image) = std::env::var_os("TARN_MICROVM_IMAGE").filter(|_| std::path::Path::new("/dev/kvm").exists()) else {
         assert!(std::env::var_os("TARN_REQUIRE_MICROVM").is_none(), "there must be KVM and a guest image");
         eprintln!("skipped: TARN_MICROVM_IMAGE names no guest image, or there is no KVM");
         return;

@@ -96,11 +96,7 @@ async fn submit(shared: Arc<Shared>) {
         let task = || Task::new(QUEUE).handler("count").payload(number.to_string()).max_attempts(50);
         let ids = shared.client.enqueue_once(&request_id, [task()]).await.unwrap();
         if number.is_multiple_of(REPEAT_EVERY) {
-            assert_eq!(
-                shared.client.enqueue_once(&request_id, [task()]).await.unwrap(),
-                ids,
-                "a repeat is not known again"
-            );
+            assert_eq!(shared.client.enqueue_once(&request_id, [task()]).await.unwrap(), ids, "a repeat is not known again");
         }
         shared.accepted.lock().unwrap().insert(number, ids[0].clone());
         check(number, &shared.client.wait_task(&ids[0], LIMIT).await.unwrap());
@@ -111,9 +107,7 @@ async fn submit(shared: Arc<Shared>) {
 async fn work(client: Client, stop: CancellationToken) -> Result<(), tarn_client::Error> {
     Worker::builder(client)
         .queue(QUEUE)
-        .handler("count", async |job: tarn_client::Job| {
-            Ok(format!("{} by {}", String::from_utf8_lossy(job.payload()), job.token()))
-        })
+        .handler("count", async |job: tarn_client::Job| Ok(format!("{} by {}", String::from_utf8_lossy(job.payload()), job.token())))
         .concurrency(8)
         .lease(Duration::from_secs(5))
         .run(async move { stop.cancelled().await })

@@ -39,16 +39,7 @@ async fn a_new_node_joins() {
     let fresh = scene.cluster.issue_node().unwrap();
     scene.cluster.start_node(fresh).unwrap();
     let address = scene.cluster.addresses().pop().unwrap();
-    scene.tarn_ok(&[
-        "cluster",
-        "add",
-        &fresh.to_string(),
-        &address,
-        "--replaces",
-        &dead.to_string(),
-        "--deadline",
-        "60s",
-    ]);
+    scene.tarn_ok(&["cluster", "add", &fresh.to_string(), &address, "--replaces", &dead.to_string(), "--deadline", "60s"]);
     let mut expected: Vec<u64> = (1..=3).filter(|id| *id != dead).collect();
     expected.push(fresh);
     assert_eq!(voters(&scene).await, expected);

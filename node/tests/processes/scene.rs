@@ -32,8 +32,7 @@ impl Scene {
         let seed = seed();
         let dir = tempfile::tempdir().unwrap();
         let ca = format!("{:?}", dir.path().join("ca").display().to_string());
-        let settings =
-            [settings, &[("identity.ca_dir", &ca), ("log.level", "\"warn,tarn=info,tarn_raft=info\"")]].concat();
+        let settings = [settings, &[("identity.ca_dir", &ca), ("log.level", "\"warn,tarn=info,tarn_raft=info\"")]].concat();
         let cluster = LocalCluster::create(Path::new(TARN), dir.path(), 3, &settings).unwrap();
         let mut scene = Scene { cluster, random: StdRng::seed_from_u64(seed), seed, dir };
         scene.cluster.start().await.unwrap();

@@ -48,9 +48,7 @@ impl Array {
             Data::Complex(values) => values.len(),
         };
         if count != have {
-            return Err(TransformError::input(format!(
-                "the shape {shape:?} has {count} elements but there are {have}"
-            )));
+            return Err(TransformError::input(format!("the shape {shape:?} has {count} elements but there are {have}")));
         }
         Ok(Self { shape, data, precision: Precision::Double })
     }
@@ -157,11 +155,7 @@ impl Array {
 /// How many elements a shape has.
 pub(crate) fn elements(shape: &[usize]) -> Result<usize, TransformError> {
     if shape.len() > AXES_MAX {
-        return Err(TransformError::TooLarge {
-            what: "the number of axes of an array",
-            value: shape.len() as u64,
-            limit: AXES_MAX as u64,
-        });
+        return Err(TransformError::TooLarge { what: "the number of axes of an array", value: shape.len() as u64, limit: AXES_MAX as u64 });
     }
     // Every axis is bounded by itself, so that an empty array cannot hide an axis whose later arithmetic overflows.
     let largest = shape.iter().copied().max().unwrap_or(1);

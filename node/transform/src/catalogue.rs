@@ -1,8 +1,8 @@
 //! The list of transforms, each with what it takes, gives and promises.
 
 use crate::{
-    Array, Operation, Param, Params, TransformError, chirp, fourier, hilbert, homology, hyperbolic, laplace, pairwise,
-    projective, sphere, stft, wavelet,
+    Array, Operation, Param, Params, TransformError, chirp, fourier, hilbert, homology, hyperbolic, laplace, pairwise, projective, sphere,
+    stft, wavelet,
 };
 
 /// One transform, described for people and programs.

@@ -51,12 +51,7 @@ pub(crate) const CZT: Transform = Transform {
             default: Some(Fallback::Absent),
             help: "how many points; as many as samples if absent",
         },
-        Param {
-            name: "radius",
-            kind: ParamKind::Number { min: 1e-3, max: 1e3 },
-            default: Some(Fallback::Number(1.0)),
-            help: "|z_0|",
-        },
+        Param { name: "radius", kind: ParamKind::Number { min: 1e-3, max: 1e3 }, default: Some(Fallback::Number(1.0)), help: "|z_0|" },
         Param {
             name: "ratio",
             kind: ParamKind::Number { min: 0.5, max: 2.0 },

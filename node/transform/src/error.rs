@@ -42,9 +42,7 @@ pub enum TransformError {
         limit: u64,
     },
     /// The transform needs more memory than its budget.
-    #[error(
-        "the transform needs {needed_bytes} bytes of memory and may have {limit_bytes}: raise the limit or split it"
-    )]
+    #[error("the transform needs {needed_bytes} bytes of memory and may have {limit_bytes}: raise the limit or split it")]
     MemoryLimit {
         /// What it needs, in bytes.
         needed_bytes: u64,

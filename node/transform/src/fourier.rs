@@ -176,10 +176,7 @@ fn real_inverse(params: &Params, arrays: Vec<Array>) -> Result<Operation, Transf
     let bins = spectrum.row_len();
     let length = params.optional_integer("length").unwrap_or((2 * (bins - 1)).max(1));
     if length / 2 + 1 != bins {
-        return Err(TransformError::params(format!(
-            "`length` {length} wants rows of {} elements but they have {bins}",
-            length / 2 + 1
-        )));
+        return Err(TransformError::params(format!("`length` {length} wants rows of {} elements but they have {bins}", length / 2 + 1)));
     }
     let norm = Norm::read(params);
     Ok(Operation::RealInverse(RealInverse { spectrum, length, norm }))
@@ -293,8 +290,7 @@ impl Plan {
 }
 
 fn direct(data: &[Complex64], n: usize, inverse: bool, budget: &Budget<'_>) -> Result<Vec<Complex64>, TransformError> {
-    let circle: Vec<Complex64> =
-        (0..n).map(|m| if inverse { cis_ratio(m, n) } else { cis_ratio(m, n).conj() }).collect();
+    let circle: Vec<Complex64> = (0..n).map(|m| if inverse { cis_ratio(m, n) } else { cis_ratio(m, n).conj() }).collect();
     let mut out = Vec::with_capacity(data.len());
     for row in data.chunks_exact(n) {
         for k in 0..n {

@@ -117,10 +117,7 @@ fn prepare(params: &Params, arrays: Vec<Array>) -> Result<Operation, TransformEr
 fn check_distances(matrix: &Points) -> Result<(), TransformError> {
     let n = matrix.count;
     if matrix.dimension != n {
-        return Err(TransformError::input(format!(
-            "the distances have the shape ({n}, {}): give a square",
-            matrix.dimension
-        )));
+        return Err(TransformError::input(format!("the distances have the shape ({n}, {}): give a square", matrix.dimension)));
     }
     let at = |i: usize, j: usize| matrix.coordinates[i * n + j];
     for i in 0..n {
@@ -128,9 +125,7 @@ fn check_distances(matrix: &Points) -> Result<(), TransformError> {
             return Err(TransformError::domain(format!("the distance [{i}, {i}] of a point to itself is not 0")));
         }
         if let Some(j) = (0..i).find(|&j| at(i, j) < 0.0 || at(i, j) != at(j, i)) {
-            return Err(TransformError::domain(format!(
-                "the distance [{i}, {j}] is negative or not that of [{j}, {i}]"
-            )));
+            return Err(TransformError::domain(format!("the distance [{i}, {j}] is negative or not that of [{j}, {i}]")));
         }
     }
     Ok(())
@@ -178,13 +173,7 @@ impl Rips<'_> {
 ///
 /// # Errors
 /// Memory or cancellation.
-pub fn bars(
-    count: usize,
-    distances: &[f64],
-    loops: bool,
-    threshold: Option<f64>,
-    budget: &Budget<'_>,
-) -> Result<Vec<Bar>, TransformError> {
+pub fn bars(count: usize, distances: &[f64], loops: bool, threshold: Option<f64>, budget: &Budget<'_>) -> Result<Vec<Bar>, TransformError> {
     let threshold = threshold.unwrap_or_else(|| enclosing_radius(count, distances));
     let rips = Rips { count, distances, threshold };
     budget.afford(count * count, 24)?;

@@ -94,10 +94,9 @@ pub(crate) fn check_inside(points: &Points, curvature: f64, name: &str) -> Resul
     let inside = |point: &[f64]| one_minus_square(point, curvature) > 0.0;
     match points.iter().position(|point| !inside(point)) {
         None => Ok(()),
-        Some(index) => Err(TransformError::domain(format!(
-            "{name}[{index}] is not inside of the ball of radius {}",
-            1.0 / curvature.sqrt()
-        ))),
+        Some(index) => {
+            Err(TransformError::domain(format!("{name}[{index}] is not inside of the ball of radius {}", 1.0 / curvature.sqrt())))
+        }
     }
 }
 

@@ -5,9 +5,7 @@ use crate::{Array, Data, Precision, TransformError};
 /// Takes exactly the arrays with these names, in this order.
 pub(crate) fn take<const N: usize>(arrays: Vec<Array>, names: [&str; N]) -> Result<[Array; N], TransformError> {
     let count = arrays.len();
-    arrays.try_into().map_err(|_| {
-        TransformError::input(format!("there are {count} arrays and {N} are wanted: {}", names.join(", ")))
-    })
+    arrays.try_into().map_err(|_| TransformError::input(format!("there are {count} arrays and {N} are wanted: {}", names.join(", "))))
 }
 
 /// Asks for at least one axis and no empty one.
@@ -56,9 +54,7 @@ impl Points {
     pub(crate) fn read(array: Array, name: &str) -> Result<Self, TransformError> {
         let (coordinates, shape, precision) = real(array, name)?;
         let &[count, dimension] = shape.as_slice() else {
-            return Err(TransformError::input(format!(
-                "{name} has the shape {shape:?}: give two axes, points and coordinates"
-            )));
+            return Err(TransformError::input(format!("{name} has the shape {shape:?}: give two axes, points and coordinates")));
         };
         if dimension == 0 {
             return Err(TransformError::input(format!("{name} has points without coordinates")));

@@ -121,10 +121,7 @@ pub(crate) const INVERT: Transform = Transform {
         let nodes = LaplaceNodes::read(params, times)?;
         let wanted = [nodes.times.len(), nodes.inversion.nodes_per_time()];
         if values.shape() != wanted {
-            return Err(TransformError::input(format!(
-                "F has the shape {:?}, the nodes have {wanted:?}",
-                values.shape()
-            )));
+            return Err(TransformError::input(format!("F has the shape {:?}, the nodes have {wanted:?}", values.shape())));
         }
         let function = Function::Values(values.into_complex());
         Ok(Operation::Laplace(Laplace { nodes, function }))
@@ -159,9 +156,7 @@ fn rational(numerator: Array, denominator: Array) -> Result<Function, TransformE
     let (numerator, _) = list(numerator, "b", COEFFICIENTS_MAX)?;
     let (denominator, _) = list(denominator, "a", COEFFICIENTS_MAX)?;
     if denominator[0] == 0.0 || numerator.len() >= denominator.len() {
-        return Err(TransformError::domain(
-            "F must vanish at infinity: a[0] must not be 0 and b must have fewer coefficients than a",
-        ));
+        return Err(TransformError::domain("F must vanish at infinity: a[0] must not be 0 and b must have fewer coefficients than a"));
     }
     Ok(Function::Rational { numerator, denominator })
 }
@@ -212,11 +207,8 @@ impl Inversion {
 
 impl LaplaceNodes {
     fn read(params: &Params, times: Array) -> Result<Self, TransformError> {
-        let inversion = Inversion {
-            dehoog: params.word("method") == "dehoog",
-            terms: params.integer("terms"),
-            abscissa: params.number("abscissa"),
-        };
+        let inversion =
+            Inversion { dehoog: params.word("method") == "dehoog", terms: params.integer("terms"), abscissa: params.number("abscissa") };
         let (times, precision) = list(times, "t", crate::ELEMENTS_MAX / inversion.nodes_per_time())?;
         if let Some(position) = times.iter().position(|&t| !(1e-100..=1e100).contains(&t)) {
             return Err(TransformError::domain(format!("t[{position}] is not a time from 1e-100 to 1e100")));

@@ -84,8 +84,7 @@ impl Params {
         let given: Map<String, Value> = if text.trim().is_empty() {
             Map::new()
         } else {
-            serde_json::from_str(text)
-                .map_err(|error| TransformError::params(format!("they are not a JSON object ({error})")))?
+            serde_json::from_str(text).map_err(|error| TransformError::params(format!("they are not a JSON object ({error})")))?
         };
         if let Some(name) = given.keys().find(|name| declared.iter().all(|param| param.name != name.as_str())) {
             let shown: String = name.chars().take(40).collect();
@@ -171,24 +170,9 @@ mod tests {
 
     const DECLARED: &[Param] = &[
         Param { name: "levels", kind: ParamKind::Integer { min: 1, max: 4 }, default: None, help: "how many" },
-        Param {
-            name: "ratio",
-            kind: ParamKind::Number { min: 0.0, max: 1.0 },
-            default: Some(Fallback::Number(0.5)),
-            help: "how much",
-        },
-        Param {
-            name: "norm",
-            kind: ParamKind::Choice(&["one", "two"]),
-            default: Some(Fallback::Word("two")),
-            help: "which",
-        },
-        Param {
-            name: "points",
-            kind: ParamKind::Integer { min: 1, max: 4 },
-            default: Some(Fallback::Absent),
-            help: "how many",
-        },
+        Param { name: "ratio", kind: ParamKind::Number { min: 0.0, max: 1.0 }, default: Some(Fallback::Number(0.5)), help: "how much" },
+        Param { name: "norm", kind: ParamKind::Choice(&["one", "two"]), default: Some(Fallback::Word("two")), help: "which" },
+        Param { name: "points", kind: ParamKind::Integer { min: 1, max: 4 }, default: Some(Fallback::Absent), help: "how many" },
     ];
 
     #[test]

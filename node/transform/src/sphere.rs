@@ -105,9 +105,9 @@ fn map(arrays: Vec<Array>, map: SphereMap) -> Result<Operation, TransformError> 
 pub(crate) fn check_direction(points: &Points, name: &str) -> Result<(), TransformError> {
     match points.iter().position(|point| !(1e-150..=1e150).contains(&norm(point))) {
         None => Ok(()),
-        Some(index) => Err(TransformError::domain(format!(
-            "{name}[{index}] has no usable direction: its length must be from 1e-150 to 1e150"
-        ))),
+        Some(index) => {
+            Err(TransformError::domain(format!("{name}[{index}] has no usable direction: its length must be from 1e-150 to 1e150")))
+        }
     }
 }
 

@@ -75,9 +75,7 @@ pub fn one_holder_a_token(token: u64, known: Option<(&str, &str)>, given: (&str,
     NO_OVERLAP.require(known.is_none_or(|known| known == given), || {
         let (lease, holder) = known.unwrap_or_default();
         let (new_lease, new_holder) = given;
-        format!(
-            "token {token} is given to {new_holder} for lease {new_lease} and was given to {holder} for lease {lease}"
-        )
+        format!("token {token} is given to {new_holder} for lease {new_lease} and was given to {holder} for lease {lease}")
     })
 }
 
@@ -88,9 +86,7 @@ pub fn one_holder_a_token(token: u64, known: Option<(&str, &str)>, given: (&str,
 ///
 /// The token is not higher ([`NO_OVERLAP`]).
 pub fn tokens_grow(name: &str, last: u64, token: u64) -> Verdict {
-    NO_OVERLAP.require(token > last, || {
-        format!("lease {name} is given under token {token}, and was given under token {last} before")
-    })
+    NO_OVERLAP.require(token > last, || format!("lease {name} is given under token {token}, and was given under token {last} before"))
 }
 
 /// A protected resource that takes writes together with the lease's token: what a correct user of a lock builds. `highest`
@@ -100,9 +96,8 @@ pub fn tokens_grow(name: &str, last: u64, token: u64) -> Verdict {
 ///
 /// A write under an older token was taken ([`NO_OVERLAP`]).
 pub fn writes_never_interleave(name: &str, highest: u64, token: u64) -> Verdict {
-    NO_OVERLAP.require(token >= highest, || {
-        format!("a write under token {token} of lease {name} was taken after one under token {highest}")
-    })
+    NO_OVERLAP
+        .require(token >= highest, || format!("a write under token {token} of lease {name} was taken after one under token {highest}"))
 }
 
 #[cfg(test)]

@@ -131,9 +131,7 @@ pub fn votes_only_grow(node: u64, before: Option<Leadership>, vote: Leadership) 
 ///
 /// Too few ([`ELECTION_SAFETY`]).
 pub fn granted_by_majority(leadership: Leadership, granted: usize, majority: usize) -> Verdict {
-    ELECTION_SAFETY.require(granted >= majority, || {
-        format!("{leadership} leads, {granted} have granted it, and a majority is {majority}")
-    })
+    ELECTION_SAFETY.require(granted >= majority, || format!("{leadership} leads, {granted} have granted it, and a majority is {majority}"))
 }
 
 /// A node names a leader and its term, after it named another, `before`. A node that has accepted a leader accepts no earlier one, across all its
@@ -223,9 +221,7 @@ pub fn state_machine_safety(node: u64, known: Option<LogEntry>, entry: LogEntry)
 ///
 /// It fell ([`MONOTONIC_COMMIT`]).
 pub fn monotonic_commit(node: u64, before: u64, after: u64) -> Verdict {
-    MONOTONIC_COMMIT.require(after >= before, || {
-        format!("what node {node} has committed or applied falls from {before} to {after}")
-    })
+    MONOTONIC_COMMIT.require(after >= before, || format!("what node {node} has committed or applied falls from {before} to {after}"))
 }
 
 /// An entry is applied after another on one node: it must be the next, from the same term or a later one. `before` is
@@ -353,9 +349,8 @@ impl LogMatching {
     /// The same place held something else, or followed another ([`LOG_MATCHING`]).
     pub fn observe(&mut self, node: u64, previous: Option<EntryId>, entry: LogEntry) -> Verdict {
         let known = self.entries.entry(entry.id).or_insert((entry.content, previous));
-        LOG_MATCHING.require(known.0 == entry.content, || {
-            format!("node {node} has another content at {:?} than another node", entry.id)
-        })?;
+        LOG_MATCHING
+            .require(known.0 == entry.content, || format!("node {node} has another content at {:?} than another node", entry.id))?;
         match (known.1, previous) {
             (None, previous) => known.1 = previous,
             (Some(before), Some(previous)) => LOG_MATCHING.require(before == previous, || {
@@ -428,11 +423,7 @@ mod tests {
     fn a_leadership_has_one_process_that_a_majority_granted() {
         let mut elections = Elections::default();
         elections.voted(1, leadership(1, 1), true).unwrap();
-        assert_eq!(
-            elections.leads(leadership(1, 1), 7, Some(2)).unwrap_err().invariant,
-            ELECTION_SAFETY,
-            "one vote of three"
-        );
+        assert_eq!(elections.leads(leadership(1, 1), 7, Some(2)).unwrap_err().invariant, ELECTION_SAFETY, "one vote of three");
         // Who learns of a leader from the leader has not elected it.
         elections.voted(3, leadership(1, 1), false).unwrap();
         assert!(elections.leads(leadership(1, 1), 7, Some(2)).is_err());

@@ -100,8 +100,7 @@ pub fn no_task_lost<'a>(accepted: impl IntoIterator<Item = &'a str>, found: &BTr
 /// The first that is not ([`EVERY_TASK_ENDS`]).
 pub fn every_task_ends<'a>(accepted: impl IntoIterator<Item = &'a str>, ended: &BTreeSet<&str>) -> Verdict {
     let open = accepted.into_iter().find(|task| !ended.contains(task));
-    EVERY_TASK_ENDS
-        .require(open.is_none(), || format!("task {} was accepted and has not ended", open.unwrap_or_default()))
+    EVERY_TASK_ENDS.require(open.is_none(), || format!("task {} was accepted and has not ended", open.unwrap_or_default()))
 }
 
 /// A completion is accepted; `before` was accepted for the same task before, if any was.
@@ -110,9 +109,7 @@ pub fn every_task_ends<'a>(accepted: impl IntoIterator<Item = &'a str>, ended: &
 ///
 /// Another token or another result ([`COMPLETED_ONCE`]).
 pub fn completed_once(before: Option<Completion<'_>>, completion: Completion<'_>) -> Verdict {
-    COMPLETED_ONCE.require(before.is_none_or(|before| before == completion), || {
-        format!("{completion} is accepted after {}", told(before))
-    })
+    COMPLETED_ONCE.require(before.is_none_or(|before| before == completion), || format!("{completion} is accepted after {}", told(before)))
 }
 
 /// A lease is given out; `last_token` is the highest token given out for that task before, 0 if none was.
@@ -121,8 +118,7 @@ pub fn completed_once(before: Option<Completion<'_>>, completion: Completion<'_>
 ///
 /// The token does not grow ([`LEASED_ONCE`]).
 pub fn leased_once(last_token: u64, grant: Grant<'_>) -> Verdict {
-    LEASED_ONCE
-        .require(grant.token > last_token, || format!("{grant} is given out after token {last_token} of the same task"))
+    LEASED_ONCE.require(grant.token > last_token, || format!("{grant} is given out after token {last_token} of the same task"))
 }
 
 /// A lease is seen; `before` is the lease on which its token was seen before, if it was. For whoever sees leases in no certain order.
@@ -131,8 +127,7 @@ pub fn leased_once(last_token: u64, grant: Grant<'_>) -> Verdict {
 ///
 /// Another lease has the token ([`LEASED_ONCE`]).
 pub fn one_lease_a_token(before: Option<Grant<'_>>, grant: Grant<'_>) -> Verdict {
-    LEASED_ONCE
-        .require(before.is_none_or(|before| before == grant), || format!("{grant} has the token of {}", told(before)))
+    LEASED_ONCE.require(before.is_none_or(|before| before == grant), || format!("{grant} has the token of {}", told(before)))
 }
 
 /// A report under `token` is accepted, while `current` is the task's token: `None` where nobody holds it.
@@ -160,11 +155,8 @@ impl Completions {
     ///
     /// As [`completed_once`].
     pub fn observe(&mut self, completion: Completion<'_>) -> Verdict {
-        let known = self.accepted.get(completion.task).map(|(token, result)| Completion {
-            task: completion.task,
-            token: *token,
-            result: *result,
-        });
+        let known =
+            self.accepted.get(completion.task).map(|(token, result)| Completion { task: completion.task, token: *token, result: *result });
         completed_once(known, completion)?;
         self.accepted.insert(completion.task.to_owned(), (completion.token, completion.result));
         Ok(())
@@ -192,12 +184,8 @@ impl Grants {
     /// The token was given out for something else, or a later attempt of the task has a lower token ([`LEASED_ONCE`]).
     pub fn observe(&mut self, grant: Grant<'_>) -> Verdict {
         let value = (grant.task.to_owned(), grant.attempt, grant.worker.to_owned());
-        let known = self.by_token.get(&grant.token).map(|(task, attempt, worker)| Grant {
-            task,
-            token: grant.token,
-            attempt: *attempt,
-            worker,
-        });
+        let known =
+            self.by_token.get(&grant.token).map(|(task, attempt, worker)| Grant { task, token: grant.token, attempt: *attempt, worker });
         one_lease_a_token(known, grant)?;
         self.by_token.insert(grant.token, value);
         let task = grant.task.to_owned();

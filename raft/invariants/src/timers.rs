@@ -24,8 +24,7 @@ pub const FIRES_ONCE: Invariant = Invariant {
 ///
 /// It fires too early ([`NEVER_EARLY`]).
 pub fn never_early(timer: &str, due_at_ms: u64, fired_at_ms: u64) -> Verdict {
-    NEVER_EARLY
-        .require(fired_at_ms >= due_at_ms, || format!("timer {timer} is due at {due_at_ms} and fires at {fired_at_ms}"))
+    NEVER_EARLY.require(fired_at_ms >= due_at_ms, || format!("timer {timer} is due at {due_at_ms} and fires at {fired_at_ms}"))
 }
 
 /// A timer that was neither cancelled nor is still pending has had its effect so many times.

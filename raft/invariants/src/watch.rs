@@ -37,9 +37,7 @@ fn or_nothing(place: Option<&Place>) -> String {
 ///
 /// It is not after it ([`CONTINUOUS`]).
 pub fn after(revision: u64, place: Place) -> Verdict {
-    CONTINUOUS.require(place.revision > revision, || {
-        format!("{place} is seen by who asked for what comes after revision {revision}")
-    })
+    CONTINUOUS.require(place.revision > revision, || format!("{place} is seen by who asked for what comes after revision {revision}"))
 }
 
 /// `next` reaches a watcher after `last`. With filters, by a namespace or a queue, places may be left out.
@@ -48,8 +46,7 @@ pub fn after(revision: u64, place: Place) -> Verdict {
 ///
 /// A repeat or a step back ([`CONTINUOUS`]).
 pub fn ordered(last: Option<Place>, next: Place) -> Verdict {
-    CONTINUOUS
-        .require(last.is_none_or(|last| next > last), || format!("{next} is seen after {}", or_nothing(last.as_ref())))
+    CONTINUOUS.require(last.is_none_or(|last| next > last), || format!("{next} is seen after {}", or_nothing(last.as_ref())))
 }
 
 /// `next` reaches a watcher after `last`. Without filters the events of a revision come with positions without a gap.
@@ -77,8 +74,7 @@ pub fn complete(after_revision: u64, seen: &[Place], happened: &[Place]) -> Verd
     let mut seen = seen.iter();
     for place in expected {
         let next = seen.next();
-        CONTINUOUS
-            .require(next == Some(place), || format!("{place} happened next, and {} was seen", or_nothing(next)))?;
+        CONTINUOUS.require(next == Some(place), || format!("{place} happened next, and {} was seen", or_nothing(next)))?;
     }
     match seen.next() {
         None => Ok(()),

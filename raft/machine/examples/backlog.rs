@@ -14,8 +14,7 @@ use prost::Message;
 use tarn_machine::{Machine, STATE, Versions};
 use tarn_proto::CommandBody;
 use tarn_proto::v1::{
-    Command, CreateNamespaceRequest, EnqueueRequest, Entry, LeaseTasksRequest, RaiseVersion, RegisterWorkerRequest,
-    TaskSpec, outcome,
+    Command, CreateNamespaceRequest, EnqueueRequest, Entry, LeaseTasksRequest, RaiseVersion, RegisterWorkerRequest, TaskSpec, outcome,
 };
 use tarn_storage::{Batch, MemoryEngine};
 
@@ -33,8 +32,7 @@ struct Log {
 impl Log {
     fn tell<R: CommandBody>(&mut self, request: R) -> (R::Response, Duration) {
         self.index += 1;
-        let command =
-            Command { principal: "user/bench".to_owned(), body: Some(request.into_body()), ..Command::default() };
+        let command = Command { principal: "user/bench".to_owned(), body: Some(request.into_body()), ..Command::default() };
         let entry = Entry { version: 1, now_ms: self.now_ms, commands: vec![command] };
         let bytes = entry.encode_to_vec();
         let begin = Instant::now();
@@ -48,8 +46,7 @@ impl Log {
 
     fn enqueue(&mut self, namespace: &str, tasks: usize) -> Duration {
         let task = TaskSpec { queue: "q".to_owned(), payload: vec![7; 32].into(), ..TaskSpec::default() };
-        let request =
-            EnqueueRequest { namespace: namespace.to_owned(), tasks: vec![task; tasks], ..EnqueueRequest::default() };
+        let request = EnqueueRequest { namespace: namespace.to_owned(), tasks: vec![task; tasks], ..EnqueueRequest::default() };
         self.tell(request).1
     }
 }
@@ -77,8 +74,7 @@ fn measure(backlog: usize) -> (Duration, Duration, usize) {
         let worker_id = log.tell(register).0.worker_id;
         enqueues.push(log.enqueue("quiet", 1));
         for place in 1.. {
-            let request =
-                LeaseTasksRequest { worker_id: worker_id.clone(), max_tasks: 1, ..LeaseTasksRequest::default() };
+            let request = LeaseTasksRequest { worker_id: worker_id.clone(), max_tasks: 1, ..LeaseTasksRequest::default() };
             let (leased, took) = log.tell(request);
             leases.push(took);
             if leased.tasks.iter().any(|task| task.namespace == "quiet") {

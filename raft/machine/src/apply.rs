@@ -4,9 +4,7 @@ use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
 
 use crate::check;
 use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
-use crate::domain::{
-    access, audit, context, driver, join_token, lease, namespace, placement, policy, timer, version, worker,
-};
+use crate::domain::{access, audit, context, driver, join_token, lease, namespace, placement, policy, timer, version, worker};
 use crate::error::{Fatal, Refusal};
 use crate::limits;
 use crate::reject;
@@ -25,10 +23,7 @@ pub fn command(txn: &mut Txn<'_>, command: Command) -> Result<Outcome, Fatal> {
         }
         Err(Refusal::Rejected(rejection)) => {
             if (txn.rows.touched(), txn.events.len(), txn.decisions.len()) != before {
-                return Err(Fatal::assertion(format!(
-                    "a command changed the state and was refused: {}",
-                    rejection.reason
-                )));
+                return Err(Fatal::assertion(format!("a command changed the state and was refused: {}", rejection.reason)));
             }
             audit::refused(txn, draft, &rejection);
             Ok(rejected(*rejection))
@@ -157,8 +152,7 @@ mod tests {
             assert_eq!(txn.next_id() >> limits::ORDINAL_BITS, 7, "whoever began may finish");
         }
         let body = Some(command::Body::Enqueue(EnqueueRequest::default()));
-        let outcome =
-            super::command(&mut txn, Command { principal: String::new(), gate: None, body }).expect("it is refused");
+        let outcome = super::command(&mut txn, Command { principal: String::new(), gate: None, body }).expect("it is refused");
         let Some(outcome::Body::Rejected(rejection)) = outcome.body else { panic!("{outcome:?}") };
         assert_eq!(rejection.reason, "ENTRY_FULL");
     }

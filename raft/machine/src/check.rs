@@ -9,9 +9,8 @@ mod policy;
 
 use prost::Message;
 use tarn_proto::v1::{
-    Binding, Command, Decision, DependencyFailure, FailureKind, Fence, GateFacts, Isolation, Priority, Progress,
-    Rejection, RetryPolicy, Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WorkerCapabilities, command,
-    timer_action,
+    Binding, Command, Decision, DependencyFailure, FailureKind, Fence, GateFacts, Isolation, Priority, Progress, Rejection, RetryPolicy,
+    Rule, ScheduleTimerRequest, TaskError, TaskSpec, TaskState, WorkerCapabilities, command, timer_action,
 };
 
 use crate::domain::placement::AUTO;
@@ -307,8 +306,7 @@ pub(crate) fn key(field: &str, text: &str) -> Check {
     if (1..=max).contains(&text.len()) && !text.contains('\0') {
         return Ok(());
     }
-    let message =
-        format!("{field} has {} bytes: a key is 1 to {max} bytes of text without the character U+0000", text.len());
+    let message = format!("{field} has {} bytes: a key is 1 to {max} bytes of text without the character U+0000", text.len());
     Err(too_large("INVALID_KEY", field, max as u64, message))
 }
 
@@ -365,14 +363,10 @@ fn binding(binding: Option<&Binding>) -> Check {
 fn principal(field: &str, text: &str) -> Check {
     length("PRINCIPAL_TOO_LONG", field, text.len(), limits::PRINCIPAL_BYTES_MAX)?;
     let parts = text.split_once('/').filter(|(kind, name)| !kind.is_empty() && !name.is_empty());
-    if parts.is_some_and(|(kind, _)| kind.bytes().all(|b| b.is_ascii_lowercase()))
-        && is_plain(text)
-        && !text.contains('*')
-    {
+    if parts.is_some_and(|(kind, _)| kind.bytes().all(|b| b.is_ascii_lowercase())) && is_plain(text) && !text.contains('*') {
         return Ok(());
     }
-    let message =
-        format!("{field} must be a kind and a name, such as \"user/ada\", in printable ASCII and without \"*\"");
+    let message = format!("{field} must be a kind and a name, such as \"user/ada\", in printable ASCII and without \"*\"");
     Err(invalid("INVALID_PRINCIPAL", field, message))
 }
 
@@ -401,9 +395,7 @@ fn serial(field: &str, text: &str) -> Check {
     if digits && (1..=limits::SERIAL_BYTES_MAX).contains(&text.len()) {
         return Ok(());
     }
-    let message = format!(
-        "{field} must be a serial number as `openssl x509 -serial` prints it, in small letters and without colons"
-    );
+    let message = format!("{field} must be a serial number as `openssl x509 -serial` prints it, in small letters and without colons");
     let max = limits::SERIAL_BYTES_MAX as u64;
     Err(too_large("INVALID_SERIAL", field, max, message))
 }
@@ -437,8 +429,7 @@ fn batch(tasks: &[TaskSpec]) -> Check {
 
 /// Whether tasks of a batch wait for each other in a circle: takes away, again and again, whoever waits for nobody.
 fn has_cycle(tasks: &[TaskSpec]) -> bool {
-    let backward =
-        |(place, task): (usize, &TaskSpec)| task.after_in_batch.iter().all(|after| (*after as usize) < place);
+    let backward = |(place, task): (usize, &TaskSpec)| task.after_in_batch.iter().all(|after| (*after as usize) < place);
     if tasks.iter().enumerate().all(backward) {
         return false;
     }
@@ -577,16 +568,12 @@ fn task_error(error: Option<&TaskError>) -> Check {
 
 fn purge_states(states: &[i32]) -> Check {
     let purgeable = |state: &i32| {
-        matches!(
-            TaskState::try_from(*state),
-            Ok(TaskState::Blocked | TaskState::Delayed | TaskState::Ready | TaskState::Dead)
-        )
+        matches!(TaskState::try_from(*state), Ok(TaskState::Blocked | TaskState::Delayed | TaskState::Ready | TaskState::Dead))
     };
     if !states.is_empty() && states.iter().all(purgeable) {
         return Ok(());
     }
-    let message =
-        "name at least one state, among BLOCKED, DELAYED, READY and DEAD: running and ended tasks are never purged";
+    let message = "name at least one state, among BLOCKED, DELAYED, READY and DEAD: running and ended tasks are never purged";
     Err(invalid("INVALID_STATES", "states", message))
 }
 
@@ -603,9 +590,7 @@ fn schedule_timer(request: &ScheduleTimerRequest) -> Check {
             let message = "say what the timer does: enqueue a task or mark an event";
             Err(invalid("NO_ACTION", "action", message))
         }
-        Some(timer_action::Action::Mark(text)) => {
-            length("MARK_TOO_LONG", "action.mark", text.len(), limits::MARK_BYTES_MAX)
-        }
+        Some(timer_action::Action::Mark(text)) => length("MARK_TOO_LONG", "action.mark", text.len(), limits::MARK_BYTES_MAX),
         Some(timer_action::Action::Enqueue(spec)) if spec.after_in_batch.is_empty() => task(spec),
         Some(timer_action::Action::Enqueue(_)) => {
             let message = "a timer enqueues one task: it cannot depend on others of a batch";

@@ -82,16 +82,7 @@ mod tests {
 
     #[test]
     fn what_is_not_an_id_is_refused() {
-        for text in [
-            "",
-            "0",
-            "00000000000000",
-            "000000000000O",
-            "000000000000i",
-            "g000000000000",
-            "zzzzzzzzzzzzz",
-            "00000000000é",
-        ] {
+        for text in ["", "0", "00000000000000", "000000000000O", "000000000000i", "g000000000000", "zzzzzzzzzzzzz", "00000000000é"] {
             assert_eq!(text.parse::<Id>(), Err(InvalidId), "{text}");
         }
         assert_eq!("fzzzzzzzzzzzz".parse(), Ok(Id(u64::MAX)));

@@ -316,5 +316,4 @@ pub const COMMAND_ORDINALS_MAX: u64 = 2_048;
 const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
-const _: () =
-    assert!(2 * BATCH_TASKS_MAX as u64 <= COMMAND_ORDINALS_MAX && LEASE_TASKS_MAX as u64 <= COMMAND_ORDINALS_MAX);
+const _: () = assert!(2 * BATCH_TASKS_MAX as u64 <= COMMAND_ORDINALS_MAX && LEASE_TASKS_MAX as u64 <= COMMAND_ORDINALS_MAX);

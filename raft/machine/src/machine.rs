@@ -270,12 +270,7 @@ fn ready_groups(txn: &Txn<'_>) -> Vec<ReadyGroup> {
     let named = |(ns, queue, class): &(u64, u64, Arc<Class>)| {
         let namespace = txn.ix.namespaces.get(ns)?;
         let queue = namespace.queues.get(queue)?.name.clone();
-        Some(ReadyGroup {
-            namespace: namespace.name.clone(),
-            queue,
-            strict: namespace.is_strict(),
-            class: class.clone(),
-        })
+        Some(ReadyGroup { namespace: namespace.name.clone(), queue, strict: namespace.is_strict(), class: class.clone() })
     };
     let mut places = txn.became_ready.clone();
     for ns in &txn.freed {

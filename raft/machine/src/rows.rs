@@ -3,9 +3,7 @@
 //! Rows are the kernel's own and no part of the contract. Tags are never reused; a new field must read as "as before" where it is absent.
 
 use bytes::Bytes;
-use tarn_proto::v1::{
-    self, Isolation, NamespaceState, Progress, TaskError, TaskSpec, TaskState, TimerAction, WorkerCapabilities,
-};
+use tarn_proto::v1::{self, Isolation, NamespaceState, Progress, TaskError, TaskSpec, TaskState, TimerAction, WorkerCapabilities};
 
 /// Where the machine stands.
 #[derive(Clone, Copy, PartialEq, Eq, prost::Message)]

@@ -44,12 +44,7 @@ fn delete_binding(principal: usize, namespace: usize) -> DeleteBindingRequest {
 
 /// A token whose secret has this number.
 fn put_token(number: usize, ttl_ms: u64) -> PutTokenRequest {
-    PutTokenRequest {
-        secret_hash: hash(number).to_vec().into(),
-        principal: "user/robot".into(),
-        ttl_ms,
-        ..Default::default()
-    }
+    PutTokenRequest { secret_hash: hash(number).to_vec().into(), principal: "user/robot".into(), ttl_ms, ..Default::default() }
 }
 
 fn hash(number: usize) -> [u8; 32] {
@@ -185,12 +180,8 @@ fn a_namespaces_name_gives_its_workers_nothing_when_another_bears_it() {
     ok(&mut rig, delete("one"));
     ok(&mut rig, create("one"));
     let listed = rig.machine.list_workers(&ListWorkersRequest::default()).unwrap();
-    let states: Vec<_> =
-        listed.workers.iter().map(|worker| (worker.state(), worker.capabilities.clone().unwrap().namespaces)).collect();
-    assert_eq!(
-        states,
-        [(WorkerState::Draining, vec!["one".to_owned()]), (WorkerState::Active, vec!["other".to_owned()])]
-    );
+    let states: Vec<_> = listed.workers.iter().map(|worker| (worker.state(), worker.capabilities.clone().unwrap().namespaces)).collect();
+    assert_eq!(states, [(WorkerState::Draining, vec!["one".to_owned()]), (WorkerState::Active, vec!["other".to_owned()])]);
 }
 
 #[test]
@@ -204,8 +195,7 @@ fn there_are_so_many_tokens_and_all_expire_at_once() {
     }
     assert_eq!(refused(&mut rig, put_token(max, 60_000)), "TOO_MANY_TOKENS");
     assert_eq!(refused(&mut rig, put_token(5, 60_000)), "TOKEN_EXISTS");
-    let (id, row) =
-        rig.machine.access().token(&hash(5)).map(|(id, row)| (id, row.clone())).expect("it is known by its secret");
+    let (id, row) = rig.machine.access().token(&hash(5)).map(|(id, row)| (id, row.clone())).expect("it is known by its secret");
     assert_eq!((row.principal.as_str(), row.expires_at_ms), ("user/robot", 61_000));
     ok(&mut rig, RevokeTokenRequest { token_id: tarn_machine::ids::Id(id).to_string(), ..Default::default() });
     assert!(rig.machine.access().token(&hash(5)).is_none());

@@ -99,12 +99,8 @@ fn keys_of_a_large_context_cost_what_those_of_a_small_one_cost() {
         value: vec![7; 256].into(),
         ..Default::default()
     };
-    let snapshot = |name: String| SnapshotContextRequest {
-        namespace: "default".into(),
-        context: "m".into(),
-        snapshot: name,
-        ..Default::default()
-    };
+    let snapshot =
+        |name: String| SnapshotContextRequest { namespace: "default".into(), context: "m".into(), snapshot: name, ..Default::default() };
     let apply = |machine: &mut Machine, commands: Vec<Command>| {
         let entry = Entry { version: 1, now_ms: 1_000, commands }.encode_to_vec();
         let before = reads();
@@ -116,8 +112,7 @@ fn keys_of_a_large_context_cost_what_those_of_a_small_one_cost() {
     };
     let get = |machine: &Machine| {
         let before = reads();
-        let request =
-            GetKeyRequest { namespace: "default".into(), context: "m".into(), key: "1".into(), ..Default::default() };
+        let request = GetKeyRequest { namespace: "default".into(), context: "m".into(), key: "1".into(), ..Default::default() };
         assert_eq!(machine.get_key(&request).expect("it is there").value.len(), 256);
         reads() - before
     };
@@ -131,12 +126,7 @@ fn keys_of_a_large_context_cost_what_those_of_a_small_one_cost() {
     }
     assert_eq!(small, (2, 3), "a put reads the context and the key, a get the value too");
     assert_eq!(small, (apply(&mut machine, vec![command(put(1))]), get(&machine)));
-    let restore = RestoreContextRequest {
-        namespace: "default".into(),
-        context: "m".into(),
-        snapshot: "s0".into(),
-        ..Default::default()
-    };
+    let restore = RestoreContextRequest { namespace: "default".into(), context: "m".into(), snapshot: "s0".into(), ..Default::default() };
     assert_eq!(apply(&mut machine, vec![command(snapshot("last".into()))]), 2);
     assert_eq!(apply(&mut machine, vec![command(restore)]), 2);
 }
@@ -181,12 +171,7 @@ fn wide_fan_out_is_settled_over_several_entries() {
     let reason = rig.refused(enqueue(vec![dependent.clone()]));
     assert_eq!(reason, "TOO_MANY_DEPENDENTS");
     let leased = rig.ok(lease(&worker, 1)).tasks.remove(0);
-    let request = CompleteTaskRequest {
-        namespace: "default".into(),
-        task_id: root.clone(),
-        token: leased.token,
-        ..Default::default()
-    };
+    let request = CompleteTaskRequest { namespace: "default".into(), task_id: root.clone(), token: leased.token, ..Default::default() };
     rig.ok(request);
     let now = stats(&rig, "q");
     assert_eq!(now.ready, limits::SETTLES_PER_ENTRY_MAX as u64, "one entry does so much");
@@ -271,12 +256,8 @@ fn expired_rows_are_removed_in_groups_and_completely() {
         rig.apply_unchecked(vec![command(purge)]);
         let cancelled = rig.ok(enqueue(vec![TaskSpec { retention_ms: 1, ..spec("q") }; 400]));
         for task_id in cancelled.task_ids {
-            let request = CancelTaskRequest {
-                namespace: "default".into(),
-                task_id: task_id.clone(),
-                request_id: task_id,
-                ..Default::default()
-            };
+            let request =
+                CancelTaskRequest { namespace: "default".into(), task_id: task_id.clone(), request_id: task_id, ..Default::default() };
             rig.apply_unchecked(vec![command(request)]);
         }
     }
@@ -410,11 +391,7 @@ fn queues_classes_and_batches_have_limits() {
         ..Default::default()
     };
     assert_eq!(rig.refused(request), "TOO_MANY_TASKS");
-    let command = Command {
-        principal: "x".repeat(257),
-        gate: None,
-        body: Some(command::Body::DeleteNamespace(Default::default())),
-    };
+    let command = Command { principal: "x".repeat(257), gate: None, body: Some(command::Body::DeleteNamespace(Default::default())) };
     assert_eq!(tarn_machine::check::validate(&command).unwrap_err().reason, "PRINCIPAL_TOO_LONG");
     assert_eq!(tarn_machine::check::validate(&Command::default()).unwrap_err().reason, "NO_COMMAND");
 }
@@ -454,14 +431,8 @@ fn a_timer_that_finds_no_room_for_its_task_tries_again() {
     let class = |n: usize| TaskSpec { requires: vec![format!("label-{n}")], ..spec("q") };
     let ids = rig.ok(enqueue((0..limits::CLASSES_MAX).map(class).collect())).task_ids;
     let action = TimerAction { action: Some(timer_action::Action::Enqueue(class(999))) };
-    let timer_id = rig
-        .ok(ScheduleTimerRequest {
-            namespace: "default".into(),
-            delay_ms: 1_000,
-            action: Some(action),
-            ..Default::default()
-        })
-        .timer_id;
+    let timer_id =
+        rig.ok(ScheduleTimerRequest { namespace: "default".into(), delay_ms: 1_000, action: Some(action), ..Default::default() }).timer_id;
     let timer = |rig: &Rig| {
         let request = GetTimerRequest { namespace: "default".into(), timer_id: timer_id.clone() };
         rig.machine.get_timer(&request).unwrap().timer.unwrap()

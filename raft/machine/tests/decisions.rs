@@ -96,8 +96,7 @@ fn lost_moved_added_and_cut_rows_are_found() {
     let rows = rows(&*rig.engine);
     let key = |index: u64| Key::Decisions { index }.encode();
     // One is gone from the middle, the first, the last.
-    for (place, expected) in [(2, (rows[1].0, "ROW_MISSING")), (0, (0, "ROW_MISSING")), (5, (rows[4].0, "ROW_MISSING"))]
-    {
+    for (place, expected) in [(2, (rows[1].0, "ROW_MISSING")), (0, (0, "ROW_MISSING")), (5, (rows[4].0, "ROW_MISSING"))] {
         let (index, row) = &rows[place];
         spoil(&rig.engine, |batch| batch.delete(STATE, key(*index)));
         assert_eq!(faults(&verify(&rig.machine, 0)), [expected]);
@@ -192,11 +191,7 @@ fn a_jump_of_the_clock_drops_only_so_many_rows_at_once() {
 fn a_cluster_of_version_1_is_as_it_was() {
     let mut rig = Rig::new();
     let worker = rig.ok(RegisterWorkerRequest { ttl_ms: 3_600_000, ..Default::default() }).worker_id;
-    let ids = rig.ok(EnqueueRequest {
-        namespace: "default".to_owned(),
-        tasks: vec![spec("q"), spec("q")],
-        ..Default::default()
-    });
+    let ids = rig.ok(EnqueueRequest { namespace: "default".to_owned(), tasks: vec![spec("q"), spec("q")], ..Default::default() });
     let leased = rig.ok(LeaseTasksRequest { worker_id: worker, max_tasks: 1, ..Default::default() });
     rig.ok(FailTaskRequest {
         namespace: "default".to_owned(),
@@ -204,11 +199,7 @@ fn a_cluster_of_version_1_is_as_it_was() {
         token: leased.tasks[0].token,
         ..Default::default()
     });
-    rig.ok(CancelTaskRequest {
-        namespace: "default".to_owned(),
-        task_id: ids.task_ids[1].clone(),
-        ..Default::default()
-    });
+    rig.ok(CancelTaskRequest { namespace: "default".to_owned(), task_id: ids.task_ids[1].clone(), ..Default::default() });
     for entry in rig.engine.scan(STATE, Range::all()) {
         let (key, row) = entry.unwrap();
         assert!(key[0] < 0x60, "{key:02x?}");
@@ -227,13 +218,8 @@ fn submit(rig: &mut Rig, tasks: Vec<TaskSpec>) -> Vec<String> {
 }
 
 fn worker(rig: &mut Rig, capabilities: WorkerCapabilities) -> String {
-    rig.ok(RegisterWorkerRequest {
-        name: "w".to_owned(),
-        capabilities: Some(capabilities),
-        ttl_ms: 3_600_000,
-        ..Default::default()
-    })
-    .worker_id
+    rig.ok(RegisterWorkerRequest { name: "w".to_owned(), capabilities: Some(capabilities), ttl_ms: 3_600_000, ..Default::default() })
+        .worker_id
 }
 
 fn waiting(rig: &Rig, task: &str) -> Waiting {
@@ -253,10 +239,7 @@ fn a_story_says_what_no_worker_has() {
     let id = submit(&mut rig, vec![needy])[0].clone();
     let nobody = waiting(&rig, &id);
     assert_eq!((nobody.workers, nobody.able), (0, 0));
-    assert_eq!(
-        nobody.missing,
-        ["namespace default", "queue q", "runtime wasm", "handler ", "label gpu", "label zone=a"]
-    );
+    assert_eq!(nobody.missing, ["namespace default", "queue q", "runtime wasm", "handler ", "label gpu", "label zone=a"]);
 
     let capabilities = |runtimes: &[&str], labels: &[&str]| WorkerCapabilities {
         runtimes: runtimes.iter().map(|s| s.to_string()).collect(),
@@ -280,11 +263,7 @@ fn a_story_says_what_no_worker_has() {
 fn a_story_says_who_stands_before() {
     let mut rig = cluster(0);
     worker(&mut rig, WorkerCapabilities { handlers: vec!["a".to_owned()], ..Default::default() });
-    let of = |handler: &str, priority: Priority| TaskSpec {
-        handler: handler.to_owned(),
-        priority: priority.into(),
-        ..spec("q")
-    };
+    let of = |handler: &str, priority: Priority| TaskSpec { handler: handler.to_owned(), priority: priority.into(), ..spec("q") };
     let ids = submit(
         &mut rig,
         vec![
@@ -308,10 +287,8 @@ fn a_story_says_who_stands_before() {
 fn a_story_finds_its_records_without_a_search() {
     let mut rig = cluster(0);
     let able = worker(&mut rig, WorkerCapabilities::default());
-    let ids = submit(
-        &mut rig,
-        vec![spec("q"), TaskSpec { retry: Some(RetryPolicy { max_attempts: 2, ..Default::default() }), ..spec("r") }],
-    );
+    let ids =
+        submit(&mut rig, vec![spec("q"), TaskSpec { retry: Some(RetryPolicy { max_attempts: 2, ..Default::default() }), ..spec("r") }]);
     let mut index = Vec::new();
     for _ in 0..2 {
         rig.pass_to(rig.now_ms + 5_000);
@@ -367,10 +344,7 @@ fn a_task_that_waits_for_others_or_for_its_time_says_so() {
     let ids = submit(&mut rig, vec![TaskSpec { after: vec![first.clone()], ..spec("q") }, later]);
     let blocked = waiting(&rig, &ids[0]);
     assert_eq!(blocked.dependencies.len(), 1);
-    assert_eq!(
-        (blocked.dependencies[0].task_id.as_str(), blocked.dependencies[0].state()),
-        (first.as_str(), TaskState::Ready)
-    );
+    assert_eq!((blocked.dependencies[0].task_id.as_str(), blocked.dependencies[0].state()), (first.as_str(), TaskState::Ready));
     assert_eq!(waiting(&rig, &ids[1]).until_ms, 9_000);
     assert!(rig.machine.task_story("default", "0000000000007").is_err());
     assert!(rig.machine.task_story("nowhere", &first).is_err());

@@ -41,21 +41,11 @@ fn spec() -> DriverSpec {
 }
 
 fn install(namespace: &str, name: &str) -> InstallDriverRequest {
-    InstallDriverRequest {
-        namespace: namespace.to_owned(),
-        name: name.to_owned(),
-        spec: Some(spec()),
-        ..Default::default()
-    }
+    InstallDriverRequest { namespace: namespace.to_owned(), name: name.to_owned(), spec: Some(spec()), ..Default::default() }
 }
 
 fn upgrade(name: &str) -> UpgradeDriverRequest {
-    UpgradeDriverRequest {
-        namespace: "default".to_owned(),
-        name: name.to_owned(),
-        spec: Some(spec()),
-        ..Default::default()
-    }
+    UpgradeDriverRequest { namespace: "default".to_owned(), name: name.to_owned(), spec: Some(spec()), ..Default::default() }
 }
 
 fn remove(name: &str) -> RemoveDriverRequest {
@@ -128,20 +118,14 @@ fn a_cursor_never_goes_back_and_not_beyond_what_happened() {
     }
     advance(&mut rig, AdvanceDriver { cursor_ordinal: 5, ..from(&driver) }).unwrap();
     let driver = found(&rig, "hook").driver.unwrap();
-    assert_eq!(
-        advance(&mut rig, AdvanceDriver { cursor_ordinal: 4, ..from(&driver) }).unwrap_err().reason,
-        "INVALID_CURSOR"
-    );
+    assert_eq!(advance(&mut rig, AdvanceDriver { cursor_ordinal: 4, ..from(&driver) }).unwrap_err().reason, "INVALID_CURSOR");
 }
 
 #[test]
 fn the_generation_before_may_finish_what_is_no_event_and_nobody_else_may() {
     let mut rig = rig();
     let old = rig.ok(install("default", "hook")).driver.unwrap();
-    assert_eq!(
-        rig.refused(UpgradeDriverRequest { expected_generation: 2, ..upgrade("hook") }),
-        "DRIVER_GENERATION_DIFFERS"
-    );
+    assert_eq!(rig.refused(UpgradeDriverRequest { expected_generation: 2, ..upgrade("hook") }), "DRIVER_GENERATION_DIFFERS");
     let new = rig.ok(upgrade("hook")).driver.unwrap();
     assert_eq!((new.generation, new.step, new.cursor), (2, old.step, old.cursor));
     let handled = AdvanceDriver { cursor: old.cursor + 1, ..from(&old) };
@@ -169,8 +153,7 @@ fn only_what_a_trusted_key_signed_gets_in_and_trust_can_end() {
     let foreign = DriverSpec { signer: vec![9; 32].into(), ..spec() };
     let nobody = DriverSpec { signer: Bytes::new(), ..spec() };
     rig.ok(install("default", "hook"));
-    for (spec, reason) in [(unsigned, "DRIVER_NOT_SIGNED"), (foreign, "DRIVER_SIGNATURE"), (nobody, "DRIVER_SIGNATURE")]
-    {
+    for (spec, reason) in [(unsigned, "DRIVER_NOT_SIGNED"), (foreign, "DRIVER_SIGNATURE"), (nobody, "DRIVER_SIGNATURE")] {
         let new = InstallDriverRequest { spec: Some(spec.clone()), ..install("default", "other") };
         assert_eq!(rig.refused(new), reason);
         assert_eq!(rig.refused(UpgradeDriverRequest { spec: Some(spec), ..upgrade("hook") }), reason);

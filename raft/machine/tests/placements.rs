@@ -193,8 +193,7 @@ impl Run {
 
     /// Every task is somewhere; what waits for the router is what the router is told of.
     fn check(&self) {
-        let open: BTreeSet<String> =
-            self.rig.machine.open_tasks(10_000).unwrap().into_iter().map(|task| task.id).collect();
+        let open: BTreeSet<String> = self.rig.machine.open_tasks(10_000).unwrap().into_iter().map(|task| task.id).collect();
         let (mut waiting, mut placed) = (BTreeSet::new(), BTreeSet::new());
         for id in &self.tasks {
             let task = self.get(id);

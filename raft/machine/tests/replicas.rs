@@ -105,10 +105,7 @@ fn some_command(dice: &mut Dice, known: &Known, now: u64) -> Command {
         }
         14 => command(RequeueDeadRequest { request_id, namespace: ns(), queue, task_ids: vec![] }),
         15 if dice.roll(4) == 0 => {
-            let states = vec![
-                [TaskState::Blocked, TaskState::Delayed, TaskState::Ready, TaskState::Dead][dice.roll(4) as usize]
-                    .into(),
-            ];
+            let states = vec![[TaskState::Blocked, TaskState::Delayed, TaskState::Ready, TaskState::Dead][dice.roll(4) as usize].into()];
             command(PurgeQueueRequest { request_id, namespace: ns(), queue, states })
         }
         15 => command(HeartbeatWorkerRequest { worker_id: text(dice.recent(&known.workers)), resources: None }),

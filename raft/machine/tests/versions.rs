@@ -42,10 +42,7 @@ fn a_higher_version_is_raised_only_where_it_is_understood() {
     let (_, mut old) = open(OLD);
     let (engine, mut new) = open(NEXT);
     assert_eq!((old.version(), new.version()), (1, 1), "a new build writes the cluster's version");
-    let first = entry(
-        1,
-        vec![command(EnqueueRequest { namespace: "default".into(), tasks: vec![spec("q")], ..Default::default() })],
-    );
+    let first = entry(1, vec![command(EnqueueRequest { namespace: "default".into(), tasks: vec![spec("q")], ..Default::default() })]);
     old.apply(1, &first, &Batch::new()).unwrap();
     new.apply(1, &first, &Batch::new()).unwrap();
     assert_eq!(old.digest(), new.digest(), "builds of different versions agree while the cluster has the lower one");
@@ -96,14 +93,7 @@ fn first_version() -> Vec<Vec<u8>> {
     let named = |name: &str| CreateNamespaceRequest { name: name.to_owned(), ..Default::default() };
     let steps: Vec<(u64, Vec<Command>)> = vec![
         (1_000, vec![command(EnqueueRequest { request_id: "r1".to_owned(), namespace: namespace(), tasks })]),
-        (
-            1_500,
-            vec![command(RegisterWorkerRequest {
-                name: "w".to_owned(),
-                capabilities: Some(capabilities),
-                ..Default::default()
-            })],
-        ),
+        (1_500, vec![command(RegisterWorkerRequest { name: "w".to_owned(), capabilities: Some(capabilities), ..Default::default() })]),
         (2_000, vec![command(LeaseTasksRequest { worker_id: worker_id.clone(), max_tasks: 3, ..Default::default() })]),
         (
             2_500,
@@ -111,12 +101,7 @@ fn first_version() -> Vec<Vec<u8>> {
                 command(HeartbeatWorkerRequest { worker_id: worker_id.clone(), resources: None }),
                 command(HeartbeatTasksRequest {
                     worker_id: worker_id.clone(),
-                    leases: vec![TaskLease {
-                        namespace: namespace(),
-                        task_id: first.clone(),
-                        token: first_token,
-                        progress: None,
-                    }],
+                    leases: vec![TaskLease { namespace: namespace(), task_id: first.clone(), token: first_token, progress: None }],
                     lease_ms: 5_000,
                 }),
                 command(FailTaskRequest {
@@ -227,15 +212,10 @@ fn a_cluster_that_stays_at_version_1_is_what_it_was_to_the_byte() {
 #[test]
 fn workers_of_the_first_version_stay_anybodys_when_the_version_rises() {
     let mut rig = Rig::new();
-    let by = |principal: &str, body: command::Body| Command {
-        principal: principal.to_owned(),
-        body: Some(body),
-        ..Command::default()
-    };
+    let by = |principal: &str, body: command::Body| Command { principal: principal.to_owned(), body: Some(body), ..Command::default() };
     let register = || command::Body::RegisterWorker(RegisterWorkerRequest::default());
-    let heartbeat = |worker_id: &str| {
-        command::Body::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: worker_id.to_owned(), resources: None })
-    };
+    let heartbeat =
+        |worker_id: &str| command::Body::HeartbeatWorker(HeartbeatWorkerRequest { worker_id: worker_id.to_owned(), resources: None });
     let registered = |rig: &mut Rig| {
         let applied = rig.apply(vec![by("user/ada", register())]);
         match &applied.outcomes[0].body {

@@ -54,10 +54,7 @@ impl UserCuts {
             }
         }
         if !cut.is_empty() {
-            world.trace.note(format!(
-                "users are cut from node {node}: {} directions, asking {asking}, answering {answering}",
-                cut.len()
-            ));
+            world.trace.note(format!("users are cut from node {node}: {} directions, asking {asking}, answering {answering}", cut.len()));
         }
         for (from, to) in &cut {
             world.net.change(*from, *to, |quality| quality.cut = true);

@@ -123,12 +123,7 @@ impl Host {
             limits: self.common.limits,
             clock: self.clock.clone(),
             disk: Arc::new(Handle(self.disk.clone())),
-            ..Options::new(
-                self.id,
-                self.disk.data_dir(),
-                Versions::CURRENT,
-                Arc::new(Link { net: self.common.net.clone(), from: self.id }),
-            )
+            ..Options::new(self.id, self.disk.data_dir(), Versions::CURRENT, Arc::new(Link { net: self.common.net.clone(), from: self.id }))
         };
         let (sender, starting) = oneshot::channel();
         runtime.spawn(async move {

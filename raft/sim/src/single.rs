@@ -19,11 +19,7 @@ pub(crate) fn main(seed: u64, args: Args) -> ExitCode {
         println!("seed {seed}");
     }
     if args.verbose {
-        tracing_subscriber::fmt()
-            .with_writer(std::io::stderr)
-            .with_env_filter("info,openraft=warn")
-            .without_time()
-            .init();
+        tracing_subscriber::fmt().with_writer(std::io::stderr).with_env_filter("info,openraft=warn").without_time().init();
     }
     #[cfg(feature = "canary")]
     if let Some(canary) = &args.canary {

@@ -7,9 +7,7 @@ use tarn_invariants::tasks::{EVERY_TASK_ENDS, every_task_ends, no_task_lost};
 use tarn_invariants::timers::never_early;
 use tarn_invariants::{Invariant, Violation};
 use tarn_machine::ids::Id;
-use tarn_proto::v1::{
-    EventKind, GetTaskRequest, ListTasksRequest, ListTimersRequest, Task, TaskState, Timer, TimerState,
-};
+use tarn_proto::v1::{EventKind, GetTaskRequest, ListTasksRequest, ListTimersRequest, Task, TaskState, Timer, TimerState};
 use tarn_raft::{Machine, NodeId};
 
 use crate::work::NAMESPACE;
@@ -57,11 +55,8 @@ pub fn drained(world: &World) -> bool {
 
 /// A timer that somebody was told is scheduled, and that has not fired, as the leader's state has it.
 fn open_timer(world: &World) -> Option<String> {
-    let fired: BTreeSet<String> = look(world, timers)?
-        .into_iter()
-        .filter(|timer| timer.state() == TimerState::Fired)
-        .map(|timer| timer.timer_id)
-        .collect();
+    let fired: BTreeSet<String> =
+        look(world, timers)?.into_iter().filter(|timer| timer.state() == TimerState::Fired).map(|timer| timer.timer_id).collect();
     let ledger = world.ledger.lock();
     let open = |timer: &&String| !ledger.no_longer_due.contains(*timer) && !fired.contains(*timer);
     ledger.timers.keys().find(open).cloned()
@@ -69,8 +64,7 @@ fn open_timer(world: &World) -> Option<String> {
 
 fn timers(machine: &Machine) -> Vec<Timer> {
     let mut all = Vec::new();
-    let mut request =
-        ListTimersRequest { namespace: NAMESPACE.into(), page_size: 1_000, ..ListTimersRequest::default() };
+    let mut request = ListTimersRequest { namespace: NAMESPACE.into(), page_size: 1_000, ..ListTimersRequest::default() };
     while let Ok(mut page) = machine.list_timers(&request) {
         all.append(&mut page.timers);
         if page.next_page_token.is_empty() {
@@ -131,11 +125,7 @@ fn tasks(machine: &Machine) -> Vec<Task> {
 pub fn judge(world: &mut World) -> Result<(), Failure> {
     let all = look(world, |machine| {
         let complete = |task: &Task| {
-            let request = GetTaskRequest {
-                namespace: NAMESPACE.into(),
-                task_id: task.task_id.clone(),
-                ..GetTaskRequest::default()
-            };
+            let request = GetTaskRequest { namespace: NAMESPACE.into(), task_id: task.task_id.clone(), ..GetTaskRequest::default() };
             machine.get_task(&request).ok().and_then(|response| response.task)
         };
         tasks(machine).iter().filter_map(complete).collect::<Vec<Task>>()
@@ -150,8 +140,7 @@ pub fn judge(world: &mut World) -> Result<(), Failure> {
         let ended: BTreeSet<&str> = all.iter().filter(|task| ended(task)).map(|task| task.task_id.as_str()).collect();
         every_task_ends(accepted(), &ended)?;
         // What somebody completed has succeeded.
-        let not_succeeded =
-            |task: &&Task| task.state() != TaskState::Succeeded && inner.completions.token(&task.task_id).is_some();
+        let not_succeeded = |task: &&Task| task.state() != TaskState::Succeeded && inner.completions.token(&task.task_id).is_some();
         if let Some(task) = all.iter().find(not_succeeded) {
             let detail = format!("task {} was completed, and is {:?}", task.task_id, task.state());
             return Err(tarn_invariants::tasks::COMPLETED_ONCE.violated(detail).into());

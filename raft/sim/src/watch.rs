@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tarn_invariants::raft::{
-    AppliedEntries, Elections, EntryId, Leadership, LogEntry, LogMatching, applied_in_order, durable_acknowledgement,
-    leader_completeness, log_matching, monotonic_commit,
+    AppliedEntries, Elections, EntryId, Leadership, LogEntry, LogMatching, applied_in_order, durable_acknowledgement, leader_completeness,
+    log_matching, monotonic_commit,
 };
 use tarn_invariants::timers::Firings;
 use tarn_invariants::watch::{self, Place};

@@ -126,10 +126,7 @@ impl World {
     ///
     /// The real disk fails.
     pub fn new(plan: Plan, trace: Trace, scratch: &Path) -> Result<Self> {
-        let dir = tempfile::Builder::new()
-            .prefix("tarn-sim-")
-            .tempdir_in(scratch)
-            .context("a directory for the simulated disks")?;
+        let dir = tempfile::Builder::new().prefix("tarn-sim-").tempdir_in(scratch).context("a directory for the simulated disks")?;
         let net = Net::new(Dice::new(plan.seed, "net"), trace.clone());
         let common = Common { timings: plan.timings, limits: plan.limits, net: net.clone(), trace: trace.clone() };
         let voters = usize::try_from(plan.nodes).context("so many nodes")?;
@@ -397,9 +394,7 @@ impl World {
     fn rest(&mut self) -> Result<(), Failure> {
         self.trace.note("everybody rests");
         self.phase.set(Doing::Rest);
-        self.until(REST_MS, "all members have applied the same entries and have the same state", |world| {
-            verdict::agreed(world).is_some()
-        })
+        self.until(REST_MS, "all members have applied the same entries and have the same state", |world| verdict::agreed(world).is_some())
     }
 }
 

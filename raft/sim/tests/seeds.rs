@@ -39,8 +39,7 @@ fn text(output: &Output) -> String {
 #[test]
 fn no_seed_of_the_budget_breaks_an_invariant() {
     let output = sim(&["--seeds", &SEEDS.to_string(), "--jobs", "2", "--output", "json"]);
-    let report: serde_json::Value =
-        serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap_or_else(|_| panic!("{}", text(&output)));
     assert!(output.status.success(), "{}", text(&output));
     assert_eq!(report["runs"], SEEDS);
     // Runs in which nothing happens would prove nothing.
@@ -75,10 +74,7 @@ fn what_was_found_once_stays_mended() {
         assert!(output.status.success(), "{arguments} once found: {found}\n{}", text(&output));
         let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         for (fault, at_least) in *faults {
-            assert!(
-                report["faults"][fault].as_u64() >= Some(*at_least),
-                "{arguments} is no longer about {fault}: {report}"
-            );
+            assert!(report["faults"][fault].as_u64() >= Some(*at_least), "{arguments} is no longer about {fault}: {report}");
         }
     }
 }
@@ -107,10 +103,7 @@ fn a_seed_gives_the_same_trace_twice() {
     // What each of them must have in it, so that it is known what was compared: five nodes with clocks that jump and drift, transfers of the
     // leadership, and changes of the members; three nodes with disks that fail; and a minority that is left behind, and users who lose nodes.
     let compared: &[(&str, &[&str])] = &[
-        (
-            "--seed 11 --nodes 5",
-            &[" nodes: 5,", "node 5 is up", " clock jumps by ", " millionths", "fault Transfer", "fault Membership"],
-        ),
+        ("--seed 11 --nodes 5", &[" nodes: 5,", "node 5 is up", " clock jumps by ", " millionths", "fault Transfer", "fault Membership"]),
         ("--seed 6", &[" nodes: 3,", " disk fails: "]),
         ("--seed 27", &["is left behind", "the minority comes back", "users are cut from node "]),
     ];

@@ -167,9 +167,7 @@ impl Admin {
         }
         for _ in 0..TRANSFERS {
             let target = match to {
-                0 => self
-                    .most_advanced_voter()
-                    .ok_or_else(|| AdminError::Refused("there is no other voter to hand over to".into()))?,
+                0 => self.most_advanced_voter().ok_or_else(|| AdminError::Refused("there is no other voter to hand over to".into()))?,
                 id => id,
             };
             let peer = self.peer(target).ok_or(AdminError::UnknownNode { node: target })?;

@@ -103,10 +103,8 @@ impl Admin {
 
     async fn forward(&self, leader: &Peer, action: &AdminAction, deadline: Instant) -> Result<u64, Failure> {
         let timeout = deadline.saturating_duration_since(Instant::now()).min(FORWARD_TIMEOUT_MAX);
-        let request = wire::AdminRequest {
-            action: Some(action.clone()),
-            timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
-        };
+        let request =
+            wire::AdminRequest { action: Some(action.clone()), timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX) };
         let reply = self.transport.call(leader, Method::Admin, wire::encode(&request), timeout).await;
         // Whatever happened, the same request can be sent again.
         let reply = reply.map_err(|_| Failure::NotLeader)?;

@@ -160,11 +160,7 @@ impl LogStore {
             if let Some(last) = entries.last()
                 && last.index() + 1 != entry.index()
             {
-                return Err(io::Error::other(format!(
-                    "the log has a hole between {} and {}",
-                    last.index(),
-                    entry.index()
-                )));
+                return Err(io::Error::other(format!("the log has a hole between {} and {}", last.index(), entry.index())));
             }
             entries.push(entry);
             if bytes >= bytes_max {
@@ -286,11 +282,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
     }
 
     async fn save_vote(&mut self, vote: &Vote) -> Result<(), io::Error> {
-        debug_holds!(raft::votes_only_grow(
-            self.shared.node_id,
-            self.state().vote.as_ref().map(leadership),
-            leadership(vote)
-        ));
+        debug_holds!(raft::votes_only_grow(self.shared.node_id, self.state().vote.as_ref().map(leadership), leadership(vote)));
         let mut batch = Batch::new();
         batch.put(META, records::VOTE, records::encode_vote(vote));
         self.write(Kind::Vote, batch).await?;
@@ -331,15 +323,9 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 let next = state.last.as_ref().map_or(0, |id| id.index + 1);
                 // The first entry of a log may have the index 0 or 1, as a bootstrap has it.
                 if entry.index() != next && state.last.is_some() {
-                    return Err(io::Error::other(format!(
-                        "log entry {} cannot be appended where {next} should be",
-                        entry.index()
-                    )));
+                    return Err(io::Error::other(format!("log entry {} cannot be appended where {next} should be", entry.index())));
                 }
-                debug_holds!(raft::log_continues(
-                    state.last.as_ref().map(convert::entry_id),
-                    convert::entry_id(&entry.log_id())
-                ));
+                debug_holds!(raft::log_continues(state.last.as_ref().map(convert::entry_id), convert::entry_id(&entry.log_id())));
                 let value = records::encode_entry(&entry);
                 batch.put(ENTRIES, records::entry_key(entry.index()), &value);
                 state.last = Some(entry.log_id());

@@ -40,9 +40,7 @@ pub(super) fn encode_entry(entry: &Entry) -> Vec<u8> {
 }
 
 pub(super) fn decode_entry(value: Vec<u8>) -> Result<Entry, io::Error> {
-    wire::decode(value.into())
-        .and_then(convert::entry_from_wire)
-        .map_err(|error| unreadable("a record of the log", error))
+    wire::decode(value.into()).and_then(convert::entry_from_wire).map_err(|error| unreadable("a record of the log", error))
 }
 
 pub(super) fn encode_vote(vote: &Vote) -> Vec<u8> {
@@ -57,19 +55,14 @@ pub(super) fn read_vote(engine: &dyn Engine) -> Result<Option<Vote>, io::Error> 
     let Some(value) = engine.get(META, VOTE).map_err(storage)? else {
         return Ok(None);
     };
-    wire::decode(value.into())
-        .and_then(|vote| convert::vote_from_wire(Some(vote)))
-        .map(Some)
-        .map_err(|error| unreadable("the vote", error))
+    wire::decode(value.into()).and_then(|vote| convert::vote_from_wire(Some(vote))).map(Some).map_err(|error| unreadable("the vote", error))
 }
 
 pub(super) fn read_log_id(engine: &dyn Engine, key: &[u8]) -> Result<Option<LogId>, io::Error> {
     let Some(value) = engine.get(META, key).map_err(storage)? else {
         return Ok(None);
     };
-    wire::decode(value.into())
-        .map(|id| Some(convert::log_id_from_wire(id)))
-        .map_err(|error| unreadable("a mark of the log", error))
+    wire::decode(value.into()).map(|id| Some(convert::log_id_from_wire(id))).map_err(|error| unreadable("a mark of the log", error))
 }
 
 /// Writes the owner into a new log, and refuses a log of another owner: two nodes with one vote each, kept in one place,

@@ -115,10 +115,7 @@ impl SnapshotStore {
     }
 
     /// Builds a snapshot. `checkpoint` copies the state into the directory that it is given, and says what state it was.
-    pub fn build(
-        &self,
-        checkpoint: impl FnOnce(&Path) -> Result<StateLabel, io::Error>,
-    ) -> Result<Arc<SnapshotDir>, io::Error> {
+    pub fn build(&self, checkpoint: impl FnOnce(&Path) -> Result<StateLabel, io::Error>) -> Result<Arc<SnapshotDir>, io::Error> {
         let _building = self.building.lock().expect("no holder of this lock panics");
         let building = self.root.join(BUILDING);
         dir::remove_durably(&building).map_err(storage)?;
@@ -189,10 +186,8 @@ impl SnapshotStore {
             if !metadata.is_file() {
                 return Err(io::Error::other(format!("{} is not a plain file", entry.path().display())));
             }
-            let name = entry
-                .file_name()
-                .into_string()
-                .map_err(|name| io::Error::other(format!("the engine made a file named {name:?}")))?;
+            let name =
+                entry.file_name().into_string().map_err(|name| io::Error::other(format!("the engine made a file named {name:?}")))?;
             let (bytes, blake3) = match known.get(&(metadata.dev(), metadata.ino())) {
                 Some(same) if is_table(&name) && same.bytes == metadata.len() => (same.bytes, same.blake3.clone()),
                 _ => hash_file(&entry.path())?,
@@ -443,9 +438,7 @@ mod tests {
             assert!(parse_manifest(wire::encode(&file(name))).is_err(), "{name:?}");
         }
         let newer = Manifest { format: SNAPSHOT_FORMAT + 1, ..Manifest::default() };
-        assert!(
-            matches!(parse_manifest(wire::encode(&newer)), Err(PeerError::Malformed(text)) if text.contains("upgrade"))
-        );
+        assert!(matches!(parse_manifest(wire::encode(&newer)), Err(PeerError::Malformed(text)) if text.contains("upgrade")));
     }
 
     #[test]

@@ -12,9 +12,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 use tarn_storage::dir;
 
-use super::{
-    ARRIVED, FILES, INCOMING, MANIFEST, SnapshotDir, SnapshotStore, hash_file, parse_manifest, short_hash, storage,
-};
+use super::{ARRIVED, FILES, INCOMING, MANIFEST, SnapshotDir, SnapshotStore, hash_file, parse_manifest, short_hash, storage};
 use crate::convert;
 use crate::transport::PeerError;
 use crate::types::Vote;
@@ -49,13 +47,7 @@ impl SnapshotStore {
         let (manifest, received) = self.offered(begin.manifest.clone())?;
         let dir = self.incoming_dir(&begin.manifest);
         dir::create_durably(&dir.join(FILES)).map_err(|error| failed(&storage(error)))?;
-        Ok(Incoming {
-            dir,
-            manifest,
-            manifest_bytes: begin.manifest,
-            received,
-            vote: convert::vote_from_wire(begin.vote)?,
-        })
+        Ok(Incoming { dir, manifest, manifest_bytes: begin.manifest, received, vote: convert::vote_from_wire(begin.vote)? })
     }
 
     fn incoming_dir(&self, manifest_bytes: &[u8]) -> PathBuf {
@@ -65,8 +57,7 @@ impl SnapshotStore {
     fn remove_other_incoming(&self, keep: &Path) -> Result<(), io::Error> {
         for entry in fs::read_dir(&self.root)? {
             let path = entry?.path();
-            let incoming =
-                path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(INCOMING));
+            let incoming = path.file_name().and_then(|name| name.to_str()).is_some_and(|name| name.starts_with(INCOMING));
             if incoming && path != keep {
                 dir::remove_durably(&path).map_err(storage)?;
             }
@@ -188,9 +179,7 @@ mod tests {
     }
 
     async fn frames(pair: &Pair, received: Vec<u64>) -> Vec<Bytes> {
-        send::frames(pair.snapshot.clone(), &Vote::new_committed(1, 1), received, Arc::new(crate::RealDisk))
-            .collect()
-            .await
+        send::frames(pair.snapshot.clone(), &Vote::new_committed(1, 1), received, Arc::new(crate::RealDisk)).collect().await
     }
 
     fn receive(pair: &Pair, frames: &[Bytes]) -> Result<SnapshotDir, PeerError> {

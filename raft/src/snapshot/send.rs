@@ -31,10 +31,8 @@ struct Cursor {
 /// The frames of a snapshot, without what the receiver has already. After a file that cannot be read the stream ends
 /// early, which the receiver notices by the missing last frame.
 pub(crate) fn frames(snapshot: Arc<SnapshotDir>, vote: &Vote, received: Vec<u64>, disk: Arc<dyn Disk>) -> ByteStream {
-    let begin = frame(SnapshotPart::Begin(SnapshotBegin {
-        vote: Some(convert::vote_to_wire(vote)),
-        manifest: snapshot.manifest_bytes.clone(),
-    }));
+    let begin =
+        frame(SnapshotPart::Begin(SnapshotBegin { vote: Some(convert::vote_to_wire(vote)), manifest: snapshot.manifest_bytes.clone() }));
     let cursor = Cursor { offset: received.first().copied().unwrap_or(0), snapshot, file: 0, received, ended: false };
     let rest = stream::unfold((cursor, disk), |(cursor, disk)| async move {
         if cursor.ended {

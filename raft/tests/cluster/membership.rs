@@ -8,8 +8,7 @@ use super::cluster_test;
 use super::support::{Cluster, PATIENCE, VERSIONS, address, enqueued, soon, status};
 
 /// A snapshot every 60 entries, and hardly a log behind it.
-const SMALL: Limits =
-    Limits { snapshot_entries: 60, keep_entries: 5, log_cache_bytes: 16 << 10, batch_bytes: 64 << 10 };
+const SMALL: Limits = Limits { snapshot_entries: 60, keep_entries: 5, log_cache_bytes: 16 << 10, batch_bytes: 64 << 10 };
 
 async fn enqueue_many(cluster: &Cluster, name: &str, count: u32) {
     let leader = cluster.leader().await;

@@ -57,11 +57,8 @@ impl Shared {
         for number in 0.. {
             let mut refused = 0;
             loop {
-                let request = v1::EnqueueRequest {
-                    request_id: format!("submit-{client}-{number}"),
-                    namespace: "team".into(),
-                    tasks: vec![spec()],
-                };
+                let request =
+                    v1::EnqueueRequest { request_id: format!("submit-{client}-{number}"), namespace: "team".into(), tasks: vec![spec()] };
                 match self.tell(client, Body::Enqueue(request)).await {
                     Ok(_) => break,
                     Err(reason) if reason == "QUOTA_QUEUED" => refused += 1,
@@ -80,13 +77,8 @@ impl Shared {
 
     /// Leases and completes until nobody submits any more and everything is done.
     async fn work(&self, client: usize) {
-        let register = v1::RegisterWorkerRequest {
-            request_id: format!("register-{client}"),
-            ttl_ms: 3_600_000,
-            ..Default::default()
-        };
-        let Ok(outcome::Body::RegisterWorker(registered)) = self.tell(client, Body::RegisterWorker(register)).await
-        else {
+        let register = v1::RegisterWorkerRequest { request_id: format!("register-{client}"), ttl_ms: 3_600_000, ..Default::default() };
+        let Ok(outcome::Body::RegisterWorker(registered)) = self.tell(client, Body::RegisterWorker(register)).await else {
             panic!("the worker is registered");
         };
         for number in 0.. {
@@ -102,12 +94,8 @@ impl Shared {
             };
             let none = leased.tasks.is_empty();
             for task in leased.tasks {
-                let complete = v1::CompleteTaskRequest {
-                    namespace: task.namespace,
-                    task_id: task.task_id,
-                    token: task.token,
-                    ..Default::default()
-                };
+                let complete =
+                    v1::CompleteTaskRequest { namespace: task.namespace, task_id: task.task_id, token: task.token, ..Default::default() };
                 self.tell(client, Body::CompleteTask(complete)).await.expect("the lease is current");
                 self.completed.fetch_add(1, Ordering::SeqCst);
             }

@@ -21,8 +21,7 @@ use tarn_raft::{CRASH_POINTS, Limits};
 
 const CHILD_DIR: &str = "TARN_TEST_CRASH_DIR";
 
-const LIMITS: Limits =
-    Limits { snapshot_entries: 30, keep_entries: 0, log_cache_bytes: 16 << 10, batch_bytes: 64 << 10 };
+const LIMITS: Limits = Limits { snapshot_entries: 30, keep_entries: 0, log_cache_bytes: 16 << 10, batch_bytes: 64 << 10 };
 
 /// Tasks before the learner comes, and in all.
 const BEFORE_LEARNER: u32 = 50;

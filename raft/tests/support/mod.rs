@@ -13,8 +13,8 @@ use bytes::Bytes;
 use futures::StreamExt;
 use tarn_proto::v1::{self, command, outcome};
 use tarn_raft::{
-    ByteStream, Consensus, Instant, Leadership, Limits, Method, NodeId, Options, Peer, ReplyStream, Status, Timings,
-    Transport, TransportError, Versions,
+    ByteStream, Consensus, Instant, Leadership, Limits, Method, NodeId, Options, Peer, ReplyStream, Status, Timings, Transport,
+    TransportError, Versions,
 };
 use tokio::sync::watch;
 
@@ -45,8 +45,7 @@ impl Net {
 
     fn node(&self, from: NodeId, to: NodeId) -> Result<Consensus, TransportError> {
         let node = self.nodes.lock().unwrap().get(&to).cloned();
-        node.filter(|_| !self.is_cut(from, to))
-            .ok_or_else(|| TransportError::Unreachable(format!("no way from {from} to {to}")))
+        node.filter(|_| !self.is_cut(from, to)).ok_or_else(|| TransportError::Unreachable(format!("no way from {from} to {to}")))
     }
 
     /// Resolves when one direction between two nodes is cut.
@@ -79,13 +78,7 @@ struct Link {
 
 #[async_trait]
 impl Transport for Link {
-    async fn call(
-        &self,
-        target: &Peer,
-        method: Method,
-        body: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, TransportError> {
+    async fn call(&self, target: &Peer, method: Method, body: Bytes, timeout: Duration) -> Result<Bytes, TransportError> {
         let (from, to) = (self.from, target.id);
         if self.net.is_cut(from, to) {
             // Nobody says that a link is cut: the caller hears nothing.
@@ -107,9 +100,7 @@ impl Transport for Link {
         let (from, to) = (self.from, target.id);
         let node = self.net.node(from, to)?;
         let requests = requests.map(Ok).take_until(self.net.cutting(from, to));
-        let replies = node
-            .handle_replicate(from, requests)
-            .map(|reply| reply.map_err(|error| TransportError::Remote(error.to_string())));
+        let replies = node.handle_replicate(from, requests).map(|reply| reply.map_err(|error| TransportError::Remote(error.to_string())));
         Ok(Box::pin(replies.take_until(self.net.cutting(from, to))))
     }
 

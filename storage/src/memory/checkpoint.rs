@@ -35,9 +35,8 @@ pub(super) fn read(path: &Path) -> Result<Tree, StorageError> {
     format::check(path, ENGINE)?;
     let file = path.join(FILE);
     let content = fs::read(&file).map_err(|error| StorageError::from_io("reading", &file, error))?;
-    decode(Bytes::from(content)).ok_or_else(|| StorageError::Corruption {
-        detail: format!("the checkpoint file {} is not what was written", file.display()),
-    })
+    decode(Bytes::from(content))
+        .ok_or_else(|| StorageError::Corruption { detail: format!("the checkpoint file {} is not what was written", file.display()) })
 }
 
 fn encode(tree: &Tree) -> Vec<u8> {

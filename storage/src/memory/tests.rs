@@ -40,10 +40,7 @@ impl Bench for MemoryBench {
 #[test]
 fn the_memory_engine_conforms() {
     conformance::run(|| {
-        Box::new(MemoryBench {
-            engine: MemoryEngine::with_keyspaces(conformance::KEYSPACES),
-            scratch: tempfile::tempdir().unwrap(),
-        })
+        Box::new(MemoryBench { engine: MemoryEngine::with_keyspaces(conformance::KEYSPACES), scratch: tempfile::tempdir().unwrap() })
     });
 }
 

@@ -61,8 +61,8 @@ impl MarkFile {
         for slot in 0..SLOTS {
             newest = newest.max(read_slot(&file, slot).map_err(failed)?.map(|sequence| (sequence, slot)));
         }
-        let (sequence, slot) = newest
-            .ok_or_else(|| StorageError::Corruption { detail: format!("the file {} holds no mark", path.display()) })?;
+        let (sequence, slot) =
+            newest.ok_or_else(|| StorageError::Corruption { detail: format!("the file {} holds no mark", path.display()) })?;
         Ok(Self { file, next: (slot + 1) % SLOTS, sequence: exists.then_some(sequence) })
     }
 
@@ -125,16 +125,11 @@ impl Marker {
         let mark = file.sequence.unwrap_or(0);
         if end < mark {
             return Err(StorageError::Corruption {
-                detail: format!(
-                    "the log in {} has lost its end: it was synced up to change {mark}, and now ends at {end}",
-                    dir.display()
-                ),
+                detail: format!("the log in {} has lost its end: it was synced up to change {mark}, and now ends at {end}", dir.display()),
             });
         }
-        let shared = Arc::new(Shared {
-            progress: Mutex::new(Progress { synced: mark, closing: false, failed: None }),
-            moved: Condvar::new(),
-        });
+        let shared =
+            Arc::new(Shared { progress: Mutex::new(Progress { synced: mark, closing: false, failed: None }), moved: Condvar::new() });
         let thread = std::thread::Builder::new()
             .name("tarn-mark".into())
             .spawn({

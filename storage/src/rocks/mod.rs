@@ -26,8 +26,8 @@ use std::sync::OnceLock;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions,
-    WriteBatch, WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, WriteBatch,
+    WriteOptions,
 };
 
 use crate::{Batch, Direction, Durability, Engine, Entry, Keyspace, Op, Range, Scan, StorageError, dir, format};
@@ -82,8 +82,7 @@ impl RocksEngine {
         format::ensure(path, ENGINE)?;
 
         let database = options.profile.database_options();
-        let mut families: BTreeSet<String> =
-            options.keyspaces.iter().map(|keyspace| keyspace.name().to_owned()).collect();
+        let mut families: BTreeSet<String> = options.keyspaces.iter().map(|keyspace| keyspace.name().to_owned()).collect();
         families.insert(DEFAULT_COLUMN_FAMILY_NAME.to_owned());
         if holds_a_database(path)? {
             // RocksDB insists that all column families are opened, so the ones nobody asked for are opened too.
@@ -189,11 +188,7 @@ impl Engine for RocksEngine {
         if let Some(end) = range.end() {
             options.set_iterate_upper_bound(end);
         }
-        Scan::new(Cursor {
-            inner: self.db.raw_iterator_cf_opt(family, options),
-            direction: range.direction(),
-            started: false,
-        })
+        Scan::new(Cursor { inner: self.db.raw_iterator_cf_opt(family, options), direction: range.direction(), started: false })
     }
 
     fn write(&self, batch: Batch, durability: Durability) -> Result<(), StorageError> {
@@ -212,9 +207,7 @@ impl Engine for RocksEngine {
         };
         // Whoever writes at the same time can only make the batch's numbers higher.
         let reached = self.db.latest_sequence_number() + converted.len() as u64;
-        self.db
-            .write_opt(converted, options)
-            .map_err(|error| self.note_failure(translate("writing a batch", &error)))?;
+        self.db.write_opt(converted, options).map_err(|error| self.note_failure(translate("writing a batch", &error)))?;
         if durability == Durability::Synced {
             self.mark(reached);
         }
@@ -224,9 +217,7 @@ impl Engine for RocksEngine {
     fn sync(&self) -> Result<(), StorageError> {
         self.refuse_after_failure("flushing the write-ahead log")?;
         let reached = self.db.latest_sequence_number();
-        self.db
-            .flush_wal(true)
-            .map_err(|error| self.note_failure(translate("flushing the write-ahead log", &error)))?;
+        self.db.flush_wal(true).map_err(|error| self.note_failure(translate("flushing the write-ahead log", &error)))?;
         self.mark(reached);
         Ok(())
     }
@@ -295,19 +286,13 @@ enum How {
     ToLook,
 }
 
-fn open_database(
-    path: &Path,
-    options: &RocksOptions<'_>,
-    families: &BTreeSet<String>,
-    how: How,
-) -> Result<DB, StorageError> {
+fn open_database(path: &Path, options: &RocksOptions<'_>, families: &BTreeSet<String>, how: How) -> Result<DB, StorageError> {
     let mut database = options.profile.database_options();
     if how != How::Usual {
         database.set_wal_recovery_mode(DBRecoveryMode::PointInTime);
     }
     let cache = options.profile.block_cache();
-    let descriptors =
-        families.iter().map(|name| ColumnFamilyDescriptor::new(name, options.profile.family_options(&cache)));
+    let descriptors = families.iter().map(|name| ColumnFamilyDescriptor::new(name, options.profile.family_options(&cache)));
     let db = match how {
         How::Usual | How::UpToDamage => DB::open_cf_descriptors(&database, path, descriptors),
         How::ToLook => DB::open_cf_descriptors_read_only(&database, path, descriptors, false),
@@ -320,12 +305,7 @@ fn open_database(
 /// A power cut in the middle of a large write can leave a record with holes at the log's end, which looks like damage. Where everything that was
 /// synced lies before it, up to the mark, it is the remainder of a write that nobody was promised, and is dropped. The log is looked at
 /// first, because opening it so for good would also throw away what lies behind real damage.
-fn open_log(
-    path: &Path,
-    options: &RocksOptions<'_>,
-    families: &BTreeSet<String>,
-    mark: Option<u64>,
-) -> Result<DB, StorageError> {
+fn open_log(path: &Path, options: &RocksOptions<'_>, families: &BTreeSet<String>, mark: Option<u64>) -> Result<DB, StorageError> {
     let damaged = match open_database(path, options, families, How::Usual) {
         Err(error @ StorageError::Corruption { .. }) => error,
         opened => return opened,
@@ -354,9 +334,7 @@ fn holds_a_database(path: &Path) -> Result<bool, StorageError> {
         let name = entry.map_err(failed)?.file_name();
         let extension = Path::new(&name).extension();
         if extension.is_some_and(|extension| extension == "sst" || extension == "log") {
-            return Err(StorageError::Corruption {
-                detail: format!("the data directory {} has lost its file CURRENT", path.display()),
-            });
+            return Err(StorageError::Corruption { detail: format!("the data directory {} has lost its file CURRENT", path.display()) });
         }
     }
     Ok(false)

@@ -1,8 +1,8 @@
 //! A certificate authority for tests, in the shape that the cluster's own has.
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PKCS_ML_DSA_65,
-    PublicKeyData, SanType, SignatureAlgorithm, SigningKey,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyUsagePurpose, PKCS_ML_DSA_65, PublicKeyData, SanType,
+    SignatureAlgorithm, SigningKey,
 };
 use tarn_client::Credentials;
 use tarn_client::tls::{CaCertificate, Identity, Principal, PrivateKey, ca_uri};

@@ -67,10 +67,8 @@ impl task_service_server::TaskService for Fake {
         let request = request.into_inner();
         self.carry_out("list_tasks", "", |state| {
             let after = request.page_token.parse().unwrap_or(0);
-            let page: Vec<Task> =
-                state.tasks.range(after + 1..).take(2).map(|(_, record)| record.task.clone()).collect();
-            let more =
-                page.last().filter(|last| state.tasks.range(last.task_id.parse::<u64>().unwrap() + 1..).count() > 0);
+            let page: Vec<Task> = state.tasks.range(after + 1..).take(2).map(|(_, record)| record.task.clone()).collect();
+            let more = page.last().filter(|last| state.tasks.range(last.task_id.parse::<u64>().unwrap() + 1..).count() > 0);
             let next_page_token = more.map(|last| last.task_id.clone()).unwrap_or_default();
             Ok(ListTasksResponse { next_page_token, tasks: page, revision: state.last })
         })
@@ -92,10 +90,7 @@ impl task_service_server::TaskService for Fake {
         .await
     }
 
-    async fn get_task_logs(
-        &self,
-        request: Request<GetTaskLogsRequest>,
-    ) -> Result<Response<GetTaskLogsResponse>, Status> {
+    async fn get_task_logs(&self, request: Request<GetTaskLogsRequest>) -> Result<Response<GetTaskLogsResponse>, Status> {
         let request = request.into_inner();
         self.carry_out("get_task_logs", "", |state| {
             let text = state.record(&request.task_id)?.logs.clone();
@@ -107,10 +102,7 @@ impl task_service_server::TaskService for Fake {
 
 #[tonic::async_trait]
 impl lease_service_server::LeaseService for Fake {
-    async fn acquire_lease(
-        &self,
-        request: Request<AcquireLeaseRequest>,
-    ) -> Result<Response<AcquireLeaseResponse>, Status> {
+    async fn acquire_lease(&self, request: Request<AcquireLeaseRequest>) -> Result<Response<AcquireLeaseResponse>, Status> {
         let request = request.into_inner();
         self.carry_out("acquire_lease", &request.request_id, |state| {
             if state.leases.contains_key(&request.name) {
@@ -140,10 +132,7 @@ impl lease_service_server::LeaseService for Fake {
         .await
     }
 
-    async fn release_lease(
-        &self,
-        request: Request<ReleaseLeaseRequest>,
-    ) -> Result<Response<ReleaseLeaseResponse>, Status> {
+    async fn release_lease(&self, request: Request<ReleaseLeaseRequest>) -> Result<Response<ReleaseLeaseResponse>, Status> {
         let request = request.into_inner();
         self.carry_out("release_lease", &request.request_id, |state| {
             let held = state.leases.get(&request.name).is_some_and(|lease| lease.token == request.token);
@@ -217,10 +206,7 @@ impl event_service_server::EventService for Fake {
 impl artifact_service_server::ArtifactService for Fake {
     type GetArtifactStream = Pin<Box<dyn Stream<Item = Result<GetArtifactResponse, Status>> + Send>>;
 
-    async fn put_artifact(
-        &self,
-        request: Request<Streaming<PutArtifactRequest>>,
-    ) -> Result<Response<PutArtifactResponse>, Status> {
+    async fn put_artifact(&self, request: Request<Streaming<PutArtifactRequest>>) -> Result<Response<PutArtifactResponse>, Status> {
         let mut stream = request.into_inner();
         let (mut artifact, mut bytes) = (String::new(), Vec::new());
         while let Some(message) = stream.next().await {
@@ -237,10 +223,7 @@ impl artifact_service_server::ArtifactService for Fake {
         .await
     }
 
-    async fn get_artifact(
-        &self,
-        request: Request<GetArtifactRequest>,
-    ) -> Result<Response<Self::GetArtifactStream>, Status> {
+    async fn get_artifact(&self, request: Request<GetArtifactRequest>) -> Result<Response<Self::GetArtifactStream>, Status> {
         let request = request.into_inner();
         let answer = self.carry_out("get_artifact", "", |state| {
             let bytes = state.artifacts.get(&request.artifact).cloned();
@@ -248,15 +231,11 @@ impl artifact_service_server::ArtifactService for Fake {
             Ok(GetArtifactResponse { chunk })
         });
         let bytes = answer.await?.into_inner().chunk;
-        let chunks: Vec<_> =
-            bytes.chunks(1000).map(|chunk| Ok(GetArtifactResponse { chunk: bytes.slice_ref(chunk) })).collect();
+        let chunks: Vec<_> = bytes.chunks(1000).map(|chunk| Ok(GetArtifactResponse { chunk: bytes.slice_ref(chunk) })).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(chunks))))
     }
 
-    async fn list_artifacts(
-        &self,
-        _: Request<ListArtifactsRequest>,
-    ) -> Result<Response<ListArtifactsResponse>, Status> {
+    async fn list_artifacts(&self, _: Request<ListArtifactsRequest>) -> Result<Response<ListArtifactsResponse>, Status> {
         Err(Status::unimplemented("not in the fake"))
     }
 }
@@ -279,24 +258,15 @@ impl cluster_service_server::ClusterService for Fake {
         Err(Status::unimplemented("not in the fake"))
     }
 
-    async fn transfer_leader(
-        &self,
-        _: Request<TransferLeaderRequest>,
-    ) -> Result<Response<TransferLeaderResponse>, Status> {
+    async fn transfer_leader(&self, _: Request<TransferLeaderRequest>) -> Result<Response<TransferLeaderResponse>, Status> {
         Err(Status::unimplemented("not in the fake"))
     }
 
-    async fn upgrade_cluster(
-        &self,
-        _: Request<UpgradeClusterRequest>,
-    ) -> Result<Response<UpgradeClusterResponse>, Status> {
+    async fn upgrade_cluster(&self, _: Request<UpgradeClusterRequest>) -> Result<Response<UpgradeClusterResponse>, Status> {
         Err(Status::unimplemented("not in the fake"))
     }
 
-    async fn create_join_token(
-        &self,
-        _: Request<CreateJoinTokenRequest>,
-    ) -> Result<Response<CreateJoinTokenResponse>, Status> {
+    async fn create_join_token(&self, _: Request<CreateJoinTokenRequest>) -> Result<Response<CreateJoinTokenResponse>, Status> {
         Err(Status::unimplemented("not in the fake"))
     }
 }

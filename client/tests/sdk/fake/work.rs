@@ -104,11 +104,7 @@ struct Pump {
 }
 
 impl Pump {
-    fn answer(
-        &mut self,
-        method: &'static str,
-        apply: impl FnOnce(&mut State) -> Result<work_response::Message, Status>,
-    ) -> Answer {
+    fn answer(&mut self, method: &'static str, apply: impl FnOnce(&mut State) -> Result<work_response::Message, Status>) -> Answer {
         self.fake.with(|state| {
             state.calls.push((method, String::new()));
             let fault = state.faults.get_mut(method).and_then(VecDeque::pop_front);
@@ -156,12 +152,7 @@ impl Pump {
         while self.credit > 0 {
             let Some(task) = state.lease(&self.worker) else { break };
             self.credit -= 1;
-            let lease = TaskLease {
-                namespace: task.namespace.clone(),
-                task_id: task.task_id.clone(),
-                token: task.token,
-                progress: None,
-            };
+            let lease = TaskLease { namespace: task.namespace.clone(), task_id: task.task_id.clone(), token: task.token, progress: None };
             self.leased.push(lease);
             news.push(work_response::Message::Task(task));
         }
@@ -234,19 +225,14 @@ impl worker_service_server::WorkerService for Fake {
         let Some(work_request::Message::Open(open)) = first else {
             return Err(Status::invalid_argument("open first"));
         };
-        self.carry_out("work/open", "", |state| state.worker(&open.worker_id).map(|_| DrainWorkerResponse::default()))
-            .await?;
+        self.carry_out("work/open", "", |state| state.worker(&open.worker_id).map(|_| DrainWorkerResponse::default())).await?;
         let (sender, receiver) = mpsc::channel(64);
-        let pump =
-            Pump { fake: self.clone(), worker: open.worker_id, credit: 0, leased: Vec::new(), told_draining: false };
+        let pump = Pump { fake: self.clone(), worker: open.worker_id, credit: 0, leased: Vec::new(), told_draining: false };
         tokio::spawn(pump.run(requests, sender));
         Ok(Response::new(ReceiverStream::new(receiver)))
     }
 
-    async fn register_worker(
-        &self,
-        request: Request<RegisterWorkerRequest>,
-    ) -> Result<Response<RegisterWorkerResponse>, Status> {
+    async fn register_worker(&self, request: Request<RegisterWorkerRequest>) -> Result<Response<RegisterWorkerResponse>, Status> {
         let request = request.into_inner();
         self.carry_out("register_worker", &request.request_id.clone(), |state| {
             let worker_id = format!("worker-{}", state.next());
@@ -256,10 +242,7 @@ impl worker_service_server::WorkerService for Fake {
         .await
     }
 
-    async fn heartbeat_worker(
-        &self,
-        request: Request<HeartbeatWorkerRequest>,
-    ) -> Result<Response<HeartbeatWorkerResponse>, Status> {
+    async fn heartbeat_worker(&self, request: Request<HeartbeatWorkerRequest>) -> Result<Response<HeartbeatWorkerResponse>, Status> {
         self.carry_out("heartbeat_worker", "", |state| {
             let (_, draining) = state.worker(&request.into_inner().worker_id)?;
             let worker_state = if *draining { WorkerState::Draining } else { WorkerState::Active };
@@ -268,10 +251,7 @@ impl worker_service_server::WorkerService for Fake {
         .await
     }
 
-    async fn drain_worker(
-        &self,
-        request: Request<DrainWorkerRequest>,
-    ) -> Result<Response<DrainWorkerResponse>, Status> {
+    async fn drain_worker(&self, request: Request<DrainWorkerRequest>) -> Result<Response<DrainWorkerResponse>, Status> {
         let request = request.into_inner();
         self.carry_out("drain_worker", &request.request_id, |state| {
             state.worker(&request.worker_id)?.1 = true;
@@ -294,17 +274,11 @@ impl worker_service_server::WorkerService for Fake {
         .await
     }
 
-    async fn heartbeat_tasks(
-        &self,
-        _: Request<HeartbeatTasksRequest>,
-    ) -> Result<Response<HeartbeatTasksResponse>, Status> {
+    async fn heartbeat_tasks(&self, _: Request<HeartbeatTasksRequest>) -> Result<Response<HeartbeatTasksResponse>, Status> {
         Err(Status::unimplemented("not in the fake"))
     }
 
-    async fn complete_task(
-        &self,
-        request: Request<CompleteTaskRequest>,
-    ) -> Result<Response<CompleteTaskResponse>, Status> {
+    async fn complete_task(&self, request: Request<CompleteTaskRequest>) -> Result<Response<CompleteTaskResponse>, Status> {
         let request = request.into_inner();
         self.carry_out("complete_task", &request.request_id.clone(), |state| state.complete(request)).await
     }

@@ -95,12 +95,7 @@ fn prepare(args: &Args) -> Result<(Corpus, Arc<Plan>)> {
 async fn start(args: &Args, dir: PathBuf) -> Result<LocalCluster> {
     let began = Instant::now();
     // Every node runs tasks, and all share this machine's cores.
-    let mut cluster = LocalCluster::create(
-        &args.tarn,
-        &dir,
-        NODES,
-        &[("executors.wasm_slots", "2"), ("executors.lease_ms", "5000")],
-    )?;
+    let mut cluster = LocalCluster::create(&args.tarn, &dir, NODES, &[("executors.wasm_slots", "2"), ("executors.lease_ms", "5000")])?;
     cluster.start().await?;
     let leader = cluster.wait_for_leader().await?;
     println!(
@@ -114,8 +109,7 @@ async fn start(args: &Args, dir: PathBuf) -> Result<LocalCluster> {
 /// Submits the plan and follows it to its end, with the incident that was asked for in the middle.
 async fn run_job(args: &Args, cluster: &mut LocalCluster, plan: &Arc<Plan>) -> Result<Done> {
     let client = cluster.client()?.with_deadline(Duration::from_secs(60));
-    let guest =
-        std::fs::read(&args.guest).with_context(|| format!("the guest {} cannot be read", args.guest.display()))?;
+    let guest = std::fs::read(&args.guest).with_context(|| format!("the guest {} cannot be read", args.guest.display()))?;
     let artifact = client.put_artifact(guest).await?;
     println!("guest    {artifact}, on a majority of the nodes\n");
 
@@ -177,12 +171,7 @@ fn died(task: &proto::Task) -> String {
 fn compare(expected: &BTreeMap<usize, Vec<u8>>, outputs: &BTreeMap<usize, Vec<u8>>) -> Result<()> {
     for (task, bytes) in expected {
         let output = outputs.get(task).with_context(|| format!("the result of task {task} was not fetched"))?;
-        ensure!(
-            output == bytes,
-            "the result of task {task} differs from the reference ({} and {} bytes)",
-            output.len(),
-            bytes.len()
-        );
+        ensure!(output == bytes, "the result of task {task} differs from the reference ({} and {} bytes)", output.len(), bytes.len());
     }
     Ok(())
 }

@@ -52,8 +52,7 @@ impl Guest {
             Err(error) => Some(error.to_string()),
         };
         if let Some(problem) = problem {
-            let message =
-                format!("the guest cannot be built (needs clang lld wasi-libc libclang-rt-14-dev-wasm32): {problem}");
+            let message = format!("the guest cannot be built (needs clang lld wasi-libc libclang-rt-14-dev-wasm32): {problem}");
             assert!(std::env::var("TARN_REQUIRE_GUEST").as_deref() != Ok("1"), "{message}");
             // Not by eprintln!, which the test harness hides for tests that pass.
             writeln!(std::io::stderr(), "SKIPPED: {message}").expect("stderr takes a line");

@@ -78,9 +78,7 @@ fn passage(slowness: &Slowness, bytes: usize, now: Instant, before: Instant, cha
         late += RETRANSMISSION * (1 << losses);
         losses += 1;
     }
-    let wire = slowness
-        .bytes_per_second
-        .map_or(Duration::ZERO, |rate| Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
+    let wire = slowness.bytes_per_second.map_or(Duration::ZERO, |rate| Duration::from_secs_f64(bytes as f64 / rate.max(1) as f64));
     Passage::At((now + late).max(before) + wire)
 }
 

@@ -59,20 +59,13 @@ impl Loopback {
             Some(moved.get(&front).copied().unwrap_or(first))
         });
         let advertise = proxy.listen(SocketAddr::new(front, PORT), route).context("a node's front cannot be made")?;
-        Ok(Place {
-            bind: first.target,
-            advertise,
-            ops: SocketAddr::new(own, OPS_PORT),
-            source: Some(own),
-            namespace: None,
-        })
+        Ok(Place { bind: first.target, advertise, ops: SocketAddr::new(own, OPS_PORT), source: Some(own), namespace: None })
     }
 
     /// Has fronts stand for other nodes.
     pub(super) fn redirect(&self, moves: &Moves) {
         let way = |place: &Place| Way { meant: place.advertise.ip(), target: place.bind };
-        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) =
-            moves.iter().map(|(from, to)| (*from, way(to))).collect();
+        *self.moved.lock().unwrap_or_else(PoisonError::into_inner) = moves.iter().map(|(from, to)| (*from, way(to))).collect();
     }
 }
 

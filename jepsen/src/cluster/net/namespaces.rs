@@ -92,12 +92,8 @@ impl Namespaces {
         static SERIAL: AtomicU32 = AtomicU32::new(0);
         sweep();
         let (pid, serial) = (std::process::id(), SERIAL.fetch_add(1, Ordering::Relaxed));
-        let mut namespaces = Self {
-            prefix: format!("tarn-{pid}-{serial}"),
-            interface: format!("tn{pid}x{serial}"),
-            net: [0; 3],
-            next: AtomicU8::new(1),
-        };
+        let mut namespaces =
+            Self { prefix: format!("tarn-{pid}-{serial}"), interface: format!("tn{pid}x{serial}"), net: [0; 3], next: AtomicU8::new(1) };
         namespaces.make_hub()?;
         Ok(namespaces)
     }
@@ -105,9 +101,7 @@ impl Namespaces {
     fn make_hub(&mut self) -> Result<()> {
         let (hub, interface) = (self.hub(), self.interface.clone());
         run(&format!("ip netns add {hub}"))?;
-        for line in
-            ["link set lo up".to_owned(), "link add bridge type bridge".to_owned(), "link set bridge up".to_owned()]
-        {
+        for line in ["link set lo up".to_owned(), "link add bridge type bridge".to_owned(), "link set bridge up".to_owned()] {
             run(&format!("ip -n {hub} {line}"))?;
         }
         run(&format!("ip link add {interface} type veth peer name harness netns {hub}"))?;
@@ -243,9 +237,7 @@ fn remove(prefix: &str, interface: &str) {
         // It may go by itself at the same moment, with the hub that a sweep removes.
         let _ = run(&format!("ip link del {interface}"));
     }
-    for name in
-        existing().into_iter().filter(|name| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-')))
-    {
+    for name in existing().into_iter().filter(|name| name.strip_prefix(prefix).is_some_and(|rest| rest.starts_with('-'))) {
         if let Err(error) = run(&format!("ip netns del {name}")) {
             tracing::warn!(name, %error, "a network namespace could not be removed");
         }

@@ -71,12 +71,7 @@ impl Proxy {
             runtime.block_on(until.cancelled());
         })?;
         let handle = started.recv().context("the proxy's thread has ended")??;
-        Ok(Self {
-            shared: Arc::new(Shared { gate: Gate::new(seed), names: Mutex::default() }),
-            handle,
-            stop,
-            thread: Some(thread),
-        })
+        Ok(Self { shared: Arc::new(Shared { gate: Gate::new(seed), names: Mutex::default() }), handle, stop, thread: Some(thread) })
     }
 
     /// Listens here, and passes connections on as `route` says. Returns the bound address.
@@ -99,9 +94,7 @@ impl Proxy {
                 }
             }
         });
-        wait.recv()
-            .context("the proxy's thread has ended")?
-            .with_context(|| format!("the proxy cannot listen at {address}"))
+        wait.recv().context("the proxy's thread has ended")?.with_context(|| format!("the proxy cannot listen at {address}"))
     }
 
     /// Says which node an address belongs to.

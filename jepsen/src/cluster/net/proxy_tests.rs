@@ -25,8 +25,7 @@ impl Scene {
         let meant: IpAddr = "127.0.0.22".parse().unwrap();
         proxy.name("127.0.0.11".parse().unwrap(), 1);
         proxy.name(meant, 2);
-        let front =
-            proxy.listen("127.0.0.1:0".parse().unwrap(), Arc::new(move |_: &_| Some(Way { meant, target }))).unwrap();
+        let front = proxy.listen("127.0.0.1:0".parse().unwrap(), Arc::new(move |_: &_| Some(Way { meant, target }))).unwrap();
         Self { proxy, node, front }
     }
 

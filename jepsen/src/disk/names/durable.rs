@@ -33,8 +33,7 @@ impl Names {
         self.renames.clear();
         for id in self.changed.clone() {
             // A folder may have gone together with the one that was settled before it.
-            let names: Vec<OsString> =
-                self.folder(id).map(|folder| folder.unsynced.keys().cloned().collect()).unwrap_or_default();
+            let names: Vec<OsString> = self.folder(id).map(|folder| folder.unsynced.keys().cloned().collect()).unwrap_or_default();
             for name in names {
                 self.settle((id, name))?;
             }

@@ -90,14 +90,7 @@ type Answer<T> = Result<T, Errno>;
 
 impl Names {
     pub(in crate::disk) fn new(promise: Promise, root: Maker) -> Self {
-        let mut names = Self {
-            nodes: HashMap::new(),
-            next: ROOT + 1,
-            promise,
-            changed: BTreeSet::new(),
-            renames: Vec::new(),
-            freed: 0,
-        };
+        let mut names = Self { nodes: HashMap::new(), next: ROOT + 1, promise, changed: BTreeSet::new(), renames: Vec::new(), freed: 0 };
         let mut node = Node::new(Body::Folder(Folder::default()), root, (ROOT, OsString::new()));
         node.links = 1;
         names.nodes.insert(ROOT, node);
@@ -198,10 +191,8 @@ impl Names {
 
     /// How many names differ from what is durable.
     pub(in crate::disk) fn unsynced(&self) -> u64 {
-        let differ = |folder: &Folder| {
-            folder.unsynced.iter().filter(|(name, durable)| folder.entries.get(*name) != durable.as_ref()).count()
-                as u64
-        };
+        let differ =
+            |folder: &Folder| folder.unsynced.iter().filter(|(name, durable)| folder.entries.get(*name) != durable.as_ref()).count() as u64;
         self.changed.iter().filter_map(|id| self.folder(*id).ok()).map(differ).sum()
     }
 
@@ -219,17 +210,7 @@ impl Names {
 impl Node {
     fn new(body: Body, maker: Maker, home: (u64, OsString)) -> Self {
         let now = SystemTime::now();
-        Self {
-            mode: maker.mode & 0o7777,
-            uid: maker.uid,
-            gid: maker.gid,
-            changed: now,
-            modified: now,
-            body,
-            links: 0,
-            remembered: 0,
-            home,
-        }
+        Self { mode: maker.mode & 0o7777, uid: maker.uid, gid: maker.gid, changed: now, modified: now, body, links: 0, remembered: 0, home }
     }
 }
 

@@ -184,13 +184,7 @@ async fn damaged(files: &str, damage: Damage, power_cut: bool) {
     }
     let lost = bench.lost().await;
     eprintln!("SERVES {wound:?}");
-    assert!(
-        lost.is_empty(),
-        "{} of {} acknowledged tasks are lost in silence\n{}",
-        lost.len(),
-        bench.count(),
-        bench.cluster.log_end(1)
-    );
+    assert!(lost.is_empty(), "{} of {} acknowledged tasks are lost in silence\n{}", lost.len(), bench.count(), bench.cluster.log_end(1));
 }
 
 /// Each node is damaged at another place: what is left may be too little to serve, but then every node that stops says why, and whatever is

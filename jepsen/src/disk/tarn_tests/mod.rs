@@ -49,11 +49,7 @@ impl Bench {
         let cluster = Cluster::create(ClusterOptions {
             nodes,
             disk: Disk::Fuse,
-            settings: vec![
-                setting("raft.snapshot_entries", "200"),
-                setting("raft.keep_entries", "50"),
-                setting("executors.wasm", "false"),
-            ],
+            settings: vec![setting("raft.snapshot_entries", "200"), setting("raft.keep_entries", "50"), setting("executors.wasm", "false")],
             ..ClusterOptions::new(tarn(), dir.path())
         })
         .unwrap();

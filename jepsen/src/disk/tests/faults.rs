@@ -75,11 +75,7 @@ fn operations_fail_as_often_as_asked() {
     bench.disk.io_errors(errors(Operation::Sync, How::Chance(1.0, 3)));
     eio(file.sync_all());
     eio(file.sync_data());
-    bench.disk.io_errors(Some(IoErrors {
-        operations: vec![Operation::Write],
-        files: "b*".to_owned(),
-        how: How::Chance(1.0, 3),
-    }));
+    bench.disk.io_errors(Some(IoErrors { operations: vec![Operation::Write], files: "b*".to_owned(), how: How::Chance(1.0, 3) }));
     file.write_all_at(b"x", 0).unwrap();
     eio(append(&bench.at("b"), b"x").map(drop));
     bench.disk.io_errors(None);

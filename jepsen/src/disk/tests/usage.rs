@@ -112,10 +112,7 @@ fn a_folder_becomes_a_disk_and_a_folder_again() {
     });
     let Some(mut bench) = prepared else { return };
     bench.cut();
-    assert_eq!(
-        (bench.read("link/node.key").as_deref(), bench.read("again").as_deref()),
-        (Some("secret"), Some("secret"))
-    );
+    assert_eq!((bench.read("link/node.key").as_deref(), bench.read("again").as_deref()), (Some("secret"), Some("secret")));
     append(&bench.at("again"), b" and more").unwrap();
     let backing = bench.folder.path().join("backing");
     assert!(!backing.join("keys").exists());

@@ -171,8 +171,7 @@ fn hurt(disk: &FaultyDisk, aim: Aim, rng: &mut StdRng) -> Result<Injected> {
 fn wounds(disk: &FaultyDisk, rng: &mut StdRng) -> Result<Vec<Wound>> {
     let part = PARTS.choose(rng).expect("there are parts");
     let ways = [Damage::BitFlip, Damage::BitFlip, Damage::Truncation, Damage::OldChunk, Damage::ZeroChunk];
-    let mut damages: Vec<Damage> =
-        (0..rng.random_range(1..=WOUNDS_MAX)).filter_map(|_| ways.choose(rng).copied()).collect();
+    let mut damages: Vec<Damage> = (0..rng.random_range(1..=WOUNDS_MAX)).filter_map(|_| ways.choose(rng).copied()).collect();
     // What is old comes first, or it could heal what comes before it.
     damages.sort_by_key(|damage| *damage != Damage::OldChunk);
     let mut wounds = Vec::new();

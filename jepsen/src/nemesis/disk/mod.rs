@@ -44,11 +44,7 @@ fn is_zero(number: &u64) -> bool {
 }
 
 /// Does something to a disk that may wait for the kernel, beside everything else.
-async fn on_disk<T: Send + 'static>(
-    cluster: &Cluster,
-    id: u64,
-    what: impl FnOnce(&FaultyDisk) -> Result<T> + Send + 'static,
-) -> Result<T> {
+async fn on_disk<T: Send + 'static>(cluster: &Cluster, id: u64, what: impl FnOnce(&FaultyDisk) -> Result<T> + Send + 'static) -> Result<T> {
     let disk = cluster.disk(id)?;
     tokio::task::spawn_blocking(move || what(&disk)).await?
 }

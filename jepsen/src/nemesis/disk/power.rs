@@ -47,8 +47,7 @@ impl Nemesis for PowerLoss {
         let killed = cluster.kill(&targets).await?;
         let mut lost = Vec::new();
         for node in killed {
-            let survival =
-                *[Survival::Nothing, Survival::Torn, Survival::Scattered].choose(rng).expect("there are three");
+            let survival = *[Survival::Nothing, Survival::Torn, Survival::Scattered].choose(rng).expect("there are three");
             let mut luck = StdRng::seed_from_u64(rng.random());
             let loss = on_disk(cluster, node, move |disk| disk.lose_unsynced(survival, &mut luck)).await;
             lost.push(match loss {

@@ -152,8 +152,7 @@ impl Nemesis for Sick {
 
 /// Errors of one kind, either few at once or rarely and for long.
 fn errors(rng: &mut StdRng) -> IoErrors {
-    let kinds: [&[Operation]; 4] =
-        [&[Operation::Read], &[Operation::Write], &[Operation::Sync], &[Operation::Write, Operation::Sync]];
+    let kinds: [&[Operation]; 4] = [&[Operation::Read], &[Operation::Write], &[Operation::Sync], &[Operation::Write, Operation::Sync]];
     IoErrors {
         operations: kinds.choose(rng).expect("there are four").to_vec(),
         files: "**".to_owned(),
@@ -167,11 +166,7 @@ fn errors(rng: &mut StdRng) -> IoErrors {
 /// As slow as an overloaded network disk, or an old spinning one.
 fn slowness(rng: &mut StdRng) -> Slowness {
     let sync = Duration::from_millis(*[20, 50, 100, 300].choose(rng).expect("there are four"));
-    Slowness {
-        read: Duration::from_millis(rng.random_range(0..5)),
-        write: Duration::from_millis(rng.random_range(0..3)),
-        sync,
-    }
+    Slowness { read: Duration::from_millis(rng.random_range(0..5)), write: Duration::from_millis(rng.random_range(0..3)), sync }
 }
 
 fn millis(time: Duration) -> u64 {

@@ -159,19 +159,9 @@ impl Shared {
 }
 
 /// Carries an attempt out. The result is given as soon as it is known; the share is given back when the device is free of the attempt.
-pub(super) async fn carry_out(
-    shared: Arc<Shared>,
-    work: Work,
-    cancel: CancellationToken,
-    give: impl FnOnce(Ended) + Send,
-) {
+pub(super) async fn carry_out(shared: Arc<Shared>, work: Work, cancel: CancellationToken, give: impl FnOnce(Ended) + Send) {
     let called = Instant::now();
-    let refused = |error: ExecutionError| Ended {
-        result: Err(error),
-        waited: called.elapsed(),
-        ran: Duration::ZERO,
-        memory_bytes: 0,
-    };
+    let refused = |error: ExecutionError| Ended { result: Err(error), waited: called.elapsed(), ran: Duration::ZERO, memory_bytes: 0 };
     let held = tokio::select! {
         biased;
         () = cancel.cancelled() => return give(refused(ExecutionError::Cancelled)),

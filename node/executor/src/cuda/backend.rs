@@ -87,11 +87,9 @@ fn difference(have: &[Array], want: &[Array]) -> Option<f64> {
             return None;
         }
         let (a, b) = (a.clone().into_complex(), b.clone().into_complex());
-        let largest =
-            b.iter().map(|value| value.norm()).filter(|size| size.is_finite()).fold(f64::MIN_POSITIVE, f64::max);
+        let largest = b.iter().map(|value| value.norm()).filter(|size| size.is_finite()).fold(f64::MIN_POSITIVE, f64::max);
         let apart = a.iter().zip(&b).map(|(a, b)| if a == b { 0.0 } else { (a - b).norm() });
-        worst =
-            apart.fold(worst, |worst, apart| if apart.is_nan() { f64::INFINITY } else { worst.max(apart / largest) });
+        worst = apart.fold(worst, |worst, apart| if apart.is_nan() { f64::INFINITY } else { worst.max(apart / largest) });
     }
     Some(worst)
 }

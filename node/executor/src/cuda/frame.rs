@@ -79,11 +79,7 @@ pub(super) fn read<T: DeserializeOwned>(from: &mut impl Read) -> io::Result<Opti
 }
 
 /// [`write`] without blocking the thread. It must not be dropped half way: what follows would be garbage.
-pub(super) async fn send(
-    to: &mut (impl AsyncWrite + Unpin),
-    message: &impl Serialize,
-    parts: &[Bytes],
-) -> io::Result<()> {
+pub(super) async fn send(to: &mut (impl AsyncWrite + Unpin), message: &impl Serialize, parts: &[Bytes]) -> io::Result<()> {
     to.write_all(&head(message, parts.iter().map(Bytes::len).sum())?).await?;
     for part in parts {
         to.write_all(part).await?;
@@ -92,9 +88,7 @@ pub(super) async fn send(
 }
 
 /// [`read`] without blocking the thread.
-pub(super) async fn receive<T: DeserializeOwned>(
-    from: &mut (impl AsyncRead + Unpin),
-) -> io::Result<Option<(T, Bytes)>> {
+pub(super) async fn receive<T: DeserializeOwned>(from: &mut (impl AsyncRead + Unpin)) -> io::Result<Option<(T, Bytes)>> {
     let mut first = [0; LENGTHS_BYTES];
     if from.read(&mut first[..1]).await? == 0 {
         return Ok(None);
@@ -120,8 +114,7 @@ mod tests {
 
     #[tokio::test]
     async fn both_sides_read_what_both_sides_write() {
-        let messages =
-            [FromWorker::Ready, FromWorker::Done { id: 7 }, FromWorker::Failed { id: 8, error: JobError::Cancelled }];
+        let messages = [FromWorker::Ready, FromWorker::Done { id: 7 }, FromWorker::Failed { id: 8, error: JobError::Cancelled }];
         let (mut blocking, mut waiting) = (Vec::new(), Vec::new());
         for message in &messages {
             write(&mut blocking, message, b"payload").unwrap();

@@ -160,8 +160,7 @@ impl From<JobError> for ExecutionError {
         match error {
             JobError::Transform { reason, message } => {
                 // A worker is not trusted with the names that programs match on.
-                let known: HashMap<&str, &'static str> =
-                    TransformError::REASONS.iter().map(|&reason| (reason, reason)).collect();
+                let known: HashMap<&str, &'static str> = TransformError::REASONS.iter().map(|&reason| (reason, reason)).collect();
                 match known.get(reason.as_str()) {
                     Some(reason) => Self::Transform { reason, message },
                     None => Self::WorkerLost { detail: "it gave a reason that does not exist".into() },

@@ -120,10 +120,7 @@ impl KernelArgument {
     #[must_use]
     pub fn buffer_bytes(&self) -> u64 {
         match *self {
-            Self::Input { bytes, .. }
-            | Self::Output { bytes }
-            | Self::InOut { bytes, .. }
-            | Self::Scratch { bytes } => bytes,
+            Self::Input { bytes, .. } | Self::Output { bytes } | Self::InOut { bytes, .. } | Self::Scratch { bytes } => bytes,
             Self::I32(_) | Self::U32(_) | Self::I64(_) | Self::U64(_) | Self::F32(_) | Self::F64(_) => 0,
         }
     }
@@ -190,12 +187,7 @@ fn bad(detail: impl Into<String>) -> ExecutionError {
 
 pub(super) fn check_input(bytes: usize) -> Result<(), ExecutionError> {
     if bytes > INPUT_BYTES_MAX {
-        return Err(ExecutionError::LimitOutOfRange {
-            limit: "input_bytes",
-            value: bytes as u64,
-            min: 0,
-            max: INPUT_BYTES_MAX as u64,
-        });
+        return Err(ExecutionError::LimitOutOfRange { limit: "input_bytes", value: bytes as u64, min: 0, max: INPUT_BYTES_MAX as u64 });
     }
     Ok(())
 }
@@ -236,9 +228,7 @@ impl KernelCall {
             if let KernelArgument::Input { offset, bytes } | KernelArgument::InOut { offset, bytes } = *argument
                 && offset.checked_add(bytes).is_none_or(|end| end > input)
             {
-                return Err(bad(format!(
-                    "argument {index} reads {bytes} bytes from byte {offset} of an input of {input}"
-                )));
+                return Err(bad(format!("argument {index} reads {bytes} bytes from byte {offset} of an input of {input}")));
             }
         }
         let sum = |part: fn(&KernelArgument) -> u64| self.arguments.iter().map(part).fold(0_u64, u64::saturating_add);
@@ -266,11 +256,7 @@ mod tests {
             grid: [4, 1, 1],
             block: [256, 1, 1],
             shared_bytes: 0,
-            arguments: vec![
-                KernelArgument::InOut { offset: 0, bytes: 16 },
-                KernelArgument::F32(2.0),
-                KernelArgument::Output { bytes: 8 },
-            ],
+            arguments: vec![KernelArgument::InOut { offset: 0, bytes: 16 }, KernelArgument::F32(2.0), KernelArgument::Output { bytes: 8 }],
             input: Bytes::from_static(&[0; 16]),
             share: DeviceShare::Bytes(1024),
         }
@@ -287,11 +273,7 @@ mod tests {
             (|call| call.block = [32, 64, 1], "CUDA_BAD_LAUNCH", "2048 threads"),
             (|call| call.shared_bytes = u32::MAX, "CUDA_BAD_LAUNCH", "shared_bytes"),
             (|call| call.arguments = vec![KernelArgument::I32(1); 65], "CUDA_BAD_LAUNCH", "65 arguments"),
-            (
-                |call| call.arguments[0] = KernelArgument::Input { offset: u64::MAX, bytes: 2 },
-                "CUDA_BAD_LAUNCH",
-                "argument 0",
-            ),
+            (|call| call.arguments[0] = KernelArgument::Input { offset: u64::MAX, bytes: 2 }, "CUDA_BAD_LAUNCH", "argument 0"),
             (|call| call.arguments[2] = KernelArgument::Output { bytes: 9 }, "OUTPUT_LIMIT", "24"),
             (|call| call.arguments.push(KernelArgument::Scratch { bytes: u64::MAX }), "CUDA_MEMORY_LIMIT", "1024"),
             (|call| call.share = DeviceShare::Thousandths(1001), "LIMIT_OUT_OF_RANGE", "1001"),

@@ -27,10 +27,7 @@ impl Sources {
             return Ok(());
         }
         if bytes.len() > SOURCE_BYTES_MAX {
-            return Err(ExecutionError::ArtifactTooLarge {
-                size_bytes: bytes.len() as u64,
-                max_bytes: SOURCE_BYTES_MAX as u64,
-            });
+            return Err(ExecutionError::ArtifactTooLarge { size_bytes: bytes.len() as u64, max_bytes: SOURCE_BYTES_MAX as u64 });
         }
         let actual = Hash::of(&bytes);
         if actual != *hash {

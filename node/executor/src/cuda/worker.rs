@@ -166,13 +166,7 @@ impl Worker {
     }
 
     /// Hands a job over. The answer comes in any case, also when the worker is lost.
-    pub(super) async fn submit(
-        &self,
-        id: u64,
-        memory_bytes: u64,
-        job: Job,
-        parts: Vec<Bytes>,
-    ) -> oneshot::Receiver<Answer> {
+    pub(super) async fn submit(&self, id: u64, memory_bytes: u64, job: Job, parts: Vec<Bytes>) -> oneshot::Receiver<Answer> {
         let receiver = self.pending.enter(id);
         let request = (ToWorker::Run { id, memory_bytes, job }, parts);
         // When nobody takes it any more, the worker is being lost and the answer says so.

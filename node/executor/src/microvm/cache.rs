@@ -118,12 +118,7 @@ fn load(disk: &DiskCache, compiler: &Compiler, artifact: &Hash) -> Option<Module
     None
 }
 
-fn compile(
-    disk: Option<&DiskCache>,
-    compiler: &Compiler,
-    artifact: &Hash,
-    bytes: &[u8],
-) -> Result<Module, ExecutionError> {
+fn compile(disk: Option<&DiskCache>, compiler: &Compiler, artifact: &Hash, bytes: &[u8]) -> Result<Module, ExecutionError> {
     let actual = Hash::of(bytes);
     if actual != *artifact {
         return Err(ExecutionError::HashMismatch { expected: *artifact, actual });

@@ -7,9 +7,8 @@ use object::elf::{EM_X86_64, ET_EXEC, FileHeader64, PF_W, PF_X, PT_LOAD};
 use object::read::elf::{FileHeader as _, ProgramHeader as _};
 
 use super::abi::{
-    CODE_BASE, CODE_END, DATA_BASE, DATA_END, DOORBELL, HEAP_BASE, HEAP_END, IMAGE_BASE, IMAGE_END, INPUT_BASE,
-    INPUT_BYTES, JOB_BASE, JOB_BYTES, LINEAR_BASE, MAILBOX_BASE, OUTPUT_BASE, OUTPUT_BYTES, PAGE_BYTES, STACK_BASE,
-    STACK_TOP,
+    CODE_BASE, CODE_END, DATA_BASE, DATA_END, DOORBELL, HEAP_BASE, HEAP_END, IMAGE_BASE, IMAGE_END, INPUT_BASE, INPUT_BYTES, JOB_BASE,
+    JOB_BYTES, LINEAR_BASE, MAILBOX_BASE, OUTPUT_BASE, OUTPUT_BYTES, PAGE_BYTES, STACK_BASE, STACK_TOP,
 };
 use super::memory::{sealed_file, whole_pages};
 use super::paging::{Access, LARGE_PAGE_BYTES, PageTables};
@@ -140,19 +139,14 @@ fn segments(elf: &[u8]) -> Result<(u64, Vec<Segment<'_>>), ImageError> {
         }
     }
     let entry = header.e_entry(endian);
-    let code =
-        |segment: &Segment<'_>| segment.access == Access::Execute && (segment.start..segment.end).contains(&entry);
+    let code = |segment: &Segment<'_>| segment.access == Access::Execute && (segment.start..segment.end).contains(&entry);
     if !segments.iter().any(code) {
         return Err(ImageError::BadEntry(entry));
     }
     Ok((entry, segments))
 }
 
-fn segment<'a>(
-    program: &object::elf::ProgramHeader64<Endianness>,
-    endian: Endianness,
-    elf: &'a [u8],
-) -> Result<Segment<'a>, ImageError> {
+fn segment<'a>(program: &object::elf::ProgramHeader64<Endianness>, endian: Endianness, elf: &'a [u8]) -> Result<Segment<'a>, ImageError> {
     let start = program.p_vaddr(endian);
     let flags = program.p_flags(endian);
     let access = match (flags & PF_W != 0, flags & PF_X != 0) {

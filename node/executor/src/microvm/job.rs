@@ -45,12 +45,7 @@ pub(super) struct Encoded {
 
 impl Job {
     /// Checks that what is to be run exists in the module and that the arguments fit.
-    pub(super) fn resolve(
-        module: Arc<Module>,
-        kind: Kind,
-        limits: Limits,
-        grants: &Grants,
-    ) -> Result<Self, ExecutionError> {
+    pub(super) fn resolve(module: Arc<Module>, kind: Kind, limits: Limits, grants: &Grants) -> Result<Self, ExecutionError> {
         let start = match kind {
             Kind::Command(command) => {
                 command.check()?;

@@ -7,8 +7,7 @@ use kvm_bindings::{CpuId, KVM_MEM_READONLY, kvm_userspace_memory_region};
 use kvm_ioctls::{Kvm, VcpuFd, VmFd};
 
 use super::abi::{
-    CODE_BASE, DATA_BASE, HEAP_BASE, IMAGE_BASE, INPUT_BASE, JOB_BASE, LINEAR_BASE, MAILBOX_BASE, OUTPUT_BASE,
-    PAGE_BYTES, STACK_TOP, call,
+    CODE_BASE, DATA_BASE, HEAP_BASE, IMAGE_BASE, INPUT_BASE, JOB_BASE, LINEAR_BASE, MAILBOX_BASE, OUTPUT_BASE, PAGE_BYTES, STACK_TOP, call,
 };
 use super::image::{Image, TABLES_BASE};
 use super::leash::Leash;

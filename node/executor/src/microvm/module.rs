@@ -266,14 +266,8 @@ mod tests {
         let compiler = Compiler::new(false).unwrap();
         let cases = [
             (r#"(module (import "env" "f" (func)))"#, "env::f"),
-            (
-                r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func)))"#,
-                "wasi_snapshot_preview1::proc_exit with another type",
-            ),
-            (
-                r#"(module (import "wasi_snapshot_preview1" "fd_read" (memory 1)))"#,
-                "wasi_snapshot_preview1::fd_read with another type",
-            ),
+            (r#"(module (import "wasi_snapshot_preview1" "proc_exit" (func)))"#, "wasi_snapshot_preview1::proc_exit with another type"),
+            (r#"(module (import "wasi_snapshot_preview1" "fd_read" (memory 1)))"#, "wasi_snapshot_preview1::fd_read with another type"),
         ];
         for (text, expected) in cases {
             match compiler.compile(text.as_bytes()).map(|_| ()) {

@@ -34,8 +34,7 @@ impl Pool {
         let kvm = open_kvm()?;
         let image = read_image(image, memory_bytes)?;
         prepare_signal().map_err(ExecutionError::broken)?;
-        let template =
-            boot(kvm, image).map_err(|error| ExecutionError::GuestImageUnavailable { detail: error.to_string() })?;
+        let template = boot(kvm, image).map_err(|error| ExecutionError::GuestImageUnavailable { detail: error.to_string() })?;
         let pool = Self { template, idle: Mutex::default(), idle_max };
         for _ in 0..idle_max {
             let machine = pool.template.spawn().map_err(no_machine)?;
@@ -93,11 +92,9 @@ fn no_machine(error: io::Error) -> ExecutionError {
 fn open_kvm() -> Result<Kvm, ExecutionError> {
     let unavailable = |detail: String| ExecutionError::KvmUnavailable { detail };
     let kvm = Kvm::new().map_err(|error| unavailable(format!("/dev/kvm cannot be opened: {error}")))?;
-    for (cap, name) in [
-        (Cap::ImmediateExit, "immediate exit"),
-        (Cap::ReadonlyMem, "read-only memory"),
-        (Cap::Xcrs, "extended control registers"),
-    ] {
+    for (cap, name) in
+        [(Cap::ImmediateExit, "immediate exit"), (Cap::ReadonlyMem, "read-only memory"), (Cap::Xcrs, "extended control registers")]
+    {
         if !kvm.check_extension(cap) {
             return Err(unavailable(format!("/dev/kvm does not offer {name}")));
         }
@@ -106,8 +103,7 @@ fn open_kvm() -> Result<Kvm, ExecutionError> {
 }
 
 fn read_image(path: &Path, memory_bytes: u64) -> Result<Image, ExecutionError> {
-    let unavailable =
-        |detail: String| ExecutionError::GuestImageUnavailable { detail: format!("{}: {detail}", path.display()) };
+    let unavailable = |detail: String| ExecutionError::GuestImageUnavailable { detail: format!("{}: {detail}", path.display()) };
     let size = fs::metadata(path).map_err(|error| unavailable(error.to_string()))?.len();
     if size > IMAGE_FILE_BYTES_MAX {
         return Err(unavailable(format!("it has {size} bytes, which is no guest image")));

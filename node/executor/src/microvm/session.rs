@@ -8,8 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 use bytes::{Bytes, BytesMut};
 
 use super::abi::{
-    CODE_BASE, INPUT_BASE, INPUT_BYTES, JOB_BASE, OUTPUT_BASE, OUTPUT_BYTES, RECORD_HEADER_BYTES, call, exit, kind,
-    mailbox, stream,
+    CODE_BASE, INPUT_BASE, INPUT_BYTES, JOB_BASE, OUTPUT_BASE, OUTPUT_BYTES, RECORD_HEADER_BYTES, call, exit, kind, mailbox, stream,
 };
 use super::job::{Job, Start};
 use super::leash::{Leash, Stop};
@@ -57,11 +56,7 @@ pub(super) fn run(machine: &mut Machine, job: &Job, leash: &Leash) -> (Ended, bo
 }
 
 fn not_granted(capability: &'static str, call: &str) -> ExecutionError {
-    ExecutionError::CapabilityNotGranted {
-        capability,
-        call: call.to_owned(),
-        advice: format!("add `{capability}` to the task's grants"),
-    }
+    ExecutionError::CapabilityNotGranted { capability, call: call.to_owned(), advice: format!("add `{capability}` to the task's grants") }
 }
 
 struct Session<'a> {
@@ -170,9 +165,7 @@ impl Session<'_> {
                 status => Err(ExecutionError::ExitNonzero { status }),
             },
             exit::TRAP => Err(ExecutionError::Trap { trap: detail() }),
-            exit::MEMORY => {
-                Err(ExecutionError::MemoryLimit { wanted_bytes: Some(value), limit_bytes: limits.memory_bytes })
-            }
+            exit::MEMORY => Err(ExecutionError::MemoryLimit { wanted_bytes: Some(value), limit_bytes: limits.memory_bytes }),
             exit::TABLE => Err(ExecutionError::TableLimit { wanted: value, limit: TABLE_ELEMENTS_MAX }),
             exit::FUEL => Err(ExecutionError::FuelLimit { limit: limits.fuel.unwrap_or_default() }),
             exit::START => Err(ExecutionError::ResourceExhausted { detail: detail() }),
@@ -191,9 +184,8 @@ impl Session<'_> {
             return Err(fault("it returned another number of results than the function has".into()));
         }
         let pairs = results.iter().zip(bits.chunks_exact(8));
-        let values: Vec<Value> = pairs
-            .map(|(number, bits)| number.value(u64::from_le_bytes(bits.try_into().expect("eight bytes"))))
-            .collect();
+        let values: Vec<Value> =
+            pairs.map(|(number, bits)| number.value(u64::from_le_bytes(bits.try_into().expect("eight bytes")))).collect();
         let text = format_results(&values);
         if text.len() as u64 > self.job.limits.output_bytes {
             return Err(ExecutionError::OutputLimit { limit_bytes: self.job.limits.output_bytes });
@@ -279,8 +271,7 @@ fn nanoseconds(duration: Duration) -> u64 {
 /// Text from the guest, made fit for a message: one short line without control characters.
 fn one_line(bytes: &[u8]) -> String {
     let text = String::from_utf8_lossy(&bytes[..bytes.len().min(DETAIL_BYTES_MAX)]);
-    let printable: String =
-        text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
+    let printable: String = text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect();
     printable.split_whitespace().collect::<Vec<_>>().join(" ")
 }
 

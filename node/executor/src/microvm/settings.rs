@@ -5,11 +5,8 @@ use wasmtime::{Config, WasmFeatures};
 /// Sets everything that shapes compiled code, apart from the processor's features.
 pub fn agree(config: &mut Config, metered: bool) {
     // What depends on how wasmtime itself was built, and differs between the node and the guest.
-    let built_in = WasmFeatures::GC_TYPES
-        | WasmFeatures::EXCEPTIONS
-        | WasmFeatures::THREADS
-        | WasmFeatures::COMPONENT_MODEL
-        | WasmFeatures::CM_ASYNC;
+    let built_in =
+        WasmFeatures::GC_TYPES | WasmFeatures::EXCEPTIONS | WasmFeatures::THREADS | WasmFeatures::COMPONENT_MODEL | WasmFeatures::CM_ASYNC;
     config.wasm_features(built_in, false);
     config
         // A fault in the guest ends the machine, so all checks are explicit.

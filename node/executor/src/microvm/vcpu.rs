@@ -91,9 +91,7 @@ fn leave(vcpu: &mut VcpuFd) -> Result<Exit, kvm_ioctls::Error> {
         VcpuExit::MmioWrite(DOORBELL_PHYSICAL, &[a, b, c, d]) => {
             return Ok(Exit::Called(u32::from_le_bytes([a, b, c, d])));
         }
-        VcpuExit::MmioWrite(..) | VcpuExit::MmioRead(..) => {
-            "it used the doorbell in another way than storing four bytes"
-        }
+        VcpuExit::MmioWrite(..) | VcpuExit::MmioRead(..) => "it used the doorbell in another way than storing four bytes",
         VcpuExit::Shutdown => "the processor raised an exception",
         VcpuExit::InternalError => "it executed an instruction that cannot be emulated",
         VcpuExit::MemoryFault { .. } => "it touched memory beyond its limit",

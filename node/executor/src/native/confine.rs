@@ -5,14 +5,12 @@ use std::io;
 
 use caps::{CapSet, Capability};
 use landlock::{
-    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _,
-    RulesetCreatedAttr as _, RulesetStatus,
+    ABI, Access as _, AccessFs, CompatLevel, Compatible as _, PathBeneath, PathFd, Ruleset, RulesetAttr as _, RulesetCreatedAttr as _,
+    RulesetStatus,
 };
 use nix::sys::resource::{Resource, setrlimit};
 use nix::unistd::{Gid, Uid, setgroups, setresgid, setresuid};
-use seccompiler::{
-    BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule,
-};
+use seccompiler::{BpfProgram, SeccompAction, SeccompCmpArgLen, SeccompCmpOp, SeccompCondition, SeccompFilter, SeccompRule};
 
 use super::orders::Orders;
 use super::syscalls::{ALLOWED, NETWORK_FAMILIES};
@@ -65,12 +63,7 @@ pub(super) fn landlock_version() -> u32 {
     const LANDLOCK_CREATE_RULESET_VERSION: libc::c_ulong = 1;
     // SAFETY: with this flag the call takes no pointer and no size; it only returns a number.
     let version = unsafe {
-        libc::syscall(
-            libc::SYS_landlock_create_ruleset,
-            std::ptr::null::<libc::c_void>(),
-            0_usize,
-            LANDLOCK_CREATE_RULESET_VERSION,
-        )
+        libc::syscall(libc::SYS_landlock_create_ruleset, std::ptr::null::<libc::c_void>(), 0_usize, LANDLOCK_CREATE_RULESET_VERSION)
     };
     u32::try_from(version).unwrap_or(0)
 }
@@ -79,10 +72,7 @@ pub(super) fn landlock_version() -> u32 {
 pub(super) fn restrict_files(readable: &[&str], writable: &[&str]) -> Result<(), landlock::RulesetError> {
     // Of the versions that this crate knows, the newest; an older kernel enforces what it can.
     let abi = ABI::V5;
-    let mut rules = Ruleset::default()
-        .set_compatibility(CompatLevel::BestEffort)
-        .handle_access(AccessFs::from_all(abi))?
-        .create()?;
+    let mut rules = Ruleset::default().set_compatibility(CompatLevel::BestEffort).handle_access(AccessFs::from_all(abi))?.create()?;
     let paths = readable.iter().map(|path| (path, AccessFs::from_read(abi)));
     let paths = paths.chain(writable.iter().map(|path| (path, AccessFs::from_all(abi))));
     for (path, access) in paths {
@@ -101,12 +91,8 @@ pub(super) fn filter(network: bool) -> Result<BpfProgram, seccompiler::BackendEr
     let mut rules: BTreeMap<i64, Vec<SeccompRule>> = ALLOWED.iter().map(|call| (*call, Vec::new())).collect();
     rules.insert(libc::SYS_clone, vec![plain_clone()?]);
     rules.insert(libc::SYS_socket, sockets(network)?);
-    let filter = SeccompFilter::new(
-        rules,
-        SeccompAction::Errno(libc::EPERM as u32),
-        SeccompAction::Allow,
-        std::env::consts::ARCH.try_into()?,
-    )?;
+    let filter =
+        SeccompFilter::new(rules, SeccompAction::Errno(libc::EPERM as u32), SeccompAction::Allow, std::env::consts::ARCH.try_into()?)?;
     filter.try_into()
 }
 
@@ -131,12 +117,7 @@ fn plain_clone() -> Result<SeccompRule, seccompiler::BackendError> {
         | libc::CLONE_NEWPID
         | libc::CLONE_NEWNET;
     let flags = 0;
-    SeccompRule::new(vec![SeccompCondition::new(
-        flags,
-        SeccompCmpArgLen::Qword,
-        SeccompCmpOp::MaskedEq(NAMESPACES as u64),
-        0,
-    )?])
+    SeccompRule::new(vec![SeccompCondition::new(flags, SeccompCmpArgLen::Qword, SeccompCmpOp::MaskedEq(NAMESPACES as u64), 0)?])
 }
 
 /// Sockets between its own processes, and of the network where there is none to reach or it was granted. No packet, netlink or vsock
@@ -146,14 +127,7 @@ fn sockets(network: bool) -> Result<Vec<SeccompRule>, seccompiler::BackendError>
     let families = [libc::AF_UNIX].into_iter().chain(network.iter().copied());
     let family = 0;
     families
-        .map(|wanted| {
-            SeccompRule::new(vec![SeccompCondition::new(
-                family,
-                SeccompCmpArgLen::Dword,
-                SeccompCmpOp::Eq,
-                wanted as u64,
-            )?])
-        })
+        .map(|wanted| SeccompRule::new(vec![SeccompCondition::new(family, SeccompCmpArgLen::Dword, SeccompCmpOp::Eq, wanted as u64)?]))
         .collect()
 }
 

@@ -22,10 +22,7 @@ use super::root;
 /// program left running.
 pub(super) fn main(orders: &Orders, launcher: Pid, proc: File, says: PipeWriter) -> ! {
     // Should the launcher be killed, nobody else would end what is behind the walls.
-    let ending = end_with(launcher)
-        .and_then(|()| begin(orders, proc, &says))
-        .map(wait_for)
-        .unwrap_or_else(|failed| Some(unwalled(failed)));
+    let ending = end_with(launcher).and_then(|()| begin(orders, proc, &says)).map(wait_for).unwrap_or_else(|failed| Some(unwalled(failed)));
     if let Some(ending) = ending {
         say(&says, &ending);
     }
@@ -76,10 +73,7 @@ fn filters(orders: &Orders) -> Result<Vec<BpfProgram>, Step> {
         return Ok(Vec::new());
     }
     let name = "compile the filter of system calls";
-    Ok(vec![
-        confine::no_clone3().map_err(step(name))?,
-        confine::filter(orders.network || orders.walls.network).map_err(step(name))?,
-    ])
+    Ok(vec![confine::no_clone3().map_err(step(name))?, confine::filter(orders.network || orders.walls.network).map_err(step(name))?])
 }
 
 /// Puts up the walls around this one process and becomes the program. Returns only if that fails.

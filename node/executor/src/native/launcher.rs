@@ -57,8 +57,7 @@ pub(super) fn main() -> io::Result<()> {
         return answer(&mut control, &probe());
     }
     let orders: Orders = serde_json::from_str(&orders)?;
-    let ending =
-        launch(&orders, &control).unwrap_or_else(|Step(step, error)| Ending::Unwalled { step: step.to_owned(), error });
+    let ending = launch(&orders, &control).unwrap_or_else(|Step(step, error)| Ending::Unwalled { step: step.to_owned(), error });
     let usage = getrusage(UsageWho::RUSAGE_CHILDREN)?;
     let us = |time: nix::sys::time::TimeVal| time.tv_sec() * 1_000_000 + time.tv_usec();
     let ended = Ended {
@@ -112,8 +111,7 @@ fn launch(orders: &Orders, control: &UnixStream) -> Result<Ending, Step> {
 fn wait_for(first: Pid, control: &UnixStream) -> Result<(), Step> {
     let handle = pidfd(first).map_err(step("watch a process"))?;
     loop {
-        let mut watched =
-            [PollFd::new(handle.as_fd(), PollFlags::POLLIN), PollFd::new(control.as_fd(), PollFlags::POLLIN)];
+        let mut watched = [PollFd::new(handle.as_fd(), PollFlags::POLLIN), PollFd::new(control.as_fd(), PollFlags::POLLIN)];
         match poll(&mut watched, PollTimeout::NONE) {
             Err(nix::Error::EINTR) => continue,
             other => other.map_err(step("wait"))?,
@@ -150,8 +148,7 @@ fn kill_children(proc: &File) {
     loop {
         let mut children = String::new();
         // Without the list it can only wait for them.
-        let _ = open_in(proc, "thread-self/children", OFlag::O_RDONLY)
-            .and_then(|mut list| list.read_to_string(&mut children));
+        let _ = open_in(proc, "thread-self/children", OFlag::O_RDONLY).and_then(|mut list| list.read_to_string(&mut children));
         for child in children.split_whitespace().filter_map(|pid| pid.parse().ok()) {
             // It may have ended by itself.
             let _ = kill(Pid::from_raw(child), Signal::SIGKILL);

@@ -160,13 +160,9 @@ fn devices(root: &Path) -> io::Result<()> {
         // Devices must stay devices, so this is no `bind`.
         mount_at(Some(&Path::new("/dev").join(name)), &place, MsFlags::MS_BIND, None)?;
     }
-    for (name, target) in [
-        ("fd", "/proc/self/fd"),
-        ("stdin", "/proc/self/fd/0"),
-        ("stdout", "/proc/self/fd/1"),
-        ("stderr", "/proc/self/fd/2"),
-        ("shm", HOME),
-    ] {
+    for (name, target) in
+        [("fd", "/proc/self/fd"), ("stdin", "/proc/self/fd/0"), ("stdout", "/proc/self/fd/1"), ("stderr", "/proc/self/fd/2"), ("shm", HOME)]
+    {
         symlink(target, folder.join(name))?;
     }
     Ok(())

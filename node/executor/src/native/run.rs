@@ -62,8 +62,7 @@ enum Stop {
 pub(super) async fn run(shared: &Shared, job: Job, slot: u32, cancel: &CancellationToken) -> Result<Report, Failure> {
     let orders = orders(shared, &job, slot)?;
     let group = group(shared, &job.limits)?;
-    let mut launched =
-        Launched::start(&shared.config.child, &orders, group.as_ref()).await.map_err(ExecutionError::broken)?;
+    let mut launched = Launched::start(&shared.config.child, &orders, group.as_ref()).await.map_err(ExecutionError::broken)?;
     let began = Instant::now();
     let ended = launched.attend(&job, cancel).await;
     let usage = |ended: Option<&Ended>| Usage {
@@ -213,11 +212,7 @@ impl Launched {
         let (mut output, mut logs) = (Bounded::new(job.limits.output_bytes), Bounded::new(job.limits.log_bytes));
         let (full, over) = (CancellationToken::new(), CancellationToken::new());
         let streams = async {
-            tokio::join!(
-                feed(stdin, job.command.input.clone()),
-                drain(stdout, &mut output, Some(&full)),
-                drain(stderr, &mut logs, None),
-            )
+            tokio::join!(feed(stdin, job.command.input.clone()), drain(stdout, &mut output, Some(&full)), drain(stderr, &mut logs, None),)
         };
         // What was written is read to its end, but for nobody's sake for ever.
         let late = async {
@@ -288,14 +283,7 @@ fn spawn((program, args): &(PathBuf, Vec<String>)) -> io::Result<Launched> {
     let (ours, theirs) = StdUnixStream::pair()?;
     ours.set_nonblocking(true)?;
     let mut command = tokio::process::Command::new(program);
-    command
-        .args(args)
-        .arg(ROLE)
-        .env_clear()
-        .stdin(Stdio::piped())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped())
-        .kill_on_drop(true);
+    command.args(args).arg(ROLE).env_clear().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
     let fd = theirs.as_raw_fd();
     // SAFETY: between fork and exec this makes two system calls on a descriptor that is open in the parent until after, and
     // allocates nothing.
@@ -318,7 +306,6 @@ pub(super) async fn probe(command: &(PathBuf, Vec<String>)) -> io::Result<Walls>
     let mut said = BufReader::new(control);
     tokio::time::timeout(ENDING, said.read_line(&mut line)).await??;
     launcher.wait().await?;
-    serde_json::from_str(&line).map_err(|_| {
-        io::Error::other("the launcher did not say which walls it can put up: is it this program's binary?")
-    })
+    serde_json::from_str(&line)
+        .map_err(|_| io::Error::other("the launcher did not say which walls it can put up: is it this program's binary?"))
 }

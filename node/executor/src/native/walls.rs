@@ -30,12 +30,7 @@ impl Walls {
     /// the file system of its own, and not counted.
     #[must_use]
     pub fn are_complete(&self) -> bool {
-        (self.own_user || self.user_namespace)
-            && self.processes
-            && self.files
-            && self.network
-            && self.system_calls
-            && self.cgroup != 0
+        (self.own_user || self.user_namespace) && self.processes && self.files && self.network && self.system_calls && self.cgroup != 0
     }
 
     /// What is missing, as a person would call it.

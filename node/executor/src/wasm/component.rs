@@ -70,16 +70,13 @@ enum Failure {
 
 impl ComponentProgram {
     pub(super) fn compile(host: &Host, bytes: &[u8]) -> Result<Self, ExecutionError> {
-        let component = Component::new(&host.engine, bytes)
-            .map_err(|error| ExecutionError::InvalidModule { detail: one_line(&error) })?;
+        let component = Component::new(&host.engine, bytes).map_err(|error| ExecutionError::InvalidModule { detail: one_line(&error) })?;
         Self::link(host, component)
     }
 
     pub(super) fn link(host: &Host, component: Component) -> Result<Self, ExecutionError> {
         let linker = host.linkers.component(0).map_err(ExecutionError::broken)?;
-        linker
-            .instantiate_pre(&component)
-            .map_err(|error| ExecutionError::UnsupportedImport { import: culprit(&error) })?;
+        linker.instantiate_pre(&component).map_err(|error| ExecutionError::UnsupportedImport { import: culprit(&error) })?;
         Ok(Self { component, ready: Default::default() })
     }
 
@@ -149,11 +146,7 @@ impl ComponentProgram {
 
 impl ComponentCall {
     /// Calls what was resolved.
-    pub(super) async fn enter(
-        &mut self,
-        store: &mut Store<Guest>,
-        instance: &wasmtime::component::Instance,
-    ) -> wasmtime::Result<Returned> {
+    pub(super) async fn enter(&mut self, store: &mut Store<Guest>, instance: &wasmtime::component::Instance) -> wasmtime::Result<Returned> {
         let function = instance.get_func(&mut *store, self.index);
         let function = function.expect("the export was looked up in the component before");
         match &mut self.entry {
@@ -200,12 +193,7 @@ async fn enter_task(store: &mut Store<Guest>, function: Func, input: Vec<u8>) ->
     })
 }
 
-async fn enter_function(
-    store: &mut Store<Guest>,
-    function: Func,
-    params: &[Val],
-    results: usize,
-) -> wasmtime::Result<Returned> {
+async fn enter_function(store: &mut Store<Guest>, function: Func, params: &[Val], results: usize) -> wasmtime::Result<Returned> {
     let mut returned = vec![Val::Bool(false); results];
     function.call_async(&mut *store, params, &mut returned).await?;
     let number = |value: &Val| match *value {

@@ -106,9 +106,7 @@ impl Guest {
     /// The name of the context that was granted.
     fn context(&mut self, call: &'static str, wanted: ContextAccess) -> wasmtime::Result<String> {
         match &self.reach().grants.context {
-            Some(grant) if wanted == ContextAccess::Read || grant.access == ContextAccess::Write => {
-                Ok(grant.name.clone())
-            }
+            Some(grant) if wanted == ContextAccess::Read || grant.access == ContextAccess::Write => Ok(grant.name.clone()),
             Some(_) => {
                 let advice = "the task may only read it: grant `context` for writing";
                 Err(self.refuse("context", format!("tarn:guest/context.{call}"), advice))
@@ -128,17 +126,10 @@ impl context::Host for Guest {
             return Ok(Err(error));
         }
         let found = self.reach().services.context_get(&name, &key).await;
-        Ok(found
-            .map_err(told)
-            .map(|entry| entry.map(|entry| context::Entry { value: entry.value.into(), version: entry.version })))
+        Ok(found.map_err(told).map(|entry| entry.map(|entry| context::Entry { value: entry.value.into(), version: entry.version })))
     }
 
-    async fn set(
-        &mut self,
-        key: String,
-        value: Vec<u8>,
-        expected: Option<u64>,
-    ) -> wasmtime::Result<Result<u64, context::Error>> {
+    async fn set(&mut self, key: String, value: Vec<u8>, expected: Option<u64>) -> wasmtime::Result<Result<u64, context::Error>> {
         let name = self.context("set", ContextAccess::Write)?;
         if let Err(error) = check_key(&key) {
             return Ok(Err(error));

@@ -26,8 +26,8 @@ use super::pipe::{Overflow, Pipe};
 use super::program::{Form, Program};
 use super::run::{FUEL_UNLIMITED, Fault, HOST_CALL_BYTES_MAX, SLICE_FUEL, attend, why};
 use crate::{
-    ContextEntry, DriverServices, ExecutionError, Grants, Hash, HostServices, Limits, LogLevel, NoServices,
-    NotEnqueued, ServiceError, Source,
+    ContextEntry, DriverServices, ExecutionError, Grants, Hash, HostServices, Limits, LogLevel, NoServices, NotEnqueued, ServiceError,
+    Source,
 };
 
 /// How a [`DriverEngine`] is set up.
@@ -98,17 +98,11 @@ impl DriverEngine {
     /// # Errors
     /// [`ExecutionError::Broken`] when it does not work on this machine, or a directory or file of the configuration cannot be used.
     pub fn new(config: &DriverConfig) -> Result<Self, ExecutionError> {
-        let unusable = |error: std::io::Error| {
-            ExecutionError::broken(format!("cannot use the directory for compiled drivers: {error}"))
-        };
+        let unusable = |error: std::io::Error| ExecutionError::broken(format!("cannot use the directory for compiled drivers: {error}"));
         let disk = config.cache_dir.as_ref().map(|dir| DiskCache::open(dir).map_err(unusable)).transpose()?;
         let http = HttpClient::new(config.http_authorities.as_deref())
             .map_err(|why| ExecutionError::broken(format!("cannot use the certificates of authorities: {why}")))?;
-        Ok(Self {
-            host: Arc::new(Host::start(Allocation::OnDemand, 1)?),
-            cache: Arc::new(Cache::new(disk)),
-            http: Arc::new(http),
-        })
+        Ok(Self { host: Arc::new(Host::start(Allocation::OnDemand, 1)?), cache: Arc::new(Cache::new(disk)), http: Arc::new(http) })
     }
 
     /// Compiles a driver, so that it starts at once when it is wanted.
@@ -124,13 +118,7 @@ impl DriverEngine {
     /// # Errors
     /// What is wrong with it.
     pub async fn check(&self, artifact: Hash, bytes: Bytes) -> Result<(), ExecutionError> {
-        let start = DriverStart {
-            artifact,
-            bytes,
-            limits: Limits::default(),
-            grants: Grants::default(),
-            services: Arc::new(Deaf),
-        };
+        let start = DriverStart { artifact, bytes, limits: Limits::default(), grants: Grants::default(), services: Arc::new(Deaf) };
         self.start(start).await.map(drop)
     }
 
@@ -168,13 +156,7 @@ impl DriverEngine {
             Ok(instance) => instance?,
             Err(fault) => return Err(why(fault, &start.limits, store.data(), &logs)),
         };
-        Exports::find(instance, &mut store).map(|exports| DriverInstance {
-            store,
-            exports,
-            limits: start.limits,
-            logs,
-            broken: false,
-        })
+        Exports::find(instance, &mut store).map(|exports| DriverInstance { store, exports, limits: start.limits, logs, broken: false })
     }
 }
 
@@ -196,12 +178,9 @@ async fn instantiate(
     store: &mut Store<Guest>,
 ) -> Result<Result<Instance, ExecutionError>, Fault> {
     match &program.form {
-        Form::Component(component) => {
-            Ok(Ok(component.instantiate(host, offer, store).await.map_err(Fault::Starting)?))
-        }
+        Form::Component(component) => Ok(Ok(component.instantiate(host, offer, store).await.map_err(Fault::Starting)?)),
         Form::Module(_) => {
-            let detail =
-                "a driver is a component with the exports of the world `driver-guest`, and this is a core module";
+            let detail = "a driver is a component with the exports of the world `driver-guest`, and this is a core module";
             Ok(Err(ExecutionError::InvalidModule { detail: detail.to_owned() }))
         }
     }
@@ -322,15 +301,10 @@ const HANDED_BYTES_MAX: usize = 4 << 20;
 /// Offers `tarn:guest/clock`, `tarn:guest/state` and `tarn:guest/tasks`.
 pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     linker.instance(CLOCK)?.func_wrap("now-ms", |store: StoreContextMut<'_, Guest>, (): ()| Ok((now_ms(store)?,)))?;
-    linker
-        .instance(STATE)?
-        .func_wrap("save", |store: StoreContextMut<'_, Guest>, (state,): (Vec<u8>,)| Ok((save(store, state)?,)))?;
-    linker.instance(TASKS)?.func_wrap(
-        "enqueue",
-        |store: StoreContextMut<'_, Guest>, (spec, payload): (String, Option<Vec<u8>>)| {
-            Ok((enqueue(store, &spec, payload)?,))
-        },
-    )
+    linker.instance(STATE)?.func_wrap("save", |store: StoreContextMut<'_, Guest>, (state,): (Vec<u8>,)| Ok((save(store, state)?,)))?;
+    linker.instance(TASKS)?.func_wrap("enqueue", |store: StoreContextMut<'_, Guest>, (spec, payload): (String, Option<Vec<u8>>)| {
+        Ok((enqueue(store, &spec, payload)?,))
+    })
 }
 
 fn now_ms(mut store: StoreContextMut<'_, Guest>) -> wasmtime::Result<u64> {
@@ -397,13 +371,7 @@ impl HostServices for Voice {
         NoServices.context_get(context, key).await
     }
 
-    async fn context_set(
-        &self,
-        context: &str,
-        key: &str,
-        value: Bytes,
-        expected: Option<u64>,
-    ) -> Result<u64, ServiceError> {
+    async fn context_set(&self, context: &str, key: &str, value: Bytes, expected: Option<u64>) -> Result<u64, ServiceError> {
         NoServices.context_set(context, key, value, expected).await
     }
 
@@ -411,13 +379,7 @@ impl HostServices for Voice {
         NoServices.context_delete(context, key, expected).await
     }
 
-    async fn context_list(
-        &self,
-        context: &str,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<String>, ServiceError> {
+    async fn context_list(&self, context: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, ServiceError> {
         NoServices.context_list(context, prefix, after, limit).await
     }
 

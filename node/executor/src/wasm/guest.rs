@@ -58,15 +58,7 @@ pub(super) enum Stop {
 
 impl Guest {
     pub(super) fn new(limits: &Limits, watch: Watch) -> Self {
-        Self {
-            preview1: None,
-            preview2: None,
-            reach: None,
-            scratch: None,
-            meter: Meter::new(limits.memory_bytes),
-            stop: None,
-            watch,
-        }
+        Self { preview1: None, preview2: None, reach: None, scratch: None, meter: Meter::new(limits.memory_bytes), stop: None, watch }
     }
 
     /// Somebody for whom types can be looked up, and who never runs.
@@ -152,12 +144,7 @@ pub(super) struct Reach {
 
 /// What a guest sees: `command` (for an exported function: nothing), two pipes to write to, and its scratch directory. What it was not
 /// granted is refused by the linker.
-pub(super) fn world(
-    command: Option<&Command>,
-    stdout: Pipe,
-    stderr: Pipe,
-    scratch: Option<&Scratch>,
-) -> wasmtime::Result<WasiCtxBuilder> {
+pub(super) fn world(command: Option<&Command>, stdout: Pipe, stderr: Pipe, scratch: Option<&Scratch>) -> wasmtime::Result<WasiCtxBuilder> {
     let mut world = WasiCtxBuilder::new();
     world.stdout(stdout).stderr(stderr);
     if let Some(command) = command {

@@ -2,9 +2,7 @@
 
 use std::hash::{Hash as _, Hasher};
 
-use wasmtime::{
-    Config, Engine, InstanceAllocationStrategy, OperatorCost, OptLevel, PoolingAllocationConfig, VariableOperatorCost,
-};
+use wasmtime::{Config, Engine, InstanceAllocationStrategy, OperatorCost, OptLevel, PoolingAllocationConfig, VariableOperatorCost};
 
 use super::link::Linkers;
 use super::{Allocation, TABLES_MAX};

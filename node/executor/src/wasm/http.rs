@@ -169,9 +169,7 @@ fn build(origin: &HttpOrigin, uri: &Uri, request: http::Request) -> Result<Reque
 fn headers(given: Vec<http::Header>) -> Result<HeaderMap, http::Error> {
     let bytes: usize = given.iter().map(|header| header.name.len() + header.value.len()).sum();
     if given.len() > HEADERS_MAX || bytes > HEADER_BYTES_MAX {
-        return Err(invalid(format!(
-            "there are more than {HEADERS_MAX} headers, or they have more than {HEADER_BYTES_MAX} bytes"
-        )));
+        return Err(invalid(format!("there are more than {HEADERS_MAX} headers, or they have more than {HEADER_BYTES_MAX} bytes")));
     }
     let mut headers = HeaderMap::new();
     for header in given {
@@ -199,8 +197,7 @@ async fn exchange<S>(stream: S, request: Request<Full<Bytes>>) -> Result<http::R
 where
     S: AsyncRead + AsyncWrite + Send + Unpin + 'static,
 {
-    let handshake =
-        hyper::client::conn::http1::Builder::new().max_buf_size(RESPONSE_BUFFER_BYTES).handshake(TokioIo::new(stream));
+    let handshake = hyper::client::conn::http1::Builder::new().max_buf_size(RESPONSE_BUFFER_BYTES).handshake(TokioIo::new(stream));
     let (mut sender, connection) = handshake.await.map_err(unreachable)?;
     let exchange = async move {
         let response = sender.send_request(request).await.map_err(unreachable)?;
@@ -227,10 +224,8 @@ async fn whole(response: Response<Incoming>) -> Result<http::Response, http::Err
             bytes.extend_from_slice(&data);
         }
     }
-    let headers = head
-        .headers
-        .iter()
-        .map(|(name, value)| http::Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() });
+    let headers =
+        head.headers.iter().map(|(name, value)| http::Header { name: name.as_str().to_owned(), value: value.as_bytes().to_vec() });
     Ok(http::Response { status: head.status.as_u16(), headers: headers.collect(), body: bytes.into() })
 }
 

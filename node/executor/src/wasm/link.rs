@@ -76,11 +76,7 @@ const PREVIEW1_NEEDS: [(&str, Capability); 20] = [
 /// The same of WASI 0.2. Without scratch there is no directory, so that every function on one is out of reach.
 const PREVIEW2_NEEDS: [(&str, &[&str], Capability); 9] = [
     ("wasi:clocks/wall-clock@0.2.12", &["now", "resolution"], Capability::Clock),
-    (
-        "wasi:clocks/monotonic-clock@0.2.12",
-        &["now", "resolution", "subscribe-instant", "subscribe-duration"],
-        Capability::Clock,
-    ),
+    ("wasi:clocks/monotonic-clock@0.2.12", &["now", "resolution", "subscribe-instant", "subscribe-duration"], Capability::Clock),
     ("wasi:random/random@0.2.12", &["get-random-bytes", "get-random-u64"], Capability::Random),
     ("wasi:random/insecure@0.2.12", &["get-insecure-random-bytes", "get-insecure-random-u64"], Capability::Random),
     ("wasi:random/insecure-seed@0.2.12", &["insecure-seed"], Capability::Random),
@@ -220,12 +216,7 @@ fn components(engine: &Engine, offer: Offer) -> wasmtime::Result<component::Link
 
 impl Guest {
     /// Ends the guest because it used what it was not granted.
-    pub(super) fn refuse(
-        &mut self,
-        capability: &'static str,
-        call: impl Into<String>,
-        advice: impl Into<String>,
-    ) -> wasmtime::Error {
+    pub(super) fn refuse(&mut self, capability: &'static str, call: impl Into<String>, advice: impl Into<String>) -> wasmtime::Error {
         self.stop = Some(Stop::Refused { capability, call: call.into(), advice: advice.into() });
         wasmtime::Error::msg("not granted")
     }

@@ -29,12 +29,7 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> 
     )
 }
 
-async fn run(
-    mut store: StoreContextMut<'_, Guest>,
-    artifact: String,
-    args: Vec<String>,
-    input: Vec<u8>,
-) -> wasmtime::Result<Answer> {
+async fn run(mut store: StoreContextMut<'_, Guest>, artifact: String, args: Vec<String>, input: Vec<u8>) -> wasmtime::Result<Answer> {
     let Ok(artifact) = artifact.parse::<Hash>() else {
         let message = "an artifact is named by its hash in hexadecimal".to_owned();
         return Ok(Err(failure(&ExecutionError::bad_arguments(message))));

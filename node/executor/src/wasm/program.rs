@@ -49,8 +49,7 @@ impl Program {
         if is_component(bytes) {
             return Ok(Self::new(Form::Component(ComponentProgram::compile(host, bytes)?)));
         }
-        let module = Module::new(&host.engine, bytes)
-            .map_err(|error| ExecutionError::InvalidModule { detail: one_line(&error) })?;
+        let module = Module::new(&host.engine, bytes).map_err(|error| ExecutionError::InvalidModule { detail: one_line(&error) })?;
         Ok(Self::new(Form::Module(ModuleProgram::link(host, module)?)))
     }
 
@@ -81,9 +80,7 @@ impl Program {
     /// Finds out what to call, and for a command what it is started with.
     pub(super) fn resolve(&self, kind: Kind) -> Result<(Call, Option<Command>), ExecutionError> {
         match &self.form {
-            Form::Module(program) => {
-                ModuleCall::resolve(kind, &program.module).map(|(call, command)| (Call::Module(call), command))
-            }
+            Form::Module(program) => ModuleCall::resolve(kind, &program.module).map(|(call, command)| (Call::Module(call), command)),
             Form::Component(program) => program.resolve(kind).map(|(call, command)| (Call::Component(call), command)),
         }
     }

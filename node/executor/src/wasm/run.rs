@@ -231,13 +231,7 @@ fn finish(returned: Returned, job: &Job, output: &Pipe) -> Result<(Bytes, Vec<Va
 
 /// Says why a guest did not return. Whoever stopped it has left a note; what comes out of the engine is only looked at when
 /// nobody did.
-fn explain(
-    fault: Fault,
-    job: &Job,
-    guest: &Guest,
-    output: &Pipe,
-    logs: &Pipe,
-) -> Result<(Bytes, Vec<Value>), ExecutionError> {
+fn explain(fault: Fault, job: &Job, guest: &Guest, output: &Pipe, logs: &Pipe) -> Result<(Bytes, Vec<Value>), ExecutionError> {
     let note = match &fault {
         Fault::Stopped(stop) => Some(stop.clone()),
         Fault::Starting(_) | Fault::Running(_) => guest.stop.clone(),

@@ -98,20 +98,16 @@ pub(super) fn add_to_linker(linker: &mut Linker<Guest>, module: &str) -> wasmtim
             preview1::fd_write(wasi, &mut memory, fd, iovs, len, out).await
         })
     })?;
-    linker.func_wrap_async(
-        module,
-        "fd_pwrite",
-        |mut caller, (fd, iovs, len, offset, out): (i32, i32, i32, i64, i32)| {
-            Box::new(async move {
-                let start = Some(offset.cast_unsigned());
-                if let Err(errno) = charge_write(&mut caller, fd, iovs, len, start).await? {
-                    return Ok(errno);
-                }
-                let (wasi, mut memory) = parts(&mut caller)?;
-                preview1::fd_pwrite(wasi, &mut memory, fd, iovs, len, offset, out).await
-            })
-        },
-    )?;
+    linker.func_wrap_async(module, "fd_pwrite", |mut caller, (fd, iovs, len, offset, out): (i32, i32, i32, i64, i32)| {
+        Box::new(async move {
+            let start = Some(offset.cast_unsigned());
+            if let Err(errno) = charge_write(&mut caller, fd, iovs, len, start).await? {
+                return Ok(errno);
+            }
+            let (wasi, mut memory) = parts(&mut caller)?;
+            preview1::fd_pwrite(wasi, &mut memory, fd, iovs, len, offset, out).await
+        })
+    })?;
     linker.func_wrap_async(module, "fd_filestat_set_size", |mut caller, (fd, size): (i32, i64)| {
         Box::new(async move {
             let grown = match size_and_position(&mut caller, fd).await? {
@@ -164,25 +160,13 @@ fn add_names(linker: &mut Linker<Guest>, module: &str) -> wasmtime::Result<()> {
     linker.func_wrap_async(
         module,
         "path_open",
-        |mut caller,
-         (fd, lookup, path, len, oflags, rights, inherited, flags, out): (
-            i32,
-            i32,
-            i32,
-            i32,
-            i32,
-            i64,
-            i64,
-            i32,
-            i32,
-        )| {
+        |mut caller, (fd, lookup, path, len, oflags, rights, inherited, flags, out): (i32, i32, i32, i32, i32, i64, i64, i32, i32)| {
             Box::new(async move {
                 if oflags & OFLAGS_CREAT != 0 && !charge(&mut caller, NAME_BYTES) {
                     return Ok(ERRNO_NOSPC);
                 }
                 let (wasi, mut memory) = parts(&mut caller)?;
-                preview1::path_open(wasi, &mut memory, fd, lookup, path, len, oflags, rights, inherited, flags, out)
-                    .await
+                preview1::path_open(wasi, &mut memory, fd, lookup, path, len, oflags, rights, inherited, flags, out).await
             })
         },
     )?;
@@ -195,19 +179,15 @@ fn add_names(linker: &mut Linker<Guest>, module: &str) -> wasmtime::Result<()> {
             preview1::path_create_directory(wasi, &mut memory, fd, path, len).await
         })
     })?;
-    linker.func_wrap_async(
-        module,
-        "path_symlink",
-        |mut caller, (old, old_len, fd, new, new_len): (i32, i32, i32, i32, i32)| {
-            Box::new(async move {
-                if !charge(&mut caller, NAME_BYTES) {
-                    return Ok(ERRNO_NOSPC);
-                }
-                let (wasi, mut memory) = parts(&mut caller)?;
-                preview1::path_symlink(wasi, &mut memory, old, old_len, fd, new, new_len).await
-            })
-        },
-    )?;
+    linker.func_wrap_async(module, "path_symlink", |mut caller, (old, old_len, fd, new, new_len): (i32, i32, i32, i32, i32)| {
+        Box::new(async move {
+            if !charge(&mut caller, NAME_BYTES) {
+                return Ok(ERRNO_NOSPC);
+            }
+            let (wasi, mut memory) = parts(&mut caller)?;
+            preview1::path_symlink(wasi, &mut memory, old, old_len, fd, new, new_len).await
+        })
+    })?;
     linker.func_wrap_async(
         module,
         "path_link",
@@ -282,9 +262,7 @@ async fn size_and_position(caller: &mut Caller<'_, Guest>, fd: i32) -> wasmtime:
 }
 
 /// What a function of WASI works on.
-fn parts<'a>(
-    caller: &'a mut Caller<'_, Guest>,
-) -> wasmtime::Result<(&'a mut wasmtime_wasi::p1::WasiP1Ctx, GuestMemory<'a>)> {
+fn parts<'a>(caller: &'a mut Caller<'_, Guest>) -> wasmtime::Result<(&'a mut wasmtime_wasi::p1::WasiP1Ctx, GuestMemory<'a>)> {
     let Some(Extern::Memory(memory)) = caller.get_export("memory") else {
         return Err(wasmtime::Error::msg("the module exports no `memory`"));
     };

@@ -22,8 +22,7 @@ pub fn wasi() -> Option<Bytes> {
 fn compile(flags: &[&str]) -> Option<Bytes> {
     let dir = tempfile::tempdir().unwrap();
     let built = dir.path().join("guest");
-    let source = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))
-        .join("tests/conformance/guest.c");
+    let source = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("tests/conformance/guest.c");
     let ran = Command::new("clang").args(flags).arg("-o").arg(&built).arg(source).output();
     let why = match ran {
         Ok(output) if output.status.success() => return Some(std::fs::read(built).unwrap().into()),

@@ -6,8 +6,8 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::Bytes;
 use tarn_executor::{
-    ARTIFACT_BYTES_MAX, ArtifactSource, Attempt, Command, ExecutionError, Executor, Failure, Grants, Hash, Kind,
-    Limits, NoServices, Report, Source, SourceError,
+    ARTIFACT_BYTES_MAX, ArtifactSource, Attempt, Command, ExecutionError, Executor, Failure, Grants, Hash, Kind, Limits, NoServices,
+    Report, Source, SourceError,
 };
 use tokio::sync::{RwLock, RwLockReadGuard, RwLockWriteGuard};
 use tokio_util::sync::CancellationToken;

@@ -87,11 +87,7 @@ fn distances_of_every_metric() {
         let params = format!("{{\"metric\": \"{metric}\", \"curvature\": 0.7}}");
         assert_close(metric, &all, &processor("pairwise", &params, &[array(COUNT, 3, &x)]));
     }
-    let transforms = [
-        (1_u32, "poincare_distance", r#"{"curvature": 0.7}"#),
-        (2, "sphere_distance", ""),
-        (3, "projective_distance", ""),
-    ];
+    let transforms = [(1_u32, "poincare_distance", r#"{"curvature": 0.7}"#), (2, "sphere_distance", ""), (3, "projective_distance", "")];
     for (number, name, params) in transforms {
         let mut out = vec![0.0; COUNT];
         launch!(geometry, "distances", x.as_ptr() => In, y.as_ptr() => In, out.as_mut_ptr() => Out, 3 => u32, number => u32, 0.7 => f64, N => u64);

@@ -26,8 +26,7 @@ extern "C" __global__ void stray(const float *in, float *out, float factor, unsi
 "#;
 
 async fn executor() -> CudaExecutor {
-    let executor =
-        CudaExecutor::new(CudaConfig { patience: Duration::from_secs(120), ..CudaConfig::new(command("cuda")) }).await;
+    let executor = CudaExecutor::new(CudaConfig { patience: Duration::from_secs(120), ..CudaConfig::new(command("cuda")) }).await;
     assert!(!executor.devices().is_empty(), "{}", executor.absence());
     executor
 }
@@ -85,10 +84,7 @@ async fn device_kernels_that_hang_or_stray_cost_their_worker_alone() {
     let reason = |failure: tarn_executor::Failure| failure.error.reason();
     assert_eq!(executor.run(hanging, CancellationToken::new()).await.map_err(reason), Err("TIME_LIMIT"));
     assert_eq!(executor.run(kernel("stray"), CancellationToken::new()).await.map_err(reason), Err("CUDA_KERNEL_FAULT"));
-    assert_eq!(
-        executor.run(kernel("missing"), CancellationToken::new()).await.map_err(reason),
-        Err("CUDA_INVALID_KERNEL")
-    );
+    assert_eq!(executor.run(kernel("missing"), CancellationToken::new()).await.map_err(reason), Err("CUDA_INVALID_KERNEL"));
     executor.run(kernel("scale"), CancellationToken::new()).await.unwrap();
     executor.run(transform("fft", DeviceShare::Bytes(1 << 24)), CancellationToken::new()).await.unwrap();
 }
@@ -98,10 +94,7 @@ async fn device_kernels_that_hang_or_stray_cost_their_worker_alone() {
 #[ignore = "needs a CUDA device"]
 fn device_fft_bandwidth() {
     println!("complex rows, double precision; GB/s, a transform counted as one read and one write of each element");
-    println!(
-        "{:>9} {:>6} {:>9} {:>9} {:>9} {:>12} {:>13}",
-        "n", "rows", "copy", "cuFFT", "fft", "fft / copy", "fft / cuFFT"
-    );
+    println!("{:>9} {:>6} {:>9} {:>9} {:>9} {:>12} {:>13}", "n", "rows", "copy", "cuFFT", "fft", "fft / copy", "fft / cuFFT");
     for (n, rows) in [(256, 65_536), (1024, 16_384), (4096, 4096), (65_536, 256), (1 << 20, 16), (1 << 24, 1)] {
         let report = fft_report(0, n, rows).unwrap();
         println!(

@@ -13,8 +13,7 @@ use std::os::unix::net::UnixStream;
 use std::time::Duration;
 
 use tarn_executor::cuda::{
-    Backend, Backends, Cuda, CudaConfig, DeviceInfo, DeviceShare, JobError, Launch, Processor, WorkerCommand,
-    child_main,
+    Backend, Backends, Cuda, CudaConfig, DeviceInfo, DeviceShare, JobError, Launch, Processor, WorkerCommand, child_main,
 };
 use tarn_executor::{Attempt, Hash, Kind, Source, TransformCall};
 use tarn_transform::{Array, Budget, Operation, write_arrays};

@@ -179,12 +179,9 @@ async fn a_transform_that_does_not_listen_costs_its_worker_alone() {
 
 #[tokio::test]
 async fn workers_that_fault_die_or_lie_are_replaced() {
-    for (role, wanted) in [
-        ("fault", "CUDA_KERNEL_FAULT"),
-        ("exit", "CUDA_WORKER_LOST"),
-        ("panic", "CUDA_WORKER_LOST"),
-        ("liar", "CUDA_WORKER_LOST"),
-    ] {
+    for (role, wanted) in
+        [("fault", "CUDA_KERNEL_FAULT"), ("exit", "CUDA_WORKER_LOST"), ("panic", "CUDA_WORKER_LOST"), ("liar", "CUDA_WORKER_LOST")]
+    {
         let executor = CudaExecutor::new(config(role)).await;
         assert_eq!(reason(&executor, transform("ifft", SMALL)).await, wanted, "{role}");
         executor.run(transform("fft", SMALL), CancellationToken::new()).await.unwrap();

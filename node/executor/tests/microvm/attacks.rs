@@ -7,14 +7,13 @@ use std::path::PathBuf;
 
 use tarn_executor::{ExecutionError, Kind, MicroVmConfig, MicroVmExecutor};
 
-use crate::abi::{
-    CODE_BASE, DOORBELL, HEAP_BASE, INPUT_BASE, JOB_BASE, LINEAR_BASE, MAILBOX_BASE, OUTPUT_BASE, STACK_BASE, STACK_TOP,
-};
+use crate::abi::{CODE_BASE, DOORBELL, HEAP_BASE, INPUT_BASE, JOB_BASE, LINEAR_BASE, MAILBOX_BASE, OUTPUT_BASE, STACK_BASE, STACK_TOP};
 use crate::elf::{self, machine_code};
 use crate::{assert_reason, attempt, fail, has_kvm, succeed, with_input};
 
 /// The module does not matter: the image never looks at it.
-pub const MODULE: &str = "(module (memory (export \"memory\") 1) (func (export \"_start\")) (func (export \"one\") (result i64) i64.const 1))";
+pub const MODULE: &str =
+    "(module (memory (export \"memory\") 1) (func (export \"_start\")) (func (export \"one\") (result i64) i64.const 1))";
 
 // The addresses that the instructions below spell out.
 const _: () = assert!(MAILBOX_BASE == 0x100_0000 && OUTPUT_BASE == 0x110_0000 && INPUT_BASE == 0x120_0000);
@@ -245,11 +244,7 @@ async fn hostile_arguments_of_host_calls_are_refused() {
         ("call zero", attacker!("mov dword ptr [rdi], 0"), "unknown host call 0"),
         ("ready again", attacker!("mov dword ptr [rdi], 1"), "unknown host call 1"),
         ("a huge number", attacker!("mov dword ptr [rdi], -1"), "unknown host call 4294967295"),
-        (
-            "output longer than its region",
-            attacker!("mov qword ptr [rbp + 8], 0x40001", "mov dword ptr [rdi], 2"),
-            "claims 262145 bytes",
-        ),
+        ("output longer than its region", attacker!("mov qword ptr [rbp + 8], 0x40001", "mov dword ptr [rdi], 2"), "claims 262145 bytes"),
         (
             "output of negative length",
             attacker!("mov qword ptr [rbp + 8], -8", "mov dword ptr [rdi], 7"),
@@ -425,11 +420,7 @@ async fn images_that_are_no_images_are_refused() {
         ("entry in data", elf::executable(base, &[segment(base, elf::READ, &good)]), "entry point"),
         ("over the page tables", elf::executable(0x1000, &[segment(0x1000, code, &good)]), "outside of the region"),
         ("at the end of all", elf::executable(base, &[segment(u64::MAX, code, &good)]), "outside of the region"),
-        (
-            "data among code",
-            elf::executable(base, &[segment(base, elf::READ | elf::WRITE, &good)]),
-            "outside of the region",
-        ),
+        ("data among code", elf::executable(base, &[segment(base, elf::READ | elf::WRITE, &good)]), "outside of the region"),
         (
             "two segments on a page",
             elf::executable(base, &[segment(base, code, &good), segment(base + 0x800, elf::READ, b"x")]),
@@ -437,10 +428,7 @@ async fn images_that_are_no_images_are_refused() {
         ),
         (
             "never ready",
-            elf::executable(
-                base,
-                &[segment(base, code, &machine_code!("hlt")), segment(data, elf::READ | elf::WRITE, b"x")],
-            ),
+            elf::executable(base, &[segment(base, code, &machine_code!("hlt")), segment(data, elf::READ | elf::WRITE, b"x")]),
             "did not get ready",
         ),
         ("another call first", elf::code(&machine_code!("mov dword ptr [rdi], 7")), "did not get ready"),

@@ -173,9 +173,7 @@ async fn both_runtimes_do_the_same_with_the_same_module() {
         command(&guests::say(2, "err", "(call $proc_exit (i32.const 77))")),
         command(guests::NUMBERS),
         command("(module (func (export \"_start\") (param i32)))"),
-        command(
-            "(module (memory (export \"memory\") 1) (func $f) (start $f) (func $s (export \"_start\") unreachable))",
-        ),
+        command("(module (memory (export \"memory\") 1) (func $f) (start $f) (func $s (export \"_start\") unreachable))"),
         command("(module (memory (export \"memory\") 1) (func $f unreachable) (start $f) (func (export \"_start\")))"),
         export(guests::NUMBERS, "swap", vec!["-1".into(), "NaN".into()]),
         export(guests::NUMBERS, "add", vec!["2147483647".into(), "1".into()]),

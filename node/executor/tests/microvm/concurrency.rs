@@ -86,10 +86,7 @@ async fn leaks_nothing(rounds: usize) {
     assert!(after.threads <= before.threads + 8, "{before:?} {after:?}");
     assert!(after.mappings <= before.mappings + 80, "{before:?} {after:?}");
     assert!(memory_after < memory_before + 16 * 1024, "{memory_before} KiB, then {memory_after} KiB");
-    println!(
-        "{} attempts: {before:?} and {memory_before} KiB before, {after:?} and {memory_after} KiB after",
-        rounds * 5
-    );
+    println!("{} attempts: {before:?} and {memory_before} KiB before, {after:?} and {memory_after} KiB after", rounds * 5);
 }
 
 /// Runs one test of this file in a process of its own.

@@ -62,8 +62,7 @@ fn build_image() -> Result<PathBuf, String> {
     if let Some(path) = std::env::var_os("TARN_MICROVM_IMAGE") {
         return Ok(path.into());
     }
-    let script = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests"))
-        .join("../../deploy/microvm/build");
+    let script = PathBuf::from(std::env::var_os("CARGO_MANIFEST_DIR").expect("cargo runs the tests")).join("../../deploy/microvm/build");
     let image = Path::new(env!("CARGO_TARGET_TMPDIR")).join("microvm-guest.elf");
     let built = process::Command::new(&script).arg(&image).output();
     let built = built.map_err(|error| format!("{} cannot be run: {error}", script.display()))?;

@@ -66,8 +66,7 @@ async fn a_prepared_module_is_kept_on_disk_and_damage_is_noticed() {
     let Some(image) = image() else { return };
     let dir = tempfile::tempdir().unwrap();
     let start = || {
-        let config =
-            MicroVmConfig { slots: 1, idle: 1, cache_dir: Some(dir.path().join("code")), ..MicroVmConfig::new(image) };
+        let config = MicroVmConfig { slots: 1, idle: 1, cache_dir: Some(dir.path().join("code")), ..MicroVmConfig::new(image) };
         MicroVmExecutor::new(config).unwrap()
     };
     let mut prepared = with_input(&guests::echo(), "kept");

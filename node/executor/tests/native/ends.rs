@@ -177,9 +177,7 @@ fn kill(node: &mut Child) {
 pub fn processes_with(mark: &str) -> Vec<u32> {
     let all = fs::read_dir("/proc").unwrap().flatten();
     let processes = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
-    let has = |process: &u32| {
-        fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(mark))
-    };
+    let has = |process: &u32| fs::read(format!("/proc/{process}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(mark));
     processes.filter(has).collect()
 }
 

@@ -7,12 +7,7 @@ use tarn_transform::{Array, Budget, read_arrays, run, write_arrays};
 use crate::Bench;
 
 fn transform(name: &str, params: &str, input: Vec<u8>) -> Attempt {
-    let call = TransformCall {
-        name: name.into(),
-        params: params.into(),
-        input: input.into(),
-        share: DeviceShare::Thousandths(1_000),
-    };
+    let call = TransformCall { name: name.into(), params: params.into(), input: input.into(), share: DeviceShare::Thousandths(1_000) };
     Attempt::new(Hash::of(b""), Source::Prepared, Kind::Transform(call))
 }
 

@@ -7,16 +7,13 @@ use std::sync::Arc;
 
 use async_trait::async_trait;
 use bytes::Bytes;
-use tarn_executor::{
-    Allocation, ArtifactSource, Executor as _, Hash, Source, SourceError, WasmCacheStats, WasmConfig, WasmExecutor,
-};
+use tarn_executor::{Allocation, ArtifactSource, Executor as _, Hash, Source, SourceError, WasmCacheStats, WasmConfig, WasmExecutor};
 use tokio::sync::Semaphore;
 
 use crate::{assert_reason, command, executors, fail, guests, run, succeed};
 
 fn executor_on(dir: &Path, allocation: Allocation) -> WasmExecutor {
-    WasmExecutor::new(WasmConfig { slots: 2, cache_dir: Some(dir.join("code")), allocation, ..WasmConfig::default() })
-        .unwrap()
+    WasmExecutor::new(WasmConfig { slots: 2, cache_dir: Some(dir.join("code")), allocation, ..WasmConfig::default() }).unwrap()
 }
 
 fn entries(dir: &Path) -> Vec<PathBuf> {

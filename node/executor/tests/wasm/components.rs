@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tarn_executor::{
-    Argument, Attempt, CallGrant, Command, ContextAccess, ContextGrant, ExecutionError, Failure, Grants, Hash, Kind,
-    Limits, LogLevel, NoServices, Report, Source, WasmCacheStats, WasmConfig, WasmExecutor,
+    Argument, Attempt, CallGrant, Command, ContextAccess, ContextGrant, ExecutionError, Failure, Grants, Hash, Kind, Limits, LogLevel,
+    NoServices, Report, Source, WasmCacheStats, WasmConfig, WasmExecutor,
 };
 
 use crate::tools::{Artifacts, InMemory, componentize, reach};
@@ -106,9 +106,7 @@ async fn functions_of_components_are_called_with_numbers() {
     for executor in executors() {
         assert_eq!(answer(&executor, call("add", vec!["40".into(), "2".into()])).await, "42");
         assert_eq!(answer(&executor, call("half", vec!["5".into()])).await, "2.5");
-        for (name, params) in
-            [("add", vec!["40".into()]), ("add", vec!["40".into(), "x".into()]), ("letter", vec!["65".into()])]
-        {
+        for (name, params) in [("add", vec!["40".into()]), ("add", vec!["40".into(), "x".into()]), ("letter", vec!["65".into()])] {
             let failure = fail(&executor, call(name, params)).await;
             assert_reason(&failure.error, "BAD_ARGUMENTS", false);
         }
@@ -129,9 +127,7 @@ async fn what_wasi_offers_needs_its_grant() {
     let clock = Grants { clock: true, ..nothing() };
     let random = Grants { random: true, ..nothing() };
     for executor in executors() {
-        for (input, capability, enough, expected) in
-            [("clock", "clock", &clock, "1"), ("random", "random", &random, "0")]
-        {
+        for (input, capability, enough, expected) in [("clock", "clock", &clock, "1"), ("random", "random", &random, "0")] {
             assert_refused(&fail(&executor, ask(input, nothing())).await, capability);
             assert_eq!(answer(&executor, ask(input, enough.clone())).await, expected);
         }
@@ -222,10 +218,7 @@ async fn context_is_read_and_written_as_granted() {
 }
 
 fn calls(artifacts: &[&[u8]], depth: u32) -> Grants {
-    Grants {
-        calls: CallGrant { artifacts: artifacts.iter().map(|bytes| Hash::of(bytes)).collect(), depth },
-        ..nothing()
-    }
+    Grants { calls: CallGrant { artifacts: artifacts.iter().map(|bytes| Hash::of(bytes)).collect(), depth }, ..nothing() }
 }
 
 #[tokio::test]
@@ -234,9 +227,8 @@ async fn a_guest_calls_what_it_was_granted_within_what_it_has_left() {
     let endless: Vec<u8> = guests::command(guests::ENDLESS).into();
     let hungry: Vec<u8> = guests::command("(drop (memory.grow (i32.const 200)))").into();
     let loud: Vec<u8> = guests::say(2, "from the callee", "").into();
-    let source = Artifacts::source(
-        [&args, &endless, &hungry, &loud].map(|bytes| bytes.clone().into()).into_iter().chain([reach()]).collect(),
-    );
+    let source =
+        Artifacts::source([&args, &endless, &hungry, &loud].map(|bytes| bytes.clone().into()).into_iter().chain([reach()]).collect());
     for executor in executors() {
         let asks = |input: String, grants| {
             let mut attempt = ask(input, grants);
@@ -289,9 +281,7 @@ async fn hostile_components_are_contained() {
         let mut grow = ask("grow", nothing());
         grow.limits.memory_bytes = 8 << 20;
         assert_reason(&fail(&executor, grow).await.error, "MEMORY_LIMIT", false);
-        for (input, reason) in
-            [("lie", "WASM_TRAP"), ("wild", "WASM_TRAP"), ("garbage", "WASM_TRAP"), ("huge", "WASM_TRAP")]
-        {
+        for (input, reason) in [("lie", "WASM_TRAP"), ("wild", "WASM_TRAP"), ("garbage", "WASM_TRAP"), ("huge", "WASM_TRAP")] {
             let failure = fail(&executor, ask(input, all.clone())).await;
             assert_reason(&failure.error, reason, false);
         }
@@ -308,11 +298,8 @@ async fn hostile_components_are_contained() {
 #[tokio::test]
 async fn compiled_components_are_kept_on_disk() {
     let dir = tempfile::tempdir().unwrap();
-    for stats in
-        [WasmCacheStats { compiled: 1, ..Default::default() }, WasmCacheStats { disk_hits: 1, ..Default::default() }]
-    {
-        let executor =
-            WasmExecutor::new(WasmConfig { cache_dir: Some(dir.path().to_owned()), ..WasmConfig::default() }).unwrap();
+    for stats in [WasmCacheStats { compiled: 1, ..Default::default() }, WasmCacheStats { disk_hits: 1, ..Default::default() }] {
+        let executor = WasmExecutor::new(WasmConfig { cache_dir: Some(dir.path().to_owned()), ..WasmConfig::default() }).unwrap();
         assert_eq!(answer(&executor, ask("kept", nothing())).await, "kept");
         assert_eq!(executor.cache_stats(), stats);
     }

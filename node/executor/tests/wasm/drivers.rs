@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use tarn_executor::{
-    DriverConfig, DriverEngine, DriverEvent, DriverInstance, DriverServices, DriverStart, ExecutionError, Grants, Hash,
-    Limits, LogLevel, NotEnqueued,
+    DriverConfig, DriverEngine, DriverEvent, DriverInstance, DriverServices, DriverStart, ExecutionError, Grants, Hash, Limits, LogLevel,
+    NotEnqueued,
 };
 
 use crate::tools::{componentize, wit};
@@ -66,11 +66,7 @@ async fn started(config: &str, limits: Limits) -> (DriverInstance, Arc<Noted>) {
     (driver, noted)
 }
 
-async fn call(
-    driver: &mut DriverInstance,
-    method: &str,
-    payload: &str,
-) -> Result<Result<Vec<u8>, String>, ExecutionError> {
+async fn call(driver: &mut DriverInstance, method: &str, payload: &str) -> Result<Result<Vec<u8>, String>, ExecutionError> {
     let payload = Bytes::copy_from_slice(payload.as_bytes());
     tokio::time::timeout(PATIENCE, driver.call(method.to_owned(), payload)).await.expect("the call ends")
 }

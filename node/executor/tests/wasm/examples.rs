@@ -7,8 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use tarn_executor::{
-    Argument, Attempt, Command, ContextAccess, ContextGrant, Grants, Hash, Kind, LogLevel, Source, Value, WasmConfig,
-    WasmExecutor,
+    Argument, Attempt, Command, ContextAccess, ContextGrant, Grants, Hash, Kind, LogLevel, Source, Value, WasmConfig, WasmExecutor,
 };
 
 use crate::components::assert_refused;
@@ -107,9 +106,7 @@ async fn a_task_in_rust_keeps_a_line_in_its_context() {
 
     let services = Arc::new(InMemory::default());
     (longest.grants, longest.services) = (keeping(), services.clone());
-    for (input, expected, version) in
-        [("one\nthree\ntwo", "three", 1), ("four", "three", 1), ("größte\nlargest", "largest", 2)]
-    {
+    for (input, expected, version) in [("one\nthree\ntwo", "three", 1), ("four", "three", 1), ("größte\nlargest", "largest", 2)] {
         assert_eq!(succeed(&executor, given(&longest, input)).await.output, expected);
         assert_eq!(kept(&services, "longest"), Some((expected.to_owned(), version)));
     }

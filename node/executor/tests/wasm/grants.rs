@@ -113,10 +113,7 @@ async fn scratch_holds_what_was_granted_however_it_is_written() {
 async fn scratch_is_private_and_gone_afterwards() {
     let dir = tempfile::tempdir().unwrap();
     let scratch_dir = dir.path().join("scratch");
-    let start = || {
-        WasmExecutor::new(WasmConfig { slots: 2, scratch_dir: Some(scratch_dir.clone()), ..WasmConfig::default() })
-            .unwrap()
-    };
+    let start = || WasmExecutor::new(WasmConfig { slots: 2, scratch_dir: Some(scratch_dir.clone()), ..WasmConfig::default() }).unwrap();
     let executor = start();
     let left = || fs::read_dir(&scratch_dir).unwrap().count();
     for _ in 0..2 {

@@ -37,8 +37,7 @@ async fn time_ends_a_guest_that_computes_or_sleeps() {
 
 #[tokio::test]
 async fn memory_beyond_the_limit_is_refused_and_up_to_it_is_not() {
-    let grows =
-        |pages: u64| format!("(if (i32.eq (memory.grow (i32.const {pages})) (i32.const -1)) (then unreachable))");
+    let grows = |pages: u64| format!("(if (i32.eq (memory.grow (i32.const {pages})) (i32.const -1)) (then unreachable))");
     for executor in executors() {
         let limit = |limits: &mut Limits| limits.memory_bytes = 10 * PAGE;
         let report = succeed(&executor, limited(&guests::command(&grows(8)), limit)).await;
@@ -97,8 +96,7 @@ async fn output_beyond_the_limit_is_an_error() {
         assert_eq!(failure.error, ExecutionError::OutputLimit { limit_bytes: 4 });
         assert_reason(&failure.error, "OUTPUT_LIMIT", false);
 
-        let flood =
-            guests::command("(loop $more (call $print (i32.const 1) (i32.const 1024) (i32.const 65536)) (br $more))");
+        let flood = guests::command("(loop $more (call $print (i32.const 1) (i32.const 1024) (i32.const 65536)) (br $more))");
         assert_reason(&fail(&executor, command(&flood)).await.error, "OUTPUT_LIMIT", false);
 
         let mut numbers = export(guests::NUMBERS, "swap", vec!["1".into(), "2".into()]);
@@ -114,8 +112,7 @@ async fn logs_beyond_the_limit_are_dropped_and_counted() {
         assert_eq!(report.logs, "12345\n[tarn: 2 more bytes dropped, the limit log_bytes is 5]\n");
 
         // A guest that logs without end is stopped by its time, not by the memory of the node.
-        let flood =
-            guests::command("(loop $more (call $print (i32.const 2) (i32.const 1024) (i32.const 65536)) (br $more))");
+        let flood = guests::command("(loop $more (call $print (i32.const 2) (i32.const 1024) (i32.const 65536)) (br $more))");
         let failure = fail(&executor, limited(&flood, |limits| limits.time_ms = 100)).await;
         assert_reason(&failure.error, "TIME_LIMIT", true);
         assert!(failure.logs.len() < 65_536 + 200, "{} bytes", failure.logs.len());

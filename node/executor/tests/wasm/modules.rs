@@ -56,10 +56,7 @@ async fn an_import_that_is_not_offered_is_named() {
         ("(import \"env\" \"gettimeofday\" (func))", "`env::gettimeofday`"),
         ("(import \"wasi_unstable\" \"fd_write\" (func))", "`wasi_unstable::fd_write`"),
         ("(import \"env\" \"memory\" (memory 1))", "`env::memory`"),
-        (
-            "(import \"wasi_snapshot_preview1\" \"fd_write\" (func (param i64)))",
-            "`wasi_snapshot_preview1::fd_write with another type`",
-        ),
+        ("(import \"wasi_snapshot_preview1\" \"fd_write\" (func (param i64)))", "`wasi_snapshot_preview1::fd_write with another type`"),
     ];
     for executor in executors() {
         for (import, name) in cases {

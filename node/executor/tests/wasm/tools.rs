@@ -56,13 +56,7 @@ impl HostServices for InMemory {
         Ok(found.map(|(value, version)| ContextEntry { value: value.clone(), version: *version }))
     }
 
-    async fn context_set(
-        &self,
-        context: &str,
-        key: &str,
-        value: Bytes,
-        expected: Option<u64>,
-    ) -> Result<u64, ServiceError> {
+    async fn context_set(&self, context: &str, key: &str, value: Bytes, expected: Option<u64>) -> Result<u64, ServiceError> {
         let mut entries = self.entries.lock().unwrap();
         let entry = entries.entry((context.to_owned(), key.to_owned())).or_default();
         match expected {
@@ -80,13 +74,7 @@ impl HostServices for InMemory {
         Ok(())
     }
 
-    async fn context_list(
-        &self,
-        context: &str,
-        prefix: &str,
-        after: Option<&str>,
-        limit: u32,
-    ) -> Result<Vec<String>, ServiceError> {
+    async fn context_list(&self, context: &str, prefix: &str, after: Option<&str>, limit: u32) -> Result<Vec<String>, ServiceError> {
         let entries = self.entries.lock().unwrap();
         let keys = entries.keys().filter(|(of, _)| of == context).map(|(_, key)| key.clone());
         let wanted = keys.filter(|key| key.starts_with(prefix) && after.is_none_or(|after| key.as_str() > after));

@@ -21,8 +21,7 @@ const ENTRIES_MAX: usize = 10_000;
 
 pub(super) fn read(folder: &Path) -> Result<Bundle, Error> {
     let manifest = read_text(&folder.join(MANIFEST), MODULE_BYTES_MAX)?;
-    let manifest: Manifest =
-        toml::from_str(&manifest).map_err(|error| Error::malformed(MANIFEST, error.to_string().trim_end()))?;
+    let manifest: Manifest = toml::from_str(&manifest).map_err(|error| Error::malformed(MANIFEST, error.to_string().trim_end()))?;
     let data = match read_text(&folder.join(DATA), BUNDLE_BYTES_MAX) {
         Ok(text) => json::parse(DATA, text.as_bytes())?,
         Err(Error::Folder { .. }) if !folder.join(DATA).exists() => Value::Object(serde_json::Map::new()),
@@ -80,13 +79,9 @@ fn read_text(path: &Path, limit: usize) -> Result<String, Error> {
 pub(super) fn write(bundle: &Bundle, folder: &Path) -> Result<(), Error> {
     fs::create_dir_all(folder).map_err(|error| failed(folder, &error))?;
     if fs::read_dir(folder).map_err(|error| failed(folder, &error))?.next().is_some() {
-        return Err(Error::malformed(
-            folder.display().to_string(),
-            "is not empty; name a folder that does not exist yet",
-        ));
+        return Err(Error::malformed(folder.display().to_string(), "is not empty; name a folder that does not exist yet"));
     }
-    let manifest = toml::to_string(bundle.manifest())
-        .map_err(|error| Error::malformed(MANIFEST, format!("cannot be written: {error}")))?;
+    let manifest = toml::to_string(bundle.manifest()).map_err(|error| Error::malformed(MANIFEST, format!("cannot be written: {error}")))?;
     write_text(&folder.join(MANIFEST), &manifest)?;
     write_text(&folder.join(DATA), bundle.data())?;
     for (path, text) in bundle.modules() {

@@ -56,8 +56,7 @@ pub(super) fn decode(bytes: &[u8]) -> Result<Parts, Error> {
     if found != FORMAT {
         return Err(Error::Format { found, known: FORMAT });
     }
-    let manifest =
-        serde_json::from_slice(reader.piece()?).map_err(|error| Error::malformed("manifest", error.to_string()))?;
+    let manifest = serde_json::from_slice(reader.piece()?).map_err(|error| Error::malformed("manifest", error.to_string()))?;
     let count = reader.integer()? as usize;
     Error::at_most("the number of modules", MODULES_MAX, count)?;
     let mut modules = Vec::with_capacity(count);

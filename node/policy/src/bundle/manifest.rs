@@ -29,13 +29,7 @@ pub struct Manifest {
 impl Manifest {
     /// A manifest without a description.
     pub fn new(name: impl Into<String>, version: semver::Version, environment: impl Into<String>) -> Self {
-        Self {
-            format: format(),
-            name: name.into(),
-            version,
-            environment: environment.into(),
-            description: String::new(),
-        }
+        Self { format: format(), name: name.into(), version, environment: environment.into(), description: String::new() }
     }
 
     /// Refuses malformed fields.

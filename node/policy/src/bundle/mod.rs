@@ -67,11 +67,7 @@ impl Bundle {
     /// # Errors
     /// A manifest or path that is malformed, a path twice (also if they differ in case alone), data that is no object, and everything
     /// over the [limits](crate::limits).
-    pub fn new(
-        manifest: Manifest,
-        modules: impl IntoIterator<Item = (String, String)>,
-        data: &Value,
-    ) -> Result<Self, Error> {
+    pub fn new(manifest: Manifest, modules: impl IntoIterator<Item = (String, String)>, data: &Value) -> Result<Self, Error> {
         manifest.check()?;
         let modules = gather(modules)?;
         if !data.is_object() {

@@ -83,7 +83,8 @@ impl SignedBundle {
                 return Err(Error::Signature(message.into()));
             }
         } else if !verify(&Self::message(Digest::of(&self.bundle)), &self.signature) {
-            let message = "the bundle's signature does not fit: it was changed after signing, or signed with a key that this cluster does not trust";
+            let message =
+                "the bundle's signature does not fit: it was changed after signing, or signed with a key that this cluster does not trust";
             return Err(Error::Signature(message.into()));
         }
         Bundle::from_bytes(&self.bundle)

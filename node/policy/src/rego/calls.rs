@@ -10,8 +10,7 @@ use crate::limits::CALL_DEPTH_MAX;
 
 /// The first rule that cannot be, and why. Pairs are a rule and what it refers to, in ascending order of rules.
 pub(super) fn refusal(rules: &[(&RuleId, &BTreeSet<RuleId>)]) -> Option<(RuleId, String)> {
-    let ids: BTreeMap<&[String], usize> =
-        rules.iter().enumerate().map(|(index, (id, _))| (id.as_slice(), index)).collect();
+    let ids: BTreeMap<&[String], usize> = rules.iter().enumerate().map(|(index, (id, _))| (id.as_slice(), index)).collect();
     let calls: Vec<Vec<usize>> = rules.iter().map(|(_, uses)| called(&ids, uses)).collect();
     let mut search = Search { calls: &calls, depths: vec![None; calls.len()], path: Vec::new() };
     for start in 0..calls.len() {

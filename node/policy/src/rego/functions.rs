@@ -5,8 +5,7 @@
 //! (`opa.runtime`). `walk`, `print` and `trace` are left out because they put no bound on what they produce.
 
 /// Functions that look at the kind of their argument alone.
-const PLAIN: &[&str] =
-    &["is_array", "is_boolean", "is_null", "is_number", "is_object", "is_set", "is_string", "type_name"];
+const PLAIN: &[&str] = &["is_array", "is_boolean", "is_null", "is_number", "is_object", "is_set", "is_string", "type_name"];
 
 /// Functions that are called behind a guard that looks at their arguments first, with the number of their arguments. Even the simplest
 /// prints an argument that it cannot take, so none does without.
@@ -96,9 +95,7 @@ pub(super) fn refusal(name: &str) -> String {
         "time.now_ns" => "; use input.cluster.time_ms or input.cluster.clock",
         "print" | "trace" => "; use `tarn policy eval` to see what a rule produces",
         "walk" => "; name the fields, or iterate with `some`",
-        _ if name.starts_with("rand.") || name.starts_with("uuid.") => {
-            "; decisions must come out the same when they are replayed"
-        }
+        _ if name.starts_with("rand.") || name.starts_with("uuid.") => "; decisions must come out the same when they are replayed",
         _ if name.starts_with("http.") || name.starts_with("net.lookup") => "; put what it would fetch into data.json",
         _ => "",
     };

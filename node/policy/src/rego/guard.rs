@@ -13,9 +13,7 @@ use regorus::{
 };
 
 use super::{functions::GUARDED, weight::weight_of};
-use crate::limits::{
-    ARGUMENT_BYTES_MAX, NUMBER_BYTES_MAX, PATTERN_BYTES_MAX, PRODUCT_BYTES_MAX, RANGE_MAX, SHIFT_MAX, WIDTH_MAX,
-};
+use crate::limits::{ARGUMENT_BYTES_MAX, NUMBER_BYTES_MAX, PATTERN_BYTES_MAX, PRODUCT_BYTES_MAX, RANGE_MAX, SHIFT_MAX, WIDTH_MAX};
 use crate::ration;
 
 /// A call that was refused for its size. The text is how the failure is recognised after the interpreter has wrapped it.
@@ -54,8 +52,7 @@ fn check(name: &str, values: &[Value]) -> Result<()> {
     let expected = match (name, values) {
         ("count", [Value::Array(_) | Value::Set(_) | Value::Object(_)]) => return Ok(()),
         ("object.get", [Value::Object(_), key, _]) => return weigh(name, &[key]).map(drop),
-        ("object.keys", [Value::Object(_)])
-        | ("array.slice", [Value::Array(_), Value::Number(_), Value::Number(_)]) => {
+        ("object.keys", [Value::Object(_)]) | ("array.slice", [Value::Array(_), Value::Number(_), Value::Number(_)]) => {
             return Ok(());
         }
         _ => values.iter().collect::<Vec<_>>(),
@@ -105,9 +102,7 @@ fn weigh(name: &str, values: &[&Value]) -> Result<usize> {
 
 fn product(name: &str, bytes: usize) -> Result<()> {
     if bytes > PRODUCT_BYTES_MAX {
-        bail!(
-            "the result of {name} would be {TOO_LARGE}: up to {bytes} bytes, at most {PRODUCT_BYTES_MAX} are allowed"
-        );
+        bail!("the result of {name} would be {TOO_LARGE}: up to {bytes} bytes, at most {PRODUCT_BYTES_MAX} are allowed");
     }
     Ok(())
 }
@@ -154,9 +149,7 @@ fn number(name: &str, value: &Value) -> Result<()> {
     let exponent = text.rsplit_once(['e', 'E']).map_or("", |(_, digits)| digits.trim_start_matches(['+', '-', '0']));
     let digits = exponent.bytes().take_while(u8::is_ascii_digit).count();
     if text.len() > NUMBER_BYTES_MAX || digits > 2 {
-        bail!(
-            "the number that {name} is to read is {TOO_LARGE}: at most {NUMBER_BYTES_MAX} characters, and exponents below 100"
-        );
+        bail!("the number that {name} is to read is {TOO_LARGE}: at most {NUMBER_BYTES_MAX} characters, and exponents below 100");
     }
     Ok(())
 }

@@ -7,8 +7,7 @@ use regex::Regex;
 use crate::{Bundle, Problem};
 
 /// `--> file:line:column`, and somewhere below it `error: what is wrong`.
-static PLACE: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"-->\s*([^\n:]+):(\d+):(\d+)\n").expect("the pattern is fixed and valid"));
+static PLACE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"-->\s*([^\n:]+):(\d+):(\d+)\n").expect("the pattern is fixed and valid"));
 
 /// Makes a problem of an error's text. `file` is where it happened if the text does not say.
 pub(super) fn problem(bundle: &Bundle, file: &str, text: &str) -> Problem {

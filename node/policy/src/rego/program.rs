@@ -54,9 +54,7 @@ impl Program {
         for (path, text) in bundle.modules() {
             let parsed = match text::refusal(text) {
                 Some((line, column, message)) => Err(text::problem(path, text, line, column, message)),
-                None => parser
-                    .add_policy(path.into(), text.into())
-                    .map_err(|error| problem(bundle, path, &error.to_string())),
+                None => parser.add_policy(path.into(), text.into()).map_err(|error| problem(bundle, path, &error.to_string())),
             };
             problems.extend(parsed.err());
         }
@@ -166,10 +164,7 @@ fn failure(sources: &Sources, error: &anyhow::Error, budget: Duration) -> Failur
 
 /// The failure of an evaluation that took too long.
 pub(crate) fn over_budget(budget: Duration) -> Failure {
-    Failure {
-        kind: FailureKind::PolicyOverBudget,
-        message: format!("it took longer than the {} ms that it may take", budget.as_millis()),
-    }
+    Failure { kind: FailureKind::PolicyOverBudget, message: format!("it took longer than the {} ms that it may take", budget.as_millis()) }
 }
 
 /// The texts of every rule by its name, of the modules that parse. Needs a large stack.

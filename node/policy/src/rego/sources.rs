@@ -25,8 +25,7 @@ struct Change {
 }
 
 /// A place in a message.
-static PLACE: LazyLock<Regex> =
-    LazyLock::new(|| Regex::new(r"(?m)-->\s*([^\n:]+):(\d+):(\d+)$").expect("the pattern is fixed and valid"));
+static PLACE: LazyLock<Regex> = LazyLock::new(|| Regex::new(r"(?m)-->\s*([^\n:]+):(\d+):(\d+)$").expect("the pattern is fixed and valid"));
 
 impl Sources {
     /// Takes what the analysis wants changed, with or without the tests.

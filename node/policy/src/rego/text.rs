@@ -33,8 +33,7 @@ pub(super) fn refusal(text: &str) -> Option<(u32, u32, String)> {
         let message = if scan.depth > DEPTH_MAX {
             format!("brackets nest deeper than {DEPTH_MAX} levels; put inner parts into rules of their own")
         } else if scan.work > WORK_MAX {
-            "too many brackets nest in each other up to here; put inner parts into rules of their own, or into the data"
-                .into()
+            "too many brackets nest in each other up to here; put inner parts into rules of their own, or into the data".into()
         } else {
             continue;
         };
@@ -77,12 +76,9 @@ mod tests {
         let nested = |levels: usize| format!("x := {}1{}", "[".repeat(levels), "]".repeat(levels));
         assert_eq!(refusal(&nested(12)), None);
         assert_eq!(refusal(&nested(13)).map(|(line, column, _)| (line, column)), Some((1, 18)));
-        for quiet in [
-            "# [[[[[[[[[[[[[[[[",
-            "x := `[[[[[[[[[[[[[[[\n[[[[`",
-            r#"x := "[[[[[[[[[[[\"[[[[[[[""#,
-            "x := \"\\\\\" # [[[[[[[[[[[[[[[",
-        ] {
+        for quiet in
+            ["# [[[[[[[[[[[[[[[[", "x := `[[[[[[[[[[[[[[[\n[[[[`", r#"x := "[[[[[[[[[[[\"[[[[[[[""#, "x := \"\\\\\" # [[[[[[[[[[[[[[["]
+        {
             assert_eq!(refusal(quiet), None, "{quiet}");
         }
         assert!(refusal("x := \"\\\\\" [[[[[[[[[[[[[[[").is_some());

@@ -94,11 +94,7 @@ pub(crate) fn run<T: Send + 'static>(
     let pool = pool(purpose);
     let ticket = Arc::new(Mutex::new(Phase::Waiting));
     let (sender, receiver) = sync_channel(1);
-    let job = Job {
-        ticket: Arc::clone(&ticket),
-        work: Box::new(reporting(sender, purpose.memory(), work)),
-        freed: Box::new(freed),
-    };
+    let job = Job { ticket: Arc::clone(&ticket), work: Box::new(reporting(sender, purpose.memory(), work)), freed: Box::new(freed) };
     if !pool.submit(job) {
         return Outcome::Busy;
     }
@@ -149,8 +145,7 @@ impl Pool {
             return false;
         }
         state.waiting.push_back(job);
-        if state.waiting.len() > state.idle && state.threads < self.size && !self.grow(&mut state) && state.threads == 0
-        {
+        if state.waiting.len() > state.idle && state.threads < self.size && !self.grow(&mut state) && state.threads == 0 {
             state.waiting.pop_back();
             return false;
         }

@@ -31,12 +31,7 @@ pub(super) struct ModuleWalk<'a> {
 }
 
 impl<'a> ModuleWalk<'a> {
-    pub(super) fn new(
-        bundle: &'a Bundle,
-        module: &'a Module,
-        spread: &'a [RuleId],
-        analysis: &'a mut Analysis,
-    ) -> Self {
+    pub(super) fn new(bundle: &'a Bundle, module: &'a Module, spread: &'a [RuleId], analysis: &'a mut Analysis) -> Self {
         let package = static_path(&module.package.refr).path;
         let is_test = is_test_module(module.package.span.source.file(), &package);
         let mut imports = BTreeMap::new();
@@ -94,8 +89,7 @@ impl<'a> ModuleWalk<'a> {
 
     fn query(&mut self, query: &Query) {
         if query.stmts.len() > STATEMENTS_MAX {
-            let message =
-                format!("the body has {} statements, at most {STATEMENTS_MAX} are allowed", query.stmts.len());
+            let message = format!("the body has {} statements, at most {STATEMENTS_MAX} are allowed", query.stmts.len());
             self.analysis.problem(self.bundle, &query.span, message);
         }
         for statement in &query.stmts {
@@ -138,8 +132,7 @@ impl<'a> ModuleWalk<'a> {
 
     fn expr(&mut self, expr: &Expr) {
         if self.depth >= DEPTH_MAX {
-            let message =
-                format!("the expression nests deeper than {DEPTH_MAX} levels; long chains of operators count too");
+            let message = format!("the expression nests deeper than {DEPTH_MAX} levels; long chains of operators count too");
             return self.analysis.problem(self.bundle, expr.span(), message);
         }
         self.depth += 1;
@@ -149,11 +142,7 @@ impl<'a> ModuleWalk<'a> {
 
     fn expr_within(&mut self, expr: &Expr) {
         match expr {
-            Expr::String { .. }
-            | Expr::RawString { .. }
-            | Expr::Number { .. }
-            | Expr::Bool { .. }
-            | Expr::Null { .. } => {}
+            Expr::String { .. } | Expr::RawString { .. } | Expr::Number { .. } | Expr::Bool { .. } | Expr::Null { .. } => {}
             Expr::Var { .. } | Expr::RefDot { .. } | Expr::RefBrack { .. } => {
                 self.reference(expr);
                 self.indices(expr);

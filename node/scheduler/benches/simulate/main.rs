@@ -37,8 +37,7 @@ fn main() {
     for arrive_over_ms in [0, ARRIVE_OVER_MS] {
         println!("\ntasks arrive over {} s", arrive_over_ms / 1000);
         println!("             makespan   arrival to end   of critical   slots in use     cost   decisions");
-        let mut policies: [Box<dyn Policy>; 3] =
-            [Box::new(Tarn::new()), Box::new(LeastLoaded), Box::new(RandomFeasible::new(seed))];
+        let mut policies: [Box<dyn Policy>; 3] = [Box::new(Tarn::new()), Box::new(LeastLoaded), Box::new(RandomFeasible::new(seed))];
         for policy in &mut policies {
             run::report(&world, policy.as_mut(), arrive_over_ms);
         }

@@ -4,9 +4,7 @@ use std::collections::BTreeSet;
 
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tarn_scheduler::{
-    Cluster, Explanation, Finished, History, Outcome, Placement, Scheduler, Task, Tuning, Worker, compare,
-};
+use tarn_scheduler::{Cluster, Explanation, Finished, History, Outcome, Placement, Scheduler, Task, Tuning, Worker, compare};
 
 use crate::support::ledger::Ledger;
 use crate::world::World;
@@ -15,13 +13,7 @@ use crate::world::World;
 pub trait Policy {
     fn name(&self) -> &'static str;
     /// As (position among the tasks, placement).
-    fn place(
-        &mut self,
-        tasks: &[Task],
-        ledger: &mut Ledger,
-        eligible: &Eligible,
-        now_ms: u64,
-    ) -> Vec<(usize, Placement)>;
+    fn place(&mut self, tasks: &[Task], ledger: &mut Ledger, eligible: &Eligible, now_ms: u64) -> Vec<(usize, Placement)>;
     fn learn(&mut self, _finished: Finished<'_>) {}
 }
 
@@ -158,10 +150,7 @@ fn try_on(task: &Task, id: &str, ledger: &mut Ledger) -> Option<Placement> {
     let worker: &Worker = &ledger.workers[id];
     let needs = task.requires.devices.iter().filter(|need| need.binds(&worker.runtime));
     let fitting = |need: &tarn_scheduler::DeviceNeed| {
-        worker
-            .devices
-            .iter()
-            .position(|device| device.memory_free_bytes >= need.memory_bytes && device.capability >= need.capability)
+        worker.devices.iter().position(|device| device.memory_free_bytes >= need.memory_bytes && device.capability >= need.capability)
     };
     let placement = Placement {
         worker: id.to_owned(),

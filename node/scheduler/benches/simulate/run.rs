@@ -104,12 +104,7 @@ fn run(world: &World, policy: &mut dyn Policy, arrive_over_ms: u64) -> Totals {
 }
 
 /// The first waiting tasks of each kind: as many as could find room, and some.
-fn offer(
-    world: &World,
-    queues: &[VecDeque<usize>],
-    ledger: &Ledger,
-    waited_ms: impl Fn(usize) -> u64,
-) -> (Vec<usize>, Vec<Task>) {
+fn offer(world: &World, queues: &[VecDeque<usize>], ledger: &Ledger, waited_ms: impl Fn(usize) -> u64) -> (Vec<usize>, Vec<Task>) {
     let free: usize = ledger.workers.values().map(|worker| worker.slots_free as usize).sum();
     let limit = 10 + 2 * free / queues.len();
     let mut numbers: Vec<usize> = queues.iter().flat_map(|queue| queue.iter().take(limit).copied()).collect();

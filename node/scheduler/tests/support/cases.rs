@@ -3,9 +3,7 @@
 use rand::rngs::SmallRng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand::{Rng, SeedableRng};
-use tarn_scheduler::{
-    Device, DeviceNeed, Finished, History, Isolation, Priority, Requirements, Runtimes, Task, Weighed, Worker,
-};
+use tarn_scheduler::{Device, DeviceNeed, Finished, History, Isolation, Priority, Requirements, Runtimes, Task, Weighed, Worker};
 
 /// A batch, and what it is placed on.
 pub struct Case {
@@ -77,12 +75,9 @@ fn task(number: usize, rng: &mut SmallRng) -> Task {
         false => Runtimes::Chain(names),
     };
     let devices = match rng.random_bool(0.3) {
-        true => vec![DeviceNeed {
-            kind: "cuda".into(),
-            memory_bytes: rng.random_range(10..=50),
-            capability: 80,
-            runtimes: vec!["cuda".into()],
-        }],
+        true => {
+            vec![DeviceNeed { kind: "cuda".into(), memory_bytes: rng.random_range(10..=50), capability: 80, runtimes: vec!["cuda".into()] }]
+        }
         false => Vec::new(),
     };
     let node = format!("n{}", rng.random_range(0..5));

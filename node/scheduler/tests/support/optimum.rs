@@ -94,10 +94,7 @@ impl<'a> Search<'a> {
         for runtime in task.requires.runtimes.names() {
             let mut task = task.clone();
             task.requires.runtimes = Runtimes::only(runtime);
-            let outcome = scheduler(self.case, &self.tuning)
-                .place(std::slice::from_ref(&task), &ledger.cluster(), 1)
-                .remove(0)
-                .outcome;
+            let outcome = scheduler(self.case, &self.tuning).place(std::slice::from_ref(&task), &ledger.cluster(), 1).remove(0).outcome;
             let Outcome::Placed(placement) = outcome else { continue };
             assert!(placement.explanation.candidates.len() < tarn_scheduler::CANDIDATES_MAX);
             for candidate in &placement.explanation.candidates {

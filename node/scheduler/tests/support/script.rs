@@ -3,8 +3,8 @@
 use std::collections::BTreeMap;
 
 use tarn_scheduler::{
-    Decision, Device, DeviceNeed, Explanation, Finished, Isolation, Miss, Outcome, Parts, Placement, Priority,
-    Runtimes, Scheduler, Task, Waiting, Weighed, Worker, compare,
+    Decision, Device, DeviceNeed, Explanation, Finished, Isolation, Miss, Outcome, Parts, Placement, Priority, Runtimes, Scheduler, Task,
+    Waiting, Weighed, Worker, compare,
 };
 
 use super::ledger::Ledger;
@@ -200,8 +200,7 @@ impl Runner {
 }
 
 fn placed(id: &str, placement: &Placement) -> Vec<String> {
-    let Explanation { level, score_max, candidates, eligible, registered, passed_over, prices, moved_from } =
-        &placement.explanation;
+    let Explanation { level, score_max, candidates, eligible, registered, passed_over, prices, moved_from } = &placement.explanation;
     let mut head = format!("{id} -> {} runtime={}", placement.worker, placement.runtime);
     if !placement.devices.is_empty() {
         head += &format!(" devices={:?}", placement.devices);
@@ -282,13 +281,7 @@ fn device(text: &str) -> Result<Device, String> {
     let (kind, rest) = pair(text, ':')?;
     let (memory, capability) = pair(rest, ':')?;
     let memory_bytes = number(memory)?;
-    Ok(Device {
-        kind: kind.into(),
-        memory_bytes,
-        memory_free_bytes: memory_bytes,
-        capability: number(capability)? as u32,
-        lost: false,
-    })
+    Ok(Device { kind: kind.into(), memory_bytes, memory_free_bytes: memory_bytes, capability: number(capability)? as u32, lost: false })
 }
 
 /// `kind:memory:capability`, or the same followed by `@runtime`.

@@ -24,12 +24,10 @@ const RETENTION_MS: u64 = 60_000;
 /// Starts the clients.
 pub fn start(run: &Arc<Run>, clients: usize, rate: Option<u32>, permits: Permits) -> Vec<JoinHandle<Samples>> {
     // At a fixed rate each client has its own beat, all of them evenly apart.
-    let beat =
-        rate.map(|rate| Duration::from_secs(1) * run.batch * u32::try_from(clients).unwrap_or(u32::MAX) / rate.max(1));
+    let beat = rate.map(|rate| Duration::from_secs(1) * run.batch * u32::try_from(clients).unwrap_or(u32::MAX) / rate.max(1));
     (0..clients)
         .map(|number| {
-            let offset =
-                beat.map(|beat| beat * u32::try_from(number).unwrap_or(0) / u32::try_from(clients).unwrap_or(1));
+            let offset = beat.map(|beat| beat * u32::try_from(number).unwrap_or(0) / u32::try_from(clients).unwrap_or(1));
             tokio::spawn(client(run.clone(), number, beat.zip(offset), permits))
         })
         .collect()
@@ -76,11 +74,6 @@ async fn client(run: Arc<Run>, number: usize, beat: Option<(Duration, Duration)>
 }
 
 fn tasks(run: &Run, due: Instant) -> Vec<TaskSpec> {
-    let task = TaskSpec {
-        queue: run.queue.clone(),
-        payload: run.stamped(due),
-        retention_ms: RETENTION_MS,
-        ..Default::default()
-    };
+    let task = TaskSpec { queue: run.queue.clone(), payload: run.stamped(due), retention_ms: RETENTION_MS, ..Default::default() };
     vec![task; run.batch as usize]
 }

@@ -12,8 +12,7 @@ use serde_json::json;
 use tarn_client::Client;
 use tarn_proto::v1::worker_service_client::WorkerServiceClient;
 use tarn_proto::v1::{
-    self as proto, CompleteTaskRequest, TaskSpec, WorkOpen, WorkRequest, WorkerCapabilities, work_request,
-    work_response,
+    self as proto, CompleteTaskRequest, TaskSpec, WorkOpen, WorkRequest, WorkerCapabilities, work_request, work_response,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
@@ -134,11 +133,7 @@ async fn interrupted() {
 }
 
 /// Lets the workers, which were told to stop, say good-bye, and ends what is in the namespaces with them.
-async fn clean_up(
-    client: &Client,
-    tenants: &Tenants,
-    workers: &mut JoinSet<Result<(), Failure>>,
-) -> Result<(), Failure> {
+async fn clean_up(client: &Client, tenants: &Tenants, workers: &mut JoinSet<Result<(), Failure>>) -> Result<(), Failure> {
     while workers.join_next().await.is_some() {}
     for name in [&tenants.quiet, &tenants.noisy] {
         match client.drain_namespace(name, true).await {
@@ -153,12 +148,8 @@ async fn clean_up(
 /// Makes the tenants. The noisy one runs next to nothing at first, so that its backlog is not used up while it is filled.
 async fn create(client: &Client, tenants: &Tenants) -> Result<(), Failure> {
     client.create_namespace(&tenants.quiet, WEIGHT).await?;
-    let request = proto::CreateNamespaceRequest {
-        name: tenants.noisy.clone(),
-        weight: WEIGHT,
-        quotas: Some(max_running(1)),
-        ..Default::default()
-    };
+    let request =
+        proto::CreateNamespaceRequest { name: tenants.noisy.clone(), weight: WEIGHT, quotas: Some(max_running(1)), ..Default::default() };
     client.create_namespace_with(request).await?;
     Ok(())
 }
@@ -169,11 +160,7 @@ fn max_running(most: u64) -> proto::Quotas {
 
 /// Lets the noisy tenant run as much as the user says it may.
 async fn release(client: &Client, tenants: &Tenants, most: u64) -> Result<(), Failure> {
-    let request = proto::UpdateNamespaceRequest {
-        name: tenants.noisy.clone(),
-        quotas: Some(max_running(most)),
-        ..Default::default()
-    };
+    let request = proto::UpdateNamespaceRequest { name: tenants.noisy.clone(), quotas: Some(max_running(most)), ..Default::default() };
     client.update_namespace(request).await?;
     Ok(())
 }
@@ -194,15 +181,7 @@ async fn measure(
     create(&run.client(0), tenants).await?;
     let (started, mut starts) = mpsc::unbounded_channel();
     for number in 0..args.workers.max(1) {
-        workers.spawn(worker(
-            run.clone(),
-            number,
-            args.credit.max(1),
-            args.hold,
-            tenants.clone(),
-            started.clone(),
-            stop.clone(),
-        ));
+        workers.spawn(worker(run.clone(), number, args.credit.max(1), args.hold, tenants.clone(), started.clone(), stop.clone()));
     }
     drop(started);
     // What the first tasks cost alone, connections and queues, is nobody's delay.
@@ -226,8 +205,7 @@ async fn measure(
     if left.ready == 0 {
         return Err(Failure::Usage("the backlog was used up before the end: allow more, or less time".into()));
     }
-    let (without, with) =
-        (without.report("start, alone", 1, took), with.report("start, beside a backlog", 1, with_took));
+    let (without, with) = (without.report("start, alone", 1, took), with.report("start, beside a backlog", 1, with_took));
     let ratio = f64::from(with.median()) / f64::from(without.median().max(1));
     Ok((without, with, ratio))
 }
@@ -337,10 +315,7 @@ async fn worker(
     let mut service = WorkerServiceClient::new(run.channel(number)).max_decoding_message_size(64 << 20);
     let registration = proto::RegisterWorkerRequest {
         name: format!("bench-fair-{number}"),
-        capabilities: Some(WorkerCapabilities {
-            namespaces: vec![tenants.quiet.clone(), tenants.noisy.clone()],
-            ..Default::default()
-        }),
+        capabilities: Some(WorkerCapabilities { namespaces: vec![tenants.quiet.clone(), tenants.noisy.clone()], ..Default::default() }),
         ttl_ms: u64::try_from(TTL.as_millis()).unwrap_or(u64::MAX),
         ..Default::default()
     };
@@ -349,10 +324,9 @@ async fn worker(
     let alive = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(alive));
     let (sender, receiver) = mpsc::channel(MESSAGES);
     let message = |message| WorkRequest { correlation: 0, message: Some(message) };
-    for first in [
-        work_request::Message::Open(WorkOpen { worker_id: worker_id.clone(), lease_ms: LEASE_MS }),
-        work_request::Message::Credit(slots),
-    ] {
+    for first in
+        [work_request::Message::Open(WorkOpen { worker_id: worker_id.clone(), lease_ms: LEASE_MS }), work_request::Message::Credit(slots)]
+    {
         let _ = sender.send(message(first)).await;
     }
     let mut stream = service.work(ReceiverStream::new(receiver)).await.map_err(failed)?.into_inner();
@@ -363,12 +337,8 @@ async fn worker(
                 if let Some(due) = due.filter(|_| task.namespace == tenants.quiet) {
                     let _ = started.send(due.elapsed());
                 }
-                let complete = CompleteTaskRequest {
-                    namespace: task.namespace,
-                    task_id: task.task_id,
-                    token: task.token,
-                    ..Default::default()
-                };
+                let complete =
+                    CompleteTaskRequest { namespace: task.namespace, task_id: task.task_id, token: task.token, ..Default::default() };
                 let sender = sender.clone();
                 let hold = hold.mul_f64(rand::random_range(HELD));
                 tokio::spawn(async move {

@@ -141,9 +141,7 @@ const STAMP_BYTES: usize = 8;
 /// Runs `tarn bench …`.
 pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Result<(), Failure> {
     if args.payload < STAMP_BYTES {
-        return Err(Failure::Usage(format!(
-            "--payload must be at least {STAMP_BYTES} bytes: a time stamp goes into it"
-        )));
+        return Err(Failure::Usage(format!("--payload must be at least {STAMP_BYTES} bytes: a time stamp goes into it")));
     }
     let (credentials, addresses, namespace) = connect.resolved()?;
     let run = Arc::new(Run {
@@ -178,14 +176,8 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
     printer.value(&value, || table(&Report::HEAD, reports.iter().map(Report::row)))
 }
 
-fn clients(
-    credentials: &Credentials,
-    addresses: &[String],
-    namespace: &str,
-    count: usize,
-) -> Result<Vec<Client>, Failure> {
-    let client =
-        || Client::builder().addresses(addresses).credentials(credentials.clone()).namespace(namespace).connect_lazy();
+fn clients(credentials: &Credentials, addresses: &[String], namespace: &str, count: usize) -> Result<Vec<Client>, Failure> {
+    let client = || Client::builder().addresses(addresses).credentials(credentials.clone()).namespace(namespace).connect_lazy();
     Ok((0..count.max(1)).map(|_| client()).collect::<Result<_, _>>()?)
 }
 
@@ -246,8 +238,5 @@ async fn work(run: &Arc<Run>, args: &BenchArgs) -> Result<Vec<Report>, Failure> 
     if drained && completed.len() as u64 != accepted {
         completed.fail(&format!("ACCEPTED_{accepted}_COMPLETED_{}", completed.len()));
     }
-    Ok(vec![
-        enqueued.report("enqueue", u64::from(args.batch), enqueue_took),
-        completed.report("enqueue to completed", 1, took),
-    ])
+    Ok(vec![enqueued.report("enqueue", u64::from(args.batch), enqueue_took), completed.report("enqueue to completed", 1, took)])
 }

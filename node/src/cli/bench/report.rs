@@ -120,8 +120,7 @@ impl Report {
     }
 
     /// The titles of [`Report::row`].
-    pub const HEAD: [&'static str; 9] =
-        ["operation", "tasks", "seconds", "tasks/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "failed"];
+    pub const HEAD: [&'static str; 9] = ["operation", "tasks", "seconds", "tasks/s", "p50 ms", "p99 ms", "p99.9 ms", "max ms", "failed"];
 
     /// What went wrong, in words; empty if nothing did.
     pub fn failures(&self) -> String {

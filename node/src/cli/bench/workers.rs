@@ -5,8 +5,8 @@ use std::time::Instant;
 
 use tarn_proto::v1::worker_service_client::WorkerServiceClient;
 use tarn_proto::v1::{
-    CompleteTaskRequest, LeasedTask, RegisterWorkerRequest, WorkOpen, WorkRequest, WorkResponse, WorkerCapabilities,
-    work_request, work_response,
+    CompleteTaskRequest, LeasedTask, RegisterWorkerRequest, WorkOpen, WorkRequest, WorkResponse, WorkerCapabilities, work_request,
+    work_response,
 };
 use tokio::sync::mpsc;
 use tokio::task::JoinHandle;
@@ -24,17 +24,11 @@ const TTL_MS: u64 = 3_600_000;
 const CREDIT_PARTS: u32 = 4;
 
 /// Registers and starts the workers.
-pub async fn start(
-    run: &Arc<Run>,
-    workers: usize,
-    credit: u32,
-    stop: &CancellationToken,
-) -> Result<Vec<JoinHandle<Samples>>, Failure> {
+pub async fn start(run: &Arc<Run>, workers: usize, credit: u32, stop: &CancellationToken) -> Result<Vec<JoinHandle<Samples>>, Failure> {
     let mut handles = Vec::new();
     for number in 0..workers.max(1) {
         let mut service = WorkerServiceClient::new(run.channel(number)).max_decoding_message_size(64 << 20);
-        let registration =
-            service.register_worker(register(run, number)).await.map_err(|status| anyhow::anyhow!("{status}"))?;
+        let registration = service.register_worker(register(run, number)).await.map_err(|status| anyhow::anyhow!("{status}"))?;
         let worker_id = registration.into_inner().worker_id;
         handles.push(tokio::spawn(worker(run.clone(), service, worker_id, credit.max(1), stop.clone())));
     }
@@ -95,8 +89,7 @@ async fn worker(
                 correlation += 1;
                 let due = task.spec.as_ref().and_then(|spec| run.due(&spec.payload)).unwrap_or_else(Instant::now);
                 running.insert(correlation, due);
-                let complete =
-                    WorkRequest { correlation, message: Some(work_request::Message::Complete(completion(task))) };
+                let complete = WorkRequest { correlation, message: Some(work_request::Message::Complete(completion(task))) };
                 if sender.send(complete).await.is_err() {
                     return samples;
                 }
@@ -110,10 +103,7 @@ async fn worker(
                 if done < credit.div_ceil(CREDIT_PARTS) {
                     continue;
                 }
-                let more = WorkRequest {
-                    correlation: 0,
-                    message: Some(work_request::Message::Credit(std::mem::take(&mut done))),
-                };
+                let more = WorkRequest { correlation: 0, message: Some(work_request::Message::Credit(std::mem::take(&mut done))) };
                 if sender.send(more).await.is_err() {
                     return samples;
                 }

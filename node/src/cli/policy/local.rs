@@ -57,8 +57,7 @@ fn report_text(title: &str, report: &Report) -> String {
 
 /// Judges one input.
 pub fn eval(paths: &[PathBuf], input: &Path, printer: Printer) -> Result<(), Failure> {
-    let compiled: Result<Vec<Compiled>, Failure> =
-        paths.iter().map(|path| Compiled::new(&bundle(path)?).map_err(said)).collect();
+    let compiled: Result<Vec<Compiled>, Failure> = paths.iter().map(|path| Compiled::new(&bundle(path)?).map_err(said)).collect();
     let policies = Policies::with_cache(compiled?, 0).map_err(said)?;
     let input = Input::from_json(&read_input(input)?).map_err(said)?;
     let decision = policies.decide(&input, DEFAULT_BUDGET);

@@ -49,9 +49,7 @@ Examples:
         activate: bool,
     },
     /// Let a version judge; a node compiles it and runs its tests first
-    #[command(
-        after_help = "Example:\n  tarn policy activate night 1.4.0 --expect 1.3.0      only if 1.3.0 is active now"
-    )]
+    #[command(after_help = "Example:\n  tarn policy activate night 1.4.0 --expect 1.3.0      only if 1.3.0 is active now")]
     Activate {
         #[command(flatten)]
         which: Which,
@@ -222,12 +220,8 @@ pub fn local(command: PolicyCommand, printer: Printer) -> Result<Option<PolicyCo
 pub async fn run(command: PolicyCommand, connect: &ConnectArgs, printer: Printer) -> Result<(), Failure> {
     let client = connect.client()?;
     match command {
-        PolicyCommand::Put { bundle, sign_with, activate } => {
-            remote::put(&client, &bundle, sign_with.as_deref(), activate, printer).await
-        }
-        PolicyCommand::Activate { which, version, expect } => {
-            remote::activate(&client, which, version, expect, printer).await
-        }
+        PolicyCommand::Put { bundle, sign_with, activate } => remote::put(&client, &bundle, sign_with.as_deref(), activate, printer).await,
+        PolicyCommand::Activate { which, version, expect } => remote::activate(&client, which, version, expect, printer).await,
         PolicyCommand::Rollback { which, expect } => remote::rollback(&client, which, expect, printer).await,
         PolicyCommand::Deactivate { which, expect, yes } => {
             super::confirm(&format!("Let no version of {} judge in {} any more?", which.name, which.environment), yes)?;
@@ -239,9 +233,7 @@ pub async fn run(command: PolicyCommand, connect: &ConnectArgs, printer: Printer
         }
         PolicyCommand::List { name, environment } => remote::list(&client, name, environment, printer).await,
         PolicyCommand::Show { which, version, out } => remote::show(&client, which, version, out, printer).await,
-        PolicyCommand::Replay { bundles, since, budget } => {
-            replay::replay(&client, &bundles, since, budget, printer).await
-        }
+        PolicyCommand::Replay { bundles, since, budget } => replay::replay(&client, &bundles, since, budget, printer).await,
         PolicyCommand::Violations(args) => violations::violations(&client, args, connect, printer).await,
         PolicyCommand::Handler(command) => handler::run(command, &client, printer).await,
         PolicyCommand::Settings { require_signed, trust, distrust } => {

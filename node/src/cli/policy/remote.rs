@@ -12,13 +12,7 @@ use super::super::output::{Printer, time};
 use super::{Which, load, local, said, signing};
 
 /// Puts a version, and perhaps lets it judge.
-pub async fn put(
-    client: &Client,
-    path: &Path,
-    key: Option<&Path>,
-    activate: bool,
-    printer: Printer,
-) -> Result<(), Failure> {
+pub async fn put(client: &Client, path: &Path, key: Option<&Path>, activate: bool, printer: Printer) -> Result<(), Failure> {
     let mut signed = load(path)?;
     let bundle = Bundle::from_bytes(signed.bundle_bytes()).map_err(said)?;
     if activate {
@@ -54,13 +48,7 @@ pub async fn put(
 }
 
 /// Lets a version judge.
-pub async fn activate(
-    client: &Client,
-    which: Which,
-    version: String,
-    expect: Option<String>,
-    printer: Printer,
-) -> Result<(), Failure> {
+pub async fn activate(client: &Client, which: Which, version: String, expect: Option<String>, printer: Printer) -> Result<(), Failure> {
     let request = proto::ActivateBundleRequest {
         request_id: String::new(),
         environment: which.environment,
@@ -87,18 +75,11 @@ pub async fn rollback(client: &Client, which: Which, expect: Option<String>, pri
         expected: expected(expect),
     };
     let answer = client.rollback_bundle(request).await?;
-    printer.message(&answer, |answer| {
-        format!("{} judges again; {}", title(answer.bundle.as_ref()), before(&answer.previous))
-    })
+    printer.message(&answer, |answer| format!("{} judges again; {}", title(answer.bundle.as_ref()), before(&answer.previous)))
 }
 
 /// Switches a bundle off.
-pub async fn deactivate(
-    client: &Client,
-    which: Which,
-    expect: Option<String>,
-    printer: Printer,
-) -> Result<(), Failure> {
+pub async fn deactivate(client: &Client, which: Which, expect: Option<String>, printer: Printer) -> Result<(), Failure> {
     let name = which.name.clone();
     let request = proto::DeactivateBundleRequest {
         request_id: String::new(),
@@ -114,23 +95,13 @@ pub async fn deactivate(
 /// Deletes a version.
 pub async fn delete(client: &Client, which: Which, version: String, printer: Printer) -> Result<(), Failure> {
     let done = format!("version {version} of {} is gone", which.name);
-    let request = proto::DeleteBundleRequest {
-        request_id: String::new(),
-        environment: which.environment,
-        name: which.name,
-        version,
-    };
+    let request = proto::DeleteBundleRequest { request_id: String::new(), environment: which.environment, name: which.name, version };
     client.delete_bundle(request).await?;
     printer.value(&serde_json::json!({ "done": done }), || done.clone())
 }
 
 /// Lists versions.
-pub async fn list(
-    client: &Client,
-    name: Option<String>,
-    environment: Option<String>,
-    printer: Printer,
-) -> Result<(), Failure> {
+pub async fn list(client: &Client, name: Option<String>, environment: Option<String>, printer: Printer) -> Result<(), Failure> {
     let bundles = client.list_bundles(environment.unwrap_or_default(), name.unwrap_or_default()).await?;
     let head = ["environment", "name", "version", "active", "signed", "put", "by", "activated", "by"];
     printer.list(&bundles, &head, |bundle| {
@@ -150,18 +121,8 @@ pub async fn list(
 }
 
 /// Shows a version, or writes it as a folder.
-pub async fn show(
-    client: &Client,
-    which: Which,
-    version: Option<String>,
-    out: Option<PathBuf>,
-    printer: Printer,
-) -> Result<(), Failure> {
-    let request = proto::GetBundleRequest {
-        environment: which.environment,
-        name: which.name,
-        version: version.unwrap_or_default(),
-    };
+pub async fn show(client: &Client, which: Which, version: Option<String>, out: Option<PathBuf>, printer: Printer) -> Result<(), Failure> {
+    let request = proto::GetBundleRequest { environment: which.environment, name: which.name, version: version.unwrap_or_default() };
     let answer = client.get_bundle(request).await?;
     let content = Bundle::from_bytes(&answer.content).map_err(said)?;
     if let Some(out) = &out {
@@ -185,9 +146,7 @@ pub async fn show(
         if !answer.history.is_empty() {
             lines.push(format!("before it  {}", answer.history.join(", ")));
         }
-        lines.extend(
-            content.modules().map(|(path, text)| format!("module     {path} ({} lines)", text.lines().count())),
-        );
+        lines.extend(content.modules().map(|(path, text)| format!("module     {path} ({} lines)", text.lines().count())));
         lines.join("\n")
     })
 }

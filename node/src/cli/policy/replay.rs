@@ -21,13 +21,7 @@ const PAGE: u32 = 1_000;
 const AHEAD: usize = 4_096;
 
 /// Replays.
-pub async fn replay(
-    client: &Client,
-    paths: &[PathBuf],
-    since: Duration,
-    budget: Duration,
-    printer: Printer,
-) -> Result<(), Failure> {
+pub async fn replay(client: &Client, paths: &[PathBuf], since: Duration, budget: Duration, printer: Printer) -> Result<(), Failure> {
     let bundles: Vec<_> = paths.iter().map(|path| bundle(path)).collect::<Result<_, _>>()?;
     let environment = bundles.first().map_or("", |bundle| bundle.environment()).to_owned();
     if bundles.iter().any(|bundle| bundle.environment() != environment) {
@@ -48,12 +42,7 @@ pub async fn replay(
 }
 
 /// Reads the decisions in which policies of an environment had a part.
-async fn fetch(
-    client: &Client,
-    environment: &str,
-    since_ms: u64,
-    decisions: &mpsc::Sender<StoredDecision>,
-) -> Result<(), Failure> {
+async fn fetch(client: &Client, environment: &str, since_ms: u64, decisions: &mpsc::Sender<StoredDecision>) -> Result<(), Failure> {
     let filter = ListDecisionsRequest {
         kinds: vec![DecisionKind::Admitted.into(), DecisionKind::Refused.into()],
         since_ms,
@@ -141,27 +130,19 @@ mod tests {
             kind: kind.into(),
             step: step.into(),
             request_id: "r".into(),
-            gate: Some(GateFacts {
-                environment: "prod".into(),
-                facts: facts.to_owned().into(),
-                ..GateFacts::default()
-            }),
+            gate: Some(GateFacts { environment: "prod".into(), facts: facts.to_owned().into(), ..GateFacts::default() }),
             ..Decision::default()
         }
     }
 
     #[test]
     fn a_batch_is_judged_task_by_task() {
-        let outcomes = |decision: &Decision| -> Vec<_> {
-            stored(decision, "prod").into_iter().map(|one| (one.facts, one.outcome)).collect()
-        };
+        let outcomes =
+            |decision: &Decision| -> Vec<_> { stored(decision, "prod").into_iter().map(|one| (one.facts, one.outcome)).collect() };
         let (allowed, refused) = (StoredOutcome::Allowed, StoredOutcome::Refused);
         let (one, two) = (Some(br#"{"a":1}"#.to_vec()), Some(br#"{"a":2}"#.to_vec()));
         let batch = r#"[{"a":1},{"a":2}]"#;
-        assert_eq!(
-            outcomes(&decision(DecisionKind::Refused, "policy", batch)),
-            [(one.clone(), allowed), (two.clone(), refused)]
-        );
+        assert_eq!(outcomes(&decision(DecisionKind::Refused, "policy", batch)), [(one.clone(), allowed), (two.clone(), refused)]);
         assert_eq!(outcomes(&decision(DecisionKind::Admitted, "", batch)), [(one.clone(), allowed), (two, allowed)]);
         assert_eq!(outcomes(&decision(DecisionKind::Refused, "quota", r#"{"a":1}"#)), [(one, allowed)]);
         assert_eq!(outcomes(&decision(DecisionKind::Refused, "policy", "")), [(None, refused)]);

@@ -36,9 +36,7 @@ pub fn key(out: &Path, printer: Printer) -> Result<(), Failure> {
     file.write_all(key.to_pem().as_bytes())?;
     std::fs::write(&public, encode_pem("PUBLIC KEY", key.spki()))?;
     let value = serde_json::json!({ "key": secret, "public": public });
-    printer.value(&value, || {
-        format!("made {} (keep it secret) and {} (for `settings --trust`)", secret.display(), public.display())
-    })
+    printer.value(&value, || format!("made {} (keep it secret) and {} (for `settings --trust`)", secret.display(), public.display()))
 }
 
 /// Shows or changes the settings.
@@ -98,9 +96,7 @@ pub fn signer_name(settings: &PolicySettings, signer: &[u8]) -> String {
 
 /// Reads a public key (PEM, `PUBLIC KEY`) of ML-DSA-65.
 pub fn public_key(path: &Path) -> Result<Vec<u8>, Failure> {
-    let wrong = || {
-        Failure::Usage(format!("{} is no public key of ML-DSA-65: give the .pub file that `key` made", path.display()))
-    };
+    let wrong = || Failure::Usage(format!("{} is no public key of ML-DSA-65: give the .pub file that `key` made", path.display()));
     let pem = read_public_file(path).map_err(anyhow::Error::from)?;
     let spki = SubjectPublicKeyInfoDer::from_pem_slice(&pem).map_err(|_| wrong())?;
     // All keys of the kind begin alike, and differ in what follows.

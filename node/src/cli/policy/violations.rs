@@ -41,12 +41,7 @@ pub struct ViolationsArgs {
 }
 
 /// Lists them.
-pub async fn violations(
-    client: &Client,
-    args: ViolationsArgs,
-    connect: &ConnectArgs,
-    printer: Printer,
-) -> Result<(), Failure> {
+pub async fn violations(client: &Client, args: ViolationsArgs, connect: &ConnectArgs, printer: Printer) -> Result<(), Failure> {
     let mut request = ListViolationsRequest {
         namespace: if args.all { String::new() } else { connect.namespace()? },
         policy: args.policy.unwrap_or_default(),

@@ -27,8 +27,7 @@ impl Facts {
         for verdict in decision.verdicts() {
             let known = gate.policies.iter().any(|policy| *policy.name == *verdict.bundle);
             if !known {
-                gate.policies
-                    .push(PolicyVersion { name: verdict.bundle.to_string(), version: verdict.version.to_string() });
+                gate.policies.push(PolicyVersion { name: verdict.bundle.to_string(), version: verdict.version.to_string() });
             }
         }
         if let Some(verdict) = decision.refusal() {

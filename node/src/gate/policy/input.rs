@@ -40,8 +40,7 @@ fn of_command(ask: &Ask<'_>, body: &Body) -> Vec<Document> {
         Ok::<(), std::convert::Infallible>(())
     });
     if let Body::ScheduleTimer(request) = body
-        && let Some(timer_action::Action::Enqueue(spec)) =
-            request.action.as_ref().and_then(|action| action.action.as_ref())
+        && let Some(timer_action::Action::Enqueue(spec)) = request.action.as_ref().and_then(|action| action.action.as_ref())
     {
         // What the task wants, this time with the task.
         documents.truncate(1);
@@ -131,10 +130,7 @@ fn task(spec: &TaskSpec) -> Task {
             http: grants.http.clone(),
             calls: grants.calls.clone(),
             network: grants.network,
-            context: grants
-                .context
-                .as_ref()
-                .map(|context| ContextGrant { name: context.name.clone(), write: context.write }),
+            context: grants.context.as_ref().map(|context| ContextGrant { name: context.name.clone(), write: context.write }),
         }),
     }
 }

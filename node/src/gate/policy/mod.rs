@@ -68,8 +68,7 @@ impl PolicyGate {
                 continue;
             };
             let policies = bench.as_ref().map_err(broken)?;
-            let input = Input::new(&document)
-                .map_err(|error| rejection(Code::InvalidArgument, error.reason(), error.to_string()))?;
+            let input = Input::new(&document).map_err(|error| rejection(Code::InvalidArgument, error.reason(), error.to_string()))?;
             if started.elapsed() > self.budget * BATCH_BUDGETS {
                 return Err(too_long());
             }
@@ -141,12 +140,8 @@ fn refused(verdict: &Verdict) -> v1::Rejection {
         None => rejection(Code::PermissionDenied, "POLICY_DENIED", message),
         // Nothing is wrong with the policy: the same request may pass in a moment.
         Some(FailureKind::PolicyBusy) => rejection(Code::Unavailable, "POLICY_ERROR", message),
-        Some(FailureKind::PolicyOverBudget | FailureKind::PolicyStuck) => {
-            rejection(Code::PermissionDenied, "POLICY_TIMEOUT", message)
-        }
-        Some(FailureKind::PolicyFailed | FailureKind::PolicyTooLarge) => {
-            rejection(Code::PermissionDenied, "POLICY_ERROR", message)
-        }
+        Some(FailureKind::PolicyOverBudget | FailureKind::PolicyStuck) => rejection(Code::PermissionDenied, "POLICY_TIMEOUT", message),
+        Some(FailureKind::PolicyFailed | FailureKind::PolicyTooLarge) => rejection(Code::PermissionDenied, "POLICY_ERROR", message),
     }
 }
 

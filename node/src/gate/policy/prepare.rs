@@ -79,8 +79,7 @@ fn put(request: &mut PutBundleRequest, settings: &PolicySettings) -> Result<(), 
     ];
     for (field, found, asked) in says {
         if found != *asked {
-            let message =
-                format!("the bundle's own {field} is {found:?}, and the request says {asked:?}: they must be the same");
+            let message = format!("the bundle's own {field} is {found:?}, and the request says {asked:?}: they must be the same");
             let mut rejection = rejection(Code::InvalidArgument, "BUNDLE_DIFFERS", message);
             rejection.field = field.to_owned();
             return Err(rejection);
@@ -106,17 +105,10 @@ fn signer(request: &PutBundleRequest, settings: &PolicySettings) -> Result<Vec<u
     })
 }
 
-async fn stored(
-    way: &Way,
-    environment: &str,
-    name: &str,
-    version: &str,
-    deadline: Instant,
-) -> Result<GetBundleResponse, Refusal> {
+async fn stored(way: &Way, environment: &str, name: &str, version: &str, deadline: Instant) -> Result<GetBundleResponse, Refusal> {
     // It may have been put by another node a moment ago.
     way.barrier(deadline).await?;
-    let question =
-        GetBundleRequest { environment: environment.to_owned(), name: name.to_owned(), version: version.to_owned() };
+    let question = GetBundleRequest { environment: environment.to_owned(), name: name.to_owned(), version: version.to_owned() };
     way.look(|machine| machine.get_bundle(&question))
 }
 
@@ -158,10 +150,8 @@ fn unusable(error: &Error) -> v1::Rejection {
 
 fn tests_failed(report: &tarn_policy::Report) -> v1::Rejection {
     let failed = report.tests.iter().filter(|test| !test.passed);
-    let mut said: Vec<String> = failed
-        .take(NAMED_MAX)
-        .map(|test| format!("{} ({}:{}): {}", test.name, test.file, test.line, test.message))
-        .collect();
+    let mut said: Vec<String> =
+        failed.take(NAMED_MAX).map(|test| format!("{} ({}:{}): {}", test.name, test.file, test.line, test.message)).collect();
     if report.failed() > NAMED_MAX {
         said.push(format!("and {} more", report.failed() - NAMED_MAX));
     }

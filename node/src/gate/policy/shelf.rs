@@ -110,18 +110,15 @@ fn bench(bundles: &BTreeMap<Arc<str>, ActiveBundle>, before: Option<&Bench>) -> 
     let before = before.and_then(|bench| bench.as_ref().ok());
     let known = before.map_or(&[][..], |bench| bench.bundles());
     let digest = |bundle: &ActiveBundle| <[u8; 32]>::try_from(bundle.digest.as_ref()).ok().map(Digest);
-    let same = known.len() == bundles.len()
-        && known.iter().zip(bundles.values()).all(|(known, bundle)| Some(known.digest()) == digest(bundle));
+    let same =
+        known.len() == bundles.len() && known.iter().zip(bundles.values()).all(|(known, bundle)| Some(known.digest()) == digest(bundle));
     if let Some(before) = before.filter(|_| same) {
         return Ok(before.clone());
     }
     let mut compiled = Vec::with_capacity(bundles.len());
     for (name, bundle) in bundles {
-        let broken = |error: tarn_policy::Error| Broken {
-            name: name.clone(),
-            version: bundle.version.clone(),
-            why: error.to_string().into(),
-        };
+        let broken =
+            |error: tarn_policy::Error| Broken { name: name.clone(), version: bundle.version.clone(), why: error.to_string().into() };
         compiled.push(match known.iter().find(|known| Some(known.digest()) == digest(bundle)) {
             Some(known) => known.clone(),
             None => {

@@ -139,10 +139,7 @@ impl Folded {
 async fn record(consensus: &Consensus, principal: &str, violations: Vec<Violation>, stop: &CancellationToken) {
     let command = v1::Command {
         principal: principal.to_owned(),
-        body: Some(command::Body::RecordViolations(RecordViolations {
-            request_id: crate::way::fresh_id(),
-            violations,
-        })),
+        body: Some(command::Body::RecordViolations(RecordViolations { request_id: crate::way::fresh_id(), violations })),
         ..v1::Command::default()
     };
     loop {
@@ -150,11 +147,7 @@ async fn record(consensus: &Consensus, principal: &str, violations: Vec<Violatio
         match consensus.propose(command.clone(), Instant::now() + TRY).await {
             Ok(answer) => {
                 if let Some(outcome::Body::Rejected(rejection)) = answer.body {
-                    tracing::error!(
-                        reason = rejection.reason,
-                        "violations of policies were not recorded: {}",
-                        rejection.message
-                    );
+                    tracing::error!(reason = rejection.reason, "violations of policies were not recorded: {}", rejection.message);
                 }
                 return;
             }
@@ -183,12 +176,8 @@ mod tests {
 
     #[test]
     fn equal_violations_are_told_once_with_their_number() {
-        let found = |code: &str, request: &str| Violation {
-            code: code.into(),
-            request_id: request.into(),
-            count: 1,
-            ..Violation::default()
-        };
+        let found =
+            |code: &str, request: &str| Violation { code: code.into(), request_id: request.into(), count: 1, ..Violation::default() };
         let mut folded = Folded::default();
         for violation in [found("A", "r1"), found("A", "r2"), found("B", "r3"), found("A", "r4")] {
             folded.add(violation);

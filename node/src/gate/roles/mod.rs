@@ -82,8 +82,8 @@ pub fn judge(access: &Access, principal: &str, wish: &Wish<'_>) -> Option<Ground
         return Some(Ground::Root);
     }
     let reaches = |namespace: &str| wish.namespace.is_none_or(|wanted| covers(namespace, wanted));
-    let (role, namespace) = bindings(access, principal)
-        .find(|(role, namespace)| reaches(namespace) && allows(rules_of(access, role), wish))?;
+    let (role, namespace) =
+        bindings(access, principal).find(|(role, namespace)| reaches(namespace) && allows(rules_of(access, role), wish))?;
     Some(Ground::Role { role: role.to_owned(), namespace: namespace.to_owned() })
 }
 
@@ -169,10 +169,8 @@ mod tests {
 
     #[test]
     fn what_no_binding_allows_is_denied() {
-        let access =
-            access(&[("user/ada", "mailer", "team-*"), ("user/bob", "viewer", "*"), ("user/eve", "gone", "*")]);
-        let may =
-            |who: &str, verb, resource, namespace| judge(&access, who, &wish(verb, resource, namespace)).is_some();
+        let access = access(&[("user/ada", "mailer", "team-*"), ("user/bob", "viewer", "*"), ("user/eve", "gone", "*")]);
+        let may = |who: &str, verb, resource, namespace| judge(&access, who, &wish(verb, resource, namespace)).is_some();
         assert!(may("user/ada", "submit", "queue/mail-out", "team-1"));
         assert!(!may("user/ada", "submit", "queue/mail-out", "default"), "another namespace");
         assert!(!may("user/ada", "submit", "queue/mail-out", "*"), "every namespace");
@@ -188,11 +186,7 @@ mod tests {
 
     #[test]
     fn nobody_gives_away_what_they_do_not_have() {
-        let access = access(&[
-            ("user/lead", "developer", "team-1"),
-            ("user/chief", "admin", "team-*"),
-            ("user/chief", "viewer", "*"),
-        ]);
+        let access = access(&[("user/lead", "developer", "team-1"), ("user/chief", "admin", "team-*"), ("user/chief", "viewer", "*")]);
         assert_eq!(beyond(&access, "user/lead", "viewer", "team-1"), None);
         assert!(beyond(&access, "user/lead", "viewer", "team-*").is_some());
         assert!(beyond(&access, "user/lead", "operator", "team-1").is_some());

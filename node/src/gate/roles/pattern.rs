@@ -28,8 +28,7 @@ mod tests {
         for (pattern, wanted) in [("*", "mail"), ("*", "*"), ("*", ""), ("mail-*", "mail-in-*"), ("mail", "mail")] {
             assert!(covers(pattern, wanted), "{pattern} {wanted}");
         }
-        for (pattern, wanted) in [("mail", "*"), ("mail", "mail-in"), ("mail-*", "*"), ("mail-*", "mail"), ("", "mail")]
-        {
+        for (pattern, wanted) in [("mail", "*"), ("mail", "mail-in"), ("mail-*", "*"), ("mail-*", "mail"), ("", "mail")] {
             assert!(!covers(pattern, wanted), "{pattern} {wanted}");
         }
     }

@@ -18,9 +18,7 @@ pub enum BearerError {
     #[error("this API token is damaged: copy it again, whole, as `tarn token create` printed it")]
     Damaged,
     /// An API token that the cluster does not know.
-    #[error(
-        "this API token is unknown here: it was revoked, has expired, or belongs to another cluster; make a new one"
-    )]
+    #[error("this API token is unknown here: it was revoked, has expired, or belongs to another cluster; make a new one")]
     Unknown,
     /// An API token, or a JWT, whose time is up.
     #[error("this token has expired: get a new one")]
@@ -40,9 +38,7 @@ pub enum BearerError {
     )]
     Algorithm,
     /// No such key.
-    #[error(
-        "the JWT is signed with a key that its issuer's key file does not have: get a new token, or have the file renewed"
-    )]
+    #[error("the JWT is signed with a key that its issuer's key file does not have: get a new token, or have the file renewed")]
     Key,
     /// The signature is wrong.
     #[error("the JWT's signature is wrong")]

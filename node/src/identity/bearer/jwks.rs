@@ -211,9 +211,7 @@ impl RawKey {
         // Ed25519 keys are also said to be for "Ed25519" since RFC 9864.
         let said = self.alg.as_deref().unwrap_or(algorithm_name);
         if said != algorithm_name && !(algorithm_name == "EdDSA" && said == "Ed25519") {
-            return Err(format!(
-                "is for an algorithm that is not taken; a key of its kind is used with {algorithm_name}"
-            ));
+            return Err(format!("is for an algorithm that is not taken; a key of its kind is used with {algorithm_name}"));
         }
         Ok(Key { algorithm, algorithm_name, verifier })
     }

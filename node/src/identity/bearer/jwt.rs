@@ -76,12 +76,7 @@ struct Parts<'a> {
 }
 
 /// Whom a JWT speaks for.
-pub(super) fn verify(
-    text: &str,
-    issuers: &Issuers,
-    now: SystemTime,
-    leeway: Duration,
-) -> Result<Identity, BearerError> {
+pub(super) fn verify(text: &str, issuers: &Issuers, now: SystemTime, leeway: Duration) -> Result<Identity, BearerError> {
     let parts = take_apart(text)?;
     if issuers.is_empty() {
         return Err(BearerError::NoIssuers);
@@ -90,8 +85,7 @@ pub(super) fn verify(
     let claimed: Unverified = json(&parts.payload).ok_or(BearerError::Claim("iss"))?;
     let issuer = issuers.find(&claimed.iss).ok_or(BearerError::Issuer)?;
     check_signature(&parts, issuer)?;
-    let claims: Claims =
-        json(&parts.payload).ok_or(BearerError::Malformed("its claims have other types than RFC 7519 says"))?;
+    let claims: Claims = json(&parts.payload).ok_or(BearerError::Malformed("its claims have other types than RFC 7519 says"))?;
     check_claims(claims, issuer, now, leeway)
 }
 
@@ -103,20 +97,12 @@ fn take_apart(text: &str) -> Result<Parts<'_>, BearerError> {
         return Err(malformed("it has more than three parts"));
     }
     let decode = |part: &str| BASE64URL_NOPAD.decode(part.as_bytes()).ok();
-    let header = decode(header)
-        .filter(|header| header.len() <= HEADER_BYTES_MAX)
-        .ok_or(malformed("its header is not base64url, or too long"))?;
+    let header =
+        decode(header).filter(|header| header.len() <= HEADER_BYTES_MAX).ok_or(malformed("its header is not base64url, or too long"))?;
     let payload = decode(payload).ok_or(malformed("its payload is not base64url"))?;
     // One spelling of each signature, and no token without one.
-    decode(signature)
-        .filter(|signature| !signature.is_empty())
-        .ok_or(malformed("its signature is absent or not base64url"))?;
-    Ok(Parts {
-        signed,
-        header: json(&header).ok_or(malformed("its header is not a JSON object with an \"alg\""))?,
-        payload,
-        signature,
-    })
+    decode(signature).filter(|signature| !signature.is_empty()).ok_or(malformed("its signature is absent or not base64url"))?;
+    Ok(Parts { signed, header: json(&header).ok_or(malformed("its header is not a JSON object with an \"alg\""))?, payload, signature })
 }
 
 fn check_header(header: &Header) -> Result<(), BearerError> {
@@ -207,9 +193,7 @@ fn time(claim: &'static str, seconds: Option<f64>) -> Result<Option<SystemTime>,
     const SECONDS_MAX: f64 = tarn_machine::limits::TIME_MS_MAX as f64 / 1000.0;
     match seconds {
         None => Ok(None),
-        Some(seconds) if (0.0..=SECONDS_MAX).contains(&seconds) => {
-            Ok(Some(UNIX_EPOCH + Duration::from_secs_f64(seconds)))
-        }
+        Some(seconds) if (0.0..=SECONDS_MAX).contains(&seconds) => Ok(Some(UNIX_EPOCH + Duration::from_secs_f64(seconds))),
         Some(_) => Err(BearerError::Claim(claim)),
     }
 }

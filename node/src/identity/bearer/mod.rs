@@ -129,8 +129,7 @@ pub fn bearer_of(metadata: &MetadataMap) -> Result<Option<&str>, BearerError> {
         return Err(BearerError::Header("it has two authorization headers: send one"));
     }
     let text = header.to_str().map_err(|_| BearerError::Header("its authorization header is not ASCII"))?;
-    let (scheme, credential) =
-        text.split_once(' ').ok_or(BearerError::Header("its authorization header is not `Bearer` and a token"))?;
+    let (scheme, credential) = text.split_once(' ').ok_or(BearerError::Header("its authorization header is not `Bearer` and a token"))?;
     if !scheme.eq_ignore_ascii_case("bearer") {
         return Err(BearerError::Header("its authorization header is of another scheme than `Bearer`"));
     }
@@ -154,13 +153,7 @@ mod tests {
         assert_eq!(of(&[b"Bearer abc"]), Ok(Some("abc".into())));
         assert_eq!(of(&[b"bearer  abc"]), Ok(Some("abc".into())));
         assert_eq!(of(&[b"Bearer "]), Ok(Some(String::new())));
-        for refused in [
-            &[b"Bearer a" as &[u8], b"Bearer a"] as &[&[u8]],
-            &[b"Basic YTpi"],
-            &[b"Bearer"],
-            &[b""],
-            &[b"Bearer \xff"],
-        ] {
+        for refused in [&[b"Bearer a" as &[u8], b"Bearer a"] as &[&[u8]], &[b"Basic YTpi"], &[b"Bearer"], &[b""], &[b"Bearer \xff"]] {
             assert!(matches!(of(refused), Err(BearerError::Header(_))), "{refused:?}");
         }
     }

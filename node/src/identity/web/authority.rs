@@ -5,8 +5,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
 use rcgen::{
-    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose,
-    PKCS_ECDSA_P256_SHA256, PublicKeyData, SanType, SignatureAlgorithm,
+    BasicConstraints, CertificateParams, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyPair, KeyUsagePurpose, PKCS_ECDSA_P256_SHA256,
+    PublicKeyData, SanType, SignatureAlgorithm,
 };
 use rustls_pki_types::pem::PemObject;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
@@ -104,8 +104,7 @@ impl WebAuthority {
         let text = read_secret_file(path).map_err(|error| unusable(error.to_string()))?;
         let der = CertificateDer::from_pem_slice(&text).map_err(|error| unusable(error.to_string()))?;
         let key = PrivateKeyDer::from_pem_slice(&text).map_err(|error| unusable(error.to_string()))?;
-        let pair = KeyPair::from_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256)
-            .map_err(|error| unusable(error.to_string()))?;
+        let pair = KeyPair::from_der_and_sign_algo(&key, &PKCS_ECDSA_P256_SHA256).map_err(|error| unusable(error.to_string()))?;
         let (_, parsed) = x509_parser::parse_x509_certificate(&der).map_err(|error| unusable(error.to_string()))?;
         if parsed.public_key().subject_public_key.data.as_ref() != pair.public_key_raw() {
             return Err(unusable("its key is not the key of its certificate".into()));
@@ -149,11 +148,7 @@ impl WebAuthority {
     ) -> Result<String, WebAuthorityError> {
         let refused = |reason: &str| WebAuthorityError::Request(reason.to_owned());
         if request.public_key.len() != POINT_BYTES
-            || aws_lc_rs::signature::ParsedPublicKey::new(
-                &aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1,
-                &request.public_key,
-            )
-            .is_err()
+            || aws_lc_rs::signature::ParsedPublicKey::new(&aws_lc_rs::signature::ECDSA_P256_SHA256_ASN1, &request.public_key).is_err()
         {
             return Err(refused("the key is not a point on the curve P-256"));
         }
@@ -183,10 +178,7 @@ impl fmt::Debug for WebAuthority {
 }
 
 fn names(names: &[String]) -> Result<Vec<SanType>, WebAuthorityError> {
-    names
-        .iter()
-        .map(|name| alternative_name(name).map_err(|error| WebAuthorityError::Request(error.to_string())))
-        .collect()
+    names.iter().map(|name| alternative_name(name).map_err(|error| WebAuthorityError::Request(error.to_string()))).collect()
 }
 
 pub(super) fn unix_time(seconds: i64) -> SystemTime {
@@ -213,10 +205,7 @@ mod tests {
 
     fn request() -> WebRequest {
         let key = KeyPair::generate_for(&PKCS_ECDSA_P256_SHA256).unwrap();
-        WebRequest {
-            public_key: key.public_key_raw().to_vec(),
-            names: vec!["node-1.example".into(), "127.0.0.1".into()],
-        }
+        WebRequest { public_key: key.public_key_raw().to_vec(), names: vec!["node-1.example".into(), "127.0.0.1".into()] }
     }
 
     #[test]

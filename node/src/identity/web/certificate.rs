@@ -85,10 +85,7 @@ impl WebCertificate {
         let leaf = chain.first().ok_or_else(|| unusable(certificate_name, "there is no certificate in it".into()))?;
         let info = info_of(leaf).map_err(|reason| unusable(certificate_name, reason))?;
         let key = PrivateKeyDer::from_pem_slice(key).map_err(|error| unusable(key_name, error.to_string()))?;
-        let key = default_provider()
-            .key_provider
-            .load_private_key(key)
-            .map_err(|error| unusable(key_name, error.to_string()))?;
+        let key = default_provider().key_provider.load_private_key(key).map_err(|error| unusable(key_name, error.to_string()))?;
         let certified = CertifiedKey::new(chain, key);
         certified.keys_match().map_err(|_| unusable(key_name, "it is not the key of the certificate".into()))?;
         self.current.store(Some(Arc::new((Arc::new(certified), info))));
@@ -100,10 +97,7 @@ impl WebCertificate {
     /// # Errors
     /// As [`WebCertificate::put`], and when a file cannot be read, or others can read the key.
     pub fn put_files(&self, certificate: &Path, key: &Path) -> Result<(), WebCertificateError> {
-        let unreadable = |path: &Path, error: &dyn fmt::Display| WebCertificateError {
-            path: path.to_owned(),
-            reason: error.to_string(),
-        };
+        let unreadable = |path: &Path, error: &dyn fmt::Display| WebCertificateError { path: path.to_owned(), reason: error.to_string() };
         let chain = read_public_file(certificate).map_err(|error| unreadable(certificate, &error))?;
         let secret = read_secret_file(key).map_err(|error| unreadable(key, &error))?;
         self.put([certificate, key], &chain, &secret)
@@ -150,15 +144,10 @@ pub fn web_config(certificate: WebCertificate, exchange: KeyExchange) -> Arc<Ser
 
 fn provider(exchange: KeyExchange) -> Arc<CryptoProvider> {
     let base = default_provider();
-    let strong =
-        |suite: &SupportedCipherSuite| suite.tls13().is_some_and(|suite| suite.aead_alg.key_len() >= CIPHER_KEY_BYTES);
+    let strong = |suite: &SupportedCipherSuite| suite.tls13().is_some_and(|suite| suite.aead_alg.key_len() >= CIPHER_KEY_BYTES);
     let mut kx_groups = vec![kx_group::X25519MLKEM768];
     if exchange == KeyExchange::HybridOrClassical {
         kx_groups.push(kx_group::X25519);
     }
-    Arc::new(CryptoProvider {
-        cipher_suites: base.cipher_suites.into_iter().filter(strong).collect(),
-        kx_groups,
-        ..base
-    })
+    Arc::new(CryptoProvider { cipher_suites: base.cipher_suites.into_iter().filter(strong).collect(), kx_groups, ..base })
 }

@@ -53,23 +53,12 @@ impl Web {
 impl Door for Web {
     type Connection = WebStream<TlsStream<TcpStream>>;
 
-    fn admit(
-        &self,
-        tls: TlsStream<TcpStream>,
-        remote: SocketAddr,
-        permit: OwnedSemaphorePermit,
-    ) -> Result<Self::Connection, Refusal> {
+    fn admit(&self, tls: TlsStream<TcpStream>, remote: SocketAddr, permit: OwnedSemaphorePermit) -> Result<Self::Connection, Refusal> {
         let place = self.take_place(remote.ip()).ok_or_else(|| Refusal {
             kind: RefusalKind::TooMany,
             detail: format!("{} at a time are allowed from one address", self.per_address_max),
         })?;
-        Ok(WebStream {
-            stream: tls,
-            peer: WebPeer { remote_addr: remote },
-            opening: Opening::new(),
-            _place: place,
-            _permit: permit,
-        })
+        Ok(WebStream { stream: tls, peer: WebPeer { remote_addr: remote }, opening: Opening::new(), _place: place, _permit: permit })
     }
 }
 
@@ -129,11 +118,7 @@ impl<S: AsyncWrite + Unpin> AsyncWrite for WebStream<S> {
         Pin::new(&mut self.stream).poll_shutdown(cx)
     }
 
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-        bufs: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
+    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[io::IoSlice<'_>]) -> Poll<io::Result<usize>> {
         Pin::new(&mut self.stream).poll_write_vectored(cx, bufs)
     }
 

@@ -49,8 +49,7 @@ impl WebStore {
         if !path.exists() {
             return Ok(false);
         }
-        let text = read_secret_file(&path)
-            .map_err(|error| WebCertificateError { path: path.clone(), reason: error.to_string() })?;
+        let text = read_secret_file(&path).map_err(|error| WebCertificateError { path: path.clone(), reason: error.to_string() })?;
         certificate.put([&path, &path], &text, &text)?;
         Ok(true)
     }

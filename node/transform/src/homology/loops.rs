@@ -64,12 +64,7 @@ struct Reduction<'a> {
     entries: usize,
 }
 
-pub(super) fn loops(
-    rips: &Rips<'_>,
-    edges: &[Edge],
-    merging: &[bool],
-    budget: &Budget<'_>,
-) -> Result<Vec<Bar>, TransformError> {
+pub(super) fn loops(rips: &Rips<'_>, edges: &[Edge], merging: &[bool], budget: &Budget<'_>) -> Result<Vec<Bar>, TransformError> {
     let mut reduction = Reduction { rips, edges, pivots: HashMap::new(), added: HashMap::new(), entries: 0 };
     let mut bars = Vec::new();
     for (column, edge) in edges.iter().enumerate().rev() {
@@ -118,13 +113,7 @@ impl Reduction<'_> {
         Ok(None)
     }
 
-    fn keep(
-        &mut self,
-        column: u32,
-        pivot: Triangle,
-        added: Vec<u32>,
-        budget: &Budget<'_>,
-    ) -> Result<(), TransformError> {
+    fn keep(&mut self, column: u32, pivot: Triangle, added: Vec<u32>, budget: &Budget<'_>) -> Result<(), TransformError> {
         self.pivots.insert(pivot.index, column);
         let odd = odd_times(added);
         self.entries += odd.len();

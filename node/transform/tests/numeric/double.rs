@@ -64,10 +64,7 @@ impl Pair {
     }
 
     pub fn mul(self, other: Self) -> Self {
-        Self {
-            re: self.re.mul(other.re).add(self.im.mul(other.im).neg()),
-            im: self.re.mul(other.im).add(self.im.mul(other.re)),
-        }
+        Self { re: self.re.mul(other.re).add(self.im.mul(other.im).neg()), im: self.re.mul(other.im).add(self.im.mul(other.re)) }
     }
 
     /// e^(2πi·m/n).

@@ -9,8 +9,7 @@ use tarn_transform::{Array, Data, Precision};
 use crate::double::{self, Pair};
 use crate::support::{call, complex, complex_noise, complex_vector, error, noise, real, real_error, vector};
 
-const LENGTHS: [usize; 22] =
-    [1, 2, 3, 4, 5, 7, 8, 12, 16, 31, 64, 97, 100, 127, 128, 243, 256, 360, 509, 512, 1000, 1024];
+const LENGTHS: [usize; 22] = [1, 2, 3, 4, 5, 7, 8, 12, 16, 31, 64, 97, 100, 127, 128, 243, 256, 360, 509, 512, 1000, 1024];
 
 fn bound(n: usize) -> f64 {
     4e-16 * (1.0 + (n as f64).log2())

@@ -8,9 +8,7 @@ use crate::support::{call, complex_noise, noise, vector};
 /// Some value of a parameter's kind, or one just beside it.
 fn some_value(kind: ParamKind, pick: u64) -> String {
     match kind {
-        ParamKind::Integer { min, max } => {
-            [min, min + 1, max, pick % 9, max / 2, max + 1][(pick % 6) as usize].to_string()
-        }
+        ParamKind::Integer { min, max } => [min, min + 1, max, pick % 9, max / 2, max + 1][(pick % 6) as usize].to_string(),
         ParamKind::Number { min, max } => format!("{:?}", [min, max, 0.0, (min + max) / 2.0, 0.7][(pick % 5) as usize]),
         ParamKind::Choice(words) => format!("\"{}\"", words[pick as usize % words.len()]),
     }

@@ -118,8 +118,7 @@ fn brute_force(n: usize, distance: impl Fn(usize, usize) -> f64) -> Vec<[f64; 3]
         let mut column: Vec<usize> = Vec::new();
         if simplex.len() > 1 {
             for leave_out in 0..simplex.len() {
-                let facet: Vec<usize> =
-                    (0..simplex.len()).filter(|&at| at != leave_out).map(|at| simplex[at]).collect();
+                let facet: Vec<usize> = (0..simplex.len()).filter(|&at| at != leave_out).map(|at| simplex[at]).collect();
                 column.push(place(&facet));
             }
             column.sort_unstable();
@@ -182,9 +181,8 @@ proptest! {
 fn it_stops_when_asked() {
     let n = 100;
     let cloud: Vec<f64> = noise(4, 2 * n);
-    let distances: Vec<f64> = (0..n * n)
-        .map(|at| (cloud[at / n * 2] - cloud[at % n * 2]).hypot(cloud[at / n * 2 + 1] - cloud[at % n * 2 + 1]))
-        .collect();
+    let distances: Vec<f64> =
+        (0..n * n).map(|at| (cloud[at / n * 2] - cloud[at % n * 2]).hypot(cloud[at / n * 2 + 1] - cloud[at % n * 2 + 1])).collect();
     let asked = std::sync::atomic::AtomicUsize::new(0);
     let cancelled = || asked.fetch_add(1, std::sync::atomic::Ordering::Relaxed) >= 20;
     let budget = Budget { cancelled: &cancelled, ..Budget::default() };

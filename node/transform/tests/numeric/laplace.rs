@@ -33,11 +33,7 @@ fn talbot_on_functions_that_decay_or_are_powers() {
         ("1/s", |s| s.inv(), |_| 1.0),
         ("1/s^2", |s| s.powi(-2), |t| t),
         ("1/sqrt s", |s| s.sqrt().inv(), |t| 1.0 / (std::f64::consts::PI * t).sqrt()),
-        (
-            "exp(-2 sqrt s)",
-            |s| (-2.0 * s.sqrt()).exp(),
-            |t| (-1.0 / t).exp() / (std::f64::consts::PI * t.powi(3)).sqrt(),
-        ),
+        ("exp(-2 sqrt s)", |s| (-2.0 * s.sqrt()).exp(), |t| (-1.0 / t).exp() / (std::f64::consts::PI * t.powi(3)).sqrt()),
     ];
     for (name, f, want) in pairs {
         let error = worst(&invert("", &TIMES, f), &TIMES, want);

@@ -14,8 +14,7 @@ pub(super) fn task(spec: &TaskSpec) -> Check {
         return match spec.placement {
             None => Ok(()),
             Some(_) => {
-                let message =
-                    format!("only tasks of the runtime {AUTO} have a placement: leave it out, or set the runtime");
+                let message = format!("only tasks of the runtime {AUTO} have a placement: leave it out, or set the runtime");
                 Err(invalid("PLACEMENT_UNEXPECTED", "tasks.placement", message))
             }
         };
@@ -27,20 +26,17 @@ pub(super) fn task(spec: &TaskSpec) -> Check {
             return Err(unnamed(part, AUTO));
         }
         if let Some(twice) = all.iter().find(|runtime| covered.contains(runtime)) {
-            let message =
-                format!("the task says twice what to run on {twice}: leave out its {part} part, or the other");
+            let message = format!("the task says twice what to run on {twice}: leave out its {part} part, or the other");
             return Err(part_error(part, "UNEXPECTED", "", message));
         }
         covered.extend(all);
     }
     if covered.is_empty() {
-        let message =
-            format!("a task of the runtime {AUTO} says what to run: give it a wasm, native, cuda or transform part");
+        let message = format!("a task of the runtime {AUTO} says what to run: give it a wasm, native, cuda or transform part");
         return Err(invalid("NOTHING_TO_RUN", "tasks.runtime", message));
     }
     if let Some(runtime) = runtimes(spec).iter().find(|runtime| !covered.contains(runtime)) {
-        let message =
-            format!("the task has no part for the runtime {runtime:?}: give it one, or leave the runtime out");
+        let message = format!("the task has no part for the runtime {runtime:?}: give it one, or leave the runtime out");
         return Err(invalid("RUNTIME_WITHOUT_PART", "tasks.placement.runtimes", message));
     }
     spec.placement.as_ref().map_or(Ok(()), placement)

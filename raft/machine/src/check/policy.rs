@@ -1,9 +1,8 @@
 //! What of a command about policies can be refused without the state.
 
 use tarn_proto::v1::{
-    AcknowledgeEscalations, ActivateBundleRequest, DeactivateBundleRequest, DeleteBundleRequest, PolicySettings,
-    PolicySeverity, PolicySigner, PutBundleRequest, PutPolicyHandlerRequest, RecordViolations, RollbackBundleRequest,
-    Violation,
+    AcknowledgeEscalations, ActivateBundleRequest, DeactivateBundleRequest, DeleteBundleRequest, PolicySettings, PolicySeverity,
+    PolicySigner, PutBundleRequest, PutPolicyHandlerRequest, RecordViolations, RollbackBundleRequest, Violation,
 };
 
 use super::{Check, count, id, invalid, is_plain, known, length, name, range, too_large};
@@ -23,8 +22,7 @@ pub(super) fn put_bundle(r: &PutBundleRequest) -> Check {
     exactly("signature", r.signature.len(), limits::SIGNATURE_BYTES)?;
     exactly("signer", r.signer.len(), 32)?;
     if r.signature.is_empty() && !r.signer.is_empty() {
-        let message =
-            "there is a signer and no signature: leave the signer out, the node that verifies a signature fills it in";
+        let message = "there is a signer and no signature: leave the signer out, the node that verifies a signature fills it in";
         return Err(invalid("NO_SIGNATURE", "signature", message));
     }
     Ok(())
@@ -83,8 +81,7 @@ pub(super) fn signers(signers: &[PolicySigner]) -> Check {
         name("settings.signers.name", &signer.name)?;
         let found = signer.public_key.len();
         if found != limits::PUBLIC_KEY_BYTES {
-            let message =
-                format!("a public key of ML-DSA-65 has {} bytes, and this one {found}", limits::PUBLIC_KEY_BYTES);
+            let message = format!("a public key of ML-DSA-65 has {} bytes, and this one {found}", limits::PUBLIC_KEY_BYTES);
             let limit = limits::PUBLIC_KEY_BYTES as u64;
             return Err(too_large("INVALID_KEY", "settings.signers.public_key", limit, message));
         }

@@ -7,9 +7,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use tarn_proto::v1::{
-    Binding, DeleteBindingRequest, DeleteBindingResponse, DeleteRoleRequest, DeleteRoleResponse, EventKind,
-    PutBindingRequest, PutBindingResponse, PutRoleRequest, PutRoleResponse, PutTokenRequest, PutTokenResponse,
-    RevokeCertificateRequest, RevokeCertificateResponse, RevokeTokenRequest, RevokeTokenResponse, Token,
+    Binding, DeleteBindingRequest, DeleteBindingResponse, DeleteRoleRequest, DeleteRoleResponse, EventKind, PutBindingRequest,
+    PutBindingResponse, PutRoleRequest, PutRoleResponse, PutTokenRequest, PutTokenResponse, RevokeCertificateRequest,
+    RevokeCertificateResponse, RevokeTokenRequest, RevokeTokenResponse, Token,
 };
 
 use super::parse_id;
@@ -124,8 +124,7 @@ pub fn forget_namespace(txn: &mut Txn<'_>, namespace: &str, max: usize) -> usize
 /// The command: makes a token known.
 pub fn put_token(txn: &mut Txn<'_>, maker: &str, request: PutTokenRequest) -> Result<PutTokenResponse, Refusal> {
     let invalid = "secret_hash is a BLAKE3 hash of 32 bytes";
-    let hash = <[u8; 32]>::try_from(request.secret_hash.as_ref())
-        .map_err(|_| reject::invalid("INVALID_HASH", "secret_hash", invalid))?;
+    let hash = <[u8; 32]>::try_from(request.secret_hash.as_ref()).map_err(|_| reject::invalid("INVALID_HASH", "secret_hash", invalid))?;
     if txn.ix.access.secrets.contains_key(&hash) {
         let message = "there is a token with this secret already: make another secret";
         return Err(reject::exists("TOKEN_EXISTS", "secret_hash", message).into());
@@ -178,11 +177,7 @@ pub fn expire_token(txn: &mut Txn<'_>, id: u64) -> Result<(), Fatal> {
 }
 
 /// The command: a certificate counts no more. Revoking it again changes nothing.
-pub fn revoke_certificate(
-    txn: &mut Txn<'_>,
-    by: &str,
-    request: RevokeCertificateRequest,
-) -> Result<RevokeCertificateResponse, Refusal> {
+pub fn revoke_certificate(txn: &mut Txn<'_>, by: &str, request: RevokeCertificateRequest) -> Result<RevokeCertificateResponse, Refusal> {
     let serial = request.serial.as_str();
     if txn.ix.access.revoked.contains_key(serial) {
         return Ok(RevokeCertificateResponse {});

@@ -9,8 +9,8 @@
 use bytes::Bytes;
 use prost::Message;
 use tarn_proto::v1::{
-    AuditSettings, Command, Decision, DecisionKind, DecisionsRecorded, PutAuditSettingsRequest,
-    PutAuditSettingsResponse, RecordDecisions, Rejection, command, outcome,
+    AuditSettings, Command, Decision, DecisionKind, DecisionsRecorded, PutAuditSettingsRequest, PutAuditSettingsResponse, RecordDecisions,
+    Rejection, command, outcome,
 };
 use tarn_storage::Range;
 

@@ -8,9 +8,9 @@
 use std::ops::Bound;
 
 use tarn_proto::v1::{
-    AdvanceDriver, Driver, DriverAdvanced, DriverSpec, EnqueueRequest, EventKind, InstallDriverRequest,
-    InstallDriverResponse, PutDriverSettingsRequest, PutDriverSettingsResponse, Rejection, RemoveDriverRequest,
-    RemoveDriverResponse, UpgradeDriverRequest, UpgradeDriverResponse,
+    AdvanceDriver, Driver, DriverAdvanced, DriverSpec, EnqueueRequest, EventKind, InstallDriverRequest, InstallDriverResponse,
+    PutDriverSettingsRequest, PutDriverSettingsResponse, Rejection, RemoveDriverRequest, RemoveDriverResponse, UpgradeDriverRequest,
+    UpgradeDriverResponse,
 };
 
 use super::queue::admit;
@@ -27,19 +27,12 @@ pub fn install(txn: &mut Txn<'_>, by: &str, request: InstallDriverRequest) -> Re
     let ns = txn.open_namespace(&request.namespace)?;
     let (name, spec) = (request.name.as_str(), request.spec.unwrap_or_default());
     if txn.ix.drivers.contains_key(&(ns, name.into())) {
-        let message =
-            format!("there is a driver {name:?} in this namespace already: upgrade it, or choose another name");
+        let message = format!("there is a driver {name:?} in this namespace already: upgrade it, or choose another name");
         return Err(reject::exists("DRIVER_EXISTS", "name", message).into());
     }
     require_signed(txn, &spec)?;
     require_room(txn, ns)?;
-    let row = DriverRow {
-        spec: Some(spec),
-        generation: 1,
-        installed_at_ms: txn.now,
-        installed_by: by.to_owned(),
-        ..DriverRow::default()
-    };
+    let row = DriverRow { spec: Some(spec), generation: 1, installed_at_ms: txn.now, installed_by: by.to_owned(), ..DriverRow::default() };
     // What this very entry brings is not for it. Steps begin at an id, so that no step of one driver is ever that of another with its name.
     let step = txn.next_id();
     let progress = DriverProgressRow { cursor: txn.index, step, ..DriverProgressRow::default() };
@@ -57,10 +50,8 @@ pub fn upgrade(txn: &mut Txn<'_>, by: &str, request: UpgradeDriverRequest) -> Re
     let found = find(txn, ns, name)?;
     let generation = found.row.generation;
     if request.expected_generation != 0 && request.expected_generation != generation {
-        let message = format!(
-            "the driver {name:?} is at generation {generation}, and {} was expected: look again",
-            request.expected_generation
-        );
+        let message =
+            format!("the driver {name:?} is at generation {generation}, and {} was expected: look again", request.expected_generation);
         return Err(reject::precondition("DRIVER_GENERATION_DIFFERS", "expected_generation", message).into());
     }
     let (spec, progress) = (request.spec.unwrap_or_default(), found.progress.clone());
@@ -101,10 +92,7 @@ pub fn advance(txn: &mut Txn<'_>, principal: &str, request: AdvanceDriver) -> Re
     // What a user waits for is answered by the one that was asked, also when another takes its place meanwhile.
     let finishes = request.generation + 1 == found.row.generation && after == before;
     if request.step != progress.step || !(request.generation == found.row.generation || finishes) {
-        let message = format!(
-            "the driver is at generation {} and step {} by now: go on from there",
-            found.row.generation, progress.step
-        );
+        let message = format!("the driver is at generation {} and step {} by now: go on from there", found.row.generation, progress.step);
         return Err(reject::precondition("DRIVER_MOVED_ON", "step", message).into());
     }
     if after < before || request.cursor >= txn.index {
@@ -128,10 +116,7 @@ pub fn advance(txn: &mut Txn<'_>, principal: &str, request: AdvanceDriver) -> Re
 }
 
 /// The command: whose signatures count from here on. Drivers whose signer is not among them any more stay, and are not run.
-pub fn put_settings(
-    txn: &mut Txn<'_>,
-    request: PutDriverSettingsRequest,
-) -> Result<PutDriverSettingsResponse, Refusal> {
+pub fn put_settings(txn: &mut Txn<'_>, request: PutDriverSettingsRequest) -> Result<PutDriverSettingsResponse, Refusal> {
     let settings = request.settings.unwrap_or_default();
     if settings != txn.ix.driver_settings {
         txn.rows.put(Key::DriverSettings, &settings);

@@ -2,8 +2,8 @@
 
 use tarn_invariants::{debug_holds, leases};
 use tarn_proto::v1::{
-    AcquireLeaseRequest, AcquireLeaseResponse, EventKind, NamedLease, ReleaseLeaseRequest, ReleaseLeaseResponse,
-    RenewLeaseRequest, RenewLeaseResponse,
+    AcquireLeaseRequest, AcquireLeaseResponse, EventKind, NamedLease, ReleaseLeaseRequest, ReleaseLeaseResponse, RenewLeaseRequest,
+    RenewLeaseResponse,
 };
 
 use crate::error::{Fatal, Refusal};

@@ -1,8 +1,8 @@
 //! Namespaces: tenants.
 
 use tarn_proto::v1::{
-    CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse, EventKind,
-    Isolation, Namespace, NamespaceState, Quotas, UpdateNamespaceRequest, UpdateNamespaceResponse,
+    CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse, EventKind, Isolation, Namespace,
+    NamespaceState, Quotas, UpdateNamespaceRequest, UpdateNamespaceResponse,
 };
 
 use super::{access, driver, quota, worker};
@@ -21,10 +21,7 @@ pub const DEFAULT: &str = "default";
 pub const DEFAULT_ID: u64 = 1;
 
 /// The command: creates a namespace.
-pub fn create_namespace(
-    txn: &mut Txn<'_>,
-    request: CreateNamespaceRequest,
-) -> Result<CreateNamespaceResponse, Refusal> {
+pub fn create_namespace(txn: &mut Txn<'_>, request: CreateNamespaceRequest) -> Result<CreateNamespaceResponse, Refusal> {
     if txn.ix.namespace_ids.contains_key(request.name.as_str()) {
         let message = format!("there is a namespace {:?} already: use it, or choose another name", request.name);
         return Err(reject::exists("NAMESPACE_EXISTS", "name", message).into());
@@ -58,10 +55,7 @@ pub fn create(txn: &mut Txn<'_>, name: &str, row: NamespaceRow) {
 }
 
 /// The command: changes what the request names. What is in the namespace stays, also where a quota is now below it.
-pub fn update_namespace(
-    txn: &mut Txn<'_>,
-    request: UpdateNamespaceRequest,
-) -> Result<UpdateNamespaceResponse, Refusal> {
+pub fn update_namespace(txn: &mut Txn<'_>, request: UpdateNamespaceRequest) -> Result<UpdateNamespaceResponse, Refusal> {
     let ns = named(txn, &request.name)?;
     let row = &mut txn.ix.namespace_mut(ns)?.row;
     if let Some(weight) = request.weight {
@@ -93,12 +87,7 @@ pub fn save(txn: &mut Txn<'_>, ns: u64) -> Result<(), Fatal> {
 
 /// The namespace as clients see it. Before machine version 2 it has a name, a weight and an age.
 pub fn message(name: &str, row: &NamespaceRow, version: u32) -> Namespace {
-    let mut namespace = Namespace {
-        name: name.to_owned(),
-        weight: row.weight,
-        created_at_ms: row.created_at_ms,
-        ..Namespace::default()
-    };
+    let mut namespace = Namespace { name: name.to_owned(), weight: row.weight, created_at_ms: row.created_at_ms, ..Namespace::default() };
     if version >= quota::SINCE {
         namespace.quotas = Some(Quotas {
             max_running: Some(row.max_running),
@@ -121,10 +110,7 @@ pub fn message(name: &str, row: &NamespaceRow, version: u32) -> Namespace {
 
 /// The command: deletes a namespace that holds nothing any more, or has it drain. Ended tasks and fired timers that are still kept go with
 /// it: nobody can name them from here on, and their rows are swept when their time is up.
-pub fn delete_namespace(
-    txn: &mut Txn<'_>,
-    request: DeleteNamespaceRequest,
-) -> Result<DeleteNamespaceResponse, Refusal> {
+pub fn delete_namespace(txn: &mut Txn<'_>, request: DeleteNamespaceRequest) -> Result<DeleteNamespaceResponse, Refusal> {
     let name = request.name.as_str();
     let ns = named(txn, name)?;
     if name == DEFAULT {

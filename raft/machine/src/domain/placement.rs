@@ -7,8 +7,8 @@
 //! What a proposal says that has become untrue is skipped, not refused: the proposer looks again at what is open.
 
 use tarn_proto::v1::{
-    DecisionKind, EventKind, IsolationLevel, PlaceTasks, PutSchedulerSettingsRequest, PutSchedulerSettingsResponse,
-    TaskPlacement, TaskSpec, TaskState, TasksPlaced,
+    DecisionKind, EventKind, IsolationLevel, PlaceTasks, PutSchedulerSettingsRequest, PutSchedulerSettingsResponse, TaskPlacement,
+    TaskSpec, TaskState, TasksPlaced,
 };
 
 use super::{nodes_only, parse_id};
@@ -124,14 +124,7 @@ pub fn is_routed(task: &Task) -> bool {
 }
 
 /// The class of the task at this worker; none if the worker may not run it.
-fn class_for(
-    txn: &Txn<'_>,
-    task: &Task,
-    spec: &TaskSpec,
-    mut class: Class,
-    worker: u64,
-    runtime: &str,
-) -> Result<Option<Class>, Fatal> {
+fn class_for(txn: &Txn<'_>, task: &Task, spec: &TaskSpec, mut class: Class, worker: u64, runtime: &str) -> Result<Option<Class>, Fatal> {
     let Some(WorkerRow { capabilities: Some(capabilities), draining: false, .. }) = txn.ix.workers.get(&worker) else {
         return Ok(None);
     };
@@ -165,10 +158,7 @@ impl Task {
 }
 
 /// The command: how the router weighs, from the next placement on.
-pub fn put_settings(
-    txn: &mut Txn<'_>,
-    request: PutSchedulerSettingsRequest,
-) -> Result<PutSchedulerSettingsResponse, Refusal> {
+pub fn put_settings(txn: &mut Txn<'_>, request: PutSchedulerSettingsRequest) -> Result<PutSchedulerSettingsResponse, Refusal> {
     let settings = request.settings.unwrap_or_default();
     if settings != txn.ix.scheduler_settings {
         txn.event(EventKind::SchedulerChanged, "settings");

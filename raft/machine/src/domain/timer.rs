@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use tarn_invariants::{debug_holds, timers};
 use tarn_proto::v1::{
-    CancelTimerRequest, CancelTimerResponse, DecisionKind, EventKind, ScheduleTimerRequest, ScheduleTimerResponse,
-    Timer, TimerState, timer_action,
+    CancelTimerRequest, CancelTimerResponse, DecisionKind, EventKind, ScheduleTimerRequest, ScheduleTimerResponse, Timer, TimerState,
+    timer_action,
 };
 
 use super::parse_id;
@@ -55,11 +55,7 @@ pub fn cancel_timer(txn: &mut Txn<'_>, request: CancelTimerRequest) -> Result<Ca
     let id = parse_id(&request.timer_id, "timer_id")?;
     let Some(row) = txn.rows.row(Key::PendingTimer { ns, id })? else {
         return Err(match txn.rows.bytes(Key::FiredTimer { ns, id })? {
-            Some(_) => reject::precondition(
-                "TIMER_FIRED",
-                "timer_id",
-                "the timer has fired: cancel the task that it enqueued, if any",
-            ),
+            Some(_) => reject::precondition("TIMER_FIRED", "timer_id", "the timer has fired: cancel the task that it enqueued, if any"),
             None => reject::timer_not_found(&request.timer_id),
         }
         .into());
@@ -84,24 +80,22 @@ pub fn fire(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
     debug_holds!(timers::never_early(&Id(id).to_string(), row.due_at_ms, txn.now));
     let namespace = txn.namespace_name(ns)?;
     match row.action.clone().and_then(|action| action.action) {
-        Some(timer_action::Action::Enqueue(spec)) => {
-            match admit::admit(txn, ns, vec![spec], Dangling::Fail, row.stored_bytes) {
-                Ok(ids) => {
-                    row.task = ids.first().copied().unwrap_or(0);
-                    tell(txn, EventKind::TimerFired, &namespace, id, &Id(row.task).to_string());
-                    txn.decide(DecisionRow {
-                        kind: DecisionKind::Admitted.into(),
-                        namespace: namespace.clone(),
-                        action: "FireTimer".to_owned(),
-                        resource: format!("timer/{}", Id(id)),
-                        task: row.task,
-                        ..DecisionRow::default()
-                    });
-                }
-                Err(Refusal::Rejected(_)) => return postpone(txn, ns, id, row),
-                Err(Refusal::Fatal(fatal)) => return Err(fatal),
+        Some(timer_action::Action::Enqueue(spec)) => match admit::admit(txn, ns, vec![spec], Dangling::Fail, row.stored_bytes) {
+            Ok(ids) => {
+                row.task = ids.first().copied().unwrap_or(0);
+                tell(txn, EventKind::TimerFired, &namespace, id, &Id(row.task).to_string());
+                txn.decide(DecisionRow {
+                    kind: DecisionKind::Admitted.into(),
+                    namespace: namespace.clone(),
+                    action: "FireTimer".to_owned(),
+                    resource: format!("timer/{}", Id(id)),
+                    task: row.task,
+                    ..DecisionRow::default()
+                });
             }
-        }
+            Err(Refusal::Rejected(_)) => return postpone(txn, ns, id, row),
+            Err(Refusal::Fatal(fatal)) => return Err(fatal),
+        },
         Some(timer_action::Action::Mark(text)) => tell(txn, EventKind::TimerFired, &namespace, id, &text),
         None => tell(txn, EventKind::TimerFired, &namespace, id, ""),
     }

@@ -1,8 +1,6 @@
 //! The cluster's machine version: it rises by a command, once every voter supports it.
 
-use tarn_proto::v1::{
-    Command, EventKind, RaiseVersion, Rejection, TaskSpec, VersionRaised, command, timer_action::Action,
-};
+use tarn_proto::v1::{Command, EventKind, RaiseVersion, Rejection, TaskSpec, VersionRaised, command, timer_action::Action};
 
 use super::{access, audit, placement, quota};
 use crate::error::{Fatal, Refusal};
@@ -25,9 +23,8 @@ pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
     if needed <= found {
         return Ok(());
     }
-    let message = format!(
-        "this needs machine version {needed}, and the cluster runs {found}: upgrade every node, then run `tarn cluster upgrade`"
-    );
+    let message =
+        format!("this needs machine version {needed}, and the cluster runs {found}: upgrade every node, then run `tarn cluster upgrade`");
     Err(reject::precondition("CLUSTER_VERSION_TOO_LOW", "", message))
 }
 
@@ -68,17 +65,10 @@ fn since(body: &command::Body) -> u32 {
         C::RegisterWorker(r) if r.capabilities.iter().any(|given| given.resources.is_some()) => ROUTER,
         C::HeartbeatWorker(r) if r.resources.is_some() => ROUTER,
         C::PlaceTasks(_) | C::PutSchedulerSettings(_) => ROUTER,
-        C::PutKey(_)
-        | C::DeleteKey(_)
-        | C::SnapshotContext(_)
-        | C::RestoreContext(_)
-        | C::DeleteSnapshot(_)
-        | C::DeleteContext(_) => ROUTER,
-        C::InstallDriver(_)
-        | C::UpgradeDriver(_)
-        | C::RemoveDriver(_)
-        | C::AdvanceDriver(_)
-        | C::PutDriverSettings(_) => ROUTER,
+        C::PutKey(_) | C::DeleteKey(_) | C::SnapshotContext(_) | C::RestoreContext(_) | C::DeleteSnapshot(_) | C::DeleteContext(_) => {
+            ROUTER
+        }
+        C::InstallDriver(_) | C::UpgradeDriver(_) | C::RemoveDriver(_) | C::AdvanceDriver(_) | C::PutDriverSettings(_) => ROUTER,
         _ => 1,
     }
 }

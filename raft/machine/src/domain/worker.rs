@@ -5,8 +5,7 @@
 
 use tarn_proto::v1::{
     DecisionKind, DrainWorkerRequest, DrainWorkerResponse, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse,
-    RegisterWorkerRequest, RegisterWorkerResponse, Rejection, TaskState, WorkerCapabilities, WorkerResources,
-    WorkerState,
+    RegisterWorkerRequest, RegisterWorkerResponse, Rejection, TaskState, WorkerCapabilities, WorkerResources, WorkerState,
 };
 
 use super::{parse_id, placement, version};
@@ -22,11 +21,7 @@ use crate::task::{Task, end, error};
 use crate::txn::Txn;
 
 /// The command: registers a worker under a new id.
-pub fn register_worker(
-    txn: &mut Txn<'_>,
-    principal: &str,
-    request: RegisterWorkerRequest,
-) -> Result<RegisterWorkerResponse, Refusal> {
+pub fn register_worker(txn: &mut Txn<'_>, principal: &str, request: RegisterWorkerRequest) -> Result<RegisterWorkerResponse, Refusal> {
     if txn.ix.workers.len() >= limits::WORKERS_MAX {
         let message = "too many workers are registered: stop some, or wait until some expire";
         return Err(reject::full("TOO_MANY_WORKERS", "", limits::WORKERS_MAX as u64, message).into());
@@ -66,11 +61,7 @@ pub fn register_worker(
 }
 
 /// The command: the worker is still there.
-pub fn heartbeat_worker(
-    txn: &mut Txn<'_>,
-    principal: &str,
-    request: HeartbeatWorkerRequest,
-) -> Result<HeartbeatWorkerResponse, Refusal> {
+pub fn heartbeat_worker(txn: &mut Txn<'_>, principal: &str, request: HeartbeatWorkerRequest) -> Result<HeartbeatWorkerResponse, Refusal> {
     let (id, mut row) = load(txn, &request.worker_id)?;
     require_maker(&row, id, principal)?;
     if let Some(resources) = request.resources {
@@ -140,8 +131,7 @@ pub fn expire(txn: &mut Txn<'_>, id: u64) -> Result<(), Fatal> {
     let held = txn.ix.held.get(&id).cloned().unwrap_or_default();
     for (ns, task) in held {
         let mut task = Task::indexed(txn, ns, task, TaskState::Running)?;
-        let ending =
-            end::Ending::without_report(error("LEASE_EXPIRED", "the worker that held the lease has not been heard of"));
+        let ending = end::Ending::without_report(error("LEASE_EXPIRED", "the worker that held the lease has not been heard of"));
         end::fail_attempt(txn, &mut task, ending, false)?;
     }
     Ok(())

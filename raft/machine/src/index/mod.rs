@@ -16,9 +16,7 @@ mod wakes;
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use tarn_proto::v1::{
-    AuditSettings, DriverSettings, Isolation, NamespaceState, SchedulerSettings, TaskState, WorkerCapabilities,
-};
+use tarn_proto::v1::{AuditSettings, DriverSettings, Isolation, NamespaceState, SchedulerSettings, TaskState, WorkerCapabilities};
 
 pub use access::{Access, RoleIn};
 pub use edges::Edges;
@@ -286,10 +284,7 @@ impl Indices {
     /// Notes what the gate is to know of a namespace.
     pub fn tell_tenant(&mut self, ns: u64) {
         if let Some(index) = self.namespaces.get(&ns) {
-            let tenant = Tenant {
-                environment: index.row.environment_name().into(),
-                requests_per_minute: index.row.requests_per_minute,
-            };
+            let tenant = Tenant { environment: index.row.environment_name().into(), requests_per_minute: index.row.requests_per_minute };
             if self.tenants.get(&index.name) != Some(&tenant) {
                 Arc::make_mut(&mut self.tenants).insert(index.name.clone(), tenant);
             }

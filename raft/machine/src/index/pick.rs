@@ -33,9 +33,7 @@ pub fn matches_class(capabilities: &WorkerCapabilities, class: &Class) -> bool {
         true => class.runtime.is_empty(),
         false => capabilities.runtimes.contains(&class.runtime),
     };
-    runtime
-        && serves(&capabilities.handlers, &class.handler)
-        && class.requires.iter().all(|label| capabilities.labels.contains(label))
+    runtime && serves(&capabilities.handlers, &class.handler) && class.requires.iter().all(|label| capabilities.labels.contains(label))
 }
 
 /// The lane of all namespaces without isolation: a number that no namespace has.
@@ -150,11 +148,7 @@ impl Indices {
 }
 
 /// Calls `see` with every group that a worker with these capabilities can run, until it returns true; says whether it did.
-fn visit(
-    indices: &Indices,
-    capabilities: &WorkerCapabilities,
-    mut see: impl FnMut(u64, u64, &Arc<Class>, &super::Group) -> bool,
-) -> bool {
+fn visit(indices: &Indices, capabilities: &WorkerCapabilities, mut see: impl FnMut(u64, u64, &Arc<Class>, &super::Group) -> bool) -> bool {
     for (ns, namespace) in &indices.namespaces {
         if namespace.ready == 0 || namespace.is_full() || !namespace.is_served_by(capabilities) {
             continue;
@@ -188,8 +182,7 @@ mod tests {
             handler: handler.into(),
             requires: strings(requires),
         };
-        let sdk =
-            WorkerCapabilities { handlers: strings(&["resize"]), labels: strings(&["gpu"]), ..Default::default() };
+        let sdk = WorkerCapabilities { handlers: strings(&["resize"]), labels: strings(&["gpu"]), ..Default::default() };
         assert!(matches_class(&sdk, &class("", "resize", &["gpu"])));
         assert!(!matches_class(&sdk, &class("", "resize", &["gpu", "zone=a"])));
         assert!(!matches_class(&sdk, &class("", "other", &[])));

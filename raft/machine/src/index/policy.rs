@@ -85,11 +85,7 @@ pub fn split(parts: &str) -> Option<(&str, &str, &str)> {
 }
 
 /// All versions of a bundle.
-pub fn versions_of<'a>(
-    policies: &'a Policies,
-    environment: &str,
-    name: &str,
-) -> impl Iterator<Item = (&'a str, &'a BundleRow)> {
+pub fn versions_of<'a>(policies: &'a Policies, environment: &str, name: &str) -> impl Iterator<Item = (&'a str, &'a BundleRow)> {
     let start = bundle_parts(environment, name, "");
     let from = policies.bundles.range::<str, _>((Bound::Included(start.as_str()), Bound::Unbounded));
     from.map_while(move |(parts, row)| Some((parts.strip_prefix(start.as_str())?, row)))

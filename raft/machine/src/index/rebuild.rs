@@ -10,9 +10,7 @@ use super::{Facts, Indices, NamespaceIndex, QueueIndex, Wake, access, driver, po
 use crate::error::Fatal;
 use crate::keys::{Key, first};
 use crate::overlay::{Rows, STATE, decode};
-use crate::rows::{
-    ContextRow, JoinTokenRow, NamedLeaseRow, NamespaceRow, PassRow, QueueRow, TaskRow, TimerRow, UsageRow, WorkerRow,
-};
+use crate::rows::{ContextRow, JoinTokenRow, NamedLeaseRow, NamespaceRow, PassRow, QueueRow, TaskRow, TimerRow, UsageRow, WorkerRow};
 
 /// The indices of this state.
 pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
@@ -134,9 +132,7 @@ fn first_expiry(engine: &dyn Engine, kind: u8) -> Result<Option<u64>, Fatal> {
     };
     let (key, _) = entry?;
     match Key::decode(&key) {
-        Some(Key::EndedExpiry { at, .. } | Key::FiredTimerExpiry { at, .. } | Key::RequestExpiry { at, .. }) => {
-            Ok(Some(at))
-        }
+        Some(Key::EndedExpiry { at, .. } | Key::FiredTimerExpiry { at, .. } | Key::RequestExpiry { at, .. }) => Ok(Some(at)),
         _ => Err(Fatal::assertion(format!("the key {key:02x?} cannot be decoded"))),
     }
 }
@@ -149,15 +145,10 @@ pub(super) fn each<R: Message + Default>(
     each_bytes(engine, kind, |key, value| see(key, decode(&key, value)?))
 }
 
-pub(super) fn each_bytes(
-    engine: &dyn Engine,
-    kind: u8,
-    mut see: impl FnMut(Key<'_>, Bytes) -> Result<(), Fatal>,
-) -> Result<(), Fatal> {
+pub(super) fn each_bytes(engine: &dyn Engine, kind: u8, mut see: impl FnMut(Key<'_>, Bytes) -> Result<(), Fatal>) -> Result<(), Fatal> {
     for entry in engine.scan(STATE, Range::prefix(&[kind])) {
         let (key, value) = entry?;
-        let decoded =
-            Key::decode(&key).ok_or_else(|| Fatal::assertion(format!("the key {key:02x?} cannot be decoded")))?;
+        let decoded = Key::decode(&key).ok_or_else(|| Fatal::assertion(format!("the key {key:02x?} cannot be decoded")))?;
         see(decoded, value.into())?;
     }
     Ok(())

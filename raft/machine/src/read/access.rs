@@ -3,8 +3,8 @@
 use std::sync::Arc;
 
 use tarn_proto::v1::{
-    Binding, ListBindingsRequest, ListBindingsResponse, ListRevocationsRequest, ListRevocationsResponse,
-    ListRolesRequest, ListRolesResponse, ListTokensRequest, ListTokensResponse, Revocation, Role,
+    Binding, ListBindingsRequest, ListBindingsResponse, ListRevocationsRequest, ListRevocationsResponse, ListRolesRequest,
+    ListRolesResponse, ListTokensRequest, ListTokensResponse, Revocation, Role,
 };
 
 use crate::domain::access::token;
@@ -23,11 +23,7 @@ impl Machine {
     ///
     /// None today.
     pub fn list_roles(&self, _request: &ListRolesRequest) -> Result<ListRolesResponse, Refusal> {
-        let roles = self.ix.access.roles.iter().map(|(name, rules)| Role {
-            name: name.to_string(),
-            rules: rules.clone(),
-            built_in: false,
-        });
+        let roles = self.ix.access.roles.iter().map(|(name, rules)| Role { name: name.to_string(), rules: rules.clone(), built_in: false });
         Ok(ListRolesResponse { roles: roles.collect(), revision: self.applied_index() })
     }
 
@@ -57,10 +53,7 @@ impl Machine {
     pub fn list_tokens(&self, request: &ListTokensRequest) -> Result<ListTokensResponse, Refusal> {
         let wanted = |principal: &str| request.principal.is_empty() || request.principal == principal;
         let of_wanted = self.ix.access.tokens.iter().filter(|(_, row)| wanted(&row.principal));
-        Ok(ListTokensResponse {
-            tokens: of_wanted.map(|(id, row)| token(*id, row)).collect(),
-            revision: self.applied_index(),
-        })
+        Ok(ListTokensResponse { tokens: of_wanted.map(|(id, row)| token(*id, row)).collect(), revision: self.applied_index() })
     }
 
     /// Revoked certificates that have not expired, by serial number.

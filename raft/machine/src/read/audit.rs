@@ -1,8 +1,6 @@
 //! Reads of decisions.
 
-use tarn_proto::v1::{
-    ChainEnds, Decision, GetAuditSettingsRequest, GetAuditSettingsResponse, ListDecisionsRequest, ListDecisionsResponse,
-};
+use tarn_proto::v1::{ChainEnds, Decision, GetAuditSettingsRequest, GetAuditSettingsResponse, ListDecisionsRequest, ListDecisionsResponse};
 use tarn_storage::Range;
 
 use super::{PAGE_ROWS_MAX, page_size};
@@ -103,8 +101,7 @@ fn index_of(key: &[u8]) -> Result<u64, Fatal> {
 fn decode_row(key: &[u8], bytes: &[u8]) -> Result<(u64, DecisionsRow), Refusal> {
     let index = index_of(key)?;
     let row = audit::records(bytes).ok_or_else(|| {
-        let message =
-            format!("the records of entry {index} cannot be read: run `tarn audit verify`, and replace this node");
+        let message = format!("the records of entry {index} cannot be read: run `tarn audit verify`, and replace this node");
         reject::data_loss("RECORDS_DAMAGED", message)
     })?;
     Ok((index, row))
@@ -152,8 +149,7 @@ impl<'a> Filter<'a> {
             && is(&request.request_id, &record.request_id)
             && (is(&request.trace, gate.map_or("", |gate| &gate.trace)) || record.traces.contains(&request.trace))
             && (self.task == 0 || concerns(record.task, record.count, self.task))
-            && (request.policy.is_empty()
-                || gate.is_some_and(|gate| gate.policies.iter().any(|policy| policy.name == request.policy)))
+            && (request.policy.is_empty() || gate.is_some_and(|gate| gate.policies.iter().any(|policy| policy.name == request.policy)))
     }
 }
 

@@ -57,11 +57,7 @@ impl Machine {
         let through = if through_index == 0 { u64::MAX } else { through_index };
         ChainWalk {
             through: through.min(ends.head_index),
-            last: Step {
-                index: ends.start_index,
-                number: ends.start_rows,
-                hash: ends.start_hash.as_ref().try_into().unwrap_or_default(),
-            },
+            last: Step { index: ends.start_index, number: ends.start_rows, hash: ends.start_hash.as_ref().try_into().unwrap_or_default() },
             ends,
             suspect: None,
             in_run: false,
@@ -189,11 +185,7 @@ impl ChainWalk {
 impl Fault {
     fn index(self) -> u64 {
         match self {
-            Fault::Changed(index)
-            | Fault::Missing(index)
-            | Fault::Unreadable(index)
-            | Fault::Head(index)
-            | Fault::Start(index) => index,
+            Fault::Changed(index) | Fault::Missing(index) | Fault::Unreadable(index) | Fault::Head(index) | Fault::Start(index) => index,
         }
     }
 
@@ -203,12 +195,8 @@ impl Fault {
             Fault::Changed(_) => ("ROW_CHANGED", format!("the records of log entry {index} were changed")),
             Fault::Missing(_) => ("ROW_MISSING", format!("records that followed those of log entry {index} are gone")),
             Fault::Unreadable(_) => ("ROW_UNREADABLE", format!("the records of log entry {index} cannot be read")),
-            Fault::Head(_) => {
-                ("HEAD_CHANGED", format!("the last records, of log entry {index}, or the chain's head were changed"))
-            }
-            Fault::Start(_) => {
-                ("START_CHANGED", format!("what is known of the last dropped row, of log entry {index}, was changed"))
-            }
+            Fault::Head(_) => ("HEAD_CHANGED", format!("the last records, of log entry {index}, or the chain's head were changed")),
+            Fault::Start(_) => ("START_CHANGED", format!("what is known of the last dropped row, of log entry {index}, was changed")),
         };
         ChainFault { index, reason: reason.to_owned(), message }
     }

@@ -1,9 +1,8 @@
 //! Reads of contexts.
 
 use tarn_proto::v1::{
-    ContextInfo, GetKeyRequest, GetKeyResponse, KeyInfo, KeyVersion, ListContextsRequest, ListContextsResponse,
-    ListKeysRequest, ListKeysResponse, ListSnapshotsRequest, ListSnapshotsResponse, ListVersionsRequest,
-    ListVersionsResponse,
+    ContextInfo, GetKeyRequest, GetKeyResponse, KeyInfo, KeyVersion, ListContextsRequest, ListContextsResponse, ListKeysRequest,
+    ListKeysResponse, ListSnapshotsRequest, ListSnapshotsResponse, ListVersionsRequest, ListVersionsResponse,
 };
 use tarn_storage::Range;
 

@@ -1,8 +1,8 @@
 //! Reads of drivers.
 
 use tarn_proto::v1::{
-    Driver, DriverSettings, GetDriverRequest, GetDriverResponse, GetDriverSettingsRequest, GetDriverSettingsResponse,
-    ListDriversRequest, ListDriversResponse,
+    Driver, DriverSettings, GetDriverRequest, GetDriverResponse, GetDriverSettingsRequest, GetDriverSettingsResponse, ListDriversRequest,
+    ListDriversResponse,
 };
 
 use crate::Machine;
@@ -84,10 +84,7 @@ impl Machine {
     /// # Errors
     ///
     /// None today.
-    pub fn get_driver_settings(
-        &self,
-        _request: &GetDriverSettingsRequest,
-    ) -> Result<GetDriverSettingsResponse, Refusal> {
+    pub fn get_driver_settings(&self, _request: &GetDriverSettingsRequest) -> Result<GetDriverSettingsResponse, Refusal> {
         Ok(GetDriverSettingsResponse { settings: Some(self.driver_settings()), revision: self.applied_index() })
     }
 

@@ -1,10 +1,9 @@
 //! Reads of everything but tasks.
 
 use tarn_proto::v1::{
-    GetLeaseRequest, GetLeaseResponse, GetQueueRequest, GetQueueResponse, GetTimerRequest, GetTimerResponse,
-    ListLeasesRequest, ListLeasesResponse, ListNamespacesRequest, ListNamespacesResponse, ListQueuesRequest,
-    ListQueuesResponse, ListTimersRequest, ListTimersResponse, ListWorkersRequest, ListWorkersResponse, QueueStats,
-    Worker,
+    GetLeaseRequest, GetLeaseResponse, GetQueueRequest, GetQueueResponse, GetTimerRequest, GetTimerResponse, ListLeasesRequest,
+    ListLeasesResponse, ListNamespacesRequest, ListNamespacesResponse, ListQueuesRequest, ListQueuesResponse, ListTimersRequest,
+    ListTimersResponse, ListWorkersRequest, ListWorkersResponse, QueueStats, Worker,
 };
 use tarn_storage::Range;
 

@@ -41,8 +41,7 @@ impl Machine {
     pub fn has_ready_task_for(&self, worker_id: &str) -> bool {
         let any = WorkerCapabilities::default();
         self.leasing(worker_id).is_some_and(|(id, worker)| {
-            self.ix.held_by(id) < crate::limits::WORKER_TASKS_MAX
-                && self.ix.has_ready_for(worker.capabilities.as_ref().unwrap_or(&any))
+            self.ix.held_by(id) < crate::limits::WORKER_TASKS_MAX && self.ix.has_ready_for(worker.capabilities.as_ref().unwrap_or(&any))
         })
     }
 

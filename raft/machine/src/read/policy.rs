@@ -3,9 +3,8 @@
 use std::sync::Arc;
 
 use tarn_proto::v1::{
-    GetBundleRequest, GetBundleResponse, GetPolicySettingsRequest, GetPolicySettingsResponse, ListBundlesRequest,
-    ListBundlesResponse, ListPolicyHandlersRequest, ListPolicyHandlersResponse, ListViolationsRequest,
-    ListViolationsResponse, PolicyHandler, Violation,
+    GetBundleRequest, GetBundleResponse, GetPolicySettingsRequest, GetPolicySettingsResponse, ListBundlesRequest, ListBundlesResponse,
+    ListPolicyHandlersRequest, ListPolicyHandlersResponse, ListViolationsRequest, ListViolationsResponse, PolicyHandler, Violation,
 };
 use tarn_storage::Range;
 
@@ -128,10 +127,7 @@ impl Machine {
     /// # Errors
     ///
     /// None today.
-    pub fn list_policy_handlers(
-        &self,
-        _request: &ListPolicyHandlersRequest,
-    ) -> Result<ListPolicyHandlersResponse, Refusal> {
+    pub fn list_policy_handlers(&self, _request: &ListPolicyHandlersRequest) -> Result<ListPolicyHandlersResponse, Refusal> {
         Ok(ListPolicyHandlersResponse { handlers: self.policy_handlers(), revision: self.applied_index() })
     }
 
@@ -180,14 +176,8 @@ impl Machine {
     /// # Errors
     ///
     /// None today.
-    pub fn get_policy_settings(
-        &self,
-        _request: &GetPolicySettingsRequest,
-    ) -> Result<GetPolicySettingsResponse, Refusal> {
-        Ok(GetPolicySettingsResponse {
-            settings: Some(self.ix.policies.settings.clone()),
-            revision: self.applied_index(),
-        })
+    pub fn get_policy_settings(&self, _request: &GetPolicySettingsRequest) -> Result<GetPolicySettingsResponse, Refusal> {
+        Ok(GetPolicySettingsResponse { settings: Some(self.ix.policies.settings.clone()), revision: self.applied_index() })
     }
 }
 
@@ -202,9 +192,7 @@ fn matches(request: &ListViolationsRequest, found: &Violation) -> bool {
 
 fn escalates(row: &HandlerRow, found: &Violation) -> bool {
     let wanted = |asked: &str, found: &str| asked.is_empty() || asked == found;
-    wanted(&row.environment, &found.environment)
-        && wanted(&row.policy, &found.policy)
-        && found.severity >= row.min_severity
+    wanted(&row.environment, &found.environment) && wanted(&row.policy, &found.policy) && found.severity >= row.min_severity
 }
 
 /// The three numbers of a semantic version, for sorting; a pre-release comes before its release.

@@ -2,9 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use tarn_proto::v1::{
-    Decision, DecisionKind, Dependency, GetTaskRequest, Share, Task, TaskState, TaskStory, Waiting, WorkerCapabilities,
-};
+use tarn_proto::v1::{Decision, DecisionKind, Dependency, GetTaskRequest, Share, Task, TaskState, TaskStory, Waiting, WorkerCapabilities};
 
 use super::audit::concerns;
 use crate::Machine;
@@ -30,12 +28,8 @@ impl Machine {
     ///
     /// `INVALID_ID`, `NAMESPACE_NOT_FOUND`, `TASK_NOT_FOUND`; `RECORDS_DAMAGED` if a record cannot be read.
     pub fn task_story(&self, namespace: &str, task_id: &str) -> Result<TaskStory, Refusal> {
-        let question = GetTaskRequest {
-            namespace: namespace.to_owned(),
-            task_id: task_id.to_owned(),
-            omit_bytes: true,
-            ..GetTaskRequest::default()
-        };
+        let question =
+            GetTaskRequest { namespace: namespace.to_owned(), task_id: task_id.to_owned(), omit_bytes: true, ..GetTaskRequest::default() };
         let task = self.get_task(&question)?.task.unwrap_or_default();
         let ns = self.namespace(namespace)?;
         let id = parse_id(task_id, "task_id")?;
@@ -115,8 +109,7 @@ impl Machine {
         let classes = self.classes(ns, id, row)?;
         let matches = |able: &WorkerCapabilities| classes.iter().any(|class| matches_class(able, class));
         let any = WorkerCapabilities::default();
-        let serves_queue =
-            |able: &WorkerCapabilities, name: &str| namespace.is_served_by(able) && serves(&able.queues, name);
+        let serves_queue = |able: &WorkerCapabilities, name: &str| namespace.is_served_by(able) && serves(&able.queues, name);
         let mut able = Vec::new();
         for (worker, known) in &self.ix.workers {
             waiting.workers += 1;
@@ -135,11 +128,7 @@ impl Machine {
             waiting.limit_name = "max_running".to_owned();
             (waiting.limit, waiting.used) = (namespace.row.max_running, namespace.running);
         }
-        let rank = Rank {
-            level: effective_level(row.priority, row.eligible_at_ms, self.now_ms()),
-            eligible_at_ms: row.eligible_at_ms,
-            id,
-        };
+        let rank = Rank { level: effective_level(row.priority, row.eligible_at_ms, self.now_ms()), eligible_at_ms: row.eligible_at_ms, id };
         let mut first: Option<Rank> = None;
         for queue in namespace.queues.values() {
             for (class, group) in &queue.groups {

@@ -3,8 +3,8 @@
 use bytes::Bytes;
 use prost::Message as _;
 use tarn_proto::v1::{
-    Attempt, AttemptLog, GetTaskLogsRequest, GetTaskLogsResponse, GetTaskRequest, GetTaskResponse, ListTasksRequest,
-    ListTasksResponse, Task, TaskState,
+    Attempt, AttemptLog, GetTaskLogsRequest, GetTaskLogsResponse, GetTaskRequest, GetTaskResponse, ListTasksRequest, ListTasksResponse,
+    Task, TaskState,
 };
 use tarn_storage::{Engine, Range};
 

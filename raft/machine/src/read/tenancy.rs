@@ -40,8 +40,7 @@ impl Machine {
 }
 
 fn usage(index: &NamespaceIndex) -> NamespaceUsage {
-    let waiting =
-        |count: fn(&crate::index::QueueIndex) -> usize| index.queues.values().map(count).sum::<usize>() as u64;
+    let waiting = |count: fn(&crate::index::QueueIndex) -> usize| index.queues.values().map(count).sum::<usize>() as u64;
     NamespaceUsage {
         blocked: waiting(|queue| queue.blocked.len()),
         delayed: waiting(|queue| queue.delayed.len()),

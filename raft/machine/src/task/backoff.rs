@@ -31,8 +31,7 @@ mod tests {
     use super::*;
     use crate::limits;
 
-    const PLAIN: RetryRow =
-        RetryRow { max_attempts: 5, initial_ms: 1_000, percent: 200, cap_ms: 60_000, jitter_percent: 0 };
+    const PLAIN: RetryRow = RetryRow { max_attempts: 5, initial_ms: 1_000, percent: 200, cap_ms: 60_000, jitter_percent: 0 };
 
     #[test]
     fn delays_double_up_to_the_cap() {

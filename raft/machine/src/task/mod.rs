@@ -82,8 +82,7 @@ impl Task {
     pub fn indexed(txn: &Txn<'_>, ns: u64, id: u64, state: TaskState) -> Result<Self, Fatal> {
         let row: Option<TaskRow> = txn.rows.row(key(ns, id, state))?;
         let row = row.filter(|row| row.state() == state);
-        let row =
-            row.ok_or_else(|| Fatal::assertion(format!("an index has task {} in a state it is not in", Id(id))))?;
+        let row = row.ok_or_else(|| Fatal::assertion(format!("an index has task {} in a state it is not in", Id(id))))?;
         Ok(Task::from_row(ns, id, row))
     }
 

@@ -20,8 +20,7 @@ fn fill(rig: &mut Rig, context: &str, value: &str) {
 }
 
 fn get(rig: &Rig, key: &str) -> Option<String> {
-    let request =
-        GetKeyRequest { namespace: "default".into(), context: "m".into(), key: key.into(), ..Default::default() };
+    let request = GetKeyRequest { namespace: "default".into(), context: "m".into(), key: key.into(), ..Default::default() };
     let found = rig.machine.get_key(&request).ok()?;
     Some(String::from_utf8(found.value.to_vec()).expect("the value is text"))
 }
@@ -49,30 +48,15 @@ fn context<R>(make: impl FnOnce(String, String) -> R) -> R {
 }
 
 fn snapshot(name: &str) -> SnapshotContextRequest {
-    context(|namespace, context| SnapshotContextRequest {
-        namespace,
-        context,
-        snapshot: name.into(),
-        ..Default::default()
-    })
+    context(|namespace, context| SnapshotContextRequest { namespace, context, snapshot: name.into(), ..Default::default() })
 }
 
 fn restore(name: &str) -> RestoreContextRequest {
-    context(|namespace, context| RestoreContextRequest {
-        namespace,
-        context,
-        snapshot: name.into(),
-        ..Default::default()
-    })
+    context(|namespace, context| RestoreContextRequest { namespace, context, snapshot: name.into(), ..Default::default() })
 }
 
 fn delete_snapshot(name: &str) -> DeleteSnapshotRequest {
-    context(|namespace, context| DeleteSnapshotRequest {
-        namespace,
-        context,
-        snapshot: name.into(),
-        ..Default::default()
-    })
+    context(|namespace, context| DeleteSnapshotRequest { namespace, context, snapshot: name.into(), ..Default::default() })
 }
 
 #[test]
@@ -184,11 +168,6 @@ fn a_context_takes_no_more_keys_than_it_may_have() {
     rig.engine.write(batch, Durability::Buffered).expect("memory does not fail");
     assert_eq!(rig.refused(put("m", "more", "v")), "TOO_MANY_KEYS");
     rig.ok(put("m", "k", "changed"));
-    rig.ok(context(|namespace, context| DeleteKeyRequest {
-        namespace,
-        context,
-        key: "k".into(),
-        ..Default::default()
-    }));
+    rig.ok(context(|namespace, context| DeleteKeyRequest { namespace, context, key: "k".into(), ..Default::default() }));
     rig.ok(put("m", "more", "v"));
 }

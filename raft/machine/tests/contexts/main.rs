@@ -198,11 +198,7 @@ impl Script {
     }
 
     fn delete_context(&mut self, context: &str) {
-        let said = self.tell(DeleteContextRequest {
-            namespace: "default".into(),
-            context: context.into(),
-            ..Default::default()
-        });
+        let said = self.tell(DeleteContextRequest { namespace: "default".into(), context: context.into(), ..Default::default() });
         match self.model.remove(context) {
             None => assert_eq!(said.unwrap_err(), "CONTEXT_NOT_FOUND"),
             Some(_) => drop(said.expect("there is such a context")),
@@ -265,10 +261,8 @@ impl Script {
         let (mut keys, mut values, mut bytes, mut snapshots) = (0, 0, 0, 0);
         for (name, context) in &self.model {
             for key in KEYS {
-                let request =
-                    ListVersionsRequest { namespace: "default".into(), context: name.clone(), key: key.into() };
-                let found =
-                    self.rig.machine.list_versions(&request).map_or_else(|_| Vec::new(), |found| found.versions);
+                let request = ListVersionsRequest { namespace: "default".into(), context: name.clone(), key: key.into() };
+                let found = self.rig.machine.list_versions(&request).map_or_else(|_| Vec::new(), |found| found.versions);
                 let history = context.history(key);
                 assert_eq!(found.len(), history.len(), "versions of {key} in {name}: {found:?} {history:?}");
                 for (found, expected) in found.iter().rev().zip(history) {

@@ -77,8 +77,7 @@ fn a_field_from_the_future_stops_the_machine_wherever_it_stands() {
             let bytes = Command { principal: "p".to_owned(), gate: None, body: Some(body.clone()) }.encode_to_vec();
             let in_command = [&plain[..], &field(3, &[&bytes[..], unknown].concat())].concat();
             assert!(target.throw(&in_command).is_none(), "in the command around {}", body.name());
-            let number =
-                commands().into_iter().find(|field| field.name() == snake(body.name())).expect("it is one").number();
+            let number = commands().into_iter().find(|field| field.name() == snake(body.name())).expect("it is one").number();
             let mut alone = Vec::new();
             body.encode(&mut alone);
             // What is encoded is the field in the command; its content begins after key and length.

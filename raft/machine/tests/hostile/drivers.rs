@@ -8,12 +8,7 @@ use tarn_proto::v1::*;
 pub fn bodies() -> Vec<B> {
     let (namespace, name) = (|| "default".to_owned(), || "hook".to_owned());
     vec![
-        B::InstallDriver(InstallDriverRequest {
-            namespace: namespace(),
-            name: name(),
-            spec: Some(spec()),
-            ..Default::default()
-        }),
+        B::InstallDriver(InstallDriverRequest { namespace: namespace(), name: name(), spec: Some(spec()), ..Default::default() }),
         B::UpgradeDriver(UpgradeDriverRequest {
             namespace: namespace(),
             name: name(),
@@ -35,10 +30,7 @@ pub fn bodies() -> Vec<B> {
         }),
         B::PutDriverSettings(PutDriverSettingsRequest {
             settings: Some(DriverSettings {
-                signers: vec![PolicySigner {
-                    name: "ops".to_owned(),
-                    public_key: vec![1; limits::PUBLIC_KEY_BYTES].into(),
-                }],
+                signers: vec![PolicySigner { name: "ops".to_owned(), public_key: vec![1; limits::PUBLIC_KEY_BYTES].into() }],
             }),
             ..Default::default()
         }),

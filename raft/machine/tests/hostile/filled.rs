@@ -111,8 +111,7 @@ fn commands_filled_at_random_get_an_outcome() {
         };
         // The end of time comes only near the end of the test.
         let now_ms = if round < 18_000 { now_ms.min(1 << 40) } else { now_ms };
-        let fields: Vec<FieldDescriptor> =
-            (0..filler.dice.between(1, 3)).map(|_| filler.dice.pick(&commands)).collect();
+        let fields: Vec<FieldDescriptor> = (0..filler.dice.between(1, 3)).map(|_| filler.dice.pick(&commands)).collect();
         let mut entry = Entry { version: 1, now_ms, commands: Vec::new() };
         for field in &fields {
             let Kind::Message(request) = field.kind() else { continue };

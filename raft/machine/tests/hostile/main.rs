@@ -88,17 +88,10 @@ fn what_is_too_large_is_refused_by_its_size_alone() {
     let (mut target, worker, task) = populated();
     let huge = || "x".repeat(limits::COMMAND_BYTES_MAX);
     for body in every_body(&worker, &task) {
-        let entry = Entry {
-            version: 1,
-            now_ms: 1_000,
-            commands: vec![Command { principal: huge(), gate: None, body: Some(body) }],
-        };
+        let entry = Entry { version: 1, now_ms: 1_000, commands: vec![Command { principal: huge(), gate: None, body: Some(body) }] };
         let applied = target.throw(&entry.encode_to_vec()).expect("large, but well formed");
         let Some(outcome::Body::Rejected(rejection)) = &applied.outcomes[0].body else { panic!("it is accepted") };
-        assert_eq!(
-            (rejection.reason.as_str(), rejection.limit),
-            ("COMMAND_TOO_LARGE", limits::COMMAND_BYTES_MAX as u64)
-        );
+        assert_eq!((rejection.reason.as_str(), rejection.limit), ("COMMAND_TOO_LARGE", limits::COMMAND_BYTES_MAX as u64));
         assert!(applied.events.is_empty());
     }
     target.check();

@@ -33,12 +33,7 @@ pub fn bodies() -> Vec<B> {
             ..Default::default()
         }),
         B::DeactivateBundle(DeactivateBundleRequest { environment: environment(), name: name(), ..Default::default() }),
-        B::DeleteBundle(DeleteBundleRequest {
-            environment: environment(),
-            name: name(),
-            version: version(),
-            ..Default::default()
-        }),
+        B::DeleteBundle(DeleteBundleRequest { environment: environment(), name: name(), version: version(), ..Default::default() }),
         B::PutPolicyHandler(PutPolicyHandlerRequest {
             name: "pager".to_owned(),
             environment: environment(),
@@ -52,10 +47,7 @@ pub fn bodies() -> Vec<B> {
         B::PutPolicySettings(PutPolicySettingsRequest {
             settings: Some(PolicySettings {
                 require_signed: true,
-                signers: vec![PolicySigner {
-                    name: "ann".to_owned(),
-                    public_key: vec![7; limits::PUBLIC_KEY_BYTES].into(),
-                }],
+                signers: vec![PolicySigner { name: "ann".to_owned(), public_key: vec![7; limits::PUBLIC_KEY_BYTES].into() }],
             }),
             ..Default::default()
         }),

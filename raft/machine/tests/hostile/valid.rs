@@ -26,52 +26,25 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
         ..TaskSpec::default()
     };
     let wasm = WasmSpec { artifact: "a".to_owned(), args: vec!["x".to_owned()], ..WasmSpec::default() };
-    let wasm = TaskSpec {
-        queue: "q".to_owned(),
-        runtime: "wasm".to_owned(),
-        wasm: Some(wasm),
-        after_in_batch: vec![0],
-        ..TaskSpec::default()
-    };
-    let action = Some(TimerAction {
-        action: Some(timer_action::Action::Enqueue(TaskSpec { after: Vec::new(), ..spec.clone() })),
-    });
+    let wasm =
+        TaskSpec { queue: "q".to_owned(), runtime: "wasm".to_owned(), wasm: Some(wasm), after_in_batch: vec![0], ..TaskSpec::default() };
+    let action = Some(TimerAction { action: Some(timer_action::Action::Enqueue(TaskSpec { after: Vec::new(), ..spec.clone() })) });
     let lease = TaskLease { namespace: ns(), task_id: task.to_owned(), token: 9, progress: None };
     let capabilities = WorkerCapabilities { labels: vec!["gpu".to_owned()], ..WorkerCapabilities::default() };
     let error = Some(TaskError { reason: "NO".to_owned(), message: "no".to_owned() });
     let hash = bytes::Bytes::from_static(&[7; 32]);
     let mut bodies = vec![
         B::Enqueue(EnqueueRequest { request_id: "r".to_owned(), namespace: ns(), tasks: vec![spec, wasm] }),
-        B::CancelTask(CancelTaskRequest {
-            namespace: ns(),
-            task_id: task.to_owned(),
-            force: true,
-            ..Default::default()
-        }),
+        B::CancelTask(CancelTaskRequest { namespace: ns(), task_id: task.to_owned(), force: true, ..Default::default() }),
         B::RequeueDead(RequeueDeadRequest {
             namespace: ns(),
             queue: "q".to_owned(),
             task_ids: vec![task.to_owned()],
             ..Default::default()
         }),
-        B::PurgeQueue(PurgeQueueRequest {
-            namespace: ns(),
-            queue: "q".to_owned(),
-            states: vec![6, 1],
-            ..Default::default()
-        }),
-        B::LeaseTasks(LeaseTasksRequest {
-            worker_id: worker.to_owned(),
-            max_tasks: 3,
-            lease_ms: 5_000,
-            wait_ms: 9,
-            ..Default::default()
-        }),
-        B::HeartbeatTasks(HeartbeatTasksRequest {
-            worker_id: worker.to_owned(),
-            leases: vec![lease.clone(), lease],
-            lease_ms: 2_000,
-        }),
+        B::PurgeQueue(PurgeQueueRequest { namespace: ns(), queue: "q".to_owned(), states: vec![6, 1], ..Default::default() }),
+        B::LeaseTasks(LeaseTasksRequest { worker_id: worker.to_owned(), max_tasks: 3, lease_ms: 5_000, wait_ms: 9, ..Default::default() }),
+        B::HeartbeatTasks(HeartbeatTasksRequest { worker_id: worker.to_owned(), leases: vec![lease.clone(), lease], lease_ms: 2_000 }),
         B::CompleteTask(CompleteTaskRequest {
             namespace: ns(),
             task_id: task.to_owned(),
@@ -175,31 +148,10 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
             fence: fence(),
             ..Default::default()
         }),
-        B::DeleteKey(DeleteKeyRequest {
-            namespace: ns(),
-            context: memory(),
-            key: "plan".to_owned(),
-            fence: fence(),
-            ..Default::default()
-        }),
-        B::SnapshotContext(SnapshotContextRequest {
-            namespace: ns(),
-            context: memory(),
-            snapshot: "s".to_owned(),
-            ..Default::default()
-        }),
-        B::RestoreContext(RestoreContextRequest {
-            namespace: ns(),
-            context: memory(),
-            snapshot: "s".to_owned(),
-            ..Default::default()
-        }),
-        B::DeleteSnapshot(DeleteSnapshotRequest {
-            namespace: ns(),
-            context: memory(),
-            snapshot: "s".to_owned(),
-            ..Default::default()
-        }),
+        B::DeleteKey(DeleteKeyRequest { namespace: ns(), context: memory(), key: "plan".to_owned(), fence: fence(), ..Default::default() }),
+        B::SnapshotContext(SnapshotContextRequest { namespace: ns(), context: memory(), snapshot: "s".to_owned(), ..Default::default() }),
+        B::RestoreContext(RestoreContextRequest { namespace: ns(), context: memory(), snapshot: "s".to_owned(), ..Default::default() }),
+        B::DeleteSnapshot(DeleteSnapshotRequest { namespace: ns(), context: memory(), snapshot: "s".to_owned(), ..Default::default() }),
         B::DeleteContext(DeleteContextRequest { namespace: ns(), context: memory(), ..Default::default() }),
     ]);
     bodies.extend(crate::policies::bodies());
@@ -258,8 +210,7 @@ pub fn populated() -> (Target, String, String) {
 }
 
 pub fn entry(bodies: &[command::Body]) -> Vec<u8> {
-    let command =
-        |body: &command::Body| Command { principal: "node/1".to_owned(), gate: Some(gate()), body: Some(body.clone()) };
+    let command = |body: &command::Body| Command { principal: "node/1".to_owned(), gate: Some(gate()), body: Some(body.clone()) };
     Entry { version: 1, now_ms: 1_000, commands: bodies.iter().map(command).collect() }.encode_to_vec()
 }
 
@@ -267,8 +218,5 @@ pub fn entry(bodies: &[command::Body]) -> Vec<u8> {
 pub fn commands() -> Vec<FieldDescriptor> {
     let pool = DescriptorPool::decode(tarn_proto::DESCRIPTORS).expect("the contract's descriptors are valid");
     let command = pool.get_message_by_name("tarn.v1.Command").expect("the contract has commands");
-    command
-        .fields()
-        .filter(|field| field.containing_oneof().is_some() && matches!(field.kind(), Kind::Message(_)))
-        .collect()
+    command.fields().filter(|field| field.containing_oneof().is_some() && matches!(field.kind(), Kind::Message(_))).collect()
 }

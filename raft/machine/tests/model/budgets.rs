@@ -12,8 +12,7 @@ use crate::run::Run;
 const START: u64 = 1_000_000;
 
 fn entry(now_ms: u64, bodies: Vec<command::Body>) -> Step {
-    let line =
-        |body| Line { command: Command { principal: String::new(), gate: None, body: Some(body) }, refused_as: None };
+    let line = |body| Line { command: Command { principal: String::new(), gate: None, body: Some(body) }, refused_as: None };
     Step::Entry { now_ms, lines: bodies.into_iter().map(line).collect() }
 }
 
@@ -49,14 +48,11 @@ fn wide_fan_out_is_settled_over_several_entries() {
     let batches = 5 * limits::SETTLES_PER_ENTRY_MAX / 4 / limits::BATCH_TASKS_MAX;
     let dependent = |place: usize| TaskSpec {
         after: vec![root.clone()],
-        on_dependency_failure: if place.is_multiple_of(3) { DependencyFailure::Run } else { DependencyFailure::Die }
-            .into(),
+        on_dependency_failure: if place.is_multiple_of(3) { DependencyFailure::Run } else { DependencyFailure::Die }.into(),
         ..spec()
     };
     let mut steps = vec![entry(START, vec![enqueue(vec![spec()])])];
-    steps.extend(
-        (0..=batches).map(|_| entry(START, vec![enqueue((0..limits::BATCH_TASKS_MAX).map(dependent).collect())])),
-    );
+    steps.extend((0..=batches).map(|_| entry(START, vec![enqueue((0..limits::BATCH_TASKS_MAX).map(dependent).collect())])));
     // The root dies, and cannot be requeued before all know.
     let expire = TaskSpec { deadline_at_ms: START + 1, ..spec() };
     steps[0] = entry(START, vec![enqueue(vec![expire])]);
@@ -96,11 +92,7 @@ fn ended_tasks_are_swept_in_groups() {
         steps.push(entry(START + batch, vec![enqueue(vec![short.clone(); limits::BATCH_TASKS_MAX])]));
         let cancel = (1..=limits::BATCH_TASKS_MAX as u64).map(|ordinal| {
             let task_id = Id((2 * batch + 1) << limits::ORDINAL_BITS | ordinal).to_string();
-            command::Body::CancelTask(CancelTaskRequest {
-                namespace: "default".to_owned(),
-                task_id,
-                ..Default::default()
-            })
+            command::Body::CancelTask(CancelTaskRequest { namespace: "default".to_owned(), task_id, ..Default::default() })
         });
         steps.push(entry(START + batch, cancel.collect()));
     }

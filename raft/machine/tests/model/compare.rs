@@ -34,8 +34,7 @@ pub fn told(told: &Told, applied: &Applied, lines: &[Line]) -> Check {
     }
     same("the number of events", &told.events.len(), &applied.events.len())?;
     let ready = applied.ready.iter().map(|group| {
-        let class =
-            (group.class.runtime.clone(), group.class.handler.clone(), group.class.requires.iter().cloned().collect());
+        let class = (group.class.runtime.clone(), group.class.handler.clone(), group.class.requires.iter().cloned().collect());
         (group.namespace.to_string(), group.queue.to_string(), class)
     });
     let ready: BTreeSet<_> = ready.collect();
@@ -66,11 +65,7 @@ pub fn subject(model: &Model, machine: &Machine, event: &Event) -> Check {
     if event.queue.is_empty() || model.namespace(&event.namespace).is_err() {
         return Ok(());
     }
-    let request = GetTaskRequest {
-        namespace: event.namespace.clone(),
-        task_id: event.subject.clone(),
-        ..GetTaskRequest::default()
-    };
+    let request = GetTaskRequest { namespace: event.namespace.clone(), task_id: event.subject.clone(), ..GetTaskRequest::default() };
     let task = model.tasks.get(&id.0).filter(|task| Ok(task.ns) == model.namespace(&event.namespace));
     match (task, machine.get_task(&request)) {
         (Some(_), Ok(found)) => {
@@ -79,9 +74,7 @@ pub fn subject(model: &Model, machine: &Machine, event: &Event) -> Check {
             let logs = machine.task_logs(&logs).map_err(refusal)?.logs;
             same("a task's logs", &model.view_logs(id.0), &logs)
         }
-        (None, Err(Refusal::Rejected(rejection))) => {
-            same("a missing task", &"TASK_NOT_FOUND", &rejection.reason.as_str())
-        }
+        (None, Err(Refusal::Rejected(rejection))) => same("a missing task", &"TASK_NOT_FOUND", &rejection.reason.as_str()),
         (expected, found) => Err(format!("task {id}: expected {}, found {found:?}", expected.is_some())),
     }
 }
@@ -144,8 +137,7 @@ fn access(model: &Model, machine: &Machine) -> Check {
 fn tasks(model: &Model, machine: &Machine, ns: u64, namespace: &str) -> Check {
     let mut expected = model.tasks_of(ns).into_iter();
     // Pages that are small and do not divide the list evenly, so that turning them is tested too.
-    let mut request =
-        ListTasksRequest { namespace: namespace.to_owned(), page_size: 37, ..ListTasksRequest::default() };
+    let mut request = ListTasksRequest { namespace: namespace.to_owned(), page_size: 37, ..ListTasksRequest::default() };
     loop {
         let page = machine.list_tasks(&request).map_err(refusal)?;
         for found in &page.tasks {
@@ -165,8 +157,7 @@ fn tasks(model: &Model, machine: &Machine, ns: u64, namespace: &str) -> Check {
 }
 
 fn leases(machine: &Machine, namespace: &str) -> Result<Vec<NamedLease>, String> {
-    let mut request =
-        ListLeasesRequest { namespace: namespace.to_owned(), page_size: 1, ..ListLeasesRequest::default() };
+    let mut request = ListLeasesRequest { namespace: namespace.to_owned(), page_size: 1, ..ListLeasesRequest::default() };
     let mut leases = Vec::new();
     loop {
         let page = machine.list_leases(&request).map_err(refusal)?;
@@ -179,8 +170,7 @@ fn leases(machine: &Machine, namespace: &str) -> Result<Vec<NamedLease>, String>
 }
 
 fn timers(machine: &Machine, namespace: &str) -> Result<Vec<Timer>, String> {
-    let mut request =
-        ListTimersRequest { namespace: namespace.to_owned(), page_size: 7, ..ListTimersRequest::default() };
+    let mut request = ListTimersRequest { namespace: namespace.to_owned(), page_size: 7, ..ListTimersRequest::default() };
     let mut timers = Vec::new();
     loop {
         let page = machine.list_timers(&request).map_err(refusal)?;

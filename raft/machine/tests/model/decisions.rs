@@ -6,9 +6,7 @@ use std::collections::BTreeMap;
 
 use tarn_machine::keys::Key;
 use tarn_machine::{Applied, Machine, STATE};
-use tarn_proto::v1::{
-    Decision, DecisionKind, Event, EventKind, GetAuditSettingsRequest, ListDecisionsRequest, outcome,
-};
+use tarn_proto::v1::{Decision, DecisionKind, Event, EventKind, GetAuditSettingsRequest, ListDecisionsRequest, outcome};
 use tarn_storage::{Engine, MemoryEngine, Range};
 
 use crate::invariants::Check;
@@ -115,8 +113,7 @@ fn commands_are_recorded_with_what_the_gate_said(lines: &[Line], applied: &Appli
         let Some(gate) = line.command.gate.as_ref().filter(|_| done) else {
             continue;
         };
-        let found =
-            |record: &&&Decision| record.gate.as_ref() == Some(gate) && record.principal == line.command.principal;
+        let found = |record: &&&Decision| record.gate.as_ref() == Some(gate) && record.principal == line.command.principal;
         // A repeat changed nothing and is not recorded again: its first time may have been before the gate had anything to say.
         let id = line.command.body.as_ref().map_or("", |body| body.request_id());
         if id.is_empty() && admitted.iter().filter(found).count() == 0 {

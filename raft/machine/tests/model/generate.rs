@@ -250,13 +250,7 @@ impl Generator {
             }),
             12 => {
                 let (namespace, name, token) = self.named_lease(model);
-                B::RenewLease(RenewLeaseRequest {
-                    request_id: self.request_id(),
-                    namespace,
-                    name,
-                    token,
-                    ttl_ms: self.ttl(),
-                })
+                B::RenewLease(RenewLeaseRequest { request_id: self.request_id(), namespace, name, token, ttl_ms: self.ttl() })
             }
             13 => {
                 let (namespace, name, token) = self.named_lease(model);
@@ -271,20 +265,13 @@ impl Generator {
                 ..Default::default()
             }),
             18 => {
-                let (version, keep_access) =
-                    self.dice.pick(&[(1, false), (2, false), (2, true), (3, false), (3, true)]);
+                let (version, keep_access) = self.dice.pick(&[(1, false), (2, false), (2, true), (3, false), (3, true)]);
                 B::RaiseVersion(RaiseVersion { version, keep_access })
             }
-            19 => B::PutJoinToken(PutJoinToken {
-                request_id: self.request_id(),
-                key_hash: self.hash(),
-                ttl_ms: self.ttl(),
-            }),
-            20 => B::ConsumeJoinToken(ConsumeJoinToken {
-                key_hash: self.hash(),
-                node_key_hash: self.hash(),
-                node_id_min: self.dice.below(5),
-            }),
+            19 => B::PutJoinToken(PutJoinToken { request_id: self.request_id(), key_hash: self.hash(), ttl_ms: self.ttl() }),
+            20 => {
+                B::ConsumeJoinToken(ConsumeJoinToken { key_hash: self.hash(), node_key_hash: self.hash(), node_id_min: self.dice.below(5) })
+            }
             21 => B::PutRole(self.put_role()),
             22 => B::DeleteRole(self.delete_role()),
             23 => B::PutBinding(self.put_binding()),

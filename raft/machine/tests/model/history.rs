@@ -152,9 +152,7 @@ impl History {
             return Err(format!("token {token} of {to} is not above {}, which was given before", self.last_token));
         }
         self.last_token = token;
-        if let Some(task) =
-            to.strip_prefix("task ").and_then(|id| id.parse::<Id>().ok()).and_then(|id| self.tasks.get_mut(&id.0))
-        {
+        if let Some(task) = to.strip_prefix("task ").and_then(|id| id.parse::<Id>().ok()).and_then(|id| self.tasks.get_mut(&id.0)) {
             task.holder = Some(token).filter(|_| task.stage == Stage::Running);
         }
         self.granted.insert(token, to);
@@ -260,10 +258,7 @@ mod tests {
             history.tasks_move_as_the_diagram_says(&event(1, kind, 1), 0).unwrap();
         }
         assert!(history.nobody_holds_a_task_without_a_token(&applied(vec![event(1, E::TaskLeased, 1)])).is_err());
-        assert!(
-            history.tasks_move_as_the_diagram_says(&event(1, E::TaskLeased, 1), 0).is_err(),
-            "leased twice at once"
-        );
+        assert!(history.tasks_move_as_the_diagram_says(&event(1, E::TaskLeased, 1), 0).is_err(), "leased twice at once");
         assert!(history.tasks_move_as_the_diagram_says(&event(1, E::TaskReady, 2), 0).is_err(), "nobody submitted it");
         history.no_token_is_given_twice(7, format!("task {id}")).unwrap();
         assert!(history.nothing_is_completed_twice(&id, 7).is_err(), "it has not succeeded");

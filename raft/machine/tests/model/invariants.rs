@@ -70,12 +70,7 @@ pub fn nobody_who_waited_long_is_passed_over(model: &Model, applied: &Applied) -
             let old = applied.now_ms.saturating_sub(waiting.eligible_at_ms) >= 4 * limits::AGE_STEP_MS;
             let earlier = (waiting.eligible_at_ms, *id) < (taken.eligible_at_ms, leased);
             let given_back = applied.events.iter().any(|event| event.subject == Id(*id).to_string());
-            if waiting.state == TaskState::Ready
-                && waiting.ns == taken.ns
-                && old
-                && earlier
-                && !given_back
-                && model.serves(&able, waiting)
+            if waiting.state == TaskState::Ready && waiting.ns == taken.ns && old && earlier && !given_back && model.serves(&able, waiting)
             {
                 return Err(format!(
                     "task {} has waited since {} and was passed over for task {}",

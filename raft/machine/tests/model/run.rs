@@ -57,17 +57,14 @@ impl Seen {
         for answer in &told.answers {
             match answer {
                 Err(reason) => self.note(reason),
-                Ok(outcome::Body::LeaseTasks(answer)) if answer.tasks.len() >= 10 => {
-                    self.note("a lease of ten tasks or more")
-                }
+                Ok(outcome::Body::LeaseTasks(answer)) if answer.tasks.len() >= 10 => self.note("a lease of ten tasks or more"),
                 Ok(_) => self.note("an accepted command"),
             }
         }
         for event in &told.events {
             let kind = event.kind().as_str_name();
             // Details are reasons, the timers' text, names and ids; the first two are worth telling apart.
-            let told_apart =
-                matches!(event.kind(), EventKind::TaskDead | EventKind::TaskRetried | EventKind::TaskCancelled);
+            let told_apart = matches!(event.kind(), EventKind::TaskDead | EventKind::TaskRetried | EventKind::TaskCancelled);
             match told_apart || event.detail == "tea" {
                 true => self.note(&format!("{kind} {}", event.detail)),
                 false => self.note(kind),
@@ -164,9 +161,7 @@ impl Run {
         }
         invariants::replicas_agree("the twin", &self.machine, &self.twin)?;
         self.history.entry(index, lines, &applied)?;
-        for told in
-            decisions::of_entry_tell_what_happened(&self.engine, &self.machine, (before, &self.model), lines, &applied)?
-        {
+        for told in decisions::of_entry_tell_what_happened(&self.engine, &self.machine, (before, &self.model), lines, &applied)? {
             self.seen.note(told);
         }
         invariants::nobody_who_waited_long_is_passed_over(&self.model, &applied)?;

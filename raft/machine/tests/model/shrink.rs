@@ -117,10 +117,7 @@ pub fn script(steps: &[Step]) -> String {
                     text.push_str(&format!("> at {now_ms}\n"));
                 }
                 let commands: Vec<String> = lines.iter().map(|line| command(&pool, line)).collect();
-                text.push_str(&format!(
-                    "> {}\n",
-                    if commands.is_empty() { "tick".to_owned() } else { commands.join(" && ") }
-                ));
+                text.push_str(&format!("> {}\n", if commands.is_empty() { "tick".to_owned() } else { commands.join(" && ") }));
             }
             Step::Note => text.push_str("> note\n"),
             Step::Restart => text.push_str("> restart\n"),
@@ -151,8 +148,7 @@ fn fields(message: &DynamicMessage) -> String {
         match value {
             Value::List(list) => parts.extend(list.iter().map(|value| one(field.name(), value))),
             Value::Map(map) => {
-                let mut entries: Vec<_> =
-                    map.iter().map(|(k, v)| format!("{}={}", k.as_str().unwrap_or(""), plain(v))).collect();
+                let mut entries: Vec<_> = map.iter().map(|(k, v)| format!("{}={}", k.as_str().unwrap_or(""), plain(v))).collect();
                 entries.sort();
                 parts.push(format!("{}{{{}}}", field.name(), entries.join(" ")));
             }

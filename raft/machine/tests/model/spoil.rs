@@ -279,17 +279,12 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
         | B::RecordViolations(_)
         | B::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
         B::PlaceTasks(_) | B::PutSchedulerSettings(_) => unreachable!("placements have tests of their own"),
-        B::PutKey(_)
-        | B::DeleteKey(_)
-        | B::SnapshotContext(_)
-        | B::RestoreContext(_)
-        | B::DeleteSnapshot(_)
-        | B::DeleteContext(_) => unreachable!("contexts have a model of their own, in tests/contexts"),
-        B::InstallDriver(_)
-        | B::UpgradeDriver(_)
-        | B::RemoveDriver(_)
-        | B::AdvanceDriver(_)
-        | B::PutDriverSettings(_) => unreachable!("drivers have a model of their own, in tests/drivers.rs"),
+        B::PutKey(_) | B::DeleteKey(_) | B::SnapshotContext(_) | B::RestoreContext(_) | B::DeleteSnapshot(_) | B::DeleteContext(_) => {
+            unreachable!("contexts have a model of their own, in tests/contexts")
+        }
+        B::InstallDriver(_) | B::UpgradeDriver(_) | B::RemoveDriver(_) | B::AdvanceDriver(_) | B::PutDriverSettings(_) => {
+            unreachable!("drivers have a model of their own, in tests/drivers.rs")
+        }
     }
 }
 
@@ -359,13 +354,5 @@ fn action(action: timer_action::Action) -> Option<TimerAction> {
 
 /// Leaves a task with this runtime and nothing that says what to run.
 fn runs(spec: &mut TaskSpec, runtime: &str) {
-    *spec = TaskSpec {
-        runtime: runtime.to_owned(),
-        wasm: None,
-        native: None,
-        cuda: None,
-        transform: None,
-        grants: None,
-        ..spec.clone()
-    };
+    *spec = TaskSpec { runtime: runtime.to_owned(), wasm: None, native: None, cuda: None, transform: None, grants: None, ..spec.clone() };
 }

@@ -29,8 +29,7 @@ struct Flood {
 impl Flood {
     fn apply(&mut self, bodies: Vec<command::Body>) -> Vec<outcome::Body> {
         self.index += 1;
-        let commands =
-            bodies.into_iter().map(|body| Command { principal: String::new(), gate: None, body: Some(body) }).collect();
+        let commands = bodies.into_iter().map(|body| Command { principal: String::new(), gate: None, body: Some(body) }).collect();
         let entry = Entry { version: 1, now_ms: self.now_ms, commands }.encode_to_vec();
         let applied = self.machine.apply(self.index, &entry, &Batch::new()).expect("the entry applies");
         applied.outcomes.into_iter().filter_map(|outcome| outcome.body).collect()
@@ -80,8 +79,7 @@ fn a_background_task_under_a_flood_waits_no_longer_than_computed() {
                 bound = WARM_UP + 4 * limits::AGE_STEP_MS / SECOND + leases.div_ceil(leased_each_second.into());
             }
             assert!(second <= bound, "seed {seed}: it has waited for more than {bound} seconds");
-            let mut bodies: Vec<_> =
-                weights.iter().map(|(name, _)| enqueue(name, Priority::Critical, arriving)).collect();
+            let mut bodies: Vec<_> = weights.iter().map(|(name, _)| enqueue(name, Priority::Critical, arriving)).collect();
             bodies.push(command::Body::LeaseTasks(LeaseTasksRequest {
                 worker_id: worker.worker_id.clone(),
                 max_tasks: leased_each_second,

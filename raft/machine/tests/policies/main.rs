@@ -31,12 +31,7 @@ fn put(name: &str, version: &str, content: &str) -> PutBundleRequest {
 }
 
 fn activate(name: &str, version: &str) -> ActivateBundleRequest {
-    ActivateBundleRequest {
-        environment: "prod".into(),
-        name: name.into(),
-        version: version.into(),
-        ..Default::default()
-    }
+    ActivateBundleRequest { environment: "prod".into(), name: name.into(), version: version.into(), ..Default::default() }
 }
 
 fn violation(severity: PolicySeverity) -> Violation {
@@ -122,11 +117,8 @@ fn step(rig: &mut Rig, model: &mut Reference, dice: &mut Dice) -> bool {
         }
         _ => {
             let keys = dice.pick(&["", "a", "b", "ab"]);
-            let signers = keys
-                .bytes()
-                .map(|key| PolicySigner { name: char::from(key).to_string(), public_key: public_key(key).into() });
-            let settings =
-                PolicySettings { require_signed: !keys.is_empty() && dice.chance(40), signers: signers.collect() };
+            let signers = keys.bytes().map(|key| PolicySigner { name: char::from(key).to_string(), public_key: public_key(key).into() });
+            let settings = PolicySettings { require_signed: !keys.is_empty() && dice.chance(40), signers: signers.collect() };
             let request = PutPolicySettingsRequest { settings: Some(settings.clone()), ..Default::default() };
             (rig.tell(request).0.map(drop), model.settings(settings))
         }
@@ -187,11 +179,8 @@ fn a_signature_can_be_added_to_the_same_bytes_and_then_they_may_judge() {
         ..Default::default()
     });
     assert_eq!(rig.refused(activate("night", "1.0.0")), "POLICY_NOT_SIGNED");
-    let signed = PutBundleRequest {
-        signature: vec![1; limits::SIGNATURE_BYTES].into(),
-        signer: signer(b'a').into(),
-        ..put("night", "1.0.0", "a")
-    };
+    let signed =
+        PutBundleRequest { signature: vec![1; limits::SIGNATURE_BYTES].into(), signer: signer(b'a').into(), ..put("night", "1.0.0", "a") };
     assert!(rig.ok(signed.clone()).existed);
     let by_another = PutBundleRequest { signer: signer(b'b').into(), ..signed.clone() };
     assert_eq!(rig.refused(by_another), "POLICY_NOT_SIGNED");
@@ -208,17 +197,9 @@ fn each_handler_is_told_what_it_asked_for_from_where_it_was_told_last() {
     let mut rig = rig();
     rig.ok(record(vec![violation(PolicySeverity::Critical)]));
     rig.ok(handler("all", PolicySeverity::Low));
-    rig.ok(PutPolicyHandlerRequest {
-        policy: "night".into(),
-        environment: "prod".into(),
-        ..handler("critical", PolicySeverity::Critical)
-    });
+    rig.ok(PutPolicyHandlerRequest { policy: "night".into(), environment: "prod".into(), ..handler("critical", PolicySeverity::Critical) });
     rig.ok(PutPolicyHandlerRequest { policy: "day".into(), ..handler("day", PolicySeverity::Low) });
-    rig.ok(record(vec![
-        violation(PolicySeverity::Low),
-        violation(PolicySeverity::Critical),
-        violation(PolicySeverity::High),
-    ]));
+    rig.ok(record(vec![violation(PolicySeverity::Low), violation(PolicySeverity::Critical), violation(PolicySeverity::High)]));
     let told = |rig: &Rig, name: &str, after, max| rig.machine.escalations(name, after, max).expect("it can be read");
     assert_eq!(told(&rig, "all", 0, 10).violations.len(), 3, "not what came before it was made");
     assert_eq!(told(&rig, "critical", 0, 10).violations.len(), 1);
@@ -305,11 +286,6 @@ fn all_bundles_together_are_bounded_in_bytes() {
     }
     let (refused, _) = rig.tell(put("one-more", "1.0.0", "a"));
     assert_eq!(refused.expect_err("there is no room").limit, limits::BUNDLES_BYTES_MAX);
-    rig.ok(DeleteBundleRequest {
-        environment: "prod".into(),
-        name: "p0".into(),
-        version: "1.0.0".into(),
-        ..Default::default()
-    });
+    rig.ok(DeleteBundleRequest { environment: "prod".into(), name: "p0".into(), version: "1.0.0".into(), ..Default::default() });
     rig.ok(put("one-more", "1.0.0", "a"));
 }

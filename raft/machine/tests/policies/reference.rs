@@ -150,8 +150,7 @@ impl Reference {
         for ((environment, name), bundles) in &self.bundles {
             count += bundles.versions.len();
             for (version, (content, by)) in &bundles.versions {
-                let question =
-                    GetBundleRequest { environment: environment.clone(), name: name.clone(), version: version.clone() };
+                let question = GetBundleRequest { environment: environment.clone(), name: name.clone(), version: version.clone() };
                 let answer = machine.get_bundle(&question).expect("the model has it");
                 let bundle = answer.bundle.expect("it is described");
                 assert_eq!((&answer.content, &bundle.signer), (content, by));

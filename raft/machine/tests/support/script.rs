@@ -3,9 +3,7 @@
 use std::collections::BTreeMap;
 
 use prost::Message;
-use prost_reflect::{
-    DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value,
-};
+use prost_reflect::{DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MapKey, MessageDescriptor, ReflectMessage, Value};
 use tarn_machine::Refusal;
 use tarn_machine::ids::Id;
 use tarn_proto::v1::{Command, Event, EventKind};
@@ -290,18 +288,8 @@ impl Runner {
     }
 
     fn value(&self, field: &FieldDescriptor, text: &str) -> Text<Value> {
-        let known = [
-            "task_id",
-            "task_ids",
-            "after",
-            "worker_id",
-            "timer_id",
-            "token",
-            "page_token",
-            "version",
-            "expected_version",
-        ]
-        .contains(&field.name());
+        let known = ["task_id", "task_ids", "after", "worker_id", "timer_id", "token", "page_token", "version", "expected_version"]
+            .contains(&field.name());
         let named = self.names.by_name.get(text).filter(|_| known);
         let text = named.cloned().unwrap_or_else(|| expand(text));
         Ok(match field.kind() {
@@ -387,9 +375,7 @@ impl Runner {
                     let inner = sorted.iter().map(|(k, v)| format!("{k}={}", self.print_value(&field, v)));
                     parts.push(format!("{}{{{}}}", field.name(), inner.collect::<Vec<_>>().join(" ")));
                 }
-                value if is_rejection && field.name() == "reason" => {
-                    parts.push(value.as_str().unwrap_or("").to_owned())
-                }
+                value if is_rejection && field.name() == "reason" => parts.push(value.as_str().unwrap_or("").to_owned()),
                 value => parts.push(format!("{}={}", field.name(), self.print_value(&field, value))),
             }
         }
@@ -403,9 +389,7 @@ impl Runner {
                 Ok(text) if !text.contains(char::is_control) => quote(text),
                 _ => format!("<{} bytes>", bytes.len()),
             },
-            Value::U64(number) if ["token", "version", "actual_version"].contains(&field.name()) => {
-                self.names.token(*number)
-            }
+            Value::U64(number) if ["token", "version", "actual_version"].contains(&field.name()) => self.names.token(*number),
             Value::U64(number) => number.to_string(),
             Value::U32(number) => number.to_string(),
             Value::Bool(value) => value.to_string(),

@@ -83,11 +83,7 @@ struct Count {
 
 fn count(rig: &Rig, namespace: &str) -> Count {
     let mut count = Count::default();
-    let tasks = rig.machine.list_tasks(&ListTasksRequest {
-        namespace: namespace.into(),
-        page_size: 1_000,
-        ..Default::default()
-    });
+    let tasks = rig.machine.list_tasks(&ListTasksRequest { namespace: namespace.into(), page_size: 1_000, ..Default::default() });
     for task in tasks.expect("the namespace exists").tasks {
         match task.state() {
             TaskState::Dead => count.dead += 1,
@@ -98,8 +94,7 @@ fn count(rig: &Rig, namespace: &str) -> Count {
             }
         }
         let (namespace, task_id) = (namespace.to_owned(), task.task_id);
-        let logs =
-            rig.machine.task_logs(&GetTaskLogsRequest { namespace: namespace.clone(), task_id: task_id.clone() });
+        let logs = rig.machine.task_logs(&GetTaskLogsRequest { namespace: namespace.clone(), task_id: task_id.clone() });
         let whole = rig.machine.get_task(&GetTaskRequest { namespace, task_id, ..Default::default() });
         let whole = whole.expect("it was listed").task.expect("an answer has a task");
         let logs = logs.expect("it was listed").logs.iter().map(|log| log.text.len()).sum::<usize>();
@@ -201,12 +196,7 @@ impl History {
                         retention_ms,
                         deadline_at_ms: if deadline_ms == 0 { 0 } else { self.rig.now_ms + deadline_ms },
                         after_in_batch: (place as u32).checked_sub(1).filter(|_| chained).into_iter().collect(),
-                        retry: Some(RetryPolicy {
-                            max_attempts: 20,
-                            max_backoff_ms: 1,
-                            initial_backoff_ms: 1,
-                            ..Default::default()
-                        }),
+                        retry: Some(RetryPolicy { max_attempts: 20, max_backoff_ms: 1, initial_backoff_ms: 1, ..Default::default() }),
                         ..spec("q")
                     })
                     .collect();
@@ -263,20 +253,11 @@ impl History {
             Step::Cancel { pick, force } => {
                 if !self.tasks.is_empty() {
                     let (space, id) = self.tasks[pick % self.tasks.len()].clone();
-                    let _ = self.rig.tell(CancelTaskRequest {
-                        namespace: SPACES[space].into(),
-                        task_id: id,
-                        force,
-                        ..Default::default()
-                    });
+                    let _ = self.rig.tell(CancelTaskRequest { namespace: SPACES[space].into(), task_id: id, force, ..Default::default() });
                 }
             }
             Step::Requeue { space } => {
-                let _ = self.rig.tell(RequeueDeadRequest {
-                    namespace: SPACES[space].into(),
-                    queue: "q".into(),
-                    ..Default::default()
-                });
+                let _ = self.rig.tell(RequeueDeadRequest { namespace: SPACES[space].into(), queue: "q".into(), ..Default::default() });
             }
             Step::Purge { space, state } => {
                 let _ = self.rig.tell(PurgeQueueRequest {
@@ -299,14 +280,12 @@ impl History {
             }
             Step::Pass { ms } => self.rig.now_ms += ms,
             Step::Update { space, quotas } => {
-                let request =
-                    UpdateNamespaceRequest { name: SPACES[space].into(), quotas: Some(quotas), ..Default::default() };
+                let request = UpdateNamespaceRequest { name: SPACES[space].into(), quotas: Some(quotas), ..Default::default() };
                 let _ = self.rig.tell(request);
             }
             Step::Restart => self.rig.restart(),
             Step::Drain { space, cancel } => {
-                let request =
-                    DeleteNamespaceRequest { name: SPACES[space].into(), drain: true, cancel, ..Default::default() };
+                let request = DeleteNamespaceRequest { name: SPACES[space].into(), drain: true, cancel, ..Default::default() };
                 let _ = self.rig.tell(request);
             }
         }

@@ -21,13 +21,7 @@ fn timer(namespace: &str, delay_ms: u64) -> ScheduleTimerRequest {
 }
 
 fn hold(namespace: &str, ttl_ms: u64) -> AcquireLeaseRequest {
-    AcquireLeaseRequest {
-        namespace: namespace.into(),
-        name: "lock".into(),
-        holder: "me".into(),
-        ttl_ms,
-        ..Default::default()
-    }
+    AcquireLeaseRequest { namespace: namespace.into(), name: "lock".into(), holder: "me".into(), ttl_ms, ..Default::default() }
 }
 
 fn bind(rig: &mut Rig, namespace: &str) {
@@ -178,9 +172,8 @@ fn much_of_everything_goes_in_bounded_steps() {
             rig.apply_unchecked(vec![command(complete(&task, 0))]);
         }
     }
-    let chain: Vec<_> = (0..500u32)
-        .map(|place| TaskSpec { after_in_batch: place.checked_sub(1).into_iter().collect(), ..spec("chain") })
-        .collect();
+    let chain: Vec<_> =
+        (0..500u32).map(|place| TaskSpec { after_in_batch: place.checked_sub(1).into_iter().collect(), ..spec("chain") }).collect();
     rig.ok(EnqueueRequest { namespace: "a".into(), tasks: chain, ..Default::default() });
     rig.ok(lease(&worker, 100));
     rig.ok(delete(true, true));

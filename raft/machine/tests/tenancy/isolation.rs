@@ -30,16 +30,10 @@ fn a_strict_namespace_is_served_by_its_own_workers_alone() {
     let (any, both, own) = (worker(&mut rig, &[]), worker(&mut rig, &["vault", "other"]), worker(&mut rig, &["vault"]));
     let applied = rig.apply(vec![command(tasks("vault", 2)), command(tasks("other", 2))]);
     let group = applied.ready.iter().find(|group| &*group.namespace == "vault").expect("its tasks are ready");
-    let serving = |names: &[&str]| WorkerCapabilities {
-        namespaces: names.iter().map(|name| name.to_string()).collect(),
-        ..Default::default()
-    };
+    let serving =
+        |names: &[&str]| WorkerCapabilities { namespaces: names.iter().map(|name| name.to_string()).collect(), ..Default::default() };
     assert!(group.suits(&serving(&["vault"])) && group.suits(&serving(&["vault", "vault"])));
-    assert!(
-        !group.suits(&serving(&[]))
-            && !group.suits(&serving(&["vault", "other"]))
-            && !group.suits(&serving(&["other"]))
-    );
+    assert!(!group.suits(&serving(&[])) && !group.suits(&serving(&["vault", "other"])) && !group.suits(&serving(&["other"])));
     for stranger in [&any, &both] {
         let leased = rig.ok(lease(stranger, 1)).tasks;
         assert_eq!(leased[0].namespace, "other");
@@ -59,11 +53,7 @@ fn what_runs_already_may_finish_when_a_namespace_becomes_strict() {
     let any = worker(&mut rig, &[]);
     rig.ok(tasks("a", 2));
     let leased = rig.ok(lease(&any, 1)).tasks;
-    rig.ok(UpdateNamespaceRequest {
-        name: "a".into(),
-        isolation: Some(Isolation::Strict.into()),
-        ..Default::default()
-    });
+    rig.ok(UpdateNamespaceRequest { name: "a".into(), isolation: Some(Isolation::Strict.into()), ..Default::default() });
     assert!(rig.ok(lease(&any, 1)).tasks.is_empty());
     rig.ok(crate::complete(&leased[0], 0));
     let applied = rig.apply(vec![command(UpdateNamespaceRequest {

@@ -29,10 +29,7 @@ fn tasks(namespace: &str, count: usize) -> EnqueueRequest {
 }
 
 fn worker(rig: &mut Rig, namespaces: &[&str]) -> String {
-    let capabilities = WorkerCapabilities {
-        namespaces: namespaces.iter().map(|name| name.to_string()).collect(),
-        ..Default::default()
-    };
+    let capabilities = WorkerCapabilities { namespaces: namespaces.iter().map(|name| name.to_string()).collect(), ..Default::default() };
     let request = RegisterWorkerRequest { capabilities: Some(capabilities), ttl_ms: 3_600_000, ..Default::default() };
     rig.ok(request).worker_id
 }

@@ -46,12 +46,7 @@ fn a_running_task_keeps_its_place_and_its_retry_needs_none() {
     rig.ok(tasks("a", 2));
     let leased = rig.ok(lease(&worker, 2)).tasks;
     assert_eq!(rig.refused(tasks("a", 1)), "QUOTA_QUEUED");
-    rig.ok(FailTaskRequest {
-        namespace: "a".into(),
-        task_id: leased[0].task_id.clone(),
-        token: leased[0].token,
-        ..Default::default()
-    });
+    rig.ok(FailTaskRequest { namespace: "a".into(), task_id: leased[0].task_id.clone(), token: leased[0].token, ..Default::default() });
     assert_eq!(usage(&rig, "a").delayed, 1);
     assert_eq!(rig.refused(tasks("a", 1)), "QUOTA_QUEUED");
     rig.ok(complete(&leased[1], 0));
@@ -69,12 +64,8 @@ fn dead_letters_need_room_to_come_back() {
     rig.pass_to(3_000);
     assert_eq!(usage(&rig, "a").dead, 3);
     rig.ok(tasks("a", 1));
-    let requeue = |ids: &[String]| RequeueDeadRequest {
-        namespace: "a".into(),
-        queue: "q".into(),
-        task_ids: ids.to_vec(),
-        ..Default::default()
-    };
+    let requeue =
+        |ids: &[String]| RequeueDeadRequest { namespace: "a".into(), queue: "q".into(), task_ids: ids.to_vec(), ..Default::default() };
     assert_eq!(rig.refused(requeue(&ids)), "QUOTA_QUEUED", "those that are named all come, or none");
     let answer = rig.ok(requeue(&[]));
     assert_eq!((answer.requeued, answer.remaining), (2, 1), "of all, as many as fit");
@@ -184,12 +175,7 @@ fn an_update_changes_what_it_names_alone() {
     rig.ok(CreateNamespaceRequest {
         name: "a".into(),
         weight: 7,
-        quotas: Some(Quotas {
-            max_running: Some(1),
-            max_queued: Some(2),
-            max_stored_bytes: Some(3),
-            requests_per_minute: Some(4),
-        }),
+        quotas: Some(Quotas { max_running: Some(1), max_queued: Some(2), max_stored_bytes: Some(3), requests_per_minute: Some(4) }),
         isolation: Isolation::Strict.into(),
         environment: "stage".into(),
         ..Default::default()
@@ -210,10 +196,7 @@ fn an_update_changes_what_it_names_alone() {
     let quotas = namespace.quotas.expect("version 2 tells them");
     let limits = [quotas.max_running, quotas.max_queued, quotas.max_stored_bytes, quotas.requests_per_minute];
     assert_eq!(limits, [Some(1), Some(0), Some(3), Some(4)]);
-    assert_eq!(
-        rig.refused(UpdateNamespaceRequest { name: "none".into(), ..Default::default() }),
-        "NAMESPACE_NOT_FOUND"
-    );
+    assert_eq!(rig.refused(UpdateNamespaceRequest { name: "none".into(), ..Default::default() }), "NAMESPACE_NOT_FOUND");
     let tenants = rig.machine.tenants();
     let tenant = &tenants["a"];
     assert_eq!((&*tenant.environment, tenant.requests_per_minute), ("prod", 4));
@@ -244,8 +227,7 @@ fn what_can_never_be_is_refused() {
     // Quotas have no bounds of their own: the largest number does not overflow anything.
     rig.ok(update(|r| {
         let most = Some(u64::MAX);
-        r.quotas =
-            Some(Quotas { max_running: most, max_queued: most, max_stored_bytes: most, requests_per_minute: most });
+        r.quotas = Some(Quotas { max_running: most, max_queued: most, max_stored_bytes: most, requests_per_minute: most });
     }));
     rig.ok(tasks("default", 3));
     let cancel = DeleteNamespaceRequest { name: "default".into(), cancel: true, ..Default::default() };

@@ -65,13 +65,7 @@ pub fn survivors(from: &Path, to: &Path, dice: &mut Dice) -> io::Result<()> {
     all_durable(to)
 }
 
-fn rebuild(
-    durable: &BTreeMap<u64, Durable>,
-    inode: u64,
-    live: Option<&Path>,
-    to: &Path,
-    dice: &mut Dice,
-) -> io::Result<()> {
+fn rebuild(durable: &BTreeMap<u64, Durable>, inode: u64, live: Option<&Path>, to: &Path, dice: &mut Dice) -> io::Result<()> {
     let live = live.filter(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.ino() == inode));
     let is_directory = match (durable.get(&inode), live) {
         (Some(known), _) => matches!(known, Durable::Directory(_)),
@@ -84,13 +78,7 @@ fn rebuild(
     }
 }
 
-fn rebuild_directory(
-    durable: &BTreeMap<u64, Durable>,
-    inode: u64,
-    live: Option<&Path>,
-    to: &Path,
-    dice: &mut Dice,
-) -> io::Result<()> {
+fn rebuild_directory(durable: &BTreeMap<u64, Durable>, inode: u64, live: Option<&Path>, to: &Path, dice: &mut Dice) -> io::Result<()> {
     fs::create_dir(to)?;
     let flushed = match durable.get(&inode) {
         Some(Durable::Directory(names)) => names.clone(),

@@ -22,17 +22,10 @@ pub struct Link {
 }
 
 impl Link {
-    fn send(
-        &self,
-        to: Party,
-        method: Method,
-        body: Bytes,
-    ) -> tokio::sync::oneshot::Receiver<Result<Result<Bytes, PeerError>, Lost>> {
+    fn send(&self, to: Party, method: Method, body: Bytes) -> tokio::sync::oneshot::Receiver<Result<Result<Bytes, PeerError>, Lost>> {
         let from = self.from;
         let what = format!("{method:?} {} {:016x}", body.len(), hash(&body));
-        self.net.request(from, to, &what, move |door| {
-            async move { door.consensus.handle_call(from, method.number(), body).await }.boxed()
-        })
+        self.net.request(from, to, &what, move |door| async move { door.consensus.handle_call(from, method.number(), body).await }.boxed())
     }
 }
 
@@ -56,13 +49,7 @@ fn may_arrive_twice(method: Method) -> bool {
 
 #[async_trait]
 impl Transport for Link {
-    async fn call(
-        &self,
-        target: &Peer,
-        method: Method,
-        body: Bytes,
-        timeout: Duration,
-    ) -> Result<Bytes, TransportError> {
+    async fn call(&self, target: &Peer, method: Method, body: Bytes, timeout: Duration) -> Result<Bytes, TransportError> {
         let answer = self.send(target.id, method, body.clone());
         if may_arrive_twice(method) && self.net.duplicates(self.from, target.id) {
             // The second answer finds nobody.

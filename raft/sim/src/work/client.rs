@@ -5,9 +5,9 @@ use std::time::Duration;
 use bytes::Bytes;
 use tarn_invariants::tasks::NO_TASK_LOST;
 use tarn_proto::v1::{
-    AcquireLeaseRequest, CancelTaskRequest, CancelTimerRequest, DependencyFailure, EnqueueRequest, GetTaskRequest,
-    Priority, ReleaseLeaseRequest, RenewLeaseRequest, RetryPolicy, ScheduleTimerRequest, TaskSpec, TimerAction,
-    command::Body, outcome, timer_action::Action,
+    AcquireLeaseRequest, CancelTaskRequest, CancelTimerRequest, DependencyFailure, EnqueueRequest, GetTaskRequest, Priority,
+    ReleaseLeaseRequest, RenewLeaseRequest, RetryPolicy, ScheduleTimerRequest, TaskSpec, TimerAction, command::Body, outcome,
+    timer_action::Action,
 };
 use tokio::time::sleep;
 
@@ -132,8 +132,7 @@ impl Client {
     async fn enqueue(&mut self, now_ms: u64) {
         let request_id = self.session.request_id();
         let count = self.session.dice.between(1, 3);
-        let mut tasks: Vec<TaskSpec> =
-            (0..count).map(|number| self.spec(now_ms, self.tasks.len() as u64 * 10 + number)).collect();
+        let mut tasks: Vec<TaskSpec> = (0..count).map(|number| self.spec(now_ms, self.tasks.len() as u64 * 10 + number)).collect();
         if tasks.len() > 1 && self.session.dice.percent(30) {
             tasks[1].after_in_batch = vec![0];
         }
@@ -152,8 +151,7 @@ impl Client {
         let Some(task_id) = self.session.dice.pick(&self.tasks).cloned() else {
             return;
         };
-        let request =
-            GetTaskRequest { namespace: NAMESPACE.into(), task_id: task_id.clone(), ..GetTaskRequest::default() };
+        let request = GetTaskRequest { namespace: NAMESPACE.into(), task_id: task_id.clone(), ..GetTaskRequest::default() };
         let found = self.session.read("get task", move |machine| machine.get_task(&request).is_ok()).await;
         self.session.ledger.count(match found {
             Some(_) => "get task done",
@@ -161,10 +159,7 @@ impl Client {
         });
         let lost = found == Some(false);
         self.session.ledger.judge(NO_TASK_LOST.require(!lost, || {
-            format!(
-                "{} was told that task {task_id} was accepted, and a linearizable read does not find it",
-                self.session.name
-            )
+            format!("{} was told that task {task_id} was accepted, and a linearizable read does not find it", self.session.name)
         }));
     }
 
@@ -207,11 +202,7 @@ impl Client {
 
     async fn cancel_timer(&mut self) {
         let Some(timer_id) = self.timers.pop() else { return };
-        let request = CancelTimerRequest {
-            request_id: self.session.request_id(),
-            namespace: NAMESPACE.into(),
-            timer_id: timer_id.clone(),
-        };
+        let request = CancelTimerRequest { request_id: self.session.request_id(), namespace: NAMESPACE.into(), timer_id: timer_id.clone() };
         let said = self.propose(Body::CancelTimer(request)).await;
         let mut ledger = self.session.ledger.lock();
         match said {

@@ -110,12 +110,7 @@ impl Session {
         let deadline = Instant::now() + patience;
         let repeatable = !body.request_id().is_empty();
         let command = Command { principal: PRINCIPAL.into(), gate: None, body: Some(body) };
-        self.trace.note(format!(
-            "{} invokes {kind} {:016x} at node {}",
-            self.name,
-            hash(&command.encode_to_vec()),
-            self.node
-        ));
+        self.trace.note(format!("{} invokes {kind} {:016x} at node {}", self.name, hash(&command.encode_to_vec()), self.node));
         let mut maybe = false;
         let said = loop {
             match self.attempt(command.clone(), kind).await {
@@ -151,11 +146,7 @@ impl Session {
         said
     }
 
-    async fn attempt(
-        &mut self,
-        command: Command,
-        kind: &'static str,
-    ) -> Option<Result<tarn_proto::v1::Outcome, ProposeError>> {
+    async fn attempt(&mut self, command: Command, kind: &'static str) -> Option<Result<tarn_proto::v1::Outcome, ProposeError>> {
         let answer = self.net.request(self.me, self.node, kind, move |door| {
             async move { door.consensus.propose(command, Instant::now() + TRY).await }.boxed()
         });
@@ -186,11 +177,7 @@ impl Session {
     }
 
     /// Reads linearizably at any node. `None`: no answer.
-    pub async fn read<T: Send + 'static>(
-        &mut self,
-        what: &'static str,
-        read: impl FnOnce(&Machine) -> T + Send + 'static,
-    ) -> Option<T> {
+    pub async fn read<T: Send + 'static>(&mut self, what: &'static str, read: impl FnOnce(&Machine) -> T + Send + 'static) -> Option<T> {
         let node = self.nodes.pick(&mut self.dice);
         let answer = self.net.request(self.me, node, what, move |door| {
             async move {

@@ -3,9 +3,8 @@
 use std::time::Duration;
 
 use tarn_proto::v1::{
-    CompleteTaskRequest, FailTaskRequest, FailureKind, HeartbeatTasksRequest, HeartbeatWorkerRequest,
-    LeaseTasksRequest, LeasedTask, RegisterWorkerRequest, TaskError, TaskLease, WorkerCapabilities, command::Body,
-    outcome,
+    CompleteTaskRequest, FailTaskRequest, FailureKind, HeartbeatTasksRequest, HeartbeatWorkerRequest, LeaseTasksRequest, LeasedTask,
+    RegisterWorkerRequest, TaskError, TaskLease, WorkerCapabilities, command::Body, outcome,
 };
 use tokio::time::sleep;
 
@@ -52,9 +51,7 @@ impl Worker {
             capabilities: Some(WorkerCapabilities::default()),
             ttl_ms: 4_000,
         };
-        if let Said::Done(outcome::Body::RegisterWorker(response)) =
-            self.session.propose(Body::RegisterWorker(request), PATIENCE).await
-        {
+        if let Said::Done(outcome::Body::RegisterWorker(response)) = self.session.propose(Body::RegisterWorker(request), PATIENCE).await {
             self.id = Some(response.worker_id);
         }
     }
@@ -125,12 +122,7 @@ impl Worker {
     async fn heartbeat(&mut self, id: &str, task: &LeasedTask) {
         let request = HeartbeatTasksRequest {
             worker_id: id.to_owned(),
-            leases: vec![TaskLease {
-                namespace: task.namespace.clone(),
-                task_id: task.task_id.clone(),
-                token: task.token,
-                progress: None,
-            }],
+            leases: vec![TaskLease { namespace: task.namespace.clone(), task_id: task.task_id.clone(), token: task.token, progress: None }],
             lease_ms: 2_000,
         };
         self.session.propose(Body::HeartbeatTasks(request), PATIENCE).await;
@@ -159,10 +151,7 @@ impl Worker {
             namespace: task.namespace.clone(),
             task_id: task.task_id.clone(),
             token: task.token,
-            error: Some(TaskError {
-                reason: "SIMULATED".into(),
-                message: "the simulation made this attempt fail".into(),
-            }),
+            error: Some(TaskError { reason: "SIMULATED".into(), message: "the simulation made this attempt fail".into() }),
             ..FailTaskRequest::default()
         };
         request.set_kind(kind);

@@ -5,9 +5,7 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::sync::Arc;
 
-use cudarc::driver::{
-    CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr as _, DeviceRepr, ValidAsZeroBits, result, sys,
-};
+use cudarc::driver::{CudaContext, CudaFunction, CudaSlice, CudaStream, DevicePtr as _, DeviceRepr, ValidAsZeroBits, result, sys};
 use cudarc::nvrtc::Ptx;
 use tarn_transform::Budget;
 
@@ -20,17 +18,7 @@ pub(super) const SOURCES: &[(&str, &str, &[&str])] = &[
     (
         "spectrum",
         include_str!("../kernels/spectrum.cu"),
-        &[
-            "scale",
-            "lift",
-            "analytic",
-            "restore_real",
-            "chirp_pad",
-            "chirp_multiply",
-            "chirp_take",
-            "frames",
-            "overlap_add",
-        ],
+        &["scale", "lift", "analytic", "restore_real", "chirp_pad", "chirp_multiply", "chirp_take", "frames", "overlap_add"],
     ),
     ("wavelet", include_str!("../kernels/wavelet.cu"), &["analyse", "synthesise"]),
     (
@@ -140,11 +128,7 @@ impl OnDevice<'_> {
     }
 
     /// The elements of a buffer, once everything before is done.
-    pub(super) fn download<T: DeviceRepr + Default + Clone>(
-        &self,
-        buffer: &CudaSlice<T>,
-        count: usize,
-    ) -> Result<Vec<T>, JobError> {
+    pub(super) fn download<T: DeviceRepr + Default + Clone>(&self, buffer: &CudaSlice<T>, count: usize) -> Result<Vec<T>, JobError> {
         self.wait()?;
         let mut values = vec![T::default(); buffer.len()];
         self.stream.memcpy_dtoh(buffer, &mut values).map_err(sort)?;
@@ -203,14 +187,7 @@ impl OnDevice<'_> {
         // SAFETY: each place is a live slot of eight bytes, as large as the largest parameter that a caller passes; the rest is the
         // caller's promise.
         let launched = unsafe {
-            result::launch_kernel(
-                function.cu_function(),
-                grid.into(),
-                block.into(),
-                shared_bytes,
-                self.stream.cu_stream(),
-                &mut places,
-            )
+            result::launch_kernel(function.cu_function(), grid.into(), block.into(), shared_bytes, self.stream.cu_stream(), &mut places)
         };
         launched.map_err(sort)
     }

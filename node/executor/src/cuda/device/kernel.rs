@@ -13,13 +13,7 @@ use super::sort;
 const SHARED_BYTES_FREE: u32 = 48 << 10;
 
 impl Gpu {
-    pub(super) fn launch_stranger(
-        &self,
-        launch: &Launch,
-        source: &[u8],
-        input: &[u8],
-        budget: &Budget<'_>,
-    ) -> Result<Vec<u8>, JobError> {
+    pub(super) fn launch_stranger(&self, launch: &Launch, source: &[u8], input: &[u8], budget: &Budget<'_>) -> Result<Vec<u8>, JobError> {
         let text = std::str::from_utf8(source).map_err(|_| invalid("it is not text"))?;
         let ptx = match launch.language {
             Language::Cuda => self.compiler.compile(text)?,
@@ -55,9 +49,7 @@ impl Gpu {
         unsafe { on_device.launch_raw(&function, launch.grid, launch.block, launch.shared_bytes, &mut slots) }?;
         let mut output = Vec::new();
         for (argument, buffer) in launch.arguments.iter().zip(&buffers) {
-            if let (KernelArgument::Output { bytes } | KernelArgument::InOut { bytes, .. }, Some(buffer)) =
-                (argument, buffer)
-            {
+            if let (KernelArgument::Output { bytes } | KernelArgument::InOut { bytes, .. }, Some(buffer)) = (argument, buffer) {
                 output.extend(on_device.download(buffer, size(*bytes)?)?);
             }
         }
@@ -93,9 +85,9 @@ fn check_parameters(function: &CudaFunction, arguments: &[KernelArgument]) -> Re
     }
     match size_of_parameter(arguments.len())? {
         None => Ok(()),
-        Some(_) => Err(JobError::BadLaunch {
-            detail: format!("there are {} arguments and the kernel has more parameters", arguments.len()),
-        }),
+        Some(_) => {
+            Err(JobError::BadLaunch { detail: format!("there are {} arguments and the kernel has more parameters", arguments.len()) })
+        }
     }
 }
 

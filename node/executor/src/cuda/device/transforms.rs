@@ -172,21 +172,13 @@ impl Gpu {
         let (work, out) = (on_device.zeros::<f64>(2 * rows * padded)?, on_device.zeros::<f64>(2 * rows * points)?);
         let pointer = |buffer: &CudaSlice<f64>| on_device.argument(buffer);
         let (count, wide) = (rows * padded, Number(padded as u64));
-        on_device.launch(
-            "chirp_pad",
-            &[pointer(&signal), pointer(&before), pointer(&work), Number(n as u64), wide],
-            count,
-        )?;
+        on_device.launch("chirp_pad", &[pointer(&signal), pointer(&before), pointer(&work), Number(n as u64), wide], count)?;
         let plan = Plan::new(&on_device, padded, rows)?;
         plan.run(&on_device, &work, FORWARD)?;
         on_device.launch("chirp_multiply", &[pointer(&work), pointer(&kernel), Number(padded as u64)], count)?;
         plan.run(&on_device, &work, INVERSE)?;
         let (wide, taken) = (Number(padded as u64), Number(points as u64));
-        on_device.launch(
-            "chirp_take",
-            &[pointer(&work), pointer(&after), pointer(&out), taken, wide],
-            rows * points,
-        )?;
+        on_device.launch("chirp_take", &[pointer(&work), pointer(&after), pointer(&out), taken, wide], rows * points)?;
         let values = on_device.download(&out, 2 * rows * points)?;
         finish(shape, Data::Complex(paired(&values)), precision)
     }
@@ -259,13 +251,8 @@ impl Gpu {
         let (count, dimension) = (map.from.count, map.from.dimension);
         let (x, y) = (on_device.upload(&map.from.coordinates)?, on_device.upload(&map.to.coordinates)?);
         let out = on_device.zeros::<f64>(count * dimension)?;
-        let arguments = [
-            on_device.argument(&x),
-            on_device.argument(&y),
-            on_device.argument(&out),
-            Number(dimension as u64),
-            Float(map.curvature),
-        ];
+        let arguments =
+            [on_device.argument(&x), on_device.argument(&y), on_device.argument(&out), Number(dimension as u64), Float(map.curvature)];
         on_device.launch(kernel, &arguments, count)?;
         let values = on_device.download(&out, count * dimension)?;
         finish(vec![count, dimension], Data::Real(values), map.from.precision.max(map.to.precision))
@@ -287,13 +274,7 @@ impl Gpu {
         finish(vec![count, width], Data::Real(values), sphere.points.precision)
     }
 
-    fn projective(
-        &self,
-        matrix: &[f64],
-        points: &Points,
-        precision: Precision,
-        budget: &Budget<'_>,
-    ) -> Result<Vec<Array>, JobError> {
+    fn projective(&self, matrix: &[f64], points: &Points, precision: Precision, budget: &Budget<'_>) -> Result<Vec<Array>, JobError> {
         let on_device = self.attempt(budget)?;
         let (count, dimension) = (points.count, points.dimension);
         let (x, of) = (on_device.upload(&points.coordinates)?, on_device.upload(matrix)?);

@@ -7,9 +7,7 @@ use bytes::Bytes;
 use wasmtime::component::{Linker, Resource};
 use wasmtime_wasi::WasiView as _;
 use wasmtime_wasi::filesystem::{Descriptor, WasiFilesystemView as _};
-use wasmtime_wasi::p2::bindings::filesystem::types::{
-    DescriptorFlags, ErrorCode, HostDescriptor, OpenFlags, PathFlags,
-};
+use wasmtime_wasi::p2::bindings::filesystem::types::{DescriptorFlags, ErrorCode, HostDescriptor, OpenFlags, PathFlags};
 use wasmtime_wasi::p2::{DynOutputStream, FsResult, OutputStream, Pollable, StreamError};
 
 use super::{NAME_BYTES, Quota};
@@ -23,44 +21,35 @@ type Answer<T> = wasmtime::Result<(Result<T, ErrorCode>,)>;
 /// Puts a function that charges the quota in front of each one that writes. `linker` allows shadowing.
 pub(crate) fn add_to_linker(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let mut types = linker.instance(TYPES)?;
-    types.func_wrap_async(
-        "[method]descriptor.write",
-        |mut store, (file, bytes, offset): (Resource<Descriptor>, Vec<u8>, u64)| {
-            Box::new(async move {
-                let guest = store.data_mut();
-                let hole = offset.saturating_sub(size(guest, &file)?);
-                if !guest.charge((bytes.len() as u64).saturating_add(hole)) {
-                    return full();
-                }
-                answer(HostDescriptor::write(&mut guest.filesystem(), file, bytes, offset).await)
-            })
-        },
-    )?;
-    types.func_wrap_async(
-        "[method]descriptor.set-size",
-        |mut store, (file, wanted): (Resource<Descriptor>, u64)| {
-            Box::new(async move {
-                let guest = store.data_mut();
-                let grown = wanted.saturating_sub(size(guest, &file)?);
-                if !guest.charge(grown) {
-                    return full();
-                }
-                answer(HostDescriptor::set_size(&mut guest.filesystem(), file, wanted).await)
-            })
-        },
-    )?;
-    types.func_wrap(
-        "[method]descriptor.write-via-stream",
-        |mut store, (file, offset): (Resource<Descriptor>, u64)| {
+    types.func_wrap_async("[method]descriptor.write", |mut store, (file, bytes, offset): (Resource<Descriptor>, Vec<u8>, u64)| {
+        Box::new(async move {
             let guest = store.data_mut();
             let hole = offset.saturating_sub(size(guest, &file)?);
-            if !guest.charge(hole) {
+            if !guest.charge((bytes.len() as u64).saturating_add(hole)) {
                 return full();
             }
-            let stream = HostDescriptor::write_via_stream(&mut guest.filesystem(), file, offset);
-            count(guest, stream)
-        },
-    )?;
+            answer(HostDescriptor::write(&mut guest.filesystem(), file, bytes, offset).await)
+        })
+    })?;
+    types.func_wrap_async("[method]descriptor.set-size", |mut store, (file, wanted): (Resource<Descriptor>, u64)| {
+        Box::new(async move {
+            let guest = store.data_mut();
+            let grown = wanted.saturating_sub(size(guest, &file)?);
+            if !guest.charge(grown) {
+                return full();
+            }
+            answer(HostDescriptor::set_size(&mut guest.filesystem(), file, wanted).await)
+        })
+    })?;
+    types.func_wrap("[method]descriptor.write-via-stream", |mut store, (file, offset): (Resource<Descriptor>, u64)| {
+        let guest = store.data_mut();
+        let hole = offset.saturating_sub(size(guest, &file)?);
+        if !guest.charge(hole) {
+            return full();
+        }
+        let stream = HostDescriptor::write_via_stream(&mut guest.filesystem(), file, offset);
+        count(guest, stream)
+    })?;
     types.func_wrap("[method]descriptor.append-via-stream", |mut store, (file,): (Resource<Descriptor>,)| {
         let guest = store.data_mut();
         let stream = HostDescriptor::append_via_stream(&mut guest.filesystem(), file);
@@ -74,14 +63,7 @@ fn add_names(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
     let mut types = linker.instance(TYPES)?;
     types.func_wrap_async(
         "[method]descriptor.open-at",
-        |mut store,
-         (dir, lookup, path, open, flags): (
-            Resource<Descriptor>,
-            PathFlags,
-            String,
-            OpenFlags,
-            DescriptorFlags,
-        )| {
+        |mut store, (dir, lookup, path, open, flags): (Resource<Descriptor>, PathFlags, String, OpenFlags, DescriptorFlags)| {
             Box::new(async move {
                 let guest = store.data_mut();
                 if open.contains(OpenFlags::CREATE) && !guest.charge(NAME_BYTES) {
@@ -91,40 +73,27 @@ fn add_names(linker: &mut Linker<Guest>) -> wasmtime::Result<()> {
             })
         },
     )?;
-    types.func_wrap_async(
-        "[method]descriptor.create-directory-at",
-        |mut store, (dir, path): (Resource<Descriptor>, String)| {
-            Box::new(async move {
-                let guest = store.data_mut();
-                if !guest.charge(NAME_BYTES) {
-                    return full();
-                }
-                answer(HostDescriptor::create_directory_at(&mut guest.filesystem(), dir, path).await)
-            })
-        },
-    )?;
-    types.func_wrap_async(
-        "[method]descriptor.symlink-at",
-        |mut store, (dir, old, new): (Resource<Descriptor>, String, String)| {
-            Box::new(async move {
-                let guest = store.data_mut();
-                if !guest.charge(NAME_BYTES) {
-                    return full();
-                }
-                answer(HostDescriptor::symlink_at(&mut guest.filesystem(), dir, old, new).await)
-            })
-        },
-    )?;
+    types.func_wrap_async("[method]descriptor.create-directory-at", |mut store, (dir, path): (Resource<Descriptor>, String)| {
+        Box::new(async move {
+            let guest = store.data_mut();
+            if !guest.charge(NAME_BYTES) {
+                return full();
+            }
+            answer(HostDescriptor::create_directory_at(&mut guest.filesystem(), dir, path).await)
+        })
+    })?;
+    types.func_wrap_async("[method]descriptor.symlink-at", |mut store, (dir, old, new): (Resource<Descriptor>, String, String)| {
+        Box::new(async move {
+            let guest = store.data_mut();
+            if !guest.charge(NAME_BYTES) {
+                return full();
+            }
+            answer(HostDescriptor::symlink_at(&mut guest.filesystem(), dir, old, new).await)
+        })
+    })?;
     types.func_wrap_async(
         "[method]descriptor.link-at",
-        |mut store,
-         (dir, lookup, old, new_dir, new): (
-            Resource<Descriptor>,
-            PathFlags,
-            String,
-            Resource<Descriptor>,
-            String,
-        )| {
+        |mut store, (dir, lookup, old, new_dir, new): (Resource<Descriptor>, PathFlags, String, Resource<Descriptor>, String)| {
             Box::new(async move {
                 let guest = store.data_mut();
                 if !guest.charge(NAME_BYTES) {

@@ -16,8 +16,8 @@ pub mod versions;
 
 use bytes::Bytes;
 use tarn_proto::v1::{
-    DeleteContextRequest, DeleteContextResponse, DeleteKeyRequest, DeleteKeyResponse, EventKind, Fence, PutKeyRequest,
-    PutKeyResponse, Rejection, TaskState,
+    DeleteContextRequest, DeleteContextResponse, DeleteKeyRequest, DeleteKeyResponse, EventKind, Fence, PutKeyRequest, PutKeyResponse,
+    Rejection, TaskState,
 };
 
 use super::{parse_id, quota};

@@ -1,8 +1,8 @@
 //! Snapshots of contexts: taken, restored, deleted.
 
 use tarn_proto::v1::{
-    ContextSnapshot, DeleteSnapshotRequest, DeleteSnapshotResponse, EventKind, Rejection, RestoreContextRequest,
-    RestoreContextResponse, SnapshotContextRequest, SnapshotContextResponse,
+    ContextSnapshot, DeleteSnapshotRequest, DeleteSnapshotResponse, EventKind, Rejection, RestoreContextRequest, RestoreContextResponse,
+    SnapshotContextRequest, SnapshotContextResponse,
 };
 
 use super::{Place, enter, load, tell};

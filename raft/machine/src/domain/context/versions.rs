@@ -68,8 +68,7 @@ mod tests {
     use super::*;
 
     fn row(versions: &[(u64, u64)]) -> KeyRow {
-        let version =
-            |(version, value): &(u64, u64)| VersionRow { version: *version, value: *value, bytes: 10, at_ms: 1 };
+        let version = |(version, value): &(u64, u64)| VersionRow { version: *version, value: *value, bytes: 10, at_ms: 1 };
         KeyRow { versions: versions.iter().map(version).collect() }
     }
 
@@ -101,8 +100,7 @@ mod tests {
 
     #[test]
     fn a_restore_brings_back_what_was_without_writing_it_again() {
-        let restore =
-            |to| ContextRow { restore: Some(RestoreRow { version: 9, to, at_ms: 2 }), ..ContextRow::default() };
+        let restore = |to| ContextRow { restore: Some(RestoreRow { version: 9, to, at_ms: 2 }), ..ContextRow::default() };
         let row = row(&[(1, 1), (4, 4)]);
         let back = caught_up(&restore(2), &row);
         assert_eq!(numbers(&back), [1, 4, 9]);

@@ -1,8 +1,8 @@
 //! Which version of a bundle judges. At most one of each bundle does; those before it are remembered in the order in which they were left.
 
 use tarn_proto::v1::{
-    ActivateBundleRequest, ActivateBundleResponse, Bundle, DeactivateBundleRequest, DeactivateBundleResponse,
-    Rejection, RollbackBundleRequest, RollbackBundleResponse,
+    ActivateBundleRequest, ActivateBundleResponse, Bundle, DeactivateBundleRequest, DeactivateBundleResponse, Rejection,
+    RollbackBundleRequest, RollbackBundleResponse,
 };
 
 use super::bundle::{message, not_found, read, require_trusted, subject};
@@ -16,11 +16,7 @@ use crate::reject;
 use crate::txn::Txn;
 
 /// The command: lets a version judge, instead of the one that does.
-pub fn activate(
-    txn: &mut Txn<'_>,
-    by: &str,
-    request: ActivateBundleRequest,
-) -> Result<ActivateBundleResponse, Refusal> {
+pub fn activate(txn: &mut Txn<'_>, by: &str, request: ActivateBundleRequest) -> Result<ActivateBundleResponse, Refusal> {
     let previous = current(txn, &request.environment, &request.name, request.expected.as_deref())?;
     let bundle = enter(txn, by, &request.environment, &request.name, &previous, &request.version)?;
     Ok(ActivateBundleResponse {
@@ -32,11 +28,7 @@ pub fn activate(
 }
 
 /// The command: back to the version that was left last. Done again, it goes back further.
-pub fn rollback(
-    txn: &mut Txn<'_>,
-    by: &str,
-    request: RollbackBundleRequest,
-) -> Result<RollbackBundleResponse, Refusal> {
+pub fn rollback(txn: &mut Txn<'_>, by: &str, request: RollbackBundleRequest) -> Result<RollbackBundleResponse, Refusal> {
     let (environment, name) = (request.environment.as_str(), request.name.as_str());
     let previous = current(txn, environment, name, request.expected.as_deref())?;
     let Some(version) = history_of(&txn.ix.policies, environment, name).pop() else {
@@ -80,14 +72,7 @@ fn current(txn: &Txn<'_>, environment: &str, name: &str, expected: Option<&str>)
 }
 
 /// Checks and makes a version the active one, in place of `previous`, which may be empty or the same.
-fn enter(
-    txn: &mut Txn<'_>,
-    by: &str,
-    environment: &str,
-    name: &str,
-    previous: &str,
-    version: &str,
-) -> Result<Bundle, Refusal> {
+fn enter(txn: &mut Txn<'_>, by: &str, environment: &str, name: &str, previous: &str, version: &str) -> Result<Bundle, Refusal> {
     let parts = bundle_parts(environment, name, version);
     let known = &txn.ix.policies;
     let Some(facts) = known.bundles.get(parts.as_str()) else {
@@ -99,8 +84,7 @@ fn enter(
     if previous.is_empty() {
         let here = known.active.get(environment).map_or(0, |here| here.len());
         if here >= limits::ACTIVE_BUNDLES_MAX {
-            let message =
-                format!("the environment {environment:?} has too many active bundles: join some, or deactivate some");
+            let message = format!("the environment {environment:?} has too many active bundles: join some, or deactivate some");
             let limit = limits::ACTIVE_BUNDLES_MAX as u64;
             return Err(reject::full("TOO_MANY_ACTIVE_BUNDLES", "environment", limit, message).into());
         }

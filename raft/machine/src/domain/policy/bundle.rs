@@ -1,9 +1,7 @@
 //! Versions of bundles: put once, never changed, deleted while they do not judge.
 
 use bytes::Bytes;
-use tarn_proto::v1::{
-    Bundle, DeleteBundleRequest, DeleteBundleResponse, PutBundleRequest, PutBundleResponse, Rejection,
-};
+use tarn_proto::v1::{Bundle, DeleteBundleRequest, DeleteBundleResponse, PutBundleRequest, PutBundleResponse, Rejection};
 
 use super::{changed, policies};
 use crate::error::{Fatal, Refusal};
@@ -73,10 +71,7 @@ pub fn delete(txn: &mut Txn<'_>, request: DeleteBundleRequest) -> Result<DeleteB
         return Err(not_found(&request.name, &request.version).into());
     };
     if row.active {
-        let message = format!(
-            "version {} of {:?} is active: activate another one or deactivate it first",
-            request.version, request.name
-        );
+        let message = format!("version {} of {:?} is active: activate another one or deactivate it first", request.version, request.name);
         return Err(reject::precondition("BUNDLE_ACTIVE", "version", message).into());
     }
     txn.rows.delete(Key::Bundle { parts: &parts });
@@ -97,8 +92,7 @@ pub(super) fn require_trusted(txn: &Txn<'_>, signer: &[u8]) -> Result<(), Reject
     if signers.iter().any(|known| blake3::hash(&known.public_key).as_bytes() == signer) {
         return Ok(());
     }
-    let message =
-        "this cluster takes only policies that a trusted signer signed: sign the bundle with `tarn policy sign`";
+    let message = "this cluster takes only policies that a trusted signer signed: sign the bundle with `tarn policy sign`";
     Err(reject::precondition("POLICY_NOT_SIGNED", "signature", message))
 }
 

@@ -2,8 +2,8 @@
 //! so that another leader goes on from there, and nothing is left out.
 
 use tarn_proto::v1::{
-    AcknowledgeEscalations, DeletePolicyHandlerRequest, DeletePolicyHandlerResponse, EscalationsAcknowledged,
-    PolicyHandler, PutPolicyHandlerRequest, PutPolicyHandlerResponse, Rejection,
+    AcknowledgeEscalations, DeletePolicyHandlerRequest, DeletePolicyHandlerResponse, EscalationsAcknowledged, PolicyHandler,
+    PutPolicyHandlerRequest, PutPolicyHandlerResponse, Rejection,
 };
 
 use super::changed;
@@ -17,11 +17,7 @@ use crate::rows::HandlerRow;
 use crate::txn::Txn;
 
 /// The command: makes a handler or changes it. A new one is told of what comes from now on; a changed one goes on where it was.
-pub fn put_handler(
-    txn: &mut Txn<'_>,
-    by: &str,
-    request: PutPolicyHandlerRequest,
-) -> Result<PutPolicyHandlerResponse, Refusal> {
+pub fn put_handler(txn: &mut Txn<'_>, by: &str, request: PutPolicyHandlerRequest) -> Result<PutPolicyHandlerResponse, Refusal> {
     let known = txn.ix.handlers.get(request.name.as_str());
     if known.is_none() && txn.ix.handlers.len() >= limits::POLICY_HANDLERS_MAX {
         let message = "the cluster has too many handlers: delete one that is not needed";
@@ -46,10 +42,7 @@ pub fn put_handler(
 }
 
 /// The command: nobody is told this way any more.
-pub fn delete_handler(
-    txn: &mut Txn<'_>,
-    request: DeletePolicyHandlerRequest,
-) -> Result<DeletePolicyHandlerResponse, Refusal> {
+pub fn delete_handler(txn: &mut Txn<'_>, request: DeletePolicyHandlerRequest) -> Result<DeletePolicyHandlerResponse, Refusal> {
     let name = request.name.as_str();
     if !txn.ix.handlers.contains_key(name) {
         return Err(not_found(name).into());

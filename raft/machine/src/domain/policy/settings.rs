@@ -11,10 +11,7 @@ use crate::rows::PolicySettingsRow;
 use crate::txn::Txn;
 
 /// The command. What is active must satisfy the new settings, or it would judge in their spite.
-pub fn put_settings(
-    txn: &mut Txn<'_>,
-    request: PutPolicySettingsRequest,
-) -> Result<PutPolicySettingsResponse, Refusal> {
+pub fn put_settings(txn: &mut Txn<'_>, request: PutPolicySettingsRequest) -> Result<PutPolicySettingsResponse, Refusal> {
     let settings = request.settings.unwrap_or_default();
     if settings.require_signed {
         let trusted: Vec<_> = settings.signers.iter().map(|signer| blake3::hash(&signer.public_key)).collect();
@@ -22,8 +19,7 @@ pub fn put_settings(
         let found = txn.ix.policies.bundles.iter().find(|(_, row)| row.active && !is_trusted(&row.signer));
         if let Some((parts, _)) = found {
             let name = parts.replace('\0', "/");
-            let message =
-                format!("{name} is active and none of these signers signed it: put it again, signed, or deactivate it");
+            let message = format!("{name} is active and none of these signers signed it: put it again, signed, or deactivate it");
             return Err(reject::precondition("ACTIVE_BUNDLE_NOT_SIGNED", "settings.require_signed", message).into());
         }
     }

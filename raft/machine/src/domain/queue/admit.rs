@@ -46,13 +46,7 @@ struct Newcomer {
 }
 
 /// Accepts tasks into a namespace, all or none, and gives their ids. So many of their bytes are counted for it already.
-pub fn admit(
-    txn: &mut Txn<'_>,
-    ns: u64,
-    specs: Vec<TaskSpec>,
-    dangling: Dangling,
-    counted: u64,
-) -> Result<Vec<u64>, Refusal> {
+pub fn admit(txn: &mut Txn<'_>, ns: u64, specs: Vec<TaskSpec>, dangling: Dangling, counted: u64) -> Result<Vec<u64>, Refusal> {
     let bytes: u64 = specs.iter().map(|spec| spec.encoded_len() as u64).sum();
     let tasks = specs.len() as u64;
     let mut newcomers = Vec::with_capacity(specs.len());
@@ -91,13 +85,7 @@ struct Outside {
 }
 
 impl Outside {
-    fn look_up(
-        &mut self,
-        txn: &Txn<'_>,
-        ns: u64,
-        spec: &TaskSpec,
-        dangling: Dangling,
-    ) -> Result<Vec<(u64, Standing)>, Refusal> {
+    fn look_up(&mut self, txn: &Txn<'_>, ns: u64, spec: &TaskSpec, dangling: Dangling) -> Result<Vec<(u64, Standing)>, Refusal> {
         let mut found = Vec::with_capacity(spec.after.len());
         for text in &spec.after {
             let id = parse_id(text, "tasks.after")?;
@@ -106,19 +94,14 @@ impl Outside {
                 None => *self.known.entry(id).or_insert(dependency::standing(txn, ns, id)?),
             };
             if standing == Standing::Missing && dangling == Dangling::Refuse {
-                let message = format!(
-                    "there is no task {text} in this namespace to wait for: check the id, or its retention is over"
-                );
+                let message = format!("there is no task {text} in this namespace to wait for: check the id, or its retention is over");
                 return Err(reject::not_found("DEPENDENCY_NOT_FOUND", "tasks.after", message).into());
             }
             let added = self.added.entry(id).or_default();
             *added += 1;
             if txn.ix.edges.dependents(id) + *added > limits::DEPENDENTS_MAX {
-                let message =
-                    format!("too many tasks depend on task {text}: put a task between that they can depend on");
-                return Err(
-                    reject::full("TOO_MANY_DEPENDENTS", "tasks.after", limits::DEPENDENTS_MAX.into(), message).into()
-                );
+                let message = format!("too many tasks depend on task {text}: put a task between that they can depend on");
+                return Err(reject::full("TOO_MANY_DEPENDENTS", "tasks.after", limits::DEPENDENTS_MAX.into(), message).into());
             }
             found.push((id, standing));
         }
@@ -129,8 +112,7 @@ impl Outside {
 fn check_edges(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer]) -> Result<(), Refusal> {
     let added: usize = newcomers.iter().map(|n| n.outside.len() + n.spec.after_in_batch.len()).sum();
     if txn.ix.namespace(ns)?.edges + added as u64 > limits::NAMESPACE_EDGES_MAX {
-        let message =
-            "the unended and dead tasks of this namespace have too many dependencies: wait until some have ended";
+        let message = "the unended and dead tasks of this namespace have too many dependencies: wait until some have ended";
         let limit = limits::NAMESPACE_EDGES_MAX;
         return Err(reject::full("TOO_MANY_DEPENDENCIES", "tasks.after", limit, message).into());
     }
@@ -190,8 +172,7 @@ fn create(
     let Newcomer { spec, class, outside } = newcomer;
     let queue = use_queue(txn, ns, &spec.queue)?;
     let inside = spec.after_in_batch.iter().filter_map(|place| batch.get(*place as usize));
-    let dependencies: Vec<(u64, Standing)> =
-        outside.into_iter().chain(inside.map(|id| (*id, Standing::Open))).collect();
+    let dependencies: Vec<(u64, Standing)> = outside.into_iter().chain(inside.map(|id| (*id, Standing::Open))).collect();
     let row = spec::row(&spec, queue, class, !dependencies.is_empty(), txn.now);
     spec::put(txn, ns, id, spec, dependencies.iter().map(|(id, _)| *id).collect());
 

@@ -2,9 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use tarn_proto::v1::{
-    DecisionKind, EventKind, PurgeQueueRequest, PurgeQueueResponse, RequeueDeadRequest, RequeueDeadResponse, TaskState,
-};
+use tarn_proto::v1::{DecisionKind, EventKind, PurgeQueueRequest, PurgeQueueResponse, RequeueDeadRequest, RequeueDeadResponse, TaskState};
 
 use super::admit::past_deadline;
 use super::dependency;
@@ -62,8 +60,7 @@ fn named(txn: &Txn<'_>, ns: u64, queue: u64, texts: &[String]) -> Result<BTreeSe
             .into());
         }
         if txn.ix.settling.contains_key(&(ns, id)) {
-            let message =
-                format!("the tasks that depended on task {text} are still being told that it died: try again");
+            let message = format!("the tasks that depended on task {text} are still being told that it died: try again");
             return Err(reject::precondition("TASK_SETTLING", "task_ids", message).into());
         }
         ids.insert(id);
@@ -140,9 +137,7 @@ pub fn ids_in(queue: &QueueIndex, state: TaskState) -> Box<dyn Iterator<Item = u
         TaskState::Delayed => Box::new(queue.delayed.iter().copied()),
         TaskState::Dead => Box::new(queue.dead.iter().copied()),
         TaskState::Ready => Box::new(queue.groups.values().flat_map(|group| group.ready())),
-        TaskState::Unspecified | TaskState::Running | TaskState::Succeeded | TaskState::Cancelled => {
-            Box::new(std::iter::empty())
-        }
+        TaskState::Unspecified | TaskState::Running | TaskState::Succeeded | TaskState::Cancelled => Box::new(std::iter::empty()),
     }
 }
 

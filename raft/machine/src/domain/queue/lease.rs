@@ -2,8 +2,8 @@
 
 use tarn_invariants::{debug_holds, tasks};
 use tarn_proto::v1::{
-    DecisionKind, EventKind, HeartbeatTasksRequest, HeartbeatTasksResponse, LeaseReport, LeaseStatus,
-    LeaseTasksRequest, LeaseTasksResponse, LeasedTask, Scores, TaskState,
+    DecisionKind, EventKind, HeartbeatTasksRequest, HeartbeatTasksResponse, LeaseReport, LeaseStatus, LeaseTasksRequest,
+    LeaseTasksResponse, LeasedTask, Scores, TaskState,
 };
 
 use super::admit::past_deadline;
@@ -21,11 +21,7 @@ use crate::task::{Task, end, error, specification};
 use crate::txn::Txn;
 
 /// The command: leases up to `max_tasks` tasks to a worker. None is an answer too.
-pub fn lease_tasks(
-    txn: &mut Txn<'_>,
-    principal: &str,
-    request: LeaseTasksRequest,
-) -> Result<LeaseTasksResponse, Refusal> {
+pub fn lease_tasks(txn: &mut Txn<'_>, principal: &str, request: LeaseTasksRequest) -> Result<LeaseTasksResponse, Refusal> {
     let worker = parse_id(&request.worker_id, "worker_id")?;
     let Some(row) = txn.ix.workers.get(&worker) else {
         return Err(reject::worker_not_found(&request.worker_id).into());
@@ -76,12 +72,7 @@ fn begin_attempt(txn: &mut Txn<'_>, task: &mut Task, worker: u64, expires: u64) 
     let last_token = row.attempts.last().map_or(0, |last| last.token).max(row.returned_token);
     debug_holds!(tasks::leased_once(
         last_token,
-        tasks::Grant {
-            task: &Id(task.id).to_string(),
-            token,
-            attempt: row.attempts_begun + 1,
-            worker: &Id(worker).to_string(),
-        }
+        tasks::Grant { task: &Id(task.id).to_string(), token, attempt: row.attempts_begun + 1, worker: &Id(worker).to_string() }
     ));
     row.set_state(TaskState::Running);
     row.worker = worker;
@@ -93,13 +84,7 @@ fn begin_attempt(txn: &mut Txn<'_>, task: &mut Task, worker: u64, expires: u64) 
     if row.attempts.len() >= limits::ATTEMPTS_KEPT {
         row.attempts.remove(0);
     }
-    row.attempts.push(AttemptRow {
-        number: row.attempts_begun,
-        worker,
-        token,
-        started_at_ms: now,
-        ..AttemptRow::default()
-    });
+    row.attempts.push(AttemptRow { number: row.attempts_begun, worker, token, started_at_ms: now, ..AttemptRow::default() });
     task.save(txn)?;
     task.event(txn, EventKind::TaskLeased, "")
 }
@@ -187,11 +172,7 @@ pub fn holds(task: &Task, token: u64) -> bool {
 }
 
 /// The command: extends a worker's leases, and says which are lost or to be cancelled.
-pub fn heartbeat_tasks(
-    txn: &mut Txn<'_>,
-    principal: &str,
-    request: HeartbeatTasksRequest,
-) -> Result<HeartbeatTasksResponse, Refusal> {
+pub fn heartbeat_tasks(txn: &mut Txn<'_>, principal: &str, request: HeartbeatTasksRequest) -> Result<HeartbeatTasksResponse, Refusal> {
     let worker = parse_id(&request.worker_id, "worker_id")?;
     let Some(row) = txn.ix.workers.get(&worker) else {
         return Err(reject::worker_not_found(&request.worker_id).into());

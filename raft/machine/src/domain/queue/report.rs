@@ -6,8 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tarn_invariants::{debug_holds, tasks};
 use tarn_proto::v1::{
-    CompleteTaskRequest, CompleteTaskResponse, DecisionKind, EventKind, FailTaskRequest, FailTaskResponse, FailureKind,
-    TaskState,
+    CompleteTaskRequest, CompleteTaskResponse, DecisionKind, EventKind, FailTaskRequest, FailTaskResponse, FailureKind, TaskState,
 };
 
 use super::lease::holds;
@@ -24,11 +23,7 @@ use crate::task::{Task, end};
 use crate::txn::Txn;
 
 /// The command: the task succeeded.
-pub fn complete_task(
-    txn: &mut Txn<'_>,
-    principal: &str,
-    request: CompleteTaskRequest,
-) -> Result<CompleteTaskResponse, Refusal> {
+pub fn complete_task(txn: &mut Txn<'_>, principal: &str, request: CompleteTaskRequest) -> Result<CompleteTaskResponse, Refusal> {
     let mut task = named(txn, &request.namespace, &request.task_id)?;
     let report = digest(b"complete", &[&request.result]);
     let any_token = tarn_storage::canary::planted("ignore-token") && task.row.state() == TaskState::Running;
@@ -82,11 +77,7 @@ pub fn fail_task(txn: &mut Txn<'_>, principal: &str, request: FailTaskRequest) -
     }
     let state = match kind {
         FailureKind::Returned if !task.row.cancel_requested => give_back(txn, &mut task)?,
-        FailureKind::Unspecified
-        | FailureKind::Retryable
-        | FailureKind::Final
-        | FailureKind::Cancelled
-        | FailureKind::Returned => {
+        FailureKind::Unspecified | FailureKind::Retryable | FailureKind::Final | FailureKind::Cancelled | FailureKind::Returned => {
             keep_log(txn, &mut task, request.logs)?;
             let last = kind == FailureKind::Final;
             end::fail_attempt(txn, &mut task, end::Ending { error: Some(error), report }, last)?
@@ -151,10 +142,7 @@ fn assert_first_completion(task: &Task, token: u64, report: &[u8]) {
     };
     let succeeded = |attempt: &&AttemptRow| attempt.became() == TaskState::Succeeded;
     let before = task.row.attempts.iter().find(succeeded);
-    debug_holds!(tasks::completed_once(
-        before.map(|attempt| completion(attempt.token, &attempt.report)),
-        completion(token, report)
-    ));
+    debug_holds!(tasks::completed_once(before.map(|attempt| completion(attempt.token, &attempt.report)), completion(token, report)));
 }
 
 /// Recognises a report; half of a hash is enough among the reports of one attempt.

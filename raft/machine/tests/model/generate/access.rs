@@ -82,11 +82,7 @@ impl Generator {
             true => self.dice.pick(&ROLES),
             false => self.dice.pick(&BUILT_IN),
         };
-        Binding {
-            principal: self.dice.pick(&PRINCIPALS).to_owned(),
-            role: role.to_owned(),
-            namespace: self.dice.pick(&WHERE).to_owned(),
-        }
+        Binding { principal: self.dice.pick(&PRINCIPALS).to_owned(), role: role.to_owned(), namespace: self.dice.pick(&WHERE).to_owned() }
     }
 
     fn rules(&mut self) -> Vec<Rule> {

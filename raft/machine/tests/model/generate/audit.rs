@@ -22,10 +22,7 @@ impl Generator {
         };
         if self.dice.chance(50) {
             facts.environment = "prod".to_owned();
-            facts.policies = vec![PolicyVersion {
-                name: self.dice.pick(&["limits", "names"]).to_owned(),
-                version: "1.0.0".to_owned(),
-            }];
+            facts.policies = vec![PolicyVersion { name: self.dice.pick(&["limits", "names"]).to_owned(), version: "1.0.0".to_owned() }];
             facts.input_digest = self.hash();
             facts.facts = r#"{"verb":"submit"}"#.into();
         }
@@ -37,9 +34,7 @@ impl Generator {
         use command::Body as B;
         let principal = self.dice.pick(&["node/1", "node/2", "ann"]).to_owned();
         let body = match self.dice.below(4) {
-            _ if model.version < 2 && self.dice.chance(70) => {
-                B::RaiseVersion(RaiseVersion { version: 2, keep_access: false })
-            }
+            _ if model.version < 2 && self.dice.chance(70) => B::RaiseVersion(RaiseVersion { version: 2, keep_access: false }),
             0 => B::PutAuditSettings(PutAuditSettingsRequest {
                 request_id: self.request_id(),
                 settings: Some(AuditSettings {

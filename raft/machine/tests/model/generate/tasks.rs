@@ -72,12 +72,7 @@ impl Generator {
             spec.attempt_timeout_ms = self.dice.between(1, 40 * SECOND);
         }
         if self.theme.stubborn && self.dice.chance(85) {
-            spec.retry = Some(RetryPolicy {
-                max_attempts: 40,
-                initial_backoff_ms: 1,
-                max_backoff_ms: 1,
-                ..RetryPolicy::default()
-            });
+            spec.retry = Some(RetryPolicy { max_attempts: 40, initial_backoff_ms: 1, max_backoff_ms: 1, ..RetryPolicy::default() });
         } else if self.dice.chance(50) {
             spec.retry = Some(RetryPolicy {
                 max_attempts: self.dice.pick(&[0, 1, 2, 3, 40]),
@@ -135,12 +130,7 @@ impl Generator {
     pub(super) fn purge_queue(&mut self, model: &Model) -> PurgeQueueRequest {
         let all = [TaskState::Dead, TaskState::Blocked, TaskState::Ready, TaskState::Delayed];
         let states = (0..self.dice.between(1, 3)).map(|_| self.dice.pick(&all).into()).collect();
-        PurgeQueueRequest {
-            request_id: self.request_id(),
-            namespace: self.namespace(model),
-            queue: self.queue(),
-            states,
-        }
+        PurgeQueueRequest { request_id: self.request_id(), namespace: self.namespace(model), queue: self.queue(), states }
     }
 
     pub(super) fn lease_tasks(&mut self, model: &Model) -> LeaseTasksRequest {
@@ -183,16 +173,15 @@ impl Generator {
                 namespace,
                 task_id,
                 token,
-                progress: self.dice.chance(20).then(|| Progress {
-                    permille: self.dice.below(1_001) as u32,
-                    message: self.dice.pick(&["", "half way"]).to_owned(),
-                }),
+                progress: self
+                    .dice
+                    .chance(20)
+                    .then(|| Progress { permille: self.dice.below(1_001) as u32, message: self.dice.pick(&["", "half way"]).to_owned() }),
             }
         });
         let leases: Vec<TaskLease> = leases.collect();
         // Mostly by the worker that holds the first of them.
-        let holder =
-            leases.first().and_then(|lease| Some(model.tasks.get(&lease.task_id.parse::<Id>().ok()?.0)?.worker));
+        let holder = leases.first().and_then(|lease| Some(model.tasks.get(&lease.task_id.parse::<Id>().ok()?.0)?.worker));
         let worker_id = match holder.filter(|worker| *worker != 0 && self.dice.chance(85)) {
             Some(worker) => Id(worker).to_string(),
             None => self.worker(model),

@@ -3,10 +3,9 @@
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    self, Binding, DeleteBindingRequest, DeleteBindingResponse, DeleteRoleRequest, DeleteRoleResponse, Event,
-    EventKind, PutBindingRequest, PutBindingResponse, PutRoleRequest, PutRoleResponse, PutTokenRequest,
-    PutTokenResponse, Revocation, RevokeCertificateRequest, RevokeCertificateResponse, RevokeTokenRequest,
-    RevokeTokenResponse, Role,
+    self, Binding, DeleteBindingRequest, DeleteBindingResponse, DeleteRoleRequest, DeleteRoleResponse, Event, EventKind, PutBindingRequest,
+    PutBindingResponse, PutRoleRequest, PutRoleResponse, PutTokenRequest, PutTokenResponse, Revocation, RevokeCertificateRequest,
+    RevokeCertificateResponse, RevokeTokenRequest, RevokeTokenResponse, Role,
 };
 
 use super::{Flaw, Model, number, or_default};
@@ -57,10 +56,7 @@ impl Model {
         Ok(PutBindingResponse {})
     }
 
-    pub(super) fn delete_binding(
-        &mut self,
-        request: DeleteBindingRequest,
-    ) -> Result<DeleteBindingResponse, &'static str> {
+    pub(super) fn delete_binding(&mut self, request: DeleteBindingRequest) -> Result<DeleteBindingResponse, &'static str> {
         let (principal, role, namespace) = parts(request.binding);
         let gone = match self.has(Flaw::NamespaceOfBindingIgnored) {
             false => self.bindings.remove(&(principal.clone(), role.clone(), namespace.clone())),
@@ -77,11 +73,7 @@ impl Model {
         Ok(DeleteBindingResponse {})
     }
 
-    pub(super) fn put_token(
-        &mut self,
-        maker: &str,
-        request: PutTokenRequest,
-    ) -> Result<PutTokenResponse, &'static str> {
+    pub(super) fn put_token(&mut self, maker: &str, request: PutTokenRequest) -> Result<PutTokenResponse, &'static str> {
         let known = |token: &ApiToken| token.secret_hash == request.secret_hash;
         if self.tokens.values().any(known) {
             return Err("TOKEN_EXISTS");
@@ -114,11 +106,7 @@ impl Model {
         self.tell_access(format!("token/{}", Id(id)), "expired");
     }
 
-    pub(super) fn revoke_certificate(
-        &mut self,
-        by: &str,
-        request: RevokeCertificateRequest,
-    ) -> RevokeCertificateResponse {
+    pub(super) fn revoke_certificate(&mut self, by: &str, request: RevokeCertificateRequest) -> RevokeCertificateResponse {
         if self.revocations.contains_key(&request.serial) {
             return RevokeCertificateResponse {};
         }
@@ -144,11 +132,7 @@ impl Model {
     // --- As clients read it -------------------------------------------------------------------------------------------------------------
 
     pub fn view_roles(&self) -> Vec<Role> {
-        let view = |(name, rules): (&String, &Vec<v1::Rule>)| Role {
-            name: name.clone(),
-            rules: rules.clone(),
-            built_in: false,
-        };
+        let view = |(name, rules): (&String, &Vec<v1::Rule>)| Role { name: name.clone(), rules: rules.clone(), built_in: false };
         self.roles.iter().map(view).collect()
     }
 

@@ -5,9 +5,8 @@ use std::collections::BTreeSet;
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    CompleteTaskRequest, CompleteTaskResponse, EventKind, FailTaskRequest, FailTaskResponse, FailureKind,
-    HeartbeatTasksRequest, HeartbeatTasksResponse, LeaseReport, LeaseStatus, LeaseTasksRequest, LeaseTasksResponse,
-    LeasedTask, TaskState, WorkerCapabilities,
+    CompleteTaskRequest, CompleteTaskResponse, EventKind, FailTaskRequest, FailTaskResponse, FailureKind, HeartbeatTasksRequest,
+    HeartbeatTasksResponse, LeaseReport, LeaseStatus, LeaseTasksRequest, LeaseTasksResponse, LeasedTask, TaskState, WorkerCapabilities,
 };
 
 use super::tasks::{Attempt, Report, Task, failure};
@@ -29,11 +28,7 @@ pub fn matches(able: &WorkerCapabilities, namespace: &str, task: &Task) -> bool 
 }
 
 impl Model {
-    pub(super) fn lease_tasks(
-        &mut self,
-        who: &str,
-        request: LeaseTasksRequest,
-    ) -> Result<LeaseTasksResponse, &'static str> {
+    pub(super) fn lease_tasks(&mut self, who: &str, request: LeaseTasksRequest) -> Result<LeaseTasksResponse, &'static str> {
         let id = number(&request.worker_id);
         let worker = self.as_worker(who, id)?;
         if worker.draining && !self.has(Flaw::DrainIgnored) {
@@ -68,9 +63,7 @@ impl Model {
 
     fn ready_for(&self, able: &WorkerCapabilities) -> impl Iterator<Item = (&u64, &Task)> {
         let full: BTreeSet<u64> = self.namespaces.keys().copied().filter(|ns| self.is_full(*ns)).collect();
-        self.tasks.iter().filter(move |(_, task)| {
-            task.state == TaskState::Ready && self.serves(able, task) && !full.contains(&task.ns)
-        })
+        self.tasks.iter().filter(move |(_, task)| task.state == TaskState::Ready && self.serves(able, task) && !full.contains(&task.ns))
     }
 
     /// Namespaces that meet at a lease are brought within one stride of the one that was served least: the past gives neither credit nor
@@ -155,11 +148,7 @@ impl Model {
         held.into_iter().map(|(_, id)| id).collect()
     }
 
-    pub(super) fn heartbeat_tasks(
-        &mut self,
-        who: &str,
-        request: HeartbeatTasksRequest,
-    ) -> Result<HeartbeatTasksResponse, &'static str> {
+    pub(super) fn heartbeat_tasks(&mut self, who: &str, request: HeartbeatTasksRequest) -> Result<HeartbeatTasksResponse, &'static str> {
         let worker = number(&request.worker_id);
         self.as_worker(who, worker)?;
         let expires = self.now + or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
@@ -183,11 +172,7 @@ impl Model {
         Ok(HeartbeatTasksResponse { leases })
     }
 
-    pub(super) fn complete_task(
-        &mut self,
-        who: &str,
-        request: CompleteTaskRequest,
-    ) -> Result<CompleteTaskResponse, &'static str> {
+    pub(super) fn complete_task(&mut self, who: &str, request: CompleteTaskRequest) -> Result<CompleteTaskResponse, &'static str> {
         let id = self.named_task(&request.namespace, &request.task_id)?;
         let report = Report::Completed(request.result.clone());
         if !self.holds(&self.tasks[&id], request.token) {

@@ -21,8 +21,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    AuditSettings, Command, DecisionsRecorded, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse,
-    PutAuditSettingsRequest, PutAuditSettingsResponse, Revocation, Rule, TaskSpec, command, outcome, timer_action,
+    AuditSettings, Command, DecisionsRecorded, Event, EventKind, LeaseTasksRequest, LeaseTasksResponse, PutAuditSettingsRequest,
+    PutAuditSettingsResponse, Revocation, Rule, TaskSpec, command, outcome, timer_action,
 };
 
 pub use access::ApiToken;
@@ -210,9 +210,9 @@ impl Model {
         let answers = lines.iter().map(|line| self.command(line)).collect();
         self.second_chances();
         // What went in the same entry is left out.
-        let named = std::mem::take(&mut self.ready).into_iter().filter_map(|(ns, queue, class)| {
-            Some((self.namespaces.get(&ns)?.name.clone(), self.queues.get(&queue)?.name.clone(), class))
-        });
+        let named = std::mem::take(&mut self.ready)
+            .into_iter()
+            .filter_map(|(ns, queue, class)| Some((self.namespaces.get(&ns)?.name.clone(), self.queues.get(&queue)?.name.clone(), class)));
         Told { answers, ready: named.collect(), events: std::mem::take(&mut self.events) }
     }
 
@@ -319,17 +319,12 @@ impl Model {
             | C::RecordViolations(_)
             | C::AcknowledgeEscalations(_) => unreachable!("policies have a model of their own, in tests/policies"),
             C::PlaceTasks(_) | C::PutSchedulerSettings(_) => unreachable!("placements have tests of their own"),
-            C::PutKey(_)
-            | C::DeleteKey(_)
-            | C::SnapshotContext(_)
-            | C::RestoreContext(_)
-            | C::DeleteSnapshot(_)
-            | C::DeleteContext(_) => unreachable!("contexts have a model of their own, in tests/contexts"),
-            C::InstallDriver(_)
-            | C::UpgradeDriver(_)
-            | C::RemoveDriver(_)
-            | C::AdvanceDriver(_)
-            | C::PutDriverSettings(_) => unreachable!("drivers have a model of their own, in tests/drivers.rs"),
+            C::PutKey(_) | C::DeleteKey(_) | C::SnapshotContext(_) | C::RestoreContext(_) | C::DeleteSnapshot(_) | C::DeleteContext(_) => {
+                unreachable!("contexts have a model of their own, in tests/contexts")
+            }
+            C::InstallDriver(_) | C::UpgradeDriver(_) | C::RemoveDriver(_) | C::AdvanceDriver(_) | C::PutDriverSettings(_) => {
+                unreachable!("drivers have a model of their own, in tests/drivers.rs")
+            }
         })
     }
 

@@ -4,13 +4,12 @@ use bytes::Bytes;
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    self, AcquireLeaseRequest, AcquireLeaseResponse, Binding, CancelTimerRequest, CancelTimerResponse,
-    ConsumeJoinToken, CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse,
-    DrainWorkerRequest, DrainWorkerResponse, Event, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse,
-    JoinTokenConsumed, JoinTokenPut, PutBindingRequest, PutJoinToken, RaiseVersion, RegisterWorkerRequest,
-    RegisterWorkerResponse, ReleaseLeaseRequest, ReleaseLeaseResponse, RenewLeaseRequest, RenewLeaseResponse,
-    ScheduleTimerRequest, ScheduleTimerResponse, TimerAction, VersionRaised, WorkerCapabilities, WorkerState,
-    timer_action,
+    self, AcquireLeaseRequest, AcquireLeaseResponse, Binding, CancelTimerRequest, CancelTimerResponse, ConsumeJoinToken,
+    CreateNamespaceRequest, CreateNamespaceResponse, DeleteNamespaceRequest, DeleteNamespaceResponse, DrainWorkerRequest,
+    DrainWorkerResponse, Event, EventKind, HeartbeatWorkerRequest, HeartbeatWorkerResponse, JoinTokenConsumed, JoinTokenPut,
+    PutBindingRequest, PutJoinToken, RaiseVersion, RegisterWorkerRequest, RegisterWorkerResponse, ReleaseLeaseRequest,
+    ReleaseLeaseResponse, RenewLeaseRequest, RenewLeaseResponse, ScheduleTimerRequest, ScheduleTimerResponse, TimerAction, VersionRaised,
+    WorkerCapabilities, WorkerState, timer_action,
 };
 
 use super::tasks::{Task, failure};
@@ -121,11 +120,7 @@ impl Model {
         RegisterWorkerResponse { worker_id: Id(id).to_string(), expires_at_ms: now + ttl_ms }
     }
 
-    pub(super) fn heartbeat_worker(
-        &mut self,
-        who: &str,
-        request: HeartbeatWorkerRequest,
-    ) -> Result<HeartbeatWorkerResponse, &'static str> {
+    pub(super) fn heartbeat_worker(&mut self, who: &str, request: HeartbeatWorkerRequest) -> Result<HeartbeatWorkerResponse, &'static str> {
         self.as_worker(who, number(&request.worker_id))?;
         let worker = self.workers.get_mut(&number(&request.worker_id)).ok_or("WORKER_NOT_FOUND")?;
         worker.heartbeat_at_ms = self.now;
@@ -230,18 +225,12 @@ impl Model {
 
     fn tell_lease(&mut self, key: &(u64, String), kind: EventKind) {
         let lease = self.named_lease(key);
-        self.tell(
-            kind,
-            Event { namespace: lease.namespace, subject: lease.name, detail: lease.holder, ..Event::default() },
-        );
+        self.tell(kind, Event { namespace: lease.namespace, subject: lease.name, detail: lease.holder, ..Event::default() });
     }
 
     // --- Timers -------------------------------------------------------------------------------------------------------------------------
 
-    pub(super) fn schedule_timer(
-        &mut self,
-        request: ScheduleTimerRequest,
-    ) -> Result<ScheduleTimerResponse, &'static str> {
+    pub(super) fn schedule_timer(&mut self, request: ScheduleTimerRequest) -> Result<ScheduleTimerResponse, &'static str> {
         let ns = self.namespace(&request.namespace)?;
         let due_at_ms = if request.delay_ms == 0 { request.due_at_ms } else { self.now + request.delay_ms };
         let id = self.next_id();
@@ -293,24 +282,17 @@ impl Model {
 
     fn tell_timer(&mut self, id: u64, kind: EventKind, detail: &str) {
         let namespace = self.namespaces[&self.timers[&id].ns].name.clone();
-        self.tell(
-            kind,
-            Event { namespace, subject: Id(id).to_string(), detail: detail.to_owned(), ..Event::default() },
-        );
+        self.tell(kind, Event { namespace, subject: Id(id).to_string(), detail: detail.to_owned(), ..Event::default() });
     }
 
     // --- Namespaces ---------------------------------------------------------------------------------------------------------------------
 
-    pub(super) fn create_namespace(
-        &mut self,
-        request: CreateNamespaceRequest,
-    ) -> Result<CreateNamespaceResponse, &'static str> {
+    pub(super) fn create_namespace(&mut self, request: CreateNamespaceRequest) -> Result<CreateNamespaceResponse, &'static str> {
         if self.namespace(&request.name).is_ok() {
             return Err("NAMESPACE_EXISTS");
         }
         let weight = if request.weight == 0 { limits::WEIGHT_DEFAULT } else { request.weight };
-        let mut tenancy =
-            Tenancy { isolation: request.isolation(), environment: request.environment.clone(), ..Tenancy::default() };
+        let mut tenancy = Tenancy { isolation: request.isolation(), environment: request.environment.clone(), ..Tenancy::default() };
         tenancy.limit(request.quotas.as_ref());
         let id = self.next_id();
         let name = request.name;
@@ -324,10 +306,7 @@ impl Model {
         Ok(CreateNamespaceResponse { namespace: Some(namespace) })
     }
 
-    pub(super) fn delete_namespace(
-        &mut self,
-        request: DeleteNamespaceRequest,
-    ) -> Result<DeleteNamespaceResponse, &'static str> {
+    pub(super) fn delete_namespace(&mut self, request: DeleteNamespaceRequest) -> Result<DeleteNamespaceResponse, &'static str> {
         let ns = self.namespace(&request.name)?;
         if request.name == "default" {
             return Err("NAMESPACE_PROTECTED");
@@ -359,11 +338,7 @@ impl Model {
             let event = Event { detail: self.version.to_string(), ..Event::default() };
             self.tell(EventKind::VersionRaised, event);
             if request.keep_access && before < 2 {
-                let binding = Some(Binding {
-                    principal: "user/*".to_owned(),
-                    role: "admin".to_owned(),
-                    namespace: "*".to_owned(),
-                });
+                let binding = Some(Binding { principal: "user/*".to_owned(), role: "admin".to_owned(), namespace: "*".to_owned() });
                 let everybody = PutBindingRequest { binding, ..PutBindingRequest::default() };
                 self.put_binding(everybody).expect("nobody has a role before there are roles");
             }

@@ -6,9 +6,8 @@ use bytes::Bytes;
 use tarn_machine::ids::Id;
 use tarn_machine::limits;
 use tarn_proto::v1::{
-    CancelTaskRequest, CancelTaskResponse, DependencyFailure, EnqueueRequest, EnqueueResponse, EventKind, Priority,
-    Progress, PurgeQueueRequest, PurgeQueueResponse, RequeueDeadRequest, RequeueDeadResponse, TaskError, TaskSpec,
-    TaskState,
+    CancelTaskRequest, CancelTaskResponse, DependencyFailure, EnqueueRequest, EnqueueResponse, EventKind, Priority, Progress,
+    PurgeQueueRequest, PurgeQueueResponse, RequeueDeadRequest, RequeueDeadResponse, TaskError, TaskSpec, TaskState,
 };
 
 use super::{Class, Flaw, Model, Queue, number};
@@ -212,8 +211,7 @@ impl Model {
         let (mut waits_for, mut knows, mut failed) = (BTreeSet::new(), task.knows.clone(), false);
         for dependency in &task.dependencies {
             let found = self.tasks.get(dependency).filter(|found| found.ns == task.ns);
-            let state =
-                if batch.contains(dependency) { Some(TaskState::Blocked) } else { found.map(|found| found.state) };
+            let state = if batch.contains(dependency) { Some(TaskState::Blocked) } else { found.map(|found| found.state) };
             match state {
                 Some(TaskState::Succeeded) => drop(knows.insert(*dependency)),
                 None | Some(TaskState::Dead | TaskState::Cancelled | TaskState::Unspecified) => {
@@ -333,8 +331,7 @@ impl Model {
             let mut tasks: Vec<(&u64, &Task)> = tasks.collect();
             // State by state; ready ones class by class as they would be leased, others by age.
             tasks.sort_by_key(|(id, task)| {
-                let ready =
-                    (task.state == TaskState::Ready).then(|| (task.class(), task.priority(), task.eligible_at_ms));
+                let ready = (task.state == TaskState::Ready).then(|| (task.class(), task.priority(), task.eligible_at_ms));
                 (task.state, ready, **id)
             });
             tasks.into_iter().map(|(id, _)| *id).collect()

@@ -42,10 +42,7 @@ impl Namespace {
 }
 
 impl Model {
-    pub(super) fn update_namespace(
-        &mut self,
-        request: UpdateNamespaceRequest,
-    ) -> Result<UpdateNamespaceResponse, &'static str> {
+    pub(super) fn update_namespace(&mut self, request: UpdateNamespaceRequest) -> Result<UpdateNamespaceResponse, &'static str> {
         let ns = self.namespace(&request.name)?;
         let namespace = self.namespaces.get_mut(&ns).expect("it was just found");
         namespace.weight = request.weight.unwrap_or(namespace.weight);
@@ -107,8 +104,7 @@ impl Model {
         let ended = |state| matches!(state, TaskState::Dead | TaskState::Succeeded | TaskState::Cancelled);
         match self.has(Flaw::QueueQuotaIgnored) {
             true => u64::MAX,
-            false => limit(self.namespaces[&ns].tenancy.quotas.max_queued)
-                .saturating_sub(self.count(ns, |state| !ended(state))),
+            false => limit(self.namespaces[&ns].tenancy.quotas.max_queued).saturating_sub(self.count(ns, |state| !ended(state))),
         }
     }
 

@@ -51,13 +51,10 @@ impl Model {
         let tasks = self.tasks.iter().flat_map(|(id, task)| {
             let unended = !matches!(task.state, TaskState::Dead | TaskState::Succeeded | TaskState::Cancelled);
             let counts = !self.has(Flaw::DeadlinesIgnored) || task.state == TaskState::Running;
-            let deadline =
-                task.deadline_at_ms.filter(|_| unended && counts).map(|at| (at, Due::Deadline(task.ns, *id)));
+            let deadline = task.deadline_at_ms.filter(|_| unended && counts).map(|at| (at, Due::Deadline(task.ns, *id)));
             let other = match task.state {
                 TaskState::Delayed => Some((task.eligible_at_ms, Due::Eligible(task.ns, *id))),
-                TaskState::Running if self.has(Flaw::LeasesNeverExpire) => {
-                    Some((task.attempt_ends_at_ms, Due::Attempt(task.ns, *id)))
-                }
+                TaskState::Running if self.has(Flaw::LeasesNeverExpire) => Some((task.attempt_ends_at_ms, Due::Attempt(task.ns, *id))),
                 TaskState::Running => {
                     let at = task.lease_expires_at_ms.min(task.attempt_ends_at_ms);
                     Some((at, Due::Attempt(task.ns, *id)))
@@ -74,10 +71,8 @@ impl Model {
             (timer.try_at_ms + late, Due::Timer(timer.ns, *id))
         });
         let queues = self.queues.iter();
-        let queues =
-            queues.map(|(id, queue)| (queue.used_at_ms + limits::QUEUE_IDLE_MS, Due::IdleQueue(queue.ns, *id)));
-        let join_tokens =
-            self.join_tokens.iter().map(|(hash, token)| (token.expires_at_ms, Due::JoinToken(hash.clone())));
+        let queues = queues.map(|(id, queue)| (queue.used_at_ms + limits::QUEUE_IDLE_MS, Due::IdleQueue(queue.ns, *id)));
+        let join_tokens = self.join_tokens.iter().map(|(hash, token)| (token.expires_at_ms, Due::JoinToken(hash.clone())));
         let tokens = self.tokens.iter().filter(|_| !self.has(Flaw::TokensNeverExpire));
         let tokens = tokens.map(|(id, token)| (token.shown.expires_at_ms, Due::Token(*id)));
         let revocations = self
@@ -85,14 +80,7 @@ impl Model {
             .iter()
             .filter(|_| !self.has(Flaw::RevocationsKeptForever))
             .map(|(serial, revocation)| (revocation.expires_at_ms, Due::Revocation(serial.clone())));
-        tasks
-            .chain(workers)
-            .chain(leases)
-            .chain(timers)
-            .chain(queues)
-            .chain(join_tokens)
-            .chain(tokens)
-            .chain(revocations)
+        tasks.chain(workers).chain(leases).chain(timers).chain(queues).chain(join_tokens).chain(tokens).chain(revocations)
     }
 
     fn happen(&mut self, due: Due) {
@@ -136,8 +124,7 @@ impl Model {
         }
         if timers {
             // A run has fewer than one entry may remove.
-            self.timers
-                .retain(|_, timer| timer.fired_at_ms == 0 || timer.fired_at_ms + limits::FIRED_TIMER_KEPT_MS > now);
+            self.timers.retain(|_, timer| timer.fired_at_ms == 0 || timer.fired_at_ms + limits::FIRED_TIMER_KEPT_MS > now);
         }
         if requests && !self.has(Flaw::RequestIdsKeptForever) {
             self.requests.retain(|_, request| request.forget_at_ms > now);
