@@ -14,7 +14,10 @@ impl Step for Validation {
 
     fn admit(&self, ask: &Ask<'_>) -> Result<(), v1::Rejection> {
         match ask.what {
-            What::Command(command) => tarn_machine::check::validate(command),
+            What::Command(command) => {
+                tarn_machine::check::validate(command)?;
+                tarn_machine::check::supported(command, ask.state.version)
+            }
             What::Act(_) => Ok(()),
         }
     }

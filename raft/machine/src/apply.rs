@@ -44,7 +44,7 @@ fn attempt(txn: &mut Txn<'_>, command: Command, draft: &mut Option<DecisionRow>)
         return Err(reject::full("ENTRY_FULL", "", limits::COMMAND_ORDINALS_MAX, message).into());
     }
     check::fields(&command)?;
-    version::require(txn, &command)?;
+    version::require(&command, txn.meta.version)?;
     if txn.meta.version >= version::ROUTER {
         check::routing(&command)?;
     }

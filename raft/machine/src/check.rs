@@ -31,6 +31,16 @@ pub fn validate(command: &Command) -> Result<(), Rejection> {
     routing(command)
 }
 
+/// Refuses a command that a cluster of this machine version does not know. Asked before the log: a node of an older build would stop at an
+/// entry with a field that it does not know.
+///
+/// # Errors
+///
+/// `CLUSTER_VERSION_TOO_LOW`.
+pub fn supported(command: &Command, version: u32) -> Result<(), Rejection> {
+    version::require(command, version)
+}
+
 /// What is refused since the first machine version.
 pub(crate) fn fields(command: &Command) -> Check {
     let Some(body) = &command.body else {

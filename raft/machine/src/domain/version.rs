@@ -17,9 +17,9 @@ pub const EXECUTORS: u32 = 3;
 pub const ROUTER: u32 = 4;
 
 /// Refuses a command that a node of the cluster may not know yet.
-pub fn require(txn: &Txn<'_>, command: &Command) -> Result<(), Rejection> {
+pub fn require(command: &Command, found: u32) -> Result<(), Rejection> {
     let gate = if command.gate.is_some() { audit::SINCE } else { 1 };
-    let (needed, found) = (command.body.as_ref().map_or(1, since).max(gate), txn.meta.version);
+    let needed = command.body.as_ref().map_or(1, since).max(gate);
     if needed <= found {
         return Ok(());
     }
