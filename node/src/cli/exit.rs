@@ -42,7 +42,7 @@ const FLAGS: [(&str, &str); 28] = [
     ("tasks.native.artifact", "--native"),
     ("tasks.native.memory_bytes", "--memory"),
     ("tasks.grants", "--grant"),
-    ("tasks.grants.context.name", "--grant context="),
+    ("tasks.grants.context.name", "--grant"),
     ("token", "--token"),
     ("ttl_ms", "--ttl, in milliseconds,"),
     ("weight", "--weight"),

@@ -6,16 +6,19 @@
 use tarn_proto::v1::Rule;
 
 /// All verbs that the gate asks for.
-pub const VERBS: [&str; 12] =
-    ["activate", "cancel", "create", "delete", "hold", "purge", "read", "requeue", "revoke", "submit", "update", "work"];
+pub const VERBS: [&str; 14] =
+    ["activate", "call", "cancel", "create", "delete", "hold", "purge", "read", "requeue", "revoke", "submit", "update", "work", "write"];
 
 /// All kinds of resources that the gate asks for.
-pub const KINDS: [&str; 19] = [
+pub const KINDS: [&str; 23] = [
     "artifact",
     "audit",
     "binding",
     "certificate",
     "cluster",
+    "context",
+    "driver",
+    "driver-settings",
     "event",
     "join-token",
     "lease",
@@ -25,6 +28,7 @@ pub const KINDS: [&str; 19] = [
     "policy-settings",
     "queue",
     "role",
+    "scheduler",
     "task",
     "timer",
     "token",
@@ -117,7 +121,8 @@ mod tests {
                 Ok::<(), ()>(())
             });
         }
-        let reads: [&dyn Question; 16] = [
+        let reads: [&dyn Question; 17] = [
+            &v1::CallDriverRequest::default(),
             &v1::GetQueueRequest::default(),
             &v1::GetTaskRequest::default(),
             &v1::GetLeaseRequest::default(),

@@ -10,7 +10,7 @@ use super::placement::PlacementArgs;
 
 /// What an executor runs.
 #[derive(Clone, Debug, clap::Args)]
-#[command(next_help_heading = "What executors run", group = clap::ArgGroup::new("what").multiple(true))]
+#[command(next_help_heading = "What executors run", groups = [clap::ArgGroup::new("what").multiple(true), clap::ArgGroup::new("program").multiple(true), clap::ArgGroup::new("device").multiple(true)])]
 pub struct WorkArgs {
     /// Run a WASM module or component: a .wasm or .wat file, which is put first, or an artifact's address
     #[arg(long, value_name = "FILE|ADDRESS", groups = ["what", "program"])]

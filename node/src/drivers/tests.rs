@@ -358,7 +358,7 @@ async fn an_upgrade_drops_no_call_and_events_wait_for_it() {
     let world = Fake::new("count");
     let rig = Rig::new(world.clone());
     rig.reaches(DriverState::Running).await;
-    world.upgrade("none");
+    world.upgrade("idle");
     world.happens(1);
     // It is not at hand yet: the old one answers, and handles nothing.
     for _ in 0..20 {
@@ -374,7 +374,7 @@ async fn an_upgrade_drops_no_call_and_events_wait_for_it() {
         last = answer.generation;
     }
     until(|| world.driver().cursor == 1).await;
-    assert_eq!(rig.call("config", b"").await.unwrap().payload, b"\"none\"");
+    assert_eq!(rig.call("config", b"").await.unwrap().payload, b"\"idle\"");
     assert_eq!(world.counted(), 0, "the new one does not count");
 }
 

@@ -163,7 +163,7 @@ mod tests {
         }
         let text = metrics.encode().expect("it encodes");
         let lines: Vec<&str> = text.lines().filter(|line| line.starts_with("tarn_namespace_usage{")).collect();
-        assert_eq!(lines.len(), (NAMESPACES_MAX + 1) * 7);
+        assert_eq!(lines.len(), (NAMESPACES_MAX + 1) * 8);
         assert!(text.contains("tarn_namespace_usage{namespace=\"paying\",what=\"queued_tasks\"} 1"), "{text}");
         assert!(text.contains("tarn_namespace_usage{namespace=\"tenant-0999\",what=\"queued_tasks\"} 999"));
         let others: u64 = (0..801).sum();
