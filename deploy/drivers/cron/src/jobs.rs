@@ -163,8 +163,7 @@ fn latest(times: &Schedule, after_ms: u64, now_ms: u64) -> Option<u64> {
     let mut back = HOUR_MS;
     loop {
         let from = after_ms.max(now_ms.saturating_sub(back));
-        let found =
-            std::iter::successors(times.after(from), |at| times.after(*at)).take_while(|at| *at <= now_ms).last();
+        let found = std::iter::successors(times.after(from), |at| times.after(*at)).take_while(|at| *at <= now_ms).last();
         if found.is_some() || from == after_ms {
             return found;
         }
@@ -203,10 +202,7 @@ mod tests {
             [vec![], vec![], vec![at], vec![], vec![], vec![at + HOUR]]
         );
         // A clock that goes back changes nothing.
-        assert_eq!(
-            looks(&jobs, &mut progress, &[at - 2 * HOUR, at + HOUR, at + 2 * HOUR]),
-            [vec![], vec![], vec![at + 2 * HOUR]]
-        );
+        assert_eq!(looks(&jobs, &mut progress, &[at - 2 * HOUR, at + HOUR, at + 2 * HOUR]), [vec![], vec![], vec![at + 2 * HOUR]]);
     }
 
     #[test]
@@ -236,16 +232,11 @@ mod tests {
     fn a_new_schedule_is_a_new_job_and_the_next_look_is_told() {
         let mut progress = Progress::default();
         assert_eq!(jobs("skip").plan(&mut progress, DAY + 5).next_ms, Some(DAY + HOUR));
-        let other =
-            Jobs::parse(r#"{"jobs":[{"name":"a","schedule":"30 * * * *","task":{"queue":"q","payload":"aGk="}}]}"#)
-                .unwrap();
+        let other = Jobs::parse(r#"{"jobs":[{"name":"a","schedule":"30 * * * *","task":{"queue":"q","payload":"aGk="}}]}"#).unwrap();
         let plan = other.plan(&mut progress, DAY + 40 * 60_000);
         assert_eq!((plan.tasks.len(), plan.next_ms), (0, Some(DAY + HOUR + 30 * 60_000)));
         let plan = other.plan(&mut progress, DAY + HOUR + 30 * 60_000);
-        assert_eq!(
-            plan.tasks,
-            [Due { job: "a".into(), spec: r#"{"queue":"q","payload":"aGk="}"#.into(), payload: None }]
-        );
+        assert_eq!(plan.tasks, [Due { job: "a".into(), spec: r#"{"queue":"q","payload":"aGk="}"#.into(), payload: None }]);
     }
 
     #[test]
@@ -257,10 +248,7 @@ mod tests {
             (format!(r#"{{"jobs":[{job},{job}]}}"#), "two jobs"),
             (r#"{"jobs":[{"name":"a","schedule":"x","task":{"queue":"q"}}]}"#.to_owned(), "five"),
             (r#"{"jobs":[{"name":"a","schedule":"@daily","task":{}}]}"#.to_owned(), "queue"),
-            (
-                r#"{"jobs":[{"name":"a","schedule":"@daily","missed":"all","task":{"queue":"q"}}]}"#.to_owned(),
-                "`skip` or `once`",
-            ),
+            (r#"{"jobs":[{"name":"a","schedule":"@daily","missed":"all","task":{"queue":"q"}}]}"#.to_owned(), "`skip` or `once`"),
         ] {
             let error = Jobs::parse(&config).unwrap_err();
             assert!(error.contains(said), "{config}: {error}");

@@ -76,8 +76,7 @@ impl Schedule {
         let first_day = start / DAY_MS;
         (first_day..first_day + DAYS_AHEAD).filter(|day| self.is_day(*day)).find_map(|day| {
             let from = if day == first_day { (start % DAY_MS) / MINUTE_MS } else { 0 };
-            let minute = (from..24 * 60)
-                .find(|minute| self.hours & 1 << (minute / 60) != 0 && self.minutes & 1 << (minute % 60) != 0)?;
+            let minute = (from..24 * 60).find(|minute| self.hours & 1 << (minute / 60) != 0 && self.minutes & 1 << (minute % 60) != 0)?;
             Some(day * DAY_MS + minute * MINUTE_MS)
         })
     }
@@ -177,29 +176,18 @@ mod tests {
 
     #[test]
     fn dates_are_those_of_the_calendar() {
-        for (day, text) in
-            [(0, "1970-01-01"), (58, "1970-02-28"), (59, "1970-03-01"), (11_016, "2000-02-29"), (20_779, "2026-11-22")]
-        {
+        for (day, text) in [(0, "1970-01-01"), (58, "1970-02-28"), (59, "1970-03-01"), (11_016, "2000-02-29"), (20_779, "2026-11-22")] {
             assert_eq!(written(day * DAY_MS), format!("{text}T00:00Z"));
         }
     }
 
     #[test]
     fn times_come_in_order_and_never_the_one_that_is_asked_from() {
-        assert_eq!(
-            times("* * * * *", "2026-11-22T23:58Z", 3),
-            ["2026-11-22T23:59Z", "2026-11-23T00:00Z", "2026-11-23T00:01Z"]
-        );
-        assert_eq!(
-            times("*/20 3 * * *", "2026-11-22T03:20Z", 3),
-            ["2026-11-22T03:40Z", "2026-11-23T03:00Z", "2026-11-23T03:20Z"]
-        );
+        assert_eq!(times("* * * * *", "2026-11-22T23:58Z", 3), ["2026-11-22T23:59Z", "2026-11-23T00:00Z", "2026-11-23T00:01Z"]);
+        assert_eq!(times("*/20 3 * * *", "2026-11-22T03:20Z", 3), ["2026-11-22T03:40Z", "2026-11-23T03:00Z", "2026-11-23T03:20Z"]);
         assert_eq!(times("30 6 * * mon-fri", "2026-11-20T06:30Z", 2), ["2026-11-23T06:30Z", "2026-11-24T06:30Z"]);
         assert_eq!(times("0 0 29 2 *", "2096-03-01T00:00Z", 1), ["2104-02-29T00:00Z"]);
-        assert_eq!(
-            times("0 12 1,15 jan,JUL *", "2026-01-02T00:00Z", 3),
-            ["2026-01-15T12:00Z", "2026-07-01T12:00Z", "2026-07-15T12:00Z"]
-        );
+        assert_eq!(times("0 12 1,15 jan,JUL *", "2026-01-02T00:00Z", 3), ["2026-01-15T12:00Z", "2026-07-01T12:00Z", "2026-07-15T12:00Z"]);
         assert_eq!(times("@weekly", "2026-11-22T00:00Z", 1), ["2026-11-29T00:00Z"]);
         assert_eq!(
             times("5/30 0-2/2 * * *", "2026-11-22T00:00Z", 4),
@@ -209,10 +197,7 @@ mod tests {
 
     #[test]
     fn of_two_kinds_of_days_either_will_do() {
-        assert_eq!(
-            times("0 0 13 * fri", "2026-11-01T00:00Z", 3),
-            ["2026-11-06T00:00Z", "2026-11-13T00:00Z", "2026-11-20T00:00Z"]
-        );
+        assert_eq!(times("0 0 13 * fri", "2026-11-01T00:00Z", 3), ["2026-11-06T00:00Z", "2026-11-13T00:00Z", "2026-11-20T00:00Z"]);
         assert_eq!(times("0 0 * * 7", "2026-11-22T00:00Z", 1), ["2026-11-29T00:00Z"]);
         assert_eq!(times("0 0 1 * *", "2026-11-22T00:00Z", 1), ["2026-12-01T00:00Z"]);
     }

@@ -87,9 +87,7 @@ mod guest {
                     hook.deliver("test", &event.to_string())?;
                     Ok(b"the receiver took it".to_vec())
                 }
-                "stats" => {
-                    Ok(serde_json::json!({ "sent": hook.sent, "skipped": hook.skipped }).to_string().into_bytes())
-                }
+                "stats" => Ok(serde_json::json!({ "sent": hook.sent, "skipped": hook.skipped }).to_string().into_bytes()),
                 _ => Err("this driver knows the methods \"test\" and \"stats\"".to_owned()),
             })
         }

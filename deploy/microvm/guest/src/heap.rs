@@ -15,9 +15,7 @@ struct Heap {
 unsafe impl Sync for Heap {}
 
 #[global_allocator]
-static HEAP: Heap = Heap {
-    next: UnsafeCell::new(HEAP_BASE as usize),
-};
+static HEAP: Heap = Heap { next: UnsafeCell::new(HEAP_BASE as usize) };
 
 // SAFETY: every block lies in the heap's region, is aligned, and overlaps no other one that is in use.
 unsafe impl GlobalAlloc for Heap {
@@ -46,11 +44,7 @@ unsafe impl GlobalAlloc for Heap {
         // SAFETY: there is one thread.
         let next = unsafe { &mut *self.next.get() };
         let end = block as usize + layout.size();
-        if end == *next
-            && (block as usize)
-                .checked_add(size)
-                .is_some_and(|end| end <= HEAP_END as usize)
-        {
+        if end == *next && (block as usize).checked_add(size).is_some_and(|end| end <= HEAP_END as usize) {
             *next = block as usize + size;
             return block;
         }

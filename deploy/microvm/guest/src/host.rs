@@ -2,9 +2,7 @@
 
 use core::sync::atomic::{Ordering, compiler_fence};
 
-use crate::abi::{
-    DOORBELL, INPUT_BASE, JOB_BASE, MAILBOX_BASE, OUTPUT_BASE, OUTPUT_BYTES, RECORD_HEADER_BYTES, call, mailbox, stream,
-};
+use crate::abi::{DOORBELL, INPUT_BASE, JOB_BASE, MAILBOX_BASE, OUTPUT_BASE, OUTPUT_BYTES, RECORD_HEADER_BYTES, call, mailbox, stream};
 
 /// Makes a host call. When it returns, the host has done its part in memory.
 pub fn ring(number: u32) {
@@ -44,8 +42,7 @@ pub fn write(stream: u32, mut bytes: &[u8]) {
         unsafe {
             at.cast::<u32>().write_unaligned(stream);
             at.add(4).cast::<u32>().write_unaligned(now.len() as u32);
-            at.add(RECORD_HEADER_BYTES as usize)
-                .copy_from_nonoverlapping(now.as_ptr(), now.len());
+            at.add(RECORD_HEADER_BYTES as usize).copy_from_nonoverlapping(now.as_ptr(), now.len());
         }
         set(mailbox::OUTPUT_USED, used + RECORD_HEADER_BYTES + now.len() as u64);
         bytes = later;
@@ -101,9 +98,7 @@ pub struct Random {
 impl Random {
     pub const fn new() -> Self {
         // There are none before they are asked for: the host may refuse.
-        Self {
-            used: mailbox::RANDOM_BYTES as usize,
-        }
+        Self { used: mailbox::RANDOM_BYTES as usize }
     }
 
     pub fn fill(&mut self, bytes: &mut [u8]) {
@@ -113,11 +108,7 @@ impl Random {
                 self.used = 0;
             }
             // SAFETY: the supply is in the mailbox.
-            *byte = unsafe {
-                ((MAILBOX_BASE + mailbox::RANDOM) as *const u8)
-                    .add(self.used)
-                    .read_volatile()
-            };
+            *byte = unsafe { ((MAILBOX_BASE + mailbox::RANDOM) as *const u8).add(self.used).read_volatile() };
             self.used += 1;
         }
     }

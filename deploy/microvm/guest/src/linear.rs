@@ -16,9 +16,7 @@ pub struct Region {
 
 impl Region {
     pub const fn new() -> Self {
-        Self {
-            taken: AtomicBool::new(false),
-        }
+        Self { taken: AtomicBool::new(false) }
     }
 }
 

@@ -7,8 +7,7 @@ use alloc::vec::Vec;
 use core::ptr::NonNull;
 
 use wasmtime::{
-    Config, CustomCodeMemory, Engine, Error, Instance, Linker, Module, ResourceLimiter, Result, Store, Trap, Val,
-    ValType, WasmBacktrace,
+    Config, CustomCodeMemory, Engine, Error, Instance, Linker, Module, ResourceLimiter, Result, Store, Trap, Val, ValType, WasmBacktrace,
 };
 
 use crate::abi::{CODE_BASE, exit, kind, mailbox, stream};
@@ -30,19 +29,14 @@ pub struct Prepared {
 
 impl Prepared {
     pub fn new() -> Result<Self> {
-        Ok(Self {
-            plain: wasi::linker(&engine(false)?)?,
-            metered: wasi::linker(&engine(true)?)?,
-        })
+        Ok(Self { plain: wasi::linker(&engine(false)?)?, metered: wasi::linker(&engine(true)?)? })
     }
 }
 
 fn engine(metered: bool) -> Result<Engine> {
     let mut config = Config::new();
     settings::agree(&mut config, metered);
-    config
-        .with_custom_code_memory(Some(Arc::new(HostMapsCode)))
-        .with_host_memory(Arc::new(Region::new()));
+    config.with_custom_code_memory(Some(Arc::new(HostMapsCode))).with_host_memory(Arc::new(Region::new()));
     // SAFETY: the host compiles for the processor that it runs on, which is ours, and with the features without which
     // compiled code would pass floats to us.
     unsafe {
@@ -111,13 +105,7 @@ enum Fault {
 pub fn run(prepared: Prepared) -> ! {
     let fuel = host::get(mailbox::FUEL);
     let linker = if fuel == 0 { prepared.plain } else { prepared.metered };
-    let mut store = Store::new(
-        linker.engine(),
-        Guest {
-            wasi: Wasi::new(),
-            meter: Meter { refused: None },
-        },
-    );
+    let mut store = Store::new(linker.engine(), Guest { wasi: Wasi::new(), meter: Meter { refused: None } });
     store.limiter(|guest| &mut guest.meter);
     if fuel != 0
         && let Err(error) = store.set_fuel(fuel)
@@ -138,11 +126,7 @@ fn call(linker: &Linker<Guest>, store: &mut Store<Guest>) -> Result<(), Fault> {
     let module = load(linker.engine()).map_err(Fault::Starting)?;
     let instance = linker.instantiate(&mut *store, &module).map_err(|error| {
         // A start function that traps is the module's own doing.
-        if error.is::<Trap>() {
-            Fault::Running(error)
-        } else {
-            Fault::Starting(error)
-        }
+        if error.is::<Trap>() { Fault::Running(error) } else { Fault::Starting(error) }
     })?;
     if host::get(mailbox::KIND) == kind::COMMAND {
         call_command(store, &instance).map_err(Fault::Running)
@@ -171,14 +155,10 @@ fn call_export(store: &mut Store<Guest>, instance: &Instance) -> Result<()> {
     {
         initialize.call(&mut *store, ())?;
     }
-    let function = instance
-        .get_func(&mut *store, name)
-        .ok_or_else(|| Error::msg("the host checked that the function exists"))?;
+    let function = instance.get_func(&mut *store, name).ok_or_else(|| Error::msg("the host checked that the function exists"))?;
     let ty = function.ty(&*store);
     let bits = host::job(0, host::get(mailbox::ARGS_LENGTH));
-    let bits = bits
-        .chunks_exact(8)
-        .map(|bits| u64::from_le_bytes(bits.try_into().expect("eight bytes")));
+    let bits = bits.chunks_exact(8).map(|bits| u64::from_le_bytes(bits.try_into().expect("eight bytes")));
     let params: Option<Vec<Val>> = ty.params().zip(bits).map(|(ty, bits)| number(&ty, bits)).collect();
     let params = params.ok_or_else(|| Error::msg("the host checked that the parameters are numbers"))?;
     let mut results: Vec<Val> = ty.results().map(|_| Val::I32(0)).collect();

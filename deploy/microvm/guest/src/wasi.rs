@@ -38,12 +38,7 @@ pub struct Wasi {
 
 impl Wasi {
     pub fn new() -> Self {
-        Self {
-            open: [true; 3],
-            input: Input::new(),
-            random: Random::new(),
-            exited: None,
-        }
+        Self { open: [true; 3], input: Input::new(), random: Random::new(), exited: None }
     }
 
     fn check_open(&self, fd: i32) -> Outcome {
@@ -86,10 +81,7 @@ impl Memory<'_> {
 
     /// The buffer of the `index`th element of an array of buffers.
     fn buffer(&mut self, array: u32, index: u32) -> Outcome<(u32, u32)> {
-        let at = index
-            .checked_mul(8)
-            .and_then(|offset| array.checked_add(offset))
-            .ok_or(FAULT)?;
+        let at = index.checked_mul(8).and_then(|offset| array.checked_add(offset)).ok_or(FAULT)?;
         Ok((self.u32(at)?, self.u32(at.checked_add(4).ok_or(FAULT)?)?))
     }
 }
@@ -121,9 +113,7 @@ pub fn linker(engine: &Engine) -> Result<Linker<Guest>> {
 /// Everything that needs a file, a directory or a socket: there are none, so every descriptor is a bad one.
 fn add_refusals(linker: &mut Linker<Guest>, engine: &Engine) -> Result<()> {
     for (name, params) in WASI_FUNCTIONS {
-        let types = params
-            .chars()
-            .map(|letter| if letter == 'I' { ValType::I64 } else { ValType::I32 });
+        let types = params.chars().map(|letter| if letter == 'I' { ValType::I64 } else { ValType::I32 });
         let ty = FuncType::new(engine, types, [ValType::I32]);
         linker.func_new(WASI, name, ty, |_, _, results| {
             results[0] = Val::I32(BADF.0);
@@ -135,45 +125,27 @@ fn add_refusals(linker: &mut Linker<Guest>, engine: &Engine) -> Result<()> {
 
 /// Arguments and environment: two lists of strings in the job.
 fn add_strings(linker: &mut Linker<Guest>) -> Result<()> {
-    linker.func_wrap(
-        WASI,
-        "args_sizes_get",
-        |caller: Caller<'_, Guest>, count: u32, bytes: u32| {
-            with(caller, |_, memory| {
-                memory.put_u32(count, host::get(mailbox::ARGS_COUNT) as u32)?;
-                memory.put_u32(bytes, host::get(mailbox::ARGS_LENGTH) as u32)
-            })
-        },
-    )?;
-    linker.func_wrap(
-        WASI,
-        "environ_sizes_get",
-        |caller: Caller<'_, Guest>, count: u32, bytes: u32| {
-            with(caller, |_, memory| {
-                memory.put_u32(count, host::get(mailbox::ENV_COUNT) as u32)?;
-                memory.put_u32(bytes, host::get(mailbox::ENV_LENGTH) as u32)
-            })
-        },
-    )?;
-    linker.func_wrap(
-        WASI,
-        "args_get",
-        |caller: Caller<'_, Guest>, pointers: u32, bytes: u32| {
-            with(caller, |_, memory| {
-                put_strings(memory, host::job(0, host::get(mailbox::ARGS_LENGTH)), pointers, bytes)
-            })
-        },
-    )?;
-    linker.func_wrap(
-        WASI,
-        "environ_get",
-        |caller: Caller<'_, Guest>, pointers: u32, bytes: u32| {
-            with(caller, |_, memory| {
-                let env = host::job(host::get(mailbox::ARGS_LENGTH), host::get(mailbox::ENV_LENGTH));
-                put_strings(memory, env, pointers, bytes)
-            })
-        },
-    )?;
+    linker.func_wrap(WASI, "args_sizes_get", |caller: Caller<'_, Guest>, count: u32, bytes: u32| {
+        with(caller, |_, memory| {
+            memory.put_u32(count, host::get(mailbox::ARGS_COUNT) as u32)?;
+            memory.put_u32(bytes, host::get(mailbox::ARGS_LENGTH) as u32)
+        })
+    })?;
+    linker.func_wrap(WASI, "environ_sizes_get", |caller: Caller<'_, Guest>, count: u32, bytes: u32| {
+        with(caller, |_, memory| {
+            memory.put_u32(count, host::get(mailbox::ENV_COUNT) as u32)?;
+            memory.put_u32(bytes, host::get(mailbox::ENV_LENGTH) as u32)
+        })
+    })?;
+    linker.func_wrap(WASI, "args_get", |caller: Caller<'_, Guest>, pointers: u32, bytes: u32| {
+        with(caller, |_, memory| put_strings(memory, host::job(0, host::get(mailbox::ARGS_LENGTH)), pointers, bytes))
+    })?;
+    linker.func_wrap(WASI, "environ_get", |caller: Caller<'_, Guest>, pointers: u32, bytes: u32| {
+        with(caller, |_, memory| {
+            let env = host::job(host::get(mailbox::ARGS_LENGTH), host::get(mailbox::ENV_LENGTH));
+            put_strings(memory, env, pointers, bytes)
+        })
+    })?;
     Ok(())
 }
 
@@ -190,84 +162,68 @@ fn put_strings(memory: &mut Memory<'_>, strings: &[u8], mut pointers: u32, bytes
 }
 
 fn add_streams(linker: &mut Linker<Guest>) -> Result<()> {
-    linker.func_wrap(
-        WASI,
-        "fd_write",
-        |caller: Caller<'_, Guest>, fd: i32, buffers: u32, count: u32, written: u32| {
-            with(caller, |wasi, memory| {
-                wasi.check_open(fd)?;
-                let stream = match fd {
-                    STDOUT => stream::STDOUT,
-                    STDERR => stream::STDERR,
-                    _ => return Err(BADF),
-                };
-                let mut total: u32 = 0;
-                for index in 0..count {
-                    let (at, length) = memory.buffer(buffers, index)?;
-                    host::write(stream, memory.range(at, length)?);
-                    total = total.checked_add(length).ok_or(INVAL)?;
-                }
-                memory.put_u32(written, total)
-            })
-        },
-    )?;
-    linker.func_wrap(
-        WASI,
-        "fd_read",
-        |caller: Caller<'_, Guest>, fd: i32, buffers: u32, count: u32, read: u32| {
-            with(caller, |wasi, memory| {
-                wasi.check_open(fd)?;
-                if fd != STDIN {
-                    return Err(BADF);
-                }
-                let mut total: u32 = 0;
-                'buffers: for index in 0..count {
-                    let (mut at, mut length) = memory.buffer(buffers, index)?;
-                    while length > 0 {
-                        let input = wasi.input.peek();
-                        if input.is_empty() {
-                            break 'buffers;
-                        }
-                        let now = input.len().min(length as usize);
-                        memory.put(at, &input[..now])?;
-                        wasi.input.take(now);
-                        (at, length, total) = (at + now as u32, length - now as u32, total + now as u32);
+    linker.func_wrap(WASI, "fd_write", |caller: Caller<'_, Guest>, fd: i32, buffers: u32, count: u32, written: u32| {
+        with(caller, |wasi, memory| {
+            wasi.check_open(fd)?;
+            let stream = match fd {
+                STDOUT => stream::STDOUT,
+                STDERR => stream::STDERR,
+                _ => return Err(BADF),
+            };
+            let mut total: u32 = 0;
+            for index in 0..count {
+                let (at, length) = memory.buffer(buffers, index)?;
+                host::write(stream, memory.range(at, length)?);
+                total = total.checked_add(length).ok_or(INVAL)?;
+            }
+            memory.put_u32(written, total)
+        })
+    })?;
+    linker.func_wrap(WASI, "fd_read", |caller: Caller<'_, Guest>, fd: i32, buffers: u32, count: u32, read: u32| {
+        with(caller, |wasi, memory| {
+            wasi.check_open(fd)?;
+            if fd != STDIN {
+                return Err(BADF);
+            }
+            let mut total: u32 = 0;
+            'buffers: for index in 0..count {
+                let (mut at, mut length) = memory.buffer(buffers, index)?;
+                while length > 0 {
+                    let input = wasi.input.peek();
+                    if input.is_empty() {
+                        break 'buffers;
                     }
+                    let now = input.len().min(length as usize);
+                    memory.put(at, &input[..now])?;
+                    wasi.input.take(now);
+                    (at, length, total) = (at + now as u32, length - now as u32, total + now as u32);
                 }
-                memory.put_u32(read, total)
-            })
-        },
-    )?;
+            }
+            memory.put_u32(read, total)
+        })
+    })?;
     Ok(())
 }
 
 /// What there is to know about the standard streams. They are no terminals, and cannot be sought.
 fn add_descriptors(linker: &mut Linker<Guest>) -> Result<()> {
-    linker.func_wrap(
-        WASI,
-        "fd_fdstat_get",
-        |caller: Caller<'_, Guest>, fd: i32, stat: u32| {
-            const FD_READ: u64 = 1 << 1;
-            const FD_WRITE: u64 = 1 << 6;
-            with(caller, |wasi, memory| {
-                wasi.check_open(fd)?;
-                let rights = if fd == STDIN { FD_READ } else { FD_WRITE };
-                memory.put(stat, &[0; 24])?;
-                memory.put_u64(stat + 8, rights)?;
-                memory.put_u64(stat + 16, rights)
-            })
-        },
-    )?;
-    linker.func_wrap(
-        WASI,
-        "fd_filestat_get",
-        |caller: Caller<'_, Guest>, fd: i32, stat: u32| {
-            with(caller, |wasi, memory| {
-                wasi.check_open(fd)?;
-                memory.put(stat, &[0; 64])
-            })
-        },
-    )?;
+    linker.func_wrap(WASI, "fd_fdstat_get", |caller: Caller<'_, Guest>, fd: i32, stat: u32| {
+        const FD_READ: u64 = 1 << 1;
+        const FD_WRITE: u64 = 1 << 6;
+        with(caller, |wasi, memory| {
+            wasi.check_open(fd)?;
+            let rights = if fd == STDIN { FD_READ } else { FD_WRITE };
+            memory.put(stat, &[0; 24])?;
+            memory.put_u64(stat + 8, rights)?;
+            memory.put_u64(stat + 16, rights)
+        })
+    })?;
+    linker.func_wrap(WASI, "fd_filestat_get", |caller: Caller<'_, Guest>, fd: i32, stat: u32| {
+        with(caller, |wasi, memory| {
+            wasi.check_open(fd)?;
+            memory.put(stat, &[0; 64])
+        })
+    })?;
     linker.func_wrap(WASI, "fd_close", |mut caller: Caller<'_, Guest>, fd: i32| {
         let wasi = &mut caller.data_mut().wasi;
         match wasi.check_open(fd) {
@@ -295,13 +251,8 @@ fn add_errors(linker: &mut Linker<Guest>) -> Result<()> {
     ];
     for (name, errno) in failures {
         let engine = linker.engine().clone();
-        let params = WASI_FUNCTIONS
-            .iter()
-            .find(|(function, _)| *function == name)
-            .map_or("", |(_, params)| params);
-        let types = params
-            .chars()
-            .map(|letter| if letter == 'I' { ValType::I64 } else { ValType::I32 });
+        let params = WASI_FUNCTIONS.iter().find(|(function, _)| *function == name).map_or("", |(_, params)| params);
+        let types = params.chars().map(|letter| if letter == 'I' { ValType::I64 } else { ValType::I32 });
         let ty = FuncType::new(&engine, types, [ValType::I32]);
         linker.func_new(WASI, name, ty, move |caller, params, results| {
             let open = caller.data().wasi.check_open(params[0].i32().unwrap_or(-1));
@@ -313,14 +264,10 @@ fn add_errors(linker: &mut Linker<Guest>) -> Result<()> {
 }
 
 fn add_rest(linker: &mut Linker<Guest>) -> Result<()> {
-    linker.func_wrap(
-        WASI,
-        "proc_exit",
-        |mut caller: Caller<'_, Guest>, status: i32| -> Result<()> {
-            caller.data_mut().wasi.exited = Some(status);
-            Err(Error::msg("exited"))
-        },
-    )?;
+    linker.func_wrap(WASI, "proc_exit", |mut caller: Caller<'_, Guest>, status: i32| -> Result<()> {
+        caller.data_mut().wasi.exited = Some(status);
+        Err(Error::msg("exited"))
+    })?;
     linker.func_wrap(WASI, "proc_raise", |_: Caller<'_, Guest>, _signal: i32| NOTSUP.0)?;
     linker.func_wrap(WASI, "sched_yield", || 0_i32)?;
     linker.func_wrap(WASI, "random_get", |caller: Caller<'_, Guest>, at: u32, length: u32| {
@@ -329,42 +276,28 @@ fn add_rest(linker: &mut Linker<Guest>) -> Result<()> {
             Ok(())
         })
     })?;
-    linker.func_wrap(
-        WASI,
-        "clock_res_get",
-        |caller: Caller<'_, Guest>, clock: i32, at: u32| {
-            with(caller, |_, memory| {
-                check_clock(clock)?;
-                memory.put_u64(at, 1)
-            })
-        },
-    )?;
-    linker.func_wrap(
-        WASI,
-        "clock_time_get",
-        |caller: Caller<'_, Guest>, clock: i32, _precision: i64, at: u32| {
-            with(caller, |_, memory| {
-                check_clock(clock)?;
-                memory.put_u64(at, now(clock))
-            })
-        },
-    )?;
-    linker.func_wrap(
-        WASI,
-        "poll_oneoff",
-        |caller: Caller<'_, Guest>, subscriptions: u32, events: u32, count: u32, stored: u32| {
-            with(caller, |wasi, memory| {
-                let happened = poll(wasi, memory, subscriptions, count)?;
-                for (index, event) in happened.iter().enumerate() {
-                    let at = (index as u32)
-                        .checked_mul(32)
-                        .and_then(|offset| events.checked_add(offset));
-                    memory.put(at.ok_or(FAULT)?, &event.bytes())?;
-                }
-                memory.put_u32(stored, happened.len() as u32)
-            })
-        },
-    )?;
+    linker.func_wrap(WASI, "clock_res_get", |caller: Caller<'_, Guest>, clock: i32, at: u32| {
+        with(caller, |_, memory| {
+            check_clock(clock)?;
+            memory.put_u64(at, 1)
+        })
+    })?;
+    linker.func_wrap(WASI, "clock_time_get", |caller: Caller<'_, Guest>, clock: i32, _precision: i64, at: u32| {
+        with(caller, |_, memory| {
+            check_clock(clock)?;
+            memory.put_u64(at, now(clock))
+        })
+    })?;
+    linker.func_wrap(WASI, "poll_oneoff", |caller: Caller<'_, Guest>, subscriptions: u32, events: u32, count: u32, stored: u32| {
+        with(caller, |wasi, memory| {
+            let happened = poll(wasi, memory, subscriptions, count)?;
+            for (index, event) in happened.iter().enumerate() {
+                let at = (index as u32).checked_mul(32).and_then(|offset| events.checked_add(offset));
+                memory.put(at.ok_or(FAULT)?, &event.bytes())?;
+            }
+            memory.put_u32(stored, happened.len() as u32)
+        })
+    })?;
     Ok(())
 }
 
@@ -422,11 +355,7 @@ fn poll(wasi: &Wasi, memory: &mut Memory<'_>, subscriptions: u32, count: u32) ->
         let kind = memory.range(at + 8, 1)?[0];
         match kind {
             CLOCK => {
-                let event = Event {
-                    user_data,
-                    kind,
-                    bytes: 0,
-                };
+                let event = Event { user_data, kind, bytes: 0 };
                 clocks.push((wait(memory, at + 16)?, event));
             }
             FD_READ | FD_WRITE => {
@@ -435,11 +364,7 @@ fn poll(wasi: &Wasi, memory: &mut Memory<'_>, subscriptions: u32, count: u32) ->
                 if (kind == FD_READ) != (fd == STDIN) {
                     return Err(BADF);
                 }
-                ready.push(Event {
-                    user_data,
-                    kind,
-                    bytes: 1,
-                });
+                ready.push(Event { user_data, kind, bytes: 1 });
             }
             _ => return Err(INVAL),
         }
@@ -449,12 +374,7 @@ fn poll(wasi: &Wasi, memory: &mut Memory<'_>, subscriptions: u32, count: u32) ->
     if slept > 0 {
         host::sleep(slept);
     }
-    ready.extend(
-        clocks
-            .iter()
-            .filter(|(wait, _)| *wait <= slept)
-            .map(|(_, event)| *event),
-    );
+    ready.extend(clocks.iter().filter(|(wait, _)| *wait <= slept).map(|(_, event)| *event));
     Ok(ready)
 }
 
