@@ -1,28 +1,37 @@
 //! What a power cut leaves of a file system: what was flushed, and any part of what was not.
 //!
 //! Snapshots are directories of real files, below a temporary directory. The binary's `fsync` (see `main.rs`) comes here: a flushed file's
-//! content and a flushed directory's names are remembered by inode. After a power cut a new tree is written from that memory. A name that was
+//! content and a flushed directory's names are remembered by inode and time of birth, for the number alone is given again. After a power cut a new tree is written from that memory. A name that was
 //! not flushed with its directory may be there or not; bytes at the end of a file that were not flushed may be torn off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
 use std::fs;
 use std::io;
-use std::os::unix::fs::{DirEntryExt, MetadataExt};
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 use std::sync::Mutex;
+use std::time::UNIX_EPOCH;
 
 use super::current;
 use crate::dice::Dice;
 
+/// A file or directory for as long as it exists: its inode, and when that was born.
+type Inode = (u64, u128);
+
+fn inode(metadata: &fs::Metadata) -> Inode {
+    let born = metadata.created().ok().and_then(|at| at.duration_since(UNIX_EPOCH).ok());
+    (metadata.ino(), born.map_or(0, |since| since.as_nanos()))
+}
+
 #[derive(Clone, Debug)]
 enum Durable {
     File(Vec<u8>),
-    Directory(BTreeMap<String, u64>),
+    Directory(BTreeMap<String, Inode>),
 }
 
 /// By inode, for all nodes of the process: one process simulates one cluster.
-static DURABLE: Mutex<BTreeMap<u64, Durable>> = Mutex::new(BTreeMap::new());
+static DURABLE: Mutex<BTreeMap<Inode, Durable>> = Mutex::new(BTreeMap::new());
 
 /// A file or directory is flushed by the code under test. `None` outside a simulation; an error number where the simulated disk fails.
 pub fn flushed(file: c_int) -> Option<Result<(), c_int>> {
@@ -40,15 +49,15 @@ fn remember(path: impl AsRef<Path>) -> io::Result<()> {
         true => Durable::Directory(names(path)?),
         false => Durable::File(fs::read(path)?),
     };
-    lock().insert(metadata.ino(), durable);
+    lock().insert(inode(&metadata), durable);
     Ok(())
 }
 
-fn names(directory: &Path) -> io::Result<BTreeMap<String, u64>> {
+fn names(directory: &Path) -> io::Result<BTreeMap<String, Inode>> {
     fs::read_dir(directory)?
         .map(|entry| {
             let entry = entry?;
-            Ok((entry.file_name().to_string_lossy().into_owned(), entry.ino()))
+            Ok((entry.file_name().to_string_lossy().into_owned(), inode(&entry.metadata()?)))
         })
         .collect()
 }
@@ -60,25 +69,25 @@ fn names(directory: &Path) -> io::Result<BTreeMap<String, u64>> {
 /// The real disk fails.
 pub fn survivors(from: &Path, to: &Path, dice: &mut Dice) -> io::Result<()> {
     let durable = lock().clone();
-    let inode = fs::metadata(from)?.ino();
-    rebuild(&durable, inode, Some(from), to, dice)?;
+    let root = inode(&fs::metadata(from)?);
+    rebuild(&durable, root, Some(from), to, dice)?;
     all_durable(to)
 }
 
-fn rebuild(durable: &BTreeMap<u64, Durable>, inode: u64, live: Option<&Path>, to: &Path, dice: &mut Dice) -> io::Result<()> {
-    let live = live.filter(|path| fs::symlink_metadata(path).is_ok_and(|metadata| metadata.ino() == inode));
-    let is_directory = match (durable.get(&inode), live) {
+fn rebuild(durable: &BTreeMap<Inode, Durable>, this: Inode, live: Option<&Path>, to: &Path, dice: &mut Dice) -> io::Result<()> {
+    let live = live.filter(|path| fs::symlink_metadata(path).is_ok_and(|metadata| inode(&metadata) == this));
+    let is_directory = match (durable.get(&this), live) {
         (Some(known), _) => matches!(known, Durable::Directory(_)),
         (None, Some(path)) => path.is_dir(),
         (None, None) => return Ok(()),
     };
     match is_directory {
-        true => rebuild_directory(durable, inode, live, to, dice),
-        false => rebuild_file(durable.get(&inode), live, to, dice),
+        true => rebuild_directory(durable, this, live, to, dice),
+        false => rebuild_file(durable.get(&this), live, to, dice),
     }
 }
 
-fn rebuild_directory(durable: &BTreeMap<u64, Durable>, inode: u64, live: Option<&Path>, to: &Path, dice: &mut Dice) -> io::Result<()> {
+fn rebuild_directory(durable: &BTreeMap<Inode, Durable>, inode: Inode, live: Option<&Path>, to: &Path, dice: &mut Dice) -> io::Result<()> {
     fs::create_dir(to)?;
     let flushed = match durable.get(&inode) {
         Some(Durable::Directory(names)) => names.clone(),
@@ -86,14 +95,14 @@ fn rebuild_directory(durable: &BTreeMap<u64, Durable>, inode: u64, live: Option<
     };
     // Where nobody can reach the directory any more, it is as it was flushed.
     let present = live.map(names).transpose()?.unwrap_or_else(|| flushed.clone());
-    let place_of = |inode: u64| present.iter().find(|(_, there)| **there == inode).map(|(name, _)| name);
+    let place_of = |inode: Inode| present.iter().find(|(_, there)| **there == inode).map(|(name, _)| name);
     // A file system renames as a whole: what has two names has the old one or the new one.
     let renamed = flushed.iter().filter(|(name, inode)| place_of(**inode).is_some_and(|now| now != *name));
-    let renamed: BTreeMap<u64, bool> = renamed.map(|(_, inode)| (*inode, dice.percent(50))).collect();
+    let renamed: BTreeMap<Inode, bool> = renamed.map(|(_, inode)| (*inode, dice.percent(50))).collect();
     let all: BTreeSet<&String> = flushed.keys().chain(present.keys()).collect();
     for name in all {
         let (before, now) = (flushed.get(name), present.get(name));
-        let moved = |inode: Option<&u64>| inode.and_then(|inode| renamed.get(inode)).copied();
+        let moved = |inode: Option<&Inode>| inode.and_then(|inode| renamed.get(inode)).copied();
         let newer = match (moved(now), moved(before)) {
             _ if before == now => true,
             (Some(newer), _) | (None, Some(newer)) => newer,
@@ -134,7 +143,7 @@ fn all_durable(path: &Path) -> io::Result<()> {
     Ok(())
 }
 
-fn lock() -> std::sync::MutexGuard<'static, BTreeMap<u64, Durable>> {
+fn lock() -> std::sync::MutexGuard<'static, BTreeMap<Inode, Durable>> {
     DURABLE.lock().expect("no holder of this lock panics")
 }
 
