@@ -2,7 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use super::{ArtifactError, Artifacts, error};
+use futures::future::join_all;
+use tarn_raft::Peer;
+
+use super::{ArtifactError, Artifacts, error, receive};
 
 impl Artifacts {
     /// The ids of the nodes that have this artifact on disk now, `own_id` among them if it is here. A peer that gives no answer counts as one
@@ -12,21 +15,23 @@ impl Artifacts {
     /// A name that is none; what this node's disk refuses.
     pub async fn holders(&self, own_id: u64, name: &str) -> Result<BTreeSet<u64>, ArtifactError> {
         let hash = error::parse_name(name)?;
-        let mut holders = BTreeSet::new();
-        if self.list().await?.iter().any(|info| info.hash == hash) {
-            holders.insert(own_id);
-        }
-        for member in self.shared.members.others() {
-            // The page that begins at this very name.
-            match self.shared.list_page(&member.peer, before(name)).await {
-                Ok(page) if page.first().is_some_and(|first| first == name) => drop(holders.insert(member.peer.id)),
-                Ok(_) => {}
-                Err(fault) => {
-                    tracing::debug!(peer = member.peer.id, %fault, "a peer did not say what artifacts it has")
-                }
+        let store = self.shared.store.clone();
+        let here = receive::blocking(move || store.contains(&hash)).await?;
+        let peers = self.shared.members.others();
+        let others = join_all(peers.iter().map(|member| self.holds(&member.peer, name))).await;
+        Ok(others.into_iter().flatten().chain(here.then_some(own_id)).collect())
+    }
+
+    /// The peer's id if it has this artifact.
+    async fn holds(&self, peer: &Peer, name: &str) -> Option<u64> {
+        // The page that begins at this very name.
+        match self.shared.list_page(peer, before(name)).await {
+            Ok(page) => page.first().is_some_and(|first| first == name).then_some(peer.id),
+            Err(fault) => {
+                tracing::debug!(peer = peer.id, %fault, "a peer did not say what artifacts it has");
+                None
             }
         }
-        Ok(holders)
     }
 }
 

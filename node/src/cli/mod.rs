@@ -273,7 +273,7 @@ mod tests {
         fn check(command: &clap::Command, global: &[clap::Id]) {
             for arg in command.get_arguments().filter(|arg| !arg.is_global_set()) {
                 // A context's namespace is the one that the environment names, if the flag names none.
-                let meant = arg.is_required_set() || arg.get_id() == "namespace";
+                let meant = arg.get_id() == "namespace";
                 let shared = global.contains(arg.get_id());
                 assert!(meant || !shared, "{}: {}", command.get_name(), arg.get_id());
             }

@@ -14,8 +14,8 @@ pub fn tell(teller: &mut Teller, story: &TaskStory, decision: &Decision) {
     say(Level::Detailed, format!("The router chose the runtime {} on {on}.{}", scores.runtime, passed_over(scores)));
     if scores.eligible > 0 {
         let text = format!(
-            "Of {}, {} of this runtime met every requirement; it counted as of priority {}.",
-            words::count(scores.registered.into(), "registered worker"),
+            "Of {} that the router chooses among, {} of this runtime met every requirement; it counted as of priority {}.",
+            words::count(scores.registered.into(), "worker"),
             scores.eligible,
             words::priority(scores.level)
         );

@@ -115,13 +115,21 @@ fn readable(what: &str) -> String {
     }
 }
 
+/// The reason that stands for data which the node that tells this cannot look for.
+const DATA_UNCERTAIN: &str = "DATA_UNCERTAIN";
+
 /// Of a task that waits for the router: why it is not placed. False if some worker could be given it now.
 fn routed(teller: &mut Teller, lacks: &[WorkerLack]) -> bool {
     if lacks.iter().any(|lack| lack.reasons.is_empty()) {
         return false;
     }
     let busy = lacks.iter().filter(|lack| lack.passes).count();
+    let only_data = lacks.iter().any(|lack| lack.reasons == [DATA_UNCERTAIN]);
     let (waits, unblock) = match busy {
+        0 if only_data => (
+            "No node is known to hold the data that it asks for and to have a worker for it.".to_owned(),
+            "Store the data, or submit the task again with --near, which prefers the nodes that hold it.",
+        ),
         0 => (
             "No registered worker could ever run it.".to_owned(),
             "Start a worker that has it all, or submit the task again without what it does not need.",

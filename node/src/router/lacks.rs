@@ -12,6 +12,9 @@ use super::view;
 /// Workers that are told of.
 const LACKS_MAX: usize = 16;
 
+/// The reason for a task that must run where its data lies, beside those of [`Reason`].
+const DATA_UNCERTAIN: &str = "DATA_UNCERTAIN";
+
 /// What workers lack in order to be given this task, those that lack least first. None of a task that does not wait for the router.
 #[must_use]
 pub fn lacks(machine: &Machine, task: &Task) -> Vec<WorkerLack> {
@@ -33,8 +36,7 @@ pub fn lacks(machine: &Machine, task: &Task) -> Vec<WorkerLack> {
     };
     let strict = machine.is_strict(&task.namespace);
     let mut requires = view::requirements(&task.namespace, strict, spec, view::smallest_device(&loads));
-    // Only the leader's node asks around where data lies.
-    requires.data.clear();
+    let wants_data = !std::mem::take(&mut requires.data).is_empty();
     let names: HashMap<&str, &str> = loads.iter().map(|load| (load.id.as_str(), load.name.as_str())).collect();
     let mut found: Vec<WorkerLack> = compare(&requires, &cluster)
         .map(|(id, misses)| WorkerLack {
@@ -45,9 +47,19 @@ pub fn lacks(machine: &Machine, task: &Task) -> Vec<WorkerLack> {
             passes: misses.iter().all(passes),
         })
         .collect();
+    if wants_data {
+        found.iter_mut().for_each(may_lack_data);
+    }
     found.sort_by_key(|lack| (!lack.passes, lack.reasons.len()));
     found.truncate(LACKS_MAX);
     found
+}
+
+/// Only the leader's node asks around where data lies: of each worker it is said that its node may lack it.
+fn may_lack_data(lack: &mut WorkerLack) {
+    lack.reasons.push(DATA_UNCERTAIN.to_owned());
+    lack.texts.push("its node may lack data that the task must lie beside, which the leader's node finds out".to_owned());
+    lack.passes = false;
 }
 
 /// A worker of a namespace's own carries a mark that nobody else sees.

@@ -1,17 +1,26 @@
-//! Where the artifacts lie that tasks want near: asked of the nodes, and remembered for a moment.
+//! Where the artifacts lie that tasks want near: asked of the nodes, and remembered for a while.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
-use tokio::time::Instant;
+use futures::StreamExt;
+use tokio::time::{Instant, timeout};
 
 use crate::artifacts::Artifacts;
 
-/// An answer counts for so long. Artifacts are never deleted, and copied to all nodes before long.
-const FRESH: Duration = Duration::from_secs(5);
+/// How long it counts that some nodes have an artifact. Artifacts are never deleted, and are copied to all nodes before long.
+const FOUND_FRESH: Duration = Duration::from_secs(60);
 
-/// Names that are remembered.
-const NAMES_MAX: usize = 4_096;
+/// How long it counts that none has it: somebody may be about to store it.
+const ABSENT_FRESH: Duration = Duration::from_secs(5);
+
+/// Artifacts that are asked after in one round, and how many at once. The others wait for a later round, those first that were never asked
+/// after.
+const LOOKUPS: usize = 32;
+const LOOKUPS_AT_ONCE: usize = 8;
+
+/// How long the answers of one round are waited for.
+const LOOKUP_TIME: Duration = Duration::from_secs(1);
 
 /// What was heard lately.
 #[derive(Default)]
@@ -20,21 +29,37 @@ pub(super) struct Locations {
 }
 
 impl Locations {
-    /// The nodes that have each of these artifacts, by name. What cannot be found lies nowhere.
-    pub(super) async fn of(&mut self, artifacts: &Artifacts, node_id: u64, names: BTreeSet<String>) -> BTreeMap<String, BTreeSet<String>> {
-        let now = Instant::now();
-        self.known.retain(|_, (at, _)| now.duration_since(*at) < FRESH);
-        let mut found = BTreeMap::new();
-        for name in names.into_iter().take(NAMES_MAX) {
-            if !self.known.contains_key(&name) {
-                let holders = artifacts.holders(node_id, &name).await.unwrap_or_default();
-                let nodes = holders.iter().map(u64::to_string).collect();
-                self.known.insert(name.clone(), (now, nodes));
+    /// The nodes that have each of these artifacts, by name. What cannot be found, or was not yet asked after, lies nowhere.
+    pub(super) async fn of(&mut self, artifacts: &Artifacts, node_id: u64, names: &BTreeSet<String>) -> BTreeMap<String, BTreeSet<String>> {
+        self.known.retain(|name, _| names.contains(name));
+        let asked = futures::stream::iter(self.stale(names)).map(|name| async move {
+            let holders = artifacts.holders(node_id, &name).await.unwrap_or_default();
+            (name, holders.iter().map(u64::to_string).collect())
+        });
+        let mut answers = asked.buffer_unordered(LOOKUPS_AT_ONCE);
+        let hear = async {
+            while let Some((name, nodes)) = answers.next().await {
+                self.known.insert(name, (Instant::now(), nodes));
             }
-            if let Some((_, nodes)) = self.known.get(&name) {
-                found.insert(name, nodes.clone());
-            }
+        };
+        if timeout(LOOKUP_TIME, hear).await.is_err() {
+            tracing::debug!("not every node said in time which artifacts it has");
         }
-        found
+        self.known.iter().map(|(name, (_, nodes))| (name.clone(), nodes.clone())).collect()
+    }
+
+    /// What is to be asked after now: what never was, then what was the longest ago.
+    fn stale(&self, names: &BTreeSet<String>) -> Vec<String> {
+        let now = Instant::now();
+        let is_stale = |(at, nodes): &(Instant, BTreeSet<String>)| {
+            now.duration_since(*at) >= if nodes.is_empty() { ABSENT_FRESH } else { FOUND_FRESH }
+        };
+        let mut stale: Vec<_> = names
+            .iter()
+            .filter(|name| self.known.get(*name).is_none_or(is_stale))
+            .map(|name| (self.known.get(name).map(|(at, _)| *at), name.clone()))
+            .collect();
+        stale.sort_unstable();
+        stale.into_iter().take(LOOKUPS).map(|(_, name)| name).collect()
     }
 }

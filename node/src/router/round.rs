@@ -187,7 +187,7 @@ impl Rounds {
         };
         let workers = look.loads.iter().filter_map(worker).collect();
         let wanted = view::wanted(&tasks);
-        let data = self.locations.of(&self.router.artifacts, self.router.node_id, wanted).await;
+        let data = self.locations.of(&self.router.artifacts, self.router.node_id, &wanted).await;
         let cluster = match Cluster::new(workers, &data) {
             Ok(cluster) => cluster,
             Err(error) => {

@@ -162,6 +162,8 @@ async fn what_no_worker_satisfies_waits_and_says_why() {
         (labelled, "zone=moon"),
     ];
     let nowhere = node.submit(only_wasm(&wasm, here)).await;
+    let told = said(&explained(&node, &nowhere).await);
+    assert!(told.contains("may lack data") && !told.contains("as soon as"), "{told}");
     for (spec, why) in cases {
         let id = node.submit(spec).await;
         let said = said(&explained(&node, &id).await);

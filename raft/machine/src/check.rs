@@ -265,6 +265,7 @@ pub(crate) fn routing(command: &Command) -> Check {
             Some(timer_action::Action::Enqueue(spec)) => placement::task(spec),
             _ => Ok(()),
         },
+        Some(command::Body::AdvanceDriver(r)) => r.tasks.iter().try_for_each(placement::task),
         _ => Ok(()),
     }
 }
@@ -658,6 +659,16 @@ fn label(field: &str, text: &str) -> Check {
         return Err(invalid("EMPTY_LABEL", field, message));
     }
     length("LABEL_TOO_LONG", field, text.len(), limits::LABEL_BYTES_MAX)
+}
+
+/// An artifact by its name: `blake3:` and the digits of its BLAKE3.
+fn artifact(field: &str, text: &str) -> Check {
+    let digits = text.strip_prefix("blake3:").unwrap_or_default();
+    if digits.len() == 64 && digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
+        return Ok(());
+    }
+    let message = "name the artifact as `tarn artifact put` returned it: \"blake3:\" and 64 digits";
+    Err(invalid("INVALID_ARTIFACT", field, message))
 }
 
 fn token(token: u64) -> Check {

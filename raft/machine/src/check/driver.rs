@@ -3,11 +3,8 @@
 use tarn_proto::v1::{AdvanceDriver, DriverSettings, DriverSpec, EventKind};
 
 use super::policy::{exactly, signers};
-use super::{Check, batch, count, invalid, is_plain, known, length, name, pattern, range_or_zero};
+use super::{Check, artifact, batch, count, invalid, is_plain, known, length, name, pattern, range_or_zero};
 use crate::limits;
-
-/// How an artifact is named: what follows are the digits of its BLAKE3.
-const ARTIFACT: &str = "blake3:";
 
 pub(super) fn put(namespace: &str, driver: &str, spec: Option<&DriverSpec>) -> Check {
     name("namespace", namespace)?;
@@ -15,11 +12,7 @@ pub(super) fn put(namespace: &str, driver: &str, spec: Option<&DriverSpec>) -> C
     let Some(spec) = spec else {
         return Err(invalid("NO_DRIVER", "spec", "say what the driver is: name its artifact and the signature of it"));
     };
-    let digits = spec.artifact.strip_prefix(ARTIFACT).unwrap_or_default();
-    if digits.len() != 64 || !digits.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f')) {
-        let message = "name the artifact as `tarn artifact put` returned it: \"blake3:\" and 64 digits";
-        return Err(invalid("INVALID_ARTIFACT", "spec.artifact", message));
-    }
+    artifact("spec.artifact", &spec.artifact)?;
     exactly("spec.signature", spec.signature.len(), limits::SIGNATURE_BYTES)?;
     exactly("spec.signer", spec.signer.len(), 32)?;
     length("CONFIG_TOO_LARGE", "spec.config", spec.config.len(), limits::DRIVER_CONFIG_BYTES_MAX)?;

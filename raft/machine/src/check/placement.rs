@@ -3,7 +3,7 @@
 use prost::Message;
 use tarn_proto::v1::{IsolationLevel, PlaceTasks, Placement, SchedulerSettings, TaskSpec, WorkerResources};
 
-use super::{Check, count, id, known, label, length, name, part_error, range, unnamed};
+use super::{Check, artifact, count, id, known, label, length, name, part_error, range, unnamed};
 use crate::domain::placement::{AUTO, parts, runtimes};
 use crate::limits;
 use crate::reject::invalid;
@@ -54,6 +54,8 @@ fn placement(given: &Placement) -> Check {
         count("TOO_MANY_ENTRIES", field, list.len(), max)?;
         list.iter().try_for_each(|text| label(field, text))?;
     }
+    given.data.iter().try_for_each(|name| artifact("tasks.placement.data", name))?;
+    given.near.iter().try_for_each(|name| artifact("tasks.placement.near", name))?;
     for (place, runtime) in given.runtimes.iter().enumerate() {
         if given.runtimes[..place].contains(runtime) {
             let message = format!("the runtime {runtime:?} is named twice: name each once, the best first");

@@ -1,6 +1,6 @@
 //! What the router looks at: tasks that wait for a placement, tasks that have one, and workers.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use tarn_proto::v1::{SchedulerSettings, TaskSpec, TaskState, WorkerCapabilities, WorkerState};
@@ -67,11 +67,15 @@ impl Machine {
     /// The state contradicts itself.
     pub fn open_tasks(&self, max: usize) -> Result<Vec<OpenTask>, Fatal> {
         let now = self.now_ms();
+        let mut placed: BTreeMap<u64, u64> = BTreeMap::new();
+        for (ns, _) in self.ix.placed.values().flatten() {
+            *placed.entry(*ns).or_default() += 1;
+        }
         let mut order = Vec::new();
-        for (ns, namespace) in &self.ix.namespaces {
+        for (ns, namespace) in self.ix.namespaces.iter().filter(|(_, namespace)| namespace.ready > 0) {
             let mut ranks: Vec<Rank> = open_groups(namespace).flat_map(|group| group.first(max, now)).collect();
             ranks.sort_unstable();
-            let begun = namespace.running + self.placed_in(*ns);
+            let begun = namespace.running + placed.get(ns).copied().unwrap_or_default();
             let room = match namespace.row.max_running {
                 0 => max as u64,
                 limit => limit.saturating_sub(begun),
@@ -86,10 +90,6 @@ impl Machine {
         order.sort_unstable();
         order.truncate(max);
         order.into_iter().map(|(_, rank, ns)| self.open_task(ns, rank)).collect()
-    }
-
-    fn placed_in(&self, ns: u64) -> u64 {
-        self.ix.placed.values().flatten().filter(|(of, _)| *of == ns).count() as u64
     }
 
     fn open_task(&self, ns: u64, rank: Rank) -> Result<OpenTask, Fatal> {
@@ -118,8 +118,9 @@ impl Machine {
         })
     }
 
-    /// All workers, and what they have to do.
+    /// The workers that have said what resources they have, which the router chooses among, and what they have to do.
     pub fn worker_loads(&self) -> Vec<WorkerLoad> {
+        let routed = |(_, row): &(&u64, &WorkerRow)| row.capabilities.as_ref().is_some_and(|given| given.resources.is_some());
         let load = |(id, row): (&u64, &WorkerRow)| WorkerLoad {
             id: Id(*id).to_string(),
             name: row.name.clone(),
@@ -128,7 +129,7 @@ impl Machine {
             running: self.names_of(self.ix.held.get(id)),
             placed: self.names_of(self.ix.placed.get(id)),
         };
-        self.ix.workers.iter().map(load).collect()
+        self.ix.workers.iter().filter(routed).map(load).collect()
     }
 
     /// Whether only workers of the namespace's own may run its tasks.

@@ -1,8 +1,9 @@
 //! What a power cut leaves of a file system: what was flushed, and any part of what was not.
 //!
 //! Snapshots are directories of real files, below a temporary directory. The binary's `fsync` (see `main.rs`) comes here: a flushed file's
-//! content and a flushed directory's names are remembered by inode and time of birth, for the number alone is given again. After a power cut a new tree is written from that memory. A name that was
-//! not flushed with its directory may be there or not; bytes at the end of a file that were not flushed may be torn off.
+//! content and a flushed directory's names are remembered by inode and time of birth, for the number alone is given again. After a power cut
+//! a new tree is written from that memory. A name that was not flushed with its directory may be there or not; bytes at the end of a file
+//! that were not flushed may be torn off.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::c_int;
