@@ -7,9 +7,10 @@ use rustls::server::NoServerSessionStorage;
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ServerConfig};
 
+use super::certificate::CaCertificate;
 use super::credentials::{Credentials, Identity};
 use super::provider::provider;
-use super::verify::{Expect, JoinGate, MemberVerifier, NodeVerifier, Revocations};
+use super::verify::{Expect, ForeignRoots, JoinGate, MemberVerifier, NodeVerifier, Revocations};
 
 /// The only application protocol: gRPC's.
 const HTTP_2: &[u8] = b"h2";
@@ -52,7 +53,21 @@ pub fn joiner_config(identity: &Identity, fingerprint: [u8; 32]) -> Arc<ClientCo
 /// `gate` does not call revoked; and holders of a
 /// join token that `gate` calls outstanding. Which of them may call what is decided per request.
 pub fn server_config(credentials: &Credentials, gate: Arc<dyn JoinGate>) -> Arc<ServerConfig> {
-    let verifier = MemberVerifier::new(credentials.ca().clone(), gate);
+    build_server(MemberVerifier::new(credentials.ca().clone(), gate), credentials)
+}
+
+/// The configuration of a node that connects to any node of another cluster, whose root certificate is `root`.
+pub fn gateway_client_config(credentials: &Credentials, root: Arc<CaCertificate>) -> Arc<ClientConfig> {
+    build_client(NodeVerifier::new(root, Expect::AnyNode), credentials.resolver())
+}
+
+/// The configuration of a node that serves other clusters: accepts nodes of those clusters whose root certificates `roots` knows, and
+/// holders of an invitation that `gate` calls outstanding.
+pub fn gateway_server_config(credentials: &Credentials, roots: Arc<dyn ForeignRoots>, gate: Arc<dyn JoinGate>) -> Arc<ServerConfig> {
+    build_server(MemberVerifier::foreign(roots, gate), credentials)
+}
+
+fn build_server(verifier: MemberVerifier, credentials: &Credentials) -> Arc<ServerConfig> {
     let mut config = ServerConfig::builder_with_provider(provider())
         .with_protocol_versions(&[&TLS13])
         .expect("the provider has suites for TLS 1.3")

@@ -42,7 +42,7 @@ mod refusal;
 mod verify;
 
 pub use certificate::{CaCertificate, CertificateError, LeafInfo, spki_hash};
-pub use config::{NoJoins, client_config, joiner_config, peer_config, server_config};
+pub use config::{NoJoins, client_config, gateway_client_config, gateway_server_config, joiner_config, peer_config, server_config};
 pub use connect::{Address, AddressError, ConnectError, ConnectOptions, DEFAULT_PORT, connect, connect_lazy, endpoint};
 pub use credentials::{Credentials, CredentialsError, Identity};
 pub use key::{KeyError, PrivateKey, SEED_BYTES};
@@ -53,4 +53,4 @@ pub use principal::{
 };
 pub use provider::{ML_DSA_65, provider, random_bytes};
 pub use refusal::{Refusal, RefusalKind, refusal_in};
-pub use verify::{Expect, JoinGate, Revocations, VerifyError};
+pub use verify::{Expect, ForeignRoots, JoinGate, Revocations, VerifyError};

@@ -178,10 +178,11 @@ fn of_verify(error: &VerifyError) -> Refusal {
     match error {
         VerifyError::TokenNotOutstanding { .. } => Refusal::with(RefusalKind::TokenNotOutstanding, error),
         VerifyError::Revoked(_) => Refusal::with(RefusalKind::Revoked, error),
-        VerifyError::FingerprintMismatch => Refusal::with(RefusalKind::UnknownIssuer, error),
+        VerifyError::FingerprintMismatch | VerifyError::StrangeCluster(_) => Refusal::with(RefusalKind::UnknownIssuer, error),
         VerifyError::NotAnIdentity(_)
         | VerifyError::OtherCluster { .. }
         | VerifyError::NotANode(_)
+        | VerifyError::NotAGateway(_)
         | VerifyError::OtherNode { .. }
         | VerifyError::TokenMismatch => Refusal::with(RefusalKind::WrongIdentity, error),
     }

@@ -49,6 +49,13 @@ pub trait Revocations: Send + Sync {
     fn is_revoked(&self, serial: &str) -> bool;
 }
 
+/// Knows the root certificates of the other clusters of a federation. It is asked in the middle of a handshake, so it must answer from
+/// memory and without waiting.
+pub trait ForeignRoots: Send + Sync {
+    /// The root certificate of the cluster of this name, if it is trusted now.
+    fn root_of(&self, cluster: &str) -> Option<Arc<CaCertificate>>;
+}
+
 /// Why a certificate that cryptography accepts is refused all the same.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum VerifyError {
@@ -63,6 +70,12 @@ pub enum VerifyError {
         /// The cluster that the certificate names.
         theirs: String,
     },
+    /// Its cluster is not in the federation, or not any more.
+    #[error("it is of cluster {0}, which is not a member of this federation")]
+    StrangeCluster(String),
+    /// The client is of another cluster, and no node.
+    #[error("it presented the certificate of {0}, but between clusters only nodes talk")]
+    NotAGateway(Principal),
     /// The server is no node.
     #[error("it presented the certificate of {0}, but only nodes may serve")]
     NotANode(Principal),
@@ -210,15 +223,40 @@ impl ServerCertVerifier for NodeVerifier {
     }
 }
 
-/// A server's demands: a member of the cluster, or the holder of an outstanding join token.
+/// A server's demands: a member of the cluster, or a node of another cluster of the federation, or the holder of an outstanding token.
 pub(super) struct MemberVerifier {
-    ca: Arc<CaCertificate>,
+    roots: Roots,
     gate: Arc<dyn JoinGate>,
+}
+
+/// Whose certificates a server takes.
+enum Roots {
+    /// Those of its own cluster.
+    Own(Arc<CaCertificate>),
+    /// Those of nodes of the clusters that are known here.
+    Foreign(Arc<dyn ForeignRoots>),
 }
 
 impl MemberVerifier {
     pub(super) fn new(ca: Arc<CaCertificate>, gate: Arc<dyn JoinGate>) -> Self {
-        Self { ca, gate }
+        Self { roots: Roots::Own(ca), gate }
+    }
+
+    /// For the listener between clusters.
+    pub(super) fn foreign(roots: Arc<dyn ForeignRoots>, gate: Arc<dyn JoinGate>) -> Self {
+        Self { roots: Roots::Foreign(roots), gate }
+    }
+
+    /// The root that must have issued this principal's certificate.
+    fn root_for(&self, principal: &Principal) -> Result<Arc<CaCertificate>, VerifyError> {
+        let roots = match &self.roots {
+            Roots::Own(ca) => return Ok(ca.clone()),
+            Roots::Foreign(roots) => roots,
+        };
+        if !matches!(principal.kind, PrincipalKind::Node { .. }) {
+            return Err(VerifyError::NotAGateway(principal.clone()));
+        }
+        roots.root_of(&principal.cluster).ok_or_else(|| VerifyError::StrangeCluster(principal.cluster.clone()))
     }
 
     /// A joiner's certificate is signed by its own key, so everything in it is the joiner's claim. What counts is the key, whose
@@ -238,7 +276,11 @@ impl MemberVerifier {
 
 impl fmt::Debug for MemberVerifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("MemberVerifier").field("ca", &self.ca).finish_non_exhaustive()
+        let own = match &self.roots {
+            Roots::Own(ca) => Some(ca),
+            Roots::Foreign(_) => None,
+        };
+        f.debug_struct("MemberVerifier").field("ca", &own).finish_non_exhaustive()
     }
 }
 
@@ -264,9 +306,10 @@ impl ClientCertVerifier for MemberVerifier {
             self.verify_joiner(&leaf, id)?;
             return Ok(ClientCertVerified::assertion());
         }
+        let ca = self.root_for(&principal)?;
         let usage = KeyUsage::required(EKU_CLIENT);
-        self.ca.verify_chain(&leaf, intermediates, now, usage).map_err(chain_error)?;
-        check_cluster(&self.ca, &principal)?;
+        ca.verify_chain(&leaf, intermediates, now, usage).map_err(chain_error)?;
+        check_cluster(&ca, &principal)?;
         check_revoked(&leaf, &principal, |serial| self.gate.is_revoked(serial))?;
         Ok(ClientCertVerified::assertion())
     }

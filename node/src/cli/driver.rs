@@ -8,12 +8,12 @@ use data_encoding::HEXLOWER;
 use tarn_client::Client;
 use tarn_client::tls::{PrivateKey, read_secret_file};
 use tarn_executor::Hash;
-use tarn_proto::v1::{Driver, DriverGrants, DriverLimits, DriverLogLine, DriverSettings, DriverSpec, DriverState, EventKind, PolicySigner};
+use tarn_proto::v1::{Driver, DriverGrants, DriverLimits, DriverLogLine, DriverSettings, DriverSpec, DriverState, EventKind};
 
 use super::connect::{ConnectArgs, parse_bytes, parse_duration};
 use super::exit::Failure;
 use super::output::{Printer, table, time};
-use super::policy::{key, public_key};
+use super::policy::{change_trust, key, trusted};
 use super::task::short_name;
 use crate::gate::driver::message;
 
@@ -344,35 +344,18 @@ fn given(text: &str) -> Result<Vec<u8>, Failure> {
 async fn settings(client: &Client, trust: &[String], distrust: &[String], printer: Printer) -> Result<(), Failure> {
     let mut settings = client.get_driver_settings().await?;
     let before = settings.clone();
-    for name in distrust {
-        let known = settings.signers.len();
-        settings.signers.retain(|signer| signer.name != *name);
-        if settings.signers.len() == known {
-            return Err(Failure::Usage(format!("no trusted key is called {name:?}")));
-        }
-    }
-    for named in trust {
-        let Some((name, file)) = named.split_once('=') else {
-            return Err(Failure::Usage(format!("{named:?}: write NAME=FILE, such as ops=ops.pub")));
-        };
-        settings.signers.retain(|signer| signer.name != name);
-        settings.signers.push(PolicySigner { name: name.to_owned(), public_key: public_key(Path::new(file))?.into() });
-    }
+    change_trust(&mut settings.signers, trust, distrust)?;
     if settings != before {
         client.put_driver_settings(settings.clone()).await?;
     }
-    printer.message(&settings, trusted)
+    printer.message(&settings, who_is_trusted)
 }
 
-fn trusted(settings: &DriverSettings) -> String {
+fn who_is_trusted(settings: &DriverSettings) -> String {
     if settings.signers.is_empty() {
         return "no key is trusted: no driver can be installed (tarn driver settings --trust NAME=FILE)".to_owned();
     }
-    let lines = settings
-        .signers
-        .iter()
-        .map(|signer| format!("trusted: {}  {}", signer.name, HEXLOWER.encode(blake3::hash(&signer.public_key).as_bytes())));
-    lines.collect::<Vec<_>>().join("\n")
+    settings.signers.iter().map(trusted).collect::<Vec<_>>().join("\n")
 }
 
 fn state(driver: &Driver) -> String {

@@ -134,7 +134,8 @@ impl Array {
     }
 
     /// The shape with another last axis.
-    pub(crate) fn shape_with_row(&self, row: usize) -> Vec<usize> {
+    #[must_use]
+    pub fn shape_with_row(&self, row: usize) -> Vec<usize> {
         let mut shape = self.shape.clone();
         match shape.last_mut() {
             Some(last) => *last = row,

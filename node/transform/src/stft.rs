@@ -161,7 +161,9 @@ impl Frames {
         self.window.len() / 2 + 1
     }
 
-    fn spectra_shape(&self, signal: &Array) -> Vec<usize> {
+    /// The shape of a signal's spectra: for each row its frames, and for each frame its elements.
+    #[must_use]
+    pub fn spectra_shape(&self, signal: &Array) -> Vec<usize> {
         let mut shape = signal.shape_with_row(self.count(signal.row_len()));
         shape.push(self.bins());
         shape

@@ -12,6 +12,8 @@ use super::message::{DeviceInfo, JobError};
 pub mod compile;
 mod gpu;
 mod kernel;
+mod laplace;
+mod real_rows;
 mod report;
 mod transforms;
 

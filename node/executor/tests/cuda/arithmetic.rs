@@ -6,9 +6,9 @@ use std::process::Command;
 
 use libloading::Library;
 use tarn_transform::wavelet::high_pass;
-use tarn_transform::{Array, Budget, Data, Operation, prepare, write_arrays};
+use tarn_transform::{Array, Budget, Complex64, Data, Operation, prepare, write_arrays};
 
-use super::mirror::noise;
+use super::mirror::{coefficients, noise, times};
 
 /// What CUDA's compiler provides and this one does not.
 const SHIM: &str = "
@@ -136,5 +136,102 @@ fn wavelets() {
         assert_close(wavelet, &out, &processor("dwt", &params, &[array(rows, n, &x)]));
         launch!(library, "synthesise", out.as_ptr() => In, back.as_mut_ptr() => Out, low.as_ptr() => In, high.as_ptr() => In, taps => u32, wide => u64, wide => u64, 3 * wide => u64);
         assert_close(wavelet, &back, &x);
+    }
+}
+
+/// The transform of complex rows, which on a device is cuFFT's, without scaling.
+fn fourier(rows: usize, n: usize, values: &[f64], inverse: bool) -> Vec<f64> {
+    let pairs = values.chunks_exact(2).map(|pair| Complex64::new(pair[0], pair[1])).collect();
+    let signal = Array::new(vec![rows, n], Data::Complex(pairs)).unwrap();
+    let (name, factor) = if inverse { ("ifft", n as f64) } else { ("fft", 1.0) };
+    let budget = Budget::default();
+    let input = write_arrays(&[signal], &budget).unwrap();
+    let out = prepare(name, "", &input, &budget).unwrap().run(&budget).unwrap().remove(0).into_complex();
+    out.iter().flat_map(|value| [value.re * factor, value.im * factor]).collect()
+}
+
+fn complex(name: &str, params: &str, array: Array) -> Vec<f64> {
+    let budget = Budget::default();
+    let input = write_arrays(&[array], &budget).unwrap();
+    let out = prepare(name, params, &input, &budget).unwrap().run(&budget).unwrap().remove(0).into_complex();
+    out.iter().flat_map(|value| [value.re, value.im]).collect()
+}
+
+/// Frames, half of their spectra, and all of it back, in the steps in which the host code launches them.
+#[test]
+fn short_frames_there_and_back() {
+    let spectrum = kernels("spectrum");
+    for (length, hop, samples) in [(16_usize, 4_usize, 100_usize), (15, 5, 64), (8, 8, 8)] {
+        let rows = 2;
+        let params = format!(r#"{{"length": {length}, "hop": {hop}, "window": "hamming"}}"#);
+        let x = noise(7, rows * samples);
+        let budget = Budget::default();
+        let input = write_arrays(&[array(rows, samples, &x)], &budget).unwrap();
+        let Operation::ShortTime(short) = prepare("stft", &params, &input, &budget).unwrap() else { unreachable!() };
+        let (per_row, bins, window) = (short.frames.count(samples), short.frames.bins(), &short.frames.window);
+        let count = rows * per_row;
+        let [n, b, frames_of, wide, step] = [length, bins, per_row, samples, hop].map(|number| number as u64);
+        let (all, kept) = (n * count as u64, b * count as u64);
+
+        let mut frames = vec![0.0; length * count];
+        launch!(spectrum, "frames", x.as_ptr() => In, window.as_ptr() => In, frames.as_mut_ptr() => Out, wide => u64, n => u64, step => u64, frames_of => u64, all => u64);
+        let mut lifted = vec![0.0; 2 * length * count];
+        launch!(spectrum, "lift", frames.as_ptr() => In, lifted.as_mut_ptr() => Out, all => u64);
+        let spectra = fourier(count, length, &lifted, false);
+        let mut half = vec![0.0; 2 * bins * count];
+        launch!(spectrum, "half_of", spectra.as_ptr() => In, half.as_mut_ptr() => Out, n => u64, b => u64, kept => u64);
+        assert_close("stft", &half, &complex("stft", &params, array(rows, samples, &x)));
+
+        let mut whole = vec![0.0; 2 * length * count];
+        launch!(spectrum, "whole_of", half.as_ptr() => In, whole.as_mut_ptr() => Out, n => u64, b => u64, all => u64);
+        assert_close("both halves", &whole, &spectra);
+        let back = fourier(count, length, &whole, true);
+        launch!(spectrum, "real_parts", back.as_ptr() => In, frames.as_mut_ptr() => Out, all => u64);
+        let weights = short.frames.weights(samples);
+        let mut out = vec![0.0; rows * samples];
+        launch!(spectrum, "overlap_add", frames.as_ptr() => In, window.as_ptr() => In, weights.as_ptr() => In, out.as_mut_ptr() => Out, wide => u64, n => u64, step => u64, frames_of => u64, (rows * samples) as u64 => u64);
+        assert_close("istft", &out, &x);
+    }
+}
+
+/// A real row has no imaginary part at frequency zero and, of even length, at half of the rate: what is given there does not count.
+#[test]
+fn what_a_real_row_cannot_have_is_left_out() {
+    let spectrum = kernels("spectrum");
+    for n in [10_usize, 11] {
+        let (rows, bins) = (3, n / 2 + 1);
+        let half = noise(9, 2 * rows * bins);
+        let mut whole = vec![0.0; 2 * rows * n];
+        let (all, wide, b) = ((rows * n) as u64, n as u64, bins as u64);
+        launch!(spectrum, "whole_of", half.as_ptr() => In, whole.as_mut_ptr() => Out, wide => u64, b => u64, all => u64);
+        let back = fourier(rows, n, &whole, true);
+        let mut out = vec![0.0; rows * n];
+        launch!(spectrum, "real_parts", back.as_ptr() => In, out.as_mut_ptr() => Out, all => u64);
+        let have: Vec<f64> = out.iter().map(|value| value / n as f64).collect();
+        let pairs = half.chunks_exact(2).map(|pair| Complex64::new(pair[0], pair[1])).collect();
+        let given = Array::new(vec![rows, bins], Data::Complex(pairs)).unwrap();
+        assert_close("irfft", &have, &processor("irfft", &format!(r#"{{"length": {n}}}"#), &[given]));
+    }
+}
+
+#[test]
+fn laplace_by_talbot() {
+    let library = kernels("laplace");
+    let (t, above, below) = (times(40), [1.0, 5.0], [1.0, 3.0, 2.0]);
+    let params = r#"{"abscissa": 0.3}"#;
+    let nodes = complex("laplace_nodes", params, t.clone());
+    let terms = nodes.len() as u64 / 2 / N;
+    let (mut values, mut out) = (vec![0.0; nodes.len()], vec![0.0; COUNT]);
+    launch!(library, "rational", nodes.as_ptr() => In, above.as_ptr() => In, below.as_ptr() => In, values.as_mut_ptr() => Out, 2 => u64, 3 => u64, N * terms => u64);
+    launch!(library, "talbot", t.real().unwrap().as_ptr() => In, values.as_ptr() => In, out.as_mut_ptr() => Out, terms => u64, 0.3 => f64, N => u64);
+    let want = processor("laplace_rational", params, &[t.clone(), coefficients(&above), coefficients(&below)]);
+    // The sum cancels all but a few digits of its terms.
+    let largest = want.iter().fold(0.0_f64, |largest, value| largest.max(value.abs()));
+    for (k, (have, want)) in out.iter().zip(&want).enumerate() {
+        assert!((have - want).abs() < 1e-10 * largest, "t[{k}]: {have} and {want}");
+    }
+    // (s + 5) / ((s + 1) (s + 2)) is 4 exp(-t) - 3 exp(-2 t).
+    for (t, have) in t.real().unwrap().iter().zip(&out) {
+        assert!((have - (4.0 * (-t).exp() - 3.0 * (-2.0 * t).exp())).abs() < 1e-9, "{t}: {have}");
     }
 }

@@ -60,8 +60,10 @@ fn kernel(name: &str) -> Attempt {
 #[test]
 #[ignore = "needs a CUDA device"]
 fn device_transforms_agree_with_the_processor() {
-    let mirror = Mirror { judged: Cuda.open(0, None).unwrap(), reference: Box::new(Processor), tolerance: 1e-12 };
     for (name, operation) in mirror::operations() {
+        // Talbot's sum cancels all but a few digits of its terms.
+        let tolerance = if name.starts_with("laplace") { 1e-9 } else { 1e-12 };
+        let mirror = Mirror { judged: Cuda.open(0, None).unwrap(), reference: Box::new(Processor), tolerance };
         let budget = Budget::default();
         mirror.transform(operation, &budget).unwrap_or_else(|error| panic!("{name}: {error}"));
     }

@@ -31,6 +31,15 @@ fn inside(seed: u64, count: usize, dimension: usize) -> Array {
     Array::new(vec![count, dimension], Data::Real(values)).unwrap()
 }
 
+/// Times from a tenth on.
+pub fn times(count: usize) -> Array {
+    Array::new(vec![count], Data::Real((1..=count).map(|k| k as f64 / 10.0).collect())).unwrap()
+}
+
+pub fn coefficients(values: &[f64]) -> Array {
+    Array::new(vec![values.len()], Data::Real(values.to_vec())).unwrap()
+}
+
 pub fn operations() -> Vec<(&'static str, Operation)> {
     let requests: Vec<(&str, &str, Vec<Array>)> = vec![
         ("fft", "", vec![complex(&[3, 1000])]),
@@ -43,7 +52,14 @@ pub fn operations() -> Vec<(&'static str, Operation)> {
         ("dwt", r#"{"wavelet": "haar"}"#, vec![real(&[2, 64])]),
         ("dwt", r#"{"wavelet": "db10", "levels": 5}"#, vec![real(&[3, 96])]),
         ("idwt", r#"{"wavelet": "db4", "levels": 3}"#, vec![real(&[2, 40])]),
+        ("irfft", "", vec![complex(&[3, 51])]),
+        ("irfft", r#"{"length": 101, "norm": "ortho"}"#, vec![complex(&[2, 51])]),
         ("stft", r#"{"length": 16}"#, vec![real(&[100])]),
+        ("stft", r#"{"length": 15, "hop": 5, "window": "blackman"}"#, vec![real(&[2, 3, 64])]),
+        ("istft", r#"{"length": 16, "samples": 100}"#, vec![complex(&[26, 9])]),
+        ("istft", r#"{"length": 15, "hop": 5, "samples": 63}"#, vec![complex(&[2, 14, 8])]),
+        ("laplace_rational", "", vec![times(40), coefficients(&[1.0]), coefficients(&[1.0, 3.0, 2.0])]),
+        ("laplace_rational", r#"{"method": "dehoog"}"#, vec![times(9), coefficients(&[1.0]), coefficients(&[1.0, 0.0, 1.0])]),
         ("poincare_distance", "", vec![inside(3, 50, 3), inside(4, 50, 3)]),
         ("poincare_exp", r#"{"curvature": 0.5}"#, vec![inside(3, 50, 3), real(&[50, 3])]),
         ("poincare_log", "", vec![inside(3, 30, 2), inside(4, 30, 2)]),

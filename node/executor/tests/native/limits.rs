@@ -11,7 +11,9 @@ int main(void) { for (;;) { fork(); } }
 "#);
     attempt.limits.time_ms = 500;
     let failure = bench.run(attempt).await.unwrap_err();
-    assert_eq!(failure.error.reason(), "TIME_LIMIT", "{failure}");
+    // How much of the kernel's own memory hundreds of processes take that start others and fail, and whether that reaches the memory limit
+    // before the time is over, differs from kernel to kernel and from run to run.
+    assert!(matches!(failure.error.reason(), "TIME_LIMIT" | "MEMORY_LIMIT"), "{failure}");
     assert_eq!(bench.prints("echo still here").await, "still here\n");
 }
 

@@ -7,7 +7,7 @@ mod replay;
 mod signing;
 mod violations;
 
-pub(super) use signing::{key, public_key};
+pub(super) use signing::{change_trust, key, trusted};
 
 use std::path::{Path, PathBuf};
 use std::time::Duration;

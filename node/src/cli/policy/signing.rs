@@ -49,20 +49,7 @@ pub async fn settings(
 ) -> Result<(), Failure> {
     let mut settings = client.get_policy_settings().await?;
     let before = settings.clone();
-    for name in distrust {
-        let known = settings.signers.len();
-        settings.signers.retain(|signer| signer.name != *name);
-        if settings.signers.len() == known {
-            return Err(Failure::Usage(format!("no trusted key is called {name:?}")));
-        }
-    }
-    for named in trust {
-        let Some((name, file)) = named.split_once('=') else {
-            return Err(Failure::Usage(format!("{named:?}: write NAME=FILE, such as ann=ann.pub")));
-        };
-        settings.signers.retain(|signer| signer.name != name);
-        settings.signers.push(PolicySigner { name: name.to_owned(), public_key: public_key(Path::new(file))?.into() });
-    }
+    change_trust(&mut settings.signers, trust, distrust)?;
     if let Some(required) = require_signed {
         settings.require_signed = required;
     }
@@ -74,12 +61,33 @@ pub async fn settings(
             true => "bundles must be signed".to_owned(),
             false => "bundles need not be signed".to_owned(),
         }];
-        for signer in &settings.signers {
-            let fingerprint = HEXLOWER.encode(blake3::hash(&signer.public_key).as_bytes());
-            lines.push(format!("trusted: {}  {fingerprint}", signer.name));
-        }
+        lines.extend(settings.signers.iter().map(trusted));
         lines.join("\n")
     })
+}
+
+/// Forgets the keys of these names, and takes those of `NAME=FILE`.
+pub fn change_trust(signers: &mut Vec<PolicySigner>, trust: &[String], distrust: &[String]) -> Result<(), Failure> {
+    for name in distrust {
+        let known = signers.len();
+        signers.retain(|signer| signer.name != *name);
+        if signers.len() == known {
+            return Err(Failure::Usage(format!("no trusted key is called {name:?}")));
+        }
+    }
+    for named in trust {
+        let Some((name, file)) = named.split_once('=') else {
+            return Err(Failure::Usage(format!("{named:?}: write NAME=FILE, such as ann=ann.pub")));
+        };
+        signers.retain(|signer| signer.name != name);
+        signers.push(PolicySigner { name: name.to_owned(), public_key: public_key(Path::new(file))?.into() });
+    }
+    Ok(())
+}
+
+/// A line about a key that is trusted.
+pub fn trusted(signer: &PolicySigner) -> String {
+    format!("trusted: {}  {}", signer.name, HEXLOWER.encode(blake3::hash(&signer.public_key).as_bytes()))
 }
 
 /// What people call the key that signed.

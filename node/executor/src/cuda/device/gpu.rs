@@ -18,8 +18,22 @@ pub(super) const SOURCES: &[(&str, &str, &[&str])] = &[
     (
         "spectrum",
         include_str!("../kernels/spectrum.cu"),
-        &["scale", "lift", "analytic", "restore_real", "chirp_pad", "chirp_multiply", "chirp_take", "frames", "overlap_add"],
+        &[
+            "scale",
+            "lift",
+            "analytic",
+            "restore_real",
+            "half_of",
+            "whole_of",
+            "real_parts",
+            "chirp_pad",
+            "chirp_multiply",
+            "chirp_take",
+            "frames",
+            "overlap_add",
+        ],
     ),
+    ("laplace", include_str!("../kernels/laplace.cu"), &["rational", "talbot"]),
     ("wavelet", include_str!("../kernels/wavelet.cu"), &["analyse", "synthesise"]),
     (
         "geometry",

@@ -1,5 +1,5 @@
-//! The built-in transforms on a device, each the twin of the processor's. What has no twin here (Laplace, homology's reduction, the
-//! direct sum) is computed on the processor, in the worker.
+//! The built-in transforms on a device, each the twin of the processor's. What has no twin here (de Hoog's inversion of the Laplace
+//! transform, homology's reduction, the direct sum) is computed on the processor, in the worker.
 
 use cudarc::cufft::result as cufft;
 use cudarc::cufft::sys::cufftType;
@@ -25,7 +25,7 @@ use super::gpu::{Gpu, OnDevice};
 const HOST_BYTES_MAX: u64 = 4 << 30;
 
 pub(super) const FORWARD: i32 = -1;
-const INVERSE: i32 = 1;
+pub(super) const INVERSE: i32 = 1;
 
 impl Backend for Gpu {
     fn transform(&self, operation: Operation, budget: &Budget<'_>) -> Result<Vec<Array>, JobError> {
@@ -34,6 +34,11 @@ impl Backend for Gpu {
             Operation::Fourier(fourier) if fft && !fourier.direct => self.fourier(fourier, budget),
             Operation::Hilbert(hilbert) if fft => self.hilbert(hilbert, budget),
             Operation::Chirp(chirp) if fft && chirp.is_fast() => self.chirp(chirp, budget),
+            Operation::RealFourier(fourier) if fft => self.real_fourier(&fourier, budget),
+            Operation::RealInverse(inverse) if fft => self.real_inverse(inverse, budget),
+            Operation::ShortTime(short) if fft => self.short_time(&short, budget),
+            Operation::ShortTimeInverse(short) if fft => self.short_time_inverse(short, budget),
+            Operation::Laplace(laplace) if !laplace.nodes.inversion.dehoog => self.laplace(laplace, budget),
             Operation::Wavelet(wavelet) => self.wavelet(wavelet, budget),
             Operation::Hyperbolic(hyperbolic) => self.hyperbolic(&hyperbolic, budget),
             Operation::Sphere(sphere) => self.sphere(&sphere, budget),
@@ -60,21 +65,21 @@ impl Backend for Gpu {
     }
 }
 
-fn on_processor(operation: Operation, budget: &Budget<'_>) -> Result<Vec<Array>, JobError> {
+pub(super) fn on_processor(operation: Operation, budget: &Budget<'_>) -> Result<Vec<Array>, JobError> {
     let host = Budget { memory_bytes: HOST_BYTES_MAX, cancelled: budget.cancelled };
     Processor.transform(operation, &host)
 }
 
-fn finish(shape: Vec<usize>, data: Data, precision: Precision) -> Result<Vec<Array>, JobError> {
+pub(super) fn finish(shape: Vec<usize>, data: Data, precision: Precision) -> Result<Vec<Array>, JobError> {
     Ok(vec![Array::new(shape, data)?.with_precision(precision)])
 }
 
 /// Complex numbers as pairs of real ones, which is how the device has them.
-fn flat(values: &[Complex64]) -> Vec<f64> {
+pub(super) fn flat(values: &[Complex64]) -> Vec<f64> {
     values.iter().flat_map(|value| [value.re, value.im]).collect()
 }
 
-fn paired(values: &[f64]) -> Vec<Complex64> {
+pub(super) fn paired(values: &[f64]) -> Vec<Complex64> {
     values.chunks_exact(2).map(|pair| Complex64::new(pair[0], pair[1])).collect()
 }
 
@@ -107,7 +112,7 @@ impl Drop for Plan {
     }
 }
 
-fn failed(error: impl std::fmt::Display) -> JobError {
+pub(super) fn failed(error: impl std::fmt::Display) -> JobError {
     JobError::Device { detail: error.to_string() }
 }
 

@@ -32,6 +32,28 @@ extern "C" __global__ void restore_real(const double *x, double2 *analytic_signa
     EACH(i, count) analytic_signal[i].x = x[i];
 }
 
+// Spectra of real rows without their redundant half.
+extern "C" __global__ void half_of(const double2 *spectrum, double2 *out, unsigned long long n, unsigned long long bins,
+                                   unsigned long long count) {
+    EACH(i, count) out[i] = spectrum[i / bins * n + i % bins];
+}
+
+// Back: the other half is the mirror's conjugate; what a real row cannot have is left out.
+extern "C" __global__ void whole_of(const double2 *half, double2 *out, unsigned long long n, unsigned long long bins,
+                                    unsigned long long count) {
+    EACH(i, count) {
+        unsigned long long row = i / n, k = i % n;
+        double2 bin = half[row * bins + (k < bins ? k : n - k)];
+        double sign = (k == 0 || 2 * k == n) ? 0.0 : (k < bins ? 1.0 : -1.0);
+        out[i] = make_double2(bin.x, sign * bin.y);
+    }
+}
+
+// Complex numbers to their real parts.
+extern "C" __global__ void real_parts(const double2 *x, double *out, unsigned long long count) {
+    EACH(i, count) out[i] = x[i].x;
+}
+
 // Chirp-z, first step: rows of n times `before`, into rows of `padded` filled with zeros.
 extern "C" __global__ void chirp_pad(const double2 *x, const double2 *before, double2 *out, unsigned long long n,
                                      unsigned long long padded, unsigned long long count) {
