@@ -163,8 +163,8 @@ Decisions that policies had no part in are not among them; those whose facts do 
         /// A folder, or a file without a signature
         bundle: PathBuf,
         /// The private key (PEM), such as `tarn policy key` makes
-        #[arg(long)]
-        key: PathBuf,
+        #[arg(long = "key", value_name = "FILE")]
+        with: PathBuf,
         /// Where to write the signed bundle
         #[arg(long)]
         out: PathBuf,
@@ -209,7 +209,7 @@ pub fn local(command: PolicyCommand, printer: Printer) -> Result<Option<PolicyCo
         PolicyCommand::Test { bundle } => local::test(&bundle, printer)?,
         PolicyCommand::Eval { bundles, input } => local::eval(&bundles, &input, printer)?,
         PolicyCommand::Diff { old, new } => local::diff(&old, &new, printer)?,
-        PolicyCommand::Sign { bundle, key, out } => signing::sign(&bundle, &key, &out, printer)?,
+        PolicyCommand::Sign { bundle, with, out } => signing::sign(&bundle, &with, &out, printer)?,
         PolicyCommand::Key { out } => signing::key(&out, printer)?,
         command => return Ok(Some(command)),
     }
