@@ -41,6 +41,7 @@ mod cluster;
 mod context;
 mod driver;
 mod error;
+mod federation;
 mod lock;
 mod namespace;
 mod nodes;

@@ -9,6 +9,7 @@ mod addresses;
 mod dev;
 mod executors;
 mod founding;
+mod gateway;
 mod keys;
 mod parts;
 mod revocations;

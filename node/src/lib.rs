@@ -20,6 +20,7 @@
 //! - `dispatch`: who waits for work, and who gets it. `host`: this node's own worker.
 //! - `router`: which worker gets a task that leaves it open, decided on the leader's node.
 //! - `drivers`: signed components that extend the cluster, run by the leader's node.
+//! - `federation`: other clusters: the document that is shared with them, links, who is a member.
 //! - `explain`: from what was decided to plain sentences.
 //! - `escalation`: violations of policies on their way to those who asked to be told.
 //! - `peer`, `artifacts`: between the nodes.
@@ -40,6 +41,7 @@ pub mod dispatch;
 pub mod drivers;
 pub mod escalation;
 pub mod explain;
+pub mod federation;
 pub mod gate;
 pub mod host;
 pub mod identity;

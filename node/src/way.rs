@@ -292,6 +292,7 @@ fn name_namespace(body: &mut v1::command::Body) {
         Body::UpgradeDriver(request) => &mut request.namespace,
         Body::RemoveDriver(request) => &mut request.namespace,
         Body::AdvanceDriver(request) => &mut request.namespace,
+        Body::ShareContext(request) => &mut request.namespace,
         Body::HeartbeatTasks(request) => {
             request.leases.iter_mut().for_each(|lease| namespace_or_default(&mut lease.namespace));
             return;
@@ -327,7 +328,17 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::PlaceTasks(_)
         | Body::PutSchedulerSettings(_)
         | Body::PutAuditSettings(_)
-        | Body::PutDriverSettings(_) => return,
+        | Body::PutDriverSettings(_)
+        | Body::StartFederation(_)
+        | Body::LeaveFederation(_)
+        | Body::WriteShared(_)
+        | Body::CommitReplica(_)
+        | Body::PutInvitation(_)
+        | Body::ConsumeInvitation(_)
+        | Body::AcceptTransfer(_)
+        | Body::ConfirmTransfer(_)
+        | Body::ExtendTransfer(_)
+        | Body::CloseTransfer(_) => return,
     };
     namespace_or_default(namespace);
 }

@@ -249,7 +249,15 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::ConsumeJoinToken(_)
         | Body::RevokeCertificate(_)
         | Body::AcknowledgeEscalations(_)
-        | Body::PlaceTasks(_) => true,
+        | Body::PlaceTasks(_)
+        | Body::StartFederation(_)
+        | Body::AcceptTransfer(_)
+        | Body::ConfirmTransfer(_)
+        | Body::ExtendTransfer(_)
+        | Body::CloseTransfer(_)
+        | Body::ConsumeInvitation(_)
+        // A second time it is refused, and changes nothing.
+        | Body::CommitReplica(_) => true,
         Body::Enqueue(_)
         | Body::RequeueDead(_)
         | Body::PurgeQueue(_)
@@ -291,7 +299,11 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::UpgradeDriver(_)
         | Body::RemoveDriver(_)
         | Body::AdvanceDriver(_)
-        | Body::PutDriverSettings(_) => false,
+        | Body::PutDriverSettings(_)
+        | Body::LeaveFederation(_)
+        | Body::WriteShared(_)
+        | Body::PutInvitation(_)
+        | Body::ShareContext(_) => false,
     }
 }
 

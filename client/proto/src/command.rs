@@ -140,4 +140,15 @@ commands! {
     RestoreContext: RestoreContextRequest -> RestoreContextResponse, id request_id;
     DeleteSnapshot: DeleteSnapshotRequest -> DeleteSnapshotResponse, id request_id;
     DeleteContext: DeleteContextRequest -> DeleteContextResponse, id request_id;
+    StartFederation: StartFederation -> FederationStarted, id request_id;
+    LeaveFederation: LeaveFederationRequest -> LeaveFederationResponse, id request_id;
+    WriteShared: WriteShared -> SharedWritten, id request_id;
+    CommitReplica: CommitReplica -> ReplicaCommitted;
+    PutInvitation: PutInvitation -> InvitationPut, id request_id;
+    ConsumeInvitation: ConsumeInvitation -> InvitationConsumed;
+    ShareContext: ShareContextRequest -> ShareContextResponse, id request_id;
+    AcceptTransfer: AcceptTransfer -> TransferAccepted;
+    ConfirmTransfer: ConfirmTransfer -> TransferConfirmed;
+    ExtendTransfer: ExtendTransfer -> TransferExtended;
+    CloseTransfer: CloseTransfer -> TransferClosed;
 }

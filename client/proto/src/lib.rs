@@ -8,6 +8,7 @@
 //! `grpc` nothing here knows a network.
 
 mod command;
+mod secret;
 
 pub use command::CommandBody;
 

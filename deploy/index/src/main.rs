@@ -16,7 +16,8 @@ Examples:
   deploy/demo                              the texts under /usr/share/common-licenses and /usr/share/doc
   deploy/demo --kill leader                with kill -9 on the leader in the middle
   deploy/demo ~/notes --query 'raft log'   your own documents and question
-  deploy/demo --keep                       leave the cluster running until Enter is pressed, to look around with `tarn`"
+  deploy/demo --keep                       leave the cluster running until Enter is pressed, to look around with `tarn`
+  deploy/demo --federation                 two clusters instead, which are cut off from each other (deploy/demo --federation --help)"
 )]
 pub struct Args {
     /// Folders of documents, instead of those that every Debian machine has

@@ -13,6 +13,7 @@
 //! ```
 
 use std::fs::{self, OpenOptions};
+use std::io::Write as _;
 use std::net::TcpListener;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Stdio};
@@ -49,6 +50,18 @@ impl LocalCluster {
     /// # Errors
     /// If `tarn` cannot be run or refuses, or the directory cannot be written.
     pub fn create(tarn: &Path, dir: &Path, nodes: usize, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::create_with(tarn, dir, &[], nodes, settings)
+    }
+
+    /// The same, of a cluster whose authority has this name.
+    ///
+    /// # Errors
+    /// As [`LocalCluster::create`].
+    pub fn create_named(tarn: &Path, dir: &Path, name: &str, nodes: usize, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::create_with(tarn, dir, &["--cluster-id", name], nodes, settings)
+    }
+
+    fn create_with(tarn: &Path, dir: &Path, authority: &[&str], nodes: usize, settings: &[(&str, &str)]) -> Result<Self> {
         let mut cluster = Self {
             tarn: tarn.to_owned(),
             dir: dir.to_owned(),
@@ -56,7 +69,7 @@ impl LocalCluster {
             settings: settings.iter().map(|(key, value)| format!("{key} = {value}")).collect(),
         };
         let ca = dir.join("ca");
-        cluster.tarn(&["ca", "init", "--dir", &text(&ca)])?;
+        cluster.tarn(&[&["ca", "init", "--dir", &text(&ca)], authority].concat())?;
         cluster.tarn(&["ca", "issue", "--ca", &text(&ca), "--user", "admin", "--out", &text(&dir.join("user"))])?;
         for address in free_addresses(nodes)? {
             let [address, ops_address] = address;
@@ -121,6 +134,16 @@ impl LocalCluster {
         lines.extend(bootstrap.map(str::to_owned));
         lines.extend(self.settings.iter().cloned());
         Ok(fs::write(self.config(id), lines.join("\n") + "\n")?)
+    }
+
+    /// Adds a line of TOML key and value to one node's configuration, for its next start.
+    ///
+    /// # Errors
+    /// If there is no such node, or its file cannot be written.
+    pub fn add_setting(&self, id: u64, key: &str, value: &str) -> Result<()> {
+        self.node(id)?;
+        let mut file = OpenOptions::new().append(true).open(self.config(id))?;
+        Ok(writeln!(file, "{key} = {value}")?)
     }
 
     /// Starts every node that does not run, and waits until the cluster has a leader.

@@ -6,6 +6,7 @@
 
 mod commands;
 mod credentials;
+mod federation;
 mod names;
 mod policies;
 

@@ -13,6 +13,7 @@ use tarn_proto::v1::command_service_server::CommandServiceServer;
 use tarn_proto::v1::context_service_server::ContextServiceServer;
 use tarn_proto::v1::driver_service_server::DriverServiceServer;
 use tarn_proto::v1::event_service_server::EventServiceServer;
+use tarn_proto::v1::federation_service_server::FederationServiceServer;
 use tarn_proto::v1::join_service_server::JoinServiceServer;
 use tarn_proto::v1::lease_service_server::LeaseServiceServer;
 use tarn_proto::v1::namespace_service_server::NamespaceServiceServer;
@@ -38,7 +39,7 @@ use tonic_reflection::server::Builder as Reflection;
 
 use super::doorkeeper::Doorkeeper;
 use super::patience::PatienceLayer;
-use super::{Api, AuditApi, ClusterApi, DriverApi, JoinApi, TraceLayer};
+use super::{Api, AuditApi, ClusterApi, DriverApi, FederationApi, JoinApi, TraceLayer};
 use crate::artifacts::ArtifactApi;
 use crate::identity::web::WebStream;
 use crate::identity::{Denied, Incoming, PeerIdentity, users_only};
@@ -84,6 +85,8 @@ pub struct Services {
     pub cluster: ClusterApi,
     /// Drivers.
     pub drivers: DriverApi,
+    /// This cluster among others.
+    pub federation: FederationApi,
     /// Artifacts, for users.
     pub artifacts: ArtifactApi,
     /// For machines that join.
@@ -124,7 +127,7 @@ pub struct Faces {
 /// # Errors
 /// The contract's descriptors do not decode: a defect of the build.
 pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::server::Error> {
-    let Services { api, audit, cluster, drivers, artifacts, join, peers } = services;
+    let Services { api, audit, cluster, drivers, federation, artifacts, join, peers } = services;
     let reporter = HealthReporter::new();
     let health = HealthServer::new(HealthService::from_health_reporter(reporter.clone()));
     let mut web = Routes::new(health.clone());
@@ -157,6 +160,7 @@ pub async fn routes(services: Services) -> Result<Faces, tonic_reflection::serve
         EventServiceServer(api);
         ArtifactServiceServer(artifacts);
         DriverServiceServer(drivers);
+        FederationServiceServer(federation);
         ClusterServiceServer(cluster);
     }
     let join = JoinServiceServer::new(join).max_decoding_message_size(REQUEST_BYTES_MAX).max_encoding_message_size(RESPONSE_BYTES_MAX);

@@ -14,6 +14,7 @@ mod coordination;
 mod driver;
 mod event;
 mod exit;
+mod federation;
 mod kernel;
 mod keys;
 mod kv;
@@ -122,6 +123,9 @@ enum Command {
     /// See the built-in transforms of numeric arrays, and try them
     #[command(subcommand)]
     Transform(transform::TransformCommand),
+    /// Have clusters share what they know
+    #[command(subcommand)]
+    Federation(federation::FederationCommand),
     /// See and change the cluster
     #[command(subcommand)]
     Cluster(cluster::ClusterCommand),
@@ -210,6 +214,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
         Command::Token(command) => access::token(command, connect.client()?, printer).await,
         Command::Certificate(command) => access::certificate(command, connect.client()?, printer).await,
         Command::Scheduler(command) => scheduler::run(command, connect.client()?, printer).await,
+        Command::Federation(command) => federation::run(command, connect.client()?, printer).await,
         Command::Audit(command) => audit::audit(command, &connect, printer).await,
         Command::Explain(command) => audit::explain(command, connect.client()?, printer).await,
         Command::Artifact(command) => artifact::run(command, connect.client()?, printer).await,
@@ -270,18 +275,18 @@ mod tests {
     /// clap hands the value of a global flag, or of its environment variable, to a command's own argument of the same id.
     #[test]
     fn no_argument_of_a_command_is_filled_by_a_global_one() {
-        fn check(command: &clap::Command, global: &[clap::Id]) {
-            for arg in command.get_arguments().filter(|arg| !arg.is_global_set()) {
-                // A context's namespace is the one that the environment names, if the flag names none.
-                let meant = arg.get_id() == "namespace";
-                let shared = global.contains(arg.get_id());
-                assert!(meant || !shared, "{}: {}", command.get_name(), arg.get_id());
-            }
-            command.get_subcommands().for_each(|command| check(command, global));
+        fn shared(command: &clap::Command, global: &[clap::Id], found: &mut Vec<String>) {
+            let own = command.get_arguments().filter(|arg| !arg.is_global_set() && global.contains(arg.get_id()));
+            found.extend(own.map(|arg| format!("{} {}", command.get_name(), arg.get_id())));
+            command.get_subcommands().for_each(|command| shared(command, global, found));
         }
         let root = Cli::command();
         let global: Vec<clap::Id> = root.get_arguments().filter(|arg| arg.is_global_set()).map(|arg| arg.get_id().clone()).collect();
-        root.get_subcommands().for_each(|command| check(command, &global));
+        let mut found = Vec::new();
+        root.get_subcommands().for_each(|command| shared(command, &global, &mut found));
+        // What a context is to hold, and where a role is bound, is what the environment names if the command does not.
+        let meant = ["bind namespace", "unbind namespace", "add address", "add namespace", "add cacert", "add cert", "add key"];
+        assert_eq!(found, meant);
     }
 
     #[test]
@@ -296,6 +301,14 @@ mod tests {
             "tarn task list --state dead,running",
             "tarn queue purge q --state ready --yes",
             "tarn cluster transfer-leader",
+            "tarn federation invite --ttl 7d --scope context,agent",
+            "tarn federation join tarn-invite-1.x --at 10.0.0.1:7613,10.0.0.2:7613",
+            "tarn federation status -o json",
+            "tarn federation conflicts",
+            "tarn federation conflicts --resolve context/a/b/c --value x",
+            "tarn federation conflicts --resolve context/a/b/c --delete",
+            "tarn federation share memory -n team",
+            "tarn federation remove east --yes",
             "tarn auth can-i submit queue/mail --as user/bob",
             "tarn role bind user/ada developer --in team-*",
             "tarn token create --name ci --scope submit:queue/build",

@@ -65,6 +65,7 @@ impl PlacementArgs {
             prefers: self.prefers.clone(),
             patience_ms: self.patience.map(|patience| u64::try_from(patience.as_millis()).unwrap_or(u64::MAX)),
             device_capability: self.capability.unwrap_or(0),
+            any_cluster: false,
         };
         (self.auto || placement != proto::Placement::default()).then_some(placement)
     }

@@ -10,7 +10,7 @@ pub const VERBS: [&str; 14] =
     ["activate", "call", "cancel", "create", "delete", "hold", "purge", "read", "requeue", "revoke", "submit", "update", "work", "write"];
 
 /// All kinds of resources that the gate asks for.
-pub const KINDS: [&str; 23] = [
+pub const KINDS: [&str; 24] = [
     "artifact",
     "audit",
     "binding",
@@ -19,6 +19,7 @@ pub const KINDS: [&str; 23] = [
     "context",
     "driver",
     "driver-settings",
+    "federation",
     "event",
     "join-token",
     "lease",

@@ -87,7 +87,7 @@ pub struct ServerArgs {
 /// Run a cluster of one node on this machine.
 #[derive(Clone, Debug, clap::Args)]
 #[command(
-    after_help = "The keys and the data are kept in the folder and used again. The context `dev` points to it, so that other commands find it.\nVariables such as TARN_EXECUTORS__NATIVE=off set its executors (tarn config show)."
+    after_help = "The keys and the data are kept in the folder and used again. The context `dev` points to it, so that other commands find it.\nVariables such as TARN_EXECUTORS__NATIVE=off set its executors, and TARN_FEDERATION__BIND where it listens for other clusters (tarn config show)."
 )]
 pub struct DevArgs {
     /// Where to keep keys and data [default: ~/.local/share/tarn/dev]
@@ -155,6 +155,7 @@ pub fn dev(args: DevArgs, printer: Printer) -> Result<(), Failure> {
     // A first try of a runtime may need a setting; everything else of a first try is settled.
     let settings = config::load(&Sources::from_process(None)).map_err(|problems| Failure::Usage(problems.to_string()))?;
     dev.config.executors = settings.config.executors;
+    dev.config.federation = settings.config.federation;
     let context = Context {
         addresses: vec![args.bind.to_string()],
         namespace: None,

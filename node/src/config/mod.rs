@@ -24,7 +24,7 @@ use std::fmt;
 use std::path::PathBuf;
 
 pub use raw::Origin;
-pub use settings::{Auth, Cluster, Config, Executors, Https, Identity, KEYS, Limits, Listen, Log, Network, Node, Raft};
+pub use settings::{Auth, Cluster, Config, Executors, Federation, Https, Identity, KEYS, Limits, Listen, Log, Network, Node, Raft};
 pub use types::{Bind, BootstrapMember, JwtIssuers, LogFormat, Paths, SourceAddress, Switch};
 
 /// Where to look for settings.

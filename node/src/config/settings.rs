@@ -151,6 +151,15 @@ settings! {
         bootstrap: Vec<BootstrapMember> = Vec::new();
     }
 
+    /// Other clusters, with which this one shares what its users share.
+    Federation federation {
+        /// Where this node listens for other clusters of the federation, such as `0.0.0.0:7613`. `off`: nowhere. Of two clusters, one must
+        /// listen; a node that listens nowhere dials all the same.
+        bind: Bind = Bind(None);
+        /// What other clusters dial to reach this node: host and port. Empty: the host of the node's advertised address, and the bound port.
+        advertise: String = String::new();
+    }
+
     /// Consensus.
     Raft raft {
         /// Between signs of life from the leader, in milliseconds.

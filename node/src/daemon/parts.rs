@@ -14,22 +14,26 @@ use tokio_util::task::TaskTracker;
 
 use super::executors;
 use super::founding::found_version;
+use super::gateway::{bind_gateway, gateway_address, serve_gateway};
 use super::keys::watch_key_files;
 use super::revocations::{tell, watch_revocations};
 use super::web::{bind_web, key_exchange, web_renewal};
 use super::{Addresses, Running, StartError, Stops};
-use crate::api::{self, Api, AuditApi, ClusterApi, Doorkeeper, DriverApi, Faces, JoinApi, Services, TaskWaits, TokenGate, TraceLayer};
+use crate::api::{
+    self, Api, AuditApi, ClusterApi, Doorkeeper, DriverApi, Faces, FederationApi, JoinApi, Services, TaskWaits, TokenGate, TraceLayer,
+};
 use crate::artifacts::{ArtifactApi, Artifacts};
 use crate::config::{BootstrapMember, Config};
 use crate::dispatch::Dispatcher;
 use crate::drivers::{Drivers, Lead};
 use crate::escalation::{Escalation, Webhook};
+use crate::federation::{self, Federation};
 use crate::gate::{Caller, Gate, Ledger, PolicyGate, Snapshot};
 use crate::identity::bearer::Authenticator;
 use crate::identity::web::{Web, WebAuthority, WebCertificate, WebStore, web_config};
 use crate::identity::{CertificateAuthority, IdentityStore, ListenerOptions, Members, Refusals, Revoked, listen_through};
 use crate::ops::{self, Metrics, Readiness, Refused, Sampler};
-use crate::peer::{ConsensusMembers, Links, PeerApi, PeerTransport, Seeds, become_member};
+use crate::peer::{ConsensusMembers, Here, Links, PeerApi, PeerTransport, Seeds, become_member};
 use crate::renewal::{Renewal, Signer};
 use crate::router::Router;
 use crate::way::Way;
@@ -59,6 +63,7 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let api_socket = bind(config.listen.bind).await?;
     let ops_socket = bind(config.listen.ops_bind).await?;
     let web_socket = bind_web(&config).await?;
+    let gateway_socket = bind_gateway(&config).await?;
     let advertise = match (config.listen.advertise.as_str(), &seeds) {
         ("", Some(seeds)) => seeds.advertise.as_str(),
         (advertise, _) => advertise,
@@ -66,6 +71,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let addresses = Addresses::new(api_socket.local_addr().map_err(unusable)?, ops_socket.local_addr().map_err(unusable)?, advertise)
         .with_https(web_socket.as_ref().map(TcpListener::local_addr).transpose().map_err(unusable)?);
     addresses.write(&data_dir).map_err(unusable)?;
+    let gateway = gateway_socket.as_ref().map(TcpListener::local_addr).transpose().map_err(unusable)?;
+    let gateway = gateway_address(&config, gateway, &addresses.advertise);
     let web_certificate = WebCertificate::absent();
     let web = match &web_socket {
         Some(_) => Some(web_renewal(&config, web_certificate.clone(), &addresses.advertise)?),
@@ -115,6 +122,8 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     tokio::spawn(router.run(stops.leaving.clone()));
     let drivers = Drivers::new(way.clone(), links.clone(), artifacts.clone(), driver_engine, node_id);
     tokio::spawn(Lead { drivers: drivers.clone() }.run(stops.leaving.clone()));
+    let federation = Federation::new(way.clone(), links.clone(), credentials.clone(), node_id, config.network.source_address.0, gateway);
+    tokio::spawn(federation::Lead { federation: federation.clone() }.run(stops.leaving.clone()));
     let dispatcher = Dispatcher::start(way.clone(), Caller::node(node_id), stops.leaving.clone(), stops.closed.clone());
     let services_api = Api::new(
         way.clone(),
@@ -128,14 +137,14 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         audit: AuditApi::new(services_api.clone(), node_id),
         cluster: ClusterApi::new(services_api.clone(), credentials.ca().cluster(), WebStore::new(&data_dir)),
         drivers: DriverApi::new(services_api.clone(), drivers.clone()),
+        federation: FederationApi::new(services_api.clone(), federation.clone()),
         artifacts: ArtifactApi::new(services_api.clone(), artifacts.clone()),
         peers: PeerApi::server(
             Arc::new(consensus.clone()),
             members,
             links.contacts().clone(),
             artifacts.clone(),
-            Arc::new(join.clone()),
-            Arc::new(drivers),
+            Here { admissions: Arc::new(join.clone()), drivers: Arc::new(drivers), federation: Arc::new(federation.clone()) },
             stops.closing.clone(),
         ),
         join,
@@ -191,6 +200,12 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
         });
     }
     tokio::spawn(renewal.run(stops.closed.clone()));
+    if let Some(socket) = gateway_socket {
+        let options = ListenerOptions { refusals: refusals.clone(), ..ListenerOptions::default() };
+        let trace = TraceLayer::new(metrics.clone());
+        let serving = serve_gateway(socket, &credentials, &consensus, federation, options, trace, stops.closing.clone());
+        tasks.spawn(serving.map_err(unusable)?);
+    }
 
     if let Some(seeds) = seeds {
         let request = PeerMembershipRequest { address: addresses.advertise.clone(), learner: false };

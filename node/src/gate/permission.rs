@@ -129,6 +129,20 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::RestoreContext(r) => wish("write", "context", &r.context, Some(&r.namespace)),
         Body::DeleteSnapshot(r) => wish("write", "context", &r.context, Some(&r.namespace)),
         Body::DeleteContext(r) => wish("delete", "context", &r.context, Some(&r.namespace)),
+        Body::StartFederation(_) | Body::PutInvitation(_) | Body::LeaveFederation(_) | Body::WriteShared(_) => {
+            wish("update", "federation", "members", Some(ALL))
+        }
+        // Asked by a node for a cluster that joins, and by the leader's node: the kernel takes them from nobody else.
+        Body::ConsumeInvitation(_) | Body::CommitReplica(_) => wish("update", "federation", "document", Some(ALL)),
+        // Sent by the leader's node alone: the kernel takes all but the last from nobody else.
+        Body::AcceptTransfer(_) | Body::ConfirmTransfer(_) | Body::ExtendTransfer(_) | Body::CloseTransfer(_) => {
+            wish("update", "federation", "transfers", Some(ALL))
+        }
+        // What is shared leaves the cluster: that is not for those who use the context to say.
+        Body::ShareContext(r) => {
+            wish("write", "context", &r.context, Some(&r.namespace))?;
+            wish("update", "federation", "contexts", Some(ALL))
+        }
     }
 }
 

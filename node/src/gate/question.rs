@@ -95,6 +95,37 @@ impl Question for v1::GetAuditSettingsRequest {
     }
 }
 
+impl Question for v1::ListClustersRequest {
+    fn wish(&self) -> Wish<'_> {
+        read("federation", "members", Some(ALL))
+    }
+}
+
+impl Question for v1::GetFederationStatusRequest {
+    fn wish(&self) -> Wish<'_> {
+        read("federation", "status", Some(ALL))
+    }
+}
+
+impl Question for v1::ListConflictsRequest {
+    fn wish(&self) -> Wish<'_> {
+        read("federation", "conflicts", Some(ALL))
+    }
+}
+
+/// Not reads, but no commands of the kernel either: what they lead to is.
+macro_rules! changes_of_the_federation {
+    ($($Request:ident)*) => {
+        $(impl Question for v1::$Request {
+            fn wish(&self) -> Wish<'_> {
+                Wish { verb: "update", kind: "federation", name: "members", namespace: Some(ALL) }
+            }
+        })*
+    };
+}
+
+changes_of_the_federation! { InviteClusterRequest JoinFederationRequest LeaveFederationRequest RemoveClusterRequest ResolveConflictRequest }
+
 impl Question for v1::GetSchedulerSettingsRequest {
     fn wish(&self) -> Wish<'_> {
         read("scheduler", "settings", Some(ALL))

@@ -26,6 +26,7 @@ pub(super) fn now(options: &HostOptions, version: u32) -> Option<WorkerResources
         isolation: isolation(options.executor.runtime()).into(),
         cost_per_second: options.cost_per_second,
         quality_permille: 0,
+        cluster: String::new(),
     })
 }
 

@@ -34,6 +34,9 @@ labels! {
     Certificate { certificate: &'static str }
     KeyFile { issuer: String }
     DriverTurn { namespace: String, driver: String, what: &'static str, result: &'static str }
+    FederationLink { cluster: String }
+    FederationBytes { cluster: String, direction: &'static str }
+    FederationRefused { reason: &'static str }
     KeyFileRead { issuer: String, result: &'static str }
 }
 
@@ -70,6 +73,12 @@ pub struct Metrics {
     pub(crate) scheduler_placements: Counter,
     pub(crate) scheduler_waiting: Gauge,
     pub(crate) driver_turns: Family<DriverTurn, Counter>,
+    pub(crate) federation_link_up: Family<FederationLink, Gauge>,
+    pub(crate) federation_lag_milliseconds: Family<FederationLink, Gauge>,
+    pub(crate) federation_bytes: Family<FederationBytes, Counter>,
+    pub(crate) federation_refused: Family<FederationRefused, Counter>,
+    pub(crate) federation_conflicts: Gauge,
+    pub(crate) federation_unsigned: Gauge,
     pub(super) queue_tasks: Family<QueueState, Level>,
     pub(super) namespace_usage: Family<Usage, Level>,
     pub(super) namespace_quota_limit: Family<QuotaLimit, Level>,
@@ -130,6 +139,24 @@ impl Metrics {
                 "driver_turns",
                 "Calls of drivers that run on this node, by what they were for and how they went; what \"run\" is an instance that ended badly",
             ),
+            federation_link_up: add(
+                r,
+                "federation_link_up",
+                "Whether this node, as the leader, has a link to another cluster of the federation",
+            ),
+            federation_lag_milliseconds: add(
+                r,
+                "federation_lag_milliseconds",
+                "For how long this cluster and another have not had the same document; 0 while they have",
+            ),
+            federation_bytes: add(r, "federation_bytes", "Bytes of the shared document's synchronisation, by cluster and direction"),
+            federation_refused: add(r, "federation_refused", "Change sets of other clusters that were refused, by reason"),
+            federation_conflicts: add(
+                r,
+                "federation_conflicts",
+                "Keys that clusters wrote without knowing of each other, not resolved yet",
+            ),
+            federation_unsigned: add(r, "federation_unsigned", "Writes of this cluster that are in no signed change set yet"),
             queue_tasks: add(r, "queue_tasks", "Tasks by namespace, queue and state; the queues beyond the first few hundred together"),
             namespace_usage: add(
                 r,

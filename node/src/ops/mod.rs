@@ -13,8 +13,8 @@ mod sample;
 
 pub use http::serve;
 pub use logs::{LogError, init as init_logs};
-pub(crate) use metrics::DriverTurn;
 pub use metrics::Metrics;
+pub(crate) use metrics::{DriverTurn, FederationBytes, FederationLink, FederationRefused};
 pub(crate) use metrics::{KeyFile, KeyFileRead, Refused, Run};
 pub use readiness::{Check, Readiness};
 pub use sample::Sampler;

@@ -38,5 +38,5 @@ pub use links::{Answered, Links, PeerClient, Traffic, Watch};
 pub use members::{ClusterMember, Members, Standing};
 pub use membership::{MembershipError, VOTERS_MAX, become_member, grant};
 pub use seeds::{Seed, Seeds, SeedsError};
-pub use service::{Admissions, DriversHere, PeerApi};
+pub use service::{Admissions, DriversHere, FederationHere, Here, PeerApi};
 pub use transport::PeerTransport;

@@ -9,8 +9,8 @@ use tarn_client::tls::PrincipalKind;
 use tarn_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
 use tarn_proto::v1::{
     JoinResponse, PeerAdmission, PeerArtifactChunk, PeerArtifactHeld, PeerArtifactList, PeerArtifactStored, PeerArtifactWanted,
-    PeerDriversAnswer, PeerDriversQuestion, PeerFrame, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed, PeerRequest,
-    PeerResponse,
+    PeerDriversAnswer, PeerDriversQuestion, PeerFederationAnswer, PeerFederationQuestion, PeerFrame, PeerMembership, PeerMembershipRequest,
+    PeerRenewal, PeerRenewed, PeerRequest, PeerResponse,
 };
 use tarn_raft::{AdminError, Method, NodeId, PeerError, TransportError};
 use tokio_util::sync::CancellationToken;
@@ -46,6 +46,23 @@ pub trait DriversHere: Send + Sync + 'static {
     async fn answer(&self, question: PeerDriversQuestion) -> Result<PeerDriversAnswer, Refusal>;
 }
 
+/// Answers for this node's part in the federation.
+#[async_trait]
+pub trait FederationHere: Send + Sync + 'static {
+    /// What a peer asks, on behalf of a user whom it has let through.
+    async fn answer(&self, question: PeerFederationQuestion) -> Result<PeerFederationAnswer, Refusal>;
+}
+
+/// What is asked of this node alone.
+pub struct Here {
+    /// Joining.
+    pub admissions: Arc<dyn Admissions>,
+    /// Its drivers.
+    pub drivers: Arc<dyn DriversHere>,
+    /// Its part in the federation.
+    pub federation: Arc<dyn FederationHere>,
+}
+
 /// The service for peers. Callers without a node's certificate are refused at every method, and so are nodes that were removed, whose
 /// certificates live on. Strangers may ask to become members and speak for the log, as a leader may that this node has not heard of yet;
 /// what they say there counts for no more than their votes and terms do. All else is for members.
@@ -54,8 +71,7 @@ pub struct PeerApi {
     members: Arc<dyn Members>,
     contacts: Arc<Contacts>,
     artifacts: Artifacts,
-    admissions: Arc<dyn Admissions>,
-    drivers: Arc<dyn DriversHere>,
+    here: Here,
     stopping: CancellationToken,
 }
 
@@ -67,12 +83,10 @@ impl PeerApi {
         members: Arc<dyn Members>,
         contacts: Arc<Contacts>,
         artifacts: Artifacts,
-        admissions: Arc<dyn Admissions>,
-        drivers: Arc<dyn DriversHere>,
+        here: Here,
         stopping: CancellationToken,
     ) -> PeerServiceServer<Self> {
-        PeerServiceServer::new(Self { handler, members, contacts, artifacts, admissions, drivers, stopping })
-            .max_decoding_message_size(FRAME_BYTES_MAX)
+        PeerServiceServer::new(Self { handler, members, contacts, artifacts, here, stopping }).max_decoding_message_size(FRAME_BYTES_MAX)
     }
 
     /// The calling node, which is thereby heard of, unless it was removed.
@@ -186,25 +200,31 @@ impl PeerService for PeerApi {
 
     async fn request_membership(&self, request: Request<PeerMembershipRequest>) -> Result<Response<PeerMembership>, Status> {
         let from = self.enter(&request)?;
-        let answer = self.admissions.request_membership(from, request.into_inner()).await;
+        let answer = self.here.admissions.request_membership(from, request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| status(refusal, ""))
     }
 
     async fn admit(&self, request: Request<PeerAdmission>) -> Result<Response<JoinResponse>, Status> {
         self.enter(&request)?;
-        let answer = self.admissions.admit(request.into_inner()).await;
+        let answer = self.here.admissions.admit(request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| status(refusal, ""))
     }
 
     async fn renew(&self, request: Request<PeerRenewal>) -> Result<Response<PeerRenewed>, Status> {
         let from = self.enter(&request)?;
-        let answer = self.admissions.renew(from, request.into_inner()).await;
+        let answer = self.here.admissions.renew(from, request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| status(refusal, ""))
     }
 
     async fn ask_drivers(&self, request: Request<PeerDriversQuestion>) -> Result<Response<PeerDriversAnswer>, Status> {
         self.enter_as_member(&request)?;
-        let answer = self.drivers.answer(request.into_inner()).await;
+        let answer = self.here.drivers.answer(request.into_inner()).await;
+        answer.map(Response::new).map_err(|refusal| status(refusal, ""))
+    }
+
+    async fn ask_federation(&self, request: Request<PeerFederationQuestion>) -> Result<Response<PeerFederationAnswer>, Status> {
+        self.enter_as_member(&request)?;
+        let answer = self.here.federation.answer(request.into_inner()).await;
         answer.map(Response::new).map_err(|refusal| status(refusal, ""))
     }
 }

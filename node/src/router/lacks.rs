@@ -28,7 +28,7 @@ pub fn lacks(machine: &Machine, task: &Task) -> Vec<WorkerLack> {
     let held = Needs::default().held(machine, &loads);
     let idle = Held::default();
     let workers = loads.iter().filter_map(|load| {
-        let resources = load.capabilities.resources.as_ref()?;
+        let resources = load.capabilities.resources.as_ref().filter(|has| has.cluster.is_empty())?;
         Some(view::worker(load, resources, held.get(&load.id).unwrap_or(&idle)))
     });
     let Ok(cluster) = Cluster::new(workers.collect(), &BTreeMap::new()) else {

@@ -182,7 +182,7 @@ impl Rounds {
         let tasks: Vec<Task> = look.open.iter().map(|open| view::task(open, &nodes, device_bytes, look.now_ms)).collect();
         let none = Held::default();
         let worker = |load: &WorkerLoad| {
-            let resources = load.capabilities.resources.as_ref()?;
+            let resources = load.capabilities.resources.as_ref().filter(|has| has.cluster.is_empty())?;
             Some(view::worker(load, resources, look.held.get(&load.id).unwrap_or(&none)))
         };
         let workers = look.loads.iter().filter_map(worker).collect();

@@ -12,11 +12,14 @@ use futures::StreamExt as _;
 use tarn::artifacts::Artifacts;
 use tarn::gate::{Reason, Refusal};
 use tarn::identity::{CertificateAuthority, IssueOptions, ListenerOptions, listen};
-use tarn::peer::{Admissions, ClusterMember, DriversHere, Links, Members, PeerApi, PeerHandler, PeerTransport, Replies, Requests};
+use tarn::peer::{
+    Admissions, ClusterMember, DriversHere, FederationHere, Here, Links, Members, PeerApi, PeerHandler, PeerTransport, Replies, Requests,
+};
 use tarn_client::tls::{Credentials, NoJoins, PrincipalKind, server_config};
 use tarn_executor::ArtifactStore;
 use tarn_proto::v1::{
-    JoinResponse, PeerAdmission, PeerDriversAnswer, PeerDriversQuestion, PeerMembership, PeerMembershipRequest, PeerRenewal, PeerRenewed,
+    JoinResponse, PeerAdmission, PeerDriversAnswer, PeerDriversQuestion, PeerFederationAnswer, PeerFederationQuestion, PeerMembership,
+    PeerMembershipRequest, PeerRenewal, PeerRenewed,
 };
 use tarn_raft::{NodeId, Peer, PeerError};
 use tempfile::TempDir;
@@ -113,6 +116,13 @@ impl DriversHere for Closed {
     }
 }
 
+#[async_trait]
+impl FederationHere for Closed {
+    async fn answer(&self, _: PeerFederationQuestion) -> Result<PeerFederationAnswer, Refusal> {
+        Err(Reason::InvalidArgument.refusal("closed"))
+    }
+}
+
 /// A node without consensus.
 pub struct TestNode {
     pub id: NodeId,
@@ -149,8 +159,7 @@ impl TestNode {
             Arc::new(members.clone()),
             contacts,
             artifacts.clone(),
-            Arc::new(Closed),
-            Arc::new(Closed),
+            Here { admissions: Arc::new(Closed), drivers: Arc::new(Closed), federation: Arc::new(Closed) },
             stop.clone(),
         );
         let config = server_config(&credentials, Arc::new(NoJoins));

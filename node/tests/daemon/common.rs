@@ -83,6 +83,11 @@ pub async fn cluster(size: u64) -> Vec<Node> {
 
 /// The same, of an authority that the test has.
 pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node> {
+    cluster_with(authority, size, |_| {}).await
+}
+
+/// The same, each node with a changed configuration.
+pub async fn cluster_with(authority: &CertificateAuthority, size: u64, change: impl Fn(&mut Config)) -> Vec<Node> {
     logs();
     let user = issue(authority, PrincipalKind::User { name: "admin".into() });
     let mut started = Vec::new();
@@ -98,6 +103,7 @@ pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node
         config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
         config.listen.https_bind = "127.0.0.1:0".parse().unwrap();
         config.executors.wasm = false;
+        change(&mut config);
         started.push((daemon::start(config).await.unwrap(), dir));
     }
     // The ports are known only now, so the cluster is founded by hand.

@@ -150,6 +150,12 @@ async fn no_method_is_reachable_without_a_role() {
                 _ => Bytes::new(),
             };
             asked += 1;
+            // Other clusters have a listener of their own: here, nobody reaches what is for them.
+            if service.name() == "GatewayService" {
+                let status = call(&nobody, &method, message).await.unwrap_err();
+                assert_eq!(status.code(), Code::Unimplemented, "{name}: {status}");
+                continue;
+            }
             if OPEN.contains(&name.as_str()) {
                 continue;
             }

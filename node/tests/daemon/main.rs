@@ -10,6 +10,7 @@ mod componentize;
 mod contexts;
 mod drivers;
 mod executor;
+mod federation;
 mod gate;
 mod ops;
 mod pipeline;

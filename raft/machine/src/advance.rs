@@ -5,7 +5,7 @@
 use tarn_storage::Range;
 
 use crate::domain::queue::{admit, dead, dependency, lease as task_lease};
-use crate::domain::{access, context, drain, join_token, lease, policy, quota, timer, worker};
+use crate::domain::{access, context, drain, federation, join_token, lease, policy, quota, timer, transfer, worker};
 use crate::error::Fatal;
 use crate::index::Wake;
 use crate::keys::{Key, first, prefix};
@@ -23,6 +23,7 @@ pub fn advance(txn: &mut Txn<'_>) -> Result<(), Fatal> {
     sweep_fired_timers(txn)?;
     requests::sweep(txn)?;
     context::advance(txn)?;
+    federation::advance(txn)?;
     drain::advance(txn)?;
     dependency::settle(txn)?;
     for _ in 0..limits::WAKES_PER_ENTRY_MAX {
@@ -53,10 +54,13 @@ fn wake(txn: &mut Txn<'_>, wake: &Wake) -> Result<(), Fatal> {
         Wake::Token { id } => access::expire_token(txn, *id),
         Wake::Revocation { serial } => access::expire_revocation(txn, serial),
         Wake::Violation { id } => policy::expire_violation(txn, *id),
+        Wake::Invitation { hash } => federation::expire(txn, hash),
+        Wake::Transfer { id } => transfer::expire(txn, id),
     }
 }
 
-/// Removes ended tasks whose retention is over. One that another task still depends on is looked at again later.
+/// Removes ended tasks whose retention is over. One that another task still depends on, or whose result another cluster has still to fetch, is
+/// looked at again later.
 fn sweep_ended_tasks(txn: &mut Txn<'_>) -> Result<(), Fatal> {
     let (due, next) = expired(txn, first::ENDED_EXPIRY, txn.ix.sweeps.ended_tasks)?;
     txn.ix.sweeps.ended_tasks = next;
@@ -65,7 +69,7 @@ fn sweep_ended_tasks(txn: &mut Txn<'_>) -> Result<(), Fatal> {
             return Err(damaged(&key));
         };
         txn.rows.delete(key);
-        if txn.ix.edges.dependents(id) > 0 {
+        if txn.ix.edges.dependents(id) > 0 || txn.ix.transfers.of_task(ns, id).is_some() {
             end::expire(txn, txn.now + limits::SWEEP_POSTPONE_MS, ns, id);
             continue;
         }

@@ -4,7 +4,9 @@ use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
 
 use crate::check;
 use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
-use crate::domain::{access, audit, context, driver, join_token, lease, namespace, placement, policy, timer, version, worker};
+use crate::domain::{
+    access, audit, context, driver, federation, join_token, lease, namespace, placement, policy, timer, transfer, version, worker,
+};
 use crate::error::{Fatal, Refusal};
 use crate::limits;
 use crate::reject;
@@ -124,6 +126,17 @@ fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<o
         C::RemoveDriver(request) => O::RemoveDriver(driver::remove(txn, request)?),
         C::AdvanceDriver(request) => O::AdvanceDriver(driver::advance(txn, principal, request)?),
         C::PutDriverSettings(request) => O::PutDriverSettings(driver::put_settings(txn, request)?),
+        C::StartFederation(request) => O::StartFederation(federation::start(txn, request)?),
+        C::LeaveFederation(request) => O::LeaveFederation(federation::leave(txn, request)?),
+        C::WriteShared(request) => O::WriteShared(federation::write_shared(txn, request)?),
+        C::CommitReplica(request) => O::CommitReplica(federation::commit_replica(txn, principal, request)?),
+        C::PutInvitation(request) => O::PutInvitation(federation::put_invitation(txn, request)?),
+        C::ConsumeInvitation(request) => O::ConsumeInvitation(federation::consume(txn, principal, request)?),
+        C::ShareContext(request) => O::ShareContext(federation::share_context(txn, request)?),
+        C::AcceptTransfer(request) => O::AcceptTransfer(transfer::accept(txn, principal, request)?),
+        C::ConfirmTransfer(request) => O::ConfirmTransfer(transfer::confirm(txn, principal, request)?),
+        C::ExtendTransfer(request) => O::ExtendTransfer(transfer::extend(txn, principal, request)?),
+        C::CloseTransfer(request) => O::CloseTransfer(transfer::close(txn, request)?),
     })
 }
 

@@ -4,8 +4,10 @@
 //! because it trusts nobody.
 
 mod driver;
+mod federation;
 mod placement;
 mod policy;
+mod transfer;
 
 use prost::Message;
 use tarn_proto::v1::{
@@ -254,6 +256,17 @@ pub(crate) fn fields(command: &Command) -> Check {
             name("snapshot", &r.snapshot)
         }
         command::Body::DeleteContext(r) => context(&r.namespace, &r.context, None),
+        command::Body::StartFederation(r) => federation::identity(r.identity.as_ref()),
+        command::Body::LeaveFederation(_) => Ok(()),
+        command::Body::WriteShared(r) => federation::writes(&r.writes),
+        command::Body::CommitReplica(r) => federation::commit(r),
+        command::Body::PutInvitation(r) => federation::invitation(r),
+        command::Body::ConsumeInvitation(r) => federation::consume(r),
+        command::Body::ShareContext(r) => context(&r.namespace, &r.context, None),
+        command::Body::AcceptTransfer(r) => transfer::accept(r),
+        command::Body::ConfirmTransfer(r) => transfer::until(&r.transfer_id, r.run_until_ms),
+        command::Body::ExtendTransfer(r) => transfer::until(&r.transfer_id, r.run_until_ms),
+        command::Body::CloseTransfer(r) => transfer::id(&r.transfer_id),
     }
 }
 
@@ -266,6 +279,9 @@ pub(crate) fn routing(command: &Command) -> Check {
             _ => Ok(()),
         },
         Some(command::Body::AdvanceDriver(r)) => r.tasks.iter().try_for_each(placement::task),
+        Some(command::Body::AcceptTransfer(r)) => {
+            r.transfer.as_ref().and_then(|transfer| transfer.spec.as_ref()).map_or(Ok(()), placement::task)
+        }
         _ => Ok(()),
     }
 }

@@ -50,6 +50,14 @@
 //! | `90` | namespace, driver's name | `DriverRow` | until removed |
 //! | `91` | namespace, driver's name | `DriverProgressRow` | as the driver |
 //! | `92` | drivers | [`DriverSettings`](tarn_proto::v1::DriverSettings) | for ever |
+//! | `a0` | federation | `FederationRow` | until the cluster has left |
+//! | `a1` | a row of the document's copy | bytes of that room | until it deletes it |
+//! | `a2` | number in the outbox | [`SharedEntry`](tarn_proto::v1::SharedEntry) | until it is in a change set |
+//! | `a3` | key of the document, outside of contexts | its value | until deleted |
+//! | `a4` | hash of an invitation's key | `InvitationRow` | until it expires |
+//! | `b0` | federation | `FederationBooksRow` | as `a0` |
+//! | `b1` | number | a piece of a commit whose last one has not come yet | until it has |
+//! | `a8` | a transfer's id | `TransferRow` | until closed, and nobody could accept it any more |
 
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -100,6 +108,14 @@ pub enum Key<'a> {
     Driver { ns: u64, name: &'a str },
     DriverProgress { ns: u64, name: &'a str },
     DriverSettings,
+    Federation,
+    Replica { row: &'a [u8] },
+    Outbox { number: u64 },
+    Shared { key: &'a str },
+    Invitation { hash: &'a [u8; 32] },
+    FederationBooks,
+    StagedCommit { number: u64 },
+    Transfer { id: &'a str },
 }
 
 /// The first bytes of keys: what a scan over all keys of a kind starts from.
@@ -150,6 +166,14 @@ pub mod first {
     pub const DRIVER: u8 = 0x90;
     pub const DRIVER_PROGRESS: u8 = 0x91;
     pub const DRIVER_SETTINGS: u8 = 0x92;
+    pub const FEDERATION: u8 = 0xa0;
+    pub const REPLICA: u8 = 0xa1;
+    pub const OUTBOX: u8 = 0xa2;
+    pub const SHARED: u8 = 0xa3;
+    pub const INVITATION: u8 = 0xa4;
+    pub const FEDERATION_BOOKS: u8 = 0xb0;
+    pub const STAGED_COMMIT: u8 = 0xb1;
+    pub const TRANSFER: u8 = 0xa8;
 }
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
@@ -216,6 +240,14 @@ impl Key<'_> {
             Key::Driver { ns, name } => named(first::DRIVER, &[ns], name.as_bytes()),
             Key::DriverProgress { ns, name } => named(first::DRIVER_PROGRESS, &[ns], name.as_bytes()),
             Key::DriverSettings => prefix(first::DRIVER_SETTINGS, &[]),
+            Key::Federation => prefix(first::FEDERATION, &[]),
+            Key::Replica { row } => named(first::REPLICA, &[], row),
+            Key::Outbox { number } => prefix(first::OUTBOX, &[number]),
+            Key::Shared { key } => named(first::SHARED, &[], key.as_bytes()),
+            Key::Invitation { hash } => named(first::INVITATION, &[], hash),
+            Key::FederationBooks => prefix(first::FEDERATION_BOOKS, &[]),
+            Key::StagedCommit { number } => prefix(first::STAGED_COMMIT, &[number]),
+            Key::Transfer { id } => named(first::TRANSFER, &[], id.as_bytes()),
         }
     }
 
@@ -268,6 +300,14 @@ impl Key<'_> {
             first::DRIVER => Key::Driver { ns: parts.number()?, name: parts.name()? },
             first::DRIVER_PROGRESS => Key::DriverProgress { ns: parts.number()?, name: parts.name()? },
             first::DRIVER_SETTINGS => Key::DriverSettings,
+            first::FEDERATION => Key::Federation,
+            first::REPLICA => Key::Replica { row: std::mem::take(&mut parts.0) },
+            first::OUTBOX => Key::Outbox { number: parts.number()? },
+            first::SHARED => Key::Shared { key: parts.name()? },
+            first::INVITATION => Key::Invitation { hash: parts.hash()? },
+            first::FEDERATION_BOOKS => Key::FederationBooks,
+            first::STAGED_COMMIT => Key::StagedCommit { number: parts.number()? },
+            first::TRANSFER => Key::Transfer { id: parts.name()? },
             _ => return None,
         };
         parts.0.is_empty().then_some(key)
@@ -344,6 +384,14 @@ mod tests {
             Key::Driver { ns: a, name },
             Key::DriverProgress { ns: a, name },
             Key::DriverSettings,
+            Key::Federation,
+            Key::Replica { row: hash },
+            Key::Outbox { number: a },
+            Key::Shared { key: name },
+            Key::Invitation { hash },
+            Key::Transfer { id: name },
+            Key::FederationBooks,
+            Key::StagedCommit { number: a },
         ]
     }
 
@@ -380,7 +428,7 @@ mod tests {
             [
                 0x01, 0x02, 0x08, 0x09, 0x0a, 0x10, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18, 0x19, 0x20, 0x28, 0x29, 0x2a, 0x30,
                 0x38, 0x39, 0x40, 0x48, 0x0b, 0x50, 0x51, 0x52, 0x53, 0x60, 0x61, 0x62, 0x68, 0x70, 0x71, 0x72, 0x73, 0x74, 0x90, 0x91,
-                0x92
+                0x92, 0xa0, 0xa1, 0xa2, 0xa3, 0xa4, 0xa8, 0xb0, 0xb1
             ]
         );
     }

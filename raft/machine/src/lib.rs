@@ -50,10 +50,10 @@ mod txn;
 
 pub use domain::access::BUILT_IN_ROLES;
 pub use domain::placement::{AUTO, runtimes};
-pub use domain::version::ROUTER;
+pub use domain::version::{FEDERATION, ROUTER};
 pub use error::{Fatal, Refusal};
 pub use index::{Access, ActiveBundle, Indices, Policies, RoleIn, Tenant, Tenants};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};
 pub use overlay::STATE;
-pub use read::{ChainWalk, Compacted, DriverStanding, Escalations, OpenTask, WorkerLoad};
+pub use read::{ChainWalk, Compacted, DriverStanding, Escalations, Federation, OpenTask, ReplicaPair, WorkerLoad};
 pub use rows::Class;

@@ -317,3 +317,45 @@ const HOUR_MS: u64 = 3_600_000;
 const DAY_MS: u64 = 24 * HOUR_MS;
 
 const _: () = assert!(2 * BATCH_TASKS_MAX as u64 <= COMMAND_ORDINALS_MAX && LEASE_TASKS_MAX as u64 <= COMMAND_ORDINALS_MAX);
+
+// --- Federation ------------------------------------------------------------------------------------------------------------------------
+
+/// An id of a cluster in a federation.
+pub const CLUSTER_ID_BYTES: usize = 16;
+/// A root certificate in PEM: one with an ML-DSA-65 key and signature has about 7,500 bytes.
+pub const CERTIFICATE_BYTES_MAX: usize = 32 << 10;
+/// Gateways of one cluster.
+pub const GATEWAYS_MAX: usize = 64;
+/// A key of the shared document.
+pub const SHARED_KEY_BYTES_MAX: usize = 1_024;
+/// A value in the shared document: each lies in every cluster, and in a change set. Larger ones are artifacts.
+pub const SHARED_VALUE_BYTES_MAX: usize = 64 << 10;
+/// Keys that one command writes to the shared document.
+pub const SHARED_WRITES_MAX: usize = 64;
+/// Writes that wait to be signed: some ten megabytes of memory on every node. They are only that many when no leader's node has signed for
+/// long, or a large context has just been shared.
+pub const OUTBOX_MAX: usize = 100_000;
+/// Keys of a context that has just been shared which go into the outbox with one entry: each brings its value with it.
+pub const SHARES_PER_ENTRY_MAX: usize = 64;
+/// Rows and entries of one piece of a commit of the document's copy. Each entry may need ids, of which a log entry has a million.
+pub const REPLICA_ROWS_MAX: usize = 20_000;
+/// Bytes of these, below what one command may have.
+pub const REPLICA_COMMIT_BYTES_MAX: usize = 3 << 20;
+/// Pieces of one commit: what was written while a cluster was cut off for long comes in one, and what a new member is given.
+pub const COMMIT_PIECES_MAX: u32 = 100;
+/// The key of such a row: a key of the document, and what tells kinds of rows apart.
+pub const REPLICA_KEY_BYTES_MAX: usize = SHARED_KEY_BYTES_MAX + 64;
+/// Invitations that have not expired.
+pub const INVITATIONS_MAX: usize = 1_000;
+/// Shortest and longest life of an invitation.
+pub const INVITATION_MS: (u64, u64) = (1_000, 30 * DAY_MS);
+/// An invitation's life.
+pub const INVITATION_MS_DEFAULT: u64 = HOUR_MS;
+/// A transfer's id: made of a cluster's, a task's and a token.
+pub const TRANSFER_ID_BYTES_MAX: usize = 128;
+/// How long a transfer is held until it is confirmed: the other cluster waits for it with a lease in its hand.
+pub const TRANSFER_HOLD_MS_MAX: u64 = HOUR_MS;
+/// Transfers that are not closed, and closed ones that are remembered. Each costs some 200 bytes of memory on every node.
+pub const TRANSFERS_MAX: u64 = 100_000;
+/// Specifications of transfers that are held: they are read when a node starts.
+pub const TRANSFERS_HELD_BYTES_MAX: u64 = 256 << 20;

@@ -338,6 +338,47 @@ pub struct ContextRow {
     /// While its keys are walked through in the background: the last one that was.
     #[prost(string, optional, tag = "9")]
     pub walked: Option<String>,
+    /// Whether it is shared with the federation.
+    #[prost(bool, tag = "10")]
+    pub shared: bool,
+    /// While what it held before it was shared goes into the outbox in the background: the last key that did.
+    #[prost(string, optional, tag = "11")]
+    pub sharing: Option<String>,
+}
+
+/// This cluster in its federation.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct FederationRow {
+    #[prost(message, optional, tag = "1")]
+    pub identity: Option<v1::FederationIdentity>,
+    /// Whether the cluster has left, and what is kept here goes in the background.
+    #[prost(bool, tag = "2")]
+    pub leaving: bool,
+}
+
+/// How far the federation's document has come here. Apart from [`FederationRow`], which is large and never changes.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct FederationBooksRow {
+    /// Of the document's copy: grows with every commit, and begins anew in no federation.
+    #[prost(uint64, tag = "1")]
+    pub revision: u64,
+    /// The number of the last write that came into the outbox.
+    #[prost(uint64, tag = "2")]
+    pub written: u64,
+    /// Pieces of a commit whose last one has not come yet.
+    #[prost(uint32, tag = "3")]
+    pub staged: u32,
+}
+
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct InvitationRow {
+    #[prost(uint64, tag = "1")]
+    pub expires_at_ms: u64,
+    #[prost(string, repeated, tag = "2")]
+    pub scope: Vec<String>,
+    /// Empty until used.
+    #[prost(bytes = "bytes", tag = "3")]
+    pub cluster_id: Bytes,
 }
 
 /// A key whose last version is older than `version` is what it was at `to`.
@@ -541,6 +582,29 @@ pub struct DriverProgressRow {
     pub ordinal: u32,
 }
 
+/// A task that another cluster hands over: held, then a task, then closed.
+#[derive(Clone, PartialEq, prost::Message)]
+pub struct TransferRow {
+    /// Without the specification once there is a task.
+    #[prost(message, optional, tag = "1")]
+    pub transfer: Option<v1::Transfer>,
+    /// BLAKE3 of the transfer as it came.
+    #[prost(bytes = "bytes", tag = "2")]
+    pub digest: Bytes,
+    #[prost(uint64, tag = "3")]
+    pub accepted_at_ms: u64,
+    #[prost(uint64, tag = "4")]
+    pub hold_until_ms: u64,
+    /// The number of the task's namespace, and the task; 0 while there is none.
+    #[prost(uint64, tag = "5")]
+    pub ns: u64,
+    #[prost(uint64, tag = "6")]
+    pub task: u64,
+    /// Closed, and kept for as long as it would have been held, so that the same offer that comes late does not begin it again.
+    #[prost(bool, tag = "7")]
+    pub closed: bool,
+}
+
 /// The records of one entry. Its row begins with the hash of the row before.
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct DecisionsRow {
@@ -647,6 +711,14 @@ impl NamespaceRow {
     /// Whether it takes nothing new, and goes when it can.
     pub fn is_draining(&self) -> bool {
         matches!(self.state(), NamespaceState::Draining | NamespaceState::Cancelling)
+    }
+}
+
+impl TransferRow {
+    /// What it holds of a task that does not exist yet.
+    pub fn spec_bytes(&self) -> u64 {
+        let spec = self.transfer.as_ref().and_then(|transfer| transfer.spec.as_ref());
+        spec.map_or(0, |spec| prost::Message::encoded_len(spec) as u64)
     }
 }
 

@@ -71,6 +71,11 @@ impl<'a> Txn<'a> {
         self.next_ordinal + limits::COMMAND_ORDINALS_MAX < 1 << limits::ORDINAL_BITS
     }
 
+    /// Whether enough ids are left for so many things, and any one command after them. A thing may need two.
+    pub fn has_ids_for(&self, things: u64) -> bool {
+        self.next_ordinal + 2 * things + limits::COMMAND_ORDINALS_MAX < 1 << limits::ORDINAL_BITS
+    }
+
     /// The next id or token: greater than every one before it.
     pub fn next_id(&mut self) -> u64 {
         let ordinal = self.next_ordinal;

@@ -1,5 +1,6 @@
 //! Tasks of the runtime `auto` under any order of placements, leases, failures, lost workers and restarts: none is leased unplaced, each
-//! runs where it was placed and may run, and none is lost.
+//! runs where it was placed and may run, and none is lost. Workers that stand for other clusters get what was placed at them, and only tasks
+//! that may leave.
 
 mod support;
 
@@ -29,6 +30,8 @@ struct Run {
     tasks: Vec<String>,
     /// By id, as (runtime, node, isolation).
     workers: BTreeMap<String, (&'static str, &'static str, i32)>,
+    /// Those of them that stand for another cluster.
+    elsewhere: BTreeSet<String>,
     leased: Vec<LeasedTask>,
     succeeded: BTreeSet<String>,
 }
@@ -36,9 +39,9 @@ struct Run {
 impl Run {
     fn new(seed: u64) -> Self {
         let mut rig = Rig::new();
-        rig.ok(RaiseVersion { version: tarn_machine::ROUTER, ..Default::default() });
-        let (workers, succeeded) = (BTreeMap::new(), BTreeSet::new());
-        Run { rig, dice: Dice(seed), tasks: Vec::new(), workers, leased: Vec::new(), succeeded }
+        rig.ok(RaiseVersion { version: tarn_machine::FEDERATION, ..Default::default() });
+        let (workers, succeeded, elsewhere) = (BTreeMap::new(), BTreeSet::new(), BTreeSet::new());
+        Run { rig, dice: Dice(seed), tasks: Vec::new(), workers, elsewhere, leased: Vec::new(), succeeded }
     }
 
     fn step(&mut self) {
@@ -65,7 +68,12 @@ impl Run {
             wasm: Some(part(())),
             native: Some(NativeSpec { artifact: "def".into(), ..Default::default() }),
             requires: if self.dice.roll(4) == 0 { vec![format!("node={}", NODES[self.dice.roll(3)])] } else { vec![] },
-            placement: Some(Placement { runtimes: chain, isolation: self.dice.roll(4) as i32, ..Default::default() }),
+            placement: Some(Placement {
+                runtimes: chain,
+                isolation: self.dice.roll(4) as i32,
+                any_cluster: self.dice.roll(2) == 0,
+                ..Default::default()
+            }),
             retry: Some(RetryPolicy { max_attempts: 1 + self.dice.roll(3) as u32, ..Default::default() }),
             ..Default::default()
         };
@@ -76,12 +84,11 @@ impl Run {
     fn register(&mut self) {
         let (runtime, node) = (RUNTIMES[self.dice.roll(3)], NODES[self.dice.roll(3)]);
         let isolation = self.dice.roll(4) as i32;
-        let resources = WorkerResources { node: node.into(), slots: 2, isolation, ..Default::default() };
-        let capabilities = WorkerCapabilities {
-            runtimes: vec![runtime.into()],
-            resources: (self.dice.roll(8) > 0).then_some(resources),
-            ..Default::default()
-        };
+        let cluster = if self.dice.roll(3) == 0 { "south" } else { "" };
+        let resources = WorkerResources { node: node.into(), slots: 2, isolation, cluster: cluster.into(), ..Default::default() };
+        let resources = (self.dice.roll(8) > 0).then_some(resources);
+        let is_elsewhere = resources.is_some() && !cluster.is_empty();
+        let capabilities = WorkerCapabilities { runtimes: vec![runtime.into()], resources, ..Default::default() };
         let request = RegisterWorkerRequest {
             name: "w".into(),
             capabilities: Some(capabilities),
@@ -89,6 +96,9 @@ impl Run {
             ..Default::default()
         };
         let id = self.rig.ok(request).worker_id;
+        if is_elsewhere {
+            self.elsewhere.insert(id.clone());
+        }
         self.workers.insert(id, (runtime, node, isolation));
     }
 
@@ -120,7 +130,9 @@ impl Run {
     fn lease(&mut self) {
         let Some(worker) = self.workers.keys().nth(self.dice.roll(self.workers.len().max(1))).cloned() else { return };
         let request = LeaseTasksRequest { worker_id: worker.clone(), max_tasks: 3, ..Default::default() };
+        let ready = self.rig.machine.has_ready_task_for(&worker);
         let Ok(answer) = self.rig.tell(request).0 else { return };
+        assert_eq!(ready, !answer.tasks.is_empty(), "a lease was worth its while");
         for task in answer.tasks {
             self.leased_rightly(&task, &worker);
             self.leased.push(task);
@@ -138,6 +150,8 @@ impl Run {
         assert!(placement.runtimes.is_empty() || placement.runtimes.contains(&spec.runtime), "{placement:?}");
         assert!(whole.requires.iter().all(|label| *label == format!("node={node}")), "{:?}", whole.requires);
         let placed = &submitted.placed_worker;
+        assert!(placement.any_cluster || !self.elsewhere.contains(placed), "only what may leave leaves");
+        assert!(placed == worker || !self.elsewhere.contains(worker), "it was placed at this very worker");
         assert_eq!((self.workers[placed].0, self.workers[placed].1), (runtime, node), "it was placed here");
         assert!(self.workers[placed].2.max(1) >= placement.isolation.max(1), "{isolation}");
     }
@@ -169,9 +183,19 @@ impl Run {
         }
     }
 
+    /// So many attempts at once; 0: any.
+    fn allow(&mut self, max_running: u64) {
+        let quotas = Some(Quotas { max_running: Some(max_running), ..Default::default() });
+        self.rig.ok(UpdateNamespaceRequest { name: "default".into(), quotas, ..Default::default() });
+    }
+
     fn disturb(&mut self) {
-        match self.dice.roll(6) {
+        match self.dice.roll(7) {
             0 => self.rig.restart(),
+            5 => {
+                let max = [0, 0, 2][self.dice.roll(3)];
+                self.allow(max);
+            }
             1 => drop(self.rig.pass_to(self.rig.now_ms + 40_000)),
             2 => {
                 let queue = format!("q{}", self.dice.roll(2));
@@ -216,12 +240,13 @@ impl Run {
 #[test]
 fn whatever_the_router_proposes_nothing_runs_where_it_may_not_and_nothing_is_lost() {
     let mut succeeded = 0;
-    for seed in 0..40 {
+    for seed in 0..80 {
         let mut run = Run::new(seed);
         for _ in 0..300 {
             run.step();
         }
         eprintln!("seed {seed}: {} tasks, {} succeeded", run.tasks.len(), run.succeeded.len());
+        run.allow(0);
         run.check();
         succeeded += run.succeeded.len();
     }

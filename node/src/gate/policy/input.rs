@@ -28,6 +28,7 @@ fn of_command(ask: &Ask<'_>, body: &Body) -> Vec<Document> {
             | Body::FailTask(_)
             | Body::RenewLease(_)
             | Body::ReleaseLease(_)
+            | Body::CommitReplica(_)
     ) {
         return Vec::new();
     }

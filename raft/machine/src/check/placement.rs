@@ -69,6 +69,7 @@ fn placement(given: &Placement) -> Check {
 /// What a worker says that it has.
 pub(super) fn resources(given: &WorkerResources) -> Check {
     label("resources.node", &given.node)?;
+    length("CLUSTER_TOO_LONG", "resources.cluster", given.cluster.len(), limits::LABEL_BYTES_MAX)?;
     known("resources.isolation", IsolationLevel::try_from(given.isolation).is_ok())?;
     range("resources.slots", given.slots.into(), (1, limits::WORKER_SLOTS_MAX))?;
     range("resources.cost_per_second", given.cost_per_second, (0, limits::COST_MAX))?;

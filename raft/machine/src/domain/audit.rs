@@ -80,7 +80,9 @@ impl Task {
 pub fn draft(txn: &Txn<'_>, command: &Command) -> Option<DecisionRow> {
     // The raise itself is the first record.
     let begins = |body: &&command::Body| matches!(body, command::Body::RaiseVersion(_));
-    let body = command.body.as_ref().filter(|body| txn.meta.version >= SINCE || begins(body))?;
+    // What a leader's node keeps for the federation is no decision.
+    let is_decision = |body: &&command::Body| !matches!(body, command::Body::CommitReplica(_));
+    let body = command.body.as_ref().filter(|body| txn.meta.version >= SINCE || begins(body)).filter(is_decision)?;
     let mut record = DecisionRow {
         principal: command.principal.clone(),
         action: body.name().to_owned(),
@@ -126,6 +128,18 @@ fn describe(record: &mut DecisionRow, body: &command::Body) {
         C::UpdateNamespace(r) => about(record, &r.name, "namespace", &r.name),
         C::DeleteNamespace(r) => about(record, &r.name, "namespace", &r.name),
         C::RaiseVersion(r) => record.detail = r.version.to_string(),
+        C::StartFederation(_) | C::LeaveFederation(_) | C::PutInvitation(_) | C::ConsumeInvitation(_) => {
+            about(record, "", "federation", "members");
+        }
+        C::ShareContext(r) => about(record, &r.namespace, "context", &r.context),
+        C::AcceptTransfer(r) => {
+            let transfer = r.transfer.clone().unwrap_or_default();
+            about(record, &transfer.namespace, "transfer", &transfer.transfer_id);
+            record.detail = format!("task {} of {}", transfer.origin_task_id, transfer.origin_name);
+        }
+        C::ConfirmTransfer(r) => about(record, "", "transfer", &r.transfer_id),
+        C::ExtendTransfer(r) => about(record, "", "transfer", &r.transfer_id),
+        C::CloseTransfer(r) => about(record, "", "transfer", &r.transfer_id),
         C::PutRole(r) => about(record, "", "role", &r.name),
         C::DeleteRole(r) => about(record, "", "role", &r.name),
         C::PutBinding(r) => bound(record, r.binding.as_ref()),
@@ -209,6 +223,7 @@ fn is_traffic(body: &outcome::Body) -> bool {
             | O::RecordViolations(_)
             | O::AcknowledgeEscalations(_)
             | O::PlaceTasks(_)
+            | O::ExtendTransfer(_)
     ) || matches!(body, O::AdvanceDriver(answer) if answer.task_ids.is_empty())
 }
 
@@ -226,6 +241,8 @@ pub fn admitted(txn: &mut Txn<'_>, draft: Option<DecisionRow>, place: usize, ans
         outcome::Body::AdvanceDriver(answer) => {
             record.task = answer.task_ids.first().and_then(|id| parse_id(id, "").ok()).unwrap_or_default();
         }
+        outcome::Body::ConfirmTransfer(answer) => record.task = parse_id(&answer.task_id, "").unwrap_or_default(),
+        outcome::Body::CloseTransfer(answer) => record.task = parse_id(&answer.task_id, "").unwrap_or_default(),
         outcome::Body::RegisterWorker(answer) => record.worker = parse_id(&answer.worker_id, "").unwrap_or_default(),
         _ => {}
     }

@@ -5,6 +5,7 @@ pub mod audit;
 pub mod context;
 pub mod drain;
 pub mod driver;
+pub mod federation;
 pub mod join_token;
 pub mod lease;
 pub mod namespace;
@@ -13,6 +14,7 @@ pub mod policy;
 pub mod queue;
 pub mod quota;
 pub mod timer;
+pub mod transfer;
 pub mod version;
 pub mod worker;
 

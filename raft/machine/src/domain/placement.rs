@@ -11,6 +11,7 @@ use tarn_proto::v1::{
     TaskSpec, TaskState, TasksPlaced,
 };
 
+use super::worker::is_elsewhere;
 use super::{nodes_only, parse_id};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
@@ -137,7 +138,9 @@ fn class_for(txn: &Txn<'_>, task: &Task, spec: &TaskSpec, mut class: Class, work
     class.requires.sort();
     class.requires.dedup();
     let queue = txn.ix.queue(task.ns, task.row.queue)?;
+    let any_cluster = spec.placement.as_ref().is_some_and(|placement| placement.any_cluster);
     let suits = strong_enough
+        && (any_cluster || !is_elsewhere(capabilities))
         && runtimes(spec).contains(&runtime)
         && matches_class(capabilities, &class)
         && serves(&capabilities.queues, &queue.name)

@@ -1,6 +1,8 @@
 //! The cluster's machine version: it rises by a command, once every voter supports it.
 
-use tarn_proto::v1::{Command, EventKind, RaiseVersion, Rejection, TaskSpec, VersionRaised, command, timer_action::Action};
+use tarn_proto::v1::{
+    Command, DriverSpec, EventKind, RaiseVersion, Rejection, TaskSpec, VersionRaised, WorkerResources, command, timer_action::Action,
+};
 
 use super::{access, audit, placement, quota};
 use crate::error::{Fatal, Refusal};
@@ -15,6 +17,9 @@ pub const EXECUTORS: u32 = 3;
 
 /// The machine version that brought the router, contexts and drivers.
 pub const ROUTER: u32 = 4;
+
+/// The machine version that brought the federation.
+pub const FEDERATION: u32 = 5;
 
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(command: &Command, found: u32) -> Result<(), Rejection> {
@@ -62,13 +67,27 @@ fn since(body: &command::Body) -> u32 {
         | C::RecordViolations(_)
         | C::AcknowledgeEscalations(_) => 2,
         C::RecordDecisions(_) | C::PutAuditSettings(_) => audit::SINCE,
-        C::RegisterWorker(r) if r.capabilities.iter().any(|given| given.resources.is_some()) => ROUTER,
-        C::HeartbeatWorker(r) if r.resources.is_some() => ROUTER,
+        C::RegisterWorker(r) => r.capabilities.as_ref().and_then(|given| given.resources.as_ref()).map_or(1, of_resources),
+        C::HeartbeatWorker(r) => r.resources.as_ref().map_or(1, of_resources),
         C::PlaceTasks(_) | C::PutSchedulerSettings(_) => ROUTER,
         C::PutKey(_) | C::DeleteKey(_) | C::SnapshotContext(_) | C::RestoreContext(_) | C::DeleteSnapshot(_) | C::DeleteContext(_) => {
             ROUTER
         }
-        C::InstallDriver(_) | C::UpgradeDriver(_) | C::RemoveDriver(_) | C::AdvanceDriver(_) | C::PutDriverSettings(_) => ROUTER,
+        C::InstallDriver(r) => of_events(r.spec.as_ref()),
+        C::UpgradeDriver(r) => of_events(r.spec.as_ref()),
+        C::AdvanceDriver(r) => r.tasks.iter().map(of_spec).max().unwrap_or(1).max(ROUTER),
+        C::RemoveDriver(_) | C::PutDriverSettings(_) => ROUTER,
+        C::StartFederation(_)
+        | C::LeaveFederation(_)
+        | C::WriteShared(_)
+        | C::CommitReplica(_)
+        | C::PutInvitation(_)
+        | C::ConsumeInvitation(_)
+        | C::ShareContext(_)
+        | C::AcceptTransfer(_)
+        | C::ConfirmTransfer(_)
+        | C::ExtendTransfer(_)
+        | C::CloseTransfer(_) => FEDERATION,
         _ => 1,
     }
 }
@@ -77,6 +96,9 @@ fn since(body: &command::Body) -> u32 {
 fn of_spec(spec: &TaskSpec) -> u32 {
     let parts = spec.native.is_some() || spec.cuda.is_some() || spec.transform.is_some();
     let context = spec.grants.as_ref().is_some_and(|grants| grants.context.is_some());
+    if spec.placement.as_ref().is_some_and(|placement| placement.any_cluster) {
+        return FEDERATION;
+    }
     if context || spec.runtime == placement::AUTO || spec.placement.is_some() {
         return ROUTER;
     }
@@ -84,6 +106,17 @@ fn of_spec(spec: &TaskSpec) -> u32 {
         true => EXECUTORS,
         false => 1,
     }
+}
+
+/// The same of a worker's resources.
+fn of_resources(resources: &WorkerResources) -> u32 {
+    if resources.cluster.is_empty() { ROUTER } else { FEDERATION }
+}
+
+/// The same of a driver's subscription: an older node does not know the younger kinds of events, and would refuse what others take.
+fn of_events(spec: Option<&DriverSpec>) -> u32 {
+    let young = |kind: &i32| *kind >= EventKind::FederationChanged.into();
+    if spec.is_some_and(|spec| spec.events.iter().any(young)) { FEDERATION } else { ROUTER }
 }
 
 /// The command: from here on the cluster writes this version. A build that cannot read it stops before it applies the entry; nothing

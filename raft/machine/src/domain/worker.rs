@@ -66,9 +66,12 @@ pub fn heartbeat_worker(txn: &mut Txn<'_>, principal: &str, request: HeartbeatWo
     require_maker(&row, id, principal)?;
     if let Some(resources) = request.resources {
         let known = row.capabilities.get_or_insert_default();
-        // Where it runs is what its label says, for as long as it is registered.
-        let node = known.resources.take().map_or(resources.node, |before| before.node);
-        known.resources = Some(WorkerResources { node, ..resources });
+        // Where it runs is what its label says, for as long as it is registered; and what it may lease is not changed by the way.
+        let (node, cluster) = match known.resources.take() {
+            Some(before) => (before.node, before.cluster),
+            None => (resources.node, resources.cluster),
+        };
+        known.resources = Some(WorkerResources { node, cluster, ..resources });
         label_node(known);
     }
     row.heartbeat_at_ms = txn.now;
@@ -140,6 +143,11 @@ pub fn expire(txn: &mut Txn<'_>, id: u64) -> Result<(), Fatal> {
 /// The worker's state as clients see it.
 pub fn state(row: &WorkerRow) -> WorkerState {
     if row.draining { WorkerState::Draining } else { WorkerState::Active }
+}
+
+/// Whether a worker with these capabilities stands for another cluster: it leases nothing but what was placed at it.
+pub fn is_elsewhere(capabilities: &WorkerCapabilities) -> bool {
+    capabilities.resources.as_ref().is_some_and(|resources| !resources.cluster.is_empty())
 }
 
 /// The principal that may do everything.

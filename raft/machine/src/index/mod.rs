@@ -7,10 +7,12 @@
 pub mod access;
 pub mod driver;
 mod edges;
+mod federation;
 mod pick;
 pub mod policy;
 mod ready;
 mod rebuild;
+pub mod transfer;
 mod wakes;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -72,6 +74,8 @@ pub struct Indices {
     pub(crate) scheduler_settings: SchedulerSettings,
     pub(crate) drivers: BTreeMap<(u64, Arc<str>), driver::DriverIndex>,
     pub(crate) driver_settings: DriverSettings,
+    pub(crate) federation: federation::FederationIndex,
+    pub(crate) transfers: transfer::Transfers,
 }
 
 /// What the gate needs to know of every namespace, by name.
@@ -423,7 +427,7 @@ impl Indices {
     /// The earliest time at which time alone changes something.
     pub fn next_wake_ms(&self) -> Option<u64> {
         let walking = !self.walks.is_empty() || !self.gone.is_empty();
-        if !self.settling.is_empty() || walking || self.leaving().is_some() {
+        if !self.settling.is_empty() || walking || self.leaving().is_some() || self.federation.has_steps() {
             return Some(0);
         }
         let wake = self.wakes.first().map(|(at, _)| *at);

@@ -39,11 +39,13 @@ pub fn matches_class(capabilities: &WorkerCapabilities, class: &Class) -> bool {
 /// The lane of all namespaces without isolation: a number that no namespace has.
 const COMMON: u64 = 0;
 
+/// Tasks that follow each other, as (namespace, queue, class). Without a class: one task alone.
+type Candidates = (u64, u64, Option<Arc<Class>>);
+
 /// The candidates of one lease command.
 pub struct Pick {
     now: u64,
-    /// As (namespace, queue, class).
-    groups: Vec<(u64, u64, Arc<Class>)>,
+    groups: Vec<Candidates>,
     /// Heads of groups by lane, best first. Lanes without any are absent.
     heads: BTreeMap<u64, BinaryHeap<Reverse<(Rank, usize)>>>,
     /// Lanes that have heads, by pass.
@@ -53,16 +55,28 @@ pub struct Pick {
 impl Pick {
     /// Looks at every group with ready tasks. Gives the candidates, and the namespaces whose pass is lowered by their meeting.
     pub fn new(indices: &Indices, capabilities: &WorkerCapabilities, now: u64) -> (Self, Vec<(u64, u64)>) {
-        let mut pick = Pick { now, groups: Vec::new(), heads: BTreeMap::new(), order: BTreeSet::new() };
+        let mut heads = Vec::new();
         visit(indices, capabilities, |ns, queue, class, group| {
-            if let Some(rank) = group.head(now) {
-                let lane = indices.namespaces.get(&ns).map_or(ns, |namespace| lane(ns, namespace));
-                let head = Reverse((rank, pick.groups.len()));
-                pick.heads.entry(lane).or_default().push(head);
-                pick.groups.push((ns, queue, class.clone()));
-            }
+            heads.extend(group.head(now).map(|rank| (rank, (ns, queue, Some(class.clone())))));
             false
         });
+        Pick::of(indices, heads, now)
+    }
+
+    /// The same for a worker that gets nothing but these tasks, each as its rank and its namespace.
+    pub fn among(indices: &Indices, tasks: Vec<(Rank, u64)>, now: u64) -> (Self, Vec<(u64, u64)>) {
+        let is_open = |ns: &u64| indices.namespaces.get(ns).is_some_and(|namespace| !namespace.is_full());
+        let open = tasks.into_iter().filter(|(_, ns)| is_open(ns));
+        Pick::of(indices, open.map(|(rank, ns)| (rank, (ns, 0, None))).collect(), now)
+    }
+
+    fn of(indices: &Indices, heads: Vec<(Rank, Candidates)>, now: u64) -> (Self, Vec<(u64, u64)>) {
+        let mut pick = Pick { now, groups: Vec::new(), heads: BTreeMap::new(), order: BTreeSet::new() };
+        for (rank, group) in heads {
+            let lane = indices.namespaces.get(&group.0).map_or(group.0, |namespace| lane(group.0, namespace));
+            pick.heads.entry(lane).or_default().push(Reverse((rank, pick.groups.len())));
+            pick.groups.push(group);
+        }
         let met: BTreeSet<u64> = pick.groups.iter().map(|(ns, _, _)| *ns).collect();
         let present = || met.iter().filter_map(|ns| Some((*ns, indices.namespaces.get(ns)?)));
         let mut passes = BTreeMap::new();
@@ -112,7 +126,7 @@ impl Pick {
             let namespace = indices.namespaces.get(ns);
             pass = pass.max(namespace.map_or(0, |namespace| namespace.pass));
             let queue = namespace.and_then(|namespace| namespace.queues.get(queue));
-            let group = queue.and_then(|queue| queue.groups.get(class));
+            let group = queue.zip(class.as_ref()).and_then(|(queue, class)| queue.groups.get(class));
             if let Some(rank) = group.and_then(|group| group.head(self.now)) {
                 heads.push(Reverse((rank, number)));
             }
@@ -144,6 +158,13 @@ impl Indices {
     /// Whether a worker with these capabilities could be given a task now.
     pub fn has_ready_for(&self, capabilities: &WorkerCapabilities) -> bool {
         visit(self, capabilities, |_, _, _, group| group.oldest_ms().is_some())
+    }
+
+    /// The same of one that gets only what was placed at it.
+    pub fn has_placed_for(&self, worker: u64, capabilities: &WorkerCapabilities) -> bool {
+        let open = |namespace: &NamespaceIndex| !namespace.is_full() && namespace.is_served_by(capabilities);
+        let placed = self.placed.get(&worker).into_iter().flatten();
+        placed.map(|(ns, _)| ns).any(|ns| self.namespaces.get(ns).is_some_and(open))
     }
 }
 

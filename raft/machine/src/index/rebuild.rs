@@ -6,7 +6,7 @@ use bytes::Bytes;
 use prost::Message;
 use tarn_storage::{Engine, Range};
 
-use super::{Facts, Indices, NamespaceIndex, QueueIndex, Wake, access, driver, policy};
+use super::{Facts, Indices, NamespaceIndex, QueueIndex, Wake, access, driver, federation, policy, transfer};
 use crate::error::Fatal;
 use crate::keys::{Key, first};
 use crate::overlay::{Rows, STATE, decode};
@@ -83,6 +83,12 @@ pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
         if row.walked.is_some() {
             indices.walks.insert((ns, name.to_owned()));
         }
+        if row.shared {
+            indices.federation.shared.insert((ns, name.to_owned()));
+        }
+        if row.sharing.is_some() {
+            indices.federation.sharing.insert((ns, name.to_owned()));
+        }
         Ok(())
     })?;
     each_bytes(engine, first::GONE_CONTEXT, |key, _| {
@@ -95,6 +101,8 @@ pub fn rebuild(engine: &dyn Engine) -> Result<Indices, Fatal> {
     access::fill(engine, &mut indices)?;
     policy::fill(engine, &mut indices)?;
     driver::fill(engine, &mut indices)?;
+    federation::fill(engine, &mut indices)?;
+    transfer::fill(engine, &mut indices)?;
     indices.chain = engine.row(Key::Chain)?.unwrap_or_default();
     indices.scheduler_settings = engine.row(Key::SchedulerSettings)?.unwrap_or_default();
     indices.audit_settings = engine.row(Key::AuditSettings)?.unwrap_or_default();

@@ -28,4 +28,8 @@ pub enum Wake {
     Revocation { serial: Arc<str> },
     /// The violation is old enough to be forgotten.
     Violation { id: u64 },
+    /// The invitation is void.
+    Invitation { hash: Box<[u8; 32]> },
+    /// Nobody has confirmed the transfer in time; or it is closed, and may be forgotten.
+    Transfer { id: Arc<str> },
 }

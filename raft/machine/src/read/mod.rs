@@ -6,18 +6,21 @@ mod chain;
 mod contexts;
 mod driver;
 mod events;
+mod federation;
 mod lists;
 mod policy;
 mod routing;
 mod story;
 mod tasks;
 mod tenancy;
+mod transfer;
 
 use tarn_proto::v1::{Rejection, WorkerCapabilities};
 
 pub use chain::ChainWalk;
 pub use driver::DriverStanding;
 pub use events::Compacted;
+pub use federation::{Federation, ReplicaPair};
 pub use policy::Escalations;
 pub use routing::{OpenTask, WorkerLoad};
 
@@ -40,8 +43,13 @@ impl Machine {
     /// False for a worker that is unknown, draining, or holds as many tasks as it may.
     pub fn has_ready_task_for(&self, worker_id: &str) -> bool {
         let any = WorkerCapabilities::default();
-        self.leasing(worker_id).is_some_and(|(id, worker)| {
-            self.ix.held_by(id) < crate::limits::WORKER_TASKS_MAX && self.ix.has_ready_for(worker.capabilities.as_ref().unwrap_or(&any))
+        self.leasing(worker_id).is_some_and(|(id, row)| {
+            let capabilities = row.capabilities.as_ref().unwrap_or(&any);
+            let ready = match worker::is_elsewhere(capabilities) {
+                true => self.ix.has_placed_for(id, capabilities),
+                false => self.ix.has_ready_for(capabilities),
+            };
+            ready && self.ix.held_by(id) < crate::limits::WORKER_TASKS_MAX
         })
     }
 

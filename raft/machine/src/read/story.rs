@@ -8,6 +8,7 @@ use super::audit::concerns;
 use crate::Machine;
 use crate::domain::parse_id;
 use crate::domain::placement::{AUTO, runtimes};
+use crate::domain::worker::is_elsewhere;
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::index::{NamespaceIndex, Rank, effective_level, matches_class, serves};
@@ -110,11 +111,14 @@ impl Machine {
         let matches = |able: &WorkerCapabilities| classes.iter().any(|class| matches_class(able, class));
         let any = WorkerCapabilities::default();
         let serves_queue = |able: &WorkerCapabilities, name: &str| namespace.is_served_by(able) && serves(&able.queues, name);
+        let spec = specification(&self.rows(), ns, id, false)?.spec.unwrap_or_default();
+        let may_go = row.placed_worker == 0 && spec.placement.is_some_and(|placement| placement.any_cluster);
+        let reaches = |worker: u64, able: &WorkerCapabilities| !is_elsewhere(able) || may_go || row.placed_worker == worker;
         let mut able = Vec::new();
         for (worker, known) in &self.ix.workers {
             waiting.workers += 1;
             let capabilities = known.capabilities.as_ref().unwrap_or(&any);
-            if serves_queue(capabilities, &queue.name) && matches(capabilities) {
+            if serves_queue(capabilities, &queue.name) && matches(capabilities) && reaches(*worker, capabilities) {
                 let free = !known.draining && self.ix.held_by(*worker) < limits::WORKER_TASKS_MAX;
                 waiting.free += u32::from(free);
                 able.push(capabilities);

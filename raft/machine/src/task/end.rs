@@ -5,6 +5,7 @@ use tarn_proto::v1::{DecisionKind, EventKind, TaskError, TaskState};
 
 use super::{Task, backoff, error};
 use crate::domain::queue::dependency;
+use crate::domain::transfer;
 use crate::error::Fatal;
 use crate::keys::Key;
 use crate::limits;
@@ -85,6 +86,7 @@ fn end(txn: &mut Txn<'_>, task: &mut Task, state: TaskState, ending: Ending) -> 
         _ => (EventKind::TaskCancelled, Some(DecisionKind::Cancelled)),
     };
     task.event(txn, kind, ending.reason())?;
+    transfer::task_ended(txn, ns, id, crate::reject::state_name(state))?;
     if let Some(decision) = decision {
         task.decide(txn, decision, ending.reason(), 0)?;
     }

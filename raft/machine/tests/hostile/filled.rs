@@ -21,7 +21,9 @@ fn wrap(field: &FieldDescriptor, body: DynamicMessage) -> Command {
 #[test]
 fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
     let mut target = Target::new();
-    let reasons = commands().into_iter().map(|field| {
+    // To leave the federation there is nothing to say.
+    let commands = commands().into_iter().filter(|field| field.name() != "leave_federation");
+    let reasons = commands.map(|field| {
         let Kind::Message(request) = field.kind() else { panic!("{} is no message", field.name()) };
         let command = wrap(&field, DynamicMessage::new(request));
         let digest = target.machine.digest();
@@ -92,6 +94,16 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("remove_driver", "INVALID_NAME namespace"),
         ("advance_driver", "INVALID_NAME namespace"),
         ("put_driver_settings", "NO_SETTINGS settings"),
+        ("start_federation", "NO_IDENTITY identity"),
+        ("write_shared", "NOTHING_TO_WRITE writes"),
+        ("commit_replica", "NOTHING_TO_COMMIT rows"),
+        ("put_invitation", "INVALID_HASH key_hash"),
+        ("consume_invitation", "INVALID_HASH key_hash"),
+        ("share_context", "INVALID_NAME namespace"),
+        ("accept_transfer", "NO_TRANSFER transfer"),
+        ("confirm_transfer", "INVALID_TRANSFER_ID transfer_id"),
+        ("extend_transfer", "INVALID_TRANSFER_ID transfer_id"),
+        ("close_transfer", "INVALID_TRANSFER_ID transfer_id"),
     ];
     assert_eq!(reasons, expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())));
     target.check();

@@ -8,9 +8,11 @@ mod damaged;
 #[path = "../model/dice.rs"]
 mod dice;
 mod drivers;
+mod federation;
 mod filled;
 mod policies;
 mod target;
+mod transfers;
 mod valid;
 
 use prost::Message;

@@ -156,6 +156,8 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
     ]);
     bodies.extend(crate::policies::bodies());
     bodies.extend(crate::drivers::bodies());
+    bodies.extend(crate::federation::bodies());
+    bodies.extend(crate::transfers::bodies(task));
     bodies
 }
 

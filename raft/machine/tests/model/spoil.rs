@@ -285,6 +285,16 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
         B::InstallDriver(_) | B::UpgradeDriver(_) | B::RemoveDriver(_) | B::AdvanceDriver(_) | B::PutDriverSettings(_) => {
             unreachable!("drivers have a model of their own, in tests/drivers.rs")
         }
+        B::StartFederation(_)
+        | B::LeaveFederation(_)
+        | B::WriteShared(_)
+        | B::CommitReplica(_)
+        | B::PutInvitation(_)
+        | B::ConsumeInvitation(_)
+        | B::ShareContext(_) => unreachable!("the federation has a model of its own, in tests/federation.rs"),
+        B::AcceptTransfer(_) | B::ConfirmTransfer(_) | B::ExtendTransfer(_) | B::CloseTransfer(_) => {
+            unreachable!("transfers have a model of their own, in tests/transfers.rs")
+        }
     }
 }
 

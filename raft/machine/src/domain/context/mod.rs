@@ -10,6 +10,7 @@
 //! the key's row and the context's, and reads the latter two. Snapshots, restores and deletions are one row each, however large the context;
 //! what they leave to be done in the keys ([`sweep`]) is done some keys with every entry, and nobody can tell how far it is.
 
+mod inbox;
 mod snapshot;
 pub mod sweep;
 pub mod versions;
@@ -20,7 +21,7 @@ use tarn_proto::v1::{
     Rejection, TaskState,
 };
 
-use super::{parse_id, quota};
+use super::{federation, parse_id, quota};
 use crate::error::Refusal;
 use crate::keys::Key;
 use crate::limits;
@@ -29,6 +30,7 @@ use crate::reject;
 use crate::rows::{ContextRow, KeyRow, TaskRow, VersionRow};
 use crate::txn::Txn;
 
+pub use inbox::receive;
 pub use snapshot::{delete_snapshot, message, not_found as snapshot_not_found, restore, snapshot};
 pub use sweep::{advance, forget_namespace};
 
@@ -57,21 +59,21 @@ pub fn put_key(txn: &mut Txn<'_>, request: PutKeyRequest) -> Result<PutKeyRespon
     versions::prune(&context, &mut row);
     let (before, after) = (versions::weight(&request.key, &stored), versions::weight(&request.key, &row));
     quota::room_for_bytes(txn, ns, after.saturating_sub(before))?;
+    federation::room(txn, &request.namespace, &context, &request.context, &request.key, request.value.len())?;
 
     if is_new {
         txn.ix.namespace_mut(ns)?.contexts += 1;
         tell(txn, EventKind::ContextChanged, &request.namespace, &request.context, "created");
     }
     let mut place = Place { ns, name: &request.context, context };
-    txn.rows.put_bytes(
-        Key::ContextValue { context: place.context.id, version },
-        // The whole request must not live as long as the value.
-        Bytes::copy_from_slice(&request.value),
-    );
+    // The whole request must not live as long as the value.
+    let value = Bytes::copy_from_slice(&request.value);
+    txn.rows.put_bytes(Key::ContextValue { context: place.context.id, version }, value.clone());
     place.context.keys += u64::from(is_first);
     place.save_key(txn, &request.key, &stored, &row);
     place.changed(txn, version);
     tell(txn, EventKind::ContextKeyPut, &request.namespace, &request.context, &request.key);
+    federation::changed(txn, &request.namespace, &place.context, &request.context, &request.key, Some(value));
     Ok(PutKeyResponse { version })
 }
 
@@ -88,6 +90,7 @@ pub fn delete_key(txn: &mut Txn<'_>, request: DeleteKeyRequest) -> Result<Delete
     if expect(&request.key, &row, request.expected_version)? == 0 {
         return Ok(DeleteKeyResponse { deleted: false });
     }
+    federation::room(txn, &request.namespace, &context, &request.context, &request.key, 0)?;
     let version = txn.next_id();
     row.versions.push(VersionRow { version, at_ms: txn.now, ..VersionRow::default() });
     versions::prune(&context, &mut row);
@@ -96,6 +99,7 @@ pub fn delete_key(txn: &mut Txn<'_>, request: DeleteKeyRequest) -> Result<Delete
     place.save_key(txn, &request.key, &stored, &row);
     place.changed(txn, version);
     tell(txn, EventKind::ContextKeyDeleted, &request.namespace, &request.context, &request.key);
+    federation::changed(txn, &request.namespace, &place.context, &request.context, &request.key, None);
     Ok(DeleteKeyResponse { deleted: true })
 }
 
@@ -103,6 +107,7 @@ pub fn delete_key(txn: &mut Txn<'_>, request: DeleteKeyRequest) -> Result<Delete
 pub fn delete_context(txn: &mut Txn<'_>, request: DeleteContextRequest) -> Result<DeleteContextResponse, Refusal> {
     let ns = txn.namespace(&request.namespace)?;
     let place = load(txn, ns, &request.context)?;
+    federation::own(&place.context, &request.context)?;
     sweep::bury(txn, &place)?;
     tell(txn, EventKind::ContextChanged, &request.namespace, &request.context, "deleted");
     Ok(DeleteContextResponse {})
@@ -132,7 +137,7 @@ impl Place<'_> {
     }
 
     /// Writes the context's row.
-    fn save(&self, txn: &mut Txn<'_>) {
+    pub fn save(&self, txn: &mut Txn<'_>) {
         txn.rows.put(Key::Context { ns: self.ns, name: self.name }, &self.context);
     }
 

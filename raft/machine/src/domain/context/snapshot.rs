@@ -45,6 +45,7 @@ pub fn restore(txn: &mut Txn<'_>, request: RestoreContextRequest) -> Result<Rest
     let ns = enter(txn, &request.namespace, request.fence.as_ref())?;
     let mut place = load(txn, ns, &request.context)?;
     let row = find(txn, &place, &request.snapshot)?;
+    crate::domain::federation::own(&place.context, &request.context)?;
     if place.context.restore.is_some() {
         let message = "the restore before is still being written: try again in a moment";
         let mut rejection = reject::precondition("RESTORE_UNDER_WAY", "context", message);

@@ -57,6 +57,7 @@ pub fn bury(txn: &mut Txn<'_>, place: &Place<'_>) -> Result<(), Fatal> {
     txn.rows.put_bytes(Key::GoneContext { context: context.id }, Bytes::new());
     txn.ix.gone.insert(context.id);
     txn.ix.walks.remove(&(*ns, (*name).to_owned()));
+    crate::domain::federation::forget(txn, *ns, name);
     txn.ix.namespace_mut(*ns)?.contexts -= 1;
     crate::domain::quota::replace(txn, *ns, context.bytes, 0);
     Ok(())
@@ -102,7 +103,7 @@ pub fn forget_namespace(txn: &mut Txn<'_>, ns: u64, room: usize) -> Result<usize
 }
 
 /// The first keys of a kind under a number, after a name, as many as one entry may change. No name has the character U+0000.
-fn after(txn: &Txn<'_>, kind: u8, number: u64, name: &[u8]) -> Result<Vec<Vec<u8>>, Fatal> {
+pub fn after(txn: &Txn<'_>, kind: u8, number: u64, name: &[u8]) -> Result<Vec<Vec<u8>>, Fatal> {
     let mut start = prefix(kind, &[number]);
     start.extend_from_slice(name);
     start.push(0);

@@ -47,18 +47,7 @@ struct Newcomer {
 
 /// Accepts tasks into a namespace, all or none, and gives their ids. So many of their bytes are counted for it already.
 pub fn admit(txn: &mut Txn<'_>, ns: u64, specs: Vec<TaskSpec>, dangling: Dangling, counted: u64) -> Result<Vec<u64>, Refusal> {
-    let bytes: u64 = specs.iter().map(|spec| spec.encoded_len() as u64).sum();
-    let tasks = specs.len() as u64;
-    let mut newcomers = Vec::with_capacity(specs.len());
-    let mut outside = Outside::default();
-    for spec in specs {
-        let dependencies = outside.look_up(txn, ns, &spec, dangling)?;
-        newcomers.push(Newcomer { class: spec::class(&spec), spec, outside: dependencies });
-    }
-    check_edges(txn, ns, &newcomers)?;
-    check_room(txn, ns, &newcomers)?;
-    quota::room_for_tasks(txn, ns, tasks)?;
-    quota::room_for_bytes(txn, ns, bytes.saturating_sub(counted))?;
+    let newcomers = newcomers(txn, ns, specs, dangling, counted)?;
 
     // Nothing is refused from here on.
     let ids: Vec<u64> = newcomers.iter().map(|_| txn.next_id()).collect();
@@ -75,6 +64,28 @@ pub fn admit(txn: &mut Txn<'_>, ns: u64, specs: Vec<TaskSpec>, dangling: Danglin
         }
     }
     Ok(ids)
+}
+
+/// Refuses if a task could not be accepted now.
+pub fn require_room(txn: &Txn<'_>, ns: u64, spec: TaskSpec) -> Result<(), Refusal> {
+    newcomers(txn, ns, vec![spec], Dangling::Refuse, 0).map(drop)
+}
+
+/// Everything that can be refused of tasks on their way in.
+fn newcomers(txn: &Txn<'_>, ns: u64, specs: Vec<TaskSpec>, dangling: Dangling, counted: u64) -> Result<Vec<Newcomer>, Refusal> {
+    let bytes: u64 = specs.iter().map(|spec| spec.encoded_len() as u64).sum();
+    let tasks = specs.len() as u64;
+    let mut newcomers = Vec::with_capacity(specs.len());
+    let mut outside = Outside::default();
+    for spec in specs {
+        let dependencies = outside.look_up(txn, ns, &spec, dangling)?;
+        newcomers.push(Newcomer { class: spec::class(&spec), spec, outside: dependencies });
+    }
+    check_edges(txn, ns, &newcomers)?;
+    check_room(txn, ns, &newcomers)?;
+    quota::room_for_tasks(txn, ns, tasks)?;
+    quota::room_for_bytes(txn, ns, bytes.saturating_sub(counted))?;
+    Ok(newcomers)
 }
 
 /// Looks dependencies up, each once per batch.

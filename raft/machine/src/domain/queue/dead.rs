@@ -6,7 +6,7 @@ use tarn_proto::v1::{DecisionKind, EventKind, PurgeQueueRequest, PurgeQueueRespo
 
 use super::admit::past_deadline;
 use super::dependency;
-use crate::domain::{parse_id, quota};
+use crate::domain::{parse_id, quota, transfer};
 use crate::error::{Fatal, Refusal};
 use crate::index::QueueIndex;
 use crate::keys::Key;
@@ -40,8 +40,9 @@ fn as_many_as_fit(txn: &Txn<'_>, ns: u64, queue: u64) -> Result<BTreeSet<u64>, F
         0 => usize::MAX,
         limit => usize::try_from(limit.saturating_sub(namespace.unended()).max(1)).unwrap_or(usize::MAX),
     };
+    let own = |id: &&u64| txn.ix.transfers.of_task(ns, **id).is_none();
     let settled = |id: &&u64| !txn.ix.settling.contains_key(&(ns, **id));
-    let dead = txn.ix.queue(ns, queue)?.dead.iter().filter(settled);
+    let dead = txn.ix.queue(ns, queue)?.dead.iter().filter(settled).filter(own);
     Ok(dead.take(room.min(limits::BATCH_TASKS_MAX)).copied().collect())
 }
 
@@ -58,6 +59,10 @@ fn named(txn: &Txn<'_>, ns: u64, queue: u64, texts: &[String]) -> Result<BTreeSe
                 None => reject::task_not_found(text),
             }
             .into());
+        }
+        if txn.ix.transfers.of_task(ns, id).is_some() {
+            let message = format!("task {text} is another cluster's, which decides whether it is tried again: requeue it there");
+            return Err(reject::precondition("TASK_OF_ANOTHER_CLUSTER", "task_ids", message).into());
         }
         if txn.ix.settling.contains_key(&(ns, id)) {
             let message = format!("the tasks that depended on task {text} are still being told that it died: try again");
@@ -151,9 +156,11 @@ fn count_in(queue: &QueueIndex, state: TaskState) -> u64 {
     }
 }
 
-fn purge(txn: &mut Txn<'_>, ns: u64, id: u64, state: TaskState) -> Result<(), Fatal> {
+/// Deletes a task in this state, which is none of an ended task.
+pub fn purge(txn: &mut Txn<'_>, ns: u64, id: u64, state: TaskState) -> Result<(), Fatal> {
     let task = Task::indexed(txn, ns, id, state)?;
     task.event(txn, EventKind::TaskPurged, "")?;
+    transfer::task_ended(txn, ns, id, "PURGED")?;
     dependency::remove_all(txn, &task)?;
     task.delete(txn)?;
     dependency::ended(txn, ns, id, false);

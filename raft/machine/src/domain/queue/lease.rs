@@ -3,15 +3,15 @@
 use tarn_invariants::{debug_holds, tasks};
 use tarn_proto::v1::{
     DecisionKind, EventKind, HeartbeatTasksRequest, HeartbeatTasksResponse, LeaseReport, LeaseStatus, LeaseTasksRequest,
-    LeaseTasksResponse, LeasedTask, Scores, TaskState,
+    LeaseTasksResponse, LeasedTask, Scores, TaskState, WorkerCapabilities,
 };
 
 use super::admit::past_deadline;
-use crate::domain::worker::require_maker;
-use crate::domain::{audit, parse_id, placement};
+use crate::domain::worker::{is_elsewhere, require_maker};
+use crate::domain::{audit, parse_id, placement, transfer};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
-use crate::index::{Pick, effective_level};
+use crate::index::{Pick, Rank, effective_level};
 use crate::keys::Key;
 use crate::limits;
 use crate::reject;
@@ -36,7 +36,11 @@ pub fn lease_tasks(txn: &mut Txn<'_>, principal: &str, request: LeaseTasksReques
         let message = "this worker holds as many tasks as one worker may: finish some first";
         return Err(reject::full("WORKER_FULL", "worker_id", limits::WORKER_TASKS_MAX as u64, message).into());
     }
-    let (mut pick, lowered) = Pick::new(txn.ix, &row.capabilities.clone().unwrap_or_default(), txn.now);
+    let capabilities = row.capabilities.clone().unwrap_or_default();
+    let (mut pick, lowered) = match is_elsewhere(&capabilities) {
+        true => Pick::among(txn.ix, placed_at(txn, worker, &capabilities)?, txn.now),
+        false => Pick::new(txn.ix, &capabilities, txn.now),
+    };
     for (ns, pass) in lowered {
         set_pass(txn, ns, pass)?;
     }
@@ -66,8 +70,22 @@ pub fn lease_tasks(txn: &mut Txn<'_>, principal: &str, request: LeaseTasksReques
     Ok(LeaseTasksResponse { tasks })
 }
 
+/// The tasks that were placed at this worker and that it may run, by rank.
+fn placed_at(txn: &Txn<'_>, worker: u64, capabilities: &WorkerCapabilities) -> Result<Vec<(Rank, u64)>, Fatal> {
+    let mut ranks = Vec::new();
+    for (ns, id) in txn.ix.placed.get(&worker).into_iter().flatten().take(limits::WORKER_TASKS_MAX) {
+        let row = Task::indexed(txn, *ns, *id, TaskState::Ready)?.row;
+        if txn.ix.namespace(*ns)?.is_served_by(capabilities) {
+            let level = effective_level(row.priority, row.eligible_at_ms, txn.now);
+            ranks.push((Rank { level, eligible_at_ms: row.eligible_at_ms, id: *id }, *ns));
+        }
+    }
+    Ok(ranks)
+}
+
 fn begin_attempt(txn: &mut Txn<'_>, task: &mut Task, worker: u64, expires: u64) -> Result<(), Fatal> {
     let (now, token) = (txn.now, txn.next_id());
+    let expires = transfer::lease_end(txn, task, expires);
     let row = &mut task.row;
     let last_token = row.attempts.last().map_or(0, |last| last.token).max(row.returned_token);
     debug_holds!(tasks::leased_once(
@@ -190,7 +208,7 @@ pub fn heartbeat_tasks(txn: &mut Txn<'_>, principal: &str, request: HeartbeatTas
         let mut report = LeaseReport { task_id: lease.task_id, token: lease.token, ..LeaseReport::default() };
         report.set_status(LeaseStatus::Lost);
         if let Some(mut task) = held {
-            task.row.lease_expires_at_ms = expires.min(task.row.attempt_ends_at_ms);
+            task.row.lease_expires_at_ms = transfer::lease_end(txn, &task, expires).min(task.row.attempt_ends_at_ms);
             if lease.progress.is_some() {
                 task.row.progress = lease.progress;
             }

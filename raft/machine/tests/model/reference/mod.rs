@@ -325,6 +325,16 @@ impl Model {
             C::InstallDriver(_) | C::UpgradeDriver(_) | C::RemoveDriver(_) | C::AdvanceDriver(_) | C::PutDriverSettings(_) => {
                 unreachable!("drivers have a model of their own, in tests/drivers.rs")
             }
+            C::StartFederation(_)
+            | C::LeaveFederation(_)
+            | C::WriteShared(_)
+            | C::CommitReplica(_)
+            | C::PutInvitation(_)
+            | C::ConsumeInvitation(_)
+            | C::ShareContext(_) => unreachable!("the federation has a model of its own, in tests/federation.rs"),
+            C::AcceptTransfer(_) | C::ConfirmTransfer(_) | C::ExtendTransfer(_) | C::CloseTransfer(_) => {
+                unreachable!("transfers have a model of their own, in tests/transfers.rs")
+            }
         })
     }
 
