@@ -32,7 +32,8 @@ fn signatures(name: &str, scheme: &'static dyn Scheme) {
 fn backlog(count: usize) {
     let (first, second) = (Identity::from_seed(&Pqcrypto, &[1; 32]), Identity::from_seed(&Pqcrypto, &[2; 32]));
     let (mut a, _) = Replica::found(&first, "bench", b"card", LAZY, 0).expect("a federation can be founded");
-    let introduce = Write::Introduce { public_key: second.public_key().to_vec(), scope: Scope::ALL, card: Vec::new() };
+    let signature = second.sign_card(&a.federation(), b"");
+    let introduce = Write::Introduce { public_key: second.public_key().to_vec(), scope: Scope::ALL, card: Vec::new(), signature };
     a.write(&first, vec![introduce], 0).expect("the founder introduces");
     let start = Instant::now();
     for number in 0..count {

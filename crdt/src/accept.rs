@@ -1,12 +1,15 @@
 //! Whether a change set is taken. That is a function of the change set and of what it knows, never of the order in which things arrive:
 //! else replicas would not converge. Two things depend on more, and say so: withdrawn trust, and equivocation.
 
+use std::collections::BTreeSet;
+
 use automerge::{Change, ChangeHash};
 
 use crate::change::{ChangeSet, Signed};
 use crate::id::ClusterId;
 use crate::key::{Key, Own, Scope, member_key};
 use crate::layer::{Layer, Misplaced, Place};
+use crate::limits::{AUTHOR_BYTES_MAX, INTRODUCED_MAX};
 use crate::records::{Attested, Introduction, Seal};
 use crate::refusal::{Reason, Refusal};
 use crate::replica::Replica;
@@ -19,10 +22,8 @@ pub(crate) enum Judged {
     Taken,
     /// It was there already, or its epoch is folded.
     Known,
-    /// Part of what it knows is missing here.
+    /// Part of what it knows is missing here; or who sends it, and who wrote it, are removed.
     Early(Signed),
-    /// Its author is removed, and no member has built on it as far as is known here.
-    Unvouched(Signed),
 }
 
 /// A reason, and one sentence.
@@ -30,16 +31,16 @@ type Refused = (Reason, String);
 
 impl Replica {
     /// Judges a change set that `from` sent, and takes it if nothing speaks against it. A refusal is recorded.
-    pub(crate) fn accept(&mut self, from: ClusterId, signed: Signed, vouched: bool, now_ms: u64) -> Result<Judged, Refusal> {
+    pub(crate) fn accept(&mut self, from: ClusterId, signed: Signed, now_ms: u64) -> Result<Judged, Refusal> {
         let author = signed.change.author;
-        self.judge(signed, vouched).map_err(|(reason, detail)| {
+        self.judge(from, signed).map_err(|(reason, detail)| {
             let refusal = Refusal::new(from, author, reason, detail, now_ms);
             self.refuse(refusal.clone());
             refusal
         })
     }
 
-    fn judge(&mut self, signed: Signed, vouched: bool) -> Result<Judged, Refused> {
+    fn judge(&mut self, from: ClusterId, signed: Signed) -> Result<Judged, Refused> {
         let change = &signed.change;
         if change.epoch < self.base.epoch {
             return Ok(Judged::Known);
@@ -65,8 +66,9 @@ impl Replica {
         if built.hash() != signed.hash {
             return Err((Reason::Malformed, "its hash is not that of its content".to_owned()));
         }
-        if self.removed.contains(&change.author) && !vouched {
-            return Ok(Judged::Unvouched(signed));
+        // A session with a removed cluster ends at its next frame: this is the rest of the one that brought its removal.
+        if self.removed.contains(&change.author) && self.removed.contains(&from) {
+            return Ok(Judged::Early(signed));
         }
         self.judge_puts(change, &place)?;
         self.insert(signed, place, built);
@@ -109,13 +111,6 @@ impl Replica {
             true => Ok(()),
             false => Err((Reason::BadSignature, "the signature is not its author's over this change set in this federation".to_owned())),
         }
-    }
-
-    /// Is that a member's signature over the hash it claims? Then the member vouches for what the change set names as its past.
-    pub(crate) fn vouches(&self, signed: &Signed) -> bool {
-        let author = signed.change.author;
-        let member = self.members.get(&author).filter(|_| !self.removed.contains(&author));
-        member.is_some_and(|member| self.is_signed(signed, &member.public_key))
     }
 
     /// The author's key. An id is its key's digest, so it does not matter where the key is found; the founder brings it along.
@@ -166,11 +161,36 @@ impl Replica {
         scope
     }
 
+    /// Whom anybody introduced in the past that a change set names.
+    fn introduced_within(&self, epoch: u64, place: &Place) -> BTreeSet<ClusterId> {
+        let mut found: BTreeSet<ClusterId> = BTreeSet::new();
+        let mut note = |key: &str, wrote: &dyn Fn(ClusterId) -> bool| {
+            if let Ok(Key::Member { cluster, by }) = Key::parse(key)
+                && wrote(by)
+            {
+                found.insert(cluster);
+            }
+        };
+        let prefix = "member/";
+        let base = self.base.entries.range(prefix.to_owned()..).take_while(|(key, _)| key.starts_with(prefix));
+        base.for_each(|(key, _)| note(key, &|_| true));
+        for layer in self.layers.iter().filter(|layer| layer.epoch >= self.base.epoch && layer.epoch <= epoch) {
+            let within = if layer.epoch == epoch { &place.clock } else { &*place.below };
+            layer.keys_from(prefix).take_while(|key| key.starts_with(prefix)).for_each(|key| note(key, &|by| layer.wrote(key, by, within)));
+        }
+        found
+    }
+
     /// May the author write these keys, and are the values that the room reads what they should be?
     pub(crate) fn judge_puts(&self, change: &ChangeSet, place: &Place) -> Result<(), Refused> {
         for (key, value) in &change.puts {
             let parsed = Key::parse(key).map_err(|malformed| (Reason::Malformed, format!("{key:?}: {malformed}")))?;
             self.judge_put(change, place, parsed, value.as_deref()).map_err(|(reason, detail)| (reason, format!("{key:?}: {detail}")))?;
+        }
+        let spent = self.layer(change.epoch).map_or(0, |layer| layer.spent(change.author, change.seq - 1));
+        if change.cost() > 0 && spent + change.cost() > AUTHOR_BYTES_MAX {
+            let detail = "its author has written more in this epoch than a cluster may: it waits until the others have closed it";
+            return Err((Reason::TooLarge, detail.to_owned()));
         }
         let seals = change.seq > 1 || change.epoch == 0 || change.seal().is_some();
         seals.then_some(()).ok_or((Reason::Malformed, "a cluster's first change set of an epoch must seal the one below".to_owned()))
@@ -184,6 +204,9 @@ impl Replica {
             Key::Own(_, cluster) if cluster != author => out_of_scope("it belongs to another cluster"),
             Key::Member { cluster, .. } => self.judge_introduction(change, place, cluster, value),
             Key::Removed { .. } if value != Some(&[]) => Err((Reason::Malformed, "a removal has an empty value, and stays".to_owned())),
+            Key::Removed { cluster, .. } if !self.introduced_within(change.epoch, place).contains(&cluster) => {
+                out_of_scope("nobody introduced the cluster that it removes, as far as it knows")
+            }
             Key::Shared(section) if !self.may(change, place, Scope::of(section)) => {
                 out_of_scope("the cluster's scope does not hold the section")
             }
@@ -202,6 +225,9 @@ impl Replica {
         if ClusterId::of(&introduction.public_key) != cluster {
             return malformed("the public key is not the one of the cluster's id");
         }
+        if !introduction.is_signed(self.scheme, &self.federation) {
+            return Err((Reason::BadSignature, "the card is not signed by the cluster that it is of".to_owned()));
+        }
         if cluster == author && author != self.federation.founder() {
             return Err((Reason::OutOfScope, "a cluster does not introduce itself".to_owned()));
         }
@@ -212,6 +238,14 @@ impl Replica {
             let within = if layer.epoch == change.epoch { &place.clock } else { &*place.below };
             layer.wrote(&key, author, within)
         });
+        let known = self.introduced_within(change.epoch, place);
+        let others = change.puts.iter().filter_map(|(key, _)| match Key::parse(key) {
+            Ok(Key::Member { cluster, .. }) => Some(cluster),
+            _ => None,
+        });
+        if !known.contains(&cluster) && known.into_iter().chain(others).collect::<BTreeSet<_>>().len() > INTRODUCED_MAX {
+            return Err((Reason::TooLarge, format!("a federation has at most {INTRODUCED_MAX} clusters, those that went counted in")));
+        }
         if again || self.base.entries.contains_key(&key) {
             return Err((Reason::OutOfScope, "a cluster introduces another once; its key and scope stay".to_owned()));
         }

@@ -6,7 +6,7 @@ use crate::codec::{Malformed, Reader, Writer};
 use crate::id::ClusterId;
 use crate::key::Key;
 use crate::layer::{Found, Layer};
-use crate::limits::{CLUSTERS_MAX, KEY_BYTES_MAX, VALUE_BYTES_MAX};
+use crate::limits::{KEY_BYTES_MAX, VALUE_BYTES_MAX, VERSIONS_MAX};
 use crate::vector::Vector;
 
 /// One of the values that a key has, with who wrote it.
@@ -58,7 +58,7 @@ impl Version {
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let (author, epoch, seq) = (ClusterId(r.array()?), r.number()?, r.number()?);
+        let (author, epoch, seq) = (ClusterId(r.array()?), r.epoch()?, r.number()?);
         Ok(Self { author, epoch, seq, value: r.option(|r| r.bytes(VALUE_BYTES_MAX).map(<[u8]>::to_vec))? })
     }
 }
@@ -77,7 +77,7 @@ pub(crate) fn encode_entry(key: &str, versions: &[Version]) -> Vec<u8> {
 pub(crate) fn decode_entry(r: &mut Reader<'_>) -> Result<(String, Vec<Version>), Malformed> {
     let key = r.text(KEY_BYTES_MAX)?.to_owned();
     Key::parse(&key)?;
-    let versions = r.list(CLUSTERS_MAX, Version::decode)?;
+    let versions = r.list(VERSIONS_MAX, Version::decode)?;
     match versions.is_empty() {
         true => Err(Malformed("an entry of the base has no version")),
         false => Ok((key, versions)),
@@ -99,7 +99,8 @@ impl Base {
         found.iter().map(Version::of).chain(below.cloned()).collect()
     }
 
-    /// Folds an epoch at a vector. A key whose every version is a deletion goes, and so do the books of the epoch.
+    /// Folds an epoch at a vector. Of a key's versions the winner and those next to it are kept; a key whose every version is a deletion goes,
+    /// and so do the books of the epoch.
     pub fn fold(&self, layer: &Layer, vector: Vector) -> Fold {
         let mut changed = BTreeMap::new();
         for key in layer.keys_from("") {
@@ -110,6 +111,7 @@ impl Base {
             if versions.iter().all(|version| version.value.is_none()) {
                 versions.clear();
             }
+            versions.truncate(VERSIONS_MAX);
             changed.insert(key.to_owned(), versions);
         }
         let digest = self.digest_with(self.epoch + 1, &vector, &changed);

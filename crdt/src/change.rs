@@ -11,7 +11,7 @@ use automerge::{ActorId, Change, ChangeHash, ExpandedChange, ScalarValue};
 
 use crate::codec::{Malformed, Reader, TOO_LONG, Writer, ascending};
 use crate::id::{ClusterId, FederationId};
-use crate::key::Own;
+use crate::key::{Key, Own};
 use crate::limits::{CHANGE_BYTES_MAX, DEPS_MAX, KEY_BYTES_MAX, PUTS_MAX, VALUE_BYTES_MAX};
 use crate::records::Seal;
 use crate::signature::SIGNATURE_BYTES;
@@ -77,6 +77,12 @@ impl ChangeSet {
         self.puts.iter().map(|(key, value)| key.len() + value.as_ref().map_or(0, Vec::len)).sum()
     }
 
+    /// What it counts for in its author's budget: nothing if it holds only books of epochs.
+    pub fn cost(&self) -> u64 {
+        let books = self.puts.iter().all(|(key, _)| Key::parse(key).is_ok_and(Key::is_bookkeeping));
+        if books { 0 } else { (self.content_bytes() + SIGNATURE_BYTES) as u64 }
+    }
+
     fn encode(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.author.0);
         out.number(self.epoch);
@@ -94,7 +100,7 @@ impl ChangeSet {
     }
 
     fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
-        let (author, epoch, seq, time_ms) = (ClusterId(r.array()?), r.number()?, r.number()?, r.number()?);
+        let (author, epoch, seq, time_ms) = (ClusterId(r.array()?), r.epoch()?, r.number()?, r.number()?);
         let deps = r.list(DEPS_MAX, |r| Ok(ChangeHash(r.array()?)))?;
         ascending(&deps)?;
         let puts = r.list(PUTS_MAX, |r| {

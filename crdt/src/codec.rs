@@ -2,6 +2,8 @@
 //!
 //! One value has one encoding: the reader refuses any other, so that bytes can be compared, hashed and signed.
 
+use crate::limits::EPOCH_MAX;
+
 /// Why bytes are not what they should be.
 #[derive(Clone, Copy, PartialEq, Eq, Debug, thiserror::Error)]
 #[error("{0}")]
@@ -45,6 +47,12 @@ impl<'a> Reader<'a> {
             }
         }
         Err(Malformed("a number has more than 64 bits"))
+    }
+
+    /// The number of an epoch.
+    pub fn epoch(&mut self) -> Read<u64> {
+        let epoch = self.number()?;
+        (epoch <= EPOCH_MAX).then_some(epoch).ok_or(Malformed("an epoch's number is higher than any can be"))
     }
 
     /// A count of things of which each takes at least one byte.

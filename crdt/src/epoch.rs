@@ -61,13 +61,14 @@ impl Replica {
         closes
     }
 
-    /// An epoch in which a removed cluster's change set is on top: nobody has built on it, so nobody who knows of the removal would take
-    /// it.
+    /// An epoch in which a removed cluster's change set is on top: nobody has signed that it knows it. Who was introduced later than the epoch
+    /// writes nothing there; its seal says what it knows.
     fn unvouched(&self) -> Option<u64> {
         let on_top = |layer: &Layer| {
             layer.heads().any(|head| layer.entry(head).is_some_and(|entry| self.removed.contains(&entry.signed.change.author)))
         };
-        self.layers.iter().find(|layer| layer.epoch >= self.base.epoch && on_top(layer)).map(|layer| layer.epoch)
+        let writes = |layer: &Layer| layer.epoch > self.base.epoch || self.introduced(layer, layer.vector()).contains(&self.me);
+        self.layers.iter().find(|layer| layer.epoch >= self.base.epoch && on_top(layer) && writes(layer)).map(|layer| layer.epoch)
     }
 
     /// Builds on it with a change set that puts nothing. Where this cluster has sealed the epoch, it seals it anew.
@@ -83,9 +84,16 @@ impl Replica {
     /// Confirms the end of the lower epoch, or folds it, as far as is known; says whether anything happened.
     fn end_epoch(&mut self, identity: &Identity, now_ms: u64) -> Result<bool, WriteError> {
         let Some(above) = self.layer(self.base.epoch + 1) else { return Ok(false) };
-        if let Some(end) = self.folded_by_others(above) {
-            return self.follow(identity, &end, now_ms);
+        let folded = self.folded_by_others(above);
+        let whole = |end: &&End| self.layer(end.epoch).is_some_and(|lower| lower.vector().covers(&end.vector));
+        let (agreed, others): (Vec<&End>, Vec<&End>) = folded.iter().filter(whole).partition(|end| self.is_agreed(above, end));
+        if let Some(end) = agreed.into_iter().find(|end| self.is_settled(above, end)) {
+            return self.follow(identity, end, now_ms);
         }
+        if let Some(end) = others.first() {
+            self.refuse_diverged(end, "that not all who count have confirmed", now_ms);
+        }
+        let Some(above) = self.layer(self.base.epoch + 1) else { return Ok(false) };
         let Some((members, vector)) = self.end_of(above) else { return Ok(false) };
         if !members.contains(&self.me) {
             return Ok(false);
@@ -103,24 +111,20 @@ impl Replica {
         Ok(true)
     }
 
-    /// Does as a member that has folded, as soon as all of what it folded is here.
+    /// Does as a member that has folded: all of what it folded is here, and all who count agreed.
     fn follow(&mut self, identity: &Identity, end: &End, now_ms: u64) -> Result<bool, WriteError> {
-        let here = self.layer(end.epoch).is_some_and(|layer| layer.vector().covers(&end.vector));
-        if !here {
-            return Ok(false);
-        }
         let own = self.prepare(end.members.clone(), end.vector.clone());
         if own.digest != end.digest {
-            self.refuse_diverged(end, now_ms);
+            self.refuse_diverged(end, "that is not the one here", now_ms);
             return Ok(false);
         }
         self.fold(identity, own, now_ms)?;
         Ok(true)
     }
 
-    /// Says once that a member folded to something else: nothing is folded here until people have looked.
-    fn refuse_diverged(&mut self, end: &End, now_ms: u64) {
-        let detail = format!("epoch {} was folded by {} members to a content that is not the one here", end.epoch, end.members.len());
+    /// Says once that a member folded to something else: it is not followed, and people have to look.
+    fn refuse_diverged(&mut self, end: &End, what: &str, now_ms: u64) {
+        let detail = format!("epoch {} was folded by {} members to a content {what}", end.epoch, end.members.len());
         let refusal = Refusal::new(self.me, self.me, Reason::Diverged, detail, now_ms);
         let told = self.refusals.iter().any(|(_, known)| known.reason == refusal.reason && known.detail == refusal.detail);
         if !told {
@@ -128,11 +132,34 @@ impl Replica {
         }
     }
 
-    /// What a member that has not been removed folded the lower epoch to.
-    fn folded_by_others(&self, above: &Layer) -> Option<End> {
+    /// What members that have not been removed folded the lower epoch to.
+    fn folded_by_others(&self, above: &Layer) -> Vec<End> {
         let candidates = self.members.keys().filter(|member| !self.removed.contains(member));
         let records = candidates.filter_map(|member| Attested::decode(above.own(&Own::Folded.key(*member), *member)?).ok());
-        records.map(|attested| attested.end).find(|end| end.epoch == self.base.epoch)
+        records.map(|attested| attested.end).filter(|end| end.epoch == self.base.epoch).collect()
+    }
+
+    /// May an end that was agreed be followed? Who counts in it may: it has confirmed the end, so the others need it for any other. Who does
+    /// not (it was introduced later) waits for all that do: who folded first may have been removed meanwhile, and the others agree anew.
+    fn is_settled(&self, above: &Layer, end: &End) -> bool {
+        let folded = |member: &ClusterId| {
+            let record = above.own(&Own::Folded.key(*member), *member).and_then(|value| Attested::decode(value).ok());
+            record.is_some_and(|attested| attested.end.digest == end.digest)
+        };
+        end.members.contains(&self.me) || end.members.iter().all(|member| self.removed.contains(member) || folded(member))
+    }
+
+    /// Has each whom an end counts confirmed it, and does it count all who are introduced in what it keeps, less the removed? Whoever folded
+    /// honestly knew that, so it is known here when the notice of the fold is. Some may have confirmed another end since.
+    fn is_agreed(&self, above: &Layer, end: &End) -> bool {
+        let Some(lower) = self.layer(end.epoch).filter(|lower| lower.vector().covers(&end.vector)) else { return false };
+        let confirmed = |member: &ClusterId| {
+            let mut ever = above.all_own(&Own::Confirm.key(*member), *member);
+            ever.any(|value| Attested::decode(value).is_ok_and(|attested| attested.end == *end))
+        };
+        let introduced = self.introduced(lower, &end.vector);
+        let all = introduced.iter().all(|member| self.removed.contains(member) || end.members.contains(member));
+        all && !end.members.is_empty() && end.members.iter().all(confirmed)
     }
 
     /// Who counts, and what of the lower epoch is kept; `None` while a seal is missing. Kept is what whoever withdrew trust knew when it
@@ -160,7 +187,7 @@ impl Replica {
     }
 
     /// Whom the base introduces, or the lower epoch within what `within` knows.
-    fn introduced(&self, lower: &Layer, within: &Vector) -> Vec<ClusterId> {
+    pub(crate) fn introduced(&self, lower: &Layer, within: &Vector) -> Vec<ClusterId> {
         let prefix = "member/";
         let base = self.base.entries.range(prefix.to_owned()..).map(|(key, _)| key.as_str()).take_while(|key| key.starts_with(prefix));
         let lower = lower.keys_from(prefix).take_while(|key| key.starts_with(prefix)).filter(|key| match Key::parse(key) {

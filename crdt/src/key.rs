@@ -5,7 +5,7 @@
 //! | `member/CLUSTER/BY` | public key and scope: BY introduces CLUSTER | BY, once |
 //! | `removed/CLUSTER/BY` | nothing: BY withdraws its trust in CLUSTER | BY, once |
 //! | `directory/CLUSTER` | name and addresses | CLUSTER |
-//! | `capacity/CLUSTER` | free slots, queue delay, when measured | CLUSTER |
+//! | `capacity/CLUSTER` | what it could take on, the caller's bytes | CLUSTER |
 //! | `policy/NAME`, `agent/NAME`, `context/NAMESPACE/NAME/KEY` | the caller's bytes | whose scope holds the section |
 //! | `seal/CLUSTER`, `confirm/CLUSTER`, `folded/CLUSTER` | the room's own books, see `epoch.rs` | CLUSTER |
 //!
@@ -43,16 +43,18 @@ impl Shared {
     }
 }
 
-/// Which shared sections a cluster may write. It only grows, by further introductions: nothing that was allowed is forbidden later, but by
-/// removing the cluster.
+/// Which shared sections a cluster may write, and whether it may have others run its tasks. It only grows, by further introductions: nothing
+/// that was allowed is forbidden later, but by removing the cluster.
 #[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
 pub struct Scope(u8);
 
 impl Scope {
     /// Nothing but the cluster's own keys.
     pub const NONE: Self = Self(0);
-    /// Every shared section.
-    pub const ALL: Self = Self(0b111);
+    /// Every shared section, and tasks.
+    pub const ALL: Self = Self(0b1111);
+    /// To hand tasks over to other clusters. No section: the room only keeps it.
+    pub const TASKS: Self = Self(0b1000);
 
     /// One section.
     pub const fn of(section: Shared) -> Self {
@@ -83,7 +85,8 @@ impl BitOr for Scope {
 
 impl fmt::Debug for Scope {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let names: Vec<_> = Shared::ALL.iter().filter(|section| self.holds(Self::of(**section))).map(|section| section.name()).collect();
+        let sections = Shared::ALL.iter().filter(|section| self.holds(Self::of(**section))).map(|section| section.name());
+        let names: Vec<_> = sections.chain(self.holds(Self::TASKS).then_some("tasks")).collect();
         write!(f, "Scope({})", names.join("+"))
     }
 }

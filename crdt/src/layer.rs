@@ -11,7 +11,6 @@ use automerge::{ActorId, Automerge, Change, ChangeHash};
 
 use crate::change::{ChangeSet, Signed};
 use crate::id::ClusterId;
-use crate::key::Key;
 use crate::vector::Vector;
 
 /// The document of one epoch.
@@ -42,6 +41,8 @@ pub(crate) struct Entry {
     pub clock: Vector,
     /// What it knows of the epoch below.
     pub below: Arc<Vector>,
+    /// What its author's change sets of the epoch have cost up to this one.
+    spent: u64,
 }
 
 #[derive(Clone, Copy)]
@@ -168,9 +169,11 @@ impl Layer {
         self.heads.insert(signed.hash);
         self.vector.raise(author, seq);
         self.bytes += encoded as u64;
-        if signed.change.puts.iter().all(|(key, _)| Key::parse(key).is_ok_and(Key::is_bookkeeping)) {
+        let cost = signed.change.cost();
+        if cost == 0 {
             self.books += encoded as u64;
         }
+        let spent = self.spent(author, seq - 1) + cost;
         self.by_hash.insert(signed.hash, at);
         self.by_author.entry(author).or_default().push(at);
         for (put, (key, _)) in signed.change.puts.iter().enumerate() {
@@ -180,7 +183,7 @@ impl Layer {
                 None => drop(self.writes.insert(key.clone(), BTreeMap::from([(author, vec![write])]))),
             }
         }
-        self.entries.push(Entry { signed, start_op: place.start_op, clock: place.clock, below: place.below });
+        self.entries.push(Entry { signed, start_op: place.start_op, clock: place.clock, below: place.below, spent });
         self.fresh.push(built);
     }
 
@@ -212,6 +215,12 @@ impl Layer {
         self.last_write(key, author)?.value()
     }
 
+    /// All that a cluster ever wrote to a key.
+    pub fn all_own<'a>(&'a self, key: &str, author: ClusterId) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let writes = self.writes.get(key).and_then(|writes| writes.get(&author)).into_iter().flatten();
+        writes.filter_map(|write| Found { epoch: self.epoch, entry: &self.entries[write.entry], put: write.put }.value())
+    }
+
     /// A cluster's last write of a key.
     pub fn last_write(&self, key: &str, author: ClusterId) -> Option<Found<'_>> {
         self.last(self.writes.get(key)?.get(&author)?, u64::MAX)
@@ -239,6 +248,12 @@ impl Layer {
     /// Change sets that no other builds on, ascending.
     pub fn heads(&self) -> impl Iterator<Item = &ChangeHash> {
         self.heads.iter()
+    }
+
+    /// What a cluster's change sets of the epoch have cost, up to the one with a number.
+    pub fn spent(&self, author: ClusterId, seq: u64) -> u64 {
+        let at = usize::try_from(seq).ok().and_then(|seq| self.by_author.get(&author)?.get(seq.checked_sub(1)?));
+        at.map_or(0, |at| self.entries[*at].spent)
     }
 
     /// What is known of this epoch.

@@ -20,7 +20,10 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! let (oslo, lima) = (Identity::from_seed(&Pqcrypto, &[1; 32]), Identity::from_seed(&Pqcrypto, &[2; 32]));
 //! let (mut a, _) = Replica::found(&oslo, "shop", b"card", Tuning::default(), 1_000)?;
-//! a.write(&oslo, vec![Write::Introduce { public_key: lima.public_key().to_vec(), scope: Scope::ALL, card: Vec::new() }], 1_001)?;
+//! // Who joins signs its own card: nobody else says who it is.
+//! let (card, signature) = (b"lima".to_vec(), lima.sign_card(&a.federation(), b"lima"));
+//! let introduce = Write::Introduce { public_key: lima.public_key().to_vec(), scope: Scope::ALL, card, signature };
+//! a.write(&oslo, vec![introduce], 1_001)?;
 //! let (mut b, _) = Replica::join(a.federation(), &lima, oslo.id(), Tuning::default());
 //!
 //! let (mut at_a, mut at_b) = (Session::new(lima.id(), 1_002), Session::new(oslo.id(), 1_003));
@@ -51,9 +54,17 @@
 //! change set and its past, so every replica decides alike whatever arrives first. It works because rights only grow: an introduction fixes
 //! key and scope for ever. A refusal ends the session and is recorded with its [`Reason`]; what came before it stays.
 //!
-//! **Withdrawn trust.** Once a replica knows that C is removed, it takes change sets of C's only where a member has built on them, and
-//! nothing in C's own session. A member that learns of a removal while C's change sets are on top of what it holds builds on them with an
-//! empty change set. So all members end with the same: what any of them had taken when it learned of it.
+//! **Withdrawn trust.** Once a replica knows that C is removed, it takes nothing in C's own session; C hears of it, if it is connected, and
+//! nothing after that. What C wrote it takes from members alone: a member that hands it over has taken it before it knew, or from one that
+//! had. A member with whose knowledge C's change set is on top builds on it with an empty one, so that it is signed and sealed by one that
+//! stays. So all members end with the same: what any of them had taken when it learned of it.
+//!
+//! *Removals count, whoever made them.* Clusters may remove each other without knowing of each other, and who removed somebody may have been
+//! removed before: what counts is whether a member had taken the removal. So if A and B remove each other, both are gone. Two members that
+//! nobody removed take everything from each other, whatever each of them knows of others, and so come to the same. (They did not when a
+//! member's signature was needed for what a removed cluster wrote. One knew that A is removed, by B, and the other that B is, by A: neither
+//! trusted what would have told it otherwise, and neither knew that it should sign.) A member that hands over for ever what a removed
+//! cluster goes on writing is to be removed itself.
 //!
 //! **Equivocation.** Two change sets of one cluster with one number: the second is refused. Members that took different ones cannot meet by
 //! themselves: that cluster has to be removed, and those on one side have to join anew with new keys. Every member's refusals tell.
@@ -73,7 +84,9 @@
 //!    the founder, those of the base and whoever is introduced in `U`, less the removed: the least set for which this holds.
 //! 3. *Confirm.* A member that has all of `U` computes the base that this gives, and confirms members, `U` and digest with its signature.
 //! 4. *Fold.* A member whose own last confirmation is the same as that of all members it counts puts the new base in the place of `e`, and
-//!    says so. Whoever sees that a member has folded does the same. The history of `e` is kept until all that counted have folded.
+//!    says so. Whoever counts and sees that a member has folded does the same, if all that the end counts have confirmed it, and it counts
+//!    all that are introduced in `U` and not removed. Who does not count, being introduced later, does so when all that count have folded.
+//!    The history of `e` is kept until then.
 //!
 //! **Nothing is lost.** A member writes to `e` only before it seals, and its seal covers its own change sets; so everything that members
 //! ever wrote to `e` is in `U`. A cluster that is cut off has not sealed, so `e` waits for it, or until it is removed; meanwhile everybody
@@ -85,14 +98,23 @@
 //! M1. What introduces it is in the base, known to a remover, or sealed by one before it, which is in M1 too; all of that P still knows at
 //! T1, where seals are larger: so `U1` introduces it. It is not in M1, but Q, which counts it at T2, knew of no removal of it at T1 and
 //! would have counted it there. So M2 is within M1, and in the same way M1 within M2. With equal members `U` only grows: P says `U2 ≤ U1`
-//! and Q `U1 ≤ U2`, so they are equal, and so are the bases. Who follows a fold ends where that one ended; a removed cluster is not
-//! followed. The digest shows if any of this should ever fail ([`Reason::Diverged`]): then nothing is folded.
+//! and Q `U1 ≤ U2`, so they are equal, and so are the bases.
+//!
+//! *Followers.* A cluster that was removed without knowing it may fold to `T1`, while the others agree on `T2` without it. Say P follows it
+//! and Q folds to `T2`, and neither is ever removed. If `T1` counts P, so does `T2`, as above: P had confirmed T2 before it followed, knew
+//! who is removed there, and followed none of those. The same holds for whom it followed, down to the first, who folded by step 4: `T2`
+//! counts it, and the two ends are equal as above. If `T1` does not count P, all whom it counts have folded to it first; one of them was
+//! never removed, and `T2` counts that one. This needs one member, of those whom the base counts, that is never removed. Where all of them
+//! are, nobody closes the epoch any more: it is read and written as before, up to its bounds.
+//!
+//! The digest shows if any of this should ever fail ([`Reason::Diverged`]): then nothing is folded.
 //!
 //! **Supersession survives folding.** Every value in the base keeps epoch, author and number, and every change set of `e + 1` what it knew
 //! of `e`: so which value supersedes which is the same before and after.
 //!
-//! A cluster that joins takes the base from its inviter, or from a member that it knows, with the signatures of those who folded it, and
-//! begins in the epoch that is written. So does one that did not count and stayed away while all who counted folded.
+//! A cluster that joins asks its inviter, or a member that it knows, for the base, which comes with the signatures of those who folded it, and
+//! begins in the epoch that is written. So does one that did not count and stayed away while all who counted folded. It takes the base if its
+//! inviter has signed it, or more than half of those who count as far as it knows; where it knows nobody yet, from its inviter alone.
 //!
 //! # Size
 //!
@@ -101,11 +123,17 @@
 //! the base, two for an epoch that is full, and that history again in the worst moment, while it is folded and the next begins.)
 //! `tests/size.rs` holds it to that. A change set costs its content and 3.5 kB, of which the signature is 3,309 bytes.
 //!
+//! # Bounds
+//!
+//! What one author may write in an epoch, and how many clusters may be introduced, every replica checks alike, for both follow from a change
+//! set's own past ([`limits::AUTHOR_BYTES_MAX`], [`limits::INTRODUCED_MAX`]). The bound of the whole document is each writer's own to keep
+//! ([`Replica::room`]): which change sets came first two replicas may see differently, so a refusal would have them diverge.
+//!
 //! # Synchronisation
 //!
 //! [`Session`] is automerge's protocol for each open epoch, in a small in-order stream of its own, for links that lose, repeat or reorder.
 //! Change sets travel one by one, never as a whole document, in frames of half a megabyte. An idle session is silent. Everything has a
-//! bound in [`limits`], checked before it is decoded or held. What a session holds back (past missing, nobody vouches) it holds up to a
+//! bound in [`limits`], checked before it is decoded or held. What a session holds back (past missing) it holds up to a
 //! limit, and loses when it ends: the next one brings it again.
 //!
 //! # How fast
@@ -141,12 +169,13 @@ pub use codec::Malformed;
 pub use commit::{Commit, Conflict, Row};
 pub use id::{CLUSTER_ID_BYTES, ClusterId, FederationId, NotAClusterId};
 pub use key::{Scope, Shared};
+pub use records::card_is_signed;
 pub use refusal::{Reason, Refusal};
 pub use replica::{Replica, Tuning, WriteError};
 pub use rows::LoadError;
 pub use session::{Received, Session, SessionError};
 pub use signature::{AwsLc, Identity, PUBLIC_KEY_BYTES, Pqcrypto, SEED_BYTES, SIGNATURE_BYTES, Scheme};
-pub use typed::{Capacity, Cluster, Entry, Write, clusters_of, shared_key};
+pub use typed::{Cluster, Entry, Write, clusters_of, shared_key};
 pub use vector::Vector;
 pub use verify::Inconsistent;
 pub use view::Size;

@@ -4,7 +4,7 @@ use crate::codec::{Malformed, Reader, Writer, ascending, whole};
 use crate::id::{ClusterId, FederationId};
 use crate::key::Scope;
 use crate::limits::{CARD_BYTES_MAX, CLUSTERS_MAX};
-use crate::signature::{PUBLIC_KEY_BYTES, SIGNATURE_BYTES};
+use crate::signature::{Identity, PUBLIC_KEY_BYTES, SIGNATURE_BYTES, Scheme};
 use crate::vector::Vector;
 
 /// Value of `member/CLUSTER/BY`.
@@ -14,20 +14,45 @@ pub(crate) struct Introduction {
     pub scope: Scope,
     /// Whatever else the others must know of the cluster before they can hear of it from itself.
     pub card: Vec<u8>,
+    /// The cluster's own, over the card: whoever introduces it cannot say of it what it did not say itself.
+    pub signature: Vec<u8>,
 }
 
 impl Introduction {
     pub fn encode(&self) -> Vec<u8> {
         let mut out = [self.public_key.as_slice(), &[self.scope.bits()]].concat();
         out.bytes(&self.card);
+        out.extend_from_slice(&self.signature);
         out
+    }
+
+    /// Has the cluster signed its card for this federation?
+    pub fn is_signed(&self, scheme: &dyn Scheme, federation: &FederationId) -> bool {
+        card_is_signed(scheme, federation, &self.public_key, &self.card, &self.signature)
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         whole(bytes, |r: &mut Reader<'_>| {
             let public_key = r.take(PUBLIC_KEY_BYTES)?.to_vec();
-            Ok(Self { public_key, scope: Scope::from_bits(r.byte()?)?, card: r.bytes(CARD_BYTES_MAX)?.to_vec() })
+            let (scope, card) = (Scope::from_bits(r.byte()?)?, r.bytes(CARD_BYTES_MAX)?.to_vec());
+            Ok(Self { public_key, scope, card, signature: r.take(SIGNATURE_BYTES)?.to_vec() })
         })
+    }
+}
+
+fn card_message(federation: &FederationId, card: &[u8]) -> Vec<u8> {
+    [b"tarn federation 1: card\0".as_slice(), &federation.0, card].concat()
+}
+
+/// Is this the signature of the holder of a raw public key over its own card, for this federation?
+pub fn card_is_signed(scheme: &dyn Scheme, federation: &FederationId, public_key: &[u8], card: &[u8], signature: &[u8]) -> bool {
+    scheme.verify(public_key, &card_message(federation, card), signature)
+}
+
+impl Identity {
+    /// Signs this cluster's own card, for whoever introduces it in a federation.
+    pub fn sign_card(&self, federation: &FederationId, card: &[u8]) -> Vec<u8> {
+        self.sign(&card_message(federation, card))
     }
 }
 
@@ -47,7 +72,7 @@ impl Seal {
     }
 
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        whole(bytes, |r| Ok(Self { epoch: r.number()?, vector: Vector::decode(r)? }))
+        whole(bytes, |r| Ok(Self { epoch: r.epoch()?, vector: Vector::decode(r)? }))
     }
 }
 
@@ -91,7 +116,7 @@ impl Attested {
 
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         whole(bytes, |r| {
-            let epoch = r.number()?;
+            let epoch = r.epoch()?;
             let members = r.list(CLUSTERS_MAX, |r| Ok(ClusterId(r.array()?)))?;
             ascending(&members)?;
             let end = End { epoch, members, vector: Vector::decode(r)?, digest: r.array()? };

@@ -8,7 +8,7 @@ use crate::commit::{Commit, Conflict, Draft};
 use crate::id::{ClusterId, FederationId};
 use crate::key::{Key, Own, Scope, member_key};
 use crate::layer::Layer;
-use crate::limits::{CHANGE_BYTES_MAX, DEPS_MAX, PUTS_MAX, REFUSALS_MAX, VALUE_BYTES_MAX};
+use crate::limits::{AUTHOR_BYTES_MAX, CHANGE_BYTES_MAX, DEPS_MAX, PUTS_MAX, REFUSALS_MAX, VALUE_BYTES_MAX};
 use crate::records::{Introduction, Seal};
 use crate::refusal::{Reason, Refusal};
 use crate::rows::{self, Head, LoadError};
@@ -45,6 +45,8 @@ pub(crate) struct Member {
     pub public_key: Vec<u8>,
     pub scope: Scope,
     pub card: Vec<u8>,
+    /// Whose introduction the card is from: see [`Replica::note`].
+    by: ClusterId,
 }
 
 /// Why a write was not made. Nothing has changed.
@@ -59,6 +61,9 @@ pub enum WriteError {
     /// The federation has withdrawn its trust.
     #[error("the federation has withdrawn its trust in this cluster: found or join with a new key")]
     Removed,
+    /// It has written as much as a cluster may in one epoch.
+    #[error("this cluster has written all that it may until the others have closed the epoch: wait, or see who is away")]
+    Full,
     /// It would be refused everywhere.
     #[error("{}: {detail}", reason.name())]
     Refused {
@@ -101,7 +106,8 @@ impl Replica {
         let mut replica =
             Self::empty(federation, identity.id(), None, identity.scheme(), tuning, Base::of(0, Vector::default(), BTreeMap::new()));
         replica.draft_head();
-        let introduction = Introduction { public_key: identity.public_key().to_vec(), scope: Scope::ALL, card: card.to_vec() };
+        let signature = identity.sign_card(&federation, card);
+        let introduction = Introduction { public_key: identity.public_key().to_vec(), scope: Scope::ALL, card: card.to_vec(), signature };
         let key = member_key(replica.me, replica.me);
         replica.write_into(identity, 0, vec![(key, Some(introduction.encode()))], now_ms)?;
         let commit = replica.commit();
@@ -224,6 +230,9 @@ impl Replica {
             let detail = "a key stands twice in what is to be written at once".to_owned();
             return Err(WriteError::Refused { reason: Reason::Malformed, detail });
         }
+        if change.cost() > 0 && layer.spent(self.me, seq - 1) + change.cost() > AUTHOR_BYTES_MAX {
+            return Err(WriteError::Full);
+        }
         let Ok(mut place) = layer.place(&change, None) else { unreachable!("the heads are there, and the number is the next") };
         let built = layer.build(&change, &mut place);
         self.judge_puts(&change, &place).map_err(|(reason, detail)| WriteError::Refused { reason, detail })?;
@@ -298,8 +307,12 @@ impl Replica {
         self.draft.rows.insert(rows::head_key(), Some(head.encode()));
     }
 
-    /// Records a refusal.
+    /// Records a refusal, if it is not known: a peer that comes again with the same must not make the state grow.
     pub(crate) fn refuse(&mut self, refusal: Refusal) {
+        let at_ms = refusal.at_ms;
+        if self.refusals.iter().any(|(_, known)| Refusal { at_ms, ..known.clone() } == refusal) {
+            return;
+        }
         let number = self.refusals.back().map_or(0, |(number, _)| number + 1);
         self.draft.rows.insert(rows::refusal_key(number), Some(refusal.encode()));
         self.draft.refusals.push(refusal.clone());
@@ -343,12 +356,15 @@ impl Replica {
         known.into_iter().for_each(|(key, value)| self.note(key, &value));
     }
 
-    /// Counts one introduction or removal.
+    /// Counts one introduction or removal. A cluster that has signed two cards is who the member with the least id says, whatever came first.
     pub(crate) fn note(&mut self, key: Key, value: &[u8]) {
         match (key, Introduction::decode(value)) {
-            (Key::Member { cluster, .. }, Ok(Introduction { public_key, scope, card })) => {
-                let member = self.members.entry(cluster).or_insert(Member { public_key, scope, card });
+            (Key::Member { cluster, by }, Ok(Introduction { public_key, scope, card, .. })) => {
+                let member = self.members.entry(cluster).or_insert(Member { public_key, scope, card: card.clone(), by });
                 member.scope = member.scope | scope;
+                if by < member.by {
+                    (member.card, member.by) = (card, by);
+                }
             }
             (Key::Removed { cluster, .. }, _) => drop(self.removed.insert(cluster)),
             _ => {}

@@ -20,17 +20,6 @@ pub struct Entry {
     pub gateways: Vec<String>,
 }
 
-/// What a cluster could take on.
-#[derive(Clone, PartialEq, Eq, Default, Debug)]
-pub struct Capacity {
-    /// Free slots for each runtime.
-    pub free_slots: BTreeMap<String, u64>,
-    /// How long a task waits at present before it is leased, in milliseconds.
-    pub queue_delay_ms: u64,
-    /// When that was measured, in milliseconds since 1970, by the cluster's own clock.
-    pub measured_ms: u64,
-}
-
 /// All that is known of a cluster.
 #[derive(Clone, PartialEq, Eq, Debug)]
 pub struct Cluster {
@@ -48,8 +37,8 @@ pub struct Cluster {
     pub removed: bool,
     /// What it says of itself, if it did.
     pub entry: Option<Entry>,
-    /// What it could take on, if it said so.
-    pub capacity: Option<Capacity>,
+    /// What it could take on, if it said so, in the caller's own encoding.
+    pub capacity: Option<Vec<u8>>,
 }
 
 /// One thing to write.
@@ -57,8 +46,8 @@ pub struct Cluster {
 pub enum Write {
     /// What this cluster says of itself.
     Entry(Entry),
-    /// What this cluster could take on.
-    Capacity(Capacity),
+    /// What this cluster could take on, in the caller's own encoding.
+    Capacity(Vec<u8>),
     /// Introduces a cluster, with a scope within this cluster's own.
     Introduce {
         /// Its raw ML-DSA-65 public key, 1,952 bytes.
@@ -67,6 +56,8 @@ pub enum Write {
         scope: Scope,
         /// What the others must know of it before they can hear of it from itself, such as its root certificate. At most 48 KiB.
         card: Vec<u8>,
+        /// The cluster's own over the card: see [`Identity::sign_card`].
+        signature: Vec<u8>,
     },
     /// Withdraws trust in a cluster, for ever: it can come back with a new key only.
     Remove(ClusterId),
@@ -102,10 +93,10 @@ impl Write {
     pub fn put(self, me: ClusterId) -> (String, Option<Vec<u8>>) {
         match self {
             Self::Entry(entry) => (Own::Directory.key(me), Some(entry.encode())),
-            Self::Capacity(capacity) => (Own::Capacity.key(me), Some(capacity.encode())),
-            Self::Introduce { public_key, scope, card } => {
+            Self::Capacity(capacity) => (Own::Capacity.key(me), Some(capacity)),
+            Self::Introduce { public_key, scope, card, signature } => {
                 let key = member_key(ClusterId::of(&public_key), me);
-                (key, Some(Introduction { public_key, scope, card }.encode()))
+                (key, Some(Introduction { public_key, scope, card, signature }.encode()))
             }
             Self::Remove(cluster) => (removed_key(cluster, me), Some(Vec::new())),
             Self::Policy { name, value } => (shared_key(Shared::Policy, &[&name]), value),
@@ -128,12 +119,12 @@ pub fn clusters_of(entries: impl IntoIterator<Item = (String, Vec<u8>)>) -> Vec<
     for (key, value) in entries {
         match Key::parse(&key) {
             Ok(Key::Member { cluster, by }) => {
-                let Ok(Introduction { public_key, scope, card }) = Introduction::decode(&value) else { continue };
+                let Ok(Introduction { public_key, scope, card, .. }) = Introduction::decode(&value) else { continue };
                 let fresh = || Cluster {
                     id: cluster,
                     public_key,
                     scope,
-                    card,
+                    card: card.clone(),
                     introduced_by: Vec::new(),
                     removed: false,
                     entry: None,
@@ -141,7 +132,12 @@ pub fn clusters_of(entries: impl IntoIterator<Item = (String, Vec<u8>)>) -> Vec<
                 };
                 let known = found.entry(cluster).or_insert_with(fresh);
                 known.scope = known.scope | scope;
-                known.introduced_by.push(by);
+                // As the replica does: the card is the one that the least of them introduced it with.
+                let at = known.introduced_by.partition_point(|other| *other < by);
+                known.introduced_by.insert(at, by);
+                if at == 0 {
+                    known.card = card;
+                }
             }
             Ok(Key::Removed { cluster, .. }) => removed.push(cluster),
             Ok(Key::Own(own, cluster)) => said.push((own, cluster, value)),
@@ -151,7 +147,7 @@ pub fn clusters_of(entries: impl IntoIterator<Item = (String, Vec<u8>)>) -> Vec<
     for (own, cluster, value) in said {
         match (own, found.get_mut(&cluster)) {
             (Own::Directory, Some(known)) => known.entry = Entry::decode(&value).ok(),
-            (Own::Capacity, Some(known)) => known.capacity = Capacity::decode(&value).ok(),
+            (Own::Capacity, Some(known)) => known.capacity = Some(value),
             _ => {}
         }
     }
@@ -193,7 +189,7 @@ impl Replica {
             introduced_by: introduced_by.collect(),
             removed: self.removed.contains(&id),
             entry: self.get(&Own::Directory.key(id)).and_then(|value| Entry::decode(&value).ok()),
-            capacity: self.get(&Own::Capacity.key(id)).and_then(|value| Capacity::decode(&value).ok()),
+            capacity: self.get(&Own::Capacity.key(id)),
         })
     }
 
@@ -226,27 +222,6 @@ impl Entry {
         whole(bytes, |r: &mut Reader<'_>| {
             let name = r.text(VALUE_BYTES_MAX)?.to_owned();
             Ok(Self { name, gateways: r.list(VALUE_BYTES_MAX, |r| r.text(VALUE_BYTES_MAX).map(str::to_owned))? })
-        })
-    }
-}
-
-impl Capacity {
-    fn encode(&self) -> Vec<u8> {
-        let mut out = Vec::new();
-        out.number(self.free_slots.len() as u64);
-        for (runtime, slots) in &self.free_slots {
-            out.bytes(runtime.as_bytes());
-            out.number(*slots);
-        }
-        out.number(self.queue_delay_ms);
-        out.number(self.measured_ms);
-        out
-    }
-
-    fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
-        whole(bytes, |r: &mut Reader<'_>| {
-            let free_slots = r.list(VALUE_BYTES_MAX, |r| Ok((r.text(VALUE_BYTES_MAX)?.to_owned(), r.number()?)))?;
-            Ok(Self { free_slots: free_slots.into_iter().collect(), queue_delay_ms: r.number()?, measured_ms: r.number()? })
         })
     }
 }

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use crate::base::{Version, encode_entry};
 use crate::codec::Writer;
 use crate::commit::{Commit, Conflict};
+use crate::limits::{AUTHOR_BYTES_MAX, AUTHOR_BYTES_SPARE, DOCUMENT_BYTES_MAX};
 use crate::refusal::Refusal;
 use crate::replica::{Replica, WriteError};
 use crate::signature::Identity;
@@ -34,6 +35,19 @@ impl Replica {
     /// Keys with this prefix and their values, ascending.
     pub fn range(&self, prefix: &str) -> impl Iterator<Item = (String, Vec<u8>)> {
         self.keys(prefix).filter_map(|key| self.get(&key).map(|value| (key, value)))
+    }
+
+    /// The next keys with this prefix behind `after` and their values, of at most `max` keys; and behind which one to go on, if there are more.
+    pub fn page(&self, prefix: &str, after: &str, max: usize) -> (Vec<(String, Vec<u8>)>, Option<String>) {
+        let from = if after < prefix { prefix.to_owned() } else { format!("{after}\0") };
+        let base = self.base.entries.range(from.clone()..).map(|(key, _)| key.as_str());
+        let mut keys: BTreeSet<&str> = base.take_while(|key| key.starts_with(prefix)).take(max).collect();
+        for (layer, _) in self.live() {
+            keys.extend(layer.keys_from(&from).take_while(|key| key.starts_with(prefix)).take(max));
+        }
+        let keys: Vec<&str> = keys.into_iter().take(max).collect();
+        let next = keys.last().filter(|_| keys.len() == max).map(|last| (*last).to_owned());
+        (keys.into_iter().filter_map(|key| Some((key.to_owned(), self.get(key)?))).collect(), next)
     }
 
     /// Keys with this prefix that have, or had, a value.
@@ -75,6 +89,15 @@ impl Replica {
         let (retired, live): (Vec<_>, Vec<_>) = self.layers.iter().partition(|layer| layer.epoch < self.base.epoch);
         let sum = |layers: Vec<&crate::layer::Layer>| layers.iter().map(|layer| layer.bytes()).sum();
         Size { base: self.base.bytes, history: sum(live), retired: sum(retired) }
+    }
+
+    /// Bytes that this cluster may still write: as far as the document is from its bound, and the cluster from its own of the epoch. Whoever
+    /// writes for it asks first: what is beyond is taken up to a spare, and refused then.
+    pub fn room(&self) -> u64 {
+        let size = self.size();
+        let spent = self.layers.last().map_or(0, |layer| layer.spent(self.me, layer.vector().get(self.me)));
+        let document = DOCUMENT_BYTES_MAX.saturating_sub(size.base + size.history);
+        document.min((AUTHOR_BYTES_MAX - AUTHOR_BYTES_SPARE).saturating_sub(spent))
     }
 
     /// The first epoch that is not folded, and the one that is written.

@@ -1,6 +1,7 @@
 //! Whatever links do to frames, and whoever crashes when: once all is well again, members hold the same bytes, and no write is lost.
 //!
-//! A failure prints the actions, and a seed in `convergence.proptest-regressions` repeats it. `TARN_CASES` asks for more cases.
+//! A failure prints the actions, and a seed in `convergence.proptest-regressions` repeats it. `TARN_CASES` asks for more cases, and so does
+//! `-- --ignored thousands`.
 
 #![allow(clippy::disallowed_methods, reason = "a test asks how many cases it is to run")]
 
@@ -33,6 +34,7 @@ enum Action {
     Crash(usize),
     Invite(usize),
     Remove { by: usize, whom: usize },
+    Fill { at: usize },
     Settle,
 }
 
@@ -57,6 +59,17 @@ fn action() -> impl Strategy<Value = Action> {
     ]
 }
 
+/// Among them more removals and invitations, and epochs that are full at once.
+fn several() -> impl Strategy<Value = Action> {
+    let at = 0..CLUSTERS_MAX;
+    prop_oneof![
+        16 => action(),
+        3 => (at.clone(), at.clone()).prop_map(|(by, whom)| Action::Remove { by, whom }),
+        1 => at.clone().prop_map(Action::Invite),
+        1 => at.prop_map(|at| Action::Fill { at }),
+    ]
+}
+
 /// What was written, and what its author had seen under the key.
 struct Written {
     at: usize,
@@ -69,7 +82,12 @@ struct Run {
     world: World,
     written: Vec<Written>,
     removed: BTreeSet<usize>,
+    /// Members remove whom they like, whether they know of each other's removals or not, or are removed themselves without knowing it.
+    free: bool,
 }
+
+/// Clusters that go in a run in which members remove whom they like.
+const REMOVALS_MAX: usize = 3;
 
 impl Run {
     fn key(key: usize) -> String {
@@ -137,16 +155,26 @@ impl Run {
                     self.removed.insert(*whom);
                 }
             }
+            Action::Fill { at } => (0..8).for_each(|key| self.put(*at, key % KEYS, false)),
             Action::Settle => self.world.pump(),
             _ => {}
         }
     }
 
-    /// Two at most, so that one of the first clusters stays; and the second only by one who knows of the first, so that two never remove
+    /// If members do not remove whom they like: two at most, so that one of the first clusters stays; and the second only by one who knows of the first, so that two never remove
     /// each other.
     fn may_remove(&self, by: usize, whom: usize) -> bool {
         let known = |at: &usize| self.world.nodes[by].replica.about(self.world.id(*at)).is_some_and(|about| about.removed);
+        if self.free {
+            let again = self.removed.contains(&whom);
+            return (again || self.removed.len() < REMOVALS_MAX) && !known(&whom) && self.can_write(by);
+        }
         self.removed.len() < 2 && !self.removed.contains(&whom) && self.removed.iter().all(known) && self.may_write(by)
+    }
+
+    /// Does it know itself to be a member? It may be removed without knowing it.
+    fn can_write(&self, at: usize) -> bool {
+        self.world.nodes[at].replica.about(self.world.id(at)).is_some_and(|about| !about.removed)
     }
 
     fn may_write(&self, at: usize) -> bool {
@@ -168,11 +196,7 @@ impl Run {
     }
 
     fn judge(&mut self) {
-        // Whom a removed cluster introduced when nobody else heard of it is no member.
-        let sure = (0..CLUSTERS).find(|at| !self.removed.contains(at)).expect("two at most are removed");
-        let known = self.world.nodes[sure].replica.clusters();
-        let mut members: BTreeSet<usize> = self.world.all();
-        members.retain(|at| known.iter().any(|about| about.id == self.world.id(*at) && !about.removed));
+        let members = self.members();
         self.world.assert_same(&members);
         for at in &members {
             self.world.nodes[*at].replica.verify().expect("index and automerge agree");
@@ -181,6 +205,39 @@ impl Run {
         for key in 0..KEYS {
             self.judge_key(&members, first, &Self::key(key));
         }
+    }
+
+    /// Members: whom nobody removed, and whose introduction has come to the others.
+    fn members(&self) -> BTreeSet<usize> {
+        // Whom a removed cluster introduced when nobody else heard of it is no member.
+        let sure = self.world.all().into_iter().find(|at| !self.removed.contains(at)).expect("not all are removed");
+        let known = self.world.nodes[sure].replica.clusters();
+        let mut members: BTreeSet<usize> = self.world.all();
+        members.retain(|at| !self.removed.contains(at) && known.iter().any(|about| about.id == self.world.id(*at) && !about.removed));
+        members
+    }
+
+    /// Members go on: what they write has epochs closed, if any are, and they stay the same.
+    fn go_on(&mut self) {
+        let members = self.members();
+        let first = *members.first().expect("somebody is left");
+        // Epochs wait for who is away until it is removed: a removal by a removed cluster of which nobody has heard is made again.
+        let absent: Vec<_> = self.removed.iter().map(|at| self.world.id(*at)).collect();
+        for id in absent {
+            if self.world.nodes[first].replica.about(id).is_some_and(|about| !about.removed) {
+                self.world.write(first, vec![Write::Remove(id)]).expect("a member can remove");
+            }
+        }
+        let (before, _) = self.world.nodes[first].replica.epochs();
+        for round in 0..20 {
+            for at in &members {
+                self.world.put(*at, &Self::key(round % KEYS), Some(format!("round {round} by {at}").as_bytes())).expect("a member writes");
+            }
+            self.world.pump();
+        }
+        self.world.assert_same(&members);
+        let (after, _) = self.world.nodes[first].replica.epochs();
+        assert!(self.world.tuning == LAZY || after > before, "epoch {before} is not folded");
     }
 
     /// All that nobody superseded is there, and nothing that a member superseded. What a removed cluster wrote may be lost.
@@ -206,11 +263,12 @@ fn cases(default: u32) -> ProptestConfig {
     ProptestConfig { cases, max_shrink_iters: 400, ..ProptestConfig::default() }
 }
 
-fn run(world: World, actions: &[Action]) {
-    let mut run = Run { world, written: Vec::new(), removed: BTreeSet::new() };
+fn run(world: World, free: bool, actions: &[Action]) {
+    let mut run = Run { world, written: Vec::new(), removed: BTreeSet::new(), free };
     actions.iter().for_each(|action| run.run(action));
     run.heal();
     run.judge();
+    run.go_on();
     let mut reasons: BTreeMap<String, usize> = BTreeMap::new();
     for node in &run.world.nodes {
         for refusal in node.replica.refusals() {
@@ -299,11 +357,38 @@ proptest! {
 
     #[test]
     fn members_converge_within_an_epoch(actions in prop::collection::vec(action(), 1..120)) {
-        run(World::of(CLUSTERS, LAZY), &actions);
+        run(World::of(CLUSTERS, LAZY), false, &actions);
     }
 
     #[test]
     fn members_converge_across_epochs(actions in prop::collection::vec(action(), 1..250)) {
-        run(World::of(CLUSTERS, TINY), &actions);
+        run(World::of(CLUSTERS, TINY), false, &actions);
+    }
+}
+
+fn run_several(actions: &[Action], tiny: bool, invites: usize) {
+    run(World::of(CLUSTERS_MAX - invites, if tiny { TINY } else { LAZY }), true, actions);
+}
+
+proptest! {
+    #![proptest_config(cases(80))]
+
+    #[test]
+    fn members_converge_while_several_are_removed_at_once(
+        actions in prop::collection::vec(several(), 1..150), tiny: bool, invites in 0..2usize,
+    ) {
+        run_several(&actions, tiny, invites);
+    }
+}
+
+proptest! {
+    #![proptest_config(cases(5_000))]
+
+    #[test]
+    #[ignore = "takes minutes: the same as the one above, with many more cases"]
+    fn members_converge_in_thousands_of_cases_of_removals_at_once(
+        actions in prop::collection::vec(several(), 1..150), tiny: bool, invites in 0..2usize,
+    ) {
+        run_several(&actions, tiny, invites);
     }
 }

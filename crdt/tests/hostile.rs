@@ -3,8 +3,8 @@
 mod support;
 
 use support::forge::{CHANGES, Forged, Forger, History, SYNC, number};
-use support::world::{LAZY, TINY, World, identity};
-use tarn_crdt::{ClusterId, Reason, Received, Scope, SessionError, Shared, Write, WriteError};
+use support::world::{LAZY, TINY, World, identity, introduction};
+use tarn_crdt::{ClusterId, Identity, Reason, Received, Scope, SessionError, Shared, Write, WriteError};
 
 /// A founder (0) and a member (1) that may write contexts alone, both up to date and not linked. What is sent comes from 1.
 fn pair() -> World {
@@ -174,11 +174,15 @@ fn keys_outside_the_scope() {
     refused(|world| forge(world, &format!("removed/{}/{}", world.id(1), world.id(0))), Reason::OutOfScope, "speaks for another");
 }
 
+fn card_signature(world: &World, signer: &Identity, card: &[u8]) -> Vec<u8> {
+    signer.sign(&[b"tarn federation 1: card\0".as_slice(), &world.nodes[0].replica.federation().0, card].concat())
+}
+
 fn introduce(world: &World, whom: usize, by: ClusterId, bits: u8) -> Forged {
     let key = identity(whom);
     let mut change = forge(world, &format!("member/{}/{by}", key.id()));
     // An empty card.
-    change.puts[0].1 = Some([key.public_key(), &[bits, 0]].concat());
+    change.puts[0].1 = Some([key.public_key(), &[bits, 0], &card_signature(world, &key, b"")].concat());
     change
 }
 
@@ -187,10 +191,61 @@ fn nobody_gives_more_than_it_has() {
     refused(|world| introduce(world, 7, world.id(1), 0b101), Reason::OutOfScope, "more than it has");
     refused(|world| introduce(world, 2, world.id(1), 0b111), Reason::OutOfScope, "does not introduce itself");
     refused(|world| introduce(world, 7, world.id(0), 0b100), Reason::OutOfScope, "speaks for another");
-    refused(|world| introduce(world, 7, world.id(1), 0b1000), Reason::Malformed, "public key and a scope");
+    refused(|world| introduce(world, 7, world.id(1), 0b1_0000), Reason::Malformed, "public key and a scope");
     let mut world = pair();
     let good = introduce(&world, 7, world.id(1), 0b100);
     send(&mut world, &good, 1).outcome.expect("within its own scope a member introduces");
+}
+
+#[test]
+fn a_card_is_the_clusters_own() {
+    // 1 introduces the founder anew, with a card of its own making, which it signs itself, or with the signature that is over another.
+    for (card, signer, signed) in [(b"mine", 1, b"mine"), (b"mine", 2, b"mine"), (b"mine", 0, b"card")] {
+        let forged = |world: &World| {
+            let (founder, key) = (&world.nodes[0].identity, format!("member/{}/{}", world.id(0), world.id(1)));
+            let mut change = forge(world, &key);
+            let signature = card_signature(world, &identity(signer + 1), signed);
+            change.puts[0].1 = Some([founder.public_key(), &[0, 4], card.as_slice(), &signature].concat());
+            change
+        };
+        refused(forged, Reason::BadSignature, "the card is not signed");
+    }
+}
+
+#[test]
+fn whom_nobody_introduced_nobody_removes() {
+    let removal = |whom: usize| {
+        move |world: &World| {
+            let mut change = forge(world, &format!("removed/{}/{}", identity(whom).id(), world.id(1)));
+            change.puts[0].1 = Some(Vec::new());
+            change
+        }
+    };
+    refused(removal(7), Reason::OutOfScope, "nobody introduced the cluster that it removes");
+    let mut world = pair();
+    let good = removal(1)(&world);
+    send(&mut world, &good, 1).outcome.expect("the founder is known");
+}
+
+#[test]
+fn more_clusters_than_a_federation_has() {
+    let mut world = pair();
+    let federation = world.nodes[0].replica.federation();
+    for number in 2..512 {
+        world.write(0, vec![introduction(&federation, &identity(100 + number), Scope::NONE, b"")]).expect("up to the limit");
+    }
+    let more = world.write(0, vec![introduction(&federation, &identity(900), Scope::NONE, b"")]);
+    assert!(matches!(more, Err(WriteError::Refused { reason: Reason::TooLarge, .. })), "{more:?}");
+    world.link(0, 1);
+    world.pump();
+    world.cut(0, 1);
+    let before = world.nodes[0].replica.canonical();
+    let change = introduce(&world, 901, world.id(1), 0);
+    let received = send(&mut world, &change, 1);
+    assert_refused(&mut world, &before, received, Reason::TooLarge, "at most 512");
+    // Whoever is known already may be introduced once more.
+    let again = introduce(&world, 102, world.id(1), 0);
+    send(&mut world, &again, 1).outcome.expect("it is no further cluster");
 }
 
 #[test]
@@ -203,12 +258,9 @@ fn an_introduction_stays() {
     // Its hash is another, as it supersedes the first: the room finds that before it looks at the scope.
     let received = send(&mut world, &again, 1);
     assert_refused(&mut world, &before, received, Reason::Malformed, "hash");
-    let key = identity(7).public_key().to_vec();
-    let node = &mut world.nodes[0];
-    node.replica
-        .write(&node.identity, vec![Write::Introduce { public_key: key.clone(), scope: Scope::NONE, card: Vec::new() }], 9)
-        .expect("once");
-    let twice = node.replica.write(&node.identity, vec![Write::Introduce { public_key: key, scope: Scope::ALL, card: Vec::new() }], 9);
+    let federation = world.nodes[0].replica.federation();
+    world.write(0, vec![introduction(&federation, &identity(7), Scope::NONE, b"")]).expect("once");
+    let twice = world.write(0, vec![introduction(&federation, &identity(7), Scope::ALL, b"")]);
     assert!(matches!(twice, Err(WriteError::Refused { reason: Reason::OutOfScope, .. })), "{twice:?}");
 }
 
@@ -291,25 +343,34 @@ fn a_removed_peer_is_not_heard() {
 }
 
 #[test]
-fn what_a_removed_cluster_wrote_waits_for_a_member_who_vouches() {
-    let mut world = World::of(3, LAZY);
-    (0..3).for_each(|a| (a + 1..3).for_each(|b| world.cut(a, b)));
-    // 2 writes, and 1 alone takes it; 0 withdraws its trust in 2 meanwhile.
+fn what_a_removed_cluster_wrote_counts_if_a_member_hands_it_over() {
+    let mut world = World::of(4, LAZY);
+    (0..4).for_each(|a| (a + 1..4).for_each(|b| world.cut(a, b)));
+    // 2 writes, and 1 alone takes it; 0 withdraws its trust in 2 and 3 meanwhile.
     world.put(2, "context/n/c/k", Some(b"late")).unwrap();
     world.link(1, 2);
     world.pump();
     world.cut(1, 2);
-    let removed = world.id(2);
-    world.write(0, vec![Write::Remove(removed)]).unwrap();
-    // 0 does not take it as it is, by whomever it is relayed.
+    for away in [2, 3] {
+        let removed = world.id(away);
+        world.write(0, vec![Write::Remove(removed)]).unwrap();
+    }
+    // 0 takes it neither from 2 nor from 3, which is removed too.
     let late = History::of(&world, 2, 0).rows.last().unwrap().clone();
+    for away in [2, 3] {
+        world.link(0, away);
+        world.pump();
+        assert_eq!(world.nodes[0].replica.context("n", "c", "k"), None);
+        world.cut(0, away);
+    }
+    // From 1 it does, and builds on it: 1 may not know of the removal yet, and have more to say.
     let received = Forger::new(&mut world, 0, 1).say_changes(&mut world, std::slice::from_ref(&late));
-    received.outcome.expect("it waits");
-    assert_eq!(world.nodes[0].replica.context("n", "c", "k"), None);
-    // Once 1 learns of the removal, it builds on what it took before, and 0 follows.
+    received.outcome.expect("it is taken");
+    assert_eq!(world.nodes[0].replica.context("n", "c", "k"), Some(b"late".to_vec()));
+    world.tend(0);
+    assert_eq!(History::of(&world, 0, 0).heads.len(), 1);
     world.link(0, 1);
     world.pump();
-    assert_eq!(world.nodes[0].replica.context("n", "c", "k"), Some(b"late".to_vec()));
     world.assert_same(&[0, 1].into());
     // What 2 writes from now on nobody takes.
     world.put(2, "context/n/c/more", Some(b"later")).unwrap();
@@ -317,6 +378,33 @@ fn what_a_removed_cluster_wrote_waits_for_a_member_who_vouches() {
     world.pump();
     assert_eq!(world.nodes[1].replica.context("n", "c", "more"), None);
     assert!(world.nodes[1].ended.iter().any(|error| matches!(error, SessionError::RemovedPeer(_))));
+}
+
+/// The frame that brings a member's removal may bring more: what it hands over of other removed clusters comes too late.
+#[test]
+fn a_member_that_is_removed_by_what_it_says() {
+    let mut world = World::of(4, LAZY);
+    (0..4).for_each(|a| (a + 1..4).for_each(|b| world.cut(a, b)));
+    world.put(2, "context/n/c/k", Some(b"late")).unwrap();
+    let removed: Vec<ClusterId> = [1, 2].map(|at| world.id(at)).to_vec();
+    world.write(3, vec![Write::Remove(removed[0]), Write::Remove(removed[1])]).unwrap();
+    let [late, removal] = [2, 3].map(|at| History::of(&world, at, 0).rows.last().unwrap().clone());
+    let received = Forger::new(&mut world, 0, 1).say_changes(&mut world, &[removal, late]);
+    received.outcome.expect("nothing is wrong with it");
+    assert_eq!(world.nodes[0].replica.context("n", "c", "k"), None);
+    assert!(world.nodes[0].replica.clusters().iter().filter(|about| about.removed).count() == 2);
+}
+
+#[test]
+fn a_refusal_is_recorded_once() {
+    let mut world = pair();
+    let change = forge(&world, "policy/p");
+    for again in [false, true, true] {
+        let received = send(&mut world, &change, 1);
+        received.outcome.expect_err("it is refused each time");
+        assert_eq!(received.commit.is_empty(), again, "and stored once");
+    }
+    assert_eq!(world.nodes[0].replica.refusals().count(), 1);
 }
 
 #[test]
@@ -452,4 +540,36 @@ fn a_member_that_folds_to_something_else() {
     assert_eq!(world.nodes[0].replica.epochs(), (0, 1), "nothing is folded");
     let diverged: Vec<_> = world.nodes[0].replica.refusals().filter(|refusal| refusal.reason == Reason::Diverged).collect();
     assert_eq!(diverged.len(), 1, "it is said once: {diverged:?}");
+}
+
+#[test]
+fn a_member_that_folds_alone() {
+    // It counts itself alone, keeps nothing, and says so by its own confirmation: the digest is the right one for that.
+    let mut world = World::of(3, TINY);
+    (0..3).for_each(|a| (a + 1..3).for_each(|b| world.cut(a, b)));
+    for round in 0..30 {
+        world.put(0, &format!("context/n/c/{}", round % 3), Some(b"value")).unwrap();
+        world.tend(0);
+    }
+    assert_eq!(world.nodes[0].replica.epochs(), (0, 1), "0 has sealed epoch 0, and waits for the others");
+    let stored = world.nodes[0].rows.clone();
+    for counted in [vec![1], vec![0, 1], vec![0, 1, 2]] {
+        world.nodes[0].rows.clone_from(&stored);
+        world.crash(0);
+        let me = world.id(1);
+        let mut members: Vec<ClusterId> = counted.iter().map(|at| world.id(*at)).collect();
+        members.sort();
+        let digest = blake3::Hasher::new_derive_key("tarn federation 1: base").update(&[1, 0]).finalize();
+        let ids: Vec<u8> = members.iter().flat_map(|member| member.0).collect();
+        let record = [&[0, members.len() as u8], ids.as_slice(), &[0], digest.as_bytes(), &[0; 3309]].concat();
+        let mut change = History::of(&world, 0, 1).next(me, &format!("confirm/{me}"), &record);
+        change.puts.push((format!("folded/{me}"), Some(record)));
+        change.puts.push((format!("seal/{me}"), Some(vec![0, 0])));
+        let signed = change.signed(&world.nodes[0].replica.federation(), &world.nodes[1].identity);
+        Forger::new(&mut world, 0, 1).say_changes(&mut world, &[signed]).outcome.expect("as a change set it is good");
+        (0..3).for_each(|_| world.tend(0));
+        assert_eq!(world.nodes[0].replica.epochs(), (0, 1), "nothing is folded");
+        assert_eq!(world.nodes[0].replica.context("n", "c", "0"), Some(b"value".to_vec()));
+        assert!(world.nodes[0].replica.refusals().any(|refusal| refusal.reason == Reason::Diverged));
+    }
 }

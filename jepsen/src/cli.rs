@@ -11,7 +11,7 @@ use serde_json::json;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::Outcome;
-use crate::cluster::{Disk, Network};
+use crate::cluster::{Disk, Network, Shape};
 use crate::coverage::{TESTS, covered};
 use crate::recovery::{self, RecoveryOptions};
 use crate::report::{Folder, Report};
@@ -33,6 +33,7 @@ Examples:
   jepsen list                                                  workloads, nemeses, and what they cover
   jepsen run --workload queue --nemesis kill,partition         a minute of each, by turns and together
   jepsen run --workload register --nemesis all --time 10m --nodes 5
+  jepsen run --workload federation --nemesis links,kill-leader --clusters 3 --nodes 1
   jepsen run --workload queue --nemesis kill --seed 7          the same schedule of faults again
   jepsen check jepsen-reports/20261121-101500-queue-kill-7     judge a stored history again
   jepsen soak --time 8h                                        all of them in turns, overnight
@@ -99,6 +100,12 @@ enum NetworkArg {
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum LinksArg {
+    Full,
+    Line,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 enum DiskArg {
     /// The failing file system where a nemesis needs it
     Auto,
@@ -127,6 +134,12 @@ struct RunArgs {
     clients: u32,
     #[command(flatten)]
     cluster: ClusterArgs,
+    /// How many clusters federate, each of so many nodes; for the workload federation
+    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u8).range(2..=5))]
+    clusters: u8,
+    /// Which clusters reach each other: all, or each its neighbours
+    #[arg(long, value_enum, default_value = "full")]
+    links: LinksArg,
     /// What the nodes' data is on
     #[arg(long, value_enum, default_value = "auto")]
     disk: DiskArg,
@@ -283,6 +296,11 @@ fn run_options(args: RunArgs) -> Result<RunOptions> {
         nemeses: Vec::new(),
         time: args.time,
         nodes: args.cluster.nodes.into(),
+        clusters: args.clusters.into(),
+        links: match args.links {
+            LinksArg::Full => Shape::Full,
+            LinksArg::Line => Shape::Line,
+        },
         seed,
         clients: args.clients,
         network: network(args.cluster.network),
@@ -330,7 +348,14 @@ fn command_of(args: &RunArgs, seed: u64) -> String {
         format!("--clients {}", args.clients),
         format!("--seed {seed}"),
     ];
-    let names = [("--network", value_name(args.cluster.network), "auto"), ("--disk", value_name(args.disk), "auto")];
+    if args.workload == workload::FEDERATION {
+        words.push(format!("--clusters {}", args.clusters));
+    }
+    let names = [
+        ("--links", value_name(args.links), "full"),
+        ("--network", value_name(args.cluster.network), "auto"),
+        ("--disk", value_name(args.disk), "auto"),
+    ];
     words.extend(names.iter().filter(|(_, value, default)| value != default).map(|(flag, value, _)| format!("{flag} {value}")));
     words.extend(args.cluster.settings.iter().map(|(key, value)| format!("--set {key}={value}")));
     let paths = [("--tarn", &args.cluster.tarn), ("--tarn-next", &args.tarn_next)];
@@ -351,6 +376,8 @@ fn soak_options(args: SoakArgs) -> Result<SoakOptions> {
         nemeses: Vec::new(),
         time: args.each,
         nodes: args.cluster.nodes.into(),
+        clusters: 2,
+        links: Shape::Full,
         seed,
         clients: args.clients,
         network: network(args.cluster.network),

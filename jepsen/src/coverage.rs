@@ -157,7 +157,13 @@ pub const TESTS: &[Test] = &[
         &["upgrade", "kill"],
         "needs --tarn-next; refusals of unknown entries and snapshots are in raft/tests/cluster",
     ),
-    waits(28, "federated clusters converge and never merge what needs consensus", "federation"),
+    runs(
+        28,
+        "federated clusters converge and never merge what needs consensus",
+        &["federation"],
+        &["links", "kill-leader", "clock"],
+        "with tasks that any cluster may run",
+    ),
     waits(29, "leases of devices never exceed the device", "leases of devices"),
     elsewhere(30, "a task that breaks its limits ends alone", "node/executor/tests/wasm/limits.rs"),
     runs(

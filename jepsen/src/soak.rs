@@ -21,6 +21,7 @@ use crate::cli::{NO_VERDICT, code, word};
 use crate::figures::{Figures, Tally};
 use crate::report::{self, Folder};
 use crate::run::{self, Finished, RunOptions, say};
+use crate::workload::FEDERATION;
 
 /// How many times in a row the harness may fail before the soak gives up.
 const FAILURES: usize = 3;
@@ -137,7 +138,9 @@ fn nth(options: &SoakOptions, number: usize, folder: &Folder) -> RunOptions {
     };
     let base = &options.base;
     let seed = base.seed.wrapping_add(number as u64);
-    RunOptions { command: command(base, &workload, &nemeses, seed), workload, nemeses, seed, out: folder.path().to_owned(), ..base.clone() }
+    let command = command(base, &workload, &nemeses, seed);
+    let network = base.network.filter(|_| workload != FEDERATION);
+    RunOptions { command, workload, nemeses, seed, network, out: folder.path().to_owned(), ..base.clone() }
 }
 
 /// The command that does one run again.
@@ -149,7 +152,10 @@ fn command(base: &RunOptions, workload: &str, nemeses: &[String], seed: u64) -> 
         base.nodes,
         base.clients
     );
-    if let Some(network) = base.network {
+    if workload == FEDERATION {
+        command.push_str(&format!(" --clusters {}", base.clusters));
+    }
+    if let Some(network) = base.network.filter(|_| workload != FEDERATION) {
         command.push_str(&format!(" --network {}", format!("{network:?}").to_lowercase()));
     }
     command.push_str(&format!(" --tarn {}", base.tarn.display()));
@@ -269,6 +275,8 @@ mod tests {
                 nemeses: Vec::new(),
                 time: Duration::from_secs(60),
                 nodes: 3,
+                clusters: 2,
+                links: crate::cluster::Shape::Full,
                 seed: 10,
                 clients: 5,
                 network: None,

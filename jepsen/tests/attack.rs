@@ -18,9 +18,15 @@ fn jepsen() -> Command {
 
 /// A run of this workload under these nemeses, on loopback.
 fn attack(workload: &str, nemeses: &[&str], seconds: u32, seed: u32, out: &Path) {
+    attack_with(workload, nemeses, seconds, seed, out, &[]);
+}
+
+/// The same, with more flags.
+fn attack_with(workload: &str, nemeses: &[&str], seconds: u32, seed: u32, out: &Path, flags: &[&str]) {
     let output = jepsen()
         .args(["run", "--workload", workload, "--nemesis", &nemeses.join(",")])
         .args(["--network", "loopback", "-o", "json"])
+        .args(flags)
         .args(["--time", &format!("{seconds}s"), "--seed", &seed.to_string()])
         .arg("--out")
         .arg(out)
@@ -57,6 +63,28 @@ fn a_short_mixed_attack_finds_nothing() {
     attack("register", &lost, 20, 2, &out);
     attack("watch", &late, 16, 3, &out);
     // Nothing was found, so there is nothing to look at.
+    std::fs::remove_dir_all(out).unwrap();
+}
+
+/// The same for clusters that federate: three of one node in a line, of which the outer two meet only through the one between them.
+#[test]
+fn a_short_attack_on_a_federation_finds_nothing() {
+    let dir = tempfile::Builder::new().prefix("jepsen-").tempdir().unwrap();
+    let out = dir.keep();
+    attack_with("federation", &["links", "kill-leader"], 24, 1, &out, &["--clusters", "3", "--nodes", "1", "--links", "line"]);
+    std::fs::remove_dir_all(out).unwrap();
+}
+
+/// Longer: two clusters of three nodes, whose leaders are killed and whose clocks are wrong.
+#[test]
+#[ignore = "five minutes; by name"]
+fn a_long_attack_on_a_federation_finds_nothing() {
+    let dir = tempfile::Builder::new().prefix("jepsen-").tempdir().unwrap();
+    let out = dir.keep();
+    let mut nemeses = vec!["links", "kill-leader", "pause", "power-loss"];
+    nemeses.extend(cluster::clock::available().is_ok().then_some("clock"));
+    nemeses.retain(|nemesis| *nemesis != "power-loss" || disk::available().is_ok());
+    attack_with("federation", &nemeses, 240, 2, &out, &["--clusters", "2", "--nodes", "3"]);
     std::fs::remove_dir_all(out).unwrap();
 }
 

@@ -98,6 +98,7 @@ fn stored(dir: &Path, read: Result<Value, &str>, whole: bool) {
         nemeses: vec!["kill".to_owned()],
         seed: 7,
         nodes: 3,
+        clusters: 1,
         clients: 1,
         seconds: 1,
         network: "loopback".to_owned(),

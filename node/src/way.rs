@@ -180,6 +180,39 @@ impl Way {
         answer
     }
 
+    /// Takes over a task of another cluster, as far as keeping it ready. It goes through the gate as if that cluster had submitted it.
+    ///
+    /// # Errors
+    /// As [`Way::execute`].
+    pub async fn accept_transfer(
+        &self,
+        node_id: u64,
+        from: &str,
+        request: v1::AcceptTransfer,
+        deadline: Instant,
+    ) -> Result<v1::TransferAccepted, Refusal> {
+        let caller = Caller::cluster(from);
+        let transfer = request.transfer.clone().unwrap_or_default();
+        let wanted = v1::EnqueueRequest {
+            namespace: transfer.namespace,
+            tasks: transfer.spec.into_iter().collect(),
+            ..v1::EnqueueRequest::default()
+        };
+        let mut command =
+            v1::Command { principal: caller.principal.to_string(), gate: None, body: Some(v1::command::Body::Enqueue(wanted)) };
+        command.gate = self.judge(&caller, &command)?;
+        // The kernel takes it from nodes alone.
+        command.principal = Caller::node(node_id).principal.to_string();
+        command.body = Some(request.into_body());
+        let answer = match self.consensus.propose(command, deadline).await.map_err(Refusal::from)?.body {
+            Some(v1::outcome::Body::AcceptTransfer(accepted)) => Ok(accepted),
+            Some(v1::outcome::Body::Rejected(rejection)) => Err(Refusal::from(rejection)),
+            _ => Err(Refusal::internal("the outcome of accept_transfer is that of another command")),
+        };
+        self.metrics.proposed("AcceptTransfer", answer.as_ref().err());
+        answer
+    }
+
     /// Takes a command through the gate. Gives what its decision rested on.
     fn judge(&self, caller: &Caller, command: &v1::Command) -> Result<Option<v1::GateFacts>, Refusal> {
         let state = self.snapshot()?;

@@ -6,12 +6,13 @@ use crate::v1::FederationIdentity;
 
 impl fmt::Debug for FederationIdentity {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let FederationIdentity { federation_id, card, secret_seed, inviter } = self;
+        let FederationIdentity { federation_id, card, secret_seed, inviter, scope } = self;
         f.debug_struct("FederationIdentity")
             .field("federation_id", federation_id)
             .field("card", card)
             .field("secret_seed", &if secret_seed.is_empty() { "" } else { "redacted" })
             .field("inviter", inviter)
+            .field("scope", scope)
             .finish()
     }
 }

@@ -53,4 +53,4 @@ pub use principal::{
 };
 pub use provider::{ML_DSA_65, provider, random_bytes};
 pub use refusal::{Refusal, RefusalKind, refusal_in};
-pub use verify::{Expect, ForeignRoots, JoinGate, Revocations, VerifyError};
+pub use verify::{Expect, ForeignRoots, JoinGate, Revocations, VerifyError, foreign_issuer};

@@ -52,8 +52,8 @@ pub trait Revocations: Send + Sync {
 /// Knows the root certificates of the other clusters of a federation. It is asked in the middle of a handshake, so it must answer from
 /// memory and without waiting.
 pub trait ForeignRoots: Send + Sync {
-    /// The root certificate of the cluster of this name, if it is trusted now.
-    fn root_of(&self, cluster: &str) -> Option<Arc<CaCertificate>>;
+    /// The root certificates of the clusters of this name that are trusted now. Two that were let in at once may bear one name.
+    fn roots_of(&self, cluster: &str) -> Vec<Arc<CaCertificate>>;
 }
 
 /// Why a certificate that cryptography accepts is refused all the same.
@@ -247,18 +247,6 @@ impl MemberVerifier {
         Self { roots: Roots::Foreign(roots), gate }
     }
 
-    /// The root that must have issued this principal's certificate.
-    fn root_for(&self, principal: &Principal) -> Result<Arc<CaCertificate>, VerifyError> {
-        let roots = match &self.roots {
-            Roots::Own(ca) => return Ok(ca.clone()),
-            Roots::Foreign(roots) => roots,
-        };
-        if !matches!(principal.kind, PrincipalKind::Node { .. }) {
-            return Err(VerifyError::NotAGateway(principal.clone()));
-        }
-        roots.root_of(&principal.cluster).ok_or_else(|| VerifyError::StrangeCluster(principal.cluster.clone()))
-    }
-
     /// A joiner's certificate is signed by its own key, so everything in it is the joiner's claim. What counts is the key, whose
     /// possession the handshake proves: its hash must be that of an outstanding token, and the name must follow from it. Dates are not
     /// looked at, because the token's life is the cluster's to decide and a new machine's clock may be wrong.
@@ -306,10 +294,13 @@ impl ClientCertVerifier for MemberVerifier {
             self.verify_joiner(&leaf, id)?;
             return Ok(ClientCertVerified::assertion());
         }
-        let ca = self.root_for(&principal)?;
-        let usage = KeyUsage::required(EKU_CLIENT);
-        ca.verify_chain(&leaf, intermediates, now, usage).map_err(chain_error)?;
-        check_cluster(&ca, &principal)?;
+        match &self.roots {
+            Roots::Own(ca) => {
+                ca.verify_chain(&leaf, intermediates, now, KeyUsage::required(EKU_CLIENT)).map_err(chain_error)?;
+                check_cluster(ca, &principal)?;
+            }
+            Roots::Foreign(roots) => drop(foreign_issuer(roots.as_ref(), end_entity, intermediates, now)?),
+        }
         check_revoked(&leaf, &principal, |serial| self.gate.is_revoked(serial))?;
         Ok(ClientCertVerified::assertion())
     }
@@ -342,6 +333,33 @@ fn pinned_root(fingerprint: &[u8; 32], intermediates: &[CertificateDer<'_>]) -> 
     let root =
         intermediates.iter().find(|certificate| blake3::hash(certificate) == *fingerprint).ok_or(VerifyError::FingerprintMismatch)?;
     CaCertificate::from_der("the server's root certificate", root.clone().into_owned()).map_err(|_| VerifyError::FingerprintMismatch.into())
+}
+
+/// The root that has issued the certificate of another cluster's node, among those that are trusted now. Who the node speaks for follows from
+/// that root, and not from the name in its certificate.
+///
+/// # Errors
+/// Why it is not let in: it is no node, or no trusted root has issued its certificate.
+pub fn foreign_issuer(
+    roots: &dyn ForeignRoots,
+    end_entity: &CertificateDer<'_>,
+    intermediates: &[CertificateDer<'_>],
+    now: UnixTime,
+) -> Result<Arc<CaCertificate>, Error> {
+    let leaf = EndEntityCert::try_from(end_entity).map_err(chain_error)?;
+    let principal = principal_of(&leaf)?;
+    if !matches!(principal.kind, PrincipalKind::Node { .. }) {
+        return Err(VerifyError::NotAGateway(principal).into());
+    }
+    let mut why = VerifyError::StrangeCluster(principal.cluster.clone()).into();
+    for ca in roots.roots_of(&principal.cluster) {
+        let chain = ca.verify_chain(&leaf, intermediates, now, KeyUsage::required(EKU_CLIENT)).map_err(chain_error);
+        match chain.and_then(|()| Ok(check_cluster(&ca, &principal)?)) {
+            Ok(()) => return Ok(ca),
+            Err(error) => why = error,
+        }
+    }
+    Err(why)
 }
 
 fn principal_of(leaf: &EndEntityCert<'_>) -> Result<Principal, VerifyError> {

@@ -6,9 +6,9 @@ use automerge::sync::{self, BloomFilter, ChunkList, Have, MessageVersion};
 use crate::base::{Base, Version, decode_entry, encode_entry};
 use crate::change::Signed;
 use crate::codec::{Malformed, Reader, TOO_LONG, Writer, whole};
-use crate::id::{ClusterId, FederationId};
-use crate::limits::{BLOOM_ENTRIES_MAX, CLUSTERS_MAX, FRAME_BYTES_MAX, FRAME_BYTES_SENT, HASHES_MAX};
-use crate::signature::SIGNATURE_BYTES;
+use crate::id::FederationId;
+use crate::limits::{ATTESTATIONS_MAX, BLOOM_ENTRIES_MAX, FRAME_BYTES_MAX, FRAME_BYTES_SENT, HASHES_MAX};
+use crate::signature::{PUBLIC_KEY_BYTES, SIGNATURE_BYTES};
 use crate::vector::Vector;
 
 /// Which epochs a replica has.
@@ -28,7 +28,14 @@ pub(super) struct Status {
 pub(super) struct SnapshotHead {
     pub epoch: u64,
     pub vector: Vector,
-    pub attestations: Vec<(ClusterId, Vec<u8>)>,
+    pub attestations: Vec<Attestation>,
+}
+
+/// A cluster's signature over a base, with the key, of which the cluster's id is the digest.
+#[derive(Clone, PartialEq, Eq, Debug)]
+pub(super) struct Attestation {
+    pub public_key: Vec<u8>,
+    pub signature: Vec<u8>,
 }
 
 pub(super) enum Message {
@@ -39,33 +46,56 @@ pub(super) enum Message {
     SnapshotHead(SnapshotHead),
     SnapshotEntries(Vec<(String, Vec<Version>)>),
     SnapshotEnd,
+    /// The sender lacks history that is folded, and asks for the base.
+    SnapshotWanted,
 }
 
 impl Message {
     pub fn decode(bytes: &[u8]) -> Result<Self, Malformed> {
         whole(bytes, |r| match r.byte()? {
-            1 => Ok(Self::Status(Status { federation: FederationId(r.array()?), base: r.number()?, low: r.number()?, top: r.number()? })),
+            1 => Status::decode(r).map(Self::Status),
             2 => rest(r, Signed::decode).map(Self::Changes),
-            3 => Ok(Self::Sync(r.number()?, decode_sync(r)?)),
+            3 => Ok(Self::Sync(r.epoch()?, decode_sync(r)?)),
             4 => {
-                let (epoch, vector) = (r.number()?, Vector::decode(r)?);
-                let attestations = r.list(CLUSTERS_MAX, |r| Ok((ClusterId(r.array()?), r.take(SIGNATURE_BYTES)?.to_vec())))?;
+                let (epoch, vector) = (r.epoch()?, Vector::decode(r)?);
+                let attestations = r.list(ATTESTATIONS_MAX, Attestation::decode)?;
                 Ok(Self::SnapshotHead(SnapshotHead { epoch, vector, attestations }))
             }
             5 => rest(r, decode_entry).map(Self::SnapshotEntries),
             6 => Ok(Self::SnapshotEnd),
+            7 => Ok(Self::SnapshotWanted),
             _ => Err(Malformed("a message is of an unknown kind")),
         })
     }
 }
 
+impl Attestation {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        Ok(Self { public_key: r.take(PUBLIC_KEY_BYTES)?.to_vec(), signature: r.take(SIGNATURE_BYTES)?.to_vec() })
+    }
+}
+
 impl Status {
+    fn decode(r: &mut Reader<'_>) -> Result<Self, Malformed> {
+        let federation = FederationId(r.array()?);
+        let (base, low, top) = (r.epoch()?, r.epoch()?, r.epoch()?);
+        match low <= base && base <= top {
+            true => Ok(Self { federation, base, low, top }),
+            false => Err(Malformed("the epochs of a replica are not in order")),
+        }
+    }
+
     pub fn encode(&self) -> Vec<u8> {
         let mut out = vec![1];
         out.extend_from_slice(&self.federation.0);
         [self.base, self.low, self.top].into_iter().for_each(|number| out.number(number));
         out
     }
+}
+
+/// The message that asks for a base.
+pub(super) fn wanted() -> Vec<u8> {
+    vec![7]
 }
 
 /// A message of change sets, to be filled.
@@ -111,13 +141,13 @@ fn bloom(bytes: &[u8]) -> Result<BloomFilter, Malformed> {
 }
 
 /// A base in messages.
-pub(super) fn encode_snapshot(base: &Base, attestations: &[(ClusterId, Vec<u8>)]) -> Vec<Vec<u8>> {
+pub(super) fn encode_snapshot(base: &Base, attestations: &[Attestation]) -> Vec<Vec<u8>> {
     let mut head = vec![4];
     head.number(base.epoch);
     base.vector.encode(&mut head);
     head.number(attestations.len() as u64);
-    for (cluster, signature) in attestations {
-        head.extend_from_slice(&cluster.0);
+    for Attestation { public_key, signature } in attestations {
+        head.extend_from_slice(public_key);
         head.extend_from_slice(signature);
     }
     let mut messages = vec![head];

@@ -4,7 +4,7 @@
 //!   link      an in-order stream over whatever loses, repeats and reorders; silent when idle
 //!   message   what goes through it, bounded before it is decoded
 //!   sync      automerge's protocol for each epoch that both sides have; a snapshot where the peer is too far behind
-//!   pending   change sets whose past has not come yet, or that nobody vouches for yet
+//!   pending   change sets whose past has not come yet
 //! ```
 
 mod link;
@@ -72,13 +72,15 @@ pub struct Session {
     link: Link,
     sync: Sync,
     ended: bool,
+    /// A removed peer was told what there was to say when it was removed, so that it knows; nothing more.
+    parted: bool,
 }
 
 impl Session {
     /// A session with a peer. `incarnation` is a number above 0 and above that of all earlier sessions with that peer, such as the time in
     /// milliseconds: it tells frames of this session from those of an earlier one.
     pub fn new(peer: ClusterId, incarnation: u64) -> Self {
-        Self { peer, link: Link::new(incarnation.max(1)), sync: Sync::default(), ended: false }
+        Self { peer, link: Link::new(incarnation.max(1)), sync: Sync::default(), ended: false, parted: false }
     }
 
     /// The peer.
@@ -89,9 +91,18 @@ impl Session {
     /// The next frame to send, if there is one: at most about 1 MiB. The replica does not change, except that automerge is handed what was
     /// taken since the last time.
     pub fn poll(&mut self, replica: &mut Replica) -> Option<Vec<u8>> {
-        if self.ended || self.check_peer(replica).is_err() {
+        let removed = replica.removed.contains(&self.peer);
+        // Whoever is removed in the midst of a session is told of it; in a new one it hears nothing.
+        let known = if removed { self.sync.has_met() } else { self.check_peer(replica).is_ok() };
+        if self.ended || self.parted || !known {
             return None;
         }
+        let frame = self.next_frame(replica);
+        self.parted = removed && frame.is_none();
+        frame
+    }
+
+    fn next_frame(&mut self, replica: &mut Replica) -> Option<Vec<u8>> {
         loop {
             if let Some(frame) = self.link.poll_message() {
                 return Some(frame);

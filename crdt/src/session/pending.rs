@@ -1,4 +1,4 @@
-//! Change sets that cannot be taken yet: part of what they know is missing, or their author is removed and nobody vouches for them.
+//! Change sets that cannot be taken yet: part of what they know is missing.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -15,10 +15,6 @@ use crate::replica::Replica;
 pub(super) struct Pending {
     waiting: Vec<Signed>,
     bytes: usize,
-    /// Those that a member has built on, as its signature says.
-    vouched: BTreeSet<ChangeHash>,
-    /// Those whose signature was checked for that.
-    asked: BTreeSet<ChangeHash>,
 }
 
 impl Pending {
@@ -39,21 +35,15 @@ impl Pending {
     /// Hands the replica what it can take, until nothing more can be. What was taken before a refusal stays taken.
     pub fn settle(&mut self, replica: &mut Replica, from: ClusterId, now_ms: u64) -> Result<(), Refusal> {
         loop {
-            let (mut progress, mut unvouched) = (false, false);
+            let mut progress = false;
             for signed in std::mem::take(&mut self.waiting) {
-                let vouched = self.vouched.contains(&signed.hash);
-                match replica.accept(from, signed, vouched, now_ms)? {
+                match replica.accept(from, signed, now_ms)? {
                     Judged::Taken => progress = true,
                     Judged::Known => {}
                     Judged::Early(signed) => self.waiting.push(signed),
-                    Judged::Unvouched(signed) => {
-                        unvouched = true;
-                        self.waiting.push(signed);
-                    }
                 }
             }
-            let vouched = unvouched && self.vouch(replica);
-            if self.waiting.is_empty() || !(progress || vouched) {
+            if self.waiting.is_empty() || !progress {
                 break;
             }
         }
@@ -62,27 +52,6 @@ impl Pending {
             *self = Self::default();
         }
         Ok(())
-    }
-
-    /// Finds what members vouch for; says whether that is more than before.
-    fn vouch(&mut self, replica: &Replica) -> bool {
-        let before = self.vouched.len();
-        let by_hash: BTreeMap<&ChangeHash, &Signed> = self.waiting.iter().map(|signed| (&signed.hash, signed)).collect();
-        for signed in &self.waiting {
-            if self.asked.contains(&signed.hash) || !replica.vouches(signed) {
-                continue;
-            }
-            self.asked.insert(signed.hash);
-            let mut past: Vec<&ChangeHash> = signed.change.deps.iter().collect();
-            while let Some(hash) = past.pop() {
-                if let Some(signed) = by_hash.get(hash)
-                    && self.vouched.insert(*hash)
-                {
-                    past.extend(&signed.change.deps);
-                }
-            }
-        }
-        self.vouched.len() > before
     }
 
     /// Replaces what is wanted by what is missing for it: what waits here was sent already.

@@ -1,17 +1,17 @@
 //! A base that is taken from a peer: by a cluster that joins, or one that stayed away while everybody else who counted folded.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::base::{Base, Version, encode_entry};
 use crate::id::ClusterId;
 use crate::key::Own;
 use crate::layer::Layer;
-use crate::limits::SNAPSHOT_BYTES_MAX;
-use crate::records::{End, Introduction};
+use crate::limits::{ATTESTATIONS_MAX, SNAPSHOT_BYTES_MAX};
+use crate::records::{Attested, End, Introduction};
 use crate::refusal::{Reason, Refusal};
 use crate::replica::Replica;
 use crate::rows;
-use crate::session::message::SnapshotHead;
+use crate::session::message::{Attestation, SnapshotHead};
 
 /// A base on its way in.
 pub(super) struct Incoming {
@@ -38,9 +38,15 @@ impl Incoming {
             return Ok(());
         }
         let base = Base::of(self.head.epoch, self.head.vector, self.entries);
-        if !is_attested(replica, &base, &self.head.attestations) {
-            let detail = "the base is not signed by those who are said to have folded it".to_owned();
-            let refusal = Refusal::new(from, from, Reason::BadSignature, detail, now_ms);
+        let refused = match () {
+            () if !is_sound(&base) => Some((Reason::Malformed, "the base holds what no epoch can have left")),
+            () if !is_attested(replica, from, &base, &self.head.attestations) => {
+                Some((Reason::BadSignature, "the base is not signed by those whom this cluster trusts to have folded it"))
+            }
+            () => None,
+        };
+        if let Some((reason, detail)) = refused {
+            let refusal = Refusal::new(from, from, reason, detail.to_owned(), now_ms);
             replica.refuse(refusal.clone());
             return Err(refusal);
         }
@@ -49,35 +55,62 @@ impl Incoming {
     }
 }
 
-/// Is every signature right, and is there one? That the sender is trusted was seen before: it is the inviter, or a member. So a stranger
-/// cannot hand out a base, and a member can hand out only one that members of that base have signed.
-fn is_attested(replica: &Replica, base: &Base, attestations: &[(ClusterId, Vec<u8>)]) -> bool {
-    let message = End::message(&replica.federation, &base.digest);
-    let signed = |(cluster, signature): &(ClusterId, Vec<u8>)| {
-        let key = key_in(base, *cluster);
-        key.is_some_and(|key| replica.scheme.verify(&key, &message, signature))
-    };
-    !attestations.is_empty() && attestations.iter().all(signed)
+/// Is it of epochs below its own, and is each cluster's key the one of its id?
+fn is_sound(base: &Base) -> bool {
+    base.entries.iter().all(|(key, versions)| {
+        let introduced = |value: &[u8]| {
+            Introduction::decode(value).is_ok_and(|one| key.starts_with(&format!("member/{}/", ClusterId::of(&one.public_key))))
+        };
+        let right = |version: &Version| !key.starts_with("member/") || version.value.as_deref().is_some_and(introduced);
+        versions.iter().all(|version| version.epoch < base.epoch && right(version))
+    })
 }
 
-/// A cluster's public key, by a base. The id is the key's digest, so it is the cluster's in whatever base it stands.
-fn key_in(base: &Base, cluster: ClusterId) -> Option<Vec<u8>> {
-    let prefix = format!("member/{cluster}/");
-    let (_, versions) = base.entries.range(prefix.clone()..).next().filter(|(key, _)| key.starts_with(&prefix))?;
-    let introduction = Introduction::decode(versions.first()?.value.as_deref()?).ok()?;
-    (ClusterId::of(&introduction.public_key) == cluster).then_some(introduction.public_key)
+/// Is every signature right, and are they of those whom this replica trusts: of more than half of the members that count here, or of whoever
+/// invited it? One that knows nobody yet takes the word of its inviter, which is at the other end. So no member hands out a base alone, but
+/// the one who could have told a newcomer anything.
+fn is_attested(replica: &Replica, from: ClusterId, base: &Base, attestations: &[Attestation]) -> bool {
+    let message = End::message(&replica.federation, &base.digest);
+    let right = |one: &Attestation| replica.scheme.verify(&one.public_key, &message, &one.signature);
+    if attestations.is_empty() || !attestations.iter().all(right) {
+        return false;
+    }
+    let signers: BTreeSet<ClusterId> = attestations.iter().map(|one| ClusterId::of(&one.public_key)).collect();
+    let inviter = replica.inviter.filter(|inviter| !replica.removed.contains(inviter));
+    if inviter.is_some_and(|inviter| signers.contains(&inviter) || (inviter == from && replica.members.is_empty())) {
+        return true;
+    }
+    let counted = replica.counted();
+    counted.iter().filter(|member| signers.contains(member)).count() * 2 > counted.len()
 }
 
 impl Replica {
-    /// Signatures of members over the base as it is: they stand in the epoch above the folded one until that is folded in turn.
-    pub(super) fn attestations(&self) -> Vec<(ClusterId, Vec<u8>)> {
-        let Some(lower) = self.layer(self.base.epoch) else { return Vec::new() };
+    /// Signatures over the base as it is, of all whom its end counts: they stand in the epoch above the folded one until that is folded in
+    /// turn. `None` while one is missing here.
+    pub(super) fn attestations(&self) -> Option<Vec<Attestation>> {
+        let lower = self.layer(self.base.epoch)?;
         let of = |member: ClusterId, kind: Own| {
-            let attested = crate::records::Attested::decode(lower.own(&kind.key(member), member)?).ok()?;
-            (attested.end.digest == self.base.digest).then_some((member, attested.signature))
+            let attested = Attested::decode(lower.own(&kind.key(member), member)?).ok()?;
+            (attested.end.digest == self.base.digest).then_some(attested)
         };
-        let known = self.members.keys().filter(|member| key_in(&self.base, **member).is_some());
-        known.filter_map(|member| of(*member, Own::Folded).or_else(|| of(*member, Own::Confirm))).collect()
+        let any = |member: ClusterId| of(member, Own::Folded).or_else(|| of(member, Own::Confirm));
+        let end = self.members.keys().find_map(|member| any(*member))?.end;
+        let others = self.members.keys().filter(|member| !end.members.contains(member) && any(**member).is_some());
+        let signers = end.members.iter().chain(others).take(ATTESTATIONS_MAX);
+        let attestation = |signer: &ClusterId| {
+            Some(Attestation { public_key: self.members.get(signer)?.public_key.clone(), signature: any(*signer)?.signature })
+        };
+        signers.map(attestation).collect()
+    }
+
+    /// The other members that count in the lower epoch, as far as is known here.
+    fn counted(&self) -> Vec<ClusterId> {
+        let Some(lower) = self.layer(self.base.epoch) else { return Vec::new() };
+        let mut counted = self.introduced(lower, lower.vector());
+        counted.sort();
+        counted.dedup();
+        counted.retain(|member| *member != self.me && !self.removed.contains(member));
+        counted
     }
 
     /// Puts a newer base in the place of this one and of the epochs that are folded into it.

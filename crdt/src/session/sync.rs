@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, VecDeque};
 use automerge::sync::{self, SyncDoc};
 use automerge::{Automerge, Change, ChangeHash};
 
+use crate::codec::Malformed;
 use crate::id::ClusterId;
 use crate::layer::Layer;
 use crate::limits::FRAME_BYTES_SENT;
@@ -14,6 +15,9 @@ use crate::session::message::{self, Message, Status, encode_snapshot, encode_syn
 use crate::session::pending::Pending;
 use crate::session::snapshot::Incoming;
 
+/// What nobody asked for could be made up at leisure.
+const UNASKED: Malformed = Malformed("a base that was not asked for");
+
 #[derive(Default)]
 pub(super) struct Sync {
     told: Option<Status>,
@@ -21,8 +25,10 @@ pub(super) struct Sync {
     epochs: BTreeMap<u64, Epoch>,
     /// What is to be sent, in order; before automerge is asked again.
     out: VecDeque<Out>,
-    /// The base that the peer was last sent.
-    snapshot_sent: Option<u64>,
+    /// The peer has asked for the base, and was not sent it yet.
+    wanted: bool,
+    /// This side has asked for the peer's base, and has not got it yet.
+    asked: bool,
     incoming: Option<Incoming>,
     pending: Pending,
     /// Change sets came, and automerge's message that always follows them has not: to answer each frame of a backlog would cost as much as
@@ -56,7 +62,11 @@ impl Sync {
             return Some(ours.encode());
         }
         let theirs = self.theirs?;
-        if theirs.base < ours.low && self.snapshot_sent != Some(ours.base) {
+        if ours.base < theirs.low && !self.asked {
+            self.asked = true;
+            return Some(message::wanted());
+        }
+        if self.wanted && theirs.base < ours.low && self.out.is_empty() {
             self.send_snapshot(replica);
         }
         if self.out.is_empty() && !self.midstream {
@@ -80,16 +90,22 @@ impl Sync {
             Message::Status(theirs) => self.theirs = Some(theirs),
             Message::Changes(changes) => changes.into_iter().for_each(|signed| self.pending.push(signed)),
             Message::Sync(epoch, message) => self.hear(replica, epoch, message),
-            Message::SnapshotHead(head) => self.incoming = Some(Incoming::new(head)),
+            Message::SnapshotWanted => self.wanted = true,
+            Message::SnapshotHead(head) => {
+                let offered = self.theirs.is_some_and(|theirs| head.epoch <= theirs.base);
+                if !self.asked || !offered || self.incoming.is_some() {
+                    return Err(UNASKED.into());
+                }
+                self.incoming = Some(Incoming::new(head));
+            }
             Message::SnapshotEntries(entries) => {
-                if self.incoming.as_mut().is_some_and(|incoming| !incoming.take(entries)) {
+                if !self.incoming.as_mut().ok_or(UNASKED)?.take(entries) {
                     return Err(SessionError::TooLarge);
                 }
             }
             Message::SnapshotEnd => {
-                if let Some(incoming) = self.incoming.take() {
-                    incoming.finish(replica, from, now_ms)?;
-                }
+                self.asked = false;
+                self.incoming.take().ok_or(UNASKED)?.finish(replica, from, now_ms)?;
             }
         }
         if !self.pending.is_empty() {
@@ -99,6 +115,11 @@ impl Sync {
             true => Err(SessionError::TooMuchPending),
             false => Ok(()),
         }
+    }
+
+    /// Has the peer said what it has?
+    pub fn has_met(&self) -> bool {
+        self.theirs.is_some()
     }
 
     /// Time has passed: what was said last may be said again.
@@ -112,9 +133,8 @@ impl Sync {
     /// Sends the base; later, if the signatures for it have not come yet: they stand in the epoch above, which this side may have yet to
     /// get.
     fn send_snapshot(&mut self, replica: &Replica) {
-        let attestations = replica.attestations();
-        if !attestations.is_empty() {
-            self.snapshot_sent = Some(replica.base.epoch);
+        if let Some(attestations) = replica.attestations() {
+            self.wanted = false;
             self.out.extend(encode_snapshot(&replica.base, &attestations).into_iter().map(Out::Message));
         }
     }

@@ -32,7 +32,8 @@ impl Exchange {
             a.write(&inviter, vec![write], 0).expect("the founder writes");
             a.tend(&inviter, 0).expect("the founder tends");
         }
-        let introduce = Write::Introduce { public_key: joiner.public_key().to_vec(), scope: Scope::ALL, card: Vec::new() };
+        let signature = joiner.sign_card(&a.federation(), b"");
+        let introduce = Write::Introduce { public_key: joiner.public_key().to_vec(), scope: Scope::ALL, card: Vec::new(), signature };
         a.write(&inviter, vec![introduce], 0).expect("the founder introduces");
         assert!(a.epochs().0 > 0, "there is a base to send");
         let (mut b, commit) = Replica::join(a.federation(), &joiner, inviter.id(), TINY);

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use tarn_crdt::{ClusterId, Commit, Identity, Pqcrypto, Replica, Scope, Session, SessionError, Tuning, Write, WriteError};
+use tarn_crdt::{ClusterId, Commit, FederationId, Identity, Pqcrypto, Replica, Scope, Session, SessionError, Tuning, Write, WriteError};
 
 pub fn identity(number: usize) -> Identity {
     let mut seed = [0; 32];
@@ -10,8 +10,14 @@ pub fn identity(number: usize) -> Identity {
     Identity::from_seed(&Pqcrypto, &seed)
 }
 
+/// Introduces a cluster, with the card that it signed.
+pub fn introduction(federation: &FederationId, new: &Identity, scope: Scope, card: &[u8]) -> Write {
+    let signature = new.sign_card(federation, card);
+    Write::Introduce { public_key: new.public_key().to_vec(), scope, card: card.to_vec(), signature }
+}
+
 /// A tuning under which an epoch ends after a few change sets.
-pub const TINY: Tuning = Tuning { history_bytes_min: 20_000, history_multiple: 1, history_bytes_max: u64::MAX };
+pub const TINY: Tuning = Tuning { history_bytes_min: 30_000, history_multiple: 1, history_bytes_max: u64::MAX };
 
 /// A tuning under which no epoch ends in a test.
 pub const LAZY: Tuning = Tuning { history_bytes_min: u64::MAX, history_multiple: 1, history_bytes_max: u64::MAX };
@@ -79,9 +85,8 @@ impl World {
     /// `inviter` introduces a new cluster; they are not linked yet.
     pub fn invite(&mut self, inviter: usize, scope: Scope) -> usize {
         let new = identity(self.nodes.len() + 1);
-        self.write(inviter, vec![Write::Introduce { public_key: new.public_key().to_vec(), scope, card: Vec::new() }])
-            .expect("a member can introduce");
         let federation = self.nodes[inviter].replica.federation();
+        self.write(inviter, vec![introduction(&federation, &new, scope, b"")]).expect("a member can introduce");
         let (replica, commit) = Replica::join(federation, &new, self.id(inviter), self.tuning);
         self.add(new, replica, commit)
     }

@@ -1,10 +1,11 @@
 //! The wire between the clusters: a relay of bytes that can be cut.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::Result;
-use tokio::io::copy_bidirectional;
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
 
@@ -12,6 +13,7 @@ use tokio::sync::watch;
 pub struct Wire {
     address: SocketAddr,
     whole: watch::Sender<bool>,
+    bytes: Arc<AtomicU64>,
 }
 
 impl Wire {
@@ -20,17 +22,23 @@ impl Wire {
     /// # Errors
     /// If no port is free.
     pub async fn new() -> Result<(Self, Target)> {
-        let listener = TcpListener::bind("127.0.0.1:0").await?;
+        let listener = TcpListener::bind("127.0.0.2:0").await?;
         let address = listener.local_addr()?;
         let (whole, state) = watch::channel(true);
         let target = Target::default();
-        tokio::spawn(relay(listener, target.clone(), state));
-        Ok((Self { address, whole }, target))
+        let bytes = Arc::<AtomicU64>::default();
+        tokio::spawn(relay(listener, target.clone(), state, bytes.clone()));
+        Ok((Self { address, whole, bytes }, target))
     }
 
     /// Where it begins.
     pub fn address(&self) -> SocketAddr {
         self.address
+    }
+
+    /// Bytes that it has carried, both ways: those of TLS, without what TCP and IP add.
+    pub fn bytes(&self) -> u64 {
+        self.bytes.load(Ordering::Relaxed)
     }
 
     /// Cuts it, or joins it again.
@@ -54,20 +62,35 @@ impl Target {
     }
 }
 
-async fn relay(listener: TcpListener, target: Target, whole: watch::Receiver<bool>) {
+async fn relay(listener: TcpListener, target: Target, whole: watch::Receiver<bool>, bytes: Arc<AtomicU64>) {
     while let Ok((inbound, _)) = listener.accept().await {
-        let (target, mut whole) = (target.get(), whole.clone());
+        let (target, mut whole, bytes) = (target.get(), whole.clone(), bytes.clone());
         let Some(target) = target.filter(|_| *whole.borrow()) else { continue };
         tokio::spawn(async move {
             let carried = async {
-                let mut inbound = inbound;
-                let mut outbound = TcpStream::connect(target).await?;
-                copy_bidirectional(&mut inbound, &mut outbound).await
+                let outbound = TcpStream::connect(target).await?;
+                inbound.set_nodelay(true)?;
+                outbound.set_nodelay(true)?;
+                let ((from, back), (answers, to)) = (inbound.into_split(), outbound.into_split());
+                tokio::try_join!(carry(from, to, &bytes), carry(answers, back, &bytes))
             };
             tokio::select! {
                 _ = carried => {}
                 _ = whole.wait_for(|whole| !whole) => {}
             }
         });
+    }
+}
+
+/// Carries one direction of a connection, and counts.
+async fn carry(mut from: impl AsyncRead + Unpin, mut to: impl AsyncWrite + Unpin, bytes: &AtomicU64) -> std::io::Result<()> {
+    let mut buffer = vec![0; 64 << 10];
+    loop {
+        let count = from.read(&mut buffer).await?;
+        if count == 0 {
+            return to.shutdown().await;
+        }
+        bytes.fetch_add(count as u64, Ordering::Relaxed);
+        to.write_all(&buffer[..count]).await?;
     }
 }

@@ -16,6 +16,7 @@
 //!   session       a client that was cut off is served again                                   deadlines    no call takes much longer than it may
 //!   lives         the states of each task, as the log tells them                              lost         work that nobody does comes back
 //!   completion    one success, by who did it, under a current token
+//!   federation    clusters that share keys agree, and keep what was acknowledged
 //!   limits        as many attempts as a task has, and no more                                 quiet        when a run was left alone
 //! ```
 
@@ -23,6 +24,7 @@ pub mod completion;
 pub mod deadlines;
 pub mod dependencies;
 pub mod facts;
+pub mod federation;
 pub mod fencing;
 pub mod limits;
 pub mod linear;

@@ -315,12 +315,16 @@ impl Cluster {
         });
     }
 
-    /// Takes back everything that was done to network, processes, clocks and disks, except damage, and starts what does not run.
+    /// Takes back everything that was done to network, links to other clusters, processes, clocks and disks, except damage, and starts what
+    /// does not run.
     ///
     /// # Errors
     /// If something could not be taken back; the rest was tried all the same.
     pub fn heal(&self) -> Result<()> {
         let healed = self.net.heal();
+        if let Some(part) = self.part() {
+            part.wires.heal();
+        }
         let right = self.clocks.reset();
         for disk in self.nodes().values().filter_map(|node| node.disk.as_ref()) {
             disk.fill(false);

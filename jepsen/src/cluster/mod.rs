@@ -40,7 +40,7 @@ use tarn_client::{Client, Credentials};
 
 pub use clock::{Clock, ClockFaults};
 pub use lifecycle::{Build, Ending};
-pub use net::Net;
+pub use net::{Net, Shape, Wires};
 pub use view::{Agreement, leader_of};
 
 use clock::Clocks;
@@ -101,6 +101,19 @@ pub struct ClusterOptions {
     pub settings: Vec<(String, String)>,
     /// Decides what lossy links lose.
     pub seed: u64,
+    /// Its part in a federation, if it has one.
+    pub part: Option<Part>,
+}
+
+/// A cluster's part in a federation.
+#[derive(Debug, Clone)]
+pub struct Part {
+    /// What its authority is called.
+    pub name: String,
+    /// Its number among the clusters, from 1.
+    pub number: u64,
+    /// The links between them.
+    pub wires: Arc<Wires>,
 }
 
 impl ClusterOptions {
@@ -116,6 +129,7 @@ impl ClusterOptions {
             clocks: ClockFaults::None,
             settings: Vec::new(),
             seed: 0,
+            part: None,
         }
     }
 }
@@ -168,7 +182,10 @@ impl Cluster {
             options: ClusterOptions { dir, ..options },
         };
         let ca = text(&cluster.ca_dir());
-        cluster.tarn(&["ca", "init", "--dir", &ca])?;
+        match cluster.part() {
+            None => cluster.tarn(&["ca", "init", "--dir", &ca])?,
+            Some(part) => cluster.tarn(&["ca", "init", "--dir", &ca, "--cluster-id", &part.name])?,
+        };
         let user = text(&cluster.dir().join("user"));
         cluster.tarn(&["ca", "issue", "--ca", &ca, "--user", "admin", "--out", &user])?;
         cluster.found()?;
@@ -178,6 +195,16 @@ impl Cluster {
     /// What the cluster was made of.
     pub fn options(&self) -> &ClusterOptions {
         &self.options
+    }
+
+    /// Its part in a federation, if it has one.
+    pub fn part(&self) -> Option<&Part> {
+        self.options.part.as_ref()
+    }
+
+    /// What a federation calls it; empty outside of one.
+    pub fn name(&self) -> &str {
+        self.part().map_or("", |part| &part.name)
     }
 
     /// The network between the nodes.

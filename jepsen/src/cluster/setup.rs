@@ -52,6 +52,10 @@ impl Cluster {
         ];
         lines.extend(place.source.map(|source| format!("network.source_address = \"{source}\"")));
         lines.extend(bootstrap.map(str::to_owned));
+        if let Some(part) = self.part() {
+            let (bind, advertise) = part.wires.gateway(place, part.number)?;
+            lines.extend([format!("federation.bind = \"{bind}\""), format!("federation.advertise = \"{advertise}\"")]);
+        }
         lines.extend(self.options.settings.iter().map(|(key, value)| format!("{key} = {value}")));
         let path = self.config(id);
         fs::write(&path, lines.join("\n") + "\n").with_context(|| format!("{} cannot be written", path.display()))

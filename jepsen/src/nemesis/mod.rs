@@ -4,7 +4,7 @@
 //! killed the others leave alone, and each takes back only what it did itself. What the cluster refuses because of the other faults (a
 //! removal without a majority, say) is part of what was done, told in words, and no error; errors are failures of the harness.
 //!
-//! - [`partition`], [`slow`], [`client_links`]: the network. - [`kill`], [`pause`], [`restart`], [`upgrade`]: processes. - [`clock`]: time.
+//! - [`partition`], [`slow`], [`client_links`], [`links`]: the network. - [`kill`], [`pause`], [`restart`], [`upgrade`]: processes. - [`clock`]: time.
 //! - [`disk`]: what the nodes have written. - [`membership`], [`transfer`], [`snapshot`]: what the cluster itself does while it is attacked.
 //! - `target`: whom it hits.
 
@@ -12,6 +12,7 @@ pub mod client_links;
 pub mod clock;
 pub mod disk;
 pub mod kill;
+pub mod links;
 pub mod membership;
 pub mod partition;
 pub mod pause;
@@ -59,6 +60,8 @@ pub enum Need {
     NextBuild,
     /// At least so many nodes.
     Nodes(usize),
+    /// Several clusters.
+    Federation,
 }
 
 /// What a nemesis did when it was asked to strike.
@@ -79,6 +82,14 @@ impl Injected {
     /// Nothing was done, for this reason.
     fn nothing(reason: &str) -> Self {
         Self::when(false, serde_json::json!({ "skipped": reason }))
+    }
+
+    /// The same, of the cluster of this name; nothing is added for one that has none.
+    pub fn at(mut self, cluster: &str) -> Self {
+        if let (false, Some(what)) = (cluster.is_empty(), self.what.as_object_mut()) {
+            what.insert("cluster".to_owned(), cluster.into());
+        }
+        self
     }
 
     /// Several steps: something was done if one of them did something.
@@ -153,6 +164,15 @@ const TABLE: &[(&str, &str, Make)] = &[
     ("client-links", "links between clients and one node or a minority are cut one way or both ways, or slow", || {
         Box::new(client_links::ClientLinks::default())
     }),
+    ("links", "links between clusters are cut, both ways or one way, flap, or are slow", || Box::new(links::Links::any())),
+    ("links-cut", "links between clusters are cut both ways", || Box::new(links::Links::always(links::Harm::Cut))),
+    ("links-one-way", "links between clusters are cut one way", || Box::new(links::Links::always(links::Harm::OneWay))),
+    ("links-flap", "links between clusters are cut and whole by turns, several times a second", || {
+        Box::new(links::Links::always(links::Harm::Flap))
+    }),
+    ("links-slow", "links between clusters are late, uneven, lossy, narrow or break now and then", || {
+        Box::new(links::Links::always(links::Harm::Slow))
+    }),
     ("membership", "nodes join by token, are removed, and dead ones are replaced", || Box::new(membership::Membership::default())),
     ("transfer", "leadership is handed from node to node", || Box::new(transfer::Transfer)),
     ("snapshot", "a follower is dead until the log that it lacks has been purged", || Box::new(snapshot::Snapshot::default())),
@@ -187,6 +207,7 @@ const MIXED: &[&str] = &[
     "clock",
     "slow",
     "client-links",
+    "links",
     "membership",
     "transfer",
     "snapshot",
@@ -231,7 +252,8 @@ impl Need {
             Self::Nodes(least) if options.nodes < least => {
                 Some(format!("it needs at least {least} nodes, and the cluster has {}: say --nodes {least}", options.nodes))
             }
-            Self::NextBuild | Self::Nodes(_) => None,
+            // Which workload has several clusters is for the run to say.
+            Self::NextBuild | Self::Nodes(_) | Self::Federation => None,
         }
     }
 }

@@ -35,8 +35,11 @@ pub struct Setting {
     pub nemeses: Vec<String>,
     /// The seed.
     pub seed: u64,
-    /// How many voters the cluster had at first.
+    /// How many voters each cluster had at first.
     pub nodes: usize,
+    /// How many clusters there were.
+    #[serde(default = "one")]
+    pub clusters: u64,
     /// How many clients worked.
     pub clients: u32,
     /// How long clients should work, in seconds.
@@ -53,6 +56,10 @@ pub struct Setting {
     pub started: String,
     /// The command that does the same again.
     pub command: String,
+}
+
+fn one() -> u64 {
+    1
 }
 
 /// What `verdict.json` holds.
@@ -155,16 +162,31 @@ impl Folder {
     /// # Errors
     /// If one cannot be copied.
     pub fn collect_logs(&self) -> Result<()> {
-        let Ok(entries) = fs::read_dir(self.cluster()) else {
-            return Ok(());
-        };
-        for path in entries.flatten().map(|entry| entry.path()) {
-            if let (true, Some(name)) = (path.extension().is_some_and(|end| end == "log"), path.file_name()) {
-                fs::copy(&path, self.0.join(name)).with_context(|| format!("{} cannot be copied", path.display()))?;
+        for (cluster, folder) in self.clusters() {
+            for path in folder {
+                if let (true, Some(name)) = (path.extension().is_some_and(|end| end == "log"), path.file_name()) {
+                    let copy = self.0.join(format!("{cluster}{}", name.to_string_lossy()));
+                    fs::copy(&path, copy).with_context(|| format!("{} cannot be copied", path.display()))?;
+                }
             }
         }
         Ok(())
     }
+
+    /// What lies in the cluster's folder; and in those of its parts, where it is a federation, with what the names of their logs begin with.
+    fn clusters(&self) -> Vec<(String, Vec<PathBuf>)> {
+        let all = listed(&self.cluster());
+        let part = |path: &PathBuf| {
+            let name = path.file_name()?.to_string_lossy().into_owned();
+            path.join("ca").is_dir().then(|| (format!("{name}-"), listed(path)))
+        };
+        let parts: Vec<_> = all.iter().filter_map(part).collect();
+        parts.into_iter().chain([(String::new(), all)]).collect()
+    }
+}
+
+fn listed(folder: &Path) -> Vec<PathBuf> {
+    fs::read_dir(folder).into_iter().flatten().flatten().map(|entry| entry.path()).collect()
 }
 
 fn write(path: &Path, text: &str) -> Result<()> {

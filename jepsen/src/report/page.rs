@@ -70,7 +70,10 @@ pub fn word(outcome: Outcome) -> &'static str {
 fn head(report: &Report, nemeses: &str) -> String {
     let setting = &report.setting;
     let facts: String = [
-        format!("{} nodes", setting.nodes),
+        match setting.clusters {
+            1 => format!("{} nodes", setting.nodes),
+            clusters => format!("{clusters} clusters of {} nodes", setting.nodes),
+        },
         format!("{} clients", setting.clients),
         format!("{} of work", clock(report.figures.seconds.round())),
         format!("seed {}", setting.seed),

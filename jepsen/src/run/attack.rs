@@ -13,7 +13,9 @@ use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, sleep_until, timeout};
 
 use super::{RunOptions, judge, say};
+use crate::cluster::Ending;
 use crate::faults::{self, Moment, Phase};
+use crate::history::Process;
 use crate::nemesis::{Injected, Nemesis, Rhythm};
 use crate::schedule::{self, Step};
 use crate::workload::{Scene, Workload};
@@ -132,7 +134,8 @@ impl Haunt<'_> {
 
     async fn fault(&mut self, nemesis: &mut dyn Nemesis, end: Instant) -> Result<()> {
         let Haunt { scene, began, .. } = *self;
-        let (cluster, recorder, name) = (&scene.cluster, &scene.recorder, nemesis.name());
+        let cluster = &*scene.struck(&mut self.rng);
+        let (recorder, name) = (&scene.recorder, nemesis.name());
         let number = self.numbers.fetch_add(1, Ordering::Relaxed);
         let note = |moment, what: &Result<serde_json::Value>| {
             let what = what.as_ref().map_err(|error| format!("{error:#}"));
@@ -140,7 +143,7 @@ impl Haunt<'_> {
         };
 
         note(Moment::Injecting, &Ok(json!(null)));
-        let made = within(name, nemesis.inject(cluster, &mut self.rng)).await;
+        let made = within(name, nemesis.inject(cluster, &mut self.rng)).await.map(|injected| injected.at(cluster.name()));
         let told = made.as_ref().map_err(|error| format!("{error:#}"));
         faults::injected(recorder, name, number, told.cloned());
         if let Ok(Injected { made, what }) = &made {
@@ -182,11 +185,12 @@ async fn all_ended(clients: &mut JoinSet<Result<()>>) -> Result<()> {
 
 /// Heals what is left and lets clients work on until every node is back. False: not all came back.
 async fn calm(scene: &Scene) -> Result<bool> {
-    scene.cluster.heal().context("the cluster could not be healed")?;
+    scene.clusters().try_for_each(|cluster| cluster.heal()).context("the cluster could not be healed")?;
     let began = Instant::now();
-    let ready = scene.cluster.wait_ready(READY_WITHIN).await;
-    let told = match &ready {
-        Ok(leader) => json!({ "leader": leader, "seconds": began.elapsed().as_secs_f64() }),
+    let ready = try_join_all(scene.clusters().map(|cluster| cluster.wait_ready(READY_WITHIN))).await;
+    let told = match ready.as_deref() {
+        Ok([leader]) => json!({ "leader": leader, "seconds": began.elapsed().as_secs_f64() }),
+        Ok(leaders) => json!({ "leaders": leaders, "seconds": began.elapsed().as_secs_f64() }),
         Err(error) => json!({ "error": format!("{error:#}") }),
     };
     scene.recorder.info(judge::READY, told);
@@ -203,8 +207,11 @@ async fn drain(scene: &Scene, workload: &dyn Workload, within: Duration) -> Resu
         Err(_) => json!({ "error": format!("not within {within:?}") }),
     };
     scene.recorder.info(judge::DRAINED, drained);
-    let agreement = scene.cluster.agreement(AGREE_WITHIN).await;
-    scene.recorder.info(judge::AGREEMENT, json!(agreement));
-    scene.recorder.info(judge::ENDINGS, json!(scene.cluster.endings()));
+    for cluster in scene.clusters() {
+        let key = Some(cluster.name()).filter(|name| !name.is_empty());
+        scene.recorder.info_by(Process::Nemesis, judge::AGREEMENT, key, json!(cluster.agreement(AGREE_WITHIN).await));
+    }
+    let endings: Vec<Ending> = scene.clusters().flat_map(|cluster| cluster.endings()).collect();
+    scene.recorder.info(judge::ENDINGS, json!(endings));
     Ok(())
 }

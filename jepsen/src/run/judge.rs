@@ -1,5 +1,6 @@
 //! What is asked of every run, whatever its workload: it came back, it drained, its nodes agree, and none of them gave up.
 
+use std::cmp::Ordering;
 use std::collections::BTreeMap;
 
 use serde::Deserialize;
@@ -118,21 +119,36 @@ fn silence(history: &[Event], operations: &[figures::Done<'_>], calm: u64) -> Ou
     }
 }
 
-/// The invariant [`EQUAL_DIGESTS`], after everything has been healed.
+/// The invariant [`EQUAL_DIGESTS`], after everything has been healed: of each cluster, where there are several.
 fn agreed(history: &[Event]) -> Check {
-    let (outcome, detail) = match infos::<Agreement>(history, AGREEMENT).pop().map(|(_, agreement)| agreement) {
-        Some(Agreement::Agreed { index, digest, nodes }) => {
+    let found = infos::<Agreement>(history, AGREEMENT).into_iter().map(|(event, agreement)| {
+        let (outcome, detail) = agreement_of(agreement);
+        let cluster = event.key.as_ref().map_or(String::new(), |name| format!("{name}: "));
+        (outcome, format!("{cluster}{detail}"))
+    });
+    let none = (Outcome::Unknown, "the run did not get there".to_owned());
+    let (outcome, detail) = found
+        .reduce(|one, other| match one.0.cmp(&other.0) {
+            Ordering::Less => other,
+            Ordering::Equal => (one.0, format!("{}; {}", one.1, other.1)),
+            Ordering::Greater => one,
+        })
+        .unwrap_or(none);
+    Check { invariants: vec![EQUAL_DIGESTS.name.to_owned()], ..check("nodes agree", outcome, detail) }
+}
+
+fn agreement_of(agreement: Agreement) -> (Outcome, String) {
+    match agreement {
+        Agreement::Agreed { index, digest, nodes } => {
             let short = digest.get(..12).unwrap_or(&digest);
             (Outcome::Valid, format!("nodes {nodes:?} have the digest {short}… at index {index}"))
         }
-        Some(Agreement::Diverged { index, digests }) => {
+        Agreement::Diverged { index, digests } => {
             let evidence = format!("the digests are {digests:?}");
             (Outcome::Invalid, checker::told(&difference(index, &digests), &evidence))
         }
-        Some(Agreement::Unknown { reason }) => (Outcome::Unknown, reason),
-        None => (Outcome::Unknown, "the run did not get there".to_owned()),
-    };
-    Check { invariants: vec![EQUAL_DIGESTS.name.to_owned()], ..check("nodes agree", outcome, detail) }
+        Agreement::Unknown { reason } => (Outcome::Unknown, reason),
+    }
 }
 
 /// The first pair of nodes that the invariant finds to differ.

@@ -27,7 +27,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::checker::Outcome;
-use crate::cluster::{ClockFaults, Cluster, ClusterOptions, Disk, Network};
+use crate::cluster::{ClockFaults, Cluster, ClusterOptions, Disk, Network, Part, Shape, Wires};
 use crate::figures;
 use crate::history::{self, Event, Recorder};
 use crate::nemesis::{self, Need, Nemesis};
@@ -61,8 +61,12 @@ pub struct RunOptions {
     pub nemeses: Vec<String>,
     /// How long faults are made.
     pub time: Duration,
-    /// How many voters the cluster has at first.
+    /// How many voters each cluster has at first.
     pub nodes: usize,
+    /// How many clusters federate, if any do.
+    pub clusters: u64,
+    /// Which of them reach each other.
+    pub links: Shape,
     /// Decides the schedule, the targets and the clients' choices.
     pub seed: u64,
     /// How many clients work.
@@ -106,7 +110,7 @@ pub async fn run(options: &RunOptions, interrupt: &CancellationToken) -> Result<
     if let Some(reason) = nemeses.iter().find_map(|nemesis| unmet(options, nemesis.as_ref())) {
         bail!("{reason}");
     }
-    let network = network_or_best(options.network)?;
+    let network = network_of(options)?;
     let disk = disk(options, &nemeses)?;
     let tarn = version(options)?;
     let folder = Folder::create(&options.out, &folder_name(options)?)?;
@@ -159,29 +163,38 @@ async fn attacked(
     folder: &Folder,
     interrupt: &CancellationToken,
 ) -> Result<()> {
-    let cluster = Arc::new(Cluster::create(cluster_options)?);
+    let clusters = clusters(options, cluster_options)?;
     let all = async {
-        cluster.start_all()?;
-        let leader = cluster.wait_ready(READY_WITHIN).await?;
-        say(&format!("{} nodes are ready, node {leader} leads", options.nodes));
+        for cluster in &clusters {
+            cluster.start_all()?;
+        }
+        for cluster in &clusters {
+            let leader = cluster.wait_ready(READY_WITHIN).await?;
+            let name = if cluster.name().is_empty() { String::new() } else { format!("{}: ", cluster.name()) };
+            say(&format!("{name}{} nodes are ready, node {leader} leads", options.nodes));
+        }
+        let (first, others) = clusters.split_first().context("there is a cluster")?;
         let scene = Arc::new(Scene {
-            clients: Clients::new(cluster.clone()),
+            clients: Clients::new(first.clone()),
             recorder: Recorder::create(&folder.history())?,
             seed: options.seed,
             stop: CancellationToken::new(),
-            cluster: cluster.clone(),
+            cluster: first.clone(),
+            others: others.to_vec(),
         });
         attack::attack(options, &scene, workload, nemeses).await?;
         scene.recorder.flush()
     };
     let result = tokio::select! {
         result = all => result,
-        failure = machine_failure(&cluster) => Err(anyhow!(failure)),
+        failure = machine_failure(&clusters) => Err(anyhow!(failure)),
         () = interrupt.cancelled() => Err(anyhow!("interrupted")),
     };
     // Once more: what happened at the very end makes the run as worthless as what happened before.
-    let late = cluster.machine_failure();
-    released(cluster).await?;
+    let late = clusters.iter().find_map(|cluster| cluster.machine_failure());
+    for cluster in clusters {
+        released(cluster).await?;
+    }
     result?;
     match late {
         Some(failure) => bail!(failure),
@@ -189,11 +202,29 @@ async fn attacked(
     }
 }
 
+/// The cluster; or those that federate, each with a folder, an authority and a seed of its own.
+fn clusters(options: &RunOptions, one: ClusterOptions) -> Result<Vec<Arc<Cluster>>> {
+    if options.workload != workload::FEDERATION {
+        return Ok(vec![Arc::new(Cluster::create(one)?)]);
+    }
+    let wires = Arc::new(Wires::create(options.clusters, options.links, options.seed)?);
+    let part = |number: u64, name: char| {
+        let part = Part { name: name.to_string(), number, wires: wires.clone() };
+        let dir = one.dir.join(&part.name);
+        let seed = options.seed.wrapping_add(number);
+        let own = workload::moving::settings(number);
+        let given = one.settings.iter().filter(|(key, _)| own.iter().all(|(own, _)| own != key)).cloned();
+        let settings = given.chain(own.map(|(key, value)| (key.to_owned(), value.to_owned()))).collect();
+        Cluster::create(ClusterOptions { dir, seed, settings, part: Some(part), ..one.clone() }).map(Arc::new)
+    };
+    (1..=options.clusters).zip('a'..).map(|(number, name)| part(number, name)).collect()
+}
+
 /// Ends when the machine does something to the cluster that no nemesis ordered and tarn cannot answer for.
-async fn machine_failure(cluster: &Cluster) -> String {
+async fn machine_failure(clusters: &[Arc<Cluster>]) -> String {
     loop {
         tokio::time::sleep(LOOK_AGAIN).await;
-        if let Some(failure) = cluster.machine_failure() {
+        if let Some(failure) = clusters.iter().find_map(|cluster| cluster.machine_failure()) {
             return failure;
         }
     }
@@ -233,11 +264,18 @@ fn named_nemeses(names: &[String]) -> Result<Vec<Box<dyn Nemesis>>> {
 
 /// Whether a workload cannot be judged under a nemesis, because both change the same thing.
 pub fn clash(workload: &str, nemesis: &str) -> bool {
-    workload == "membership" && nemesis == "disk-damage"
+    clash_reason(workload, nemesis).is_some()
 }
 
-fn clash_reason(workload: &str, nemesis: &str) -> String {
-    format!("{nemesis}: it replaces what the workload {workload} has added; take another workload for this nemesis")
+fn clash_reason(workload: &str, nemesis: &str) -> Option<String> {
+    let needs = nemesis::named(nemesis).map_or(&[][..], |nemesis| nemesis.needs());
+    if workload == "membership" && nemesis == "disk-damage" {
+        return Some(format!("{nemesis}: it replaces what the workload {workload} has added; take another workload for this nemesis"));
+    }
+    if workload != workload::FEDERATION && needs.contains(&Need::Federation) {
+        return Some(format!("{nemesis}: there is one cluster only; take the workload {}", workload::FEDERATION));
+    }
+    None
 }
 
 /// The nemeses that `all` stands for on this machine, and why the others are left out. For no workload in particular where the
@@ -257,8 +295,9 @@ pub fn all_nemeses(options: &RunOptions) -> (Vec<String>, Vec<String>) {
 /// Why a nemesis cannot be part of such a run on this machine; `None` if it can.
 fn unmet(options: &RunOptions, nemesis: &dyn Nemesis) -> Option<String> {
     let name = nemesis.name();
-    if clash(&options.workload, name) {
-        return Some(clash_reason(&options.workload, name));
+    // A soak names no workload here: which nemeses each of them meets is decided later.
+    if let Some(reason) = clash_reason(&options.workload, name).filter(|_| !options.workload.is_empty()) {
+        return Some(reason);
     }
     if options.disk == Some(Disk::Plain) && nemesis.needs().contains(&Need::Disks) {
         return Some(format!("{name}: a plain disk (--disk plain) cannot be made to fail"));
@@ -266,6 +305,16 @@ fn unmet(options: &RunOptions, nemesis: &dyn Nemesis) -> Option<String> {
     let probe =
         ClusterOptions { tarn_next: options.tarn_next.clone(), nodes: options.nodes, ..ClusterOptions::new(&options.tarn, &options.out) };
     nemesis::unmet(nemesis, &probe)
+}
+
+/// The run's network. Links between clusters are made on loopback only.
+fn network_of(options: &RunOptions) -> Result<Network> {
+    if options.workload != workload::FEDERATION {
+        return network_or_best(options.network);
+    }
+    ensure!(options.network != Some(Network::Namespaces), "--network namespaces: clusters that federate are on loopback");
+    ensure!(options.clusters >= 2, "--clusters {}: a federation has at least two", options.clusters);
+    Ok(Network::Loopback)
 }
 
 /// The network that was asked for, or the best that the machine allows.
@@ -328,6 +377,7 @@ fn setting(options: &RunOptions, cluster: &ClusterOptions, tarn: String) -> Resu
         nemeses: options.nemeses.clone(),
         seed: options.seed,
         nodes: options.nodes,
+        clusters: if options.workload == workload::FEDERATION { options.clusters } else { 1 },
         clients: options.clients,
         seconds: options.time.as_secs(),
         network: format!("{:?}", cluster.network).to_lowercase(),

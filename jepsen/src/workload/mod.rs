@@ -3,7 +3,7 @@
 //! ```text
 //!   register, lock           named leases                    queue, priorities, dependencies, session    tasks
 //!   timers                   timers                          watch                                       events
-//!   membership               nodes that join and leave
+//!   membership               nodes that join and leave     federation                                   keys of a context that clusters share
 //!
 //!   pace      how fast a client goes                         outcome   how a call ended, in the three words of a history
 //!   submit    items as tasks                                 hands     workers, good and misbehaving
@@ -15,9 +15,11 @@
 
 mod closing;
 mod dependencies;
+mod federation;
 mod hands;
 mod lock;
 mod membership;
+pub mod moving;
 mod outcome;
 mod pace;
 mod priorities;
@@ -35,6 +37,8 @@ use std::sync::Arc;
 
 use anyhow::Result;
 use async_trait::async_trait;
+use rand::Rng as _;
+use rand::rngs::StdRng;
 use tarn_client::Client;
 use tokio_util::sync::CancellationToken;
 
@@ -81,8 +85,23 @@ pub struct Scene {
     pub seed: u64,
     /// Cancelled when clients should finish their present operation and return.
     pub stop: CancellationToken,
-    /// The cluster.
+    /// The cluster; the first of those that federate.
     pub cluster: Arc<Cluster>,
+    /// The other clusters of its federation.
+    pub others: Vec<Arc<Cluster>>,
+}
+
+impl Scene {
+    /// All clusters.
+    pub fn clusters(&self) -> impl Iterator<Item = &Arc<Cluster>> {
+        std::iter::once(&self.cluster).chain(&self.others)
+    }
+
+    /// A cluster that a fault hits. Chance is asked only where there are several.
+    pub fn struck(&self, rng: &mut StdRng) -> Arc<Cluster> {
+        let at = if self.others.is_empty() { 0 } else { rng.random_range(0..=self.others.len()) };
+        self.clusters().nth(at).unwrap_or(&self.cluster).clone()
+    }
 }
 
 /// Makes clients of a cluster.
@@ -122,6 +141,9 @@ impl Clients {
     }
 }
 
+/// The workload that has several clusters.
+pub const FEDERATION: &str = "federation";
+
 /// A workload by its name.
 pub fn named(name: &str) -> Option<Box<dyn Workload>> {
     Some(match name {
@@ -134,6 +156,7 @@ pub fn named(name: &str) -> Option<Box<dyn Workload>> {
         "timers" => Box::new(timers::Timers::default()),
         "watch" => Box::new(watch::Watches::default()),
         "membership" => Box::new(membership::Membership),
+        FEDERATION => Box::new(federation::Federated),
         _ => return None,
     })
 }
@@ -150,6 +173,10 @@ pub fn names() -> &'static [(&'static str, &'static str)] {
         ("timers", "schedules and cancels timers: never early, once, never after a cancellation"),
         ("watch", "watches events at all nodes: no gap, no repeat, no reorder"),
         ("membership", "nodes join and leave: no node goes back to an earlier leader, equal digests, acknowledged members"),
+        (
+            FEDERATION,
+            "writes keys that several clusters share, each at its own, and submits tasks that any may run: the clusters agree, nothing acknowledged is lost, and each task ends once",
+        ),
     ]
 }
 

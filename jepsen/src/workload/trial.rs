@@ -51,6 +51,7 @@ async fn live(name: &str, kill: bool) -> Vec<Event> {
         seed: 7,
         stop: CancellationToken::new(),
         cluster: cluster.clone(),
+        others: Vec::new(),
     });
     let workload: Arc<dyn super::Workload> = named(name).unwrap().into();
     workload.setup(&scene).await.unwrap();

@@ -96,7 +96,8 @@ impl FederationApi {
     async fn resolved(&self, call: &Call, request: v1::ResolveConflictRequest) -> Result<(), Refusal> {
         let v1::ResolveConflictRequest { key, value } = request;
         let known = self.federation.conflicts().await?;
-        if known.conflicts.iter().all(|conflict| conflict.key != key) {
+        // Where more are there than are told of, it may be one of those.
+        if !known.truncated && known.conflicts.iter().all(|conflict| conflict.key != key) {
             let message = format!("the key {key:?} has no conflict: see `tarn federation conflicts`");
             return Err(crate::federation::refusal(tonic::Code::FailedPrecondition, "NO_CONFLICT", message).field("key"));
         }

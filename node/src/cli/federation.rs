@@ -29,13 +29,13 @@ pub enum FederationCommand {
     /// Make an invitation for one cluster; the first one founds the federation
     #[command(after_help = "Examples:
   tarn federation invite
-  tarn federation invite --ttl 7d --scope context,agent")]
+  tarn federation invite --ttl 7d --scope context,tasks")]
     Invite {
         /// How long it is good
         #[arg(long, value_name = "TIME", default_value = "1h", value_parser = parse_duration)]
         ttl: Duration,
-        /// What the new member may write beside what is its own: context, policy, agent
-        #[arg(long, value_name = "SECTION", value_delimiter = ',', default_value = "context,agent")]
+        /// What the new member may do: write the shared sections context, policy, agent; hand tasks over to other members (tasks)
+        #[arg(long, value_name = "WHAT", value_delimiter = ',', default_value = "context,agent,tasks")]
         scope: Vec<String>,
     },
     /// Have this cluster join by an invitation; asked again at the same node, it finishes what was interrupted
@@ -101,9 +101,7 @@ pub async fn run(command: FederationCommand, client: Client, printer: Printer) -
         }
         FederationCommand::Join { token, at } => {
             let joined = client.join_federation(&token, at).await?;
-            printer.message(&joined, |joined| {
-                format!("joined the federation of {}, and may write: {}", joined.inviter, sections(&joined.scope))
-            })
+            printer.message(&joined, |joined| format!("joined the federation of {}, with: {}", joined.inviter, sections(&joined.scope)))
         }
         FederationCommand::Leave { yes } => {
             super::confirm("Leave the federation? To come back, this cluster needs an invitation.", yes)?;
@@ -116,7 +114,7 @@ pub async fn run(command: FederationCommand, client: Client, printer: Printer) -
             printer.value(&serde_json::json!({ "removed": cluster }), || format!("removed {cluster}"))
         }
         FederationCommand::List => {
-            let head = ["cluster", "id", "may write", "introduced by", "gateways", "state"];
+            let head = ["cluster", "id", "may share", "introduced by", "gateways", "state"];
             printer.list(&client.list_clusters().await?, &head, member)
         }
         FederationCommand::Status => printer.message(&client.federation_status().await?, status),
@@ -179,13 +177,36 @@ fn status(status: &GetFederationStatusResponse) -> String {
         ("to be signed", format!("{} writes", status.unsigned_writes)),
         ("conflicts", status.conflicts.to_string()),
         ("refused", status.refusals.to_string()),
+        ("may still write", format!("{} bytes", status.room_bytes)),
+        ("state", standing(status).to_owned()),
     ];
     let head = table(&["FEDERATION", ""], rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]));
     let links = table(
-        &["CLUSTER", "STATE", "LAG", "ROUND TRIP", "SENT", "RECEIVED", "LAST EQUAL", "CONFLICTS", "AT", "ERROR"],
+        &[
+            "CLUSTER",
+            "STATE",
+            "LAG",
+            "ROUND TRIP",
+            "SENT",
+            "RECEIVED",
+            "LAST EQUAL",
+            "CONFLICTS",
+            "FREE SLOTS",
+            "OURS THERE",
+            "THEIRS HERE",
+            "AT",
+            "ERROR",
+        ],
         status.links.iter().map(link),
     );
     format!("{head}\n\n{links}")
+}
+
+fn standing(status: &GetFederationStatusResponse) -> &'static str {
+    match status.removed {
+        true => "removed: the others take nothing from this cluster any more; `tarn federation leave` forgets the federation",
+        false => "member",
+    }
 }
 
 fn link(link: &LinkStatus) -> Vec<String> {
@@ -203,6 +224,9 @@ fn link(link: &LinkStatus) -> Vec<String> {
         link.bytes_received.to_string(),
         since,
         link.conflicts.to_string(),
+        link.free_slots.to_string(),
+        link.tasks_there.to_string(),
+        link.tasks_here.to_string(),
         link.address.clone(),
         link.last_error.clone(),
     ]
@@ -212,6 +236,9 @@ fn conflicts(found: &ListConflictsResponse) -> String {
     let mut blocks: Vec<String> = found.conflicts.iter().map(conflict).collect();
     if blocks.is_empty() {
         blocks.push("no key has been written in two clusters at once, or all of that is resolved".to_owned());
+    }
+    if found.truncated {
+        blocks.push("there are more, or more values of one than are shown: resolve some of these first".to_owned());
     }
     if !found.refusals.is_empty() {
         let rows = found.refusals.iter();

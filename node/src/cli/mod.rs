@@ -301,7 +301,7 @@ mod tests {
             "tarn task list --state dead,running",
             "tarn queue purge q --state ready --yes",
             "tarn cluster transfer-leader",
-            "tarn federation invite --ttl 7d --scope context,agent",
+            "tarn federation invite --ttl 7d --scope context,tasks",
             "tarn federation join tarn-invite-1.x --at 10.0.0.1:7613,10.0.0.2:7613",
             "tarn federation status -o json",
             "tarn federation conflicts",

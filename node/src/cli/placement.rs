@@ -35,6 +35,9 @@ pub struct PlacementArgs {
     /// The least compute capability of a CUDA device, such as 9.0
     #[arg(long, value_name = "X.Y", value_parser = parse_capability)]
     capability: Option<u32>,
+    /// Let another cluster of the federation run it where nobody here has room for it
+    #[arg(long)]
+    any_cluster: bool,
 }
 
 /// How strongly an attempt is kept apart from its machine and its neighbours.
@@ -65,7 +68,7 @@ impl PlacementArgs {
             prefers: self.prefers.clone(),
             patience_ms: self.patience.map(|patience| u64::try_from(patience.as_millis()).unwrap_or(u64::MAX)),
             device_capability: self.capability.unwrap_or(0),
-            any_cluster: false,
+            any_cluster: self.any_cluster,
         };
         (self.auto || placement != proto::Placement::default()).then_some(placement)
     }

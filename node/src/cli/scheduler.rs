@@ -32,6 +32,12 @@ pub enum SchedulerCommand {
         /// How long a runtime that was lost must be back before it is relied on again
         #[arg(long, value_name = "TIME", value_parser = parse_duration)]
         settle: Option<Duration>,
+        /// How long a task that may run in any cluster waits for room here before it is handed to another
+        #[arg(long, value_name = "TIME", value_parser = parse_duration)]
+        away_patience: Option<Duration>,
+        /// Whether every task of the runtime `auto` may run in any cluster, or only those submitted with --any-cluster
+        #[arg(long, value_name = "true|false")]
+        any_cluster: Option<bool>,
     },
 }
 
@@ -82,13 +88,15 @@ pub async fn run(command: SchedulerCommand, client: Client, printer: Printer) ->
             put(&client, settings).await?;
             show_weights(&settings, printer)
         }
-        SchedulerCommand::Settings { time_value, chain_patience, auto_patience, settle } => {
+        SchedulerCommand::Settings { time_value, chain_patience, auto_patience, settle, away_patience, any_cluster } => {
             let before = settings;
             let ms = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
             settings.time_value_per_second = time_value.or(settings.time_value_per_second);
             settings.chain_patience_ms = chain_patience.map(ms).or(settings.chain_patience_ms);
             settings.auto_patience_ms = auto_patience.map(ms).or(settings.auto_patience_ms);
             settings.settle_ms = settle.map(ms).or(settings.settle_ms);
+            settings.away_patience_ms = away_patience.map(ms).or(settings.away_patience_ms);
+            settings.any_cluster = any_cluster.or(settings.any_cluster);
             if settings != before {
                 put(&client, settings).await?;
             }
@@ -118,10 +126,15 @@ fn show_settings(settings: &proto::SchedulerSettings, printer: Printer) -> Resul
         ("chain_patience_ms", tuning.chain_patience_ms),
         ("auto_patience_ms", tuning.auto_patience_ms),
         ("settle_ms", tuning.settle_ms),
+        ("away_patience_ms", router::away_patience_ms(settings)),
     ];
-    let json: serde_json::Map<_, _> = all.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+    let any_cluster = settings.any_cluster();
+    let mut json: serde_json::Map<_, _> = all.iter().map(|(name, value)| ((*name).to_owned(), (*value).into())).collect();
+    json.insert("any_cluster".to_owned(), any_cluster.into());
     printer.value(&serde_json::Value::Object(json), || {
-        table(&["SETTING", "VALUE"], all.iter().map(|(name, value)| vec![(*name).to_owned(), value.to_string()]))
+        let mut rows: Vec<_> = all.iter().map(|(name, value)| vec![(*name).to_owned(), value.to_string()]).collect();
+        rows.push(vec!["any_cluster".to_owned(), any_cluster.to_string()]);
+        table(&["SETTING", "VALUE"], rows.into_iter())
     })
 }
 

@@ -26,6 +26,7 @@ Examples:
   tarn task submit --queue math --transform fft --payload-file x.npy --wait > spectrum.npy
   tarn task submit --queue fetch --wasm fetch.wasm --grant clock --grant http=https://api.example.com
   tarn task submit --queue wasm --wasm wordcount.wasm --payload-file text.txt --wait
+  tarn task submit --queue wasm --wasm wordcount.wasm --payload-file text.txt --auto --any-cluster
   tarn task submit --queue nightly --not-before +2h --priority low --max-attempts 3 --payload x
   echo 3 | tarn task submit --queue q --payload-file - -o json          the payload from standard input")]
     Submit(Box<SubmitArgs>),

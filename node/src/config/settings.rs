@@ -158,6 +158,9 @@ settings! {
         bind: Bind = Bind(None);
         /// What other clusters dial to reach this node: host and port. Empty: the host of the node's advertised address, and the bound port.
         advertise: String = String::new();
+        /// For how long a task that another cluster does may go on there without a word between the two, in milliseconds. Cuts that are
+        /// shorter cost nothing. After twice as long it is tried again, and the attempt counts.
+        lease_ms: u64 = 15_000, in 1_000..=1_500_000;
     }
 
     /// Consensus.

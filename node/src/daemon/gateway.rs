@@ -15,7 +15,7 @@ use super::StartError;
 use crate::api::{self, TraceLayer};
 use crate::config::Config;
 use crate::federation::{FRAME_BYTES_MAX, Federation, Gateway, Invited, Roots};
-use crate::identity::{ListenerOptions, Members, listen_through};
+use crate::identity::{Foreigners, ListenerOptions, listen_through};
 
 /// Connections of other clusters at a time: each needs one, and there are few.
 const CONNECTIONS_MAX: usize = 256;
@@ -53,9 +53,9 @@ pub(super) fn serve_gateway(
 ) -> io::Result<impl Future<Output = ()> + Send + use<>> {
     let roots = Arc::new(Roots { consensus: consensus.clone() });
     let invited = Arc::new(Invited { consensus: consensus.clone() });
-    let tls = gateway_server_config(credentials, roots, invited);
+    let tls = gateway_server_config(credentials, roots.clone(), invited);
     let options = ListenerOptions { connections_max: CONNECTIONS_MAX, ..options };
-    let incoming = listen_through(socket, tls, options, Members::default())?;
+    let incoming = listen_through(socket, tls, options, Foreigners::new(roots))?;
     let service = GatewayServiceServer::new(Gateway::new(federation))
         .max_decoding_message_size(FRAME_BYTES_MAX)
         .max_encoding_message_size(FRAME_BYTES_MAX);

@@ -118,12 +118,20 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let way = Way::new(consensus.clone(), gate.clone(), metrics.clone());
     let members = Arc::new(ConsensusMembers { own_id: node_id, consensus: consensus.clone() });
     let artifacts = Artifacts::new(store, links.clone(), members.clone());
-    let router = Router { consensus: consensus.clone(), node_id, artifacts: artifacts.clone(), metrics: metrics.clone() };
+    let stays = federation::Stays::default();
+    let router =
+        Router { consensus: consensus.clone(), node_id, artifacts: artifacts.clone(), metrics: metrics.clone(), stays: stays.clone() };
     tokio::spawn(router.run(stops.leaving.clone()));
     let drivers = Drivers::new(way.clone(), links.clone(), artifacts.clone(), driver_engine, node_id);
     tokio::spawn(Lead { drivers: drivers.clone() }.run(stops.leaving.clone()));
     let federation = Federation::new(way.clone(), links.clone(), credentials.clone(), node_id, config.network.source_address.0, gateway);
-    tokio::spawn(federation::Lead { federation: federation.clone() }.run(stops.leaving.clone()));
+    let lead = federation::Lead {
+        federation: federation.clone(),
+        artifacts: artifacts.clone(),
+        stays,
+        lease: Duration::from_millis(config.federation.lease_ms),
+    };
+    tokio::spawn(lead.run(stops.leaving.clone()));
     let dispatcher = Dispatcher::start(way.clone(), Caller::node(node_id), stops.leaving.clone(), stops.closed.clone());
     let services_api = Api::new(
         way.clone(),

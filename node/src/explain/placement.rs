@@ -11,7 +11,18 @@ pub fn tell(teller: &mut Teller, story: &TaskStory, decision: &Decision) {
     let scores = decision.placement.as_ref().unwrap_or(&none);
     let mut say = |level, text: String| teller.tell(level, "PLACED", text, decision.at_ms, decision.index);
     let on = worker_by_id(story, &decision.worker);
-    say(Level::Detailed, format!("The router chose the runtime {} on {on}.{}", scores.runtime, passed_over(scores)));
+    match scores.cluster.as_str() {
+        "" => say(Level::Detailed, format!("The router chose the runtime {} on {on}.{}", scores.runtime, passed_over(scores))),
+        cluster => {
+            let why = scores.why_not_here.trim_end_matches('.');
+            let text = format!(
+                "The router had cluster {cluster} run it, with the runtime {}, as here {why}.{}",
+                scores.runtime,
+                passed_over(scores)
+            );
+            say(Level::Brief, text);
+        }
+    }
     if scores.eligible > 0 {
         let text = format!(
             "Of {} that the router chooses among, {} of this runtime met every requirement; it counted as of priority {}.",

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use prost::Message as _;
 use tarn_client::tls::{Address, CaCertificate, ConnectOptions, connect, random_bytes, refusal_in};
-use tarn_crdt::{Cluster, ClusterId, FederationId, Identity, PUBLIC_KEY_BYTES, Pqcrypto, Scheme, Scope, Shared, Write, limits};
+use tarn_crdt::{
+    Cluster, ClusterId, FederationId, Identity, PUBLIC_KEY_BYTES, Pqcrypto, Scheme, Scope, Shared, Write, card_is_signed, limits,
+};
 use tarn_proto::v1::gateway_service_client::GatewayServiceClient;
 use tarn_proto::v1::{
     AdmitClusterRequest, AdmitClusterResponse, ClusterCard, ConsumeInvitation, FederationIdentity, InviteClusterRequest,
@@ -14,7 +16,7 @@ use tarn_proto::v1::{
 use tokio::time::Instant;
 use tonic::Code;
 
-use super::{Federation, members};
+use super::{Federation, members, publish};
 use crate::api::rejection_of;
 use crate::gate::{Caller, Refusal};
 use crate::identity::JoinToken;
@@ -28,6 +30,9 @@ const TTL_MS: (u64, u64) = (60 * 60 * 1_000, 30 * 24 * 60 * 60 * 1_000);
 
 /// Addresses in a card.
 const ADDRESSES_MAX: usize = 64;
+
+/// How often a cluster is looked at anew because another one was admitted at the same moment.
+const ADMIT_TRIES: usize = 8;
 
 /// Limit on each step of joining.
 const STEP: Duration = Duration::from_secs(10);
@@ -61,7 +66,7 @@ impl Federation {
             return Err(refusal(Code::FailedPrecondition, "NO_GATEWAY", message));
         };
         if !self.is_member() {
-            self.start(caller, random_bytes(), None, FederationId::new, deadline).await?;
+            self.start(caller, random_bytes(), (None, names(Scope::ALL)), FederationId::new, deadline).await?;
         }
         self.may_give(scope)?;
         let (ttl, ttl_max) = TTL_MS;
@@ -89,7 +94,7 @@ impl Federation {
         &self,
         caller: &Caller,
         seed: [u8; 32],
-        inviter: Option<ClusterCard>,
+        (inviter, scope): (Option<ClusterCard>, Vec<String>),
         federation: impl FnOnce(ClusterId, &str) -> FederationId,
         deadline: Instant,
     ) -> Result<(), Refusal> {
@@ -97,21 +102,25 @@ impl Federation {
         let key = Identity::from_seed(&Pqcrypto, &seed);
         let identity = FederationIdentity {
             federation_id: federation(key.id(), &name).0.to_vec().into(),
-            card: Some(self.card(&key)),
+            card: Some(self.card(&key).await),
             secret_seed: seed.to_vec().into(),
             inviter,
+            scope,
         };
         let start = StartFederation { identity: Some(identity), ..StartFederation::default() };
         self.way().command(caller, start, deadline).await.map(drop)
     }
 
-    fn card(&self, key: &Identity) -> ClusterCard {
+    /// With the gateways of all nodes: only the leader's speaks for the cluster, and until a first link stands the others know no more than
+    /// this.
+    async fn card(&self, key: &Identity) -> ClusterCard {
+        let (gateways, _) = publish::gateways(self).await;
         ClusterCard {
             cluster_id: key.id().0.to_vec().into(),
             name: self.credentials().ca().cluster().to_owned(),
             public_key: key.public_key().to_vec().into(),
             ca_certificate: self.credentials().ca().to_pem(),
-            addresses: self.gateway().into_iter().collect(),
+            addresses: gateways.into_iter().take(ADDRESSES_MAX).collect(),
         }
     }
 
@@ -138,16 +147,18 @@ impl Federation {
         let seed = *hasher.finalize().as_bytes();
         let key = Identity::from_seed(&Pqcrypto, &seed);
         let proof = key.sign(&proof_message(&token.spki_hash()));
-        let question = AdmitClusterRequest { card: Some(self.card(&key)), proof: proof.into() };
-        let answer = admitted_by(&token, &request.addresses, question).await?;
-        let inviter = answer.inviter.unwrap_or_default();
-        let (_, root) = checked(&inviter)?;
-        if !token.pins(&root) {
-            return Err(refusal(Code::PermissionDenied, "WRONG_INVITER", "the cluster that answered is not the one that invited"));
+        let card = self.card(&key).await.encode_to_vec();
+        let question = AdmitClusterRequest { card: card.clone().into(), proof: proof.into(), ..AdmitClusterRequest::default() };
+        // First which federation it is: the card is signed for that one alone.
+        let (federation, _) = named_by(&token, &admitted_by(&token, &request.addresses, question.clone()).await?)?;
+        let card_signature = key.sign_card(&federation, &card).into();
+        let answer = admitted_by(&token, &request.addresses, AdmitClusterRequest { card_signature, ..question }).await?;
+        let (named, inviter) = named_by(&token, &answer)?;
+        if named != federation {
+            return Err(refusal(Code::PermissionDenied, "WRONG_INVITER", "the cluster that invited has changed its federation: try again"));
         }
-        let federation: [u8; 32] = answer.federation_id.as_ref().try_into().map_err(|_| invalid("federation_id", "an id has 32 bytes"))?;
         let name = inviter.name.clone();
-        self.start(caller, seed, Some(inviter), |_, _| FederationId(federation), deadline).await?;
+        self.start(caller, seed, (Some(inviter), answer.scope.clone()), |_, _| federation, deadline).await?;
         Ok(JoinFederationResponse { federation_id: answer.federation_id, inviter: name, scope: answer.scope })
     }
 
@@ -156,7 +167,17 @@ impl Federation {
     /// # Errors
     /// The card is false, its name is taken, or the invitation was used by another.
     pub(super) async fn admit(&self, invitation: [u8; 32], request: AdmitClusterRequest) -> Result<AdmitClusterResponse, Refusal> {
-        let card = request.card.ok_or_else(|| invalid("card", "say who you are"))?;
+        for _ in 1..ADMIT_TRIES {
+            match self.try_admit(invitation, request.clone()).await {
+                Err(refusal) if refusal.rejection.reason == "ADMITTED_MEANWHILE" => {}
+                done => return done,
+            }
+        }
+        self.try_admit(invitation, request).await
+    }
+
+    async fn try_admit(&self, invitation: [u8; 32], request: AdmitClusterRequest) -> Result<AdmitClusterResponse, Refusal> {
+        let card = ClusterCard::decode(request.card.clone()).map_err(|_| invalid("card", "say who you are"))?;
         let (id, _) = checked(&card)?;
         if !Pqcrypto.verify(&card.public_key, &proof_message(&invitation), &request.proof) {
             return Err(refusal(Code::PermissionDenied, "BAD_PROOF", "the proof is not signed with the card's key"));
@@ -169,7 +190,7 @@ impl Federation {
         });
         let unknown = || refusal(Code::PermissionDenied, "INVITATION_UNKNOWN", "the invitation is unknown, used up or expired");
         let (federation, scope, clusters) = state.ok().flatten().ok_or_else(unknown)?;
-        let own = federation.identity;
+        let own = federation.identity.clone();
         let own_card = own.card.unwrap_or_default();
         let taken = own_card.name == card.name
             || clusters.iter().any(|known| known.id != id && !known.removed && members::card(known).name == card.name);
@@ -178,17 +199,31 @@ impl Federation {
             return Err(refusal(Code::AlreadyExists, "CLUSTER_NAME_TAKEN", message));
         }
         let own_id = ClusterId(own_card.cluster_id.as_ref().try_into().map_err(|_| Refusal::internal("the own id has another length"))?);
-        let introduction = Write::Introduce { public_key: card.public_key.to_vec(), scope: scope_of(&scope)?, card: card.encode_to_vec() };
+        let answer = AdmitClusterResponse { federation_id: own.federation_id, inviter: Some(own_card), scope };
+        if request.card_signature.is_empty() {
+            return Ok(answer);
+        }
+        if !card_is_signed(&Pqcrypto, &federation_of(&answer)?, &card.public_key, &request.card, &request.card_signature) {
+            return Err(refusal(Code::PermissionDenied, "BAD_PROOF", "the card is not signed with its own key for this federation"));
+        }
+        let introduction = Write::Introduce {
+            public_key: card.public_key.to_vec(),
+            scope: scope_of(&answer.scope)?,
+            card: request.card.to_vec(),
+            signature: request.card_signature.to_vec(),
+        };
         let (key, value) = introduction.put(own_id);
         let consume = ConsumeInvitation {
             key_hash: invitation.to_vec().into(),
             cluster_id: id.0.to_vec().into(),
             writes: vec![SharedEntry { key, value: value.map(Into::into) }],
+            // Its name was found to be free while there were so many: two that come at once do not both get it.
+            expected_admitted: federation.admitted,
         };
         // Who joins was judged by its invitation; the node asks on its behalf.
         self.way().command(&self.caller(), consume, deadline).await?;
         tracing::info!(cluster = card.name, %id, "a cluster has joined the federation");
-        Ok(AdmitClusterResponse { federation_id: own.federation_id, inviter: Some(own_card), scope })
+        Ok(answer)
     }
 
     /// Has this cluster go: the others are told, as far as they can be reached now, and then everything about the federation is forgotten here.
@@ -197,8 +232,16 @@ impl Federation {
     /// The caller may not; tasks of other clusters run here.
     pub async fn leave(&self, caller: &Caller, request: LeaveFederationRequest, deadline: Instant) -> Result<(), Refusal> {
         let own = self.own_id().ok_or_else(no_federation)?;
+        let now = |machine: &tarn_machine::Machine| Some((machine.open_transfers(), machine.federation()?.removed));
+        let (open, removed) = self.way().consensus().read(now).ok().flatten().unwrap_or_default();
+        if open > 0 {
+            // The kernel refuses to leave, and says why: nobody is to be told before.
+            return self.way().command(caller, request, deadline).await.map(drop);
+        }
         // The others go on without it; who cannot be told now hears of it from those who were.
-        self.write(caller, Write::Remove(own), deadline).await?;
+        if !removed {
+            self.write(caller, Write::Remove(own), deadline).await?;
+        }
         let goodbye = Instant::now() + GOODBYE;
         while Instant::now() < goodbye.min(deadline) {
             match self.status().await {
@@ -269,6 +312,21 @@ async fn admitted_by(token: &JoinToken, addresses: &[String], question: AdmitClu
     Err(refusal(Code::Unavailable, "INVITER_UNREACHABLE", message))
 }
 
+/// The federation that an answer names, and who answered: the one whose authority the invitation names.
+fn named_by(token: &JoinToken, answer: &AdmitClusterResponse) -> Result<(FederationId, ClusterCard), Refusal> {
+    let inviter = answer.inviter.clone().unwrap_or_default();
+    let (_, root) = checked(&inviter)?;
+    match token.pins(&root) {
+        true => Ok((federation_of(answer)?, inviter)),
+        false => Err(refusal(Code::PermissionDenied, "WRONG_INVITER", "the cluster that answered is not the one that invited")),
+    }
+}
+
+fn federation_of(answer: &AdmitClusterResponse) -> Result<FederationId, Refusal> {
+    let id = answer.federation_id.as_ref().try_into();
+    Ok(FederationId(id.map_err(|_| invalid("federation_id", "an id has 32 bytes"))?))
+}
+
 /// The id and root certificate of a card, if all that it says fits together.
 fn checked(card: &ClusterCard) -> Result<(ClusterId, CaCertificate), Refusal> {
     if card.public_key.len() != PUBLIC_KEY_BYTES || ClusterId::of(&card.public_key).0 != card.cluster_id.as_ref() {
@@ -292,15 +350,20 @@ fn checked(card: &ClusterCard) -> Result<(ClusterId, CaCertificate), Refusal> {
 /// Sections by their names.
 fn scope_of(names: &[String]) -> Result<Scope, Refusal> {
     names.iter().try_fold(Scope::NONE, |scope, name| {
-        let section = Shared::ALL.into_iter().find(|section| section.name() == name);
-        let section =
-            section.ok_or_else(|| invalid("scope", format!("there is no section {name:?}: there are context, policy and agent")))?;
-        Ok(scope | Scope::of(section))
+        let found = parts().into_iter().find(|(known, _)| known == name).map(|(_, part)| part);
+        let unknown = || invalid("scope", format!("there is no {name:?}: there are context, policy, agent and tasks"));
+        Ok(scope | found.ok_or_else(unknown)?)
     })
 }
 
+/// What a scope consists of: the shared sections, and tasks.
+fn parts() -> [(&'static str, Scope); 4] {
+    let [policy, agent, context] = Shared::ALL.map(|section| (section.name(), Scope::of(section)));
+    [policy, agent, context, ("tasks", Scope::TASKS)]
+}
+
 pub(super) fn names(scope: Scope) -> Vec<String> {
-    Shared::ALL.into_iter().filter(|section| scope.holds(Scope::of(*section))).map(|section| section.name().to_owned()).collect()
+    parts().into_iter().filter(|(_, part)| scope.holds(*part)).map(|(name, _)| name.to_owned()).collect()
 }
 
 fn invalid(field: &str, message: impl Into<String>) -> Refusal {

@@ -74,8 +74,8 @@ async fn try_one(federation: &Federation, member: &Member, address: &Address) ->
         Code::Unavailable => status.message().to_owned(),
         _ => said(&status, status.message()),
     })?;
-    federation.check_hello(hello, member.id)?;
-    let (link, ended) = Link::new(member.id, federation.next_number(), address.to_string(), frames);
+    federation.check_hello(hello, &[member.id])?;
+    let (link, ended) = Link::new(member.id, *member.root.fingerprint(), federation.next_number(), address.to_string(), frames);
     Ok((link, ended, inbound))
 }
 

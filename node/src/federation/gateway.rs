@@ -32,17 +32,17 @@ impl Gateway {
         Self { federation }
     }
 
-    /// Which member the caller is a node of. Trust that was withdrawn since its connection was made counts.
-    fn member<T>(&self, request: &Request<T>) -> Result<(ClusterId, PeerIdentity), Status> {
+    /// Which member the caller is a node of: by the root that was verified, whatever its name. Trust that was withdrawn since its connection
+    /// was made counts.
+    fn member<T>(&self, request: &Request<T>) -> Result<(Vec<ClusterId>, [u8; 32], PeerIdentity), Status> {
         let identity = request.extensions().get::<PeerIdentity>().cloned();
         let identity = identity.ok_or_else(|| Status::unauthenticated("the caller is unknown"))?;
-        let principal = identity.principal();
-        if !matches!(principal.kind, PrincipalKind::Node { .. }) {
-            return Err(Status::permission_denied("between clusters only nodes talk"));
+        let root = identity.root().copied().filter(|_| matches!(identity.principal().kind, PrincipalKind::Node { .. }));
+        let root = root.ok_or_else(|| Status::permission_denied("between clusters only nodes talk"))?;
+        match self.federation.members_by(&root) {
+            members if members.is_empty() => Err(Status::permission_denied("your cluster is not a member of this federation")),
+            members => Ok((members, root, identity)),
         }
-        let member = self.federation.member_called(&principal.cluster);
-        let member = member.ok_or_else(|| Status::permission_denied("your cluster is not a member of this federation"))?;
-        Ok((member.id, identity))
     }
 }
 
@@ -57,16 +57,16 @@ impl GatewayService for Gateway {
     type LinkStream = Pin<Box<dyn Stream<Item = Result<LinkFrame, Status>> + Send>>;
 
     async fn link(&self, request: Request<Streaming<LinkFrame>>) -> Result<Response<Self::LinkStream>, Status> {
-        let (cluster, identity) = self.member(&request)?;
+        let (members, root, identity) = self.member(&request)?;
         // Only the leader's node speaks for the cluster: the dialler tries the next address.
         let hub = self.federation.hub().ok_or_else(|| Status::unavailable("this node does not lead its cluster now"))?;
         let mut inbound = request.into_inner();
         let hello = tokio::time::timeout(HELLO_TIMEOUT, inbound.next()).await;
         let hello = hello.map_err(|_| Status::deadline_exceeded("say who you are first"))?.transpose()?;
-        self.federation.check_hello(hello, cluster).map_err(Status::failed_precondition)?;
+        let cluster = self.federation.check_hello(hello, &members).map_err(Status::failed_precondition)?;
         let (frames, outbound) = mpsc::channel(FRAMES_WAITING_MAX);
         let _ = frames.try_send(self.federation.hello().ok_or_else(|| Status::unavailable("this cluster leaves the federation"))?);
-        let (link, ended) = Link::new(cluster, self.federation.next_number(), identity.remote_addr().to_string(), frames);
+        let (link, ended) = Link::new(cluster, root, self.federation.next_number(), identity.remote_addr().to_string(), frames);
         tokio::spawn(link::carry(hub, link, ended, inbound));
         Ok(Response::new(Box::pin(ReceiverStream::new(outbound).map(Ok))))
     }

@@ -7,14 +7,16 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use tarn_client::tls::random_bytes;
 use tarn_crdt::{ClusterId, Commit, Identity, Received, Replica};
 use tarn_machine::limits;
-use tarn_proto::v1::{CommitReplica, EventKind, LinkFrame, LinkPing, LinkPong, ReplicaRow, SharedEntry, link_frame};
+use tarn_proto::v1::{CommitReplica, EventKind, FederationStanding, LinkFrame, LinkPing, LinkPong, ReplicaRow, SharedEntry, link_frame};
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep_until};
 
+use super::admit::names;
 use super::dial::{dial, is_ours_to_dial};
 use super::joint::Joint;
 use super::link::{Event, Link};
@@ -36,13 +38,16 @@ const TICK: Duration = Duration::from_millis(100);
 const COMMIT: Duration = Duration::from_secs(10);
 
 /// After a failure, the same member is dialled again this much later, and twice as late each time.
-const REDIAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(5));
+const REDIAL: (Duration, Duration) = (Duration::from_millis(200), Duration::from_secs(1));
 
 /// A connection that has lasted so long was a good one.
 const STOOD: Duration = Duration::from_secs(3);
 
 /// A sign of life is asked for this often.
 const PING_EVERY: Duration = Duration::from_secs(10);
+
+/// Keys of the document that are looked at in one go for what can be shown only now.
+const OFFER_AT_ONCE: usize = 256;
 
 /// Events that are taken before they are committed together.
 const EVENTS_AT_ONCE: usize = 64;
@@ -56,6 +61,9 @@ pub(super) enum Ended {
     /// This cluster has left the federation.
     #[error("this cluster is in no federation")]
     NoFederation,
+    /// No majority confirms that this node leads.
+    #[error("this node may lead no more")]
+    Deposed,
     /// The state cannot be read.
     #[error("the replica cannot be loaded: {0}")]
     Unreadable(String),
@@ -76,6 +84,14 @@ pub(super) struct Hub {
     dialling: JoinSet<DialEnded>,
     dialled: BTreeMap<ClusterId, Dialled>,
     pings: u64,
+    /// When the conflicts with each member were last counted, which takes a look at each.
+    pub(super) counted: Option<Instant>,
+    /// Chosen at random: tells this hub's pieces of a commit from those of another one.
+    number: u64,
+    /// What the state was last told of this cluster.
+    told: Option<FederationStanding>,
+    /// While the document is looked through for what can be shown only now: behind which key to go on.
+    offering: Option<String>,
 }
 
 /// Whether something of the document may be shown from now on that could not be before.
@@ -101,14 +117,15 @@ struct Pending {
     rows: BTreeMap<Vec<u8>, Option<Vec<u8>>>,
     entries: BTreeMap<String, Option<Vec<u8>>>,
     taken: u64,
+    standing: Option<FederationStanding>,
 }
 
 impl Pending {
     /// As commands: one, or several where it is too large for that. None if nothing has changed.
-    fn pieces(self, expected_revision: u64) -> Vec<CommitReplica> {
+    fn pieces(self, expected_revision: u64, hub: u64) -> Vec<CommitReplica> {
         let rows = self.rows.into_iter().map(|(key, value)| Part::Row(ReplicaRow { key: key.into(), value: value.map(Into::into) }));
         let entries = self.entries.into_iter().map(|(key, value)| Part::Entry(SharedEntry { key, value: value.map(Into::into) }));
-        let empty = || CommitReplica { expected_revision, taken: self.taken, ..CommitReplica::default() };
+        let empty = || CommitReplica { expected_revision, taken: self.taken, hub, ..CommitReplica::default() };
         let (mut pieces, mut now, mut bytes) = (Vec::new(), empty(), 0);
         for part in rows.chain(entries) {
             let full =
@@ -124,7 +141,8 @@ impl Pending {
                 Part::Entry(entry) => now.entries.push(entry),
             }
         }
-        if now.piece > 0 || now.taken > 0 || !now.rows.is_empty() || !now.entries.is_empty() {
+        now.standing = self.standing;
+        if now.piece > 0 || now.taken > 0 || !now.rows.is_empty() || !now.entries.is_empty() || now.standing.is_some() {
             pieces.push(now);
         }
         pieces
@@ -176,6 +194,11 @@ impl Hub {
             dialling: JoinSet::new(),
             dialled: BTreeMap::new(),
             pings: 0,
+            counted: None,
+            number: u64::from_le_bytes(random_bytes()),
+            told: None,
+            // Namespaces may have come while nobody looked.
+            offering: Some(String::new()),
         };
         hub.note(commit);
         hub
@@ -190,8 +213,6 @@ impl Hub {
     pub async fn run(mut self) -> Ended {
         let mut applied = self.federation.way().consensus().applied();
         let mut events = self.federation.way().consensus().events();
-        // Namespaces may have come while nobody looked.
-        self.offer();
         let mut tick = interval(TICK);
         tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let mut flush_at = Some(Instant::now());
@@ -229,7 +250,8 @@ impl Hub {
                 heard = events.recv() => {
                     match heard {
                         Ok(batch) if !batch.events.iter().any(brings_room) => continue,
-                        Ok(_) | Err(RecvError::Lagged(_)) => self.offer(),
+                        // Looked through bit by bit, and from the start again: many at once cost no more than one.
+                        Ok(_) | Err(RecvError::Lagged(_)) => self.offering = Some(String::new()),
                         Err(RecvError::Closed) => return Ended::NoFederation,
                     }
                     Ok(())
@@ -253,7 +275,7 @@ impl Hub {
         match event {
             Event::Up(link) => self.up(link),
             Event::Down { cluster, link, why } => self.down(cluster, link, why),
-            Event::Frame { cluster, link, frame } => self.frame(cluster, link, frame),
+            Event::Frame { cluster, link, frame } => self.frame(cluster, link, *frame),
             Event::Ask(ask) => self.answer(ask),
         }
     }
@@ -262,6 +284,7 @@ impl Hub {
     fn up(&mut self, link: Link) {
         tracing::info!(cluster = %link.cluster, address = link.address, "a link to another cluster stands");
         self.failures.remove(&link.cluster);
+        self.federation.exchange().up(link.cluster, link.number, link.frames.downgrade());
         self.joints.insert(link.cluster, Joint::new(link, now_ms()));
     }
 
@@ -292,6 +315,7 @@ impl Hub {
                 joint.answered(number);
                 joint.compare(Some(digest.into()), &self.replica.digest(), now_ms());
             }
+            Some(link_frame::Frame::HandOver(said)) => self.federation.exchange().take(cluster, said),
             Some(link_frame::Frame::Hello(_)) | None => {}
         }
     }
@@ -307,13 +331,23 @@ impl Hub {
     }
 
     /// Shows readers what the document has of contexts that could not be shown before: their namespaces did not exist, or they were not shared.
+    /// Some keys at a time, so that nobody waits for the state meanwhile.
     fn offer(&mut self) {
-        let entries: Vec<(String, Vec<u8>)> = self.replica.range("context/").collect();
+        let Some(after) = self.offering.take() else { return };
+        let (entries, next) = self.replica.page("context/", &after, OFFER_AT_ONCE);
+        self.offering = next;
         let lacking = self.federation.way().consensus().read(|machine| {
             let lacks = |entry: &(String, Vec<u8>)| machine.lacks_shared(&entry.0, &entry.1).unwrap_or(false);
             entries.into_iter().filter(lacks).collect::<Vec<_>>()
         });
         self.pending.entries.extend(lacking.unwrap_or_default().into_iter().map(|(key, value)| (key, Some(value))));
+    }
+
+    /// How this cluster stands, as its document says; `None` while that does not say. Of the room whole megabytes: it changes with each write.
+    fn standing(&self) -> Option<FederationStanding> {
+        let own = self.replica.about(self.identity.id())?;
+        let room = self.replica.room() >> 20 << 20;
+        Some(FederationStanding { scope: names(own.scope), removed: own.removed, room })
     }
 
     fn has_outbox(&self) -> bool {
@@ -352,6 +386,7 @@ impl Hub {
     /// What is to be done now and then.
     fn tick(&mut self) {
         self.tend();
+        self.offer();
         self.dial_others();
         self.measure();
         let ours = self.replica.digest();
@@ -384,7 +419,12 @@ impl Hub {
         if !self.pending.rows.is_empty() {
             self.tend();
         }
-        let pieces = std::mem::take(&mut self.pending).pieces(self.revision);
+        let standing = self.standing().filter(|now| self.told.as_ref() != Some(now));
+        if standing.is_some() {
+            self.told.clone_from(&standing);
+            self.pending.standing = standing;
+        }
+        let pieces = std::mem::take(&mut self.pending).pieces(self.revision, self.number);
         for piece in pieces {
             let committed = self.federation.way().command(&self.federation.caller(), piece, Instant::now() + COMMIT).await;
             self.revision = committed.map_err(Ended::NotCommitted)?.revision;
@@ -398,10 +438,20 @@ impl Hub {
     /// Dials who is to be dialled and is not connected; drops who is not trusted any more.
     fn dial_others(&mut self) {
         let others = self.federation.others();
-        self.joints.retain(|cluster, _| others.iter().any(|member| member.id == *cluster));
+        // Whoever is removed hears of that first: it is signed a moment after the state says so.
+        let replica = &self.replica;
+        let unsigned = |cluster: &ClusterId| replica.about(*cluster).is_some_and(|about| !about.removed);
+        self.joints.retain(|cluster, joint| match others.iter().find(|member| member.id == *cluster) {
+            Some(member) => joint.is_of(member),
+            None => unsigned(cluster),
+        });
         self.dialled.retain(|cluster, _| others.iter().any(|member| member.id == *cluster));
         let can_be_dialled = self.federation.way().consensus().read(members::can_be_dialled).unwrap_or(false);
         let own = self.identity.id();
+        if self.told.as_ref().is_some_and(|told| told.removed) {
+            // Nobody listens.
+            return;
+        }
         for member in others {
             let known = self.dialled.entry(member.id).or_default();
             let ours = is_ours_to_dial(own, can_be_dialled, member.id, !member.addresses.is_empty());
@@ -442,15 +492,15 @@ mod tests {
 
     #[test]
     fn what_is_too_large_for_one_command_comes_in_pieces() {
-        assert!(Pending::default().pieces(7).is_empty());
-        let taken = Pending { taken: 3, ..Pending::default() }.pieces(7);
+        assert!(Pending::default().pieces(7, 1).is_empty());
+        let taken = Pending { taken: 3, ..Pending::default() }.pieces(7, 1);
         assert!(taken.len() == 1 && taken[0].taken == 3 && !taken[0].more && taken[0].expected_revision == 7);
         let mut pending = Pending::default();
         for number in 0..100_u32 {
             pending.rows.insert(number.to_be_bytes().to_vec(), Some(vec![0; 64 << 10]));
             pending.entries.insert(number.to_string(), Some(vec![0; 64 << 10]));
         }
-        let pieces = pending.pieces(7);
+        let pieces = pending.pieces(7, 1);
         assert!(pieces.len() > 1);
         for (place, piece) in pieces.iter().enumerate() {
             assert_eq!((piece.piece as usize, piece.more), (place, place + 1 < pieces.len()));

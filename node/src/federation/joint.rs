@@ -5,6 +5,7 @@ use tarn_proto::v1::{LinkFrame, LinkPing, link_frame};
 use tokio::time::Instant;
 
 use super::link::Link;
+use super::members::Member;
 
 /// A connection to another cluster with the session on it.
 pub(super) struct Joint {
@@ -45,6 +46,11 @@ impl Joint {
             ping: None,
             measured: (0, 0),
         }
+    }
+
+    /// Whether it stands on the root that the member has now.
+    pub fn is_of(&self, member: &Member) -> bool {
+        self.link.cluster == member.id && self.link.root == *member.root.fingerprint()
     }
 
     pub fn number(&self) -> u64 {

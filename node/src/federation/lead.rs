@@ -10,11 +10,16 @@ use tokio::task::JoinSet;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+use super::handover::{self, Stays};
 use super::hub::{Ended, Hub, Loaded};
 use super::{Federation, now_ms, publish};
+use crate::artifacts::Artifacts;
 
 /// How long a new leader waits until it knows all that was acknowledged, before it tries again.
 const CERTAIN: Duration = Duration::from_secs(10);
+
+/// How often a leader has confirmed that it leads.
+const CONFIRM_EVERY: Duration = Duration::from_secs(2);
 
 /// After a failure it is tried again this much later.
 const AGAIN: Duration = Duration::from_millis(200);
@@ -26,6 +31,12 @@ const ROWS_MAX: usize = 1_024;
 pub struct Lead {
     /// This node's part.
     pub federation: Federation,
+    /// Those of tasks that are handed over.
+    pub artifacts: Artifacts,
+    /// Tasks that no other cluster would have.
+    pub stays: Stays,
+    /// For how long a task that another cluster does is waited for without a word from it.
+    pub lease: Duration,
 }
 
 impl Lead {
@@ -71,12 +82,15 @@ impl Lead {
                     // Dropped, it ends them.
                     let mut working = JoinSet::new();
                     working.spawn(hub.run());
+                    let handing = handover::run(self.federation.clone(), self.artifacts.clone(), self.stays.clone(), self.lease);
                     tokio::select! {
                         ended = working.join_next() => match ended {
                             Some(Ok(ended)) => ended,
                             failed => Ended::Unreadable(format!("the hub has failed: {failed:?}")),
                         },
                         () = publishing => continue,
+                        () = handing => continue,
+                        () = self.deposed() => Ended::Deposed,
                     }
                 }
                 Err(ended) => ended,
@@ -84,6 +98,16 @@ impl Lead {
             self.federation.set_hub(None);
             tracing::info!(%ended, "the replica of the federation's document is loaded again");
             tokio::time::sleep(AGAIN).await;
+        }
+    }
+
+    /// Returns when no majority confirms any more that this node leads: it may be cut off, and another one hold the links.
+    async fn deposed(&self) {
+        loop {
+            tokio::time::sleep(CONFIRM_EVERY).await;
+            if self.federation.way().barrier(Instant::now() + CERTAIN / 2).await.is_err() {
+                return;
+            }
         }
     }
 

@@ -7,8 +7,9 @@ use tokio_stream::{Stream, StreamExt as _};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tonic::Status;
 
-/// Frames that wait to be sent. The session has fewer under way: a link on which so many wait is one whose other end does not read.
-pub(super) const FRAMES_WAITING_MAX: usize = 64;
+/// Frames that wait to be sent. The session and the questions about tasks have fewer under way: a link on which so many wait is one whose other
+/// end does not read.
+pub(super) const FRAMES_WAITING_MAX: usize = 128;
 
 /// What the hub hears of links.
 pub(super) enum Event {
@@ -21,7 +22,7 @@ pub(super) enum Event {
         /// On which of its connections.
         link: u64,
         /// The frame.
-        frame: LinkFrame,
+        frame: Box<LinkFrame>,
     },
     /// A connection has ended.
     Down {
@@ -40,6 +41,8 @@ pub(super) enum Event {
 pub(super) struct Link {
     /// Who is at the other end.
     pub cluster: ClusterId,
+    /// The fingerprint of the root that vouches for the other end.
+    pub root: [u8; 32],
     /// Tells it from earlier connections to the same cluster.
     pub number: u64,
     /// Where the other end is, as host:port.
@@ -51,9 +54,15 @@ pub(super) struct Link {
 
 impl Link {
     /// A connection, and what ends when the hub drops it.
-    pub fn new(cluster: ClusterId, number: u64, address: String, frames: mpsc::Sender<LinkFrame>) -> (Self, CancellationToken) {
+    pub fn new(
+        cluster: ClusterId,
+        root: [u8; 32],
+        number: u64,
+        address: String,
+        frames: mpsc::Sender<LinkFrame>,
+    ) -> (Self, CancellationToken) {
         let ended = CancellationToken::new();
-        (Self { cluster, number, address, frames, _end: ended.clone().drop_guard() }, ended)
+        (Self { cluster, root, number, address, frames, _end: ended.clone().drop_guard() }, ended)
     }
 }
 
@@ -71,7 +80,7 @@ where
         loop {
             match inbound.next().await {
                 Some(Ok(frame)) => {
-                    if hub.send(Event::Frame { cluster, link: number, frame }).await.is_err() {
+                    if hub.send(Event::Frame { cluster, link: number, frame: Box::new(frame) }).await.is_err() {
                         return "this node does not lead any more".to_owned();
                     }
                 }

@@ -1,5 +1,6 @@
 //! Who is in the federation, as this node's state has it.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use prost::Message as _;
@@ -10,9 +11,6 @@ use tarn_proto::v1::{ClusterCard, FederatedCluster};
 use tarn_raft::Consensus;
 
 use super::admit::names;
-
-/// Members that are looked at. Each is dialled by each other, so there are far fewer.
-const MEMBERS_MAX: usize = 1_024;
 
 /// A trusted member.
 #[derive(Clone)]
@@ -25,11 +23,20 @@ pub(super) struct Member {
     pub addresses: Vec<String>,
 }
 
-/// All clusters that were ever introduced, removed ones too.
+/// All clusters that were ever introduced, removed ones too. The room bounds how many there can be.
 pub(super) fn clusters(machine: &Machine) -> Vec<Cluster> {
     let sections = ["directory/", "member/", "removed/"];
-    let entries = sections.iter().flat_map(|section| machine.shared_entries(section, MEMBERS_MAX).unwrap_or_default());
+    let entries = sections.iter().flat_map(|section| machine.shared_entries(section).unwrap_or_default());
     clusters_of(entries)
+}
+
+/// What the other members that are trusted could take on, in the encoding of `ClusterCapacity`, with their names.
+pub(super) fn capacities(machine: &Machine) -> Vec<(ClusterId, String, Vec<u8>)> {
+    let own = own_id(machine);
+    let said = machine.shared_entries("capacity/").unwrap_or_default();
+    let mut said: BTreeMap<String, Vec<u8>> = said.into_iter().collect();
+    let others = clusters(machine).into_iter().filter(|known| Some(known.id) != own && !known.removed);
+    others.filter_map(|known| Some((known.id, card(&known).name, said.remove(&format!("capacity/{}", known.id))?))).collect()
 }
 
 /// The card with which a cluster was introduced.
@@ -117,9 +124,9 @@ pub struct Roots {
 }
 
 impl ForeignRoots for Roots {
-    fn root_of(&self, cluster: &str) -> Option<Arc<CaCertificate>> {
+    fn roots_of(&self, cluster: &str) -> Vec<Arc<CaCertificate>> {
         let others = self.consensus.read(others).unwrap_or_default();
-        others.into_iter().find(|member| member.name == cluster).map(|member| member.root)
+        others.into_iter().filter(|member| member.name == cluster).map(|member| member.root).collect()
     }
 }
 

@@ -15,6 +15,8 @@
 //! is trusted stands in the document. A cluster becomes a member by an invitation, which carries the key with which it proves that it was
 //! invited and the fingerprint of the inviter's authority.
 //!
+//! Over the same links clusters hand work over to each other: see `handover`.
+//!
 //! Invariants: nothing leaves this cluster that is not committed in it; nothing is merged that a member has not signed; no node but the
 //! leader's writes for the cluster, and what two leaders do at once the kernel takes from one of them alone.
 
@@ -22,6 +24,7 @@ mod admit;
 mod ask;
 mod dial;
 mod gateway;
+mod handover;
 mod hub;
 mod joint;
 mod lead;
@@ -49,9 +52,12 @@ use crate::way::Way;
 pub(crate) use admit::refusal;
 pub use dial::FRAME_BYTES_MAX;
 pub use gateway::Gateway;
+pub use handover::Stays;
+pub(crate) use handover::{cluster_node, may_travel};
 pub use lead::Lead;
 pub use members::{Invited, Roots, list};
 
+use handover::Exchange;
 use link::Event;
 use members::Member;
 
@@ -77,6 +83,7 @@ struct Shared {
     gateway: String,
     /// The hub, while this node leads.
     hub: Mutex<Option<mpsc::Sender<Event>>>,
+    exchange: Exchange,
     numbers: AtomicU64,
 }
 
@@ -84,8 +91,8 @@ impl Federation {
     /// A node's part in the federation: its gateway is reached at `gateway`, as host:port, or nowhere if that is empty.
     #[must_use]
     pub fn new(way: Way, links: Arc<Links>, credentials: Credentials, node_id: u64, source: Option<IpAddr>, gateway: String) -> Self {
-        let shared = Shared { way, links, credentials, node_id, source, gateway, hub: Mutex::default(), numbers: AtomicU64::default() };
-        Self { shared: Arc::new(shared) }
+        let (hub, exchange, numbers) = (Mutex::default(), Exchange::default(), AtomicU64::default());
+        Self { shared: Arc::new(Shared { way, links, credentials, node_id, source, gateway, hub, exchange, numbers }) }
     }
 
     fn way(&self) -> &Way {
@@ -128,6 +135,11 @@ impl Federation {
         self.shared.source
     }
 
+    /// What is asked of other clusters, and what they ask.
+    fn exchange(&self) -> &Exchange {
+        &self.shared.exchange
+    }
+
     /// The way to the hub, while it is on this node.
     fn hub(&self) -> Option<mpsc::Sender<Event>> {
         self.shared.hub.lock().unwrap_or_else(PoisonError::into_inner).clone()
@@ -147,9 +159,9 @@ impl Federation {
         self.way().consensus().read(members::others).unwrap_or_default()
     }
 
-    /// The trusted member whose authority has this name.
-    fn member_called(&self, name: &str) -> Option<Member> {
-        self.others().into_iter().find(|member| member.name == name)
+    /// The trusted members whose authority has the root with this fingerprint: one, but for a cluster that came back without having left.
+    fn members_by(&self, root: &[u8; 32]) -> Vec<ClusterId> {
+        self.others().into_iter().filter(|member| member.root.fingerprint() == root).map(|member| member.id).collect()
     }
 
     /// The frame by which this cluster says who it is; `None` if it is in no federation.
@@ -162,8 +174,8 @@ impl Federation {
         hello.ok().flatten().map(gateway::hello_frame)
     }
 
-    /// Whether the other end is who it should be: of this federation, and of the cluster that its certificate names.
-    fn check_hello(&self, frame: Option<LinkFrame>, expected: ClusterId) -> Result<(), String> {
+    /// Who the other end is, if it is who it should be: of this federation, and one of the clusters that its certificate can be of.
+    fn check_hello(&self, frame: Option<LinkFrame>, expected: &[ClusterId]) -> Result<ClusterId, String> {
         let Some(LinkFrame { frame: Some(link_frame::Frame::Hello(theirs)) }) = frame else {
             return Err("the other end did not say who it is".to_owned());
         };
@@ -173,10 +185,8 @@ impl Federation {
         if theirs.federation_id != ours.federation_id {
             return Err("the other end is of another federation".to_owned());
         }
-        if theirs.cluster_id.as_ref() != expected.0 {
-            return Err("the other end says that it is another cluster than its certificate does".to_owned());
-        }
-        Ok(())
+        let named = expected.iter().find(|cluster| theirs.cluster_id.as_ref() == cluster.0);
+        named.copied().ok_or_else(|| "the other end says that it is another cluster than its certificate does".to_owned())
     }
 
     /// What an invitation is made with.

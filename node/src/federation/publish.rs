@@ -29,7 +29,7 @@ pub(super) async fn run(federation: Federation) {
 async fn publish(federation: &Federation) {
     let known = federation.way().consensus().read(own_entry).ok().flatten();
     let Some((id, known)) = known else { return };
-    let (mut gateways, all_answered) = ask_all(federation).await;
+    let (mut gateways, all_answered) = gateways(federation).await;
     let before = known.clone().unwrap_or_default().gateways;
     if !all_answered {
         // A node that is away may come back.
@@ -49,7 +49,7 @@ async fn publish(federation: &Federation) {
 }
 
 /// Where the gateways of this cluster listen, and whether every node said so.
-async fn ask_all(federation: &Federation) -> (BTreeSet<String>, bool) {
+pub(super) async fn gateways(federation: &Federation) -> (BTreeSet<String>, bool) {
     let mut gateways: BTreeSet<String> = federation.gateway().into_iter().collect();
     let mut all_answered = true;
     let peers = federation.way().consensus().members();

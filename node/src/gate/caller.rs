@@ -42,6 +42,8 @@ pub enum Proof {
         /// The patterns.
         queues: Arc<[String]>,
     },
+    /// The node that takes over a task of another cluster says so, which that cluster was allowed to hand over.
+    Cluster,
     /// Nothing: the node itself asks, for what it does unasked, or for a machine that joins.
     Own,
 }
@@ -67,12 +69,17 @@ impl Caller {
         }
     }
 
+    /// Another cluster, whose tasks this one takes over.
+    pub(crate) fn cluster(name: &str) -> Self {
+        Self { principal: format!("cluster/{name}").into(), trace: "".into(), proof: Proof::Cluster }
+    }
+
     /// What the credential is for, beside what the principal may do; `None`: all of it.
     #[must_use]
     pub fn scopes(&self) -> Option<&[Rule]> {
         match &self.proof {
             Proof::Token { scopes, .. } => scopes.as_deref(),
-            Proof::Certificate { .. } | Proof::Jwt { .. } | Proof::Driver { .. } | Proof::Own => None,
+            Proof::Certificate { .. } | Proof::Jwt { .. } | Proof::Driver { .. } | Proof::Cluster | Proof::Own => None,
         }
     }
 
@@ -84,6 +91,7 @@ impl Caller {
             Proof::Token { .. } => "token",
             Proof::Jwt { .. } => "jwt",
             Proof::Driver { .. } => "driver",
+            Proof::Cluster => "cluster",
             Proof::Own => "node",
         }
     }

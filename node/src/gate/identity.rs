@@ -80,7 +80,7 @@ impl Step for StillGood {
 pub(super) fn still_good(caller: &Caller, state: &Snapshot) -> Result<(), v1::Rejection> {
     let access = &state.access;
     match &caller.proof {
-        Proof::Own | Proof::Driver { .. } => Ok(()),
+        Proof::Own | Proof::Driver { .. } | Proof::Cluster => Ok(()),
         Proof::Certificate { serial } if access.revoked.contains_key(serial) => {
             Err(revoked("CERTIFICATE_REVOKED", "this certificate was revoked: ask for a new one from `tarn ca issue`"))
         }

@@ -29,6 +29,9 @@ impl Step for Role {
         if let Proof::Driver { namespace, queues } = &ask.caller.proof {
             return granted(ask, namespace, queues);
         }
+        if ask.caller.proof == Proof::Cluster {
+            return submits(ask);
+        }
         if !ask.state.has_roles() {
             return Ok(());
         }
@@ -200,6 +203,14 @@ fn is_of_nodes(body: &Body) -> bool {
             | Body::PlaceTasks(_)
             | Body::AdvanceDriver(_)
     )
+}
+
+/// Another cluster has no roles: whoever let it in has allowed it to hand over tasks, and nothing else.
+fn submits(ask: &Ask<'_>) -> Result<(), v1::Rejection> {
+    match ask.what {
+        What::Command(v1::Command { body: Some(Body::Enqueue(_)), .. }) => Ok(()),
+        _ => Err(rejection(Code::PermissionDenied, "PERMISSION_DENIED", "another cluster only hands over tasks".to_owned())),
+    }
 }
 
 /// A driver has no roles: it may do what it was granted.

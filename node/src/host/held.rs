@@ -4,8 +4,10 @@
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard};
+use std::time::Duration;
 
 use tarn_proto::v1;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 /// What a host holds.
@@ -16,15 +18,37 @@ pub(super) struct Held(Mutex<HashMap<u64, Holding>>);
 struct Holding {
     lease: v1::TaskLease,
     cancel: CancellationToken,
+    /// The task may be somebody else's from then on.
+    until: Instant,
     /// Set before `cancel` is: why.
     lost: bool,
 }
 
 impl Held {
-    /// An attempt begins under this lease; `cancel` stops it.
-    pub fn add(&self, lease: v1::TaskLease, cancel: CancellationToken) {
+    /// An attempt begins under this lease, which is good until then unless it is renewed; `cancel` stops it.
+    pub fn add(&self, lease: v1::TaskLease, cancel: CancellationToken, until: Instant) {
         let (token, lost) = (lease.token, false);
-        self.lock().insert(token, Holding { lease, cancel, lost });
+        self.lock().insert(token, Holding { lease, cancel, until, lost });
+    }
+
+    /// Takes the answer to a renewal that was asked for at `asked`: each lease is good for what the cluster's time leaves of it.
+    pub fn renewed(&self, answer: &v1::HeartbeatTasksResponse, asked: Instant) {
+        let mut held = self.lock();
+        for report in answer.leases.iter().filter(|_| answer.now_ms > 0) {
+            if let Some(holding) = held.get_mut(&report.token) {
+                holding.until = asked + Duration::from_millis(report.lease_expires_at_ms.saturating_sub(answer.now_ms));
+            }
+        }
+    }
+
+    /// Stops the attempts whose leases have run out without the cluster's being heard of: it may be unreachable, and give them to others.
+    pub fn expire(&self) {
+        let now = Instant::now();
+        for holding in self.lock().values_mut().filter(|holding| holding.until <= now && !holding.lost) {
+            tracing::warn!(task = holding.lease.task_id, "an attempt is stopped: its lease has ended, and was not renewed");
+            holding.lost = true;
+            holding.cancel.cancel();
+        }
     }
 
     /// The attempt under this token has ended, and was reported.
@@ -81,8 +105,9 @@ mod tests {
         let held = Held::default();
         let lease = |token| v1::TaskLease { task_id: "t".into(), token, ..v1::TaskLease::default() };
         let (first, second) = (CancellationToken::new(), CancellationToken::new());
-        held.add(lease(7), first.clone());
-        held.add(lease(9), second.clone());
+        let until = Instant::now() + Duration::from_secs(60);
+        held.add(lease(7), first.clone(), until);
+        held.add(lease(9), second.clone(), until);
         let mut report = v1::LeaseReport { task_id: "t".into(), token: 7, ..v1::LeaseReport::default() };
         report.set_status(v1::LeaseStatus::Lost);
         held.obey(&report);
@@ -102,5 +127,23 @@ mod tests {
         report.set_status(v1::LeaseStatus::CancelRequested);
         held.obey(&report);
         assert!(second.is_cancelled() && !held.is_lost(9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_attempt_stops_when_its_lease_has_run_out() {
+        let (held, asked) = (Held::default(), Instant::now());
+        let lease = |token| v1::TaskLease { token, ..v1::TaskLease::default() };
+        let (first, second) = (CancellationToken::new(), CancellationToken::new());
+        held.add(lease(1), first.clone(), asked + Duration::from_secs(10));
+        held.add(lease(2), second.clone(), asked + Duration::from_secs(10));
+        let report = v1::LeaseReport { token: 2, lease_expires_at_ms: 1_015_000, ..v1::LeaseReport::default() };
+        held.renewed(&v1::HeartbeatTasksResponse { leases: vec![report], now_ms: 1_000_000 }, asked);
+        tokio::time::advance(Duration::from_secs(10)).await;
+        held.expire();
+        assert!(first.is_cancelled() && held.is_lost(1));
+        assert!(!second.is_cancelled() && !held.is_lost(2));
+        tokio::time::advance(Duration::from_secs(5)).await;
+        held.expire();
+        assert!(second.is_cancelled());
     }
 }

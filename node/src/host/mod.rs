@@ -114,6 +114,8 @@ impl Host {
     /// Works until it is drained.
     pub async fn run(self) {
         let shared = &self.shared;
+        // Also while it drains, and while nobody answers.
+        let _expiring = tokio_util::task::AbortOnDropHandle::new(tokio::spawn(pulse::expire(shared.clone())));
         while let Some(worker) = shared.drain.run_until_cancelled(self.register()).await {
             tracing::info!(worker, runtime = shared.options.executor.runtime(), "this node's executor is registered");
             let stay = self.work_as(&worker).await;
@@ -229,7 +231,8 @@ impl Host {
         let task = granted.task();
         let lease = v1::TaskLease { namespace: task.namespace.clone(), task_id: task.task_id.clone(), token: task.token, progress: None };
         let token = lease.token;
-        shared.held.add(lease, cancel.clone());
+        let lease_ms = if shared.options.lease_ms == 0 { tarn_machine::limits::LEASE_MS_DEFAULT } else { shared.options.lease_ms };
+        shared.held.add(lease, cancel.clone(), Instant::now() + Duration::from_millis(lease_ms));
         let session = session.clone();
         self.shared.attempts.spawn(async move {
             attempt::run(&shared, &session, granted, cancel).await;

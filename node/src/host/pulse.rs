@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tarn_proto::v1;
+use tokio::time::Instant;
 
 use super::{Shared, WORKER_TTL_MS};
 
@@ -33,13 +34,28 @@ pub(super) async fn beat(shared: Arc<Shared>, worker: String) {
     }
 }
 
+/// How often attempts are stopped whose leases have run out.
+const EXPIRE_EVERY: Duration = Duration::from_millis(100);
+
+/// Stops attempts whose leases have run out, whatever the cluster says or does not say; until it is dropped.
+pub(super) async fn expire(shared: Arc<Shared>) {
+    loop {
+        tokio::time::sleep(EXPIRE_EVERY).await;
+        shared.held.expire();
+    }
+}
+
 /// Extends every lease, and stops what the answers say to stop.
 async fn renew(shared: &Shared, worker: &str) {
     for leases in shared.held.leases().chunks(LEASES_MAX) {
         let request =
             v1::HeartbeatTasksRequest { worker_id: worker.to_owned(), leases: leases.to_vec(), lease_ms: shared.options.lease_ms };
+        let asked = Instant::now();
         match shared.command(request).await {
-            Ok(response) => response.leases.iter().for_each(|report| shared.held.obey(report)),
+            Ok(response) => {
+                shared.held.renewed(&response, asked);
+                response.leases.iter().for_each(|report| shared.held.obey(report));
+            }
             Err(refusal) => tracing::debug!(reason = refusal.reason(), "leases were not renewed"),
         }
     }

@@ -20,7 +20,8 @@ use std::task::{Context, Poll};
 use std::time::{Duration, SystemTime};
 
 use rustls::ServerConfig;
-use tarn_client::tls::{LeafInfo, LiveConnections, PrincipalKind, Refusal, RefusalKind};
+use rustls::pki_types::UnixTime;
+use tarn_client::tls::{ForeignRoots, LeafInfo, LiveConnections, PrincipalKind, Refusal, RefusalKind, foreign_issuer};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio::task::JoinSet;
@@ -113,6 +114,42 @@ impl Door for Members {
             .map_err(|error| Refusal { kind: RefusalKind::BadCertificate, detail: error.to_string() })?;
         let identity = PeerIdentity::new(leaf, remote);
         tracing::debug!(peer = %identity, "accepted a connection");
+        let life = life_of(&identity);
+        let live = self.live.enter(identity.serial());
+        Ok(PeerStream::new(tls, identity, life, live, Some(permit)))
+    }
+}
+
+/// The door between clusters: notes which of the trusted roots has issued the certificate, because two clusters may bear one name.
+#[derive(Clone)]
+pub struct Foreigners {
+    roots: Arc<dyn ForeignRoots>,
+    live: LiveConnections,
+}
+
+impl Foreigners {
+    /// A door for nodes of the clusters whose roots these are, and for holders of an invitation.
+    #[must_use]
+    pub fn new(roots: Arc<dyn ForeignRoots>) -> Self {
+        Self { roots, live: LiveConnections::default() }
+    }
+}
+
+impl Door for Foreigners {
+    type Connection = PeerStream<TlsStream<TcpStream>>;
+
+    fn admit(&self, tls: TlsStream<TcpStream>, remote: SocketAddr, permit: OwnedSemaphorePermit) -> Result<Self::Connection, Refusal> {
+        let bad = |detail: String| Refusal { kind: RefusalKind::BadCertificate, detail };
+        let chain = tls.get_ref().1.peer_certificates().and_then(|chain| chain.split_first());
+        let (first, rest) = chain.ok_or_else(|| Refusal::of(RefusalKind::NoCertificate))?;
+        let leaf = LeafInfo::from_der("the peer's certificate", first).map_err(|error| bad(error.to_string()))?;
+        let mut identity = PeerIdentity::new(leaf, remote);
+        if !matches!(identity.principal().kind, PrincipalKind::Join { .. }) {
+            // As the handshake did a moment ago.
+            let issuer = foreign_issuer(self.roots.as_ref(), first, rest, UnixTime::now()).map_err(|error| bad(error.to_string()))?;
+            identity = identity.issued_by(*issuer.fingerprint());
+        }
+        tracing::debug!(peer = %identity, "accepted a connection of another cluster");
         let life = life_of(&identity);
         let live = self.live.enter(identity.serial());
         Ok(PeerStream::new(tls, identity, life, live, Some(permit)))

@@ -54,7 +54,9 @@ pub use authority::{
 };
 pub use files::FileError;
 pub use gate::{Denied, nodes_only, require_joiner, require_node, require_user, users_only};
-pub use listener::{CONNECTIONS_MAX, Door, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Incoming, ListenerOptions, Members, listen, listen_through};
+pub use listener::{
+    CONNECTIONS_MAX, Door, Foreigners, HANDSHAKE_TIMEOUT, HANDSHAKES_MAX, Incoming, ListenerOptions, Members, listen, listen_through,
+};
 pub use opening::OPENING_TIMEOUT;
 pub use peer::{PeerIdentity, PeerStream};
 pub use refusals::Refusals;

@@ -22,12 +22,24 @@ use super::opening::Opening;
 pub struct PeerIdentity {
     leaf: Arc<LeafInfo>,
     remote_addr: SocketAddr,
+    root: Option<[u8; 32]>,
 }
 
 impl PeerIdentity {
     /// The identity that a verified certificate gives. Made by the listener; elsewhere useful in tests only.
     pub fn new(leaf: LeafInfo, remote_addr: SocketAddr) -> Self {
-        Self { leaf: Arc::new(leaf), remote_addr }
+        Self { leaf: Arc::new(leaf), remote_addr, root: None }
+    }
+
+    /// The same, of another cluster's node, whose certificate the root with this fingerprint has issued.
+    #[must_use]
+    pub fn issued_by(self, root: [u8; 32]) -> Self {
+        Self { root: Some(root), ..self }
+    }
+
+    /// The fingerprint of the root that has issued its certificate, if that is another cluster's.
+    pub fn root(&self) -> Option<&[u8; 32]> {
+        self.root.as_ref()
     }
 
     /// Who it is.

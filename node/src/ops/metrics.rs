@@ -37,6 +37,7 @@ labels! {
     FederationLink { cluster: String }
     FederationBytes { cluster: String, direction: &'static str }
     FederationRefused { reason: &'static str }
+    FederationErrand { cluster: String, result: &'static str }
     KeyFileRead { issuer: String, result: &'static str }
 }
 
@@ -77,6 +78,9 @@ pub struct Metrics {
     pub(crate) federation_lag_milliseconds: Family<FederationLink, Gauge>,
     pub(crate) federation_bytes: Family<FederationBytes, Counter>,
     pub(crate) federation_refused: Family<FederationRefused, Counter>,
+    pub(crate) federation_last_sync: Family<FederationLink, Gauge<f64, AtomicU64>>,
+    pub(crate) federation_peer_conflicts: Family<FederationLink, Gauge>,
+    pub(crate) federation_errands: Family<FederationErrand, Counter>,
     pub(crate) federation_conflicts: Gauge,
     pub(crate) federation_unsigned: Gauge,
     pub(super) queue_tasks: Family<QueueState, Level>,
@@ -150,6 +154,17 @@ impl Metrics {
                 "For how long this cluster and another have not had the same document; 0 while they have",
             ),
             federation_bytes: add(r, "federation_bytes", "Bytes of the shared document's synchronisation, by cluster and direction"),
+            federation_last_sync: add(
+                r,
+                "federation_last_sync_timestamp_seconds",
+                "When this cluster and another last had the same document, by cluster; 0: not since this node leads",
+            ),
+            federation_peer_conflicts: add(r, "federation_peer_conflicts", "Keys with a conflict of which this cluster wrote a value"),
+            federation_errands: add(
+                r,
+                "federation_errands",
+                "Tasks of this cluster that others did or were to do, by cluster and what came of it",
+            ),
             federation_refused: add(r, "federation_refused", "Change sets of other clusters that were refused, by reason"),
             federation_conflicts: add(
                 r,

@@ -14,7 +14,7 @@ mod sample;
 pub use http::serve;
 pub use logs::{LogError, init as init_logs};
 pub use metrics::Metrics;
-pub(crate) use metrics::{DriverTurn, FederationBytes, FederationLink, FederationRefused};
+pub(crate) use metrics::{DriverTurn, FederationBytes, FederationErrand, FederationLink, FederationRefused};
 pub(crate) use metrics::{KeyFile, KeyFileRead, Refused, Run};
 pub use readiness::{Check, Readiness};
 pub use sample::Sampler;

@@ -10,13 +10,15 @@
 //! The kernel gives no worker a task of the runtime `auto`. The leader's node looks at those that wait, decides where each is to run, and
 //! proposes it; the kernel checks the choice, records it with its scores, and the chosen worker leases the task like any other. A task is
 //! placed only where a slot is free, so that what is decided late is decided well: whoever waits, waits for all workers and not for one.
-//! What was placed and cannot begin, because its worker is gone or drains or was filled by others, is taken back.
+//! A task that may run in any cluster is placed at a worker that stands for another one, when it has waited for a while and nobody here has
+//! room. What was placed and cannot begin, because its worker is gone or drains or was filled by others, is taken back.
 //!
 //! Every node learns from the events how attempts went, so that a new leader knows what the old one knew, as far as it was up itself. It is
 //! not kept over a restart.
 //!
 //! Invariants: nothing here is needed for safety: a wrong or late decision costs time. No state is locked while the scheduler thinks.
 
+mod away;
 mod lacks;
 mod lessons;
 mod location;
@@ -34,9 +36,11 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Artifacts;
+use crate::federation::Stays;
 use crate::ops::Metrics;
 use round::Rounds;
 
+pub use away::away_patience_ms;
 pub use lacks::lacks;
 pub use round::tuning;
 
@@ -56,6 +60,8 @@ pub struct Router {
     pub artifacts: Artifacts,
     /// Where it counts what it does.
     pub metrics: Arc<Metrics>,
+    /// Tasks that no other cluster would have.
+    pub stays: Stays,
 }
 
 impl Router {

@@ -33,7 +33,14 @@ pub(super) fn scores(runtime: &str, explanation: &Explanation, weights: &Weights
             .collect(),
         revision,
         weights: Some(numbers(weights.all())),
+        ..PlacementScores::default()
     }
+}
+
+/// The beginning of a sentence: a record has little room.
+pub(super) fn bounded(text: &str) -> String {
+    const CHARS_MAX: usize = 200;
+    text.chars().take(CHARS_MAX).collect()
 }
 
 fn parts(parts: &Parts) -> ScoreParts {

@@ -10,6 +10,7 @@ use tarn_raft::EventBatch;
 use tarn_scheduler::{Cluster, Decision, Outcome, Scheduler, Task, Tuning};
 use tokio::time::Instant;
 
+use super::away::{Leaving, is_elsewhere};
 use super::lessons::Lesson;
 use super::location::Locations;
 use super::need::{Held, Needs};
@@ -32,6 +33,8 @@ pub(super) struct Rounds {
     router: Router,
     /// Elsewhere while it thinks.
     scheduler: Scheduler,
+    /// Chooses among other clusters: what is lost or full there is nothing to those here.
+    abroad: Scheduler,
     settings: Option<SchedulerSettings>,
     needs: Needs,
     locations: Locations,
@@ -55,6 +58,7 @@ impl Rounds {
         Self {
             router,
             scheduler: Scheduler::default(),
+            abroad: Scheduler::default(),
             settings: None,
             needs: Needs::default(),
             locations: Locations::default(),
@@ -69,8 +73,20 @@ impl Rounds {
             let lesson = |event| Lesson::of(machine, event);
             batch.events.iter().filter_map(lesson).collect::<Vec<_>>()
         });
-        lessons.iter().flatten().for_each(|lesson| lesson.teach(&mut self.scheduler));
+        for lesson in lessons.iter().flatten() {
+            lesson.teach(&mut self.scheduler);
+            lesson.teach(&mut self.abroad);
+        }
         matters(batch)
+    }
+
+    pub(super) fn router(&self) -> &Router {
+        &self.router
+    }
+
+    /// What chooses among other clusters.
+    pub(super) fn abroad(&mut self) -> &mut Scheduler {
+        &mut self.abroad
     }
 
     /// When the next round may begin: rounds take at most half of the time.
@@ -124,8 +140,10 @@ impl Rounds {
     /// Takes over what the operator has set.
     fn tune(&mut self, settings: SchedulerSettings) {
         if self.settings.as_ref() != Some(&settings) {
-            if let Err(error) = self.scheduler.tune(tuning(&settings)) {
-                tracing::error!(%error, "the router's settings are not taken over");
+            for scheduler in [&mut self.scheduler, &mut self.abroad] {
+                if let Err(error) = scheduler.tune(tuning(&settings)) {
+                    tracing::error!(%error, "the router's settings are not taken over");
+                }
             }
             self.settings = Some(settings);
         }
@@ -182,10 +200,11 @@ impl Rounds {
         let tasks: Vec<Task> = look.open.iter().map(|open| view::task(open, &nodes, device_bytes, look.now_ms)).collect();
         let none = Held::default();
         let worker = |load: &WorkerLoad| {
-            let resources = load.capabilities.resources.as_ref().filter(|has| has.cluster.is_empty())?;
+            let resources = load.capabilities.resources.as_ref()?;
             Some(view::worker(load, resources, look.held.get(&load.id).unwrap_or(&none)))
         };
-        let workers = look.loads.iter().filter_map(worker).collect();
+        let workers = look.loads.iter().filter(|load| !is_elsewhere(load)).filter_map(worker).collect();
+        let others: Vec<_> = look.loads.iter().filter(|load| is_elsewhere(load)).filter_map(worker).collect();
         let wanted = view::wanted(&tasks);
         let data = self.locations.of(&self.router.artifacts, self.router.node_id, &wanted).await;
         let cluster = match Cluster::new(workers, &data) {
@@ -195,22 +214,29 @@ impl Rounds {
                 return (Decisions::default(), tasks.len());
             }
         };
-        let decided = self.think(tasks, cluster, look.now_ms).await;
+        let (tasks, decided) = self.think(tasks, cluster, look.now_ms).await;
         let weights = self.scheduler.tuning().weights;
-        (Decisions::of(decided, &look, &weights), look.open.len())
+        let settings = self.settings.unwrap_or_default();
+        let leaving = if others.is_empty() { Vec::new() } else { self.leaving(&look.open, &tasks, &decided, &settings) };
+        let mut decisions = Decisions::of(decided, &look, &weights);
+        if !leaving.is_empty() {
+            let abroad = self.elsewhere(&leaving, &others, look.now_ms);
+            decisions.add(Decisions::of(abroad, &look, &weights), &leaving, &look);
+        }
+        (decisions, look.open.len())
     }
 
     /// Elsewhere, because a large batch takes longer than a thread that serves others may be held.
-    async fn think(&mut self, tasks: Vec<Task>, cluster: Cluster, now_ms: u64) -> Vec<Decision> {
+    async fn think(&mut self, tasks: Vec<Task>, cluster: Cluster, now_ms: u64) -> (Vec<Task>, Vec<Decision>) {
         let mut scheduler = std::mem::take(&mut self.scheduler);
         let thinking = tokio::task::spawn_blocking(move || {
             let decided = scheduler.place(&tasks, &cluster, now_ms);
-            (scheduler, decided)
+            (scheduler, tasks, decided)
         });
         match thinking.await {
-            Ok((scheduler, decided)) => {
+            Ok((scheduler, tasks, decided)) => {
                 self.scheduler = scheduler;
-                decided
+                (tasks, decided)
             }
             Err(panicked) => std::panic::resume_unwind(panicked.into_panic()),
         }
@@ -265,6 +291,22 @@ impl Decisions {
             }
         }
         Self { placements, wait }
+    }
+
+    /// Adds those that go to other clusters, and why they do.
+    fn add(&mut self, abroad: Self, leaving: &[Leaving], look: &Look) {
+        let why: BTreeMap<&str, &str> = leaving.iter().map(|one| (one.task.id.as_str(), one.why.as_str())).collect();
+        let cluster = |worker: &str| {
+            let load = look.loads.iter().find(|load| load.id == worker)?;
+            load.capabilities.resources.as_ref().map(|resources| resources.cluster.clone())
+        };
+        self.placements.extend(abroad.placements.into_iter().map(|mut placement| {
+            if let Some(scores) = &mut placement.scores {
+                scores.cluster = cluster(&placement.worker_id).unwrap_or_default();
+                scores.why_not_here = record::bounded(why.get(placement.task_id.as_str()).copied().unwrap_or_default());
+            }
+            placement
+        }));
     }
 }
 
@@ -323,6 +365,7 @@ mod tests {
             chain_patience_ms: Some(limits::SCHEDULER_TIME_MS_MAX),
             auto_patience_ms: Some(limits::SCHEDULER_TIME_MS_MAX),
             settle_ms: Some(limits::SCHEDULER_TIME_MS_MAX),
+            ..SchedulerSettings::default()
         };
         Scheduler::new(tuning(&settings), History::default()).unwrap();
         let cheap = SchedulerSettings {

@@ -8,7 +8,7 @@ use tonic::transport::Channel;
 
 use crate::common::{Node, cluster_with, eventually, reason};
 
-fn federation(node: &Node) -> FederationServiceClient<Channel> {
+pub fn federation(node: &Node) -> FederationServiceClient<Channel> {
     FederationServiceClient::new(node.channel.clone())
 }
 
@@ -33,7 +33,7 @@ async fn join(node: &Node, inviter: &Node) -> v1::JoinFederationResponse {
     federation(node).join_federation(request).await.unwrap().into_inner()
 }
 
-async fn invite(node: &Node, scope: &[&str]) -> v1::InviteClusterResponse {
+pub async fn invite(node: &Node, scope: &[&str]) -> v1::InviteClusterResponse {
     let scope = scope.iter().map(ToString::to_string).collect();
     federation(node).invite_cluster(v1::InviteClusterRequest { ttl_ms: 0, scope }).await.unwrap().into_inner()
 }
@@ -42,6 +42,11 @@ async fn put(node: &Node, key: &str, value: &str) {
     let request =
         v1::PutKeyRequest { context: "memory".into(), key: key.into(), value: value.to_owned().into(), ..v1::PutKeyRequest::default() };
     contexts(node).put_key(request).await.unwrap();
+}
+
+async fn put_refused(node: &Node, key: &str) -> String {
+    let request = v1::PutKeyRequest { context: "memory".into(), key: key.into(), value: "no".into(), ..v1::PutKeyRequest::default() };
+    reason(&contexts(node).put_key(request).await.unwrap_err())
 }
 
 async fn get(node: &Node, key: &str) -> Option<String> {
@@ -64,7 +69,7 @@ async fn status(node: &Node) -> v1::GetFederationStatusResponse {
 }
 
 /// Waits until all have the same document, and nothing is left to be signed.
-async fn agreed(nodes: &[&Node]) {
+pub async fn agreed(nodes: &[&Node]) {
     eventually(|| async {
         let mut digests = Vec::new();
         for node in nodes {
@@ -76,7 +81,7 @@ async fn agreed(nodes: &[&Node]) {
     .await;
 }
 
-async fn shut_down(nodes: impl IntoIterator<Item = Node>) {
+pub async fn shut_down(nodes: impl IntoIterator<Item = Node>) {
     for node in nodes {
         node.running.shutdown().await;
     }
@@ -162,6 +167,38 @@ async fn invitations_let_one_cluster_in_and_nobody_else() {
     shut_down([west, east, third, fourth, namesake]).await;
 }
 
+/// What a cluster may not write into the document is refused where it is written, so that no copy differs.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cluster_that_may_only_read_is_told_so() {
+    let (west, east) = (named("west").await, named("east").await);
+    put(&west, "k", "1").await;
+    let invitation = invite(&west, &["agent"]).await;
+    let request = v1::JoinFederationRequest { token: invitation.token, addresses: invitation.addresses };
+    federation(&east).join_federation(request).await.unwrap();
+    share(&west).await;
+    share(&east).await;
+    assert_eq!(put_refused(&east, "k").await, "OUT_OF_SCOPE");
+    reads(&east, "k", "1").await;
+    assert_eq!(put_refused(&east, "k").await, "OUT_OF_SCOPE");
+    agreed(&[&west, &east]).await;
+    assert!(status(&east).await.room_bytes > 0 && !status(&east).await.removed);
+    shut_down([west, east]).await;
+}
+
+/// Two clusters of one name that are let in at the same moment: one of them gets it.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_of_two_namesakes_gets_in() {
+    let (west, one, other) = (named("west").await, named("east").await, named("east").await);
+    let (first, second) = (invite(&west, &[]).await, invite(&west, &[]).await);
+    let request =
+        |invitation: v1::InviteClusterResponse| v1::JoinFederationRequest { token: invitation.token, addresses: invitation.addresses };
+    let (mut a, mut b) = (federation(&one), federation(&other));
+    let (a, b) = tokio::join!(a.join_federation(request(first)), b.join_federation(request(second)));
+    let refused: Vec<String> = [a, b].into_iter().filter_map(|answer| answer.err().map(|error| reason(&error))).collect();
+    assert_eq!(refused, ["CLUSTER_NAME_TAKEN"]);
+    shut_down([west, one, other]).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn nothing_of_a_cluster_is_taken_any_more_once_trust_is_withdrawn() {
     let (west, east) = (named("west").await, named("east").await);
@@ -177,7 +214,12 @@ async fn nothing_of_a_cluster_is_taken_any_more_once_trust_is_withdrawn() {
     assert_eq!(reason(&refused), "CLUSTER_IS_THIS");
     federation(&west).remove_cluster(remove("east")).await.unwrap();
     eventually(|| async { status(&west).await.links.iter().all(|link| link.state() == v1::LinkState::Removed) }).await;
-    put(&east, "k", "of the removed").await;
+    // It was connected, so it knows: what would reach nobody is refused there.
+    eventually(|| async { status(&east).await.removed }).await;
+    assert_eq!(put_refused(&east, "k").await, "REMOVED_FROM_FEDERATION");
+    let unshare = v1::ShareContextRequest { context: "memory".into(), shared: false, ..v1::ShareContextRequest::default() };
+    federation(&east).share_context(unshare).await.unwrap();
+    put(&east, "k", "its own").await;
     put(&west, "k", "2").await;
     eventually(|| async { status(&west).await.unsigned_writes == 0 }).await;
     assert_eq!(get(&west, "k").await.as_deref(), Some("2"));
@@ -249,6 +291,21 @@ async fn another_node_takes_the_links_over() {
     agreed(&[&west[0], &east]).await;
     west.push(east);
     shut_down(west).await;
+}
+
+/// Only the leaders' gateways speak for their clusters, and whoever invites and joins need not be asked there.
+#[tokio::test(flavor = "multi_thread")]
+async fn clusters_find_each_other_whichever_nodes_were_asked() {
+    let (west, east) = (clustered("west", 3).await, clustered("east", 3).await);
+    let follows = |node: &&Node| !node.running.consensus().leadership().borrow().is_this_node;
+    let (inviter, joiner) = (west.iter().find(follows).unwrap(), east.iter().find(follows).unwrap());
+    put(inviter, "k", "of the west").await;
+    join(joiner, inviter).await;
+    share(inviter).await;
+    share(joiner).await;
+    reads(joiner, "k", "of the west").await;
+    agreed(&[inviter, joiner]).await;
+    shut_down(west.into_iter().chain(east)).await;
 }
 
 /// What belongs to a namespace that does not exist yet is not lost: it shows when the namespace comes.

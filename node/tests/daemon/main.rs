@@ -12,6 +12,7 @@ mod drivers;
 mod executor;
 mod federation;
 mod gate;
+mod handover;
 mod ops;
 mod pipeline;
 mod policy;

@@ -25,7 +25,7 @@ fn only_wasm(wasm: &v1::WasmSpec, placement: v1::Placement) -> v1::TaskSpec {
     v1::TaskSpec { runtime: "auto".into(), wasm: Some(wasm.clone()), placement: Some(placement), ..task("jobs", b"") }
 }
 
-fn resources(node: &str) -> v1::WorkerResources {
+pub fn resources(node: &str) -> v1::WorkerResources {
     v1::WorkerResources {
         node: node.into(),
         slots: 1,
@@ -37,7 +37,7 @@ fn resources(node: &str) -> v1::WorkerResources {
 }
 
 /// Registers a worker that the test plays.
-async fn play(node: &Node, runtime: &str, labels: &[&str], resources: v1::WorkerResources) -> String {
+pub async fn play(node: &Node, runtime: &str, labels: &[&str], resources: v1::WorkerResources) -> String {
     let capabilities = v1::WorkerCapabilities {
         runtimes: vec![runtime.into()],
         labels: labels.iter().map(ToString::to_string).collect(),
@@ -53,7 +53,7 @@ async fn play(node: &Node, runtime: &str, labels: &[&str], resources: v1::Worker
     node.workers().register_worker(request).await.unwrap().into_inner().worker_id
 }
 
-async fn get(node: &Node, id: &str) -> v1::Task {
+pub async fn get(node: &Node, id: &str) -> v1::Task {
     let get = v1::GetTaskRequest { task_id: id.into(), ..Default::default() };
     node.tasks().get_task(get).await.unwrap().into_inner().task.unwrap()
 }
@@ -67,13 +67,13 @@ fn scheduler(channel: &Channel) -> SchedulerServiceClient<Channel> {
     SchedulerServiceClient::new(channel.clone())
 }
 
-async fn explained(node: &Node, id: &str) -> v1::ExplainTaskResponse {
+pub async fn explained(node: &Node, id: &str) -> v1::ExplainTaskResponse {
     let question = v1::ExplainTaskRequest { task_id: id.into(), level: v1::ExplainLevel::Technical.into(), ..Default::default() };
     let mut audit = v1::audit_service_client::AuditServiceClient::new(node.channel.clone());
     audit.explain_task(question).await.unwrap().into_inner()
 }
 
-fn said(response: &v1::ExplainTaskResponse) -> String {
+pub fn said(response: &v1::ExplainTaskResponse) -> String {
     response.sentences.iter().map(|sentence| format!("{}\n", sentence.text)).collect()
 }
 

@@ -8,9 +8,12 @@ use rustls::crypto::aws_lc_rs::kx_group;
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, aws_lc_rs};
 use rustls::version::TLS13;
 use rustls::{ClientConfig, ClientConnection, HandshakeKind, NamedGroup, ServerConnection, SignatureScheme};
-use rustls_pki_types::ServerName;
+use rustls_pki_types::{ServerName, UnixTime};
 use tarn::identity::{CertificateAuthority, IssueOptions};
-use tarn_client::tls::{Credentials, Expect, NoJoins, RefusalKind, client_config, provider, refusal_in, server_config};
+use tarn_client::tls::{
+    CaCertificate, Credentials, Expect, ForeignRoots, NoJoins, PrincipalKind, RefusalKind, client_config, foreign_issuer, provider,
+    refusal_in, server_config,
+};
 use tonic::Code;
 
 use super::support::*;
@@ -258,4 +261,26 @@ fn a_handshake_is_hybrid_full_and_small() {
         assert!(up < 10_500, "{up} bytes up");
         assert!(down < 10_500, "{down} bytes down");
     }
+}
+
+/// Of two clusters that bear one name, the root tells who a node is of; a third one of that name is nobody.
+#[test]
+fn a_foreign_node_is_of_the_cluster_whose_root_issued_its_certificate() {
+    struct Two(Vec<Arc<CaCertificate>>);
+    impl ForeignRoots for Two {
+        fn roots_of(&self, cluster: &str) -> Vec<Arc<CaCertificate>> {
+            self.0.iter().filter(|root| root.cluster() == cluster).cloned().collect()
+        }
+    }
+    let authorities: Vec<CertificateAuthority> = (0..3).map(|_| CertificateAuthority::ephemeral("west").unwrap()).collect();
+    let roots = Two(authorities[..2].iter().map(|authority| Arc::new(authority.certificate().clone())).collect());
+    let issuer = |authority: &CertificateAuthority, kind: PrincipalKind| {
+        let identity = authority.issue(&kind, &IssueOptions::default()).unwrap();
+        foreign_issuer(&roots, &identity.chain()[0], &[], UnixTime::now()).map(|root| *root.fingerprint())
+    };
+    for authority in &authorities[..2] {
+        assert_eq!(issuer(authority, node(1)).unwrap(), *authority.certificate().fingerprint());
+        assert!(issuer(authority, user("ada")).is_err(), "between clusters only nodes talk");
+    }
+    assert!(issuer(&authorities[2], node(1)).is_err());
 }

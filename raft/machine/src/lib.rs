@@ -49,7 +49,7 @@ mod task;
 mod txn;
 
 pub use domain::access::BUILT_IN_ROLES;
-pub use domain::placement::{AUTO, runtimes};
+pub use domain::placement::{AUTO, may_go, runtimes};
 pub use domain::version::{FEDERATION, ROUTER};
 pub use error::{Fatal, Refusal};
 pub use index::{Access, ActiveBundle, Indices, Policies, RoleIn, Tenant, Tenants};

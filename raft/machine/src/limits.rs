@@ -332,6 +332,12 @@ pub const SHARED_KEY_BYTES_MAX: usize = 1_024;
 pub const SHARED_VALUE_BYTES_MAX: usize = 64 << 10;
 /// Keys that one command writes to the shared document.
 pub const SHARED_WRITES_MAX: usize = 64;
+/// Sections of the shared document that belong to no cluster: who may write them is decided by who let it in.
+pub const SHARED_SECTIONS: [&str; 3] = ["agent", "context", "policy"];
+/// Bytes that a cluster may write before its copy of the document says more: see the room's own bounds.
+pub const SHARED_ROOM_BYTES: u64 = 8 << 20;
+/// Bytes of writes that wait to be signed. When full, writes to shared sections are refused.
+pub const OUTBOX_BYTES_MAX: u64 = 64 << 20;
 /// Writes that wait to be signed: some ten megabytes of memory on every node. They are only that many when no leader's node has signed for
 /// long, or a large context has just been shared.
 pub const OUTBOX_MAX: usize = 100_000;

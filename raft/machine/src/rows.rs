@@ -208,6 +208,9 @@ pub struct TaskRow {
     /// The worker that the router chose. Its class is that of this worker's runtime and node then. 0: none.
     #[prost(uint64, tag = "30")]
     pub placed_worker: u64,
+    /// Of a running task that came by a transfer: how long its worker asked for, though the lease may be shorter.
+    #[prost(uint64, tag = "31")]
+    pub lease_asked_ms: u64,
     /// Log indices of the last [`crate::limits::RECORDS_OF_TASK_KEPT`] entries that recorded a decision about it. Those that the ids of the
     /// task and of its attempts name are left out.
     #[prost(uint64, repeated, tag = "40")]
@@ -368,6 +371,21 @@ pub struct FederationBooksRow {
     /// Pieces of a commit whose last one has not come yet.
     #[prost(uint32, tag = "3")]
     pub staged: u32,
+    /// Clusters that were admitted here.
+    #[prost(uint64, tag = "4")]
+    pub admitted: u64,
+    /// Which shared sections this cluster may write, a bit for each of [`crate::limits::SHARED_SECTIONS`].
+    #[prost(uint32, tag = "5")]
+    pub scope: u32,
+    /// The others have withdrawn their trust in this cluster.
+    #[prost(bool, tag = "6")]
+    pub removed: bool,
+    /// Bytes that this cluster may still write into shared sections, those in the outbox counted in.
+    #[prost(uint64, tag = "7")]
+    pub room: u64,
+    /// Whose pieces are staged.
+    #[prost(uint64, tag = "8")]
+    pub hub: u64,
 }
 
 #[derive(Clone, PartialEq, prost::Message)]

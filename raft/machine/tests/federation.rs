@@ -25,7 +25,17 @@ fn card(number: u8) -> ClusterCard {
 }
 
 fn identity(number: u8) -> FederationIdentity {
-    FederationIdentity { federation_id: vec![7; 32].into(), card: Some(card(number)), secret_seed: vec![number; 32].into(), inviter: None }
+    FederationIdentity {
+        federation_id: vec![7; 32].into(),
+        card: Some(card(number)),
+        secret_seed: vec![number; 32].into(),
+        scope: sections(),
+        ..FederationIdentity::default()
+    }
+}
+
+fn sections() -> Vec<String> {
+    limits::SHARED_SECTIONS.map(str::to_owned).to_vec()
 }
 
 fn start(number: u8) -> StartFederation {
@@ -101,19 +111,98 @@ fn what_is_written_here_waits_until_it_is_signed() {
     rig.ok(write("directory/01", b"b"));
     let wanted = |value: &[u8]| ("directory/01".to_owned(), Some(value.to_vec()));
     assert_eq!(outbox(&rig), [wanted(b"a"), wanted(b"b")]);
-    assert_eq!(rig.machine.shared_entries("directory/", 9).unwrap(), [("directory/01".to_owned(), b"b".to_vec())]);
+    assert_eq!(rig.machine.shared_entries("directory/").unwrap(), [("directory/01".to_owned(), b"b".to_vec())]);
     // What comes in for the key is earlier than what waits.
     let late = vec![entry("directory/01", Some(b"late"))];
     commit(&mut rig, CommitReplica { entries: late.clone(), taken: 1, ..CommitReplica::default() }).unwrap();
     assert_eq!(outbox(&rig), [wanted(b"b")]);
-    assert_eq!(rig.machine.shared_entries("", 9).unwrap(), [("directory/01".to_owned(), b"b".to_vec())]);
+    assert_eq!(rig.machine.shared_entries("").unwrap(), [("directory/01".to_owned(), b"b".to_vec())]);
     commit(&mut rig, CommitReplica { entries: late, taken: 2, ..CommitReplica::default() }).unwrap();
-    assert_eq!(rig.machine.shared_entries("", 9).unwrap(), [("directory/01".to_owned(), b"late".to_vec())]);
+    assert_eq!(rig.machine.shared_entries("").unwrap(), [("directory/01".to_owned(), b"late".to_vec())]);
     assert!(!rig.machine.has_unsigned());
     // Numbers are not given again.
     rig.ok(write("directory/02", b"c"));
     assert_eq!(rig.machine.outbox(0, 9).unwrap()[0].0, 3);
     rig.restart();
+}
+
+/// What the copy of the document says of this cluster.
+fn stand(rig: &mut Rig, standing: FederationStanding) {
+    commit(rig, CommitReplica { standing: Some(standing), ..CommitReplica::default() }).unwrap();
+}
+
+/// Two hubs that believe in one revision: what the one began the other does not end.
+#[test]
+fn pieces_of_two_hubs_are_not_mixed() {
+    let mut rig = rig();
+    let piece = |hub: u64, number: u32, more: bool| {
+        let rows = vec![row(&[hub as u8, number as u8], Some(b"row"))];
+        CommitReplica { rows, hub, piece: number, more, ..CommitReplica::default() }
+    };
+    commit(&mut rig, piece(1, 0, true)).unwrap();
+    commit(&mut rig, piece(2, 0, true)).unwrap();
+    assert_eq!(commit(&mut rig, piece(1, 1, false)).unwrap_err().reason, "REPLICA_CHANGED");
+    commit(&mut rig, piece(2, 1, false)).unwrap();
+    assert_eq!(rig.machine.replica_rows(b"", 9).unwrap().len(), 2);
+}
+
+#[test]
+fn what_would_reach_nobody_is_refused() {
+    let mut rig = rig();
+    rig.ok(put("reader", "own", b"1"));
+    rig.ok(share_context("memory"));
+    rig.apply(Vec::new());
+    let waits = outbox(&rig).len();
+    let stands = |scope: &[&str], removed: bool, room: u64| FederationStanding {
+        scope: scope.iter().map(ToString::to_string).collect(),
+        removed,
+        room,
+    };
+    stand(&mut rig, stands(&["policy"], false, 1_000));
+    rig.restart();
+    assert_eq!(rig.refused(put("memory", "k", b"v")), "OUT_OF_SCOPE");
+    assert_eq!(rig.refused(delete("memory", "first")), "OUT_OF_SCOPE");
+    assert_eq!(rig.refused(write("agent/a", b"v")), "OUT_OF_SCOPE");
+    assert_eq!(rig.refused(share_context("reader")), "OUT_OF_SCOPE", "what it holds would stay here alone");
+    rig.ok(share_context("new"));
+    rig.ok(write("policy/p", b"v"));
+    stand(&mut rig, stands(&["context", "policy"], false, 1_000));
+    assert_eq!(rig.refused(put("memory", "large", &[0; 1_000])), "DOCUMENT_FULL");
+    rig.ok(delete("memory", "first"));
+    rig.ok(write("directory/01", &[0; 1_000]));
+    stand(&mut rig, stands(&["context", "policy"], true, 1_000_000));
+    rig.restart();
+    assert!(rig.machine.federation().unwrap().removed);
+    assert_eq!(rig.refused(put("memory", "k", b"v")), "REMOVED_FROM_FEDERATION");
+    assert_eq!(rig.refused(write("directory/01", b"v")), "REMOVED_FROM_FEDERATION");
+    rig.ok(share("memory", false));
+    rig.ok(put("memory", "k", b"v"));
+    assert_eq!(outbox(&rig).len(), waits + 3);
+}
+
+#[test]
+fn the_outbox_has_a_bound_in_bytes() {
+    let mut rig = rig();
+    stand(&mut rig, FederationStanding { scope: sections(), removed: false, room: u64::MAX });
+    let large = vec![7; limits::SHARED_VALUE_BYTES_MAX];
+    let mut taken = 0;
+    let full = loop {
+        let writes = (0..40).map(|number| entry(&format!("policy/{taken}-{number}"), Some(&large))).collect();
+        match rig.tell(WriteShared { writes, ..WriteShared::default() }).0 {
+            Ok(_) => taken += 40 * large.len() as u64,
+            Err(refused) => break refused.reason,
+        }
+    };
+    assert_eq!(full, "OUTBOX_FULL");
+    assert!(taken < limits::OUTBOX_BYTES_MAX && taken + 41 * large.len() as u64 > limits::OUTBOX_BYTES_MAX, "{taken}");
+}
+
+#[test]
+fn every_entry_of_a_section_is_read() {
+    let mut rig = rig();
+    let entries: Vec<SharedEntry> = (0..1_500).map(|number| entry(&format!("removed/{number:05}"), Some(b""))).collect();
+    commit(&mut rig, CommitReplica { entries, ..CommitReplica::default() }).unwrap();
+    assert_eq!(rig.machine.shared_entries("removed/").unwrap().len(), 1_500);
 }
 
 #[test]
@@ -154,10 +243,10 @@ fn a_commit_in_pieces_takes_effect_with_its_last_one() {
     commit(&mut rig, piece(0, true)).unwrap();
     assert_eq!(commit(&mut rig, piece(2, true)).unwrap_err().reason, "REPLICA_CHANGED");
     rig.restart();
-    assert!(rig.machine.replica_rows(b"", 9).unwrap().is_empty() && rig.machine.shared_entries("agent/", 9).unwrap().is_empty());
+    assert!(rig.machine.replica_rows(b"", 9).unwrap().is_empty() && rig.machine.shared_entries("agent/").unwrap().is_empty());
     assert_eq!(commit(&mut rig, piece(1, false)).unwrap().revision, before + 1);
     assert_eq!(rig.machine.replica_rows(b"", 9).unwrap().len(), 2);
-    assert_eq!(rig.machine.shared_entries("agent/", 9).unwrap().len(), 2);
+    assert_eq!(rig.machine.shared_entries("agent/").unwrap().len(), 2);
     // What is begun and never ended is in nobody's way.
     commit(&mut rig, piece(0, true)).unwrap();
     commit(&mut rig, CommitReplica { rows: vec![row(b"h", Some(b"head"))], ..CommitReplica::default() }).unwrap();
@@ -185,7 +274,7 @@ fn a_cluster_is_in_one_federation_and_its_secret_stays_here() {
     assert_eq!(rig.refused(start(2)), "FEDERATION_LEAVING");
     rig.restart();
     rig.pass_to(rig.now_ms);
-    assert!(rig.machine.replica_rows(b"", 9).unwrap().is_empty() && rig.machine.shared_entries("", 9).unwrap().is_empty());
+    assert!(rig.machine.replica_rows(b"", 9).unwrap().is_empty() && rig.machine.shared_entries("").unwrap().is_empty());
     assert!(!rig.machine.has_unsigned() && rig.machine.shared_contexts().is_empty());
     assert_eq!(get(&rig, "memory", "first").as_deref(), Some(&b"1"[..]), "contexts keep what they hold");
     assert_eq!(rig.refused(write("directory/01", b"a")), "NO_FEDERATION");
@@ -208,12 +297,21 @@ fn an_invitation_lets_one_cluster_in() {
         key_hash: hash.clone(),
         cluster_id: vec![cluster; limits::CLUSTER_ID_BYTES].into(),
         writes: vec![entry("member/02/01", Some(b"key"))],
+        expected_admitted: 0,
     };
     assert_eq!(rig.refused(consume(2)), "NODES_ONLY");
     as_node(&mut rig, consume(2)).unwrap();
     as_node(&mut rig, consume(2)).unwrap();
     assert_eq!(outbox(&rig).len(), 1, "a repeat writes nothing");
     assert_eq!(as_node(&mut rig, consume(3)).unwrap_err().reason, "INVITATION_USED");
+    // Whoever looked whether the name is free before the first one came looks again.
+    let other = PutInvitation { key_hash: vec![8; 32].into(), ttl_ms: 5_000, ..PutInvitation::default() };
+    rig.ok(other.clone());
+    let late = ConsumeInvitation { key_hash: other.key_hash, ..consume(4) };
+    let refused = as_node(&mut rig, late.clone()).unwrap_err();
+    assert_eq!((refused.reason.as_str(), refused.actual_version), ("ADMITTED_MEANWHILE", 1));
+    let expected_admitted = rig.machine.federation().unwrap().admitted;
+    as_node(&mut rig, ConsumeInvitation { expected_admitted, ..late }).unwrap();
     rig.restart();
     rig.pass_to(6_001);
     assert_eq!(as_node(&mut rig, consume(2)).unwrap_err().reason, "INVITATION_INVALID");

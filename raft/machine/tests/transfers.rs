@@ -26,8 +26,12 @@ fn rig() -> Rig {
         public_key: vec![1; limits::PUBLIC_KEY_BYTES].into(),
         ..Default::default()
     };
-    let identity =
-        FederationIdentity { federation_id: vec![7; 32].into(), card: Some(card), secret_seed: vec![1; 32].into(), inviter: None };
+    let identity = FederationIdentity {
+        federation_id: vec![7; 32].into(),
+        card: Some(card),
+        secret_seed: vec![1; 32].into(),
+        ..FederationIdentity::default()
+    };
     rig.ok(StartFederation { identity: Some(identity), ..Default::default() });
     rig
 }

@@ -134,7 +134,7 @@ impl Pump {
                     status: state.status(lease).into(),
                     lease_expires_at_ms: 0,
                 });
-                Ok(work_response::Message::Heartbeat(HeartbeatTasksResponse { leases: leases.collect() }))
+                Ok(work_response::Message::Heartbeat(HeartbeatTasksResponse { leases: leases.collect(), now_ms: 0 }))
             }),
             work_request::Message::Complete(request) => {
                 self.answer("work/complete", |state| state.complete(request).map(work_response::Message::Completed))

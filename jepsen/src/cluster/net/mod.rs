@@ -19,6 +19,7 @@ mod loopback;
 mod namespaces;
 mod proxy;
 mod pump;
+mod wires;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, SocketAddr};
@@ -30,6 +31,7 @@ use serde::{Serialize, Serializer};
 
 pub use namespaces::available as namespaces_available;
 pub use proxy::{OUTSIDE, Proxy, Route, Way};
+pub use wires::{Shape, Wires};
 
 use loopback::Loopback;
 use namespaces::Namespaces;

@@ -26,6 +26,7 @@ pub(super) fn identity(given: Option<&FederationIdentity>) -> Check {
         return Err(invalid("NO_IDENTITY", "identity.card", "say who this cluster is in the federation"));
     };
     self::card(card)?;
+    count("TOO_MANY_SECTIONS", "identity.scope", identity.scope.len(), SECTIONS.len())?;
     identity.inviter.as_ref().map_or(Ok(()), self::card)
 }
 
@@ -59,7 +60,7 @@ fn entry(given: &SharedEntry) -> Check {
 }
 
 pub(super) fn commit(given: &CommitReplica) -> Check {
-    if given.rows.is_empty() && given.entries.is_empty() && given.taken == 0 && given.piece == 0 {
+    if given.rows.is_empty() && given.entries.is_empty() && given.taken == 0 && given.piece == 0 && given.standing.is_none() {
         return Err(invalid("NOTHING_TO_COMMIT", "rows", "nothing has changed: leave the commit out"));
     }
     count("TOO_MANY_ROWS", "rows", given.rows.len(), limits::REPLICA_ROWS_MAX)?;
@@ -68,6 +69,8 @@ pub(super) fn commit(given: &CommitReplica) -> Check {
     let rows: usize = given.rows.iter().map(|row| row.key.len() + bytes(&row.value)).sum();
     let entries: usize = given.entries.iter().map(|entry| entry.key.len() + bytes(&entry.value)).sum();
     length("COMMIT_TOO_LARGE", "rows", rows + entries, limits::REPLICA_COMMIT_BYTES_MAX)?;
+    let sections = given.standing.as_ref().map_or(0, |standing| standing.scope.len());
+    count("TOO_MANY_SECTIONS", "standing.scope", sections, SECTIONS.len())?;
     given.rows.iter().try_for_each(|row| length("KEY_TOO_LONG", "rows.key", row.key.len(), limits::REPLICA_KEY_BYTES_MAX))?;
     given.entries.iter().try_for_each(entry)
 }

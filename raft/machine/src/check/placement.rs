@@ -71,7 +71,9 @@ pub(super) fn resources(given: &WorkerResources) -> Check {
     label("resources.node", &given.node)?;
     length("CLUSTER_TOO_LONG", "resources.cluster", given.cluster.len(), limits::LABEL_BYTES_MAX)?;
     known("resources.isolation", IsolationLevel::try_from(given.isolation).is_ok())?;
-    range("resources.slots", given.slots.into(), (1, limits::WORKER_SLOTS_MAX))?;
+    // A cluster that this worker stands for may have none free for others.
+    let least = u64::from(given.cluster.is_empty());
+    range("resources.slots", given.slots.into(), (least, limits::WORKER_SLOTS_MAX))?;
     range("resources.cost_per_second", given.cost_per_second, (0, limits::COST_MAX))?;
     range("resources.quality_permille", given.quality_permille.into(), (0, 1_000))?;
     count("TOO_MANY_DEVICES", "resources.devices", given.devices.len(), limits::WORKER_DEVICES_MAX)?;
@@ -124,6 +126,7 @@ pub(super) fn settings(given: Option<&SchedulerSettings>) -> Check {
         ("settings.chain_patience_ms", settings.chain_patience_ms),
         ("settings.auto_patience_ms", settings.auto_patience_ms),
         ("settings.settle_ms", settings.settle_ms),
+        ("settings.away_patience_ms", settings.away_patience_ms),
     ];
     times.into_iter().try_for_each(|(field, ms)| range(field, ms.unwrap_or(0), (0, limits::SCHEDULER_TIME_MS_MAX)))
 }

@@ -7,8 +7,8 @@
 //! What a proposal says that has become untrue is skipped, not refused: the proposer looks again at what is open.
 
 use tarn_proto::v1::{
-    DecisionKind, EventKind, IsolationLevel, PlaceTasks, PutSchedulerSettingsRequest, PutSchedulerSettingsResponse, TaskPlacement,
-    TaskSpec, TaskState, TasksPlaced,
+    DecisionKind, EventKind, IsolationLevel, PlaceTasks, PutSchedulerSettingsRequest, PutSchedulerSettingsResponse, SchedulerSettings,
+    TaskPlacement, TaskSpec, TaskState, TasksPlaced,
 };
 
 use super::worker::is_elsewhere;
@@ -119,6 +119,12 @@ fn place(txn: &mut Txn<'_>, placement: TaskPlacement) -> Result<bool, Refusal> {
     Ok(true)
 }
 
+/// Whether a task may run in another cluster: its submitter says so, or the operator does of all.
+pub fn may_go(spec: &TaskSpec, settings: &SchedulerSettings) -> bool {
+    let says = spec.placement.as_ref().is_some_and(|placement| placement.any_cluster);
+    says || settings.any_cluster() && spec.runtime == AUTO
+}
+
 /// Whether the router decides where it runs.
 pub fn is_routed(task: &Task) -> bool {
     task.row.placed_worker != 0 || task.row.class.as_ref().is_some_and(|class| class.runtime == AUTO)
@@ -138,7 +144,7 @@ fn class_for(txn: &Txn<'_>, task: &Task, spec: &TaskSpec, mut class: Class, work
     class.requires.sort();
     class.requires.dedup();
     let queue = txn.ix.queue(task.ns, task.row.queue)?;
-    let any_cluster = spec.placement.as_ref().is_some_and(|placement| placement.any_cluster);
+    let any_cluster = may_go(spec, &txn.ix.scheduler_settings);
     let suits = strong_enough
         && (any_cluster || !is_elsewhere(capabilities))
         && runtimes(spec).contains(&runtime)

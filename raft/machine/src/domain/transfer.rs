@@ -123,6 +123,10 @@ pub fn extend(txn: &mut Txn<'_>, principal: &str, request: ExtendTransfer) -> Re
     let until = earlier(own, request.run_until_ms);
     if until > task.row.deadline_at_ms {
         task.row.deadline_at_ms = until;
+        if task.row.state() == TaskState::Running {
+            // As long as its worker asked for: the next heartbeat may come later than the old deadline.
+            task.row.lease_expires_at_ms = task.row.lease_asked_ms.min(until).min(task.row.attempt_ends_at_ms);
+        }
         task.save(txn)?;
     }
     Ok(TransferExtended { run_until_ms: task.row.deadline_at_ms })
@@ -173,11 +177,12 @@ pub fn task_ended(txn: &mut Txn<'_>, ns: u64, id: u64, detail: &str) -> Result<(
 }
 
 /// When a lease on this task ends that was asked to last until then.
-pub fn lease_end(txn: &Txn<'_>, task: &Task, expires: u64) -> u64 {
-    match txn.ix.transfers.of_task(task.ns, task.id) {
-        Some(_) => expires.min(task.row.deadline_at_ms),
-        None => expires,
+pub fn lease_end(txn: &Txn<'_>, task: &mut Task, expires: u64) -> u64 {
+    if txn.ix.transfers.of_task(task.ns, task.id).is_none() {
+        return expires;
     }
+    task.row.lease_asked_ms = expires;
+    expires.min(task.row.deadline_at_ms)
 }
 
 /// Whether a task in this state has still to end.

@@ -1,7 +1,8 @@
 //! The cluster's machine version: it rises by a command, once every voter supports it.
 
 use tarn_proto::v1::{
-    Command, DriverSpec, EventKind, RaiseVersion, Rejection, TaskSpec, VersionRaised, WorkerResources, command, timer_action::Action,
+    Command, DriverSpec, EventKind, RaiseVersion, Rejection, SchedulerSettings, TaskSpec, VersionRaised, WorkerResources, command,
+    timer_action::Action,
 };
 
 use super::{access, audit, placement, quota};
@@ -69,7 +70,8 @@ fn since(body: &command::Body) -> u32 {
         C::RecordDecisions(_) | C::PutAuditSettings(_) => audit::SINCE,
         C::RegisterWorker(r) => r.capabilities.as_ref().and_then(|given| given.resources.as_ref()).map_or(1, of_resources),
         C::HeartbeatWorker(r) => r.resources.as_ref().map_or(1, of_resources),
-        C::PlaceTasks(_) | C::PutSchedulerSettings(_) => ROUTER,
+        C::PutSchedulerSettings(r) => of_settings(r.settings.as_ref()),
+        C::PlaceTasks(_) => ROUTER,
         C::PutKey(_) | C::DeleteKey(_) | C::SnapshotContext(_) | C::RestoreContext(_) | C::DeleteSnapshot(_) | C::DeleteContext(_) => {
             ROUTER
         }
@@ -111,6 +113,12 @@ fn of_spec(spec: &TaskSpec) -> u32 {
 /// The same of a worker's resources.
 fn of_resources(resources: &WorkerResources) -> u32 {
     if resources.cluster.is_empty() { ROUTER } else { FEDERATION }
+}
+
+/// The same of the router's settings.
+fn of_settings(settings: Option<&SchedulerSettings>) -> u32 {
+    let young = settings.is_some_and(|settings| settings.away_patience_ms.is_some() || settings.any_cluster.is_some());
+    if young { FEDERATION } else { ROUTER }
 }
 
 /// The same of a driver's subscription: an older node does not know the younger kinds of events, and would refuse what others take.

@@ -9,6 +9,7 @@ use super::rebuild::{each, misplaced};
 use super::{Indices, Wake};
 use crate::error::Fatal;
 use crate::keys::{Key, first};
+use crate::limits;
 use crate::overlay::Rows;
 use crate::rows::{FederationBooksRow, FederationRow, InvitationRow};
 
@@ -18,8 +19,10 @@ pub struct FederationIndex {
     /// `None`: this cluster is in no federation.
     pub row: Option<FederationRow>,
     pub books: FederationBooksRow,
-    /// The key that each write in the outbox is of, by number.
-    pub outbox: BTreeMap<u64, String>,
+    /// The key that each write in the outbox is of, by number, and the bytes of key and value.
+    pub outbox: BTreeMap<u64, (String, u64)>,
+    /// All of these bytes.
+    pub outbox_bytes: u64,
     /// The last of these for each key.
     pub pending: BTreeMap<String, u64>,
     pub invitations: BTreeMap<[u8; 32], InvitationRow>,
@@ -31,24 +34,34 @@ pub struct FederationIndex {
 
 impl FederationIndex {
     /// Notes a write in the outbox.
-    pub fn insert_write(&mut self, number: u64, key: &str) {
-        self.outbox.insert(number, key.to_owned());
-        self.pending.insert(key.to_owned(), number);
+    pub fn insert_write(&mut self, number: u64, entry: &SharedEntry) {
+        let bytes = entry.key.len() as u64 + entry.value.as_ref().map_or(0, |value| value.len() as u64);
+        self.outbox_bytes += bytes;
+        self.outbox.insert(number, (entry.key.clone(), bytes));
+        self.pending.insert(entry.key.clone(), number);
     }
 
     /// Forgets a write in the outbox.
     pub fn remove_write(&mut self, number: u64) {
-        if let Some(key) = self.outbox.remove(&number)
-            && self.pending.get(&key) == Some(&number)
-        {
+        let Some((key, bytes)) = self.outbox.remove(&number) else { return };
+        self.outbox_bytes -= bytes;
+        if self.pending.get(&key) == Some(&number) {
             self.pending.remove(&key);
         }
+    }
+
+    /// How many keys of a context that has just been shared may go into the outbox with the next entry.
+    pub fn shares_now(&self) -> usize {
+        let one = (limits::SHARED_KEY_BYTES_MAX + limits::SHARED_VALUE_BYTES_MAX) as u64;
+        let bytes = self.books.room.min(limits::OUTBOX_BYTES_MAX).saturating_sub(self.outbox_bytes) / one;
+        let writes = limits::OUTBOX_MAX.saturating_sub(self.outbox.len()).min(limits::SHARES_PER_ENTRY_MAX);
+        if self.is_member() && !self.books.removed { writes.min(usize::try_from(bytes).unwrap_or(usize::MAX)) } else { 0 }
     }
 
     /// Whether something is to be done with the next entry: a context on its way into the outbox, or what is left of a federation.
     pub fn has_steps(&self) -> bool {
         let leaving = self.row.as_ref().is_some_and(|row| row.leaving);
-        leaving || (self.is_member() && !self.sharing.is_empty() && self.outbox.len() < crate::limits::OUTBOX_MAX)
+        leaving || (!self.sharing.is_empty() && self.shares_now() > 0)
     }
 
     /// Whether the cluster is in a federation now.
@@ -63,7 +76,7 @@ pub(super) fn fill(engine: &dyn Engine, indices: &mut Indices) -> Result<(), Fat
     indices.federation.books = engine.row(Key::FederationBooks)?.unwrap_or_default();
     each(engine, first::OUTBOX, |key, entry: SharedEntry| {
         let Key::Outbox { number } = key else { return Err(misplaced(key)) };
-        indices.federation.insert_write(number, &entry.key);
+        indices.federation.insert_write(number, &entry);
         Ok(())
     })?;
     each(engine, first::INVITATION, |key, row: InvitationRow| {

@@ -32,6 +32,11 @@ pub fn effective_level(priority: u32, eligible_at_ms: u64, now: u64) -> u32 {
 }
 
 impl Group {
+    /// How many are ready.
+    pub fn len(&self) -> usize {
+        self.levels.iter().map(BTreeSet::len).sum()
+    }
+
     /// Puts a ready task in.
     pub fn insert(&mut self, priority: u32, eligible_at_ms: u64, id: u64) {
         self.levels[slot(priority)].insert((eligible_at_ms, id));

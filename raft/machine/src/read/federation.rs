@@ -25,6 +25,10 @@ pub struct Federation {
     pub revision: u64,
     /// Writes that are in no signed change set yet.
     pub unsigned: u64,
+    /// Clusters that were admitted here.
+    pub admitted: u64,
+    /// The others have withdrawn their trust in this cluster.
+    pub removed: bool,
 }
 
 impl Machine {
@@ -32,7 +36,19 @@ impl Machine {
     pub fn federation(&self) -> Option<Federation> {
         let row = self.ix.federation.row.as_ref().filter(|row| !row.leaving)?;
         let identity = FederationIdentity { secret_seed: Bytes::new(), ..row.identity.clone()? };
-        Some(Federation { identity, revision: self.ix.federation.books.revision, unsigned: self.ix.federation.outbox.len() as u64 })
+        let books = self.ix.federation.books;
+        Some(Federation {
+            identity,
+            revision: books.revision,
+            unsigned: self.ix.federation.outbox.len() as u64,
+            admitted: books.admitted,
+            removed: books.removed,
+        })
+    }
+
+    /// Tasks of other clusters that have been taken over and are not closed: this cluster does not leave while there are any.
+    pub fn open_transfers(&self) -> u64 {
+        self.ix.transfers.open()
     }
 
     /// Whether writes wait to be signed. Cheap: asked after every entry.
@@ -67,14 +83,15 @@ impl Machine {
         entries.map(|entry| entry.map(|(key, value)| (key[1..].to_vec(), value)).map_err(Fatal::from)).collect()
     }
 
-    /// Entries of the document, outside of contexts, whose keys begin like this; at most so many.
+    /// Entries of the document, outside of contexts, whose keys begin like this: all of them, for whoever left one out would trust whom the
+    /// others do not.
     ///
     /// # Errors
     ///
     /// The state cannot be read.
-    pub fn shared_entries(&self, prefix: &str, max: usize) -> Result<Vec<(String, Vec<u8>)>, Fatal> {
+    pub fn shared_entries(&self, prefix: &str) -> Result<Vec<(String, Vec<u8>)>, Fatal> {
         let start = [&[first::SHARED], prefix.as_bytes()].concat();
-        let entries = self.engine.scan(STATE, Range::prefix(&start)).take(max);
+        let entries = self.engine.scan(STATE, Range::prefix(&start));
         let named = |(key, value): (Vec<u8>, Vec<u8>)| Some((String::from_utf8(key.get(1..)?.to_vec()).ok()?, value));
         entries.filter_map(|entry| entry.map_err(Fatal::from).map(named).transpose()).collect()
     }

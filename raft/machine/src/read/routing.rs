@@ -156,6 +156,21 @@ impl Machine {
         tasks.into_iter().flatten().filter_map(name).collect()
     }
 
+    /// Tasks of a runtime that any worker of it may take and none has yet, and those that other clusters are about to have run here: what free
+    /// slots are spoken for by.
+    pub fn waiting_of(&self, runtime: &str) -> u64 {
+        let groups = self.ix.namespaces.values().flat_map(|namespace| namespace.queues.values()).flat_map(|queue| &queue.groups);
+        let ready: usize = groups.filter(|(class, _)| class.runtime == runtime).map(|(_, group)| group.len()).sum();
+        let placed: usize = self.ix.placed.values().map(BTreeSet::len).sum();
+        self.ix.transfers.held + ready.saturating_sub(placed) as u64
+    }
+
+    /// The namespaces in which anybody's workers may run tasks, up to so many.
+    pub fn open_namespaces(&self, max: usize) -> Vec<String> {
+        let open = self.ix.namespaces.values().filter(|namespace| !namespace.is_strict() && !namespace.row.is_draining());
+        open.map(|namespace| namespace.name.to_string()).take(max).collect()
+    }
+
     /// How the router weighs, as an operator put it.
     pub fn scheduler_settings(&self) -> SchedulerSettings {
         self.ix.scheduler_settings

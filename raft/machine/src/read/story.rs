@@ -7,7 +7,7 @@ use tarn_proto::v1::{Decision, DecisionKind, Dependency, GetTaskRequest, Share, 
 use super::audit::concerns;
 use crate::Machine;
 use crate::domain::parse_id;
-use crate::domain::placement::{AUTO, runtimes};
+use crate::domain::placement::{AUTO, may_go, runtimes};
 use crate::domain::worker::is_elsewhere;
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
@@ -112,7 +112,7 @@ impl Machine {
         let any = WorkerCapabilities::default();
         let serves_queue = |able: &WorkerCapabilities, name: &str| namespace.is_served_by(able) && serves(&able.queues, name);
         let spec = specification(&self.rows(), ns, id, false)?.spec.unwrap_or_default();
-        let may_go = row.placed_worker == 0 && spec.placement.is_some_and(|placement| placement.any_cluster);
+        let may_go = row.placed_worker == 0 && may_go(&spec, &self.ix.scheduler_settings);
         let reaches = |worker: u64, able: &WorkerCapabilities| !is_elsewhere(able) || may_go || row.placed_worker == worker;
         let mut able = Vec::new();
         for (worker, known) in &self.ix.workers {

@@ -189,6 +189,7 @@ impl Task {
     pub fn stop_running(&mut self) -> u64 {
         self.row.worker = 0;
         self.row.lease_expires_at_ms = 0;
+        self.row.lease_asked_ms = 0;
         self.row.attempt_ends_at_ms = 0;
         std::mem::take(&mut self.row.token)
     }

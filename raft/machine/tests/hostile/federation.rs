@@ -11,7 +11,13 @@ pub fn bodies() -> Vec<B> {
     let writes = || vec![SharedEntry { key: "directory/01".to_owned(), value: Some("here".into()) }];
     vec![
         B::StartFederation(StartFederation {
-            identity: Some(FederationIdentity { federation_id: hash(), card: Some(card(1)), secret_seed: hash(), inviter: Some(card(2)) }),
+            identity: Some(FederationIdentity {
+                federation_id: hash(),
+                card: Some(card(1)),
+                secret_seed: hash(),
+                inviter: Some(card(2)),
+                scope: vec!["context".to_owned()],
+            }),
             ..Default::default()
         }),
         B::WriteShared(WriteShared { writes: writes(), ..Default::default() }),
@@ -20,6 +26,7 @@ pub fn bodies() -> Vec<B> {
             rows: vec![ReplicaRow { key: "h".into(), value: Some("head".into()) }, ReplicaRow { key: "c".into(), value: None }],
             entries: writes(),
             taken: 3,
+            standing: Some(FederationStanding { scope: vec!["context".to_owned()], removed: false, room: 9 }),
             ..Default::default()
         }),
         B::PutInvitation(PutInvitation { key_hash: hash(), ttl_ms: 60_000, scope: vec!["context".to_owned()], ..Default::default() }),
@@ -27,6 +34,7 @@ pub fn bodies() -> Vec<B> {
             key_hash: hash(),
             cluster_id: vec![2; limits::CLUSTER_ID_BYTES].into(),
             writes: writes(),
+            expected_admitted: 0,
         }),
         B::ShareContext(ShareContextRequest {
             namespace: "default".to_owned(),

@@ -82,6 +82,8 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
             settings: Some(SchedulerSettings {
                 weights: Some(SchedulerWeights { cost: Some(90), ..Default::default() }),
                 settle_ms: Some(7),
+                away_patience_ms: Some(7),
+                any_cluster: Some(true),
                 ..Default::default()
             }),
             ..Default::default()

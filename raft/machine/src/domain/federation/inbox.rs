@@ -3,9 +3,9 @@
 //! What belongs together may be larger than one command: then it comes in pieces, which are kept until the last one comes. All of them take
 //! effect with that one, or none does.
 
-use tarn_proto::v1::{CommitReplica, Rejection, ReplicaCommitted, ReplicaRow, SharedEntry};
+use tarn_proto::v1::{CommitReplica, FederationStanding, Rejection, ReplicaCommitted, ReplicaRow, SharedEntry};
 
-use super::{member, save_books, show};
+use super::{member, save_books, scope_bits, show};
 use crate::domain::{context, nodes_only};
 use crate::error::{Fatal, Refusal};
 use crate::keys::Key;
@@ -21,7 +21,7 @@ pub fn commit_replica(txn: &mut Txn<'_>, principal: &str, request: CommitReplica
     member(txn)?;
     let books = txn.ix.federation.books;
     // A first piece takes the place of whatever was begun before.
-    let is_next = request.piece == 0 || request.piece == books.staged;
+    let is_next = request.piece == 0 || (request.piece == books.staged && request.hub == books.hub);
     if books.revision != request.expected_revision || !is_next {
         return Err(changed_meanwhile(books.revision).into());
     }
@@ -35,6 +35,8 @@ pub fn commit_replica(txn: &mut Txn<'_>, principal: &str, request: CommitReplica
     }
     discard(txn, books.staged);
     let revision = books.revision + 1;
+    let standing = pieces.iter().rev().find_map(|piece| piece.standing.as_ref());
+    let books = standing.map_or(books, |standing| stand(books, standing));
     save_books(txn, FederationBooksRow { revision, staged: 0, ..books });
     for piece in &pieces {
         piece.rows.iter().for_each(|row| keep(txn, row));
@@ -50,6 +52,11 @@ pub fn commit_replica(txn: &mut Txn<'_>, principal: &str, request: CommitReplica
         receive(txn, entry)?;
     }
     Ok(ReplicaCommitted { revision })
+}
+
+/// What this cluster may write from now on.
+fn stand(books: FederationBooksRow, standing: &FederationStanding) -> FederationBooksRow {
+    FederationBooksRow { scope: scope_bits(&standing.scope), removed: standing.removed, room: standing.room, ..books }
 }
 
 fn changed_meanwhile(revision: u64) -> Rejection {
@@ -69,7 +76,7 @@ fn stage(txn: &mut Txn<'_>, books: FederationBooksRow, piece: CommitReplica) -> 
         discard(txn, books.staged);
     }
     txn.rows.put(Key::StagedCommit { number: piece.piece.into() }, &piece);
-    save_books(txn, FederationBooksRow { staged: piece.piece + 1, ..books });
+    save_books(txn, FederationBooksRow { staged: piece.piece + 1, hub: piece.hub, ..books });
     Ok(ReplicaCommitted { revision: books.revision })
 }
 

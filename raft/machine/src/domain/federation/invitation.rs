@@ -3,14 +3,14 @@
 use bytes::Bytes;
 use tarn_proto::v1::{ConsumeInvitation, InvitationConsumed, InvitationPut, PutInvitation};
 
-use super::{member, room_for, show, tell, write};
+use super::{member, room_for, save_books, show, tell, wishes, write};
 use crate::domain::nodes_only;
 use crate::error::{Fatal, Refusal};
 use crate::index::Wake;
 use crate::keys::Key;
 use crate::limits;
 use crate::reject;
-use crate::rows::InvitationRow;
+use crate::rows::{FederationBooksRow, InvitationRow};
 use crate::task::spec::or_default;
 use crate::txn::Txn;
 
@@ -50,7 +50,15 @@ pub fn consume(txn: &mut Txn<'_>, principal: &str, request: ConsumeInvitation) -
         let message = "the invitation was used by another cluster: ask for a new one";
         return Err(reject::denied("INVITATION_USED", "key_hash", message).into());
     }
-    room_for(txn, request.writes.len())?;
+    let books = txn.ix.federation.books;
+    if books.admitted != request.expected_admitted {
+        let message = "another cluster was admitted meanwhile: look again whether the name is free";
+        let mut rejection = reject::precondition("ADMITTED_MEANWHILE", "expected_admitted", message);
+        rejection.actual_version = books.admitted;
+        return Err(rejection.into());
+    }
+    room_for(txn, &wishes(&request.writes))?;
+    save_books(txn, FederationBooksRow { admitted: books.admitted + 1, ..books });
     row.cluster_id = Bytes::copy_from_slice(&request.cluster_id);
     save(txn, hash, row);
     for entry in request.writes {

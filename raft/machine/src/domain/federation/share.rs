@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use tarn_proto::v1::{Rejection, ShareContextRequest, ShareContextResponse, SharedEntry};
 
-use super::{member, room_for, tell, write};
+use super::{may_write, member, room_for, tell, write};
 use crate::domain::context::{self, Place, sweep, versions};
 use crate::error::{Fatal, Refusal};
 use crate::keys::{Key, first};
@@ -40,6 +40,10 @@ pub fn share_context(txn: &mut Txn<'_>, request: ShareContextRequest) -> Result<
         let message = "a restore of this context is still being written into its keys: try again in a moment";
         return Err(reject::precondition("CONTEXT_BUSY", "context", message).into());
     }
+    if request.shared && place.context.keys > 0 {
+        // What it holds would stay here: the others would not take it.
+        may_write(txn, super::section_bit("context").unwrap_or_default())?;
+    }
     // One that is not here yet gets its keys from the other clusters.
     if is_new {
         txn.ix.namespace_mut(ns)?.contexts += 1;
@@ -75,7 +79,7 @@ pub fn room(txn: &Txn<'_>, namespace: &str, place: &ContextRow, name: &str, key:
         let message = format!("namespace, context and key together have more than {key_max} bytes: in a shared context, use a shorter key");
         return Err(reject::too_large("SHARED_KEY_TOO_LONG", "key", key_max as u64, message));
     }
-    room_for(txn, 1)
+    room_for(txn, &[(&shared_key(namespace, name, key), value_bytes)])
 }
 
 /// A key of a shared context has changed here.
@@ -116,8 +120,8 @@ pub fn forget_in(txn: &mut Txn<'_>, room: usize) -> Result<usize, Fatal> {
 /// Takes the next step with a context that has just been shared.
 pub fn advance(txn: &mut Txn<'_>) -> Result<(), Fatal> {
     let Some((ns, name)) = txn.ix.federation.sharing.first().cloned() else { return Ok(()) };
-    let room = limits::OUTBOX_MAX.saturating_sub(txn.ix.federation.outbox.len()).min(limits::SHARES_PER_ENTRY_MAX);
-    if room == 0 || !txn.ix.federation.is_member() {
+    let room = txn.ix.federation.shares_now();
+    if room == 0 {
         return Ok(());
     }
     let mut place = found(txn, ns, &name)?;

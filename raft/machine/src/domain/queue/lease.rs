@@ -8,7 +8,7 @@ use tarn_proto::v1::{
 
 use super::admit::past_deadline;
 use crate::domain::worker::{is_elsewhere, require_maker};
-use crate::domain::{audit, parse_id, placement, transfer};
+use crate::domain::{audit, parse_id, placement, transfer, version};
 use crate::error::{Fatal, Refusal};
 use crate::ids::Id;
 use crate::index::{Pick, Rank, effective_level};
@@ -196,6 +196,8 @@ pub fn heartbeat_tasks(txn: &mut Txn<'_>, principal: &str, request: HeartbeatTas
         return Err(reject::worker_not_found(&request.worker_id).into());
     };
     require_maker(row, worker, principal)?;
+    // What another cluster was promised is not taken back: it would not hear of it in time.
+    let promised = row.capabilities.as_ref().is_some_and(is_elsewhere);
     let expires = txn.now + or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
     let mut reports = Vec::with_capacity(request.leases.len());
     for lease in request.leases {
@@ -208,7 +210,9 @@ pub fn heartbeat_tasks(txn: &mut Txn<'_>, principal: &str, request: HeartbeatTas
         let mut report = LeaseReport { task_id: lease.task_id, token: lease.token, ..LeaseReport::default() };
         report.set_status(LeaseStatus::Lost);
         if let Some(mut task) = held {
-            task.row.lease_expires_at_ms = transfer::lease_end(txn, &task, expires).min(task.row.attempt_ends_at_ms);
+            let before = if promised { task.row.lease_expires_at_ms } else { 0 };
+            let until = transfer::lease_end(txn, &mut task, expires).min(task.row.attempt_ends_at_ms);
+            task.row.lease_expires_at_ms = until.max(before);
             if lease.progress.is_some() {
                 task.row.progress = lease.progress;
             }
@@ -221,7 +225,8 @@ pub fn heartbeat_tasks(txn: &mut Txn<'_>, principal: &str, request: HeartbeatTas
         }
         reports.push(report);
     }
-    Ok(HeartbeatTasksResponse { leases: reports })
+    let now_ms = if txn.meta.version < version::FEDERATION { 0 } else { txn.now };
+    Ok(HeartbeatTasksResponse { leases: reports, now_ms })
 }
 
 /// The running attempt was not renewed, or took too long.

@@ -169,7 +169,7 @@ impl Model {
             }
             leases.push(report);
         }
-        Ok(HeartbeatTasksResponse { leases })
+        Ok(HeartbeatTasksResponse { leases, now_ms: if self.version < 5 { 0 } else { self.now } })
     }
 
     pub(super) fn complete_task(&mut self, who: &str, request: CompleteTaskRequest) -> Result<CompleteTaskResponse, &'static str> {
