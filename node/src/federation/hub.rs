@@ -28,6 +28,11 @@ use crate::ops::FederationRefused;
 /// signature and a commit.
 const GATHER: Duration = Duration::from_millis(10);
 
+/// Without a link for so long, what is written is gathered for longer: nobody waits for it, and a change set costs its signature until its epoch is
+/// closed, which needs the others. A long cut would fill the document otherwise.
+const ALONE_AFTER: Duration = Duration::from_secs(10);
+const GATHER_ALONE: Duration = Duration::from_secs(5);
+
 /// While it cannot be signed, because this cluster's introduction has not come yet, it is tried again this often.
 const RETRY: Duration = Duration::from_millis(200);
 
@@ -84,6 +89,8 @@ pub(super) struct Hub {
     dialling: JoinSet<DialEnded>,
     dialled: BTreeMap<ClusterId, Dialled>,
     pings: u64,
+    /// Since when there has been no link.
+    alone_since: Option<Instant>,
     /// When the conflicts with each member were last counted, which takes a look at each.
     pub(super) counted: Option<Instant>,
     /// Chosen at random: tells this hub's pieces of a commit from those of another one.
@@ -194,6 +201,7 @@ impl Hub {
             dialling: JoinSet::new(),
             dialled: BTreeMap::new(),
             pings: 0,
+            alone_since: None,
             counted: None,
             number: u64::from_le_bytes(random_bytes()),
             told: None,
@@ -232,6 +240,10 @@ impl Hub {
                             Err(_) => break,
                         }
                     }
+                    // Somebody is there again, and waits for what was gathered.
+                    if !self.joints.is_empty() && self.alone_since.take().is_some() && flush_at.is_some() {
+                        flush_at = Some(Instant::now());
+                    }
                     Ok(())
                 }
                 Some(ended) = self.dialling.join_next() => {
@@ -243,7 +255,7 @@ impl Hub {
                         return Ended::NoFederation;
                     }
                     if flush_at.is_none() && self.has_outbox() {
-                        flush_at = Some(Instant::now() + GATHER);
+                        flush_at = Some(Instant::now() + self.gather());
                     }
                     continue;
                 }
@@ -383,8 +395,18 @@ impl Hub {
         }
     }
 
+    /// How long what is written now is gathered.
+    fn gather(&self) -> Duration {
+        let alone = self.alone_since.is_some_and(|since| since.elapsed() >= ALONE_AFTER);
+        if alone { GATHER_ALONE } else { GATHER }
+    }
+
     /// What is to be done now and then.
     fn tick(&mut self) {
+        match self.joints.is_empty() {
+            true => drop(self.alone_since.get_or_insert_with(Instant::now)),
+            false => self.alone_since = None,
+        }
         self.tend();
         self.offer();
         self.dial_others();
