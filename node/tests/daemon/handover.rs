@@ -94,7 +94,7 @@ async fn a_task_runs_where_there_is_room_and_its_result_comes_home() {
     shut_down([west, east]).await;
 }
 
-/// Without the scope, nothing moves; and an operator can let every task go.
+/// Without the scope, nothing moves.
 #[tokio::test(flavor = "multi_thread")]
 async fn only_members_that_may_hand_tasks_over_do() {
     let (west, east) = (clustered("west", 1, false).await.remove(0), clustered("east", 1, true).await.remove(0));
