@@ -19,7 +19,7 @@ const MARKS: &str = "marks";
 /// Attempts: enough that faults alone do not use them up.
 const ATTEMPTS: u32 = 60;
 const BACKOFF: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(1));
-/// Rounds of a sum: some ten milliseconds each five.
+/// Rounds of a sum: up to some tens of milliseconds.
 const ROUNDS: std::ops::Range<u64> = 1..30;
 /// How long tasks may take to end after the last fault was taken back: a lease and some attempts.
 const ENDED_WITHIN: Duration = Duration::from_secs(120);

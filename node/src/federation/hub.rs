@@ -106,6 +106,12 @@ fn brings_room(event: &tarn_proto::v1::Event) -> bool {
     event.kind() == EventKind::NamespaceCreated || (event.kind() == EventKind::FederationChanged && event.subject.starts_with("context/"))
 }
 
+/// How long what is written now is gathered, where there has been no link since then.
+fn gather(alone_since: Option<Instant>) -> Duration {
+    let alone = alone_since.is_some_and(|since| since.elapsed() >= ALONE_AFTER);
+    if alone { GATHER_ALONE } else { GATHER }
+}
+
 /// What a hub begins with.
 pub(super) struct Loaded {
     /// The cluster's key.
@@ -255,7 +261,7 @@ impl Hub {
                         return Ended::NoFederation;
                     }
                     if flush_at.is_none() && self.has_outbox() {
-                        flush_at = Some(Instant::now() + self.gather());
+                        flush_at = Some(Instant::now() + gather(self.alone_since));
                     }
                     continue;
                 }
@@ -395,12 +401,6 @@ impl Hub {
         }
     }
 
-    /// How long what is written now is gathered.
-    fn gather(&self) -> Duration {
-        let alone = self.alone_since.is_some_and(|since| since.elapsed() >= ALONE_AFTER);
-        if alone { GATHER_ALONE } else { GATHER }
-    }
-
     /// What is to be done now and then.
     fn tick(&mut self) {
         match self.joints.is_empty() {
@@ -511,6 +511,14 @@ impl Hub {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn who_is_alone_for_long_gathers_for_longer() {
+        let since = Some(Instant::now());
+        assert_eq!((gather(None), gather(since)), (GATHER, GATHER));
+        tokio::time::advance(ALONE_AFTER).await;
+        assert_eq!((gather(None), gather(since)), (GATHER, GATHER_ALONE));
+    }
 
     #[test]
     fn what_is_too_large_for_one_command_comes_in_pieces() {

@@ -60,7 +60,7 @@ async fn share(node: &Node) {
     federation(node).share_context(request).await.unwrap();
 }
 
-async fn status(node: &Node) -> v1::GetFederationStatusResponse {
+pub async fn status(node: &Node) -> v1::GetFederationStatusResponse {
     match federation(node).get_federation_status(v1::GetFederationStatusRequest {}).await {
         Ok(status) => status.into_inner(),
         // The hub has only just begun.
@@ -69,7 +69,7 @@ async fn status(node: &Node) -> v1::GetFederationStatusResponse {
 }
 
 /// Waits until all have the same document, and nothing is left to be signed.
-pub async fn agreed(nodes: &[&Node]) {
+async fn agreed(nodes: &[&Node]) {
     eventually(|| async {
         let mut digests = Vec::new();
         for node in nodes {

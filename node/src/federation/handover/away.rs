@@ -20,7 +20,7 @@ use tarn_machine::{Machine, WorkerLoad, limits};
 use tarn_proto::v1::hand_over::Message;
 use tarn_proto::v1::{
     CloseTask, ClusterCapacity, DrainWorkerRequest, EventKind, GetTaskRequest, HeartbeatTasksRequest, HeartbeatWorkerRequest,
-    LeaseTasksRequest, LeasedTask, RegisterWorkerRequest, Rejection, TaskEnded, TaskState, WorkerCapabilities, WorkerResources,
+    LeaseTasksRequest, RegisterWorkerRequest, Rejection, TaskEnded, TaskSpec, TaskState, WorkerCapabilities, WorkerResources,
 };
 use tokio::sync::broadcast::error::RecvError;
 use tokio::sync::{Notify, Semaphore, mpsc};
@@ -54,11 +54,11 @@ const BUSY: Duration = Duration::from_secs(2);
 /// Transfers about which another cluster asks, at a time. More are asked about again.
 const CLOSING_MAX: usize = 64;
 
-/// Of a specification that says nothing.
-const ATTEMPT_TIMEOUT_MS: u64 = 3_600_000;
-
 /// What is leased at once.
 const LEASE_TASKS_MAX: u32 = 64;
+
+/// As the kernel takes them.
+const WORKER_SLOTS_MAX: u32 = limits::WORKER_SLOTS_MAX as u32;
 
 /// A runtime of a member.
 type Place = (ClusterId, String);
@@ -156,10 +156,10 @@ impl Away {
         }
     }
 
-    /// The workers that stand for other clusters, whichever node registered them.
-    fn standing(&self) -> Vec<Standing> {
+    /// The workers that stand for other clusters, whichever node registered them; `None` if the state cannot be read, because the node stops.
+    fn standing(&self) -> Option<Vec<Standing>> {
         let read = self.federation.way().consensus().read(|machine| (machine.worker_loads(), members::clusters(machine)));
-        let Ok((loads, clusters)) = read else { return Vec::new() };
+        let (loads, clusters) = read.ok()?;
         let trusted = clusters.iter().filter(|known| !known.removed);
         let ids: BTreeMap<String, ClusterId> = trusted.map(|known| (members::card(known).name, known.id)).collect();
         let standing = |load: WorkerLoad| {
@@ -167,7 +167,7 @@ impl Away {
             let place = (*ids.get(&cluster)?, load.capabilities.runtimes.first().cloned()?);
             Some(Standing { load, place })
         };
-        loads.into_iter().filter_map(standing).collect()
+        Some(loads.into_iter().filter_map(standing).collect())
     }
 
     /// What other members could take on, as far as there is a link to them.
@@ -190,7 +190,7 @@ impl Away {
 
     /// Registers, drains and renews workers, and renews their leases.
     async fn keep(&mut self) {
-        let (offers, standing) = (self.offers(), self.standing());
+        let (offers, Some(standing)) = (self.offers(), self.standing()) else { return };
         self.delays_ms = self.federation.way().consensus().read(capacity::queue_delays_ms).unwrap_or_default();
         let due = self.renewed.is_none_or(|at| at.elapsed() >= self.leases.renew_every().min(BEAT_EVERY));
         if due {
@@ -231,7 +231,7 @@ impl Away {
         let theirs = said.delays.iter().find(|delay| delay.runtime == place.1).map_or(0, |delay| delay.queue_delay_ms);
         let longer = theirs > self.delays_ms.get(&place.1).copied().unwrap_or(0);
         let busy = longer || post.busy_until.is_some_and(|until| Instant::now() < until);
-        if busy || !self.exchange.is_up(place.0) { held } else { post.slots.min(65_536) }
+        if busy || !self.exchange.is_up(place.0) { held } else { post.slots.min(WORKER_SLOTS_MAX) }
     }
 
     async fn register(&self, name: &str, group: &WorkerCapabilities) {
@@ -281,7 +281,8 @@ impl Away {
 
     /// Leases what was placed, and takes up what an earlier leader's node had begun.
     async fn look(&mut self) {
-        let standing = self.standing();
+        // Without a state it is not known that a worker is gone.
+        let Some(standing) = self.standing() else { return };
         self.known = standing.iter().map(|one| one.load.id.clone()).collect();
         self.leases.keep_only(&self.known);
         for one in standing {
@@ -304,7 +305,7 @@ impl Away {
         };
         let Some(answer) = self.command(request).await else { return };
         for task in answer.tasks {
-            let ends = asked + attempt_time(&task);
+            let ends = asked + Duration::from_millis(attempt_ms(task.spec.as_ref()));
             let lease = self.leases.add(&one.load.id, (&task.namespace, &task.task_id), task.token, asked, ends);
             self.start(one, lease, Begin::New(Box::new(task)));
         }
@@ -456,8 +457,7 @@ fn running(machine: &Machine, namespace: &str, task_id: &str) -> Option<Running>
         GetTaskRequest { namespace: namespace.to_owned(), task_id: task_id.to_owned(), omit_bytes: true, ..GetTaskRequest::default() };
     let task = machine.get_task(&question).ok()?.task.filter(|task| task.state() == TaskState::Running)?;
     let begun = task.attempts.last()?.started_at_ms;
-    let timeout = task.spec.as_ref().map_or(0, |spec| spec.attempt_timeout_ms);
-    let ends = begun + if timeout == 0 { ATTEMPT_TIMEOUT_MS } else { timeout };
+    let ends = begun + attempt_ms(task.spec.as_ref());
     let left = |until: u64| Duration::from_millis(until.saturating_sub(machine.now_ms()));
     Some(Running { token: task.token, lease_left: left(task.lease_expires_at_ms), attempt_left: left(ends) })
 }
@@ -475,8 +475,10 @@ fn is_wanted(machine: &Machine, transfer_id: &str) -> bool {
     namespace.is_some_and(|namespace| running(machine, &namespace, task_id).is_some_and(|now| now.token.to_string() == token))
 }
 
-/// How long an attempt may take at most.
-fn attempt_time(task: &LeasedTask) -> Duration {
-    let said = task.spec.as_ref().map_or(0, |spec| spec.attempt_timeout_ms);
-    Duration::from_millis(if said == 0 { ATTEMPT_TIMEOUT_MS } else { said })
+/// How long an attempt may take at most, in milliseconds.
+fn attempt_ms(spec: Option<&TaskSpec>) -> u64 {
+    match spec.map_or(0, |spec| spec.attempt_timeout_ms) {
+        0 => limits::ATTEMPT_TIMEOUT_MS_DEFAULT,
+        said => said,
+    }
 }

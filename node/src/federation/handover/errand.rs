@@ -26,7 +26,7 @@ use tarn_proto::v1::{
     CloseTask, CompleteTaskRequest, ConfirmTask, ExtendTask, FailTaskRequest, FailureKind, FetchTask, LeasedTask, OfferTask, Rejection,
     TaskError, TaskState, Transfer, TransferAnswer,
 };
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::{Instant, sleep, timeout};
 
 use super::super::Federation;
@@ -167,12 +167,7 @@ impl Errand {
     /// Has the other cluster keep the task ready.
     async fn offer(&self, task: LeasedTask) -> Result<Clock, End> {
         let transfer = self.transfer(task)?;
-        // Offers take long where artifacts are fetched: they leave room for the questions about what runs.
-        let _turn = tokio::select! {
-            over = self.lease.over() => return Err(over.into()),
-            turn = self.offers.acquire() => turn.map_err(|_| End::Expired)?,
-        };
-        self.lease.heard();
+        let _turn = self.turn().await?;
         let _open = self.offered.open(self.cluster, artifact::named_in(transfer.spec.as_ref()));
         let began = Instant::now();
         loop {
@@ -188,6 +183,23 @@ impl Errand {
                     }));
                 }
                 Err(_) => self.pause().await?,
+            }
+        }
+    }
+
+    /// Waits for a turn to make an offer: offers take long where artifacts are fetched, and leave room for the questions about what runs. The lease
+    /// is kept meanwhile: those before end by themselves.
+    async fn turn(&self) -> Result<SemaphorePermit<'_>, End> {
+        let turn = self.offers.acquire();
+        tokio::pin!(turn);
+        loop {
+            tokio::select! {
+                over = self.lease.over() => return Err(over.into()),
+                () = sleep(self.lease.renew_every()) => self.lease.heard(),
+                turn = &mut turn => {
+                    self.lease.heard();
+                    return turn.map_err(|_| End::Expired);
+                }
             }
         }
     }

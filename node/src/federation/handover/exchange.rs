@@ -18,6 +18,9 @@ use tokio::time::{Instant, timeout_at};
 /// Questions to one cluster that wait for their answers. More wait for their turn. Each may hold a task's payload, so this bounds memory.
 const ASKED_MAX: usize = 16;
 
+/// Frames for which this room leaves a place on each link: the hub's.
+const PLACES_LEFT: usize = 32;
+
 /// Questions and notices of other clusters that wait to be taken up: twice what one of them may ask at once. What is more is dropped, and asked
 /// again.
 const HEARD_MAX: usize = 4 * ASKED_MAX;
@@ -110,7 +113,7 @@ impl Exchange {
     /// Says something that is no question: an answer under its correlation, or a notice under 0. Whether it arrives, nobody knows.
     pub fn say(&self, cluster: ClusterId, correlation: u64, message: Message) -> bool {
         let frames = self.peers().get(&cluster).and_then(|peer| peer.link.1.upgrade());
-        frames.is_some_and(|frames| frames.try_send(frame(correlation, message)).is_ok())
+        frames.is_some_and(|frames| send(&frames, correlation, message).is_ok())
     }
 
     /// Asks, and waits for the answer.
@@ -126,7 +129,7 @@ impl Exchange {
             let mut peers = self.peers();
             let peer = peers.get_mut(&cluster).ok_or(AskError::NoLink)?;
             let frames = peer.link.1.upgrade().ok_or(AskError::NoLink)?;
-            frames.try_send(frame(number, question)).map_err(|_| AskError::NoLink)?;
+            send(&frames, number, question)?;
             let (waits, answered) = oneshot::channel();
             peer.waiting.insert(number, waits);
             (peer.link.0, answered)
@@ -171,8 +174,13 @@ fn is_answer(message: &Message) -> bool {
     matches!(message, Message::Transfer(_) | Message::ArtifactPart(_) | Message::Refused(_))
 }
 
-fn frame(correlation: u64, message: Message) -> LinkFrame {
-    LinkFrame { frame: Some(link_frame::Frame::HandOver(HandOver { correlation, message: Some(message) })) }
+/// Sends, unless the link's last places would be taken: a link on which the hub finds none passes for broken.
+fn send(frames: &mpsc::Sender<LinkFrame>, correlation: u64, message: Message) -> Result<(), AskError> {
+    if frames.capacity() <= PLACES_LEFT {
+        return Err(AskError::NoLink);
+    }
+    let frame = link_frame::Frame::HandOver(HandOver { correlation, message: Some(message) });
+    frames.try_send(LinkFrame { frame: Some(frame) }).map_err(|_| AskError::NoLink)
 }
 
 #[cfg(test)]
@@ -207,7 +215,7 @@ mod tests {
     async fn an_answer_finds_its_question_and_only_that() {
         let exchange = Exchange::default();
         assert_eq!(exchange.ask(THEM, fetch(), LONG).await, Err(AskError::NoLink));
-        let (frames, mut sent) = mpsc::channel(8);
+        let (frames, mut sent) = mpsc::channel(8 + PLACES_LEFT);
         exchange.up(THEM, 1, frames.downgrade());
         let asking = tokio::spawn({
             let exchange = exchange.clone();
@@ -224,7 +232,7 @@ mod tests {
     #[tokio::test(start_paused = true)]
     async fn a_question_ends_with_its_link_or_its_time() {
         let exchange = Exchange::default();
-        let (frames, mut sent) = mpsc::channel(8);
+        let (frames, mut sent) = mpsc::channel(8 + PLACES_LEFT);
         exchange.up(THEM, 1, frames.downgrade());
         assert_eq!(exchange.ask(THEM, fetch(), Duration::from_secs(1)).await, Err(AskError::NoAnswer));
         let asking = |within| {
@@ -234,12 +242,21 @@ mod tests {
         let first = asking(LONG);
         sent.recv().await.unwrap();
         let number = asked(sent.recv().await.unwrap());
-        let (again, _sent) = mpsc::channel(8);
+        let (again, _sent) = mpsc::channel(8 + PLACES_LEFT);
         exchange.up(THEM, 2, again.downgrade());
         exchange.take(THEM, told(number, answer(1)));
         assert_eq!(first.await.unwrap(), Err(AskError::NoLink), "what comes over another link is no answer");
         drop(again);
         assert!(!exchange.is_up(THEM));
+        assert_eq!(exchange.ask(THEM, fetch(), LONG).await, Err(AskError::NoLink));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_last_places_of_a_link_are_left_to_the_hub() {
+        let (exchange, (frames, _sent)) = (Exchange::default(), mpsc::channel(PLACES_LEFT + 3));
+        exchange.up(THEM, 1, frames.downgrade());
+        let said = (0..10).filter(|_| exchange.say(THEM, 0, fetch())).count();
+        assert_eq!((said, frames.capacity()), (3, PLACES_LEFT));
         assert_eq!(exchange.ask(THEM, fetch(), LONG).await, Err(AskError::NoLink));
     }
 
