@@ -20,7 +20,13 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     // It holds a secret: `src/secret.rs` prints it without.
     messages.skip_debug([".tarn.v1.FederationIdentity"]);
     // Large beside all other answers, and rare: they must not make every outcome as large.
-    messages.boxed(".tarn.v1.InstallDriverResponse.driver").boxed(".tarn.v1.UpgradeDriverResponse.driver");
+    for rare in ["InstallDriverResponse.driver", "UpgradeDriverResponse.driver"] {
+        messages.boxed(format!(".tarn.v1.{rare}"));
+    }
+    // The same for commands and for what workers hear.
+    for rare in ["ScheduleTimerRequest.action", "AcceptTransfer.transfer", "Command.gate", "WorkResponse.message.task"] {
+        messages.boxed(format!(".tarn.v1.{rare}"));
+    }
     tonic_prost_build::configure().build_client(grpc).build_server(grpc).compile_fds_with_config(descriptors, messages)?;
     Ok(())
 }

@@ -16,6 +16,7 @@ use crate::proto;
 use crate::retry::{Failure, Tries};
 use crate::time::from_now;
 use crate::tls::{self, Credentials, Expect, Identity};
+use crate::together::{Sent, Together};
 
 /// How long a call may take, all its tries together, unless the client says otherwise: several times what electing a leader takes.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -43,9 +44,15 @@ pub(crate) use rpc;
 ///
 /// Each call is repeated by itself, at other nodes too, until it is answered or the client's [deadline](Client::with_deadline) has passed.
 /// A call that changes something carries a random request id, the same in each repeat, so that it takes effect once.
+///
+/// Small calls of the frequent kinds that clones with the same deadline make at the same time share messages, and the request id. Each is
+/// carried out or refused by itself all the same. A call waits for others 25 milliseconds at most, and not at all where it is alone.
+///
+/// A client may be used from several runtimes, as long as the one is there in which it was made: that one carries the connections.
 #[derive(Clone)]
 pub struct Client {
     nodes: Arc<Nodes>,
+    together: Arc<Together>,
     namespace: Arc<str>,
     deadline: Duration,
 }
@@ -64,14 +71,22 @@ pub struct ClientBuilder {
 #[derive(Clone, Copy)]
 pub(crate) struct Kind {
     changes: bool,
+    divisible: bool,
     try_timeout: Duration,
 }
 
 impl Kind {
     /// Changes nothing.
-    pub(crate) const READ: Kind = Kind { changes: false, try_timeout: TRY_TIMEOUT };
+    pub(crate) const READ: Kind = Kind { changes: false, divisible: false, try_timeout: TRY_TIMEOUT };
     /// Changes something, and may be repeated.
-    pub(crate) const WRITE: Kind = Kind { changes: true, try_timeout: TRY_TIMEOUT };
+    pub(crate) const WRITE: Kind = Kind { changes: true, ..Kind::READ };
+    /// The same of a batch, whose parts are sent again by themselves, under other ids, once it is refused.
+    pub(crate) const BATCH: Kind = Kind { divisible: true, ..Kind::WRITE };
+
+    /// When a call of this kind ends that begins now and may take this long.
+    fn end(self, deadline: Duration) -> Instant {
+        from_now(if self.changes { deadline.min(REPEATABLE_FOR) } else { deadline })
+    }
 
     /// A call at whose node it is normal to wait this long for the answer.
     pub(crate) fn waiting(self, wait: Duration) -> Kind {
@@ -147,6 +162,7 @@ impl ClientBuilder {
         })?;
         Ok(Client {
             nodes: Arc::new(Nodes::new(&self.addresses, nodes::dial_tls(config))?),
+            together: Arc::default(),
             namespace: self.namespace.into(),
             deadline: self.deadline,
         })
@@ -220,7 +236,9 @@ impl Client {
 
     /// The same connections, with calls that may take this long, all tries together.
     pub fn with_deadline(&self, deadline: Duration) -> Client {
-        Client { deadline, ..self.clone() }
+        // Commands that go together have as much time as each other, or nearly: the batch has the time of the one that has least.
+        let together = if deadline == self.deadline { self.together.clone() } else { Arc::default() };
+        Client { deadline, together, ..self.clone() }
     }
 
     /// Learns the addresses of all the cluster's members from the cluster, in addition to those known, and returns how many nodes the
@@ -260,9 +278,34 @@ impl Client {
         self.namespace.to_string()
     }
 
-    /// Sends a request that changes something: once as far as the cluster is concerned, however often it is repeated. It goes over the
-    /// node's stream of commands; `rpc` is for nodes that have none.
-    pub(crate) async fn command<C, F>(&self, mut command: C, rpc: F) -> Result<C::Response, Error>
+    /// The commands of callers that wait at the same time.
+    pub(crate) fn together(&self) -> &Together {
+        &self.together
+    }
+
+    /// Sends a request that changes something: once as far as the cluster is concerned, however often it is repeated. What several callers
+    /// send at the same time goes together.
+    pub(crate) async fn command<C, F>(&self, command: C, rpc: F) -> Result<C::Response, Error>
+    where
+        C: CommandBody,
+        F: Fn(Channel, tonic::Request<C>) -> BoxFuture<'static, Result<tonic::Response<C::Response>, tonic::Status>>,
+    {
+        let end = Kind::WRITE.end(self.deadline);
+        let _under_way = match C::FITS_BATCHES && command.request_id().is_empty() {
+            false => None,
+            true => match self.together.send(self, command.encoded_len(), end, || command.clone().into_body()).await {
+                Sent::Done { outcome, request_id } => {
+                    return Self::response::<C>(outcome, &request_id).map_err(|failure| Tries::new(true).end(failure));
+                }
+                Sent::Failed(error) => return Err(error),
+                Sent::Alone(under_way) => under_way,
+            },
+        };
+        self.command_alone(Kind::WRITE, end, command, rpc).await
+    }
+
+    /// The same in a message of its own, until `end`. It goes over the node's stream of commands; `rpc` is for nodes that have none.
+    pub(crate) async fn command_alone<C, F>(&self, kind: Kind, end: Instant, mut command: C, rpc: F) -> Result<C::Response, Error>
     where
         C: CommandBody,
         F: Fn(Channel, tonic::Request<C>) -> BoxFuture<'static, Result<tonic::Response<C::Response>, tonic::Status>>,
@@ -271,7 +314,7 @@ impl Client {
             command.set_request_id(request_id());
         }
         let named = command.request_id().to_owned();
-        let mut effort = Effort::begin(self, Kind::WRITE);
+        let mut effort = Effort::begin(kind, end);
         loop {
             let (node, limit) = effort.next(self);
             let attempt = async {
@@ -295,13 +338,16 @@ impl Client {
             self.nodes.prefer(&answer.leader);
         }
         let body = answer.outcome.and_then(|outcome| outcome.body);
-        if let Some(proto::outcome::Body::Rejected(rejection)) = body {
+        Self::response::<C>(body.ok_or_else(misanswered)?, request_id)
+    }
+
+    fn response<C: CommandBody>(body: proto::outcome::Body, request_id: &str) -> Result<C::Response, Failure> {
+        if let proto::outcome::Body::Rejected(rejection) = body {
             let refusal =
                 Refusal { request_id: Some(request_id.to_owned()).filter(|id| !id.is_empty()), ..Refusal::from_rejection(rejection) };
             return Err(Failure::of_refusal(refusal));
         }
-        let response = body.and_then(C::response);
-        response.ok_or_else(|| Failure::Barred("the node answered a command with the answer to another".into()))
+        C::response(body).ok_or_else(misanswered)
     }
 
     /// Sends a request that only reads.
@@ -319,7 +365,7 @@ impl Client {
         Q: Clone,
         F: Fn(Channel, tonic::Request<Q>) -> BoxFuture<'static, Result<tonic::Response<R>, tonic::Status>>,
     {
-        let mut effort = Effort::begin(self, kind);
+        let mut effort = Effort::begin(kind, kind.end(self.deadline));
         loop {
             let (node, limit) = effort.next(self);
             let attempt = self.unary(&node, request.clone(), limit, &rpc);
@@ -349,6 +395,10 @@ impl Client {
     }
 }
 
+fn misanswered() -> Failure {
+    Failure::Barred("the node answered a command with the answer to another".into())
+}
+
 /// The tries of one call, at other nodes too, until there is an answer, a failure that no repeat can heal, or no time left.
 struct Effort {
     tries: Tries,
@@ -357,12 +407,9 @@ struct Effort {
 }
 
 impl Effort {
-    fn begin(client: &Client, kind: Kind) -> Effort {
-        let time = match kind.changes {
-            true => client.deadline.min(REPEATABLE_FOR),
-            false => client.deadline,
-        };
-        Effort { tries: Tries::new(kind.changes), end: from_now(time), try_timeout: kind.try_timeout }
+    fn begin(kind: Kind, end: Instant) -> Effort {
+        let tries = Tries::new(kind.changes);
+        Effort { tries: if kind.divisible { tries.divisible() } else { tries }, end, try_timeout: kind.try_timeout }
     }
 
     /// The node to try, and how long.

@@ -96,7 +96,8 @@ pub struct Refusal {
     pub limit: Option<u64>,
     /// With the reason `VERSION_CONFLICT`: the version that the key has; 0 if it has no value.
     pub actual_version: Option<u64>,
-    /// The id by which the cluster's records name the request: of a command its request id, of a read its trace.
+    /// The id by which the cluster's records name the request: of a command its request id, or that of the batch in which it went, of a
+    /// read its trace.
     pub request_id: Option<String>,
 }
 

@@ -55,6 +55,7 @@ mod task;
 mod time;
 mod timer;
 pub mod tls;
+mod together;
 mod token;
 mod watch;
 mod worker;

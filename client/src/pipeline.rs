@@ -148,7 +148,8 @@ impl Stream {
 
     /// Hands answers to those who wait, until the stream ends.
     async fn receive(self: Arc<Self>, mut answers: Streaming<PipelineResponse>) {
-        let ended = loop {
+        let mut ending = Ending { stream: &self, why: "the runtime that read the stream of commands has stopped".to_owned() };
+        ending.why = loop {
             match answers.message().await {
                 Ok(Some(answer)) => {
                     if let Some(call) = self.waiting().calls.remove(&answer.correlation) {
@@ -160,9 +161,23 @@ impl Stream {
                 Err(status) => break format!("the stream of commands broke: {}", status.message()),
             }
         };
-        let mut waiting = self.waiting();
-        waiting.ended = Some(ended);
+    }
+}
+
+/// Ends a stream when nobody reads its answers any more, however that came about: a client outlives the runtime that made the stream.
+struct Ending<'a> {
+    stream: &'a Stream,
+    why: String,
+}
+
+impl Drop for Ending<'_> {
+    fn drop(&mut self) {
+        let calls = {
+            let mut waiting = self.stream.waiting();
+            waiting.ended = Some(std::mem::take(&mut self.why));
+            std::mem::take(&mut waiting.calls)
+        };
         // Dropped with their places, the calls learn of the end.
-        waiting.calls.clear();
+        drop(calls);
     }
 }

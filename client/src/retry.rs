@@ -126,6 +126,7 @@ pub(crate) struct Tries {
     made: u32,
     barred: usize,
     changes: bool,
+    divisible: bool,
     may_be_done: bool,
     last: Option<Failure>,
     backoff: Backoff,
@@ -134,7 +135,13 @@ pub(crate) struct Tries {
 impl Tries {
     /// For a call that changes something, or one that only reads.
     pub(crate) fn new(changes: bool) -> Tries {
-        Tries { made: 0, barred: 0, changes, may_be_done: false, last: None, backoff: Backoff::default() }
+        Tries { made: 0, barred: 0, changes, divisible: false, may_be_done: false, last: None, backoff: Backoff::default() }
+    }
+
+    /// The same for a batch, whose parts are sent again by themselves once it is refused. So no refusal is for good where an earlier try may
+    /// have been carried out: a node that is too old to read the batch refuses it whatever became of it.
+    pub(crate) fn divisible(self) -> Tries {
+        Tries { divisible: true, ..self }
     }
 
     /// Notes a failed try, and says after how long to try again; or why not to. `nodes` is how many nodes there are to try.
@@ -163,6 +170,14 @@ impl Tries {
         Ok(pause)
     }
 
+    /// The error of a call that ends with this failure, without another try.
+    pub(crate) fn end(mut self, failure: Failure) -> Error {
+        match self.failed(failure, 1) {
+            Ok(_) => self.give_up(),
+            Err(error) => error,
+        }
+    }
+
     /// What the tries together may have done.
     fn fate(&self) -> Fate {
         if self.changes && self.may_be_done { Fate::Unknown } else { Fate::NotDone }
@@ -172,7 +187,7 @@ impl Tries {
     /// paused, and be carried out once the state allows it: only what no state allows is refused for good then.
     fn refused(&self, refusal: Box<Refusal>) -> Error {
         match self.fate() {
-            Fate::Unknown if refusal.code != Code::InvalidArgument => Error::Unavailable {
+            Fate::Unknown if self.divisible || refusal.code != Code::InvalidArgument => Error::Unavailable {
                 message: format!("a repeat was refused, and an earlier try may still take effect: {refusal}"),
                 tries: self.made,
                 fate: Fate::Unknown,

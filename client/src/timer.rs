@@ -47,7 +47,7 @@ impl Client {
             namespace: self.ns(),
             due_at_ms,
             delay_ms,
-            action: Some(proto::TimerAction { action: Some(action) }),
+            action: Some(Box::new(proto::TimerAction { action: Some(action) })),
         };
         self.command(request, rpc!(TimerServiceClient.schedule_timer)).await
     }

@@ -2,9 +2,13 @@
 
 use std::process::ExitCode;
 
-/// The system's allocator, with a ration for each evaluation of a policy.
+use mimalloc::MiMalloc;
+use tarn_policy::Rationed;
+
+/// With a ration for each evaluation of a policy. RocksDB keeps the system's: an allocator that stands in for `malloc` itself does not start
+/// under the library that gives fault tests their wrong clocks.
 #[global_allocator]
-static ALLOCATOR: tarn_policy::Rationed = tarn_policy::Rationed;
+static ALLOCATOR: Rationed<MiMalloc> = Rationed(MiMalloc);
 
 fn main() -> ExitCode {
     // Before anything makes a thread: a child of an executor forks.

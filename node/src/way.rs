@@ -124,6 +124,9 @@ impl Way {
     /// The gate or the kernel refused it, or the cluster did not take it before the deadline; `OUTCOME_UNKNOWN` where it may have taken
     /// effect all the same.
     pub async fn execute(&self, caller: &Caller, mut body: v1::command::Body, deadline: Instant) -> Result<v1::outcome::Body, Refusal> {
+        if let v1::command::Body::Batch(batch) = body {
+            return self.execute_batch(caller, batch, deadline).await.map(v1::outcome::Body::Batch);
+        }
         // Makes it safe for the node to propose again when a leader is lost on the way.
         body.ensure_request_id(fresh_id);
         name_namespace(&mut body);
@@ -147,6 +150,63 @@ impl Way {
         };
         self.metrics.proposed(name, answer.as_ref().err());
         answer
+    }
+
+    /// Takes a batch of commands to its outcomes, one for each. The gate judges each command by itself, and where it refuses one, none of them
+    /// is carried out: whoever sent them learns which when it sends them one by one.
+    ///
+    /// # Errors
+    /// As [`Way::execute`].
+    pub async fn execute_batch(
+        &self,
+        caller: &Caller,
+        mut batch: v1::CommandBatch,
+        deadline: Instant,
+    ) -> Result<v1::CommandBatchOutcome, Refusal> {
+        let by_nature = |command: &v1::Command| command.body.as_ref().is_some_and(v1::command::Body::is_repeatable);
+        if batch.request_id.is_empty() && !batch.commands.iter().all(by_nature) {
+            batch.request_id = fresh_id();
+        }
+        self.founded(deadline).await?;
+        let state = self.snapshot()?;
+        let principal = || caller.principal.to_string();
+        let whole = |batch| v1::Command { principal: principal(), gate: None, body: Some(v1::command::Body::Batch(batch)) };
+        // Before the gate looks at each: there may be far too many.
+        let command = whole(batch);
+        tarn_machine::check::validate(&command).map_err(Refusal::from)?;
+        tarn_machine::check::supported(&command, state.version).map_err(Refusal::from)?;
+        let Some(v1::command::Body::Batch(mut batch)) = command.body else {
+            return Err(Refusal::internal("a batch is no batch any more"));
+        };
+        for command in &mut batch.commands {
+            command.body.iter_mut().for_each(name_namespace);
+            let asked = v1::Command { principal: principal(), gate: None, body: command.body.take() };
+            let ask = Ask::new(caller, What::Command(&asked), &state);
+            self.gate.admit(&ask)?;
+            command.gate = self.gate.facts(&ask).map(Box::new);
+            command.body = asked.body;
+        }
+        let names: Vec<&'static str> =
+            batch.commands.iter().filter_map(|command| command.body.as_ref().map(v1::command::Body::name)).collect();
+        let command = whole(batch);
+        drop(state);
+
+        let started = Clock::now();
+        let outcome = self.consensus.propose(command, deadline).await;
+        self.metrics.proposal_seconds.observe(started.elapsed().as_secs_f64());
+        let outcome = match outcome.map_err(Refusal::from)?.body {
+            Some(v1::outcome::Body::Batch(outcome)) if outcome.outcomes.len() == names.len() => outcome,
+            Some(v1::outcome::Body::Rejected(rejection)) => return Err(Refusal::from(rejection)),
+            _ => return Err(Refusal::internal("the outcome of a batch is that of another command")),
+        };
+        for (name, outcome) in names.into_iter().zip(&outcome.outcomes) {
+            let refused = match &outcome.body {
+                Some(v1::outcome::Body::Rejected(rejection)) => Some(Refusal::from(rejection.clone())),
+                _ => None,
+            };
+            self.metrics.proposed(name, refused.as_ref());
+        }
+        Ok(outcome)
     }
 
     /// Takes what one call of a driver changed to its outcome. Tasks go through the gate as if the driver had submitted them, which may
@@ -214,11 +274,11 @@ impl Way {
     }
 
     /// Takes a command through the gate. Gives what its decision rested on.
-    fn judge(&self, caller: &Caller, command: &v1::Command) -> Result<Option<v1::GateFacts>, Refusal> {
+    fn judge(&self, caller: &Caller, command: &v1::Command) -> Result<Option<Box<v1::GateFacts>>, Refusal> {
         let state = self.snapshot()?;
         let ask = Ask::new(caller, What::Command(command), &state);
         self.gate.admit(&ask)?;
-        Ok(self.gate.facts(&ask))
+        Ok(self.gate.facts(&ask).map(Box::new))
     }
 
     /// Waits until the first leader of a new cluster has made its version known, and with it that roles are judged: no command comes before
@@ -371,7 +431,8 @@ fn name_namespace(body: &mut v1::command::Body) {
         | Body::AcceptTransfer(_)
         | Body::ConfirmTransfer(_)
         | Body::ExtendTransfer(_)
-        | Body::CloseTransfer(_) => return,
+        | Body::CloseTransfer(_)
+        | Body::Batch(_) => return,
     };
     namespace_or_default(namespace);
 }

@@ -112,7 +112,7 @@ impl Default for Limits {
 /// How commands become log entries.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub struct ProposalLimits {
-    /// Commands in one entry.
+    /// Commands in one entry, those of batches counted one by one. One batch always goes, and may go over it by what it holds.
     pub group_commands: usize,
     /// Bytes of the commands in one entry. One command always goes, however long.
     pub group_bytes: usize,
@@ -127,7 +127,7 @@ pub struct ProposalLimits {
 
 impl Default for ProposalLimits {
     fn default() -> Self {
-        Self { group_commands: 256, group_bytes: 2 << 20, entries_in_flight: 2, forwards_in_flight: 8, queued_commands: 4_096 }
+        Self { group_commands: 512, group_bytes: 2 << 20, entries_in_flight: 2, forwards_in_flight: 8, queued_commands: 4_096 }
     }
 }
 

@@ -46,7 +46,7 @@ impl PeerService {
             Method::Append => self.append(from, body).await,
             Method::Vote | Method::PreVote => self.vote(from, method, body).await,
             Method::TransferLeader => self.transfer_leader(from, body).await,
-            Method::Propose => Ok(wire::encode(&self.proposer.serve(wire::decode(body)?).await)),
+            Method::Propose => Ok(wire::encode(&self.proposer.serve(wire::decode(body)?).await?)),
             Method::ReadIndex => Ok(wire::encode(&self.reads.serve().await)),
             Method::NodeInfo => Ok(wire::encode(&self.info())),
             Method::Admin => match self.admin.serve(wire::decode(body)?).await {

@@ -9,7 +9,7 @@
 //! learns one of three things: its outcome; that it is certainly not in the log; or that it may be. The first ends the
 //! matter, the second is tried again until the deadline, the third only if the command is safe to repeat.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -18,14 +18,14 @@ use openraft::errors::ClientWriteError;
 use openraft::impls::ProgressResponder;
 use prost::Message;
 use tarn_proto::v1::{self, command::Body};
-use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::sync::{Notify, Semaphore, mpsc, oneshot, watch};
 use tokio::time::{Instant, timeout_at};
 
 use crate::consensus::Tasks;
 use crate::leadership::{self, LeaderTime, Leadership};
 use crate::options::ProposalLimits;
 use crate::state_machine::Applied;
-use crate::transport::{MESSAGE_BYTES_MAX, Method, Peer, Transport, TransportError};
+use crate::transport::{MESSAGE_BYTES_MAX, Method, Peer, PeerError, Transport, TransportError};
 use crate::types::{Payload, Raft};
 use crate::wire::{self, ProposeOutcome};
 
@@ -40,6 +40,8 @@ const REPLY_BYTES_MAX: usize = MESSAGE_BYTES_MAX / 2;
 const FORWARD_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 /// How long the first group of a leadership waits until the leader knows what time it is.
 const TIME_KNOWN_WITHIN: Duration = Duration::from_millis(500);
+/// How often a group lets everybody else have a turn before it goes: so often that streams with many commands at hand have sent them.
+const TURNS: usize = 2;
 /// How long a command of unknown fate is repeated, whatever its deadline: half of what its request id is remembered, because a repeat that
 /// comes after that would take effect a second time.
 const REPEAT_WITHIN: Duration = Duration::from_millis(tarn_machine::limits::REQUEST_RETENTION_MS / 2);
@@ -84,10 +86,10 @@ enum Attempt {
 
 /// A command on its way.
 struct Pending {
-    /// Taken when its group is encoded. A tick has none: time passes.
-    command: Option<v1::Command>,
-    is_tick: bool,
-    bytes: usize,
+    /// The command as it will lie in the log, encoded once for all its tries. A tick has none: time passes.
+    command: Option<Bytes>,
+    /// How many commands it stands for.
+    commands: usize,
     deadline: Instant,
     /// Set before the command can possibly reach a log.
     submitted: Arc<AtomicBool>,
@@ -95,6 +97,14 @@ struct Pending {
 }
 
 impl Pending {
+    fn is_tick(&self) -> bool {
+        self.command.is_none()
+    }
+
+    fn bytes(&self) -> usize {
+        self.command.as_ref().map_or(0, Bytes::len)
+    }
+
     fn answer(self, attempt: Attempt) {
         // Whoever asked may have given up.
         let _ = self.answer.send(attempt);
@@ -135,7 +145,9 @@ impl Proposer {
             let limit = COMMAND_BYTES_MAX;
             return Err(ProposeError::TooLarge { bytes, limit });
         }
-        let repeatable = is_repeatable(&command);
+        let (repeatable, remembered, commands) = (is_repeatable(&command), is_remembered(&command), commands_in(&command));
+        let encoded = Bytes::from(command.encode_to_vec());
+        drop(command);
         let (mut maybe_applied, mut under_way) = (false, false);
         let mut leadership = self.leadership.clone();
         loop {
@@ -147,14 +159,14 @@ impl Proposer {
             };
             let attempt = match queue {
                 None => Attempt::NotProposed,
-                Some(queue) => match attempt(queue, Some(command.clone()), bytes, deadline).await {
+                Some(queue) => match attempt(queue, Some(encoded.clone()), commands, deadline).await {
                     Some(attempt) => attempt,
                     None => return Err(ProposeError::Stopped { maybe_applied }),
                 },
             };
             match attempt {
                 // An attempt whose answer is missing may still be on its way to a leader, which carries it out if the state allows it by then.
-                Attempt::Applied(outcome) if under_way && depends_on_state(&outcome) => {
+                Attempt::Applied(outcome) if under_way && !remembered && depends_on_state(&outcome) => {
                     return Err(ProposeError::OutcomeUnknown);
                 }
                 Attempt::Applied(outcome) => return Ok(outcome),
@@ -179,17 +191,19 @@ impl Proposer {
 
     /// Proposes an entry without commands, if this node leads. True if it was applied.
     pub async fn tick(&self, deadline: Instant) -> bool {
-        matches!(attempt(&self.appender, None, 0, deadline).await, Some(Attempt::Applied(_)))
+        matches!(attempt(&self.appender, None, 1, deadline).await, Some(Attempt::Applied(_)))
     }
 
     /// Serves a group that another node forwarded: each command gets one attempt here, and is never forwarded again.
-    pub async fn serve(&self, request: wire::ProposeRequest) -> wire::ProposeReply {
+    ///
+    /// # Errors
+    /// This build does not understand one of the commands; none of them has any effect then.
+    pub async fn serve(&self, request: wire::ProposeRequest) -> Result<wire::ProposeReply, PeerError> {
+        let commands = request.commands.into_iter().map(|command| Ok((understood(&command)?, command)));
+        let commands: Vec<_> = commands.collect::<Result<_, PeerError>>()?;
         let timeout = Duration::from_millis(request.timeout_ms).min(FORWARD_TIMEOUT_MAX);
         let deadline = Instant::now() + timeout;
-        let attempts = request.commands.into_iter().map(|command| {
-            let bytes = command.encoded_len();
-            attempt(&self.appender, Some(command), bytes, deadline)
-        });
+        let attempts = commands.into_iter().map(|(commands, command)| attempt(&self.appender, Some(command), commands, deadline));
         let mut bytes = 0;
         let results = futures::future::join_all(attempts).await.into_iter().map(|attempt| {
             let outcome = match attempt {
@@ -205,15 +219,15 @@ impl Proposer {
             };
             wire::ProposeResult { outcome: Some(outcome) }
         });
-        wire::ProposeReply { results: results.collect() }
+        Ok(wire::ProposeReply { results: results.collect() })
     }
 }
 
 /// One attempt through a queue. `None`: the queue's owner is gone, and the command went nowhere.
-async fn attempt(queue: &mpsc::Sender<Pending>, command: Option<v1::Command>, bytes: usize, deadline: Instant) -> Option<Attempt> {
+async fn attempt(queue: &mpsc::Sender<Pending>, command: Option<Bytes>, commands: usize, deadline: Instant) -> Option<Attempt> {
     let (answer, answered) = oneshot::channel();
     let submitted = Arc::new(AtomicBool::new(false));
-    let pending = Pending { is_tick: command.is_none(), command, bytes, deadline, submitted: submitted.clone(), answer };
+    let pending = Pending { command, commands, deadline, submitted: submitted.clone(), answer };
     match timeout_at(deadline, queue.send(pending)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return None,
@@ -229,10 +243,21 @@ async fn attempt(queue: &mpsc::Sender<Pending>, command: Option<v1::Command>, by
     })
 }
 
+/// Refuses a command of another node that this build cannot carry out: in the log it would stop every node of this build. Says how many
+/// commands it stands for.
+fn understood(command: &Bytes) -> Result<usize, PeerError> {
+    wire::decode(command.clone()).map(|command| commands_in(&command))
+}
+
 /// Whether a command that may have been applied may be sent again: because its request id finds the first outcome, or
 /// because a second application changes nothing.
 fn is_repeatable(command: &v1::Command) -> bool {
     let Some(body) = &command.body else { return false };
+    if let Body::Batch(batch) = body
+        && batch.request_id.is_empty()
+    {
+        return batch.commands.iter().all(is_repeatable);
+    }
     if !body.request_id().is_empty() {
         return true;
     }
@@ -303,7 +328,9 @@ fn is_repeatable(command: &v1::Command) -> bool {
         | Body::LeaveFederation(_)
         | Body::WriteShared(_)
         | Body::PutInvitation(_)
-        | Body::ShareContext(_) => false,
+        | Body::ShareContext(_)
+        // With an id it was let through before.
+        | Body::Batch(_) => false,
     }
 }
 
@@ -311,8 +338,22 @@ fn is_repeatable(command: &v1::Command) -> bool {
 fn depends_on_state(outcome: &v1::Outcome) -> bool {
     match &outcome.body {
         Some(v1::outcome::Body::Rejected(rejection)) => rejection.code != INVALID_ARGUMENT,
+        Some(v1::outcome::Body::Batch(batch)) => batch.outcomes.iter().any(depends_on_state),
         _ => false,
     }
+}
+
+/// How many commands a command stands for.
+fn commands_in(command: &v1::Command) -> usize {
+    match &command.body {
+        Some(Body::Batch(batch)) => batch.commands.len().max(1),
+        _ => 1,
+    }
+}
+
+/// Whether the cluster remembers what became of a command, whatever it was: then the answer to a repeat is the answer.
+fn is_remembered(command: &v1::Command) -> bool {
+    matches!(&command.body, Some(Body::Batch(batch)) if !batch.request_id.is_empty())
 }
 
 /// Collects what is queued into groups.
@@ -323,34 +364,104 @@ struct Groups {
     limits: ProposalLimits,
 }
 
+/// A group that grows.
+#[derive(Default)]
+struct Group {
+    pending: Vec<Pending>,
+    commands: usize,
+    bytes: usize,
+    full: bool,
+}
+
 impl Groups {
     /// The next group, at least one command. `None`: all senders are gone.
-    async fn next(&mut self) -> Option<Vec<Pending>> {
-        let mut group = Vec::new();
-        let mut bytes = 0;
-        while group.is_empty() {
-            let first = match self.left_over.take() {
-                Some(first) => first,
-                None => self.queue.recv().await?,
-            };
-            let mut next = Some(first);
-            while let Some(pending) = next.take() {
-                if pending.answer.is_closed() || pending.deadline <= Instant::now() {
-                    // Nobody waits any more, and nothing has happened: leave it so.
-                    pending.answer(Attempt::NotProposed);
-                } else if !group.is_empty() && bytes + pending.bytes > self.limits.group_bytes {
-                    self.left_over = Some(pending);
-                    break;
-                } else {
-                    bytes += pending.bytes;
-                    group.push(pending);
-                }
-                if group.len() < self.limits.group_commands {
-                    next = self.queue.try_recv().ok();
+    ///
+    /// A group grows while more commands are under way than it has. Its entry costs every node a flush, a message and a few changes of
+    /// thread, however few commands are in it, and as many as are under way will soon be followed by as many more. Where nothing is
+    /// under way nothing is waited for, but those about to send a command have their turn first.
+    async fn next(&mut self, under_way: &UnderWay) -> Option<Vec<Pending>> {
+        let mut group = Group::default();
+        while group.pending.is_empty() {
+            match self.left_over.take() {
+                Some(first) => self.admit(&mut group, first),
+                None => {
+                    let first = self.queue.recv().await?;
+                    self.admit(&mut group, first);
                 }
             }
         }
-        Some(group)
+        for _ in 0..TURNS {
+            self.take_queued(&mut group);
+            tokio::task::yield_now().await;
+        }
+        loop {
+            self.take_queued(&mut group);
+            if group.full || group.commands >= under_way.commands() {
+                return Some(group.pending);
+            }
+            tokio::select! {
+                more = self.queue.recv() => match more {
+                    Some(pending) => self.admit(&mut group, pending),
+                    None => return Some(group.pending),
+                },
+                () = under_way.fewer.notified() => {}
+            }
+        }
+    }
+
+    fn take_queued(&mut self, group: &mut Group) {
+        while !group.full
+            && let Ok(pending) = self.queue.try_recv()
+        {
+            self.admit(group, pending);
+        }
+    }
+
+    fn admit(&mut self, group: &mut Group, pending: Pending) {
+        if pending.answer.is_closed() || pending.deadline <= Instant::now() {
+            // Nobody waits any more, and nothing has happened: leave it so.
+            pending.answer(Attempt::NotProposed);
+        } else if !group.pending.is_empty() && group.bytes + pending.bytes() > self.limits.group_bytes {
+            self.left_over = Some(pending);
+            group.full = true;
+        } else {
+            group.bytes += pending.bytes();
+            group.commands += pending.commands;
+            group.pending.push(pending);
+            group.full = group.commands >= self.limits.group_commands;
+        }
+    }
+}
+
+/// How many commands have left in groups whose fate is not known yet.
+#[derive(Default)]
+struct UnderWay {
+    commands: AtomicUsize,
+    fewer: Notify,
+}
+
+impl UnderWay {
+    fn commands(&self) -> usize {
+        self.commands.load(Ordering::Acquire)
+    }
+
+    /// So many more are under way until the result is dropped.
+    fn begin(self: &Arc<Self>, commands: usize) -> Departed {
+        self.commands.fetch_add(commands, Ordering::AcqRel);
+        Departed { under_way: self.clone(), commands }
+    }
+}
+
+/// A group under way.
+struct Departed {
+    under_way: Arc<UnderWay>,
+    commands: usize,
+}
+
+impl Drop for Departed {
+    fn drop(&mut self) {
+        self.under_way.commands.fetch_sub(self.commands, Ordering::AcqRel);
+        self.under_way.fewer.notify_one();
     }
 }
 
@@ -377,18 +488,20 @@ struct Appender {
 impl Appender {
     async fn run(self, queue: mpsc::Receiver<Pending>, limits: ProposalLimits) {
         let slots = Arc::new(Semaphore::new(limits.entries_in_flight));
+        let under_way = Arc::new(UnderWay::default());
         let mut groups = Groups { queue, left_over: None, limits };
         let mut agreed = self.time.lock().expect("no holder of this lock panics").agreed();
         let mut waited_in = 0;
         loop {
             // First a slot, then a group: while all slots are taken, the next group grows.
             let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-            let Some(group) = groups.next().await else { return };
+            let Some(group) = groups.next(&under_way).await else { return };
             self.know_the_time(&mut agreed, &mut waited_in).await;
             let Some((group, entry)) = self.entry(group) else {
                 continue;
             };
             submit(&group);
+            let departed = under_way.begin(group.iter().map(|pending| pending.commands).sum());
             let (responder, applied) = ProgressResponder::complete_only();
             if self.raft.client_write_ff(entry, Some(responder)).await.is_err() {
                 answer_all(group, || Attempt::Unknown);
@@ -396,7 +509,7 @@ impl Appender {
             }
             tokio::spawn(async move {
                 let result = applied.await;
-                drop(slot);
+                drop((departed, slot));
                 match result {
                     Ok(Ok(response)) => distribute(group, response.data.outcomes),
                     Ok(Err(ClientWriteError::ForwardToLeader(_))) => answer_all(group, || Attempt::NotProposed),
@@ -421,7 +534,7 @@ impl Appender {
     }
 
     /// Encodes a group as one entry with the leader's time. `None`, and everybody answered, if this node does not lead.
-    fn entry(&self, mut group: Vec<Pending>) -> Option<(Vec<Pending>, Payload)> {
+    fn entry(&self, group: Vec<Pending>) -> Option<(Vec<Pending>, Payload)> {
         let (term, is_leader) = {
             let leadership = self.leadership.borrow();
             (leadership.term, leadership.is_this_node)
@@ -431,11 +544,8 @@ impl Appender {
             return None;
         }
         let now_ms = self.time.lock().expect("no holder of this lock panics").now_ms(term);
-        let entry = v1::Entry {
-            version: self.applied.borrow().version,
-            now_ms,
-            commands: group.iter_mut().filter_map(|pending| pending.command.take()).collect(),
-        };
+        let commands = group.iter().filter_map(|pending| pending.command.clone()).collect();
+        let entry = wire::EncodedEntry { version: self.applied.borrow().version, now_ms, commands };
         Some((group, Payload(Bytes::from(entry.encode_to_vec()))))
     }
 }
@@ -444,7 +554,7 @@ impl Appender {
 fn distribute(group: Vec<Pending>, outcomes: Vec<v1::Outcome>) {
     let mut outcomes = outcomes.into_iter();
     for pending in group {
-        let outcome = match pending.is_tick {
+        let outcome = match pending.is_tick() {
             true => Some(v1::Outcome::default()),
             false => outcomes.next(),
         };
@@ -461,10 +571,12 @@ struct Forwarder {
 impl Forwarder {
     async fn run(self, queue: mpsc::Receiver<Pending>, limits: ProposalLimits) {
         let slots = Arc::new(Semaphore::new(limits.forwards_in_flight));
+        // The leader gathers: here they only share a call.
+        let none = UnderWay::default();
         let mut groups = Groups { queue, left_over: None, limits };
         loop {
             let slot = slots.clone().acquire_owned().await.expect("the semaphore is never closed");
-            let Some(group) = groups.next().await else { return };
+            let Some(group) = groups.next(&none).await else { return };
             let leader = {
                 let leadership = self.leadership.borrow();
                 leadership.leader.clone().filter(|_| !leadership.is_this_node)
@@ -483,12 +595,12 @@ impl Forwarder {
     }
 }
 
-async fn forward(transport: Arc<dyn Transport>, leader: Peer, mut leadership: watch::Receiver<Leadership>, mut group: Vec<Pending>) {
+async fn forward(transport: Arc<dyn Transport>, leader: Peer, mut leadership: watch::Receiver<Leadership>, group: Vec<Pending>) {
     let now = Instant::now();
     let longest = group.iter().map(|pending| pending.deadline).max().unwrap_or(now);
     let timeout = longest.saturating_duration_since(now).min(FORWARD_TIMEOUT_MAX);
     let request = wire::ProposeRequest {
-        commands: group.iter_mut().filter_map(|pending| pending.command.take()).collect(),
+        commands: group.iter().filter_map(|pending| pending.command.clone()).collect(),
         timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
     };
     submit(&group);
@@ -588,8 +700,8 @@ mod tests {
     fn pending(bytes: usize, deadline: Instant) -> (Pending, oneshot::Receiver<Attempt>) {
         let (answer, answered) = oneshot::channel();
         let submitted = Arc::new(AtomicBool::new(false));
-        let command = Some(v1::Command::default());
-        (Pending { command, is_tick: false, bytes, deadline, submitted, answer }, answered)
+        let command = Some(Bytes::from(vec![0; bytes]));
+        (Pending { command, commands: 1, deadline, submitted, answer }, answered)
     }
 
     #[tokio::test]
@@ -609,10 +721,44 @@ mod tests {
 
         let mut groups = Groups { queue, left_over: None, limits };
         let mut sizes = Vec::new();
-        while let Some(group) = groups.next().await {
-            sizes.push(group.iter().map(|pending| pending.bytes).collect::<Vec<_>>());
+        while let Some(group) = groups.next(&UnderWay::default()).await {
+            sizes.push(group.iter().map(|pending| pending.bytes()).collect::<Vec<_>>());
         }
         assert_eq!(sizes, [vec![40, 40], vec![40], vec![500], vec![1, 1, 1], vec![1]]);
         assert!(matches!(late_answer.await, Ok(Attempt::NotProposed)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_group_grows_while_more_is_under_way() {
+        let (sender, queue) = mpsc::channel(16);
+        let mut groups = Groups { queue, left_over: None, limits: ProposalLimits::default() };
+        let under_way = Arc::new(UnderWay::default());
+        let mut answers = Vec::new();
+        let mut send = async |count: usize| {
+            for _ in 0..count {
+                let (pending, answered) = pending(1, Instant::now() + Duration::from_secs(60));
+                sender.send(pending).await.unwrap();
+                answers.push(answered);
+            }
+        };
+        send(1).await;
+        let first = groups.next(&under_way).await.unwrap();
+        assert_eq!(first.len(), 1, "alone, it goes at once");
+        let departed = under_way.begin(3);
+        send(2).await;
+        let waited = tokio::time::timeout(Duration::from_secs(1), groups.next(&under_way)).await;
+        assert!(waited.is_err(), "three are under way, and two wait");
+
+        // Those two went with the call that was given up; their callers are told so by the end of their channels.
+        send(2).await;
+        let leaves = async {
+            tokio::time::sleep(Duration::from_secs(1)).await;
+            drop(departed);
+        };
+        let (group, ()) = tokio::join!(groups.next(&under_way), leaves);
+        assert_eq!(group.unwrap().len(), 2, "none is under way any more");
+        let _departed = under_way.begin(3);
+        send(3).await;
+        assert_eq!(groups.next(&under_way).await.unwrap().len(), 3, "as many wait as are under way");
     }
 }

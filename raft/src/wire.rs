@@ -191,10 +191,22 @@ pub(crate) enum TransferResult {
     Behind(Matched),
 }
 
+/// A [`v1::Entry`] whose commands are encoded already: the same bytes.
+#[derive(Clone, PartialEq, Message)]
+pub(crate) struct EncodedEntry {
+    #[prost(uint32, tag = "1")]
+    pub version: u32,
+    #[prost(uint64, tag = "2")]
+    pub now_ms: u64,
+    #[prost(bytes = "bytes", repeated, tag = "3")]
+    pub commands: Vec<Bytes>,
+}
+
 #[derive(Clone, PartialEq, Message)]
 pub(crate) struct ProposeRequest {
-    #[prost(message, repeated, tag = "1")]
-    pub commands: Vec<v1::Command>,
+    /// Encoded [`v1::Command`]s.
+    #[prost(bytes = "bytes", repeated, tag = "1")]
+    pub commands: Vec<Bytes>,
     /// How long the sender will wait, in milliseconds.
     #[prost(uint64, tag = "2")]
     pub timeout_ms: u64,
@@ -443,6 +455,15 @@ mod tests {
             payload: Some(Payload::Normal(Bytes::from_static(b"entry"))),
         };
         assert_eq!(decode::<LogEntry>(encode(&entry)).unwrap(), entry);
+    }
+
+    #[test]
+    fn an_entry_of_encoded_commands_has_the_bytes_of_an_entry() {
+        let command = |name: &str| v1::Command { principal: name.to_owned(), ..v1::Command::default() };
+        let commands = vec![command("user:a"), command("user:b"), v1::Command::default()];
+        let entry = v1::Entry { version: 5, now_ms: 7, commands: commands.clone() };
+        let commands = commands.iter().map(|command| command.encode_to_vec().into()).collect();
+        assert_eq!(EncodedEntry { version: 5, now_ms: 7, commands }.encode_to_vec(), entry.encode_to_vec());
     }
 
     #[test]

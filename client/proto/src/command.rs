@@ -11,6 +11,10 @@ pub trait CommandBody: prost::Message + Clone + Sized {
     /// its token names. An id would only cost a row in the cluster's memory of ids.
     const REPEATABLE: bool = false;
 
+    /// Whether it may stand in a [`v1::CommandBatch`]: what is sent often, by many at once, and whose answer may be remembered as it is. The
+    /// answer to a lease may not, as a repeat is given only what still holds.
+    const FITS_BATCHES: bool = false;
+
     /// Wraps the request as the body of a command.
     fn into_body(self) -> command::Body;
 
@@ -31,10 +35,10 @@ fn ensure<C: CommandBody>(request: &mut C, id: impl FnOnce() -> String) {
 }
 
 macro_rules! commands {
-    ($($variant:ident: $request:ident -> $response:ident $(, id $id:ident $(+ $repeatable:ident)?)?;)*) => {
+    ($($variant:ident: $request:ident -> $response:ident $(, id $id:ident $(+ $trait:ident)*)?;)*) => {
         $(impl CommandBody for v1::$request {
             type Response = v1::$response;
-            $($(const REPEATABLE: bool = commands!(@$repeatable);)?)?
+            $($(commands!(@$trait);)*)?
 
             fn into_body(self) -> command::Body {
                 command::Body::$variant(self)
@@ -72,6 +76,20 @@ macro_rules! commands {
                 }
             }
 
+            /// Whether a repeat is recognised without a request id: see [`CommandBody::REPEATABLE`].
+            pub fn is_repeatable(&self) -> bool {
+                match self {
+                    $(command::Body::$variant(_) => <v1::$request as CommandBody>::REPEATABLE,)*
+                }
+            }
+
+            /// Whether the command may stand in a batch: see [`CommandBody::FITS_BATCHES`].
+            pub fn fits_batches(&self) -> bool {
+                match self {
+                    $(command::Body::$variant(_) => <v1::$request as CommandBody>::FITS_BATCHES,)*
+                }
+            }
+
             /// The command's name in snake case, for metrics and logs.
             pub fn name(&self) -> &'static str {
                 match self {
@@ -80,26 +98,27 @@ macro_rules! commands {
             }
         }
     };
-    (@repeatable) => { true };
+    (@repeatable) => { const REPEATABLE: bool = true; };
+    (@batched) => { const FITS_BATCHES: bool = true; };
     (@get $self:ident) => { "" };
     (@get $self:ident $id:ident) => { &$self.$id };
 }
 
 commands! {
-    Enqueue: EnqueueRequest -> EnqueueResponse, id request_id;
-    CancelTask: CancelTaskRequest -> CancelTaskResponse, id request_id;
+    Enqueue: EnqueueRequest -> EnqueueResponse, id request_id + batched;
+    CancelTask: CancelTaskRequest -> CancelTaskResponse, id request_id + batched;
     RequeueDead: RequeueDeadRequest -> RequeueDeadResponse, id request_id;
     PurgeQueue: PurgeQueueRequest -> PurgeQueueResponse, id request_id;
     LeaseTasks: LeaseTasksRequest -> LeaseTasksResponse, id request_id;
     HeartbeatTasks: HeartbeatTasksRequest -> HeartbeatTasksResponse;
-    CompleteTask: CompleteTaskRequest -> CompleteTaskResponse, id request_id + repeatable;
-    FailTask: FailTaskRequest -> FailTaskResponse, id request_id + repeatable;
+    CompleteTask: CompleteTaskRequest -> CompleteTaskResponse, id request_id + repeatable + batched;
+    FailTask: FailTaskRequest -> FailTaskResponse, id request_id + repeatable + batched;
     RegisterWorker: RegisterWorkerRequest -> RegisterWorkerResponse, id request_id;
     HeartbeatWorker: HeartbeatWorkerRequest -> HeartbeatWorkerResponse;
     DrainWorker: DrainWorkerRequest -> DrainWorkerResponse, id request_id;
-    AcquireLease: AcquireLeaseRequest -> AcquireLeaseResponse, id request_id;
-    RenewLease: RenewLeaseRequest -> RenewLeaseResponse, id request_id;
-    ReleaseLease: ReleaseLeaseRequest -> ReleaseLeaseResponse, id request_id;
+    AcquireLease: AcquireLeaseRequest -> AcquireLeaseResponse, id request_id + batched;
+    RenewLease: RenewLeaseRequest -> RenewLeaseResponse, id request_id + batched;
+    ReleaseLease: ReleaseLeaseRequest -> ReleaseLeaseResponse, id request_id + batched;
     ScheduleTimer: ScheduleTimerRequest -> ScheduleTimerResponse, id request_id;
     CancelTimer: CancelTimerRequest -> CancelTimerResponse, id request_id;
     CreateNamespace: CreateNamespaceRequest -> CreateNamespaceResponse, id request_id;
@@ -134,8 +153,8 @@ commands! {
     AdvanceDriver: AdvanceDriver -> DriverAdvanced, id request_id;
     PutDriverSettings: PutDriverSettingsRequest -> PutDriverSettingsResponse, id request_id;
     PutAuditSettings: PutAuditSettingsRequest -> PutAuditSettingsResponse, id request_id;
-    PutKey: PutKeyRequest -> PutKeyResponse, id request_id;
-    DeleteKey: DeleteKeyRequest -> DeleteKeyResponse, id request_id;
+    PutKey: PutKeyRequest -> PutKeyResponse, id request_id + batched;
+    DeleteKey: DeleteKeyRequest -> DeleteKeyResponse, id request_id + batched;
     SnapshotContext: SnapshotContextRequest -> SnapshotContextResponse, id request_id;
     RestoreContext: RestoreContextRequest -> RestoreContextResponse, id request_id;
     DeleteSnapshot: DeleteSnapshotRequest -> DeleteSnapshotResponse, id request_id;
@@ -151,4 +170,5 @@ commands! {
     ConfirmTransfer: ConfirmTransfer -> TransferConfirmed;
     ExtendTransfer: ExtendTransfer -> TransferExtended;
     CloseTransfer: CloseTransfer -> TransferClosed;
+    Batch: CommandBatch -> CommandBatchOutcome, id request_id;
 }

@@ -305,7 +305,7 @@ impl Session<'_> {
             self.trouble = None;
         }
         match message {
-            work_response::Message::Task(task) => self.take_task(task),
+            work_response::Message::Task(task) => self.take_task(*task),
             work_response::Message::Heartbeat(answer) => answer.leases.iter().for_each(|report| self.crew.hear(report)),
             work_response::Message::Notice(report) => self.crew.hear(&report),
             work_response::Message::Completed(_) | work_response::Message::Failed(_) => {

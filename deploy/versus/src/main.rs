@@ -1,70 +1,74 @@
-//! The same machine, the same run: durable work on tarn beside puts on etcd.
+//! The same machine, the same run: durable work on tarn, and on systems that people know.
 //!
-//! A round starts a fresh three-node cluster of each on loopback, in turn, runs the load, and ends it. tarn runs with mutual post-quantum TLS,
-//! etcd without any TLS. For tarn a task counts when its three steps, enqueue, lease and complete, have each been acknowledged by a majority
-//! after fsync; for etcd a put counts when it has been acknowledged so once.
+//! ```text
+//!   args       the command line                         measure    a load, its samples, its summary
+//!   scenario   what is compared, and with which loads   drive      clients that do one thing after another
+//!   system     the systems, and a running cluster       usage      who used the processors
+//!   rounds     every system in turn, every load         machine    what the figures were measured on
+//!   peers      etcd and others: clusters and loads      record     one measurement, as a line of JSON
+//!   tarn       tarn's cluster and loads                 sink       where measurements go
+//!   growth     tarn as it fills                         report     the tables
+//!   start      start and memory                         picture    throughput against latency
+//!   guard      is this build slower than earlier ones?
+//! ```
+//!
+//! A round starts a fresh three-node cluster of each system on loopback, in turn, runs the loads, and ends it. tarn runs with mutual
+//! post-quantum TLS, the peers without any TLS: what that costs is in tarn's figures. All clients and workers are in this one process.
 
-mod etcd;
+mod args;
+mod drive;
+mod growth;
+mod guard;
+mod machine;
+mod measure;
+mod peers;
+mod picture;
+mod record;
+mod report;
+mod rounds;
+mod scenario;
+mod sink;
+mod start;
+mod system;
+mod tarn;
+mod usage;
 
-use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use clap::Parser;
-use tarn_local::LocalCluster;
 
-/// Durable work on three nodes of tarn beside puts on three nodes of etcd, in turns on this machine.
-#[derive(Clone, Debug, Parser)]
-#[command(name = "deploy/bench")]
-struct Args {
-    /// Rounds; medians are over these
-    #[arg(long, default_value_t = 3)]
-    rounds: usize,
-    /// Seconds of load for each system in each round
-    #[arg(long, default_value_t = 10)]
-    seconds: u64,
-    /// Clients at once
-    #[arg(long, default_value_t = 64)]
-    clients: usize,
-    /// Connections that the clients share
-    #[arg(long, default_value_t = 6)]
-    connections: usize,
-    /// Bytes of payload
-    #[arg(long, default_value_t = 256)]
-    payload: usize,
-    /// One JSON line for each measurement instead of the table
-    #[arg(long)]
-    json: bool,
-    /// The tarn binary
-    #[arg(long, hide = true)]
-    tarn: PathBuf,
-}
-
-/// One measurement.
-struct Measured {
-    per_second: f64,
-    p50_ms: f64,
-    p99_ms: f64,
-}
-
-impl Measured {
-    fn new(mut micros: Vec<u32>, took: Duration) -> Self {
-        micros.sort_unstable();
-        let at = |percent: usize| micros.get((micros.len() * percent / 100).min(micros.len().saturating_sub(1))).copied().unwrap_or(0);
-        Self { per_second: micros.len() as f64 / took.as_secs_f64(), p50_ms: f64::from(at(50)) / 1e3, p99_ms: f64::from(at(99)) / 1e3 }
-    }
-}
+use args::{Args, Output};
+use scenario::Scenario;
+use sink::Sink;
+use system::System;
 
 fn main() -> ExitCode {
     let args = Args::parse();
-    let done = tokio::runtime::Builder::new_multi_thread()
-        .enable_all()
-        .build()
-        .map_err(anyhow::Error::from)
-        .and_then(|runtime| runtime.block_on(run(&args)));
+    if args.needs {
+        args.all_peers().into_iter().for_each(|peer| println!("{}", peer.package()));
+        return ExitCode::SUCCESS;
+    }
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: {error}");
+            return ExitCode::FAILURE;
+        }
+    };
+    // Where it is interrupted, what runs is dropped, and with it every server.
+    let done = runtime.block_on(async {
+        tokio::select! {
+            done = run(&args) => done,
+            () = interrupted() => {
+                let folder = args.out.display();
+                Err(anyhow::anyhow!("interrupted; all servers were ended, and results until now are in {folder}"))
+            }
+        }
+    });
     match done {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
         Err(error) => {
             eprintln!("error: {error:#}");
             ExitCode::FAILURE
@@ -72,84 +76,48 @@ fn main() -> ExitCode {
     }
 }
 
-async fn run(args: &Args) -> Result<()> {
-    let mut tarn = Vec::new();
-    let mut etcd = Vec::new();
-    for round in 1..=args.rounds {
-        etcd.push(etcd_round(args).await?);
-        tarn.push(tarn_round(args).await?);
-        report_round(args, round, "etcd puts", etcd.last());
-        report_round(args, round, "tarn tasks", tarn.last());
-    }
-    let (tarn, etcd) = (median(&mut tarn), median(&mut etcd));
-    if args.json {
-        println!(
-            "{}",
-            serde_json::json!({ "medians": { "tarn_tasks_per_second": tarn, "etcd_puts_per_second": etcd, "ratio": tarn / etcd } })
-        );
-    } else {
-        println!("median: tarn {tarn:.0} tasks/s, etcd {etcd:.0} puts/s, ratio {:.2}", tarn / etcd);
-    }
-    Ok(())
-}
-
-fn report_round(args: &Args, round: usize, what: &str, measured: Option<&Measured>) {
-    let Some(Measured { per_second, p50_ms, p99_ms }) = measured else {
-        return;
-    };
-    if args.json {
-        let line = serde_json::json!({
-            "round": round, "what": what, "per_second": per_second, "p50_ms": p50_ms, "p99_ms": p99_ms, "clients": args.clients,
-            "connections": args.connections, "payload_bytes": args.payload, "seconds": args.seconds, "nodes": 3, "fsync": "majority, before acknowledgement",
-        });
-        println!("{line}");
-    } else {
-        println!("round {round}  {what:<10}  {per_second:>8.0}/s  p50 {p50_ms:>7.2} ms  p99 {p99_ms:>7.2} ms");
+/// Waits for Ctrl-C or SIGTERM.
+async fn interrupted() {
+    let mut terminated = tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()).expect("signals can be listened for");
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminated.recv() => {}
     }
 }
 
-async fn etcd_round(args: &Args) -> Result<Measured> {
-    let dir = tempfile::tempdir()?;
-    let etcd = etcd::Etcd::start(dir.path()).await?;
-    etcd.puts(args.clients, args.connections, args.payload, Duration::from_secs(args.seconds)).await
-}
-
-async fn tarn_round(args: &Args) -> Result<Measured> {
-    let dir = tempfile::tempdir()?;
-    // The executors have nothing to do here and would only be three more waiting workers.
-    let mut cluster = LocalCluster::create(&args.tarn, dir.path(), 3, &[("executors.wasm", "false")])?;
-    cluster.start().await?;
-    let report = tarn_bench(args, &cluster, &args.tarn).await?;
-    let whole = report["results"].as_array().and_then(|results| results.last()).context("tarn bench reported nothing")?;
-    ensure!(whole["failures"].as_object().is_none_or(serde_json::Map::is_empty), "tarn bench met failures: {}", whole["failures"]);
-    let number = |value: &serde_json::Value| value.as_f64().context("tarn bench reported no number");
-    Ok(Measured {
-        per_second: number(&whole["tasks_per_second"])?,
-        p50_ms: number(&whole["latency_us"]["p50"])? / 1e3,
-        p99_ms: number(&whole["latency_us"]["p99"])? / 1e3,
-    })
-}
-
-/// Runs `tarn bench work` as a process of its own, as users do.
-async fn tarn_bench(args: &Args, cluster: &LocalCluster, tarn: &Path) -> Result<serde_json::Value> {
-    let [ca, certificate, key] = cluster.credential_files();
-    let output = tokio::process::Command::new(tarn)
-        .args(["bench", "work", "--output", "json", "--clients", &args.clients.to_string()])
-        .args(["--connections", &args.connections.to_string(), "--payload", &args.payload.to_string()])
-        .args(["--time", &format!("{}s", args.seconds), "--address", &cluster.addresses().join(",")])
-        .arg("--cacert")
-        .arg(ca)
-        .arg("--cert")
-        .arg(certificate)
-        .arg("--key")
-        .arg(key)
-        .output()
-        .await?;
-    ensure!(output.status.success(), "tarn bench failed: {}", String::from_utf8_lossy(&output.stderr));
-    Ok(serde_json::from_slice(&output.stdout)?)
-}
-
-fn median(rounds: &mut [Measured]) -> f64 {
-    rounds.sort_by(|one, other| one.per_second.total_cmp(&other.per_second));
-    rounds.get(rounds.len() / 2).map_or(0.0, |measured| measured.per_second)
+/// Measures what was asked for; returns whether nothing failed.
+async fn run(args: &Args) -> Result<bool> {
+    if args.guard() {
+        return guard::run(args).await;
+    }
+    let machine = machine::Machine::look(args.data_dir()?.path())?;
+    let mut sink = Sink::create(&args.out, &machine, args.output == Output::Jsonl)?;
+    sink.note(&format!(
+        "{} cores of {}, {} with an fsync of {:.0} µs, Linux {}",
+        machine.cores, machine.processor, machine.file_system, machine.fsync_micros, machine.kernel
+    ));
+    if let Some(warning) = machine.warning() {
+        sink.note(&format!("warning: {warning}"));
+    }
+    let scenarios = args.scenarios();
+    for scenario in &scenarios {
+        match scenario {
+            Scenario::Growth => growth::run(args, &mut sink).await?,
+            Scenario::Start => start::run(args, &mut sink).await?,
+            Scenario::Put | Scenario::Get | Scenario::Queue | Scenario::Latency | Scenario::Call => {
+                rounds::run(*scenario, args, &mut sink).await?;
+            }
+        }
+    }
+    let mut text = report::text(&sink.records, &scenarios, System::Tarn.name());
+    sink.missing.iter().for_each(|(system, why)| text += &format!("\n{system} took no part: {why}\n"));
+    if args.output == Output::Text {
+        println!("{}", text.trim_start());
+    }
+    sink.file("report.txt", text.trim_start())?;
+    if let Some(svg) = picture::svg(&sink.records)? {
+        sink.file("picture.svg", &svg)?;
+    }
+    sink.note(&format!("results, report and picture are in {}", args.out.display()));
+    Ok(sink.records.iter().all(|record| record.failed.is_none()))
 }

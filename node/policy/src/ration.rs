@@ -6,7 +6,7 @@
 //! thread rest instead, for good: the evaluation counts as stuck and is left behind, with what it has got so far.
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
+    alloc::{GlobalAlloc, Layout},
     cell::Cell,
     time::Duration,
 };
@@ -18,19 +18,21 @@ thread_local! {
 
 const UNLIMITED: usize = usize::MAX;
 
-/// The system's allocator, with a ration for threads that evaluate policies and without any for others. For the program's main file:
+/// An allocator, with a ration for threads that evaluate policies and without any for others. For the program's main file:
 ///
 /// ```
+/// use std::alloc::System;
+///
 /// #[global_allocator]
-/// static ALLOCATOR: tarn_policy::Rationed = tarn_policy::Rationed;
+/// static ALLOCATOR: tarn_policy::Rationed<System> = tarn_policy::Rationed(System);
 /// # fn main() {}
 /// ```
 ///
 /// Without it everything works, but [`MEMORY_BYTES`](crate::limits::MEMORY_BYTES) is not kept.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct Rationed;
+pub struct Rationed<A>(pub A);
 
-impl Rationed {
+impl<A> Rationed<A> {
     #[inline]
     fn take(bytes: usize) {
         // A thread that is ending has no ration any more, and needs none.
@@ -62,32 +64,32 @@ fn rest() -> ! {
     }
 }
 
-// SAFETY: every call is passed on to the system's allocator unchanged; the accounting before and after touches a thread's own cell alone,
+// SAFETY: every call is passed on to the allocator unchanged; the accounting before and after touches a thread's own cell alone,
 // which needs neither memory nor a destructor.
-unsafe impl GlobalAlloc for Rationed {
+unsafe impl<A: GlobalAlloc> GlobalAlloc for Rationed<A> {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         Self::take(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc`.
-        unsafe { System.alloc(layout) }
+        unsafe { self.0.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         Self::give_back(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::dealloc`.
-        unsafe { System.dealloc(pointer, layout) }
+        unsafe { self.0.dealloc(pointer, layout) }
     }
 
     unsafe fn alloc_zeroed(&self, layout: Layout) -> *mut u8 {
         Self::take(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::alloc_zeroed`.
-        unsafe { System.alloc_zeroed(layout) }
+        unsafe { self.0.alloc_zeroed(layout) }
     }
 
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         Self::take(size);
         Self::give_back(layout.size());
         // SAFETY: the caller keeps the contract of `GlobalAlloc::realloc`.
-        unsafe { System.realloc(pointer, layout, size) }
+        unsafe { self.0.realloc(pointer, layout, size) }
     }
 }
 

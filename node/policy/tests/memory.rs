@@ -8,7 +8,7 @@ use support::{compiled, input};
 use tarn_policy::{FailureKind, Rationed};
 
 #[global_allocator]
-static ALLOCATOR: Rationed = Rationed;
+static ALLOCATOR: Rationed<std::alloc::System> = Rationed(std::alloc::System);
 
 fn resident_mib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -45,7 +45,7 @@ impl WorkerService for Api {
         let wait = Duration::from_millis(request.wait_ms).min(left);
         let granted = self.dispatcher.lease(&call.caller, request, wait, call.deadline).await;
         let granted = granted.map_err(|refusal| call.status(refusal))?;
-        let tasks = granted.into_iter().map(dispatch::Granted::deliver).collect();
+        let tasks = granted.into_iter().map(|granted| *granted.deliver()).collect();
         Ok(Response::new(v1::LeaseTasksResponse { tasks }))
     }
 

@@ -21,13 +21,13 @@ const RETURN_DEADLINE: Duration = Duration::from_secs(10);
 
 /// A leased task that its worker does not have yet.
 pub struct Granted {
-    task: Option<v1::LeasedTask>,
+    task: Option<Box<v1::LeasedTask>>,
     returner: Returner,
 }
 
 impl Granted {
     pub(super) fn new(task: v1::LeasedTask, returner: Returner) -> Self {
-        Self { task: Some(task), returner }
+        Self { task: Some(Box::new(task)), returner }
     }
 
     /// What was leased.
@@ -38,7 +38,7 @@ impl Granted {
 
     /// The worker has it from now on.
     #[must_use]
-    pub fn deliver(mut self) -> v1::LeasedTask {
+    pub fn deliver(mut self) -> Box<v1::LeasedTask> {
         self.task.take().expect("only deliver and drop take it")
     }
 }
@@ -46,7 +46,7 @@ impl Granted {
 impl Drop for Granted {
     fn drop(&mut self) {
         if let Some(task) = self.task.take() {
-            self.returner.give_back(task);
+            self.returner.give_back(*task);
         }
     }
 }

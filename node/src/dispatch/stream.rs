@@ -16,8 +16,9 @@ use std::time::Duration;
 
 use futures::FutureExt as _;
 use futures::stream::FuturesUnordered;
+use prost::Message as _;
 use tarn_proto::CommandBody;
-use tarn_proto::v1::{self, work_request, work_response};
+use tarn_proto::v1::{self, command, outcome, work_request, work_response};
 use tokio::sync::{mpsc, watch};
 use tokio::time::Instant;
 use tokio_stream::{Stream, StreamExt};
@@ -35,6 +36,12 @@ const OUTGOING_MAX: usize = 32;
 /// Commands of one stream under way at once. When as many are, the stream is read no further. Enough to fill several log entries while
 /// earlier ones are flushed.
 const COMMANDS_MAX: usize = 256;
+
+/// Reports that are carried out together: what the kernel takes in one batch.
+const REPORTS_MAX: usize = tarn_machine::limits::BATCH_COMMANDS_MAX;
+
+/// Reports are not gathered beyond so many bytes, of which a batch can hold four times as many: the last may be as large as any.
+const REPORTS_BYTES: usize = tarn_machine::limits::COMMAND_BYTES_MAX / 4;
 
 /// Tasks asked for in one lease: the kernel's limit.
 const LEASE_TASKS_MAX: u32 = 256;
@@ -192,34 +199,26 @@ impl Worker {
         let mut commands = FuturesUnordered::new();
         let reading = async {
             loop {
-                let request = tokio::select! {
+                let first = tokio::select! {
                     Some(()) = commands.next(), if !commands.is_empty() => continue,
                     request = requests.next(), if commands.len() < COMMANDS_MAX => request,
                 };
-                let Some(Ok(v1::WorkRequest { correlation, message })) = request else {
+                let heard = hear(first, &mut requests, &credit);
+                for (_, report) in &heard.reports {
+                    self.session.settled(task_of(report));
+                }
+                if !heard.reports.is_empty() {
+                    commands.push(self.report(heard.reports).boxed());
+                }
+                for (correlation, request) in heard.heartbeats {
+                    commands.push(self.run(correlation, request, work_response::Message::Heartbeat).boxed());
+                }
+                if heard.broken {
+                    let refusal = Reason::StreamProtocol.refusal("a work stream is opened once, and every message says what it is");
+                    let _ = self.outgoing.send(Outgoing::End(refusal)).await;
+                }
+                if heard.broken || heard.ended {
                     return;
-                };
-                use work_request::Message;
-                match message {
-                    Some(Message::Credit(more)) => {
-                        credit.send_modify(|credit| *credit = credit.saturating_add(more).min(CREDIT_MAX));
-                    }
-                    Some(Message::Heartbeat(request)) => {
-                        commands.push(self.run(correlation, request, work_response::Message::Heartbeat).boxed());
-                    }
-                    Some(Message::Complete(request)) => {
-                        self.session.settled(&request.task_id);
-                        commands.push(self.run(correlation, request, work_response::Message::Completed).boxed());
-                    }
-                    Some(Message::Fail(request)) => {
-                        self.session.settled(&request.task_id);
-                        commands.push(self.run(correlation, request, work_response::Message::Failed).boxed());
-                    }
-                    Some(Message::Open(_)) | None => {
-                        let refusal = Reason::StreamProtocol.refusal("a work stream is opened once, and every message says what it is");
-                        let _ = self.outgoing.send(Outgoing::End(refusal)).await;
-                        return;
-                    }
                 }
             }
         };
@@ -229,12 +228,106 @@ impl Worker {
         end.cancel();
     }
 
+    /// Carries reports out, together where there are several, and answers each.
+    async fn report(&self, reports: Vec<(u64, command::Body)>) {
+        let batches = self.way.snapshot().is_ok_and(|state| state.version >= tarn_machine::BATCHES);
+        if reports.len() == 1 || !batches {
+            return self.report_one_by_one(reports).await;
+        }
+        let command = |(_, body): &(u64, command::Body)| v1::Command { body: Some(body.clone()), ..v1::Command::default() };
+        // Without a request id: a report is recognised by its lease's token.
+        let batch = v1::CommandBatch { request_id: String::new(), commands: reports.iter().map(command).collect() };
+        match self.way.execute_batch(&self.caller, batch, Instant::now() + COMMAND_DEADLINE).await {
+            Ok(answer) => {
+                for ((correlation, _), outcome) in reports.into_iter().zip(answer.outcomes) {
+                    self.answer(correlation, outcome.body).await;
+                }
+            }
+            // Not one was carried out, because of one of them, or of all together.
+            Err(refusal) if !refusal.passes() => self.report_one_by_one(reports).await,
+            Err(refusal) => {
+                for (correlation, _) in reports {
+                    self.answer(correlation, Some(outcome::Body::Rejected(refusal.rejection.clone()))).await;
+                }
+            }
+        }
+    }
+
+    async fn report_one_by_one(&self, reports: Vec<(u64, command::Body)>) {
+        let all = reports.into_iter().map(|(correlation, body)| async move {
+            let executed = self.way.execute(&self.caller, body, Instant::now() + COMMAND_DEADLINE).await;
+            self.answer(correlation, Some(executed.unwrap_or_else(|refusal| outcome::Body::Rejected(refusal.rejection)))).await;
+        });
+        futures::future::join_all(all).await;
+    }
+
+    /// Answers a report.
+    async fn answer(&self, correlation: u64, outcome: Option<outcome::Body>) {
+        let message = match outcome {
+            Some(outcome::Body::CompleteTask(done)) => work_response::Message::Completed(done),
+            Some(outcome::Body::FailTask(done)) => work_response::Message::Failed(done),
+            Some(outcome::Body::Rejected(rejection)) => work_response::Message::Rejected(rejection),
+            _ => work_response::Message::Rejected(Refusal::internal("the outcome of a report is that of another command").rejection),
+        };
+        let _ = self.outgoing.send(Outgoing::Other(respond(correlation, message))).await;
+    }
+
     /// Carries a command out and sends its answer, which has the correlation.
     async fn run<R: CommandBody>(&self, correlation: u64, request: R, wrap: fn(R::Response) -> work_response::Message) {
         let answer = self.way.command(&self.caller, request, Instant::now() + COMMAND_DEADLINE).await;
         let message = answer.map_or_else(|refusal| work_response::Message::Rejected(refusal.rejection), wrap);
         // The client may have gone; what it asked for has happened all the same.
         let _ = self.outgoing.send(Outgoing::Other(respond(correlation, message))).await;
+    }
+}
+
+/// What a client has sent, as far as it has come.
+#[derive(Default)]
+struct Heard {
+    heartbeats: Vec<(u64, v1::HeartbeatTasksRequest)>,
+    reports: Vec<(u64, command::Body)>,
+    /// The client will send nothing more.
+    ended: bool,
+    /// It sent what it may not.
+    broken: bool,
+}
+
+/// Takes a message, and those that have come behind it: reports that come together go together.
+fn hear(first: Option<Result<v1::WorkRequest, Status>>, requests: &mut Streaming<v1::WorkRequest>, credit: &watch::Sender<u32>) -> Heard {
+    use work_request::Message;
+    let (mut heard, mut bytes, mut next) = (Heard::default(), 0, Some(first));
+    while let Some(request) = next {
+        let Some(Ok(v1::WorkRequest { correlation, message })) = request else {
+            heard.ended = true;
+            break;
+        };
+        match message {
+            Some(Message::Credit(more)) => credit.send_modify(|credit| *credit = credit.saturating_add(more).min(CREDIT_MAX)),
+            Some(Message::Heartbeat(request)) => heard.heartbeats.push((correlation, request)),
+            Some(Message::Complete(request)) => {
+                bytes += request.encoded_len();
+                heard.reports.push((correlation, request.into_body()));
+            }
+            Some(Message::Fail(request)) => {
+                bytes += request.encoded_len();
+                heard.reports.push((correlation, request.into_body()));
+            }
+            Some(Message::Open(_)) | None => {
+                heard.broken = true;
+                break;
+            }
+        }
+        let more = heard.reports.len() < REPORTS_MAX && bytes < REPORTS_BYTES && heard.heartbeats.is_empty();
+        next = more.then(|| requests.next().now_or_never()).flatten();
+    }
+    heard
+}
+
+fn task_of(report: &command::Body) -> &str {
+    match report {
+        command::Body::CompleteTask(request) => &request.task_id,
+        command::Body::FailTask(request) => &request.task_id,
+        _ => "",
     }
 }
 

@@ -138,6 +138,8 @@ pub fn of_command<E>(body: &Body, mut ask: impl FnMut(Wish<'_>) -> Result<(), E>
         Body::AcceptTransfer(_) | Body::ConfirmTransfer(_) | Body::ExtendTransfer(_) | Body::CloseTransfer(_) => {
             wish("update", "federation", "transfers", Some(ALL))
         }
+        // Asked for command by command instead.
+        Body::Batch(_) => wish("update", "cluster", "batches", Some(ALL)),
         // What is shared leaves the cluster: that is not for those who use the context to say.
         Body::ShareContext(r) => {
             wish("write", "context", &r.context, Some(&r.namespace))?;

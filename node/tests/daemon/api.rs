@@ -120,7 +120,7 @@ async fn named_leases_are_acquired_renewed_read_and_released() {
 #[tokio::test(flavor = "multi_thread")]
 async fn timers_fire_are_read_and_cancelled() {
     let node = node().await;
-    let action = |action| Some(v1::TimerAction { action: Some(action) });
+    let action = |action| Some(Box::new(v1::TimerAction { action: Some(action) }));
     let schedule = v1::ScheduleTimerRequest {
         delay_ms: 50,
         action: action(v1::timer_action::Action::Enqueue(task("timed", b""))),

@@ -89,6 +89,73 @@ async fn a_repeat_gets_the_first_answer() {
     node.running.shutdown().await;
 }
 
+fn batch(request_id: &str, bodies: impl IntoIterator<Item = Option<Body>>) -> Option<Body> {
+    let commands = bodies.into_iter().map(|body| v1::Command { body, ..v1::Command::default() }).collect();
+    Some(Body::Batch(v1::CommandBatch { request_id: request_id.into(), commands }))
+}
+
+fn outcomes(answer: outcome::Body) -> Vec<outcome::Body> {
+    let outcome::Body::Batch(answer) = answer else { panic!("{answer:?}") };
+    answer.outcomes.into_iter().filter_map(|outcome| outcome.body).collect()
+}
+
+fn put(key: &str, expected_version: Option<u64>) -> Option<Body> {
+    let (context, key) = ("memory".into(), key.into());
+    Some(Body::PutKey(v1::PutKeyRequest { context, key, value: b"v".as_ref().into(), expected_version, ..v1::PutKeyRequest::default() }))
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_has_an_outcome_for_each_of_its_commands_and_is_carried_out_once() {
+    let node = node().await;
+    let mut pipeline = Pipeline::open(&node).await;
+    let commands = || [enqueue("", "q"), put("a", Some(7)), put("a", None), enqueue("", "q")];
+    pipeline.say(1, batch("once", commands())).await;
+    let first = outcomes(pipeline.outcome().await);
+    let [outcome::Body::Enqueue(_), outcome::Body::Rejected(conflict), outcome::Body::PutKey(_), outcome::Body::Enqueue(_)] = &first[..]
+    else {
+        panic!("{first:?}")
+    };
+    assert_eq!(conflict.reason, "VERSION_CONFLICT");
+
+    pipeline.say(2, batch("once", commands())).await;
+    let again = outcomes(pipeline.outcome().await);
+    assert_eq!((&again[0], &again[2..]), (&first[0], &first[2..]));
+    let outcome::Body::Rejected(remembered) = &again[1] else { panic!("{again:?}") };
+    assert_eq!((&remembered.reason, remembered.actual_version), (&conflict.reason, conflict.actual_version));
+    let queues = node.queues().list_queues(v1::ListQueuesRequest::default()).await.unwrap().into_inner().queues;
+    assert_eq!(queues.iter().map(|queue| queue.ready).sum::<u64>(), 2);
+    node.running.shutdown().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_with_a_command_that_the_gate_refuses_has_no_effect() {
+    let node = node().await;
+    let mut pipeline = Pipeline::open(&node).await;
+    let principal = v1::Command { principal: "somebody else".into(), gate: None, body: enqueue("", "q") };
+    let forged = v1::CommandBatch { request_id: "r".into(), commands: vec![principal] };
+    let nested = batch("", [enqueue("", "q")]);
+    let batches = [
+        (batch("b1", [enqueue("", "q"), enqueue("", "no queue has this name")]), "INVALID_NAME"),
+        (batch("b2", [enqueue("", "q"), None]), "NOT_FOR_A_BATCH"),
+        (batch("b3", [enqueue("", "q"), nested]), "NOT_FOR_A_BATCH"),
+        (batch("b4", [enqueue("its own", "q")]), "NOT_FOR_A_BATCH"),
+        (
+            batch("b5", [enqueue("", "q"), Some(Body::RaiseVersion(v1::RaiseVersion { version: 99, keep_access: false }))]),
+            "NOT_FOR_A_BATCH",
+        ),
+        (batch("b6", (0..257).map(|_| put("a", None))), "TOO_MANY_COMMANDS"),
+        (batch("b7", []), "NO_COMMAND"),
+        (Some(Body::Batch(forged)), "NOT_FOR_A_BATCH"),
+    ];
+    for (body, reason) in batches {
+        pipeline.say(1, body).await;
+        assert_eq!(pipeline.rejection().await.reason, reason);
+    }
+    let queues = node.queues().list_queues(v1::ListQueuesRequest::default()).await.unwrap().into_inner().queues;
+    assert!(queues.is_empty(), "{queues:?}");
+    node.running.shutdown().await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn what_a_client_may_not_send_is_refused_and_the_stream_goes_on() {
     let node = node().await;
@@ -110,7 +177,7 @@ async fn what_a_client_may_not_send_is_refused_and_the_stream_goes_on() {
     let forged = v1::Command { principal: "somebody else".into(), gate: None, body: enqueue("", "q") };
     pipeline.say_raw(0, Some(forged)).await;
     assert_eq!(pipeline.rejection().await.field, "command.principal");
-    let judged = v1::Command { principal: String::new(), gate: Some(v1::GateFacts::default()), body: enqueue("", "q") };
+    let judged = v1::Command { principal: String::new(), gate: Some(Box::default()), body: enqueue("", "q") };
     pipeline.say_raw(0, Some(judged)).await;
     assert_eq!(pipeline.rejection().await.field, "command.gate");
 

@@ -109,7 +109,7 @@ async fn what_an_active_policy_denies_is_refused_and_recorded() {
     refused(tasks.enqueue(mixed).await, "POLICY_DENIED");
     let timer = v1::ScheduleTimerRequest {
         delay_ms: 5,
-        action: Some(v1::TimerAction { action: Some(v1::timer_action::Action::Enqueue(task("gpu", b"x"))) }),
+        action: Some(Box::new(v1::TimerAction { action: Some(v1::timer_action::Action::Enqueue(task("gpu", b"x"))) })),
         ..v1::ScheduleTimerRequest::default()
     };
     let mut timers = v1::timer_service_client::TimerServiceClient::new(node.dial_as(PrincipalKind::User { name: "ada".into() }).await);

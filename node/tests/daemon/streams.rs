@@ -35,7 +35,7 @@ impl Work {
 
     async fn task(&mut self) -> v1::LeasedTask {
         match self.hear().await.message {
-            Some(work_response::Message::Task(task)) => task,
+            Some(work_response::Message::Task(task)) => *task,
             other => panic!("{other:?}"),
         }
     }

@@ -5,7 +5,7 @@ use tarn_proto::v1::{Command, Outcome, Rejection, command, outcome};
 use crate::check;
 use crate::domain::queue::{admit, cancel, dead, dependency, lease as task_lease, report};
 use crate::domain::{
-    access, audit, context, driver, federation, join_token, lease, namespace, placement, policy, timer, transfer, version, worker,
+    access, audit, batch, context, driver, federation, join_token, lease, namespace, placement, policy, timer, transfer, version, worker,
 };
 use crate::error::{Fatal, Refusal};
 use crate::limits;
@@ -39,18 +39,22 @@ pub fn rejected(rejection: Rejection) -> Outcome {
     Outcome { body: Some(outcome::Body::Rejected(rejection)) }
 }
 
+/// The entry has not enough ids left.
+pub fn entry_full() -> Rejection {
+    reject::full("ENTRY_FULL", "", limits::COMMAND_ORDINALS_MAX, "too much is going on at once: try again")
+}
+
 /// Carries a command out. `draft` is what is to be recorded of it: nothing of a repeat, nor of what can never succeed.
-fn attempt(txn: &mut Txn<'_>, command: Command, draft: &mut Option<DecisionRow>) -> Result<outcome::Body, Refusal> {
+fn attempt(txn: &mut Txn<'_>, mut command: Command, draft: &mut Option<DecisionRow>) -> Result<outcome::Body, Refusal> {
     if !txn.has_ids() {
-        let message = "too much is going on at once: try again";
-        return Err(reject::full("ENTRY_FULL", "", limits::COMMAND_ORDINALS_MAX, message).into());
+        return Err(entry_full().into());
     }
     check::fields(&command)?;
     version::require(&command, txn.meta.version)?;
     if txn.meta.version >= version::ROUTER {
         check::routing(&command)?;
     }
-    *draft = audit::draft(txn, &command);
+    *draft = audit::draft(txn, &mut command);
     let Some(body) = command.body else {
         return Err(reject::invalid("NO_COMMAND", "body", "the command is empty").into());
     };
@@ -137,12 +141,13 @@ fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<o
         C::ConfirmTransfer(request) => O::ConfirmTransfer(transfer::confirm(txn, principal, request)?),
         C::ExtendTransfer(request) => O::ExtendTransfer(transfer::extend(txn, principal, request)?),
         C::CloseTransfer(request) => O::CloseTransfer(transfer::close(txn, request)?),
+        C::Batch(request) => O::Batch(batch::carry_out(txn, principal, request)?),
     })
 }
 
 #[cfg(test)]
 mod tests {
-    use tarn_proto::v1::EnqueueRequest;
+    use tarn_proto::v1::{CommandBatch, EnqueueRequest};
     use tarn_storage::MemoryEngine;
 
     use super::*;
@@ -168,5 +173,25 @@ mod tests {
         let outcome = super::command(&mut txn, Command { principal: String::new(), gate: None, body }).expect("it is refused");
         let Some(outcome::Body::Rejected(rejection)) = outcome.body else { panic!("{outcome:?}") };
         assert_eq!(rejection.reason, "ENTRY_FULL");
+    }
+
+    #[test]
+    fn a_batch_finds_room_for_all_of_its_commands_or_is_refused_as_a_whole() {
+        let (engine, mut ix) = (MemoryEngine::new(), Indices::default());
+        let meta = MetaRow { version: version::BATCHES, ..MetaRow::default() };
+        let mut txn = Txn::new(Overlay::new(&engine), &mut ix, meta, Versions::CURRENT, 7);
+        let member = Command { body: Some(command::Body::Enqueue(EnqueueRequest::default())), ..Command::default() };
+        let batch = CommandBatch { request_id: "b".to_owned(), commands: vec![member; 2] };
+        let tell = |txn: &mut Txn<'_>| {
+            let body = Some(command::Body::Batch(batch.clone()));
+            super::command(txn, Command { body, ..Command::default() }).expect("it is no defect").body.expect("it has an outcome")
+        };
+        while txn.has_ids_for(limits::BATCH_TASKS_MAX as u64 + limits::BATCH_COMMANDS_MAX as u64) {
+            txn.next_id();
+        }
+        assert!(txn.has_ids(), "one command alone would still be carried out");
+        let outcome::Body::Rejected(rejection) = tell(&mut txn) else { panic!("there is no room for all of it") };
+        assert_eq!(rejection.reason, "ENTRY_FULL");
+        assert!(txn.rows.touched() == 0 && txn.request_hashes.is_empty(), "and it may be sent again");
     }
 }

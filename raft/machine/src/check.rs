@@ -3,6 +3,7 @@
 //! The gate calls [`validate`] before a command reaches the log, so that what can never succeed costs nothing; `apply` calls it again,
 //! because it trusts nobody.
 
+mod batch;
 mod driver;
 mod federation;
 mod placement;
@@ -52,11 +53,11 @@ pub(crate) fn fields(command: &Command) -> Check {
     length("COMMAND_TOO_LARGE", "", bytes, limits::COMMAND_BYTES_MAX)?;
     length("PRINCIPAL_TOO_LONG", "principal", principal.len(), limits::PRINCIPAL_BYTES_MAX)?;
     length("REQUEST_ID_TOO_LONG", "request_id", id_bytes, limits::REQUEST_ID_BYTES_MAX)?;
-    command.gate.as_ref().map_or(Ok(()), gate)?;
+    command.gate.as_deref().map_or(Ok(()), gate)?;
     match body {
         command::Body::Enqueue(r) => {
             name("namespace", &r.namespace)?;
-            batch(&r.tasks)
+            tasks(&r.tasks)
         }
         command::Body::CancelTask(r) => {
             name("namespace", &r.namespace)?;
@@ -267,6 +268,7 @@ pub(crate) fn fields(command: &Command) -> Check {
         command::Body::ConfirmTransfer(r) => transfer::until(&r.transfer_id, r.run_until_ms),
         command::Body::ExtendTransfer(r) => transfer::until(&r.transfer_id, r.run_until_ms),
         command::Body::CloseTransfer(r) => transfer::id(&r.transfer_id),
+        command::Body::Batch(r) => batch::batch(r),
     }
 }
 
@@ -429,7 +431,7 @@ fn serial(field: &str, text: &str) -> Check {
 
 // --- Tasks -----------------------------------------------------------------------------------------------------------------------------
 
-fn batch(tasks: &[TaskSpec]) -> Check {
+fn tasks(tasks: &[TaskSpec]) -> Check {
     if tasks.is_empty() {
         let message = "there is no task in the request: name at least one";
         return Err(invalid("NO_TASKS", "tasks", message));

@@ -178,22 +178,23 @@ pub mod first {
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
 pub fn prefix(first: u8, numbers: &[u64]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + 8 * numbers.len());
+    with_name(first, numbers, &[])
+}
+
+fn with_name(first: u8, numbers: &[u64], name: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::with_capacity(1 + 8 * numbers.len() + name.len());
     bytes.push(first);
     for number in numbers {
         bytes.extend_from_slice(&number.to_be_bytes());
     }
+    bytes.extend_from_slice(name);
     bytes
 }
 
 impl Key<'_> {
     /// The bytes of the key.
     pub fn encode(&self) -> Vec<u8> {
-        let named = |first, numbers: &[u64], name: &[u8]| {
-            let mut bytes = prefix(first, numbers);
-            bytes.extend_from_slice(name);
-            bytes
-        };
+        let named = with_name;
         match *self {
             Key::Meta => prefix(first::META, &[]),
             Key::Digest => prefix(first::DIGEST, &[]),

@@ -50,7 +50,7 @@ mod txn;
 
 pub use domain::access::BUILT_IN_ROLES;
 pub use domain::placement::{AUTO, may_go, runtimes};
-pub use domain::version::{FEDERATION, ROUTER};
+pub use domain::version::{BATCHES, FEDERATION, ROUTER};
 pub use error::{Fatal, Refusal};
 pub use index::{Access, ActiveBundle, Indices, Policies, RoleIn, Tenant, Tenants};
 pub use machine::{Applied, Machine, ReadyGroup, Versions};

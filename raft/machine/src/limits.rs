@@ -19,6 +19,8 @@ pub const REQUEST_ID_BYTES_MAX: usize = 128;
 pub const PRINCIPAL_BYTES_MAX: usize = 256;
 /// Names of namespaces, queues, named leases and runtimes: one label of a host name.
 pub const NAME_BYTES_MAX: usize = 64;
+/// Commands in one batch. Those that enqueue may have [`BATCH_TASKS_MAX`] tasks and [`BATCH_DEPENDENCIES_MAX`] dependencies together.
+pub const BATCH_COMMANDS_MAX: usize = 256;
 /// Tasks in one enqueue, dead letters in one requeue, tasks in one purge: what one command may change, so that no command holds up an
 /// entry for longer than some milliseconds.
 pub const BATCH_TASKS_MAX: usize = 1_000;

@@ -30,7 +30,7 @@ pub struct Versions {
 
 impl Versions {
     /// The versions that this build reads.
-    pub const CURRENT: Versions = Versions { min: 1, max: 5 };
+    pub const CURRENT: Versions = Versions { min: 1, max: 6 };
     /// The version of a new cluster.
     pub const FIRST: u32 = 1;
 

@@ -92,9 +92,10 @@ impl<'a> Overlay<'a> {
 
 impl Rows for Overlay<'_> {
     fn bytes(&self, key: Key<'_>) -> Result<Option<Bytes>, Fatal> {
-        match self.changes.get(key.encode().as_slice()) {
+        let key = key.encode();
+        match self.changes.get(&key) {
             Some(change) => Ok(change.clone()),
-            None => self.engine.bytes(key),
+            None => Ok(self.engine.get(STATE, &key)?.map(Bytes::from)),
         }
     }
 }

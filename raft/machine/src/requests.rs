@@ -1,11 +1,13 @@
 //! Request ids: a repeat within the retention window gets the first answer, and changes nothing.
 //!
 //! An id belongs to whoever used it: two principals with the same id do not meet. A refusal is not remembered, because a refused command
-//! changed nothing and may well succeed when repeated; for the same reason neither is a lease command that found no task.
+//! changed nothing and may well succeed when repeated; for the same reason neither is a lease command that found no task. A batch is
+//! remembered as a whole, with what was refused in it, because the rest has taken effect; but not the sentences, which are for people and
+//! may read differently in every build: the state has to be the same on all nodes.
 
 use bytes::Bytes;
 use prost::Message;
-use tarn_proto::v1::{LeaseTasksRequest, Outcome, command, outcome};
+use tarn_proto::v1::{LeaseTasksRequest, Outcome, Rejection, command, outcome};
 
 use crate::advance::{damaged, expired};
 use crate::domain::queue::lease;
@@ -50,8 +52,23 @@ pub fn look_up(txn: &Txn<'_>, principal: &str, body: &command::Body) -> Result<S
         return Ok(Seen::Before(outcome::Body::LeaseTasks(lease::repeat(txn, &row.leases)?)));
     }
     let outcome = Outcome::decode(row.outcome).ok().and_then(|outcome| outcome.body);
-    let outcome = outcome.ok_or_else(|| Fatal::assertion("a remembered outcome cannot be decoded"))?;
+    let mut outcome = outcome.ok_or_else(|| Fatal::assertion("a remembered outcome cannot be decoded"))?;
+    refusals(&mut outcome).for_each(|refusal| {
+        refusal.message = format!("it was refused when it first came, with the reason {}: send it again under a new id", refusal.reason);
+    });
     Ok(Seen::Before(outcome))
+}
+
+/// What was refused in a batch.
+fn refusals(answer: &mut outcome::Body) -> impl Iterator<Item = &mut Rejection> {
+    let outcomes = match answer {
+        outcome::Body::Batch(answer) => answer.outcomes.as_mut_slice(),
+        _ => &mut [],
+    };
+    outcomes.iter_mut().filter_map(|outcome| match &mut outcome.body {
+        Some(outcome::Body::Rejected(rejection)) => Some(rejection),
+        _ => None,
+    })
 }
 
 /// Remembers a command's answer.
@@ -60,14 +77,21 @@ pub fn remember(txn: &mut Txn<'_>, fresh: Fresh, answer: &outcome::Body) {
     match answer {
         outcome::Body::LeaseTasks(answer) if answer.tasks.is_empty() => return,
         outcome::Body::LeaseTasks(answer) => row.leases = lease::references(txn, answer),
-        answer => {
-            let mut bytes = Vec::with_capacity(answer.encoded_len());
-            answer.encode(&mut bytes);
-            row.outcome = bytes.into();
+        outcome::Body::Batch(_) => {
+            let mut answer = answer.clone();
+            refusals(&mut answer).for_each(|refusal| refusal.message.clear());
+            row.outcome = encoded(&answer);
         }
+        answer => row.outcome = encoded(answer),
     }
     txn.rows.put(Key::Request { hash: &fresh.hash }, &row);
     txn.request_hashes.push(Bytes::copy_from_slice(&fresh.hash));
+}
+
+fn encoded(answer: &outcome::Body) -> Bytes {
+    let mut bytes = Vec::with_capacity(answer.encoded_len());
+    answer.encode(&mut bytes);
+    bytes.into()
 }
 
 /// Writes down when the request ids of this entry can be forgotten.
@@ -122,6 +146,10 @@ fn body_hash(body: &command::Body) -> Bytes {
         // A client that repeats a call has less time left to wait.
         command::Body::LeaseTasks(request) => {
             command::Body::LeaseTasks(LeaseTasksRequest { wait_ms: 0, ..request.clone() }).encode(&mut bytes)
+        }
+        // Nor does the gate say the same of a repeat.
+        command::Body::Batch(batch) => {
+            batch.commands.iter().filter_map(|command| command.body.as_ref()).for_each(|body| body.encode(&mut bytes))
         }
         body => body.encode(&mut bytes),
     }

@@ -41,6 +41,8 @@ pub struct Txn<'a> {
     pub settles_left: usize,
     /// Hashes of the request ids that this entry used.
     pub request_hashes: Vec<Bytes>,
+    /// The request id of the batch whose commands are being carried out; empty outside of batches.
+    pub batch_id: String,
     next_ordinal: u64,
 }
 
@@ -61,6 +63,7 @@ impl<'a> Txn<'a> {
             used: BTreeSet::new(),
             settles_left: limits::SETTLES_PER_ENTRY_MAX,
             request_hashes: Vec::new(),
+            batch_id: String::new(),
             // Zero would be an id that no log position has.
             next_ordinal: 1,
         }

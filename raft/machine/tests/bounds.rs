@@ -280,7 +280,7 @@ fn a_page_of_events_ends_when_it_is_large_enough() {
         let mark = || ScheduleTimerRequest {
             namespace: "default".into(),
             delay_ms: 1,
-            action: Some(TimerAction { action: Some(timer_action::Action::Mark("m".repeat(limits::MARK_BYTES_MAX))) }),
+            action: Some(Box::new(TimerAction { action: Some(timer_action::Action::Mark("m".repeat(limits::MARK_BYTES_MAX))) })),
             ..Default::default()
         };
         rig.apply_unchecked((0..100).map(|_| command(mark())).collect());
@@ -430,7 +430,7 @@ fn a_timer_that_finds_no_room_for_its_task_tries_again() {
     let mut rig = Rig::new();
     let class = |n: usize| TaskSpec { requires: vec![format!("label-{n}")], ..spec("q") };
     let ids = rig.ok(enqueue((0..limits::CLASSES_MAX).map(class).collect())).task_ids;
-    let action = TimerAction { action: Some(timer_action::Action::Enqueue(class(999))) };
+    let action = Box::new(TimerAction { action: Some(timer_action::Action::Enqueue(class(999))) });
     let timer_id =
         rig.ok(ScheduleTimerRequest { namespace: "default".into(), delay_ms: 1_000, action: Some(action), ..Default::default() }).timer_id;
     let timer = |rig: &Rig| {

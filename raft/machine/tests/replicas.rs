@@ -126,7 +126,7 @@ fn some_command(dice: &mut Dice, known: &Known, now: u64) -> Command {
                 0 => timer_action::Action::Mark("mark".into()),
                 _ => timer_action::Action::Enqueue(some_spec(dice, known, now, 0)),
             };
-            let action = Some(TimerAction { action: Some(action) });
+            let action = Some(Box::new(TimerAction { action: Some(action) }));
             let delay_ms = 1 + dice.roll(50_000);
             command(ScheduleTimerRequest { request_id, namespace: ns(), due_at_ms: 0, delay_ms, action })
         }

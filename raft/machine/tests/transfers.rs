@@ -56,7 +56,7 @@ fn transfer(id: &str, token: u64) -> Transfer {
 }
 
 fn accept(id: &str, token: u64, hold_until_ms: u64) -> AcceptTransfer {
-    AcceptTransfer { transfer: Some(transfer(id, token)), hold_until_ms }
+    AcceptTransfer { transfer: Some(Box::new(transfer(id, token))), hold_until_ms }
 }
 
 fn confirm(id: &str, run_until_ms: u64) -> ConfirmTransfer {

@@ -86,7 +86,7 @@ fn first_version() -> Vec<Vec<u8>> {
         command(ScheduleTimerRequest {
             namespace: namespace(),
             delay_ms,
-            action: Some(TimerAction { action: Some(timer_action::Action::Mark(mark.to_owned())) }),
+            action: Some(Box::new(TimerAction { action: Some(timer_action::Action::Mark(mark.to_owned())) })),
             ..Default::default()
         })
     };

@@ -116,7 +116,7 @@ cluster_test! {
             request_id: "t".into(),
             namespace: "default".into(),
             delay_ms: 300,
-            action: Some(mark),
+            action: Some(Box::new(mark)),
             ..Default::default()
         };
         let mut events = cluster.node(1).events();

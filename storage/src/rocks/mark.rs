@@ -30,7 +30,7 @@ use crate::{StorageError, dir};
 /// The file's name, beside RocksDB's own files.
 const FILE: &str = "SYNCED";
 /// The least time between two marks. Each costs a flush beside the log's own, so they are spread thin.
-const PACE: Duration = Duration::from_millis(10);
+const PACE: Duration = Duration::from_millis(50);
 /// From one slot to the next: disks write whole blocks of at most this size.
 const SLOT_STEP: u64 = 4096;
 const SLOTS: u64 = 2;

@@ -128,12 +128,18 @@ impl RocksEngine {
     /// The batch in RocksDB's own words.
     fn convert(&self, batch: &Batch) -> Result<WriteBatch, StorageError> {
         let mut converted = WriteBatch::default();
+        // Operations on one keyspace follow each other: it is looked up by its name when it changes.
+        let mut last = None;
+        let mut family_of = |keyspace: Keyspace| match last {
+            Some((name, family)) if std::ptr::eq::<str>(name, keyspace.name()) => Ok(family),
+            _ => self.family(keyspace).inspect(|family| last = Some((keyspace.name(), *family))),
+        };
         for op in batch {
             match op {
-                Op::Put { keyspace, key, value } => converted.put_cf(self.family(keyspace)?, key, value),
-                Op::Delete { keyspace, key } => converted.delete_cf(self.family(keyspace)?, key),
+                Op::Put { keyspace, key, value } => converted.put_cf(family_of(keyspace)?, key, value),
+                Op::Delete { keyspace, key } => converted.delete_cf(family_of(keyspace)?, key),
                 Op::DeleteRange { keyspace, start, end } => {
-                    let family = self.family(keyspace)?;
+                    let family = family_of(keyspace)?;
                     // RocksDB refuses a whole batch for one range whose ends cross; here such a range is just empty.
                     if start < end {
                         converted.delete_range_cf(family, start, end);

@@ -1,6 +1,7 @@
 //! A cluster of one process: enough of the contract in memory to test the SDK against, over real connections, with faults on demand.
 
 pub mod identity;
+mod pipeline;
 mod services;
 mod work;
 
@@ -53,6 +54,10 @@ pub struct Record {
 pub struct State {
     pub calls: Vec<(&'static str, String)>,
     pub faults: BTreeMap<&'static str, VecDeque<Fault>>,
+    /// Whether the nodes take commands over streams.
+    pub streams: bool,
+    /// The commands that came over streams, in the order in which they came.
+    pub messages: Vec<proto::command::Body>,
     answers: BTreeMap<String, Vec<u8>>,
     pub tasks: BTreeMap<u64, Record>,
     /// The log's end: ids, tokens and revisions come from it.
@@ -74,6 +79,11 @@ impl State {
 
     pub fn count(&self, method: &str) -> usize {
         self.calls.iter().filter(|(called, _)| *called == method).count()
+    }
+
+    /// How many batches came.
+    pub fn batches(&self) -> usize {
+        self.messages.iter().filter(|message| matches!(message, proto::command::Body::Batch(_))).count()
     }
 
     pub fn record(&mut self, id: &str) -> Result<&mut Record, Status> {
@@ -173,6 +183,13 @@ impl Fake {
         let node = fake.node().await;
         let client = fake.client(&[&node]).await;
         (fake, node, client)
+    }
+
+    /// One node that takes commands over streams, and a client of it.
+    pub async fn streaming() -> (Fake, Node, Client) {
+        let alone = Fake::alone().await;
+        alone.0.with(|state| state.streams = true);
+        alone
     }
 
     /// Starts a node on a port of its own.

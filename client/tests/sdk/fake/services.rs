@@ -13,12 +13,19 @@ use super::{Fake, Record, refuse};
 /// All services on one node.
 pub fn router(mut server: tonic::transport::Server, fake: Fake) -> Router {
     server
+        .add_service(command_service_server::CommandServiceServer::new(fake.clone()))
         .add_service(task_service_server::TaskServiceServer::new(fake.clone()))
         .add_service(worker_service_server::WorkerServiceServer::new(fake.clone()))
         .add_service(lease_service_server::LeaseServiceServer::new(fake.clone()))
         .add_service(event_service_server::EventServiceServer::new(fake.clone()))
         .add_service(artifact_service_server::ArtifactServiceServer::new(fake.clone()))
         .add_service(cluster_service_server::ClusterServiceServer::new(fake))
+}
+
+/// What the gate says to the request, if it refuses it.
+pub fn forbidden(request: &EnqueueRequest) -> Option<Status> {
+    let forbidden = request.tasks.iter().any(|task| task.queue == "forbidden");
+    forbidden.then(|| refuse(Code::PermissionDenied, "FORBIDDEN", "ask for the role"))
 }
 
 #[tonic::async_trait]
@@ -28,6 +35,9 @@ impl task_service_server::TaskService for Fake {
         self.carry_out("enqueue", &request.request_id.clone(), |state| {
             if request.tasks.iter().any(|task| task.queue == "BAD") {
                 return Err(refuse(Code::InvalidArgument, "INVALID_QUEUE", "write the queue in lower case"));
+            }
+            if let Some(refusal) = forbidden(&request) {
+                return Err(refusal);
             }
             let mut task_ids = Vec::new();
             for spec in request.tasks {

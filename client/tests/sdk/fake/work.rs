@@ -154,7 +154,7 @@ impl Pump {
             self.credit -= 1;
             let lease = TaskLease { namespace: task.namespace.clone(), task_id: task.task_id.clone(), token: task.token, progress: None };
             self.leased.push(lease);
-            news.push(work_response::Message::Task(task));
+            news.push(work_response::Message::Task(Box::new(task)));
         }
         for lease in &self.leased {
             let status = state.status(lease);

@@ -12,6 +12,7 @@
 
 mod clients;
 mod fair;
+mod memory;
 mod report;
 mod workers;
 
@@ -37,6 +38,8 @@ Examples:
   tarn bench enqueue --clients 64 --payload 256 --time 10s
   tarn bench work --clients 64 --workers 8 --outstanding 1024 --time 30s -o json
   tarn bench work --rate 500 --time 30s                  at a fixed rate, for latency
+  tarn bench put --clients 64 --time 10s                 keys of a context: puts
+  tarn bench get --clients 64 --time 10s                 and reads that see every put acknowledged before
   tarn bench fair --backlog 1000000 --rate 100 --time 30s")]
 pub struct BenchArgs {
     /// What to do
@@ -89,6 +92,10 @@ enum Load {
     Enqueue,
     /// Enqueue, lease and complete, end to end
     Work,
+    /// Put keys into a context of its own, which is deleted afterwards
+    Put,
+    /// Read keys, each read certain to see what was acknowledged before it
+    Get,
     /// How long a tenant's tasks wait for their start, without and with a neighbour that has a backlog; creates two namespaces for it
     Fair,
 }
@@ -159,6 +166,8 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
     let reports = match args.load {
         Load::Enqueue => vec![enqueue(&run, &args).await],
         Load::Work => work(&run, &args).await?,
+        Load::Put => vec![memory::put(&run, args.clients, args.time).await?],
+        Load::Get => vec![memory::get(&run, args.clients, args.time).await?],
         Load::Fair => return fair::run(&run, &args, printer).await,
     };
     let value = serde_json::json!({

@@ -89,7 +89,7 @@ async fn worker(
                 correlation += 1;
                 let due = task.spec.as_ref().and_then(|spec| run.due(&spec.payload)).unwrap_or_else(Instant::now);
                 running.insert(correlation, due);
-                let complete = WorkRequest { correlation, message: Some(work_request::Message::Complete(completion(task))) };
+                let complete = WorkRequest { correlation, message: Some(work_request::Message::Complete(completion(*task))) };
                 if sender.send(complete).await.is_err() {
                     return samples;
                 }

@@ -135,7 +135,8 @@ impl Guests {
             artifact::gather(&self.artifacts, &self.exchange, cluster, names).await?;
         }
         let hold_until_ms = self.now_ms() + offer.hold_ms.clamp(1, tarn_machine::limits::TRANSFER_HOLD_MS_MAX / 2);
-        let accept = AcceptTransfer { transfer: Some(Transfer { origin_name: name.clone(), ..transfer }), hold_until_ms };
+        let transfer = Transfer { origin_name: name.clone(), ..transfer };
+        let accept = AcceptTransfer { transfer: Some(Box::new(transfer)), hold_until_ms };
         let accepted = self.federation.way().accept_transfer(self.federation.node_id(), &name, accept, Instant::now() + COMMAND).await;
         accepted.map_err(|refusal| refusal.rejection)?;
         Ok(Message::Transfer(TransferAnswer { now_ms: self.now_ms(), ..TransferAnswer::default() }))

@@ -3,7 +3,7 @@
 use tarn_proto::v1::{AdvanceDriver, DriverSettings, DriverSpec, EventKind};
 
 use super::policy::{exactly, signers};
-use super::{Check, artifact, batch, count, invalid, is_plain, known, length, name, pattern, range_or_zero};
+use super::{Check, artifact, count, invalid, is_plain, known, length, name, pattern, range_or_zero, tasks};
 use crate::limits;
 
 pub(super) fn put(namespace: &str, driver: &str, spec: Option<&DriverSpec>) -> Check {
@@ -43,7 +43,7 @@ pub(super) fn advance(r: &AdvanceDriver) -> Check {
     let state = r.state.as_ref().map_or(0, |state| state.len());
     length("STATE_TOO_LARGE", "state", state, limits::DRIVER_STATE_BYTES_MAX)?;
     count("TOO_MANY_TASKS", "tasks", r.tasks.len(), limits::DRIVER_TASKS_MAX)?;
-    if r.tasks.is_empty() { Ok(()) } else { batch(&r.tasks) }
+    if r.tasks.is_empty() { Ok(()) } else { tasks(&r.tasks) }
 }
 
 pub(super) fn settings(settings: Option<&DriverSettings>) -> Check {

@@ -77,17 +77,17 @@ impl Task {
 
 /// What is to be recorded of a command once its outcome is known. None of what workers do all the time, unless the gate has something to
 /// say about it; but whoever comes too late is recorded anyway.
-pub fn draft(txn: &Txn<'_>, command: &Command) -> Option<DecisionRow> {
+pub fn draft(txn: &Txn<'_>, command: &mut Command) -> Option<DecisionRow> {
     // The raise itself is the first record.
     let begins = |body: &&command::Body| matches!(body, command::Body::RaiseVersion(_));
-    // What a leader's node keeps for the federation is no decision.
-    let is_decision = |body: &&command::Body| !matches!(body, command::Body::CommitReplica(_));
+    // What a leader's node keeps for the federation is no decision, and of a batch each command is one.
+    let is_decision = |body: &&command::Body| !matches!(body, command::Body::CommitReplica(_) | command::Body::Batch(_));
     let body = command.body.as_ref().filter(|body| txn.meta.version >= SINCE || begins(body)).filter(is_decision)?;
     let mut record = DecisionRow {
         principal: command.principal.clone(),
         action: body.name().to_owned(),
-        request_id: body.request_id().to_owned(),
-        gate: command.gate.clone(),
+        request_id: if txn.batch_id.is_empty() { body.request_id() } else { &txn.batch_id }.to_owned(),
+        gate: command.gate.take().map(|gate| *gate),
         ..DecisionRow::default()
     };
     describe(&mut record, body);

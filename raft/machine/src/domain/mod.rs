@@ -2,6 +2,7 @@
 
 pub mod access;
 pub mod audit;
+pub mod batch;
 pub mod context;
 pub mod drain;
 pub mod driver;

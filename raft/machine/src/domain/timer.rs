@@ -23,7 +23,7 @@ use crate::txn::Txn;
 /// The command: schedules a timer. One whose time has passed fires with the next entry.
 pub fn schedule_timer(txn: &mut Txn<'_>, request: ScheduleTimerRequest) -> Result<ScheduleTimerResponse, Refusal> {
     let ns = txn.open_namespace(&request.namespace)?;
-    let bytes = quota::of_action(request.action.as_ref());
+    let bytes = quota::of_action(request.action.as_deref());
     quota::room_for_bytes(txn, ns, bytes)?;
     if txn.ix.namespace(ns)?.pending_timers >= limits::TIMERS_MAX {
         let message = "this namespace has too many pending timers: cancel some, or wait until some have fired";
@@ -37,7 +37,7 @@ pub fn schedule_timer(txn: &mut Txn<'_>, request: ScheduleTimerRequest) -> Resul
     let row = TimerRow {
         due_at_ms,
         wake_at_ms: due_at_ms,
-        action: request.action,
+        action: request.action.map(|action| *action),
         stored_bytes: if txn.meta.version >= quota::SINCE { bytes } else { 0 },
         ..TimerRow::default()
     };

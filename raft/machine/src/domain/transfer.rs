@@ -59,7 +59,7 @@ pub fn accept(txn: &mut Txn<'_>, principal: &str, request: AcceptTransfer) -> Re
     drop_row(txn, &id)?;
     let (origin, namespace) = (transfer.origin_name.clone(), transfer.namespace.clone());
     let row = TransferRow {
-        transfer: Some(transfer),
+        transfer: Some(*transfer),
         digest: digest.to_vec().into(),
         accepted_at_ms: txn.now,
         hold_until_ms: request.hold_until_ms,

@@ -22,6 +22,9 @@ pub const ROUTER: u32 = 4;
 /// The machine version that brought the federation.
 pub const FEDERATION: u32 = 5;
 
+/// The machine version that brought batches of commands.
+pub const BATCHES: u32 = 6;
+
 /// Refuses a command that a node of the cluster may not know yet.
 pub fn require(command: &Command, found: u32) -> Result<(), Rejection> {
     let gate = if command.gate.is_some() { audit::SINCE } else { 1 };
@@ -90,6 +93,7 @@ fn since(body: &command::Body) -> u32 {
         | C::ConfirmTransfer(_)
         | C::ExtendTransfer(_)
         | C::CloseTransfer(_) => FEDERATION,
+        C::Batch(r) => r.commands.iter().filter_map(|command| command.body.as_ref()).map(since).fold(BATCHES, u32::max),
         _ => 1,
     }
 }

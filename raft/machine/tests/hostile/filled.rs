@@ -104,6 +104,7 @@ fn a_command_that_says_nothing_is_refused_by_its_first_missing_field() {
         ("confirm_transfer", "INVALID_TRANSFER_ID transfer_id"),
         ("extend_transfer", "INVALID_TRANSFER_ID transfer_id"),
         ("close_transfer", "INVALID_TRANSFER_ID transfer_id"),
+        ("batch", "NO_COMMAND batch.commands"),
     ];
     assert_eq!(reasons, expected.map(|(name, reason)| (name.to_owned(), reason.to_owned())));
     target.check();

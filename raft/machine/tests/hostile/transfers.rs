@@ -9,7 +9,7 @@ use tarn_proto::v1::*;
 pub fn bodies(task: &str) -> Vec<B> {
     let id = || "north/0000000000001/7".to_owned();
     vec![
-        B::AcceptTransfer(AcceptTransfer { transfer: Some(transfer(task)), hold_until_ms: 60_000 }),
+        B::AcceptTransfer(AcceptTransfer { transfer: Some(Box::new(transfer(task))), hold_until_ms: 60_000 }),
         B::ConfirmTransfer(ConfirmTransfer { transfer_id: id(), run_until_ms: 90_000 }),
         B::ExtendTransfer(ExtendTransfer { transfer_id: id(), run_until_ms: 120_000 }),
         B::CloseTransfer(CloseTransfer { transfer_id: id() }),
@@ -35,7 +35,7 @@ fn each_wrong_word_of_a_transfer_is_named() {
     let refused = |change: &dyn Fn(&mut Transfer)| {
         let mut transfer = transfer(id);
         change(&mut transfer);
-        let body = Some(B::AcceptTransfer(AcceptTransfer { transfer: Some(transfer), hold_until_ms: 60_000 }));
+        let body = Some(B::AcceptTransfer(AcceptTransfer { transfer: Some(Box::new(transfer)), hold_until_ms: 60_000 }));
         let rejection = check::validate(&Command { body, ..Command::default() }).expect_err("it is refused");
         format!("{} {}", rejection.reason, rejection.field)
     };
@@ -58,7 +58,7 @@ fn each_wrong_word_of_a_transfer_is_named() {
     assert_eq!(refused(&|t| t.spec = Some(TaskSpec { payload: payload.clone(), ..spec() })), "PAYLOAD_TOO_LARGE tasks.payload");
     for at in [0, u64::MAX] {
         for body in [
-            B::AcceptTransfer(AcceptTransfer { transfer: Some(transfer(id)), hold_until_ms: at }),
+            B::AcceptTransfer(AcceptTransfer { transfer: Some(Box::new(transfer(id))), hold_until_ms: at }),
             B::ConfirmTransfer(ConfirmTransfer { transfer_id: "t".to_owned(), run_until_ms: at }),
             B::ExtendTransfer(ExtendTransfer { transfer_id: "t".to_owned(), run_until_ms: at }),
         ] {
@@ -74,7 +74,7 @@ fn what_names_other_clusters_is_known_from_version_5_on() {
     let wasm = Some(WasmSpec { artifact: "a".to_owned(), ..WasmSpec::default() });
     let spec = TaskSpec { queue: "q".to_owned(), runtime: "auto".to_owned(), wasm, placement, ..TaskSpec::default() };
     let resources = || Some(WorkerResources { node: "n".to_owned(), slots: 1, cluster: "south".to_owned(), ..WorkerResources::default() });
-    let action = Some(TimerAction { action: Some(timer_action::Action::Enqueue(spec.clone())) });
+    let action = Some(Box::new(TimerAction { action: Some(timer_action::Action::Enqueue(spec.clone())) }));
     let events = vec![EventKind::TransferEnded.into()];
     for body in [
         B::Enqueue(EnqueueRequest { tasks: vec![spec.clone()], ..Default::default() }),

@@ -28,7 +28,8 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
     let wasm = WasmSpec { artifact: "a".to_owned(), args: vec!["x".to_owned()], ..WasmSpec::default() };
     let wasm =
         TaskSpec { queue: "q".to_owned(), runtime: "wasm".to_owned(), wasm: Some(wasm), after_in_batch: vec![0], ..TaskSpec::default() };
-    let action = Some(TimerAction { action: Some(timer_action::Action::Enqueue(TaskSpec { after: Vec::new(), ..spec.clone() })) });
+    let enqueue = timer_action::Action::Enqueue(TaskSpec { after: Vec::new(), ..spec.clone() });
+    let action = Some(Box::new(TimerAction { action: Some(enqueue) }));
     let lease = TaskLease { namespace: ns(), task_id: task.to_owned(), token: 9, progress: None };
     let capabilities = WorkerCapabilities { labels: vec!["gpu".to_owned()], ..WorkerCapabilities::default() };
     let error = Some(TaskError { reason: "NO".to_owned(), message: "no".to_owned() });
@@ -160,6 +161,9 @@ pub fn every_body(worker: &str, task: &str) -> Vec<command::Body> {
     bodies.extend(crate::drivers::bodies());
     bodies.extend(crate::federation::bodies());
     bodies.extend(crate::transfers::bodies(task));
+    let release = ReleaseLeaseRequest { namespace: ns(), name: "l".to_owned(), token: 4, ..Default::default() };
+    let member = Command { body: Some(B::ReleaseLease(release)), gate: Some(Box::new(gate())), ..Command::default() };
+    bodies.push(B::Batch(CommandBatch { request_id: "b".to_owned(), commands: vec![member.clone(), member] }));
     bodies
 }
 
@@ -214,7 +218,7 @@ pub fn populated() -> (Target, String, String) {
 }
 
 pub fn entry(bodies: &[command::Body]) -> Vec<u8> {
-    let command = |body: &command::Body| Command { principal: "node/1".to_owned(), gate: Some(gate()), body: Some(body.clone()) };
+    let command = |body: &command::Body| Command { principal: "node/1".to_owned(), gate: Some(Box::new(gate())), body: Some(body.clone()) };
     Entry { version: 1, now_ms: 1_000, commands: bodies.iter().map(command).collect() }.encode_to_vec()
 }
 

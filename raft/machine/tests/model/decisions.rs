@@ -110,7 +110,7 @@ fn commands_are_recorded_with_what_the_gate_said(lines: &[Line], applied: &Appli
     let admitted: Vec<&Decision> = records.iter().filter(|record| record.kind() == DecisionKind::Admitted).collect();
     for (line, outcome) in lines.iter().zip(&applied.outcomes) {
         let done = outcome.body.as_ref().is_some_and(|body| rejected(body).is_none());
-        let Some(gate) = line.command.gate.as_ref().filter(|_| done) else {
+        let Some(gate) = line.command.gate.as_deref().filter(|_| done) else {
             continue;
         };
         let found = |record: &&&Decision| record.gate.as_ref() == Some(gate) && record.principal == line.command.principal;

@@ -175,7 +175,7 @@ impl Generator {
             false => {
                 let kind = self.dice.weighted(&self.theme.weights);
                 let body = self.body(kind, model);
-                Command { principal: self.principal(model, &body), gate: self.gate(model), body: Some(body) }
+                Command { principal: self.principal(model, &body), gate: self.gate(model).map(Box::new), body: Some(body) }
             }
         };
         if self.dice.chance(4) {
@@ -324,7 +324,7 @@ impl Generator {
             1 => (nameable(model.now + self.dice.below(2 * HOUR)), 0),
             _ => (0, self.dice.pick(&[0, 1, 2 * SECOND, 5 * MINUTE])),
         };
-        let action = Some(TimerAction { action: Some(action) });
+        let action = Some(Box::new(TimerAction { action: Some(action) }));
         ScheduleTimerRequest { request_id: self.request_id(), namespace, due_at_ms, delay_ms, action }
     }
 

@@ -31,12 +31,12 @@ pub fn spoil(dice: &mut Dice, command: &mut Command) -> &'static str {
         }
         2 => {
             let facts = Bytes::from(vec![b'x'; limits::FACTS_BYTES_MAX + 1]);
-            command.gate = Some(GateFacts { facts, ..GateFacts::default() });
+            command.gate = Some(Box::new(GateFacts { facts, ..GateFacts::default() }));
             return "FACTS_TOO_LARGE";
         }
         3 => {
             let rule = "x".repeat(limits::GATE_BYTES_MAX);
-            command.gate = Some(GateFacts { rule, ..GateFacts::default() });
+            command.gate = Some(Box::new(GateFacts { rule, ..GateFacts::default() }));
             return "GATE_TOO_LARGE";
         }
         1 => {
@@ -292,6 +292,7 @@ fn spoil_body(dice: &mut Dice, body: &mut command::Body) -> &'static str {
         | B::PutInvitation(_)
         | B::ConsumeInvitation(_)
         | B::ShareContext(_) => unreachable!("the federation has a model of its own, in tests/federation.rs"),
+        B::Batch(_) => unreachable!("batches have tests of their own, in tests/batches"),
         B::AcceptTransfer(_) | B::ConfirmTransfer(_) | B::ExtendTransfer(_) | B::CloseTransfer(_) => {
             unreachable!("transfers have a model of their own, in tests/transfers.rs")
         }
@@ -358,8 +359,8 @@ fn plain() -> TaskSpec {
     TaskSpec { queue: "fast".to_owned(), ..TaskSpec::default() }
 }
 
-fn action(action: timer_action::Action) -> Option<TimerAction> {
-    Some(TimerAction { action: Some(action) })
+fn action(action: timer_action::Action) -> Option<Box<TimerAction>> {
+    Some(Box::new(TimerAction { action: Some(action) }))
 }
 
 /// Leaves a task with this runtime and nothing that says what to run.

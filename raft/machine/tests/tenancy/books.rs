@@ -218,7 +218,7 @@ impl History {
                 let request = ScheduleTimerRequest {
                     namespace: SPACES[space].into(),
                     delay_ms: delay_ms + 1,
-                    action: Some(TimerAction { action: Some(timer_action::Action::Enqueue(task)) }),
+                    action: Some(Box::new(TimerAction { action: Some(timer_action::Action::Enqueue(task)) })),
                     ..Default::default()
                 };
                 self.rig.pass_to(self.rig.now_ms);

@@ -15,7 +15,7 @@ fn timer(namespace: &str, delay_ms: u64) -> ScheduleTimerRequest {
     ScheduleTimerRequest {
         namespace: namespace.into(),
         delay_ms,
-        action: Some(TimerAction { action: Some(timer_action::Action::Enqueue(spec("timed"))) }),
+        action: Some(Box::new(TimerAction { action: Some(timer_action::Action::Enqueue(spec("timed"))) })),
         ..Default::default()
     }
 }

@@ -79,7 +79,7 @@ fn a_timer_waits_for_room() {
     rig.ok(ScheduleTimerRequest {
         namespace: "a".into(),
         delay_ms: 100,
-        action: Some(TimerAction { action: Some(timer_action::Action::Enqueue(spec("q"))) }),
+        action: Some(Box::new(TimerAction { action: Some(timer_action::Action::Enqueue(spec("q"))) })),
         ..Default::default()
     });
     let first = rig.ok(tasks("a", 1)).task_ids.remove(0);
@@ -126,7 +126,7 @@ fn a_timer_counts_while_it_is_pending_and_moves_into_its_task() {
     let timer = ScheduleTimerRequest {
         namespace: "a".into(),
         delay_ms: 1_000,
-        action: Some(TimerAction { action: Some(timer_action::Action::Enqueue(payload)) }),
+        action: Some(Box::new(TimerAction { action: Some(timer_action::Action::Enqueue(payload)) })),
         ..Default::default()
     };
     rig.ok(timer.clone());

@@ -190,7 +190,7 @@ impl Client {
             namespace: NAMESPACE.into(),
             due_at_ms,
             delay_ms,
-            action: Some(TimerAction { action: Some(action) }),
+            action: Some(Box::new(TimerAction { action: Some(action) })),
         };
         if let Said::Done(outcome::Body::ScheduleTimer(response)) = self.propose(Body::ScheduleTimer(request)).await {
             let mut ledger = self.session.ledger.lock();

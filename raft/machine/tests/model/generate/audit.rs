@@ -49,7 +49,7 @@ impl Generator {
                 dropped: self.dice.pick(&[0, 0, 9]),
             }),
         };
-        let gate = self.gate(model);
+        let gate = self.gate(model).map(Box::new);
         Command { principal, gate, body: Some(body) }
     }
 

@@ -332,6 +332,7 @@ impl Model {
             | C::PutInvitation(_)
             | C::ConsumeInvitation(_)
             | C::ShareContext(_) => unreachable!("the federation has a model of its own, in tests/federation.rs"),
+            C::Batch(_) => unreachable!("batches have tests of their own, in tests/batches"),
             C::AcceptTransfer(_) | C::ConfirmTransfer(_) | C::ExtendTransfer(_) | C::CloseTransfer(_) => {
                 unreachable!("transfers have a model of their own, in tests/transfers.rs")
             }

@@ -234,7 +234,7 @@ impl Model {
         let ns = self.namespace(&request.namespace)?;
         let due_at_ms = if request.delay_ms == 0 { request.due_at_ms } else { self.now + request.delay_ms };
         let id = self.next_id();
-        let action = request.action.unwrap_or_default();
+        let action = *request.action.unwrap_or_default();
         let timer = Timer { ns, due_at_ms, try_at_ms: due_at_ms, fired_at_ms: 0, task: None, action };
         self.timers.insert(id, timer);
         self.tell_timer(id, EventKind::TimerScheduled, "");
