@@ -9,7 +9,7 @@
 //! learns one of three things: its outcome; that it is certainly not in the log; or that it may be. The first ends the
 //! matter, the second is tried again until the deadline, the third only if the command is safe to repeat.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU8, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -91,8 +91,8 @@ struct Pending {
     /// How many commands it stands for.
     commands: usize,
     deadline: Instant,
-    /// Set before the command can possibly reach a log.
-    submitted: Arc<AtomicBool>,
+    /// Whether it may go, and whether it has.
+    ticket: Arc<Ticket>,
     answer: oneshot::Sender<Attempt>,
 }
 
@@ -226,16 +226,16 @@ impl Proposer {
 /// One attempt through a queue. `None`: the queue's owner is gone, and the command went nowhere.
 async fn attempt(queue: &mpsc::Sender<Pending>, command: Option<Bytes>, commands: usize, deadline: Instant) -> Option<Attempt> {
     let (answer, answered) = oneshot::channel();
-    let submitted = Arc::new(AtomicBool::new(false));
-    let pending = Pending { command, commands, deadline, submitted: submitted.clone(), answer };
+    let ticket = Arc::new(Ticket::default());
+    let pending = Pending { command, commands, deadline, ticket: ticket.clone(), answer };
     match timeout_at(deadline, queue.send(pending)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return None,
         Err(_) => return Some(Attempt::NotProposed),
     }
-    let unanswered = || match submitted.load(Ordering::Acquire) {
-        true => Attempt::Unknown,
-        false => Attempt::NotProposed,
+    let unanswered = || match ticket.withdraw() {
+        true => Attempt::NotProposed,
+        false => Attempt::Unknown,
     };
     Some(match timeout_at(deadline, answered).await {
         Ok(Ok(attempt)) => attempt,
@@ -465,10 +465,33 @@ impl Drop for Departed {
     }
 }
 
-fn submit(group: &[Pending]) {
-    for pending in group {
-        pending.submitted.store(true, Ordering::Release);
+/// Decides once for all whether a command goes or its caller, who has waited long enough, is told that it never will.
+#[derive(Default)]
+struct Ticket(AtomicU8);
+
+impl Ticket {
+    const WAITING: u8 = 0;
+    const SUBMITTED: u8 = 1;
+    const WITHDRAWN: u8 = 2;
+
+    /// The command is about to go. False: it must not.
+    fn submit(&self) -> bool {
+        self.decide(Self::SUBMITTED)
     }
+
+    /// The caller gives up. False: the command may be in a log.
+    fn withdraw(&self) -> bool {
+        self.decide(Self::WITHDRAWN)
+    }
+
+    fn decide(&self, what: u8) -> bool {
+        self.0.compare_exchange(Self::WAITING, what, Ordering::AcqRel, Ordering::Acquire).is_ok()
+    }
+}
+
+/// Before the commands can possibly reach a log: leaves out those whose callers gave up while the group grew.
+fn submit(group: &mut Vec<Pending>) {
+    group.retain(|pending| pending.ticket.submit());
 }
 
 fn answer_all(group: Vec<Pending>, attempt: fn() -> Attempt) {
@@ -500,7 +523,6 @@ impl Appender {
             let Some((group, entry)) = self.entry(group) else {
                 continue;
             };
-            submit(&group);
             let departed = under_way.begin(group.iter().map(|pending| pending.commands).sum());
             let (responder, applied) = ProgressResponder::complete_only();
             if self.raft.client_write_ff(entry, Some(responder)).await.is_err() {
@@ -533,14 +555,19 @@ impl Appender {
         let _ = tokio::time::timeout(TIME_KNOWN_WITHIN, agreed.wait_for(|known| *known >= term)).await;
     }
 
-    /// Encodes a group as one entry with the leader's time. `None`, and everybody answered, if this node does not lead.
-    fn entry(&self, group: Vec<Pending>) -> Option<(Vec<Pending>, Payload)> {
+    /// Encodes a group as one entry with the leader's time. `None`, and everybody answered, if this node does not lead, or nobody
+    /// waits any more.
+    fn entry(&self, mut group: Vec<Pending>) -> Option<(Vec<Pending>, Payload)> {
         let (term, is_leader) = {
             let leadership = self.leadership.borrow();
             (leadership.term, leadership.is_this_node)
         };
         if !is_leader {
             answer_all(group, || Attempt::NotProposed);
+            return None;
+        }
+        submit(&mut group);
+        if group.is_empty() {
             return None;
         }
         let now_ms = self.time.lock().expect("no holder of this lock panics").now_ms(term);
@@ -595,7 +622,11 @@ impl Forwarder {
     }
 }
 
-async fn forward(transport: Arc<dyn Transport>, leader: Peer, mut leadership: watch::Receiver<Leadership>, group: Vec<Pending>) {
+async fn forward(transport: Arc<dyn Transport>, leader: Peer, mut leadership: watch::Receiver<Leadership>, mut group: Vec<Pending>) {
+    submit(&mut group);
+    if group.is_empty() {
+        return;
+    }
     let now = Instant::now();
     let longest = group.iter().map(|pending| pending.deadline).max().unwrap_or(now);
     let timeout = longest.saturating_duration_since(now).min(FORWARD_TIMEOUT_MAX);
@@ -603,7 +634,6 @@ async fn forward(transport: Arc<dyn Transport>, leader: Peer, mut leadership: wa
         commands: group.iter().filter_map(|pending| pending.command.clone()).collect(),
         timeout_ms: u64::try_from(timeout.as_millis()).unwrap_or(u64::MAX),
     };
-    submit(&group);
     let call = transport.call(&leader, Method::Propose, wire::encode(&request), timeout);
     let answer = tokio::select! {
         answer = call => answer,
@@ -699,9 +729,9 @@ mod tests {
 
     fn pending(bytes: usize, deadline: Instant) -> (Pending, oneshot::Receiver<Attempt>) {
         let (answer, answered) = oneshot::channel();
-        let submitted = Arc::new(AtomicBool::new(false));
+        let ticket = Arc::new(Ticket::default());
         let command = Some(Bytes::from(vec![0; bytes]));
-        (Pending { command, commands: 1, deadline, submitted, answer }, answered)
+        (Pending { command, commands: 1, deadline, ticket, answer }, answered)
     }
 
     #[tokio::test]
@@ -726,6 +756,18 @@ mod tests {
         }
         assert_eq!(sizes, [vec![40, 40], vec![40], vec![500], vec![1, 1, 1], vec![1]]);
         assert!(matches!(late_answer.await, Ok(Attempt::NotProposed)));
+    }
+
+    #[tokio::test]
+    async fn whoever_was_told_that_it_never_goes_is_right() {
+        let later = Instant::now() + Duration::from_secs(60);
+        let ((gone, _), (there, _)) = (pending(1, later), pending(2, later));
+        assert!(gone.ticket.withdraw(), "its caller is told that it is not proposed");
+        let ticket = there.ticket.clone();
+        let mut group = vec![gone, there];
+        submit(&mut group);
+        assert_eq!(group.iter().map(Pending::bytes).collect::<Vec<_>>(), [2]);
+        assert!(!ticket.withdraw(), "it may be in a log");
     }
 
     #[tokio::test(start_paused = true)]

@@ -295,7 +295,7 @@ struct Heard {
 /// Takes a message, and those that have come behind it: reports that come together go together.
 fn hear(first: Option<Result<v1::WorkRequest, Status>>, requests: &mut Streaming<v1::WorkRequest>, credit: &watch::Sender<u32>) -> Heard {
     use work_request::Message;
-    let (mut heard, mut bytes, mut next) = (Heard::default(), 0, Some(first));
+    let (mut heard, mut messages, mut bytes, mut next) = (Heard::default(), 0, 0, Some(first));
     while let Some(request) = next {
         let Some(Ok(v1::WorkRequest { correlation, message })) = request else {
             heard.ended = true;
@@ -317,7 +317,8 @@ fn hear(first: Option<Result<v1::WorkRequest, Status>>, requests: &mut Streaming
                 break;
             }
         }
-        let more = heard.reports.len() < REPORTS_MAX && bytes < REPORTS_BYTES && heard.heartbeats.is_empty();
+        messages += 1;
+        let more = messages < REPORTS_MAX && bytes < REPORTS_BYTES && heard.heartbeats.is_empty();
         next = more.then(|| requests.next().now_or_never()).flatten();
     }
     heard
