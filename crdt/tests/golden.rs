@@ -127,8 +127,13 @@ impl Runner {
             ["same"] => out.push(same(world)),
             _ => panic!("{at}: what is {input:?}?"),
         }
-        out.extend(self.news());
-        out.iter().map(|line| self.named(line)).collect()
+        let news = self.news();
+        let mut named: Vec<String> = out.iter().map(|line| self.named(line)).collect();
+        let mut news: Vec<String> = news.iter().map(|line| self.named(line)).collect();
+        // What several authors wrote arrives in an order that hangs on their keys, which are made anew for every run.
+        news.sort();
+        named.extend(news);
+        named
     }
 
     /// What the commits since the last command told, without the federation's books.

@@ -4,13 +4,15 @@
 //! completed, judged, counted and answered.
 
 use std::sync::Arc;
+use std::task::Poll;
 use std::time::Instant as Clock;
 
 use tarn_machine::Machine;
 use tarn_proto::{CommandBody, v1};
-use tarn_raft::{Consensus, ReadError};
+use tarn_raft::{Consensus, ProposeError, ReadError};
 use tokio::time::Instant;
 
+use crate::dispatch::Foresight;
 use crate::gate::policy::{self, Prepared};
 use crate::gate::{Ask, Caller, Gate, Reason, Refusal, Snapshot, Snapshots, What, Wish};
 use crate::ops::Metrics;
@@ -25,13 +27,20 @@ pub struct Way {
     gate: Gate,
     snapshots: Snapshots,
     metrics: Arc<Metrics>,
+    foresight: Foresight,
 }
 
 impl Way {
     /// Through this gate to this consensus.
     #[must_use]
     pub fn new(consensus: Consensus, gate: Gate, metrics: Arc<Metrics>) -> Self {
-        Self { snapshots: Snapshots::new(consensus.clone()), consensus, gate, metrics }
+        Self { snapshots: Snapshots::new(consensus.clone()), consensus, gate, metrics, foresight: Foresight::default() }
+    }
+
+    /// The way to whoever hands out what is proposed here.
+    #[must_use]
+    pub fn foresight(&self) -> &Foresight {
+        &self.foresight
     }
 
     /// The consensus behind it.
@@ -140,7 +149,7 @@ impl Way {
         };
 
         let started = Clock::now();
-        let outcome = self.consensus.propose(command, deadline).await;
+        let outcome = self.propose(command, deadline).await;
         self.metrics.proposal_seconds.observe(started.elapsed().as_secs_f64());
         let answer = match outcome.map(|outcome| outcome.body) {
             Err(error) => Err(Refusal::from(error)),
@@ -150,6 +159,20 @@ impl Way {
         };
         self.metrics.proposed(name, answer.as_ref().err());
         answer
+    }
+
+    /// Proposes a command. What it brings is asked for at once by whoever waits for it here.
+    async fn propose(&self, command: v1::Command, deadline: Instant) -> Result<v1::Outcome, ProposeError> {
+        let Some(coming) = self.foresight.foresee(&command) else {
+            return self.consensus.propose(command, deadline).await;
+        };
+        let mut proposing = std::pin::pin!(self.consensus.propose_followed(command, deadline));
+        // From the first look on it is in line, and those who ask come behind it.
+        if let Poll::Ready(outcome) = futures::poll!(&mut proposing) {
+            return outcome;
+        }
+        coming.ask();
+        proposing.await
     }
 
     /// Takes a batch of commands to its outcomes, one for each. The gate judges each command by itself, and where it refuses one, none of them
@@ -192,7 +215,7 @@ impl Way {
         drop(state);
 
         let started = Clock::now();
-        let outcome = self.consensus.propose(command, deadline).await;
+        let outcome = self.propose(command, deadline).await;
         self.metrics.proposal_seconds.observe(started.elapsed().as_secs_f64());
         let outcome = match outcome.map_err(Refusal::from)?.body {
             Some(v1::outcome::Body::Batch(outcome)) if outcome.outcomes.len() == names.len() => outcome,

@@ -2,7 +2,9 @@
 //! `cargo bench --profile dev -p tarn-raft --bench apply`, with a number of tasks behind `--`.
 //!
 //! Entries hold 40 commands, as many as a busy cluster's do with 64 clients. A round enqueues, leases and completes so many tasks, then
-//! puts as many keys; times are of the thread that applies, so the engine's own threads are counted only in the last column.
+//! puts as many keys, and enqueues as many tasks in batches of 20 commands; times are of the thread that applies, so the engine's own
+//! threads are counted only in the last column. The last line is the digest of everything that was applied: two builds with the same rules
+//! have the same. Each step is a function of its own, which a profiler finds by its name.
 
 #![allow(clippy::disallowed_types, reason = "a bench measures time")]
 
@@ -13,8 +15,8 @@ use prost::Message;
 use tarn_machine::{Applied, Machine, Versions};
 use tarn_proto::CommandBody;
 use tarn_proto::v1::{
-    Command, CompleteTaskRequest, EnqueueRequest, Entry, LeaseTasksRequest, LeasedTask, PutKeyRequest, RaiseVersion, RegisterWorkerRequest,
-    TaskSpec, WorkerCapabilities, outcome,
+    Command, CommandBatch, CompleteTaskRequest, EnqueueRequest, Entry, LeaseTasksRequest, LeasedTask, PutKeyRequest, RaiseVersion,
+    RegisterWorkerRequest, TaskSpec, WorkerCapabilities, outcome,
 };
 use tarn_storage::{Batch, Engine, Keyspace, MemoryEngine, Profile, RocksEngine, RocksOptions};
 
@@ -23,12 +25,14 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 /// Commands in an entry.
 const GROUP: usize = 40;
+/// Commands in a batch.
+const BATCH: usize = 20;
 const PAYLOAD_BYTES: usize = 256;
 const RAFT: Keyspace = Keyspace::new("raft");
 
 fn main() {
     let tasks = std::env::args().skip(1).find_map(|argument| argument.parse().ok()).unwrap_or(40_000);
-    println!("µs of each step      enqueue   lease   complete   put   all CPU of the process for a task and a put");
+    println!("µs of each step      enqueue   lease   complete   put   batched   all CPU of the process for two tasks and a put");
     for round in 1..=3 {
         report(&format!("RocksDB, round {round}"), tasks, |dir| {
             let keyspaces = &[tarn_machine::STATE, RAFT];
@@ -42,18 +46,20 @@ fn report(name: &str, tasks: usize, open: impl FnOnce(&std::path::Path) -> Arc<d
     let dir = tempfile::tempdir().expect("a temporary directory");
     let mut bench = Bench::new(open(dir.path()));
     let cpu = cpu_time();
-    let mut times = [Duration::ZERO; 4];
+    let mut times = [Duration::ZERO; 5];
     for _ in 0..tasks.div_ceil(GROUP) {
         times[0] += bench.enqueue();
         let (took, leased) = bench.lease();
         times[1] += took;
         times[2] += bench.complete(leased);
         times[3] += bench.put();
+        times[4] += bench.batched();
     }
     let count = (tasks.div_ceil(GROUP) * GROUP) as f64;
-    let [enqueue, lease, complete, put] = times.map(|time| time.as_secs_f64() * 1e6 / count);
+    let [enqueue, lease, complete, put, batched] = times.map(|time| time.as_secs_f64() * 1e6 / count);
     let all = (cpu_time() - cpu).as_secs_f64() * 1e6 / count;
-    println!("{name:<20} {enqueue:>7.2} {lease:>7.2} {complete:>10.2} {put:>5.2} {all:>9.2}");
+    println!("{name:<20} {enqueue:>7.2} {lease:>7.2} {complete:>10.2} {put:>5.2} {batched:>9.2} {all:>6.2}");
+    println!("digest {}", blake3::Hash::from_bytes(bench.machine.digest()));
 }
 
 struct Bench {
@@ -92,16 +98,28 @@ impl Bench {
         (start.elapsed(), applied)
     }
 
+    #[inline(never)]
     fn enqueue(&mut self) -> Duration {
-        let task = TaskSpec { queue: "bench".into(), payload: vec![7; PAYLOAD_BYTES].into(), ..TaskSpec::default() };
         let commands = (0..GROUP).map(|_| {
             let request_id = self.request_id();
-            command(EnqueueRequest { request_id, namespace: "default".into(), tasks: vec![task.clone()] })
+            command(EnqueueRequest { request_id, ..one_task("bench") })
         });
         let commands = commands.collect();
         self.apply(commands).0
     }
 
+    /// The same as clients send it that have much to say. Nobody leases from this queue.
+    #[inline(never)]
+    fn batched(&mut self) -> Duration {
+        let commands = (0..GROUP / BATCH).map(|_| {
+            let commands = (0..BATCH).map(|_| Command { principal: String::new(), ..command(one_task("batched")) });
+            command(CommandBatch { request_id: self.request_id(), commands: commands.collect() })
+        });
+        let commands = commands.collect();
+        self.apply(commands).0
+    }
+
+    #[inline(never)]
     fn lease(&mut self) -> (Duration, Vec<LeasedTask>) {
         let (request_id, worker_id) = (self.request_id(), self.worker.clone());
         let lease = LeaseTasksRequest { request_id, worker_id, max_tasks: GROUP as u32, ..LeaseTasksRequest::default() };
@@ -111,6 +129,7 @@ impl Bench {
         (took, leased.tasks)
     }
 
+    #[inline(never)]
     fn complete(&mut self, tasks: Vec<LeasedTask>) -> Duration {
         let complete = |task: LeasedTask| CompleteTaskRequest {
             namespace: task.namespace,
@@ -122,6 +141,7 @@ impl Bench {
         self.apply(commands).0
     }
 
+    #[inline(never)]
     fn put(&mut self) -> Duration {
         let commands = (0..GROUP).map(|_| {
             let request_id = self.request_id();
@@ -137,6 +157,11 @@ impl Bench {
         self.number += 1;
         blake3::hash(&self.number.to_le_bytes()).to_hex()[..32].to_owned()
     }
+}
+
+fn one_task(queue: &str) -> EnqueueRequest {
+    let task = TaskSpec { queue: queue.into(), payload: vec![7; PAYLOAD_BYTES].into(), ..TaskSpec::default() };
+    EnqueueRequest { request_id: String::new(), namespace: "default".into(), tasks: vec![task] }
 }
 
 fn command<R: CommandBody>(request: R) -> Command {

@@ -176,7 +176,7 @@ impl Consensus {
             receiving: Arc::default(),
         };
         tasks.spawn(agree_on_time(admin.clone(), options.clock, time.clone()));
-        tasks.spawn(ticker::run(proposer.clone(), leadership.clone(), applied, time));
+        tasks.spawn(ticker::run(proposer.clone(), leadership.clone(), machine.next_wake_ms(), time));
         tasks.spawn(audit::run(admin.clone(), machine.clone(), fatal.clone()));
         tasks.spawn(finish_changes(admin.clone()));
         Self {
@@ -225,7 +225,16 @@ impl Consensus {
     ///
     /// See [`ProposeError`], whose variants differ in whether the command may have taken effect.
     pub async fn propose(&self, command: v1::Command, deadline: Instant) -> Result<v1::Outcome, ProposeError> {
-        self.inner.proposer.propose(command, deadline).await
+        self.inner.proposer.propose(command, false, deadline).await
+    }
+
+    /// As [`Consensus::propose`], for a command behind which the caller proposes another at once: both go in one entry where they can.
+    ///
+    /// # Errors
+    ///
+    /// As [`Consensus::propose`].
+    pub async fn propose_followed(&self, command: v1::Command, deadline: Instant) -> Result<v1::Outcome, ProposeError> {
+        self.inner.proposer.propose(command, true, deadline).await
     }
 
     /// Returns when this node's state contains everything that was committed anywhere when this was called. What is read
@@ -283,6 +292,11 @@ impl Consensus {
     /// The members of the cluster, as this node knows them, and whether each has a vote. Cheap: does not touch the state.
     pub fn members(&self) -> Vec<(Peer, bool)> {
         self.inner.admin.members()
+    }
+
+    /// Whether a node is a member, as far as this node knows.
+    pub fn is_member(&self, id: NodeId) -> bool {
+        self.inner.admin.is_member(id)
     }
 
     /// Whether a node was a member and is none any more, as far as this node has applied. Such a node stays out for good.

@@ -1,6 +1,6 @@
 //! Where a node keeps its engines, and how it waits for the disk.
 //!
-//! A real node has RocksDB and threads that may block. A simulation has engines in memory and one thread for a whole cluster: there, work
+//! A real node has engines on disk and threads that may block. A simulation has engines in memory and one thread for a whole cluster: there, work
 //! that would block is done in place, after the simulated time that it takes.
 
 use std::io;
@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
-use tarn_storage::{Engine, Keyspace, Profile, RocksEngine, RocksOptions};
+use tarn_storage::{Engine, JournalEngine, Keyspace, Profile, RocksEngine, RocksOptions};
 use tokio::task::JoinError;
 
 use crate::log_store;
@@ -30,12 +30,16 @@ pub trait Disk: Send + Sync + 'static {
     }
 }
 
-/// The file system of this machine, with RocksDB.
+/// The file system of this machine: a journal for the log, RocksDB for the state.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct RealDisk;
 
 impl Disk for RealDisk {
     fn open(&self, path: &Path, keyspaces: &[Keyspace], profile: Profile) -> Result<Arc<dyn Engine>, io::Error> {
+        // A log stays what it was begun as, so that the build that began it can go on with it.
+        if profile == Profile::Log && JournalEngine::is_for(path).map_err(io::Error::other)? {
+            return Ok(Arc::new(JournalEngine::open(path, keyspaces).map_err(io::Error::other)?));
+        }
         let engine = RocksEngine::open(path, RocksOptions { keyspaces, profile }).map_err(io::Error::other)?;
         Ok(Arc::new(engine))
     }

@@ -5,7 +5,7 @@
 //! opaque bytes over a [`Transport`], which the node provides.
 //!
 //! ```text
-//!     propose ──► Proposer ──────► openraft ──► LogStore (RocksDB, one flush per group)
+//!     propose ──► Proposer ──────► openraft ──► LogStore (a journal, one flush per group)
 //!                 groups, forwards    │  └────► Network ──► Transport ──► the other nodes' PeerService
 //!     read_barrier ─► ReadGate ───────┤
 //!     add, remove ──► Admin ──────────┤ committed

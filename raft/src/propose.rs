@@ -42,6 +42,8 @@ const FORWARD_TIMEOUT_MAX: Duration = Duration::from_secs(5);
 const TIME_KNOWN_WITHIN: Duration = Duration::from_millis(500);
 /// How often a group lets everybody else have a turn before it goes: so often that streams with many commands at hand have sent them.
 const TURNS: usize = 2;
+/// How long a command waits for one that was said to follow it. That one is made by a task that runs already; the clock's steps are as long.
+const FOLLOWED_WITHIN: Duration = Duration::from_millis(1);
 /// How long a command of unknown fate is repeated, whatever its deadline: half of what its request id is remembered, because a repeat that
 /// comes after that would take effect a second time.
 const REPEAT_WITHIN: Duration = Duration::from_millis(tarn_machine::limits::REQUEST_RETENTION_MS / 2);
@@ -90,6 +92,8 @@ struct Pending {
     command: Option<Bytes>,
     /// How many commands it stands for.
     commands: usize,
+    /// Whether another command comes right behind it.
+    followed: bool,
     deadline: Instant,
     /// Whether it may go, and whether it has.
     ticket: Arc<Ticket>,
@@ -138,8 +142,9 @@ impl Proposer {
         Self { appender, forwarder, leadership }
     }
 
-    /// Proposes until there is an outcome, an error that repeating cannot mend, or the deadline.
-    pub async fn propose(&self, command: v1::Command, mut deadline: Instant) -> Result<v1::Outcome, ProposeError> {
+    /// Proposes until there is an outcome, an error that repeating cannot mend, or the deadline. A command that is `followed` by another one waits a
+    /// moment for it, so that both meet in one entry.
+    pub async fn propose(&self, command: v1::Command, followed: bool, mut deadline: Instant) -> Result<v1::Outcome, ProposeError> {
         let bytes = command.encoded_len();
         if bytes > COMMAND_BYTES_MAX {
             let limit = COMMAND_BYTES_MAX;
@@ -159,7 +164,7 @@ impl Proposer {
             };
             let attempt = match queue {
                 None => Attempt::NotProposed,
-                Some(queue) => match attempt(queue, Some(encoded.clone()), commands, deadline).await {
+                Some(queue) => match attempt(queue, Some(encoded.clone()), commands, followed, deadline).await {
                     Some(attempt) => attempt,
                     None => return Err(ProposeError::Stopped { maybe_applied }),
                 },
@@ -191,7 +196,7 @@ impl Proposer {
 
     /// Proposes an entry without commands, if this node leads. True if it was applied.
     pub async fn tick(&self, deadline: Instant) -> bool {
-        matches!(attempt(&self.appender, None, 1, deadline).await, Some(Attempt::Applied(_)))
+        matches!(attempt(&self.appender, None, 1, false, deadline).await, Some(Attempt::Applied(_)))
     }
 
     /// Serves a group that another node forwarded: each command gets one attempt here, and is never forwarded again.
@@ -203,7 +208,7 @@ impl Proposer {
         let commands: Vec<_> = commands.collect::<Result<_, PeerError>>()?;
         let timeout = Duration::from_millis(request.timeout_ms).min(FORWARD_TIMEOUT_MAX);
         let deadline = Instant::now() + timeout;
-        let attempts = commands.into_iter().map(|(commands, command)| attempt(&self.appender, Some(command), commands, deadline));
+        let attempts = commands.into_iter().map(|(commands, command)| attempt(&self.appender, Some(command), commands, false, deadline));
         let mut bytes = 0;
         let results = futures::future::join_all(attempts).await.into_iter().map(|attempt| {
             let outcome = match attempt {
@@ -224,10 +229,16 @@ impl Proposer {
 }
 
 /// One attempt through a queue. `None`: the queue's owner is gone, and the command went nowhere.
-async fn attempt(queue: &mpsc::Sender<Pending>, command: Option<Bytes>, commands: usize, deadline: Instant) -> Option<Attempt> {
+async fn attempt(
+    queue: &mpsc::Sender<Pending>,
+    command: Option<Bytes>,
+    commands: usize,
+    followed: bool,
+    deadline: Instant,
+) -> Option<Attempt> {
     let (answer, answered) = oneshot::channel();
     let ticket = Arc::new(Ticket::default());
-    let pending = Pending { command, commands, deadline, ticket: ticket.clone(), answer };
+    let pending = Pending { command, commands, followed, deadline, ticket: ticket.clone(), answer };
     match timeout_at(deadline, queue.send(pending)).await {
         Ok(Ok(())) => {}
         Ok(Err(_)) => return None,
@@ -393,6 +404,13 @@ impl Groups {
         for _ in 0..TURNS {
             self.take_queued(&mut group);
             tokio::task::yield_now().await;
+        }
+        self.take_queued(&mut group);
+        if let [only] = &group.pending[..]
+            && only.followed
+            && let Ok(Some(follower)) = tokio::time::timeout(FOLLOWED_WITHIN, self.queue.recv()).await
+        {
+            self.admit(&mut group, follower);
         }
         loop {
             self.take_queued(&mut group);
@@ -696,7 +714,7 @@ mod tests {
         let began = Instant::now();
         let named = v1::EnqueueRequest { request_id: "r".into(), ..v1::EnqueueRequest::default() };
         let deadline = began + Duration::from_secs(24 * 3_600);
-        let outcome = proposer.propose(command(Body::Enqueue(named)), deadline).await;
+        let outcome = proposer.propose(command(Body::Enqueue(named)), false, deadline).await;
         assert_eq!(outcome, Err(ProposeError::OutcomeUnknown));
         drop(proposer);
         let repeated_for = answering.await.unwrap() - began;
@@ -721,7 +739,7 @@ mod tests {
             });
             let named = v1::CreateNamespaceRequest { request_id: "r".into(), ..v1::CreateNamespaceRequest::default() };
             let deadline = Instant::now() + Duration::from_secs(10);
-            let outcome = proposer.propose(command(Body::CreateNamespace(named)), deadline).await;
+            let outcome = proposer.propose(command(Body::CreateNamespace(named)), false, deadline).await;
             assert_eq!(outcome, if known { Ok(refusal) } else { Err(ProposeError::OutcomeUnknown) });
             answering.await.unwrap();
         }
@@ -731,7 +749,7 @@ mod tests {
         let (answer, answered) = oneshot::channel();
         let ticket = Arc::new(Ticket::default());
         let command = Some(Bytes::from(vec![0; bytes]));
-        (Pending { command, commands: 1, deadline, ticket, answer }, answered)
+        (Pending { command, commands: 1, followed: false, deadline, ticket, answer }, answered)
     }
 
     #[tokio::test]
@@ -802,5 +820,36 @@ mod tests {
         let _departed = under_way.begin(3);
         send(3).await;
         assert_eq!(groups.next(&under_way).await.unwrap().len(), 3, "as many wait as are under way");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_command_waits_a_moment_for_the_one_that_was_said_to_follow() {
+        let (sender, queue) = mpsc::channel(16);
+        let mut groups = Groups { queue, left_over: None, limits: ProposalLimits::default() };
+        let none = Arc::new(UnderWay::default());
+        let later = Instant::now() + Duration::from_secs(60);
+        let mut answers = Vec::new();
+        let mut make = |bytes, followed| {
+            let (pending, answered) = pending(bytes, later);
+            answers.push(answered);
+            Pending { followed, ..pending }
+        };
+        let (first, second, alone) = (make(1, true), make(2, false), make(3, true));
+        sender.send(first).await.unwrap();
+        let follows = async {
+            // Longer than the turns that everybody has.
+            for _ in 0..=2 * TURNS {
+                tokio::task::yield_now().await;
+            }
+            sender.send(second).await.unwrap();
+        };
+        let (group, ()) = tokio::join!(groups.next(&none), follows);
+        assert_eq!(group.unwrap().iter().map(Pending::bytes).collect::<Vec<_>>(), [1, 2]);
+
+        // Nothing comes: it goes nevertheless.
+        sender.send(alone).await.unwrap();
+        let began = Instant::now();
+        assert_eq!(groups.next(&none).await.unwrap().len(), 1);
+        assert!(began.elapsed() <= 3 * FOLLOWED_WITHIN);
     }
 }

@@ -6,6 +6,7 @@
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, RwLock};
 use std::time::{Duration, Instant};
@@ -41,9 +42,15 @@ const REMOVED: &[u8] = b"removed/";
 /// Entries handed to one blocking task. Bounds how long a shutdown waits.
 const APPLY_ENTRIES: usize = 64;
 
+/// An entry of at most so many bytes that comes alone is applied where it arrives. It takes a fraction of a millisecond, which is less than
+/// waking a thread for it and being woken by that costs; and a node to which entries come one by one has a disk that keeps up.
+const IN_PLACE_BYTES_MAX: usize = 8 << 10;
+
 /// Revisions kept for subscribers that are behind. When full, the oldest go, and whoever needed them is told so and
 /// reads them from the state.
 const EVENT_BATCHES: usize = 1_024;
+
+const PANICKED: &str = "the kernel panicked; its message is in the log";
 
 /// Every so many entries the digest is remembered, for comparison with other nodes.
 const DIGEST_EVERY: u64 = 64;
@@ -98,6 +105,8 @@ struct Shared {
     disk: Arc<dyn Disk>,
     fatal: FatalFlag,
     applied: watch::Sender<Applied>,
+    /// Of `applied` only this, for who need not hear of every entry.
+    next_wake_ms: watch::Sender<Option<u64>>,
     events: broadcast::Sender<EventBatch>,
     digests: Mutex<VecDeque<(u64, Bytes)>>,
 }
@@ -129,7 +138,7 @@ impl StateMachine {
         // A node applies what a majority has, even before its own log has it. Killed then, it starts with a state that is ahead of the log, and
         // openraft begins the log anew behind it: a power cut must not take the state back from now on.
         live.engine.sync().map_err(io::Error::other)?;
-        let applied = watch::Sender::new(live.position());
+        let position = live.position();
         Ok(Self {
             shared: Arc::new(Shared {
                 live: RwLock::new(Some(live)),
@@ -140,7 +149,8 @@ impl StateMachine {
                 on_applied,
                 disk,
                 fatal,
-                applied,
+                applied: watch::Sender::new(position),
+                next_wake_ms: watch::Sender::new(position.next_wake_ms),
                 events: broadcast::Sender::new(EVENT_BATCHES),
                 digests: Mutex::new(VecDeque::new()),
             }),
@@ -169,6 +179,11 @@ impl StateMachine {
 
     pub fn applied(&self) -> watch::Receiver<Applied> {
         self.shared.applied.subscribe()
+    }
+
+    /// When the machine has something to do by itself, in its own time.
+    pub fn next_wake_ms(&self) -> watch::Receiver<Option<u64>> {
+        self.shared.next_wake_ms.subscribe()
     }
 
     pub fn events(&self) -> broadcast::Receiver<EventBatch> {
@@ -250,12 +265,18 @@ impl Live {
 type Work = (Entry, Option<ApplyResponder<TypeConfig>>);
 
 impl Shared {
+    fn moved_to(&self, position: Applied) {
+        self.applied.send_replace(position);
+        let wake = position.next_wake_ms;
+        self.next_wake_ms.send_if_modified(|known| std::mem::replace(known, wake) != wake);
+    }
+
     fn apply_all(&self, work: Vec<Work>) -> Result<(), io::Error> {
         work.into_iter().try_for_each(|(entry, responder)| {
             let began = Instant::now();
             let (outcomes, batch, position) = self.apply_one(&entry)?;
             (self.on_applied)(outcomes.len(), began.elapsed());
-            self.applied.send_replace(position);
+            self.moved_to(position);
             if !batch.events.is_empty() || !batch.ready.is_empty() {
                 // No subscriber is no error.
                 let _ = self.events.send(batch);
@@ -318,6 +339,8 @@ impl Shared {
     }
 
     fn build_snapshot(&self) -> Result<Arc<SnapshotDir>, io::Error> {
+        // All nodes come here at the same entry, and while the state is held nothing is applied: most of it goes to the disk before.
+        self.labelled()?.0.sync().map_err(io::Error::other)?;
         let snapshot = self.snapshots.build(|files| {
             // Apply waits while the checkpoint is made; reading goes on.
             let _changing = self.changing.lock().map_err(|_| closed())?;
@@ -374,7 +397,7 @@ impl Shared {
         self.dirs.remove_others(generation)?;
         crash::point(crash::STATE_CLEANUP_AFTER);
         self.digests.lock().expect("no holder of this lock panics").clear();
-        self.applied.send_replace(position);
+        self.moved_to(position);
         Ok(())
     }
 
@@ -402,16 +425,34 @@ impl StateMachine {
         let shared = self.shared.clone();
         let result = match disk::blocking(self.shared.disk.as_ref(), move || work(&shared)).await {
             Ok(result) => result,
-            Err(error) if error.is_panic() => Err(io::Error::other("the kernel panicked; its message is in the log")),
+            Err(error) if error.is_panic() => Err(io::Error::other(PANICKED)),
             // The runtime is shutting down.
             Err(_) => return Err(closed()),
         };
-        result.inspect_err(|error| {
-            if self.shared.live.read().is_ok_and(|live| live.is_none()) {
-                return;
-            }
+        result.inspect_err(|error| self.failed(error))
+    }
+
+    /// Whether applying an entry is not worth a thread. While the state is copied it would have to wait.
+    fn is_quick(&self, entry: &Entry) -> bool {
+        let is_small = match &entry.payload {
+            EntryPayload::Normal(payload) => payload.0.len() <= IN_PLACE_BYTES_MAX,
+            EntryPayload::Blank => true,
+            EntryPayload::Membership(_) => false,
+        };
+        is_small && self.shared.disk.simulated_delay().is_none() && self.shared.changing.try_lock().is_ok()
+    }
+
+    /// Applies what is not worth a thread. An error stops the node.
+    fn in_place(&self, work: Vec<Work>) -> Result<(), io::Error> {
+        let applied = std::panic::catch_unwind(AssertUnwindSafe(|| self.shared.apply_all(work)));
+        let applied = applied.unwrap_or_else(|_| Err(io::Error::other(PANICKED)));
+        applied.inspect_err(|error| self.failed(error))
+    }
+
+    fn failed(&self, error: &io::Error) {
+        if !self.shared.live.read().is_ok_and(|live| live.is_none()) {
             self.shared.fatal.raise(error);
-        })
+        }
     }
 }
 
@@ -436,7 +477,10 @@ impl RaftStateMachine<TypeConfig> for StateMachine {
             {
                 work.push(next?);
             }
-            self.blocking(move |shared| shared.apply_all(work)).await?;
+            match &work[..] {
+                [(entry, _)] if self.is_quick(entry) => self.in_place(work)?,
+                _ => self.blocking(move |shared| shared.apply_all(work)).await?,
+            }
         }
         Ok(())
     }

@@ -12,7 +12,6 @@ use tokio::time::Instant;
 
 use crate::leadership::{LeaderTime, Leadership};
 use crate::propose::Proposer;
-use crate::state_machine::Applied;
 
 /// The least time from tick to tick, so that many close due times share one entry.
 const INTERVAL_MIN: Duration = Duration::from_millis(5);
@@ -26,7 +25,7 @@ const DEADLINE: Duration = Duration::from_secs(5);
 pub(crate) async fn run(
     proposer: Proposer,
     mut leadership: watch::Receiver<Leadership>,
-    mut applied: watch::Receiver<Applied>,
+    mut next_wake_ms: watch::Receiver<Option<u64>>,
     time: Arc<Mutex<LeaderTime>>,
 ) {
     loop {
@@ -34,7 +33,7 @@ pub(crate) async fn run(
             Ok(leadership) => leadership.term,
             Err(_) => return,
         };
-        let due_ms = applied.borrow_and_update().next_wake_ms;
+        let due_ms = *next_wake_ms.borrow_and_update();
         let now_ms = time.lock().expect("no holder of this lock panics").now_ms(term);
         match due_ms {
             Some(due_ms) if due_ms <= now_ms => {
@@ -45,7 +44,7 @@ pub(crate) async fn run(
                 let until_due = due_ms.map_or(SLEEP_MAX, |due_ms| Duration::from_millis(due_ms - now_ms));
                 tokio::select! {
                     () = tokio::time::sleep(until_due.min(SLEEP_MAX)) => {}
-                    changed = applied.changed() => if changed.is_err() {
+                    changed = next_wake_ms.changed() => if changed.is_err() {
                         return;
                     },
                 }

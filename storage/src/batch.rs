@@ -19,9 +19,9 @@ use std::fmt;
 
 use crate::Keyspace;
 
-const PUT: u8 = 1;
-const DELETE: u8 = 2;
-const DELETE_RANGE: u8 = 3;
+pub(crate) const PUT: u8 = 1;
+pub(crate) const DELETE: u8 = 2;
+pub(crate) const DELETE_RANGE: u8 = 3;
 
 /// Operations that an engine applies together, in the order in which they were added.
 ///
@@ -175,7 +175,9 @@ impl Batch {
     }
 
     fn remember(&mut self, keyspace: Keyspace) {
-        if !self.keyspaces.contains(&keyspace) {
+        // Most often it is the one that was named last, by the same constant.
+        let is_last = self.keyspaces.last().is_some_and(|last| std::ptr::eq(last.name(), keyspace.name()));
+        if !is_last && !self.keyspaces.contains(&keyspace) {
             self.keyspaces.push(keyspace);
         }
     }

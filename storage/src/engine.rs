@@ -43,8 +43,8 @@ impl fmt::Display for Keyspace {
 /// How much a write must survive before the call returns.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Durability {
-    /// The batch is atomic and ordered, and survives the death of the process; a power cut may take it, together with
-    /// every batch after it.
+    /// The batch is atomic and ordered. A power cut may take it, together with every batch after it; so may the death of the process, in an
+    /// engine for a state whose owner keeps a log.
     Buffered,
     /// The batch and all batches before it survive a power cut.
     Synced,

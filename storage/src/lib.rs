@@ -9,8 +9,8 @@
 //!  delete_range              │  keyspace "a":  key → value  │
 //!  over any keyspaces        │  keyspace "b":  key → value  │──checkpoint──► a new directory that opens by itself
 //!                            └───────┬──────────────┬───────┘
-//!                              RocksEngine     MemoryEngine
-//!                         (feature `rocksdb`)  (loses what was not synced when told to crash)
+//!                              RocksEngine     JournalEngine     MemoryEngine
+//!                         (feature `rocksdb`)  (for a log)       (loses what was not synced when told to crash)
 //! ```
 //!
 //! # What an engine promises
@@ -65,7 +65,8 @@
 //! | --- | --- |
 //! | `batch`, `range`, `engine`, `error` | the vocabulary, all exported from the root |
 //! | `memory` | the engine for tests and simulation |
-//! | `rocks` | the engine for real nodes |
+//! | `rocks` | the engine for the state of real nodes |
+//! | `journal` | the engine for their log |
 //! | [`dir`] | durable renames and pointer files, for whoever installs a snapshot |
 //! | [`mod@format`] | the version number that every data directory carries |
 //! | [`crash`] | named points at which a test build aborts |
@@ -80,6 +81,9 @@ pub mod dir;
 mod engine;
 mod error;
 pub mod format;
+mod journal;
+mod lock;
+mod mark;
 mod memory;
 mod range;
 #[cfg(feature = "rocksdb")]
@@ -88,6 +92,7 @@ mod rocks;
 pub use batch::{Batch, Op, Ops};
 pub use engine::{Durability, Engine, Entry, Keyspace, Scan};
 pub use error::StorageError;
+pub use journal::JournalEngine;
 pub use memory::{Fault, MemoryEngine};
 pub use range::{Direction, Range, prefix_end};
 #[cfg(feature = "rocksdb")]

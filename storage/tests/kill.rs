@@ -10,7 +10,7 @@ use std::io::{BufRead, BufReader, Write};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 
-use tarn_storage::{Batch, Durability, Engine, Keyspace, Profile, Range, RocksEngine, RocksOptions, StorageError};
+use tarn_storage::{Batch, Durability, Engine, JournalEngine, Keyspace, Profile, Range, RocksEngine, RocksOptions, StorageError};
 
 const DATA: Keyspace = Keyspace::new("data");
 const COUNT: Keyspace = Keyspace::new("count");
@@ -18,13 +18,19 @@ const COUNT: Keyspace = Keyspace::new("count");
 /// Where the writer writes; a process without it is no writer.
 const DIRECTORY: &str = "TARN_TEST_KILL_DIRECTORY";
 const DURABILITY: &str = "TARN_TEST_KILL_DURABILITY";
+const ENGINE: &str = "TARN_TEST_KILL_ENGINE";
 
-fn open(path: &Path) -> Result<RocksEngine, StorageError> {
-    RocksEngine::open(path, RocksOptions { keyspaces: &[DATA, COUNT], profile: Profile::Log })
+fn open(path: &Path, engine: &str) -> Result<Box<dyn Engine>, StorageError> {
+    let keyspaces = &[DATA, COUNT];
+    Ok(match engine {
+        "journal" => Box::new(JournalEngine::open(path, keyspaces)?),
+        "state" => Box::new(RocksEngine::open(path, RocksOptions { keyspaces, profile: Profile::State })?),
+        _ => Box::new(RocksEngine::open(path, RocksOptions { keyspaces, profile: Profile::Log })?),
+    })
 }
 
 /// How many batches there are; panics if they are not a prefix of whole batches.
-fn batches_in(engine: &RocksEngine) -> u64 {
+fn batches_in(engine: &dyn Engine) -> u64 {
     let count = engine.get(COUNT, b"").unwrap().map_or(0, |bytes| u64::from_be_bytes(bytes.try_into().unwrap()));
     let mut keys = engine.scan(DATA, Range::all()).map(|entry| entry.unwrap().0);
     for number in 1..=count {
@@ -44,8 +50,8 @@ fn the_writer() {
         Ok("synced") => Durability::Synced,
         _ => Durability::Buffered,
     };
-    let engine = open(Path::new(&path)).unwrap();
-    let first = batches_in(&engine) + 1;
+    let engine = open(Path::new(&path), &std::env::var(ENGINE).unwrap()).unwrap();
+    let first = batches_in(engine.as_ref()) + 1;
     for number in first.. {
         let mut batch = Batch::new();
         batch.put(DATA, number.to_be_bytes(), vec![number as u8; 3000]);
@@ -60,12 +66,13 @@ fn the_writer() {
 struct Writer(Child);
 
 impl Writer {
-    fn start(path: &Path, durability: &str) -> Self {
+    fn start(path: &Path, engine: &str, durability: &str) -> Self {
         let binary: PathBuf = std::env::current_exe().unwrap();
         let child = Command::new(binary)
             .args(["the_writer", "--exact", "--nocapture", "--test-threads=1"])
             .env(DIRECTORY, path)
             .env(DURABILITY, durability)
+            .env(ENGINE, engine)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -86,12 +93,12 @@ fn acknowledged(line: &str) -> Option<u64> {
     line.split("acknowledged ").nth(1)?.parse().ok()
 }
 
-fn kill_and_look(durability: &str) {
+fn kill_and_look(engine: &str, durability: &str) {
     let home = tempfile::tempdir().unwrap();
     let path = home.path().join("data");
     let mut last = 0;
     for kill_after in [1, 40, 333] {
-        let mut writer = Writer::start(&path, durability);
+        let mut writer = Writer::start(&path, engine, durability);
         let mut lines = BufReader::new(writer.0.stdout.take().unwrap()).lines();
         let mut seen = 0;
         while seen < kill_after {
@@ -101,7 +108,7 @@ fn kill_and_look(durability: &str) {
                 seen += 1;
             }
         }
-        let error = open(&path).expect_err("the writer holds the directory");
+        let error = open(&path, engine).err().expect("the writer holds the directory");
         assert!(matches!(error, StorageError::Locked { .. }), "{error:?}");
 
         writer.0.kill().unwrap();
@@ -111,7 +118,7 @@ fn kill_and_look(durability: &str) {
         let rest = lines.map_while(Result::ok).filter_map(|line| acknowledged(&line));
         last = rest.fold(last, u64::max);
 
-        let found = batches_in(&open(&path).unwrap());
+        let found = batches_in(open(&path, engine).unwrap().as_ref());
         assert!(found >= last, "{last} was acknowledged and only {found} is there");
         // One batch may have been written and not yet acknowledged, no more.
         assert!(found <= last + 1, "{found} is there and only {last} was acknowledged");
@@ -120,10 +127,10 @@ fn kill_and_look(durability: &str) {
 
 #[test]
 fn what_was_synced_survives_a_kill() {
-    kill_and_look("synced");
+    ["journal", "rocksdb", "state"].iter().for_each(|engine| kill_and_look(engine, "synced"));
 }
 
 #[test]
 fn what_was_buffered_survives_a_kill_too() {
-    kill_and_look("buffered");
+    ["journal", "rocksdb"].iter().for_each(|engine| kill_and_look(engine, "buffered"));
 }

@@ -7,11 +7,14 @@ use tarn_proto::v1::{self, TaskState};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::Api;
-use crate::gate::{Question, Reason};
+use super::{Api, Call};
+use crate::gate::{Question, Reason, Refusal};
 
 /// Longest wait of `GetTask`.
 const WAIT_MS_MAX: u64 = 60_000;
+
+/// The end of a wait is kept free for the confirmation that what is said then is not old.
+const CERTAIN_WITHIN: Duration = Duration::from_millis(100);
 
 #[tonic::async_trait]
 impl TaskService for Api {
@@ -27,19 +30,8 @@ impl TaskService for Api {
             let refusal = Reason::InvalidArgument.refusal("wait_ms is at most a minute: ask again after it");
             return Err(call.status(refusal.field("wait_ms").limit(WAIT_MS_MAX)));
         }
-        // Before the first look, so that an end between the look and the wait is not missed.
-        let mut ended = self.waits.wait(&question.task_id);
-        let first = self.way.read(&call.caller, question.wish(), call.deadline, |machine| machine.get_task(&question)).await;
-        let mut answer = first.map_err(|refusal| call.status(refusal))?;
-        // A wait that cannot end before the deadline ends with it, and with an answer.
-        let until = call.deadline.min(Instant::now() + Duration::from_millis(question.wait_ms));
-        while !has_ended(&answer) && self.stopping.run_until_cancelled(ended.changed_until(until)).await == Some(true) {
-            // Who may not see it any more does not.
-            let admitted = self.way.still_may(&call.caller, question.wish());
-            let again = admitted.and_then(|()| self.way.look(|machine| machine.get_task(&question)));
-            answer = again.map_err(|refusal| call.status(refusal))?;
-        }
-        Ok(Response::new(answer))
+        let answer = self.wait_for(&call, &question).await;
+        answer.map(Response::new).map_err(|refusal| call.status(refusal))
     }
 
     async fn list_tasks(&self, request: Request<v1::ListTasksRequest>) -> Result<Response<v1::ListTasksResponse>, Status> {
@@ -55,7 +47,50 @@ impl TaskService for Api {
     }
 }
 
+impl Api {
+    /// The task, as soon as it has ended or the question's patience is over.
+    ///
+    /// Success is for ever: whoever waits for it needs nobody's confirmation that this node is not behind. Anything else, an end that a
+    /// requeuing may have taken back among them, is answered by a state that has everything that was acknowledged before the call.
+    async fn wait_for(&self, call: &Call, question: &v1::GetTaskRequest) -> Result<v1::GetTaskResponse, Refusal> {
+        // Before the first look, so that an end between the look and the wait is not missed.
+        let mut ended = self.waits.wait(&question.task_id);
+        self.way.admit(&call.caller, question.wish())?;
+        let look = || self.way.look(|machine| machine.get_task(question));
+        // A wait that cannot end before the deadline ends with it, and with an answer.
+        let mut until = call.deadline.min(Instant::now() + Duration::from_millis(question.wait_ms));
+        let mut certain = std::pin::pin!(self.way.barrier(call.deadline));
+        let mut is_certain = false;
+        loop {
+            let known = look();
+            if known.as_ref().is_ok_and(has_succeeded) && question.wait_ms > 0 {
+                return known;
+            }
+            let may_go_on = known.as_ref().is_ok_and(|answer| !has_ended(answer)) && Instant::now() + CERTAIN_WITHIN < until;
+            if !is_certain && !may_go_on {
+                certain.as_mut().await?;
+                is_certain = true;
+                continue;
+            }
+            let answer = known?;
+            let patience = if is_certain { until } else { until - CERTAIN_WITHIN };
+            if is_certain && (has_ended(&answer) || Instant::now() >= until) {
+                return Ok(answer);
+            }
+            if self.stopping.run_until_cancelled(ended.changed_until(patience)).await.is_none() {
+                until = Instant::now();
+            }
+            // Who may not see it any more does not.
+            self.way.still_may(&call.caller, question.wish())?;
+        }
+    }
+}
+
 fn has_ended(answer: &v1::GetTaskResponse) -> bool {
     let state = answer.task.as_ref().map_or(TaskState::Unspecified, v1::Task::state);
     matches!(state, TaskState::Succeeded | TaskState::Dead | TaskState::Cancelled)
+}
+
+fn has_succeeded(answer: &v1::GetTaskResponse) -> bool {
+    answer.task.as_ref().is_some_and(|task| task.state() == TaskState::Succeeded)
 }

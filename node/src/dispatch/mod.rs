@@ -4,6 +4,7 @@
 //!   applied events ─► ear ─┬─ tasks became ready ─► pump ─► lease commands for as many waiters as there is work
 //!                          ├─ cancel asked, lease lost, drain ─► notice to the session that holds the task
 //!                          └─ worker gone ─► its sessions end
+//!   a task is proposed ─► coming ─► lease commands behind it, for who waits here for such tasks
 //!   waiter ─► pump ─► Granted … ─► delivered
 //!                        └─ dropped on the way (the client vanished) ─► returner ─► FailTask RETURNED
 //! ```
@@ -15,6 +16,7 @@
 //! Invariants: a task that was leased here is delivered or returned, never forgotten, as long as this process lives; nothing here decides
 //! which task a worker gets.
 
+mod foresee;
 mod granted;
 mod pump;
 mod session;
@@ -28,6 +30,7 @@ use tokio::sync::{broadcast, oneshot};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
+pub use foresee::{Coming, Foresight};
 pub use granted::Granted;
 pub use session::{Notice, Session};
 pub use stream::{Responses, work};
@@ -71,6 +74,7 @@ impl Dispatcher {
             sessions: Mutex::default(),
             arrivals: tokio::sync::Notify::new(),
         });
+        shared.way.foresight().begin(&shared);
         let dispatcher = Self { shared };
         tokio::spawn(dispatcher.clone().run(stop));
         dispatcher
@@ -131,19 +135,22 @@ impl Dispatcher {
 
     /// Proposes one lease. What it grants is returned if it is dropped.
     async fn grant(&self, caller: &Caller, request: v1::LeaseTasksRequest, deadline: Instant) -> Result<Vec<Granted>, Refusal> {
-        let shared = self.shared.clone();
+        let dispatcher = self.clone();
         let caller = caller.clone();
         // In a task of its own: a caller that goes away must not take the outcome with it.
-        let proposal = tokio::spawn(async move {
-            let response = shared.way.command(&caller, request, deadline).await?;
-            let metrics = shared.way.metrics();
-            if response.tasks.is_empty() {
-                metrics.leases_empty.inc();
-            }
-            metrics.leases_granted.inc_by(response.tasks.len() as u64);
-            Ok(response.tasks.into_iter().map(|task| Granted::new(task, shared.returner.clone())).collect())
-        });
+        let proposal = tokio::spawn(async move { dispatcher.propose(&caller, request, deadline).await });
         proposal.await.unwrap_or_else(|error| Err(Refusal::internal(error)))
+    }
+
+    /// The same, for a task that nobody ends.
+    async fn propose(&self, caller: &Caller, request: v1::LeaseTasksRequest, deadline: Instant) -> Result<Vec<Granted>, Refusal> {
+        let response = self.shared.way.command(caller, request, deadline).await?;
+        let metrics = self.shared.way.metrics();
+        if response.tasks.is_empty() {
+            metrics.leases_empty.inc();
+        }
+        metrics.leases_granted.inc_by(response.tasks.len() as u64);
+        Ok(response.tasks.into_iter().map(|task| Granted::new(task, self.shared.returner.clone())).collect())
     }
 
     /// Puts a waiter in line.

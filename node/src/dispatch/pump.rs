@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use tarn_machine::{Machine, ReadyGroup};
 use tarn_proto::v1;
 use tokio::sync::oneshot;
 use tokio::time::Instant;
@@ -64,6 +65,11 @@ impl Waiting {
         taken
     }
 
+    /// Whether nobody waits.
+    pub fn is_empty(&self) -> bool {
+        self.line.is_empty()
+    }
+
     /// Something may have become ready.
     pub fn news(&mut self) {
         self.news += 1;
@@ -112,11 +118,30 @@ impl Dispatcher {
         }
     }
 
+    /// Takes out of the line whoever is to ask for tasks that are about to be proposed.
+    pub(super) fn choose_for(&self, machine: &Machine, group: &ReadyGroup, tasks: u64) -> Vec<Waiter> {
+        let mut waiting = self.waiting();
+        waiting.news();
+        waiting.choose(tasks, |worker| machine.could_lease(worker, group))
+    }
+
+    /// Puts back who was taken out of the line and did not ask.
+    pub(super) fn put_back(&self, waiters: Vec<Waiter>) {
+        let mut waiting = self.waiting();
+        for waiter in waiters {
+            waiting.asked -= u64::from(waiter.request.max_tasks);
+            waiting.push(waiter);
+        }
+        drop(waiting);
+        // They may have missed something.
+        self.shared.arrivals.notify_one();
+    }
+
     /// Proposes one waiter's lease. Proposals of several waiters meet in one log entry.
     pub(super) async fn serve(self, mut waiter: Waiter) {
         let asked = u64::from(waiter.request.max_tasks);
         let news = self.waiting().news;
-        let granted = self.grant(&waiter.caller, waiter.request.clone(), Instant::now() + LEASE_DEADLINE).await;
+        let granted = self.propose(&waiter.caller, waiter.request.clone(), Instant::now() + LEASE_DEADLINE).await;
         let empty = granted.as_ref().is_ok_and(Vec::is_empty);
         {
             let mut waiting = self.waiting();

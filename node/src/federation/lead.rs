@@ -24,6 +24,9 @@ const CONFIRM_EVERY: Duration = Duration::from_secs(2);
 /// After a failure it is tried again this much later.
 const AGAIN: Duration = Duration::from_millis(200);
 
+/// Between two looks at whether the cluster has joined a federation, at least.
+const LOOK_PAUSE: Duration = Duration::from_millis(50);
+
 /// Rows that are read at once.
 const ROWS_MAX: usize = 1_024;
 
@@ -74,6 +77,8 @@ impl Lead {
                 if applied.changed().await.is_err() {
                     return;
                 }
+                // Under load the state changes thousands of times a second.
+                tokio::time::sleep(LOOK_PAUSE).await;
             }
             let ended = match self.hub() {
                 Ok(hub) => {

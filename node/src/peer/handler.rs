@@ -63,6 +63,10 @@ impl Members for ConsensusMembers {
         members.map(|(peer, voter)| ClusterMember { peer, voter }).collect()
     }
 
+    fn is_member(&self, node: NodeId) -> bool {
+        self.consensus.is_member(node)
+    }
+
     fn was_removed(&self, node: NodeId) -> bool {
         self.consensus.was_removed(node)
     }

@@ -30,19 +30,22 @@ pub trait Members: Send + Sync + 'static {
     /// All members, in the order of their ids.
     fn members(&self) -> Vec<ClusterMember>;
 
+    /// Whether a node is one of them. Asked for every message between nodes.
+    fn is_member(&self, node: NodeId) -> bool {
+        self.members().iter().any(|member| member.peer.id == node)
+    }
+
     /// Whether a node was a member and is none any more.
     fn was_removed(&self, node: NodeId) -> bool;
 
     /// What a node is to this one.
     fn standing(&self, node: NodeId) -> Standing {
-        let members = self.members();
-        let is_member = |id| members.iter().any(|member| member.peer.id == id);
-        if is_member(node) {
+        if self.is_member(node) {
             return Standing::Member;
         }
         match self.was_removed(node) {
             true => Standing::Removed,
-            false if is_member(self.own_id()) => Standing::Stranger,
+            false if self.is_member(self.own_id()) => Standing::Stranger,
             false => Standing::Member,
         }
     }

@@ -16,13 +16,17 @@ pub(super) struct Lesson {
 }
 
 impl Lesson {
+    /// Whether an event may have a lesson: an attempt has ended.
+    pub(super) fn is_in(event: &Event) -> bool {
+        matches!(event.kind(), EventKind::TaskSucceeded | EventKind::TaskRetried | EventKind::TaskDead)
+    }
+
     /// The lesson of an event, if it is one of an attempt at a worker that has said what it is.
     pub(super) fn of(machine: &Machine, event: &Event) -> Option<Self> {
-        let succeeded = match event.kind() {
-            EventKind::TaskSucceeded => true,
-            EventKind::TaskRetried | EventKind::TaskDead => false,
-            _ => return None,
-        };
+        if !Self::is_in(event) {
+            return None;
+        }
+        let succeeded = event.kind() == EventKind::TaskSucceeded;
         let (node, runtime) = machine.worker_place(&event.worker)?;
         let question = GetTaskRequest {
             namespace: event.namespace.clone(),

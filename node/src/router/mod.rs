@@ -50,6 +50,10 @@ const LOOK_EVERY: Duration = Duration::from_millis(500);
 /// Between two rounds at least: what happens meanwhile is looked at in one go.
 const ROUND_PAUSE: Duration = Duration::from_millis(2);
 
+/// Events are heard in one go that come within this time: under load there are thousands of batches a second, few of which are about
+/// anything that is placed. So long may a task that is to be placed wait for it.
+const HEARD_TOGETHER: Duration = Duration::from_millis(5);
+
 /// What the router needs.
 pub struct Router {
     /// The state.
@@ -86,6 +90,7 @@ impl Router {
                         if matters {
                             next = next.min(rounds.earliest());
                         }
+                        tokio::time::sleep(HEARD_TOGETHER).await;
                     }
                     Err(RecvError::Lagged(_)) => next = next.min(rounds.earliest()),
                     Err(RecvError::Closed) => return,

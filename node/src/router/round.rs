@@ -69,13 +69,16 @@ impl Rounds {
 
     /// Learns from what was applied; says whether it changes what is to be placed.
     pub(super) fn hear(&mut self, batch: &EventBatch) -> bool {
-        let lessons = self.router.consensus.read(|machine| {
-            let lesson = |event| Lesson::of(machine, event);
-            batch.events.iter().filter_map(lesson).collect::<Vec<_>>()
-        });
-        for lesson in lessons.iter().flatten() {
-            lesson.teach(&mut self.scheduler);
-            lesson.teach(&mut self.abroad);
+        // Whoever reads the state waits for the entry that is being applied: only where there may be something to learn.
+        if batch.events.iter().any(Lesson::is_in) {
+            let lessons = self.router.consensus.read(|machine| {
+                let lesson = |event| Lesson::of(machine, event);
+                batch.events.iter().filter_map(lesson).collect::<Vec<_>>()
+            });
+            for lesson in lessons.iter().flatten() {
+                lesson.teach(&mut self.scheduler);
+                lesson.teach(&mut self.abroad);
+            }
         }
         matters(batch)
     }

@@ -11,6 +11,7 @@ mod contexts;
 mod drivers;
 mod executor;
 mod federation;
+mod foresight;
 mod gate;
 mod handover;
 mod ops;

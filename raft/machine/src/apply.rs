@@ -11,20 +11,21 @@ use crate::error::{Fatal, Refusal};
 use crate::limits;
 use crate::reject;
 use crate::requests::{self, Seen};
-use crate::rows::DecisionRow;
 use crate::txn::Txn;
+use crate::wire;
 
-/// Applies a command. It either succeeds or is refused and leaves no trace; an error means that the node must stop.
-pub fn command(txn: &mut Txn<'_>, command: Command) -> Result<Outcome, Fatal> {
-    let before = (txn.rows.touched(), txn.events.len(), txn.decisions.len());
+/// Applies a command, which lies in the log as `said`. It either succeeds or is refused and leaves no trace; an error means that the node
+/// must stop.
+pub fn command(txn: &mut Txn<'_>, command: Command, said: &[u8]) -> Result<Outcome, Fatal> {
+    let before = (txn.rows.touched(), txn.events.len(), txn.decisions.end());
     let mut draft = None;
-    match attempt(txn, command, &mut draft) {
+    match attempt(txn, command, said, &mut draft) {
         Ok(body) => {
             audit::admitted(txn, draft, before.2, &body);
             Ok(Outcome { body: Some(body) })
         }
         Err(Refusal::Rejected(rejection)) => {
-            if (txn.rows.touched(), txn.events.len(), txn.decisions.len()) != before {
+            if (txn.rows.touched(), txn.events.len(), txn.decisions.end()) != before {
                 return Err(Fatal::assertion(format!("a command changed the state and was refused: {}", rejection.reason)));
             }
             audit::refused(txn, draft, &rejection);
@@ -45,11 +46,11 @@ pub fn entry_full() -> Rejection {
 }
 
 /// Carries a command out. `draft` is what is to be recorded of it: nothing of a repeat, nor of what can never succeed.
-fn attempt(txn: &mut Txn<'_>, mut command: Command, draft: &mut Option<DecisionRow>) -> Result<outcome::Body, Refusal> {
+fn attempt(txn: &mut Txn<'_>, mut command: Command, said: &[u8], draft: &mut Option<audit::Draft>) -> Result<outcome::Body, Refusal> {
     if !txn.has_ids() {
         return Err(entry_full().into());
     }
-    check::fields(&command)?;
+    check::sized_fields(&command, said.len())?;
     version::require(&command, txn.meta.version)?;
     if txn.meta.version >= version::ROUTER {
         check::routing(&command)?;
@@ -58,12 +59,13 @@ fn attempt(txn: &mut Txn<'_>, mut command: Command, draft: &mut Option<DecisionR
     let Some(body) = command.body else {
         return Err(reject::invalid("NO_COMMAND", "body", "the command is empty").into());
     };
-    let seen = requests::look_up(txn, &command.principal, &body)?;
+    let said = wire::body(said);
+    let seen = requests::look_up(txn, &command.principal, &body, said)?;
     if let Seen::Before(answer) = seen {
         *draft = None;
         return Ok(answer);
     }
-    let answer = dispatch(txn, &command.principal, body)?;
+    let answer = dispatch(txn, &command.principal, body, said)?;
     dependency::settle(txn)?;
     if let Seen::New(fresh) = seen {
         requests::remember(txn, fresh, &answer);
@@ -72,11 +74,11 @@ fn attempt(txn: &mut Txn<'_>, mut command: Command, draft: &mut Option<DecisionR
 }
 
 /// Every command, spelled out: a new one does not compile until it stands here.
-fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<outcome::Body, Refusal> {
+fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body, said: &[u8]) -> Result<outcome::Body, Refusal> {
     use command::Body as C;
     use outcome::Body as O;
     Ok(match body {
-        C::Enqueue(request) => O::Enqueue(admit::enqueue(txn, request)?),
+        C::Enqueue(request) => O::Enqueue(admit::enqueue(txn, request, said)?),
         C::CancelTask(request) => O::CancelTask(cancel::cancel_task(txn, request)?),
         C::RequeueDead(request) => O::RequeueDead(dead::requeue_dead(txn, request)?),
         C::PurgeQueue(request) => O::PurgeQueue(dead::purge_queue(txn, request)?),
@@ -141,7 +143,7 @@ fn dispatch(txn: &mut Txn<'_>, principal: &str, body: command::Body) -> Result<o
         C::ConfirmTransfer(request) => O::ConfirmTransfer(transfer::confirm(txn, principal, request)?),
         C::ExtendTransfer(request) => O::ExtendTransfer(transfer::extend(txn, principal, request)?),
         C::CloseTransfer(request) => O::CloseTransfer(transfer::close(txn, request)?),
-        C::Batch(request) => O::Batch(batch::carry_out(txn, principal, request)?),
+        C::Batch(request) => O::Batch(batch::carry_out(txn, principal, request, said)?),
     })
 }
 
@@ -170,7 +172,7 @@ mod tests {
             assert_eq!(txn.next_id() >> limits::ORDINAL_BITS, 7, "whoever began may finish");
         }
         let body = Some(command::Body::Enqueue(EnqueueRequest::default()));
-        let outcome = super::command(&mut txn, Command { principal: String::new(), gate: None, body }).expect("it is refused");
+        let outcome = super::command(&mut txn, Command { principal: String::new(), gate: None, body }, &[]).expect("it is refused");
         let Some(outcome::Body::Rejected(rejection)) = outcome.body else { panic!("{outcome:?}") };
         assert_eq!(rejection.reason, "ENTRY_FULL");
     }
@@ -184,7 +186,7 @@ mod tests {
         let batch = CommandBatch { request_id: "b".to_owned(), commands: vec![member; 2] };
         let tell = |txn: &mut Txn<'_>| {
             let body = Some(command::Body::Batch(batch.clone()));
-            super::command(txn, Command { body, ..Command::default() }).expect("it is no defect").body.expect("it has an outcome")
+            super::command(txn, Command { body, ..Command::default() }, &[]).expect("it is no defect").body.expect("it has an outcome")
         };
         while txn.has_ids_for(limits::BATCH_TASKS_MAX as u64 + limits::BATCH_COMMANDS_MAX as u64) {
             txn.next_id();

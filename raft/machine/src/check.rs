@@ -46,10 +46,15 @@ pub fn supported(command: &Command, version: u32) -> Result<(), Rejection> {
 
 /// What is refused since the first machine version.
 pub(crate) fn fields(command: &Command) -> Check {
+    sized_fields(command, command.encoded_len())
+}
+
+/// The same of a command that has at most so many bytes.
+pub(crate) fn sized_fields(command: &Command, bytes: usize) -> Check {
     let Some(body) = &command.body else {
         return Err(invalid("NO_COMMAND", "body", "the command is empty: name what to do"));
     };
-    let (bytes, principal, id_bytes) = (command.encoded_len(), &command.principal, body.request_id().len());
+    let (principal, id_bytes) = (&command.principal, body.request_id().len());
     length("COMMAND_TOO_LARGE", "", bytes, limits::COMMAND_BYTES_MAX)?;
     length("PRINCIPAL_TOO_LONG", "principal", principal.len(), limits::PRINCIPAL_BYTES_MAX)?;
     length("REQUEST_ID_TOO_LONG", "request_id", id_bytes, limits::REQUEST_ID_BYTES_MAX)?;

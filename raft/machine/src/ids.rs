@@ -8,6 +8,18 @@ use std::str::FromStr;
 
 const DIGITS: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
+/// What each byte is worth as a digit.
+const VALUES: [u8; 256] = {
+    let mut values = [NO_DIGIT as u8; 256];
+    let mut value = 0;
+    while value < DIGITS.len() {
+        values[DIGITS[value] as usize] = value as u8;
+        value += 1;
+    }
+    values
+};
+const NO_DIGIT: u64 = u8::MAX as u64;
+
 /// Digits of an id's text form: enough for 64 bits.
 pub const ID_DIGITS: usize = 13;
 
@@ -27,14 +39,21 @@ impl Id {
     }
 }
 
-impl fmt::Display for Id {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let mut text = [0; ID_DIGITS];
+impl Id {
+    /// The text form.
+    pub fn text(self) -> String {
+        let mut text = vec![0; ID_DIGITS];
         for (place, digit) in text.iter_mut().enumerate() {
             let shift = 5 * (ID_DIGITS - 1 - place);
             *digit = DIGITS[(self.0 >> shift) as usize & 31];
         }
-        f.write_str(std::str::from_utf8(&text).expect("the digits are ASCII"))
+        String::from_utf8(text).expect("the digits are ASCII")
+    }
+}
+
+impl fmt::Display for Id {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.text())
     }
 }
 
@@ -47,7 +66,10 @@ impl FromStr for Id {
         }
         let mut number: u64 = 0;
         for byte in text.bytes() {
-            let digit = DIGITS.iter().position(|d| *d == byte).ok_or(InvalidId)? as u64;
+            let digit = u64::from(VALUES[usize::from(byte)]);
+            if digit == NO_DIGIT {
+                return Err(InvalidId);
+            }
             // Thirteen digits hold 65 bits: the first must leave the top one alone.
             if number >> 59 != 0 {
                 return Err(InvalidId);

@@ -59,6 +59,8 @@
 //! | `b1` | number | a piece of a commit whose last one has not come yet | until it has |
 //! | `a8` | a transfer's id | `TransferRow` | until closed, and nobody could accept it any more |
 
+use crate::key_bytes::KeyBytes;
+
 /// A key of the keyspace `state`. The module's page says what lies under each.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[allow(missing_docs)]
@@ -178,23 +180,19 @@ pub mod first {
 
 /// A kind's first byte and the numbers that follow it: the prefix under which the rows of a namespace, or of a task, lie.
 pub fn prefix(first: u8, numbers: &[u64]) -> Vec<u8> {
-    with_name(first, numbers, &[])
-}
-
-fn with_name(first: u8, numbers: &[u64], name: &[u8]) -> Vec<u8> {
-    let mut bytes = Vec::with_capacity(1 + 8 * numbers.len() + name.len());
-    bytes.push(first);
-    for number in numbers {
-        bytes.extend_from_slice(&number.to_be_bytes());
-    }
-    bytes.extend_from_slice(name);
-    bytes
+    KeyBytes::new(first, numbers, &[]).to_vec()
 }
 
 impl Key<'_> {
-    /// The bytes of the key.
+    /// The bytes of the key, in memory of their own.
     pub fn encode(&self) -> Vec<u8> {
-        let named = with_name;
+        self.bytes().to_vec()
+    }
+
+    /// The bytes of the key.
+    pub(crate) fn bytes(&self) -> KeyBytes {
+        let prefix = |first: u8, numbers: &[u64]| KeyBytes::new(first, numbers, &[]);
+        let named = KeyBytes::new;
         match *self {
             Key::Meta => prefix(first::META, &[]),
             Key::Digest => prefix(first::DIGEST, &[]),

@@ -15,7 +15,8 @@
 //!
 //! * **Rows** (`rows`) under **keys** ([`keys`]) are the state. An entry's changes collect in an overlay, where later commands of the entry
 //!   see them, and go to the engine in one batch.
-//! * **Indices** (`index`) live in memory, follow from the rows, and are rebuilt when a node starts.
+//! * **Indices** (`index`) live in memory, follow from the rows, and are rebuilt when a node starts. Beside them, lately saved tasks are
+//!   remembered as they stand (`task::recent`), so that most need not be read again.
 //! * **Domains** hold what commands mean: tasks in `domain::queue`, named leases, timers, workers, namespaces, join tokens, the version.
 //! * **Limits** are all in [`limits`]; what can be refused without the state is in [`check`], which the gate calls before the log.
 //!
@@ -37,6 +38,7 @@ mod domain;
 mod error;
 pub mod ids;
 mod index;
+mod key_bytes;
 pub mod keys;
 pub mod limits;
 mod machine;
@@ -47,6 +49,7 @@ mod requests;
 mod rows;
 mod task;
 mod txn;
+mod wire;
 
 pub use domain::access::BUILT_IN_ROLES;
 pub use domain::placement::{AUTO, may_go, runtimes};

@@ -2,7 +2,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use prost::Message;
 use tarn_proto::v1::{Entry, Event, Outcome};
 use tarn_storage::{Batch, Durability, Engine};
@@ -17,7 +16,8 @@ use crate::limits;
 use crate::overlay::{Overlay, Rows, STATE};
 use crate::requests;
 use crate::rows::{Class, EventsRow, MetaRow, NamespaceRow};
-use crate::txn::Txn;
+use crate::txn::{Kept, Txn};
+use crate::wire;
 
 /// The machine versions that a build can read.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -50,6 +50,7 @@ pub struct Machine {
     pub(crate) meta: MetaRow,
     digest: [u8; 32],
     pub(crate) ix: Indices,
+    kept: Kept,
 }
 
 /// What an entry did.
@@ -105,18 +106,19 @@ impl Machine {
         let digest = rows.bytes(Key::Digest)?.and_then(|bytes| bytes.as_ref().try_into().ok());
         let digest = digest.ok_or_else(|| Fatal::assertion("the state has no digest"))?;
         let ix = rebuild(rows)?;
-        Ok(Machine { engine, versions, meta, digest, ix })
+        Ok(Machine { engine, versions, meta, digest, ix, kept: Kept::default() })
     }
 
     /// A new cluster: the same bytes on every node.
     fn create(engine: Arc<dyn Engine>, versions: Versions) -> Result<Machine, Fatal> {
         versions.check("a new cluster", Versions::FIRST)?;
         let meta = MetaRow { version: Versions::FIRST, ..MetaRow::default() };
-        let mut machine = Machine { engine: engine.clone(), versions, meta, digest: [0; 32], ix: Indices::default() };
+        let (ix, kept) = (Indices::default(), Kept::default());
+        let mut machine = Machine { engine: engine.clone(), versions, meta, digest: [0; 32], ix, kept };
         let mut txn = Txn::new(Overlay::new(&*engine), &mut machine.ix, meta, versions, 0);
         let row = NamespaceRow { id: namespace::DEFAULT_ID, weight: limits::WEIGHT_DEFAULT, ..NamespaceRow::default() };
         namespace::create(&mut txn, namespace::DEFAULT, row);
-        let (batch, meta) = txn.finish();
+        let (batch, meta, _) = txn.finish();
         machine.commit(batch, meta, &Batch::new())?;
         Ok(machine)
     }
@@ -131,24 +133,28 @@ impl Machine {
     /// [`Fatal::UnknownVersion`] and [`Fatal::Malformed`] ask for another build and leave the state on disk as it was.
     pub fn apply(&mut self, index: u64, entry: &[u8], extra: &Batch) -> Result<Applied, Fatal> {
         self.check_next(index)?;
-        let entry = self.decode(index, entry)?;
+        let said: Vec<&[u8]> = wire::commands_of_entry(entry).collect();
+        let entry = self.decode(index, entry, said.len())?;
         let mut meta = self.meta;
         meta.applied = Some(index);
         meta.now_ms = meta.now_ms.max(entry.now_ms.min(limits::TIME_MS_MAX));
 
         let engine = self.engine.clone();
         let mut txn = Txn::new(Overlay::new(&*engine), &mut self.ix, meta, self.versions, index);
+        txn.take_up(std::mem::take(&mut self.kept));
+        txn.events.reserve(entry.commands.len());
         advance(&mut txn)?;
         let mut outcomes = Vec::with_capacity(entry.commands.len());
-        for command in entry.commands {
-            outcomes.push(apply::command(&mut txn, command)?);
+        for (command, said) in entry.commands.into_iter().zip(said) {
+            outcomes.push(apply::command(&mut txn, command, said)?);
         }
         requests::seal(&mut txn);
         audit::seal(&mut txn)?;
         let ready = ready_groups(&txn);
         let events = keep_events(&mut txn);
-        let (batch, meta) = txn.finish();
+        let (batch, meta, kept) = txn.finish();
         self.commit(batch, meta, extra)?;
+        self.kept = kept;
         Ok(Applied { outcomes, events, digest: self.digest, now_ms: meta.now_ms, ready })
     }
 
@@ -168,7 +174,7 @@ impl Machine {
             audit::members(&mut txn, members)?;
         }
         keep_events(&mut txn);
-        let (batch, meta) = txn.finish();
+        let (batch, meta, _) = txn.finish();
         self.commit(batch, meta, extra)
     }
 
@@ -184,9 +190,10 @@ impl Machine {
         Err(Fatal::assertion(format!("log entry {index} cannot follow {:?}", self.meta.applied)))
     }
 
-    fn decode(&self, index: u64, bytes: &[u8]) -> Result<Entry, Fatal> {
+    fn decode(&self, index: u64, bytes: &[u8], commands: usize) -> Result<Entry, Fatal> {
         let malformed = |detail: String| Fatal::Malformed { index, detail };
-        let entry = Entry::decode(bytes).map_err(|error| malformed(format!("it cannot be decoded: {error}")))?;
+        let mut entry = Entry { commands: Vec::with_capacity(commands), ..Entry::default() };
+        entry.merge(bytes).map_err(|error| malformed(format!("it cannot be decoded: {error}")))?;
         self.versions.check("a log entry", entry.version)?;
         if entry.version > self.meta.version {
             let cluster = self.meta.version;
@@ -288,8 +295,7 @@ fn keep_events(txn: &mut Txn<'_>) -> Vec<Event> {
     }
     let row = EventsRow { events: std::mem::take(&mut txn.events) };
     if !row.events.is_empty() {
-        let bytes = Bytes::from(row.encode_to_vec());
-        txn.rows.put_bytes(Key::Events { index: txn.index }, bytes);
+        txn.rows.put(Key::Events { index: txn.index }, &row);
     }
     row.events
 }

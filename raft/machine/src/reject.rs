@@ -121,5 +121,5 @@ pub fn invalid_page_token() -> Rejection {
 
 /// The state's name without the enum's prefix.
 pub fn state_name(state: TaskState) -> &'static str {
-    state.as_str_name().trim_start_matches("TASK_STATE_")
+    state.as_str_name().strip_prefix("TASK_STATE_").unwrap_or_default()
 }

@@ -7,6 +7,7 @@
 
 use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint};
 use tarn_proto::v1::{LeaseTasksRequest, Outcome, Rejection, command, outcome};
 
 use crate::advance::{damaged, expired};
@@ -18,6 +19,7 @@ use crate::overlay::Rows;
 use crate::reject;
 use crate::rows::{RequestExpiryRow, RequestRow};
 use crate::txn::Txn;
+use crate::wire;
 
 /// What is known of a command's request id.
 pub enum Seen {
@@ -35,13 +37,13 @@ pub struct Fresh {
     body: Bytes,
 }
 
-/// Looks a command's request id up.
-pub fn look_up(txn: &Txn<'_>, principal: &str, body: &command::Body) -> Result<Seen, Refusal> {
+/// Looks a command's request id up. Its body lies in the log as `said`.
+pub fn look_up(txn: &Txn<'_>, principal: &str, body: &command::Body, said: &[u8]) -> Result<Seen, Refusal> {
     let id = body.request_id();
     if id.is_empty() {
         return Ok(Seen::Without);
     }
-    let fresh = Fresh { hash: id_hash(principal, id), body: body_hash(body) };
+    let fresh = Fresh { hash: id_hash(principal, id), body: body_hash(body, said) };
     let Some(row) = txn.rows.row::<RequestRow>(Key::Request { hash: &fresh.hash })? else {
         return Ok(Seen::New(fresh));
     };
@@ -74,34 +76,42 @@ fn refusals(answer: &mut outcome::Body) -> impl Iterator<Item = &mut Rejection> 
 /// Remembers a command's answer.
 pub fn remember(txn: &mut Txn<'_>, fresh: Fresh, answer: &outcome::Body) {
     let mut row = RequestRow { body: fresh.body, ..RequestRow::default() };
-    match answer {
+    let plain;
+    let outcome = match answer {
         outcome::Body::LeaseTasks(answer) if answer.tasks.is_empty() => return,
-        outcome::Body::LeaseTasks(answer) => row.leases = lease::references(txn, answer),
-        outcome::Body::Batch(_) => {
+        outcome::Body::LeaseTasks(answer) => {
+            row.leases = lease::references(txn, answer);
+            None
+        }
+        outcome::Body::Batch(batch) if batch.outcomes.iter().any(|one| matches!(one.body, Some(outcome::Body::Rejected(_)))) => {
             let mut answer = answer.clone();
             refusals(&mut answer).for_each(|refusal| refusal.message.clear());
-            row.outcome = encoded(&answer);
+            plain = answer;
+            Some(&plain)
         }
-        answer => row.outcome = encoded(answer),
-    }
-    txn.rows.put(Key::Request { hash: &fresh.hash }, &row);
-    txn.request_hashes.push(Bytes::copy_from_slice(&fresh.hash));
-}
-
-fn encoded(answer: &outcome::Body) -> Bytes {
-    let mut bytes = Vec::with_capacity(answer.encoded_len());
-    answer.encode(&mut bytes);
-    bytes.into()
+        answer => Some(answer),
+    };
+    txn.rows.put_with(Key::Request { hash: &fresh.hash }, |to| {
+        row.encode_raw(to);
+        // The field `outcome`, without another copy in between: there are either leases, or there is this.
+        if let Some(outcome) = outcome {
+            encode_key(2, WireType::LengthDelimited, to);
+            encode_varint(outcome.encoded_len() as u64, to);
+            outcome.encode(to);
+        }
+    });
+    encode_key(1, WireType::LengthDelimited, &mut txn.request_hashes);
+    encode_varint(fresh.hash.len() as u64, &mut txn.request_hashes);
+    txn.request_hashes.extend_from_slice(&fresh.hash);
 }
 
 /// Writes down when the request ids of this entry can be forgotten.
 pub fn seal(txn: &mut Txn<'_>) {
-    let hashes = std::mem::take(&mut txn.request_hashes);
-    if hashes.is_empty() {
+    if txn.request_hashes.is_empty() {
         return;
     }
     let at = txn.now + limits::REQUEST_RETENTION_MS;
-    txn.rows.put(Key::RequestExpiry { at, index: txn.index }, &RequestExpiryRow { hashes });
+    txn.rows.put_bytes(Key::RequestExpiry { at, index: txn.index }, std::mem::take(&mut txn.request_hashes));
     let sweep = &mut txn.ix.sweeps.requests;
     *sweep = Some(sweep.map_or(at, |known| known.min(at)));
 }
@@ -132,26 +142,29 @@ pub fn sweep(txn: &mut Txn<'_>) -> Result<(), Fatal> {
 }
 
 fn id_hash(principal: &str, id: &str) -> [u8; 32] {
-    let mut hasher = blake3::Hasher::new();
-    hasher.update(&(principal.len() as u64).to_le_bytes());
-    hasher.update(principal.as_bytes());
-    hasher.update(id.as_bytes());
-    *hasher.finalize().as_bytes()
+    let mut bytes = Vec::with_capacity(8 + principal.len() + id.len());
+    bytes.extend_from_slice(&(principal.len() as u64).to_le_bytes());
+    bytes.extend_from_slice(principal.as_bytes());
+    bytes.extend_from_slice(id.as_bytes());
+    *blake3::hash(&bytes).as_bytes()
 }
 
 /// Tells two bodies apart; half of a hash is enough among the bodies that one principal sends under one id.
-fn body_hash(body: &command::Body) -> Bytes {
-    let mut bytes = Vec::with_capacity(body.encoded_len());
-    match body {
+fn body_hash(body: &command::Body, said: &[u8]) -> Bytes {
+    let hash = match body {
         // A client that repeats a call has less time left to wait.
-        command::Body::LeaseTasks(request) => {
-            command::Body::LeaseTasks(LeaseTasksRequest { wait_ms: 0, ..request.clone() }).encode(&mut bytes)
+        command::Body::LeaseTasks(request) if request.wait_ms != 0 => {
+            let mut bytes = Vec::with_capacity(said.len());
+            command::Body::LeaseTasks(LeaseTasksRequest { wait_ms: 0, ..request.clone() }).encode(&mut bytes);
+            blake3::hash(&bytes)
         }
         // Nor does the gate say the same of a repeat.
-        command::Body::Batch(batch) => {
-            batch.commands.iter().filter_map(|command| command.body.as_ref()).for_each(|body| body.encode(&mut bytes))
+        command::Body::Batch(_) => {
+            let mut bytes = Vec::with_capacity(said.len());
+            wire::commands_of_batch(said).for_each(|command| bytes.extend_from_slice(wire::body(command)));
+            blake3::hash(&bytes)
         }
-        body => body.encode(&mut bytes),
-    }
-    Bytes::copy_from_slice(&blake3::hash(&bytes).as_bytes()[..16])
+        _ => blake3::hash(said),
+    };
+    Bytes::copy_from_slice(&hash.as_bytes()[..16])
 }

@@ -221,8 +221,8 @@ pub struct TaskRow {
 #[derive(Clone, PartialEq, prost::Message)]
 pub struct SpecRow {
     /// As submitted; without the payload if that lies apart.
-    #[prost(message, optional, tag = "1")]
-    pub spec: Option<TaskSpec>,
+    #[prost(message, optional, boxed, tag = "1")]
+    pub spec: Option<Box<TaskSpec>>,
     /// All dependencies, in order.
     #[prost(uint64, repeated, tag = "2")]
     pub dependencies: Vec<u64>,

@@ -5,18 +5,31 @@
 use std::collections::BTreeSet;
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tarn_proto::v1::{Event, EventKind, Rejection};
 use tarn_storage::Batch;
 
 use crate::Versions;
+use crate::domain::audit::Decisions;
 use crate::error::{Fatal, Refusal};
 use crate::index::Indices;
 use crate::keys::Key;
 use crate::limits;
 use crate::overlay::Overlay;
 use crate::reject;
-use crate::rows::{Class, DecisionRow, MetaRow, UsageRow};
+use crate::rows::{Class, MetaRow, UsageRow};
+use crate::task::recent::Recent;
+
+/// What an entry leaves for the next: memory to be used again, empty, and what need not be read again.
+#[derive(Default)]
+pub struct Kept {
+    rows: Vec<u8>,
+    decisions: Vec<u8>,
+    draft: Vec<u8>,
+    recent: Recent,
+}
+
+/// Of each piece of memory that is kept.
+const KEPT_BYTES_MAX: usize = 1 << 20;
 
 /// One entry being applied.
 pub struct Txn<'a> {
@@ -30,7 +43,9 @@ pub struct Txn<'a> {
     pub now: u64,
     pub events: Vec<Event>,
     /// What was decided and why.
-    pub decisions: Vec<DecisionRow>,
+    pub decisions: Decisions,
+    /// Memory for the next draft of a decision.
+    pub draft: Vec<u8>,
     /// Queues, as (namespace, queue, class), in which a task became ready.
     pub became_ready: BTreeSet<(u64, u64, Arc<Class>)>,
     /// Namespaces that may be given more tasks than before, though none became ready.
@@ -39,10 +54,12 @@ pub struct Txn<'a> {
     pub used: BTreeSet<u64>,
     /// Dependencies that this entry may still settle.
     pub settles_left: usize,
-    /// Hashes of the request ids that this entry used.
-    pub request_hashes: Vec<Bytes>,
+    /// Hashes of the request ids that this entry used, encoded as a [`RequestExpiryRow`](crate::rows::RequestExpiryRow).
+    pub request_hashes: Vec<u8>,
     /// The request id of the batch whose commands are being carried out; empty outside of batches.
     pub batch_id: String,
+    /// What need not be read again.
+    pub recent: Recent,
     next_ordinal: u64,
 }
 
@@ -57,13 +74,15 @@ impl<'a> Txn<'a> {
             index,
             now: meta.now_ms,
             events: Vec::new(),
-            decisions: Vec::new(),
+            decisions: Decisions::default(),
+            draft: Vec::new(),
             became_ready: BTreeSet::new(),
             freed: BTreeSet::new(),
             used: BTreeSet::new(),
             settles_left: limits::SETTLES_PER_ENTRY_MAX,
             request_hashes: Vec::new(),
             batch_id: String::new(),
+            recent: Recent::default(),
             // Zero would be an id that no log position has.
             next_ordinal: 1,
         }
@@ -125,8 +144,16 @@ impl<'a> Txn<'a> {
         self.events.last_mut().expect("an event was just pushed")
     }
 
-    /// Ends the entry: all its changes, with where the machine stands after it.
-    pub fn finish(mut self) -> (Batch, MetaRow) {
+    /// Uses what the last entry left. To be called before anything else.
+    pub fn take_up(&mut self, kept: Kept) {
+        self.rows.values = kept.rows;
+        self.decisions = Decisions::new(kept.decisions);
+        self.draft = kept.draft;
+        self.recent = kept.recent;
+    }
+
+    /// Ends the entry: all its changes, with where the machine stands after it, and what is left for the next.
+    pub fn finish(mut self) -> (Batch, MetaRow, Kept) {
         for ns in std::mem::take(&mut self.used) {
             if let Some(namespace) = self.ix.namespaces.get(&ns) {
                 let (stored_bytes, ended) = (namespace.stored_bytes, namespace.ended);
@@ -134,6 +161,11 @@ impl<'a> Txn<'a> {
             }
         }
         self.rows.put(Key::Meta, &self.meta);
-        (self.rows.into_batch(), self.meta)
+        let (batch, rows) = self.rows.into_batch();
+        let (decisions, _) = self.decisions.into_parts();
+        // A large entry's memory is not kept for small ones.
+        let small = |memory: Vec<u8>| if memory.capacity() <= KEPT_BYTES_MAX { memory } else { Vec::new() };
+        let kept = Kept { rows: small(rows), decisions: small(decisions), draft: small(self.draft), recent: self.recent };
+        (batch, self.meta, kept)
     }
 }

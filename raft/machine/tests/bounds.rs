@@ -68,6 +68,8 @@ fn a_lease_costs_the_same_with_a_hundred_thousand_tasks_in_the_queue_as_with_a_h
     let mut machine = Machine::open(engine.clone(), Versions::CURRENT).expect("it opens");
     let mut apply = |commands: Vec<Command>| {
         let entry = Entry { version: 1, now_ms: 1_000, commands }.encode_to_vec();
+        // A node that has just started remembers no task: each is read.
+        machine = Machine::open(engine.clone(), Versions::CURRENT).expect("it opens");
         let before = engine.reads.load(Ordering::Relaxed);
         let index = machine.applied_index() + 1;
         let applied = machine.apply(index, &entry, &Batch::new()).expect("it applies");
@@ -84,7 +86,7 @@ fn a_lease_costs_the_same_with_a_hundred_thousand_tasks_in_the_queue_as_with_a_h
     }
     let (applied, many) = apply(leases());
     assert_eq!(applied.events.len(), 50);
-    assert_eq!(few, many);
+    assert!(few == many && few >= 50, "{few} and {many} reads");
 }
 
 #[test]

@@ -136,6 +136,11 @@ impl Admin {
         members.map(|(id, node)| (Peer::new(id, node), has_vote(id))).collect()
     }
 
+    /// Whether a node is a member, as this node knows them.
+    pub fn is_member(&self, id: NodeId) -> bool {
+        self.raft.server_metrics().borrow_watched().membership_config.membership().get_node(&id).is_some()
+    }
+
     /// The voters, this node among them if it is one.
     pub fn voters(&self) -> Vec<Peer> {
         let voters = self.members().into_iter().filter(|(_, voter)| *voter);

@@ -26,7 +26,7 @@ impl Admin {
         // What every user may do today they may do afterwards, until somebody gives out roles and ends this.
         let body = command::Body::RaiseVersion(v1::RaiseVersion { version, keep_access: true });
         let command = v1::Command { principal: "cluster".into(), gate: None, body: Some(body) };
-        match self.proposer.propose(command, deadline).await {
+        match self.proposer.propose(command, false, deadline).await {
             Ok(outcome) => match outcome.body {
                 Some(outcome::Body::RaiseVersion(raised)) => Ok(u64::from(raised.version)),
                 Some(outcome::Body::Rejected(rejection)) => Err(AdminError::Refused(rejection.message).into()),

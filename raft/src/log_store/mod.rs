@@ -78,11 +78,14 @@ impl LogStore {
     ) -> Result<Self, io::Error> {
         records::claim(engine.as_ref(), node_id)?;
         let purged = records::read_log_id(engine.as_ref(), records::PURGED)?;
-        let last_entry = engine.scan(ENTRIES, Range::all().reversed()).next().transpose().map_err(storage)?;
-        let last = match last_entry {
-            Some((_, value)) => Some(records::decode_entry(value)?.log_id()),
-            None => purged,
-        };
+        let end = |range| engine.scan(ENTRIES, range).next().transpose().map_err(storage);
+        let end = |range| end(range)?.map(|(_, value)| records::decode_entry(value)).transpose();
+        let (first, last) = (end(Range::all())?, end(Range::all().reversed())?);
+        let wanted = purged.as_ref().map_or(1, |id| id.index + 1);
+        if let Some(first) = first.filter(|first| first.index() > wanted) {
+            return Err(io::Error::other(format!("the log is damaged: it begins at {}, and should at {wanted}", first.index())));
+        }
+        let last = last.map_or(purged, |entry| Some(entry.log_id()));
         let state = State {
             cache: Cache::new(limits.cache_bytes),
             purged,

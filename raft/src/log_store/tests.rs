@@ -53,3 +53,40 @@ async fn an_entry_that_would_leave_a_hole_is_not_appended() {
     assert!(log.blocking_append([entry(10), entry(12)]).await.is_err());
     log.close();
 }
+
+#[tokio::test]
+async fn a_log_whose_beginning_is_gone_is_refused() {
+    let (home, mut log) = ten(0).await;
+    log.purge(entry(5).log_id).await.unwrap();
+    log.close();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let limits = LogLimits { cache_bytes: 0, batch_bytes: usize::MAX };
+    let engine = open_log(disk.as_ref(), home.path()).unwrap();
+    LogStore::open(engine, 1, limits, &disk, FatalFlag::new()).unwrap().close();
+
+    let engine = open_log(disk.as_ref(), home.path()).unwrap();
+    let mut batch = Batch::new();
+    batch.delete(ENTRIES, records::entry_key(6));
+    engine.write(batch, tarn_storage::Durability::Synced).unwrap();
+    let error = LogStore::open(engine, 1, limits, &disk, FatalFlag::new()).err().unwrap().to_string();
+    assert!(error.contains("begins at 7") && error.contains("at 6"), "{error}");
+}
+
+/// A build that knows the journal goes on with a log that an older one began.
+#[tokio::test]
+async fn a_log_stays_in_the_engine_in_which_it_was_begun() {
+    use tarn_storage::{JournalEngine, Profile, RocksEngine, RocksOptions};
+    let home = tempfile::tempdir().unwrap();
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let limits = LogLimits { cache_bytes: 0, batch_bytes: usize::MAX };
+    let engine = RocksEngine::open(home.path(), RocksOptions { keyspaces: KEYSPACES, profile: Profile::Log }).unwrap();
+    let mut log = LogStore::open(Arc::new(engine), 1, limits, &disk, FatalFlag::new()).unwrap();
+    log.blocking_append((0..3).map(entry)).await.unwrap();
+    log.close();
+
+    assert!(!JournalEngine::is_for(home.path()).unwrap());
+    let mut log = LogStore::open(open_log(disk.as_ref(), home.path()).unwrap(), 1, limits, &disk, FatalFlag::new()).unwrap();
+    log.blocking_append([entry(3)]).await.unwrap();
+    assert_eq!(indexes(&log.limited_get_log_entries(0, 10).await.unwrap()), [0, 1, 2, 3]);
+    log.close();
+}

@@ -1,8 +1,9 @@
 //! The engine for real nodes: RocksDB.
 //!
-//! Each keyspace is a column family. All column families of one directory share one write-ahead log, and that is what
-//! makes a batch atomic across keyspaces: it is one record of that log, found whole by its checksum or not at all.
-//! The write-ahead log is never turned off here, because without it batches over several keyspaces could be torn.
+//! Each keyspace is a column family. With [`Profile::Log`] all column families of one directory share one write-ahead log, and that is what
+//! makes a batch atomic across keyspaces: it is one record of that log, found whole by its checksum or not at all. With [`Profile::State`]
+//! there is none, because the owner has one: memory tables are written to files together, over all column families, and so a batch is
+//! on the disk wholly or not at all there too.
 //!
 //! ```text
 //!   data directory
@@ -13,8 +14,6 @@
 //!
 //! The directory itself is locked while it is open, before RocksDB looks at it.
 
-mod lock;
-mod mark;
 mod profile;
 mod status;
 
@@ -26,13 +25,13 @@ use std::sync::OnceLock;
 
 use rocksdb::checkpoint::Checkpoint;
 use rocksdb::{
-    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, ReadOptions, WriteBatch,
-    WriteOptions,
+    ColumnFamily, ColumnFamilyDescriptor, DB, DBRawIterator, DBRecoveryMode, DEFAULT_COLUMN_FAMILY_NAME, FlushOptions, ReadOptions,
+    WriteBatch, WriteOptions,
 };
 
+use crate::lock::DirectoryLock;
+use crate::mark::{MarkFile, Marker};
 use crate::{Batch, Direction, Durability, Engine, Entry, Keyspace, Op, Range, Scan, StorageError, dir, format};
-use lock::DirectoryLock;
-use mark::{MarkFile, Marker};
 pub use profile::Profile;
 use status::translate;
 
@@ -51,15 +50,16 @@ pub struct RocksOptions<'a> {
 
 /// An [`Engine`] on RocksDB, in one directory.
 ///
-/// It is closed when it is dropped. Closing flushes nothing that [`Durability::Buffered`] left behind, and need not:
-/// the write-ahead log has it.
+/// It is closed when it is dropped, with everything on the disk that was written.
 pub struct RocksEngine {
     // Fields are dropped in order: the lock must go last, when RocksDB has let go of its files.
     db: DB,
     /// With [`Profile::Log`].
     marker: Option<Marker>,
     path: PathBuf,
-    keyspaces: BTreeSet<&'static str>,
+    keyspaces: Vec<&'static str>,
+    read: ReadOptions,
+    profile: Profile,
     synced: WriteOptions,
     buffered: WriteOptions,
     /// The first write or flush that failed, in words. Nothing is written after it.
@@ -99,15 +99,21 @@ impl RocksEngine {
             }
         };
 
-        let mut synced = WriteOptions::default();
-        synced.set_sync(true);
+        let (mut synced, mut buffered) = (WriteOptions::default(), WriteOptions::default());
+        match options.profile {
+            Profile::Log => synced.set_sync(true),
+            // What must be durable is flushed after it.
+            Profile::State => [&mut synced, &mut buffered].into_iter().for_each(|write| write.disable_wal(true)),
+        }
         Ok(Self {
             db,
             marker,
             path: path.to_owned(),
             keyspaces: options.keyspaces.iter().map(|keyspace| keyspace.name()).collect(),
             synced,
-            buffered: WriteOptions::default(),
+            profile: options.profile,
+            read: ReadOptions::default(),
+            buffered,
             failed: OnceLock::new(),
             _lock: lock,
         })
@@ -119,15 +125,14 @@ impl RocksEngine {
     }
 
     fn family(&self, keyspace: Keyspace) -> Result<&ColumnFamily, StorageError> {
-        self.keyspaces
-            .get(keyspace.name())
-            .and_then(|name| self.db.cf_handle(name))
-            .ok_or_else(|| StorageError::unknown_keyspace(keyspace.name()))
+        let found = self.keyspaces.contains(&keyspace.name()).then(|| self.db.cf_handle(keyspace.name())).flatten();
+        found.ok_or_else(|| StorageError::unknown_keyspace(keyspace.name()))
     }
 
     /// The batch in RocksDB's own words.
     fn convert(&self, batch: &Batch) -> Result<WriteBatch, StorageError> {
-        let mut converted = WriteBatch::default();
+        // RocksDB's own encoding is shorter than ours, but for its head.
+        let mut converted = WriteBatch::with_capacity_bytes(batch.byte_size() + 16);
         // Operations on one keyspace follow each other: it is looked up by its name when it changes.
         let mut last = None;
         let mut family_of = |keyspace: Keyspace| match last {
@@ -178,7 +183,7 @@ impl RocksEngine {
 
 impl Engine for RocksEngine {
     fn get(&self, keyspace: Keyspace, key: &[u8]) -> Result<Option<Vec<u8>>, StorageError> {
-        self.db.get_cf(self.family(keyspace)?, key).map_err(|error| translate("reading a key", &error))
+        self.db.get_cf_opt(self.family(keyspace)?, key, &self.read).map_err(|error| translate("reading a key", &error))
     }
 
     fn scan(&self, keyspace: Keyspace, range: Range<'_>) -> Scan<'_> {
@@ -212,18 +217,29 @@ impl Engine for RocksEngine {
             Durability::Buffered => &self.buffered,
         };
         // Whoever writes at the same time can only make the batch's numbers higher.
-        let reached = self.db.latest_sequence_number() + converted.len() as u64;
+        let reached = (durability == Durability::Synced).then(|| self.db.latest_sequence_number() + converted.len() as u64);
         self.db.write_opt(converted, options).map_err(|error| self.note_failure(translate("writing a batch", &error)))?;
-        if durability == Durability::Synced {
-            self.mark(reached);
+        match (reached, self.profile) {
+            (Some(_), Profile::State) => self.sync(),
+            (Some(reached), Profile::Log) => {
+                self.mark(reached);
+                Ok(())
+            }
+            (None, _) => Ok(()),
         }
-        Ok(())
     }
 
     fn sync(&self) -> Result<(), StorageError> {
-        self.refuse_after_failure("flushing the write-ahead log")?;
+        self.refuse_after_failure("flushing what was written")?;
         let reached = self.db.latest_sequence_number();
-        self.db.flush_wal(true).map_err(|error| self.note_failure(translate("flushing the write-ahead log", &error)))?;
+        let flushed = match self.profile {
+            Profile::Log => self.db.flush_wal(true),
+            Profile::State => {
+                let families: Vec<_> = self.keyspaces.iter().filter_map(|name| self.db.cf_handle(name)).collect();
+                self.db.flush_cfs_opt(&families.iter().collect::<Vec<_>>(), &FlushOptions::default())
+            }
+        };
+        flushed.map_err(|error| self.note_failure(translate("flushing what was written", &error)))?;
         self.mark(reached);
         Ok(())
     }

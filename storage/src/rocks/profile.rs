@@ -25,9 +25,9 @@ pub enum Profile {
     Log,
     /// A large state: batches that are mostly buffered, because another log holds the truth, and many point reads.
     ///
-    /// After a power cut the write-ahead log may have holes where batches were only buffered. It is read up to the first
-    /// hole: what is left is a prefix of the batches, and the owner applies again what follows. For this the engine
-    /// cannot tell a hole from damage, so a batch that must not be lost belongs into an engine with [`Profile::Log`].
+    /// It has no write-ahead log of its own: after a crash, also of the process alone, a prefix of the batches is there, as
+    /// far as memory tables were written to files, and the owner applies again what follows. Whatever is
+    /// [`Durability::Synced`](crate::Durability) writes a table to a file, so a batch that must not be lost belongs into an engine for logs.
     State,
 }
 
@@ -118,9 +118,8 @@ impl Profile {
         // Every write reaches the operating system before it returns, so that a killed process loses nothing.
         options.set_manual_wal_flush(false);
         options.set_bytes_per_sync(WRITE_BACK_BYTES);
-        if self == Self::State {
-            options.set_wal_bytes_per_sync(WRITE_BACK_BYTES);
-        }
+        // Without a write-ahead log, a batch over several column families is whole on the disk only if their tables go there together.
+        options.set_atomic_flush(self == Self::State);
 
         options.set_db_write_buffer_size(tuning.all_tables_bytes);
         options.set_max_total_wal_size(tuning.wal_bytes_max);

@@ -24,15 +24,13 @@ use crate::nemesis::{Injected, Need, Nemesis, Rhythm, told};
 
 /// What can be damaged: one of these parts, in any of its files. Files that only people read are none of them.
 const PARTS: [&[&str]; 4] = [
-    &["raft/log/*.log", "raft/log/*.sst"],
+    &[LOG],
     &["raft/state/*/*.log", "raft/state/*/*.sst"],
     &["raft/snapshots/s*/**"],
-    &["raft/**/CURRENT", "raft/**/FORMAT", "raft/state/*/MANIFEST*", LOG_TABLES],
+    &["raft/**/CURRENT", "raft/**/FORMAT", "raft/state/*/MANIFEST*", "raft/log/SYNCED"],
 ];
 /// What there always is.
 const LOG: &str = "raft/log/*.log";
-/// Which tables belong to the log.
-const LOG_TABLES: &str = "raft/log/MANIFEST*";
 /// Wounds per node.
 const WOUNDS_MAX: u32 = 4;
 /// How a node that refuses damaged data may put it; a pointer that is damaged points to a file that is not there.
@@ -190,7 +188,7 @@ fn wounds(disk: &FaultyDisk, rng: &mut StdRng) -> Result<Vec<Wound>> {
 
 /// Whether it is found for certain, whatever else fails; see [`Aim::LogEnd`].
 fn findable(files: &str, damage: Damage) -> bool {
-    damage != Damage::Truncation || (files != LOG && files != LOG_TABLES)
+    damage != Damage::Truncation || files != LOG
 }
 
 /// Ends a node for good and puts a new one in its place.

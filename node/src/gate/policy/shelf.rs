@@ -5,11 +5,15 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::Duration;
 
 use tarn_machine::ActiveBundle;
 use tarn_policy::{Bundle, Compiled, Digest};
 use tarn_raft::Consensus;
 use tokio_util::sync::CancellationToken;
+
+/// Between two looks at the state, at least.
+const PAUSE: Duration = Duration::from_millis(20);
 
 /// What judges in one environment: its bundles, or why there is nothing that could.
 pub(super) type Bench = Result<Arc<tarn_policy::Policies>, Broken>;
@@ -88,6 +92,9 @@ impl Shelf {
                 if applied.changed().await.is_err() {
                     return;
                 }
+                // Under load the state changes thousands of times a second; whoever asks meanwhile compiles what is not ready.
+                tokio::time::sleep(PAUSE).await;
+                applied.mark_unchanged();
             }
         };
         stop.run_until_cancelled(following).await;

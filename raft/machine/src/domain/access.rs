@@ -5,7 +5,6 @@
 
 use std::sync::Arc;
 
-use bytes::Bytes;
 use tarn_proto::v1::{
     Binding, DeleteBindingRequest, DeleteBindingResponse, DeleteRoleRequest, DeleteRoleResponse, EventKind, PutBindingRequest,
     PutBindingResponse, PutRoleRequest, PutRoleResponse, PutTokenRequest, PutTokenResponse, RevokeCertificateRequest,
@@ -88,7 +87,7 @@ pub fn put_binding(txn: &mut Txn<'_>, request: PutBindingRequest) -> Result<PutB
         return Err(reject::full("TOO_MANY_BINDINGS", "", limits::BINDINGS_MAX as u64, message).into());
     }
     let parts = binding_parts(&principal, &role, &namespace);
-    txn.rows.put_bytes(Key::Binding { parts: &parts }, Bytes::new());
+    txn.rows.put_bytes(Key::Binding { parts: &parts }, []);
     changed(txn, format!("binding/{principal}"), &format!("{role} in {namespace}"));
     access(txn).bind(&principal, &role, &namespace);
     Ok(PutBindingResponse {})

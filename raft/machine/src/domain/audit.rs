@@ -6,11 +6,13 @@
 //!
 //! Only clusters of machine version [`SINCE`] and later keep records.
 
+mod draft;
+
 use bytes::Bytes;
 use prost::Message;
 use tarn_proto::v1::{
-    AuditSettings, Command, Decision, DecisionKind, DecisionsRecorded, PutAuditSettingsRequest, PutAuditSettingsResponse, RecordDecisions,
-    Rejection, command, outcome,
+    AuditSettings, Decision, DecisionKind, DecisionsRecorded, PutAuditSettingsRequest, PutAuditSettingsResponse, RecordDecisions,
+    Rejection, outcome,
 };
 use tarn_storage::Range;
 
@@ -25,6 +27,8 @@ use crate::task::Task;
 use crate::task::spec::or_default;
 use crate::txn::Txn;
 
+pub use draft::{Decisions, Draft, draft};
+
 /// The machine version from which on there are records.
 pub const SINCE: u32 = 2;
 /// What a row begins with: the hash of the row before.
@@ -34,7 +38,7 @@ impl Txn<'_> {
     /// Records a decision; the caller fills in what applies.
     pub fn decide(&mut self, record: DecisionRow) {
         if self.meta.version >= SINCE {
-            self.decisions.push(record);
+            self.decisions.push(&record);
         }
     }
 }
@@ -75,134 +79,6 @@ impl Task {
 
 // --- Commands --------------------------------------------------------------------------------------------------------------------------
 
-/// What is to be recorded of a command once its outcome is known. None of what workers do all the time, unless the gate has something to
-/// say about it; but whoever comes too late is recorded anyway.
-pub fn draft(txn: &Txn<'_>, command: &mut Command) -> Option<DecisionRow> {
-    // The raise itself is the first record.
-    let begins = |body: &&command::Body| matches!(body, command::Body::RaiseVersion(_));
-    // What a leader's node keeps for the federation is no decision, and of a batch each command is one.
-    let is_decision = |body: &&command::Body| !matches!(body, command::Body::CommitReplica(_) | command::Body::Batch(_));
-    let body = command.body.as_ref().filter(|body| txn.meta.version >= SINCE || begins(body)).filter(is_decision)?;
-    let mut record = DecisionRow {
-        principal: command.principal.clone(),
-        action: body.name().to_owned(),
-        request_id: if txn.batch_id.is_empty() { body.request_id() } else { &txn.batch_id }.to_owned(),
-        gate: command.gate.take().map(|gate| *gate),
-        ..DecisionRow::default()
-    };
-    describe(&mut record, body);
-    Some(record)
-}
-
-/// Fills in what a command is about.
-fn describe(record: &mut DecisionRow, body: &command::Body) {
-    use command::Body as C;
-    let about = |record: &mut DecisionRow, namespace: &str, kind: &str, name: &str| {
-        record.namespace = namespace.to_owned();
-        record.resource = format!("{kind}/{name}");
-    };
-    let task = |record: &mut DecisionRow, namespace: &str, id: &str| {
-        record.namespace = namespace.to_owned();
-        record.task = parse_id(id, "").unwrap_or_default();
-    };
-    match body {
-        C::Enqueue(r) => {
-            let queue = r.tasks.first().map_or("", |task| &task.queue);
-            about(record, &r.namespace, "queue", queue);
-            record.count = r.tasks.len() as u32;
-        }
-        C::CancelTask(r) => task(record, &r.namespace, &r.task_id),
-        C::CompleteTask(r) => task(record, &r.namespace, &r.task_id),
-        C::FailTask(r) => task(record, &r.namespace, &r.task_id),
-        C::RequeueDead(r) => about(record, &r.namespace, "queue", &r.queue),
-        C::PurgeQueue(r) => about(record, &r.namespace, "queue", &r.queue),
-        C::RegisterWorker(r) => record.detail = r.name.clone(),
-        C::DrainWorker(r) => record.worker = parse_id(&r.worker_id, "").unwrap_or_default(),
-        C::LeaseTasks(r) => record.worker = parse_id(&r.worker_id, "").unwrap_or_default(),
-        C::AcquireLease(r) => about(record, &r.namespace, "lease", &r.name),
-        C::RenewLease(r) => about(record, &r.namespace, "lease", &r.name),
-        C::ReleaseLease(r) => about(record, &r.namespace, "lease", &r.name),
-        C::ScheduleTimer(r) => about(record, &r.namespace, "timer", ""),
-        C::CancelTimer(r) => about(record, &r.namespace, "timer", &r.timer_id),
-        C::CreateNamespace(r) => about(record, &r.name, "namespace", &r.name),
-        C::UpdateNamespace(r) => about(record, &r.name, "namespace", &r.name),
-        C::DeleteNamespace(r) => about(record, &r.name, "namespace", &r.name),
-        C::RaiseVersion(r) => record.detail = r.version.to_string(),
-        C::StartFederation(_) | C::LeaveFederation(_) | C::PutInvitation(_) | C::ConsumeInvitation(_) => {
-            about(record, "", "federation", "members");
-        }
-        C::ShareContext(r) => about(record, &r.namespace, "context", &r.context),
-        C::AcceptTransfer(r) => {
-            let transfer = r.transfer.clone().unwrap_or_default();
-            about(record, &transfer.namespace, "transfer", &transfer.transfer_id);
-            record.detail = format!("task {} of {}", transfer.origin_task_id, transfer.origin_name);
-        }
-        C::ConfirmTransfer(r) => about(record, "", "transfer", &r.transfer_id),
-        C::ExtendTransfer(r) => about(record, "", "transfer", &r.transfer_id),
-        C::CloseTransfer(r) => about(record, "", "transfer", &r.transfer_id),
-        C::PutRole(r) => about(record, "", "role", &r.name),
-        C::DeleteRole(r) => about(record, "", "role", &r.name),
-        C::PutBinding(r) => bound(record, r.binding.as_ref()),
-        C::DeleteBinding(r) => bound(record, r.binding.as_ref()),
-        C::PutToken(r) => about(record, "", "token", &r.principal),
-        C::RevokeToken(r) => about(record, "", "token", &r.token_id),
-        C::RevokeCertificate(r) => about(record, "", "certificate", &r.serial),
-        C::PutBundle(r) => policy(record, &r.environment, &r.name, &r.version),
-        C::ActivateBundle(r) => policy(record, &r.environment, &r.name, &r.version),
-        C::RollbackBundle(r) => policy(record, &r.environment, &r.name, ""),
-        C::DeactivateBundle(r) => policy(record, &r.environment, &r.name, ""),
-        C::DeleteBundle(r) => policy(record, &r.environment, &r.name, &r.version),
-        C::PutPolicyHandler(r) => about(record, "", "policy-handler", &r.name),
-        C::DeletePolicyHandler(r) => about(record, "", "policy-handler", &r.name),
-        C::PutPolicySettings(_) => about(record, "", "policy-settings", ""),
-        C::PutSchedulerSettings(_) => about(record, "", "scheduler-settings", ""),
-        C::PutKey(r) => context(record, &r.namespace, &r.context, &r.key),
-        C::DeleteKey(r) => context(record, &r.namespace, &r.context, &r.key),
-        C::SnapshotContext(r) => context(record, &r.namespace, &r.context, &r.snapshot),
-        C::RestoreContext(r) => context(record, &r.namespace, &r.context, &r.snapshot),
-        C::DeleteSnapshot(r) => context(record, &r.namespace, &r.context, &r.snapshot),
-        C::DeleteContext(r) => context(record, &r.namespace, &r.context, ""),
-        C::InstallDriver(r) => driver(record, &r.namespace, &r.name, r.spec.as_ref()),
-        C::UpgradeDriver(r) => driver(record, &r.namespace, &r.name, r.spec.as_ref()),
-        C::RemoveDriver(r) => about(record, &r.namespace, "driver", &r.name),
-        C::AdvanceDriver(r) => {
-            about(record, &r.namespace, "driver", &r.name);
-            record.count = r.tasks.len() as u32;
-        }
-        C::PutDriverSettings(_) => about(record, "", "driver-settings", ""),
-        _ => {}
-    }
-}
-
-fn context(record: &mut DecisionRow, namespace: &str, name: &str, part: &str) {
-    record.namespace = namespace.to_owned();
-    record.resource = format!("context/{name}");
-    record.detail = part.to_owned();
-}
-
-fn policy(record: &mut DecisionRow, environment: &str, name: &str, version: &str) {
-    record.resource = format!("policy/{name}");
-    record.detail = format!("{version} in {environment}").trim_start().to_owned();
-}
-
-/// What was to be run, and whose signature it bears.
-fn driver(record: &mut DecisionRow, namespace: &str, name: &str, spec: Option<&tarn_proto::v1::DriverSpec>) {
-    record.namespace = namespace.to_owned();
-    record.resource = format!("driver/{name}");
-    if let Some(spec) = spec {
-        let signer: String = spec.signer.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
-        let signed = if signer.is_empty() { "not signed".to_owned() } else { format!("signed by {signer}") };
-        record.detail = format!("{} {signed}", spec.artifact);
-    }
-}
-
-fn bound(record: &mut DecisionRow, binding: Option<&tarn_proto::v1::Binding>) {
-    if let Some(binding) = binding {
-        record.resource = format!("binding/{}", binding.principal);
-        record.detail = format!("{} in {}", binding.role, binding.namespace);
-    }
-}
-
 /// Whether a command is recorded only if the gate has something to say about it: what workers, holders of locks and writers of contexts do
 /// all the time.
 fn is_traffic(body: &outcome::Body) -> bool {
@@ -228,39 +104,33 @@ fn is_traffic(body: &outcome::Body) -> bool {
 }
 
 /// Records that a command was carried out, before the records of what it did, which begin at `place`.
-pub fn admitted(txn: &mut Txn<'_>, draft: Option<DecisionRow>, place: usize, answer: &outcome::Body) {
-    let recorded = |draft: &DecisionRow| txn.meta.version >= SINCE && (draft.gate.is_some() || !is_traffic(answer));
-    let Some(mut record) = draft.filter(recorded) else {
-        return;
-    };
-    record.set_kind(DecisionKind::Admitted);
-    match answer {
-        outcome::Body::Enqueue(answer) => {
-            record.task = answer.task_ids.first().and_then(|id| parse_id(id, "").ok()).unwrap_or_default();
+pub fn admitted(txn: &mut Txn<'_>, draft: Option<Draft>, place: usize, answer: &outcome::Body) {
+    let Some(mut draft) = draft else { return };
+    if txn.meta.version >= SINCE && (draft.has_gate || !is_traffic(answer)) {
+        let number = |id: &String| parse_id(id, "").unwrap_or_default();
+        match answer {
+            outcome::Body::Enqueue(answer) => draft.task = answer.task_ids.first().map_or(0, number),
+            outcome::Body::AdvanceDriver(answer) => draft.task = answer.task_ids.first().map_or(0, number),
+            outcome::Body::ConfirmTransfer(answer) => draft.task = number(&answer.task_id),
+            outcome::Body::CloseTransfer(answer) => draft.task = number(&answer.task_id),
+            outcome::Body::RegisterWorker(answer) => draft.worker = number(&answer.worker_id),
+            _ => {}
         }
-        outcome::Body::AdvanceDriver(answer) => {
-            record.task = answer.task_ids.first().and_then(|id| parse_id(id, "").ok()).unwrap_or_default();
-        }
-        outcome::Body::ConfirmTransfer(answer) => record.task = parse_id(&answer.task_id, "").unwrap_or_default(),
-        outcome::Body::CloseTransfer(answer) => record.task = parse_id(&answer.task_id, "").unwrap_or_default(),
-        outcome::Body::RegisterWorker(answer) => record.worker = parse_id(&answer.worker_id, "").unwrap_or_default(),
-        _ => {}
+        txn.decisions.insert(place, &draft, DecisionKind::Admitted, None);
     }
-    txn.decisions.insert(place, record);
+    txn.draft = draft.bytes;
 }
 
 /// Records that the kernel refused a command: where a quota said so, where the asker came too late, and where the gate has something to say
 /// about it.
-pub fn refused(txn: &mut Txn<'_>, draft: Option<DecisionRow>, rejection: &Rejection) {
+pub fn refused(txn: &mut Txn<'_>, draft: Option<Draft>, rejection: &Rejection) {
     let always = rejection.reason == "STALE_TOKEN" || rejection.reason.starts_with("QUOTA_");
-    let Some(mut record) = draft.filter(|draft| always || draft.gate.is_some()) else {
+    let Some(draft) = draft.filter(|draft| always || draft.has_gate) else {
         return;
     };
-    record.set_kind(DecisionKind::Refused);
-    record.step = "kernel".to_owned();
-    record.reason = rejection.reason.clone();
-    record.detail = rejection.field.clone();
-    txn.decide(record);
+    if txn.meta.version >= SINCE {
+        txn.decisions.insert(txn.decisions.end(), &draft, DecisionKind::Refused, Some(rejection));
+    }
 }
 
 /// Records that the cluster's members changed, in the entry that does nothing else.
@@ -344,7 +214,7 @@ pub fn hash(index: u64, row: &[u8]) -> [u8; HASH_BYTES] {
 pub fn seal(txn: &mut Txn<'_>) -> Result<(), Fatal> {
     let mut chain = txn.ix.chain.clone();
     drop_old(txn, &mut chain)?;
-    if !txn.decisions.is_empty() {
+    if txn.decisions.end() != 0 {
         append(txn, &mut chain);
     }
     if chain != txn.ix.chain {
@@ -355,12 +225,15 @@ pub fn seal(txn: &mut Txn<'_>) -> Result<(), Fatal> {
 }
 
 fn append(txn: &mut Txn<'_>, chain: &mut ChainRow) {
-    let records = std::mem::take(&mut txn.decisions);
-    let row = DecisionsRow { number: chain.head_rows + 1, at_ms: txn.now, count: records.len() as u64, records };
-    let mut bytes = Vec::with_capacity(HASH_BYTES + row.encoded_len());
+    let (mut records, count) = std::mem::take(&mut txn.decisions).into_parts();
+    let row = DecisionsHead { number: chain.head_rows + 1, at_ms: txn.now, count };
+    let mut bytes = Vec::with_capacity(HASH_BYTES + row.encoded_len() + records.len());
     bytes.extend_from_slice(&chain.head_hash);
     bytes.resize(HASH_BYTES, 0);
     row.encode_raw(&mut bytes);
+    bytes.extend_from_slice(&records);
+    records.clear();
+    txn.decisions = Decisions::new(records);
     if chain.records == 0 {
         chain.oldest_ms = row.at_ms;
     }
@@ -369,7 +242,7 @@ fn append(txn: &mut Txn<'_>, chain: &mut ChainRow) {
     chain.head_index = txn.index;
     chain.head_rows = row.number;
     chain.head_hash = Bytes::copy_from_slice(&hash(txn.index, &bytes));
-    txn.rows.put_bytes(Key::Decisions { index: txn.index }, bytes.into());
+    txn.rows.put_bytes(Key::Decisions { index: txn.index }, bytes);
 }
 
 /// Drops rows from the front while they are too old, too many or too large together, but only so many at once.

@@ -102,7 +102,7 @@ pub fn advance(txn: &mut Txn<'_>, principal: &str, request: AdvanceDriver) -> Re
     let mut task_ids = Vec::new();
     if !request.tasks.is_empty() {
         let wanted = EnqueueRequest { namespace: request.namespace, tasks: request.tasks, ..EnqueueRequest::default() };
-        task_ids = admit::enqueue(txn, wanted)?.task_ids;
+        task_ids = admit::enqueue(txn, wanted, &[])?.task_ids;
     }
     (progress.cursor, progress.ordinal) = after;
     progress.step += 1;

@@ -112,8 +112,7 @@ pub fn forget_ended(txn: &mut Txn<'_>, ns: u64, row: &TaskRow) {
 pub fn measure(txn: &Txn<'_>, ns: u64, id: u64, row: &TaskRow) -> Result<u64, Fatal> {
     let mut bytes = row.spec_bytes + task::result(&txn.rows, ns, id, row)?.len() as u64;
     for attempt in task::logs_kept(row.last_log) {
-        let log = txn.rows.bytes(Key::Log { ns, id, attempt })?;
-        bytes += log.map_or(0, |log| log.len() as u64);
+        bytes += txn.rows.read(&Key::Log { ns, id, attempt }, <[u8]>::len)?.unwrap_or(0) as u64;
     }
     Ok(bytes)
 }

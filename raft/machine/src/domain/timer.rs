@@ -108,7 +108,7 @@ pub fn fire(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<(), Fatal> {
     }
     txn.rows.put(Key::FiredTimer { ns, id }, &row);
     let at = txn.now + limits::FIRED_TIMER_KEPT_MS;
-    txn.rows.put_bytes(Key::FiredTimerExpiry { at, ns, id }, Bytes::new());
+    txn.rows.put_bytes(Key::FiredTimerExpiry { at, ns, id }, []);
     let sweep = &mut txn.ix.sweeps.fired_timers;
     *sweep = Some(sweep.map_or(at, |known| known.min(at)));
     Ok(())

@@ -161,7 +161,7 @@ pub fn close(txn: &mut Txn<'_>, request: CloseTransfer) -> Result<TransferClosed
 
 /// Nobody confirmed it in time, or it was closed and need not be remembered any more.
 pub fn expire(txn: &mut Txn<'_>, id: &str) -> Result<(), Fatal> {
-    match txn.rows.bytes(Key::Transfer { id })?.is_some() {
+    match txn.rows.read(&Key::Transfer { id }, |_| ())?.is_some() {
         true => drop_row(txn, id),
         false => Err(Fatal::assertion(format!("an index has transfer {id:?}, which does not exist"))),
     }

@@ -150,7 +150,7 @@ pub(super) fn each<R: Message + Default>(
     kind: u8,
     mut see: impl FnMut(Key<'_>, R) -> Result<(), Fatal>,
 ) -> Result<(), Fatal> {
-    each_bytes(engine, kind, |key, value| see(key, decode(&key, value)?))
+    each_bytes(engine, kind, |key, value| see(key, decode(&key, &value)?))
 }
 
 pub(super) fn each_bytes(engine: &dyn Engine, kind: u8, mut see: impl FnMut(Key<'_>, Bytes) -> Result<(), Fatal>) -> Result<(), Fatal> {

@@ -174,7 +174,7 @@ impl Machine {
         for entry in self.engine.scan(STATE, Range::between(start, &prefix(kind, &[number + 1]))) {
             let (bytes, row) = entry?;
             let key = Key::decode(&bytes).ok_or_else(|| damaged(&bytes))?;
-            if !see(key, decode(&key, row.into())?) {
+            if !see(key, decode(&key, &row)?) {
                 break;
             }
         }

@@ -50,7 +50,7 @@ impl Machine {
             let (key, row) = entry?;
             bytes += row.len();
             let key = Key::decode(&key).ok_or_else(|| Fatal::assertion("a key of an event cannot be decoded"))?;
-            events.extend(decode::<EventsRow>(&key, row.into())?.events);
+            events.extend(decode::<EventsRow>(&key, &row)?.events);
             if bytes >= EVENT_PAGE_BYTES {
                 break;
             }

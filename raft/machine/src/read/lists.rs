@@ -124,7 +124,7 @@ impl Machine {
             if name == token {
                 continue;
             }
-            answer.leases.push(lease::message(&request.namespace, name, decode(&key, row.into())?));
+            answer.leases.push(lease::message(&request.namespace, name, decode(&key, &row)?));
             if answer.leases.len() == size {
                 answer.next_page_token = name.to_owned();
                 break;
@@ -167,7 +167,7 @@ impl Machine {
                 let Some(key @ (Key::PendingTimer { id, .. } | Key::FiredTimer { id, .. })) = Key::decode(&key) else {
                     return Err(Fatal::assertion("a key of a timer cannot be decoded").into());
                 };
-                timers.push(timer::message(&request.namespace, id, decode(&key, row.into())?));
+                timers.push(timer::message(&request.namespace, id, decode(&key, &row)?));
             }
         }
         // Each kind gave the first of its own, so the first of both are among them.

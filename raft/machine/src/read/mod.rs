@@ -6,6 +6,7 @@ mod chain;
 mod contexts;
 mod driver;
 mod events;
+mod expect;
 mod federation;
 mod lists;
 mod policy;

@@ -159,7 +159,7 @@ impl Machine {
             let Some(key @ Key::Violation { id }) = Key::decode(&key) else {
                 return Err(Fatal::assertion("a key of a violation cannot be decoded").into());
             };
-            let one = violation(id, decode(&key, bytes.into())?);
+            let one = violation(id, decode(&key, &bytes)?);
             if escalates(row, &one) {
                 found.violations.push(one);
             }

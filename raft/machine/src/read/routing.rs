@@ -110,7 +110,7 @@ impl Machine {
             namespace: namespace.name.clone(),
             strict: namespace.is_strict(),
             id: Id(rank.id).to_string(),
-            spec: spec.spec.unwrap_or_default(),
+            spec: *spec.spec.unwrap_or_default(),
             level: effective_level(row.priority, row.eligible_at_ms, self.now_ms()),
             eligible_at_ms: row.eligible_at_ms,
             failed_at: failed.map(|attempt| Id(attempt.worker).to_string()).collect(),

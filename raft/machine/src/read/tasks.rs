@@ -117,7 +117,7 @@ impl Machine {
             let (key, row) = entry?;
             match Key::decode(&key) {
                 Some(key @ (Key::LiveTask { id, .. } | Key::DeadTask { id, .. } | Key::EndedTask { id, .. })) => {
-                    Ok((id, decode(&key, row.into())?))
+                    Ok((id, decode(&key, &row)?))
                 }
                 _ => Err(Fatal::assertion("a key of a task cannot be decoded")),
             }
@@ -149,7 +149,7 @@ impl Machine {
             attempts: row.attempts.into_iter().map(attempt).collect(),
             waits_for: waits_for(&self.ix, &spec.dependencies, id),
             dependencies: spec.dependencies.into_iter().map(|id| Id(id).to_string()).collect(),
-            spec: spec.spec,
+            spec: spec.spec.map(|spec| *spec),
         })
     }
 }

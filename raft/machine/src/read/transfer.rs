@@ -37,7 +37,7 @@ impl Machine {
         for entry in self.engine.scan(STATE, Range::between(&start, &[first::TRANSFER + 1])) {
             let (key, value) = entry?;
             bytes += value.len();
-            let row: TransferRow = decode(&Key::decode(&key).ok_or_else(|| damaged(&key))?, value.into())?;
+            let row: TransferRow = decode(&Key::decode(&key).ok_or_else(|| damaged(&key))?, &value)?;
             if row.closed {
                 continue;
             }

@@ -112,7 +112,7 @@ fn end(txn: &mut Txn<'_>, task: &mut Task, state: TaskState, ending: Ending) -> 
 
 /// Has an ended task removed at this time.
 pub fn expire(txn: &mut Txn<'_>, at: u64, ns: u64, id: u64) {
-    txn.rows.put_bytes(Key::EndedExpiry { at, ns, id }, Bytes::new());
+    txn.rows.put_bytes(Key::EndedExpiry { at, ns, id }, []);
     let sweep = &mut txn.ix.sweeps.ended_tasks;
     *sweep = Some(sweep.map_or(at, |known| known.min(at)));
 }

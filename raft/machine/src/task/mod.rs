@@ -4,6 +4,7 @@
 
 pub mod backoff;
 pub mod end;
+pub mod recent;
 pub mod spec;
 
 use bytes::Bytes;
@@ -67,6 +68,21 @@ pub fn specification(rows: &impl Rows, ns: u64, id: u64, with_payload: bool) -> 
     Ok(row)
 }
 
+/// The same with its payload, for whoever leases the task, which happens once in most tasks' lives.
+pub fn take_specification(txn: &mut Txn<'_>, ns: u64, id: u64) -> Result<SpecRow, Fatal> {
+    let Some(known) = txn.recent.take_spec(ns, id) else {
+        return specification(&txn.rows, ns, id, true);
+    };
+    if cfg!(debug_assertions) && known != specification(&txn.rows, ns, id, true)? {
+        return Err(misremembered(id));
+    }
+    Ok(known)
+}
+
+fn misremembered(id: u64) -> Fatal {
+    Fatal::assertion(format!("task {} is not what it is remembered to be", Id(id)))
+}
+
 impl Task {
     /// A task that does not exist yet; [`Task::save`] makes it.
     pub fn new(ns: u64, id: u64, row: TaskRow) -> Self {
@@ -75,12 +91,27 @@ impl Task {
 
     /// The task with this id, in whatever state.
     pub fn load(txn: &Txn<'_>, ns: u64, id: u64) -> Result<Option<Self>, Fatal> {
+        if let Some(row) = Task::recent(txn, ns, id)? {
+            return Ok(Some(Task::from_row(ns, id, row)));
+        }
         Ok(find(&txn.rows, ns, id)?.map(|row| Task::from_row(ns, id, row)))
+    }
+
+    /// The row of an unended task, if it need not be read.
+    fn recent(txn: &Txn<'_>, ns: u64, id: u64) -> Result<Option<TaskRow>, Fatal> {
+        let known = txn.recent.row(ns, id);
+        if cfg!(debug_assertions) && known.is_some() && known != txn.rows.row(Key::LiveTask { ns, id })?.as_ref() {
+            return Err(misremembered(id));
+        }
+        Ok(known.cloned())
     }
 
     /// A task that an index names: it exists, and in this state.
     pub fn indexed(txn: &Txn<'_>, ns: u64, id: u64, state: TaskState) -> Result<Self, Fatal> {
-        let row: Option<TaskRow> = txn.rows.row(key(ns, id, state))?;
+        let row = match Task::recent(txn, ns, id)? {
+            None => txn.rows.row(key(ns, id, state))?,
+            known => known,
+        };
         let row = row.filter(|row| row.state() == state);
         let row = row.ok_or_else(|| Fatal::assertion(format!("an index has task {} in a state it is not in", Id(id))))?;
         Ok(Task::from_row(ns, id, row))
@@ -99,6 +130,10 @@ impl Task {
             txn.rows.delete(key(ns, id, was_in));
         }
         txn.rows.put(key(ns, id, state), &self.row);
+        match state {
+            TaskState::Dead | TaskState::Succeeded | TaskState::Cancelled => txn.recent.forget(id),
+            _ => txn.recent.keep_row(ns, id, &self.row),
+        }
         let is = Facts::of(&self.row);
         let was_of = self.was_of.take();
         if is != self.was || was_of.is_some() {
@@ -152,6 +187,7 @@ impl Task {
     /// Deletes everything about the task, which has not ended or is dead.
     pub fn delete(mut self, txn: &mut Txn<'_>) -> Result<(), Fatal> {
         let (ns, id) = (self.ns, self.id);
+        txn.recent.forget(id);
         if let Some(was) = self.was.take() {
             let class = self.row.class.get_or_insert_default();
             txn.ix.remove_task(ns, id, &was, self.was_of.as_ref().unwrap_or(class))?;
@@ -174,12 +210,12 @@ impl Task {
         let namespace = txn.namespace_name(self.ns)?;
         let queue = txn.ix.queue(self.ns, self.row.queue)?.name.to_string();
         let running = self.row.attempts.last().filter(|_| self.row.token != 0);
-        let event = txn.event(kind, Id(self.id).to_string());
+        let event = txn.event(kind, Id(self.id).text());
         event.namespace = namespace;
         event.queue = queue;
         event.detail = detail.to_owned();
         if let Some(attempt) = running {
-            event.worker = Id(attempt.worker).to_string();
+            event.worker = Id(attempt.worker).text();
             event.attempt = attempt.number;
         }
         Ok(())
@@ -256,5 +292,5 @@ pub fn result(rows: &impl Rows, ns: u64, id: u64, row: &TaskRow) -> Result<Bytes
 
 /// Dependencies that a task still waits for, in order.
 pub fn waits_for(ix: &Indices, dependencies: &[u64], id: u64) -> Vec<String> {
-    dependencies.iter().filter(|dep| ix.edges.is_waiting(**dep, id)).map(|dep| Id(*dep).to_string()).collect()
+    dependencies.iter().filter(|dep| ix.edges.is_waiting(**dep, id)).map(|dep| Id(*dep).text()).collect()
 }

@@ -1,7 +1,7 @@
 //! From what a submitter says to the rows of a task, with every default filled in.
 
-use bytes::Bytes;
 use prost::Message;
+use prost::encoding::{WireType, encode_key, encode_varint, message};
 use tarn_proto::v1::{DependencyFailure, Priority, RetryPolicy, TaskSpec};
 
 use crate::keys::Key;
@@ -17,8 +17,8 @@ pub fn class(spec: &TaskSpec) -> Class {
     Class { runtime: spec.runtime.clone(), handler: spec.handler.clone(), requires }
 }
 
-/// The changing part of a new task; its state is still to be decided.
-pub fn row(spec: &TaskSpec, queue: u64, class: Class, depends: bool, now: u64) -> TaskRow {
+/// The changing part of a new task whose specification has so many bytes; its state is still to be decided.
+pub fn row(spec: &TaskSpec, bytes: u64, queue: u64, class: Class, depends: bool, now: u64) -> TaskRow {
     TaskRow {
         queue,
         priority: match spec.priority() {
@@ -40,20 +40,32 @@ pub fn row(spec: &TaskSpec, queue: u64, class: Class, depends: bool, now: u64) -
             DependencyFailure::Unspecified | DependencyFailure::Die => false,
             DependencyFailure::Run => true,
         },
-        spec_bytes: spec.encoded_len() as u64,
+        spec_bytes: bytes,
         ..TaskRow::default()
     }
 }
 
-/// Writes what never changes of a task.
-pub fn put(txn: &mut Txn<'_>, ns: u64, id: u64, mut spec: TaskSpec, dependencies: Vec<u64>) {
+/// Writes what never changes of a task. Its specification has so many bytes, and lies in the log as `said` unless that is empty.
+pub fn put(txn: &mut Txn<'_>, ns: u64, id: u64, mut spec: Box<TaskSpec>, said: &[u8], bytes: u64, dependencies: Vec<u64>) {
     let payload_apart = spec.payload.len() > limits::INLINE_BYTES_MAX;
     if payload_apart {
-        // A copy, so that the row does not keep the whole command in memory.
-        let payload = Bytes::copy_from_slice(&std::mem::take(&mut spec.payload));
-        txn.rows.put_bytes(Key::Payload { ns, id }, payload);
+        txn.rows.put_bytes(Key::Payload { ns, id }, std::mem::take(&mut spec.payload));
     }
-    txn.rows.put(Key::Spec { ns, id }, &SpecRow { spec: Some(spec), dependencies, payload_apart });
+    let mut row = SpecRow { spec: None, dependencies, payload_apart };
+    txn.rows.put_with(Key::Spec { ns, id }, |to| {
+        if said.is_empty() || payload_apart {
+            message::encode(1, &*spec, to);
+        } else {
+            encode_key(1, WireType::LengthDelimited, to);
+            encode_varint(said.len() as u64, to);
+            to.extend_from_slice(said);
+        }
+        row.encode_raw(to);
+    });
+    if !payload_apart {
+        row.spec = Some(spec);
+        txn.recent.keep_spec(id, row, bytes);
+    }
 }
 
 fn retry(policy: Option<&RetryPolicy>) -> RetryRow {

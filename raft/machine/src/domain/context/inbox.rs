@@ -38,7 +38,7 @@ pub fn receive(txn: &mut Txn<'_>, namespace: &str, name: &str, key: &str, value:
     let version = txn.next_id();
     let kind = match &value {
         Some(bytes) => {
-            txn.rows.put_bytes(Key::ContextValue { context: id, version }, Bytes::copy_from_slice(bytes));
+            txn.rows.put_bytes(Key::ContextValue { context: id, version }, bytes);
             row.versions.push(VersionRow { version, value: version, bytes: bytes.len() as u64, at_ms: txn.now });
             place.context.keys += u64::from(present.is_none());
             EventKind::ContextKeyPut

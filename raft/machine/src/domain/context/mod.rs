@@ -15,7 +15,6 @@ mod snapshot;
 pub mod sweep;
 pub mod versions;
 
-use bytes::Bytes;
 use tarn_proto::v1::{
     DeleteContextRequest, DeleteContextResponse, DeleteKeyRequest, DeleteKeyResponse, EventKind, Fence, PutKeyRequest, PutKeyResponse,
     Rejection, TaskState,
@@ -66,14 +65,12 @@ pub fn put_key(txn: &mut Txn<'_>, request: PutKeyRequest) -> Result<PutKeyRespon
         tell(txn, EventKind::ContextChanged, &request.namespace, &request.context, "created");
     }
     let mut place = Place { ns, name: &request.context, context };
-    // The whole request must not live as long as the value.
-    let value = Bytes::copy_from_slice(&request.value);
-    txn.rows.put_bytes(Key::ContextValue { context: place.context.id, version }, value.clone());
+    txn.rows.put_bytes(Key::ContextValue { context: place.context.id, version }, &request.value);
     place.context.keys += u64::from(is_first);
     place.save_key(txn, &request.key, &stored, &row);
     place.changed(txn, version);
     tell(txn, EventKind::ContextKeyPut, &request.namespace, &request.context, &request.key);
-    federation::changed(txn, &request.namespace, &place.context, &request.context, &request.key, Some(value));
+    federation::changed(txn, &request.namespace, &place.context, &request.context, &request.key, Some(request.value));
     Ok(PutKeyResponse { version })
 }
 

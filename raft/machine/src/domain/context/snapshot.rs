@@ -22,7 +22,7 @@ pub fn snapshot(txn: &mut Txn<'_>, request: SnapshotContextRequest) -> Result<Sn
     let ns = enter(txn, &request.namespace, request.fence.as_ref())?;
     let mut place = load(txn, ns, &request.context)?;
     let key = Key::Snapshot { context: place.context.id, name: &request.snapshot };
-    if txn.rows.bytes(key)?.is_some() {
+    if txn.rows.read(&key, |_| ())?.is_some() {
         let message = format!("the context has a snapshot {:?} already: choose another name", request.snapshot);
         return Err(reject::exists("SNAPSHOT_EXISTS", "snapshot", message).into());
     }

@@ -54,7 +54,7 @@ fn walk(txn: &mut Txn<'_>, ns: u64, name: &str) -> Result<(), Fatal> {
 pub fn bury(txn: &mut Txn<'_>, place: &Place<'_>) -> Result<(), Fatal> {
     let Place { ns, name, context } = place;
     txn.rows.delete(Key::Context { ns: *ns, name });
-    txn.rows.put_bytes(Key::GoneContext { context: context.id }, Bytes::new());
+    txn.rows.put_bytes(Key::GoneContext { context: context.id }, []);
     txn.ix.gone.insert(context.id);
     txn.ix.walks.remove(&(*ns, (*name).to_owned()));
     crate::domain::federation::forget(txn, *ns, name);

@@ -99,7 +99,7 @@ fn discard(txn: &mut Txn<'_>, staged: u32) {
 fn keep(txn: &mut Txn<'_>, row: &ReplicaRow) {
     let at = Key::Replica { row: &row.key };
     match &row.value {
-        Some(value) => txn.rows.put_bytes(at, bytes::Bytes::copy_from_slice(value)),
+        Some(value) => txn.rows.put_bytes(at, value),
         None => txn.rows.delete(at),
     }
 }

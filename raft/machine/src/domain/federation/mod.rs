@@ -78,7 +78,7 @@ fn show(txn: &mut Txn<'_>, entry: &SharedEntry) {
     let key = Key::Shared { key: &entry.key };
     match &entry.value {
         // The whole request must not live as long as the value.
-        Some(value) => txn.rows.put_bytes(key, bytes::Bytes::copy_from_slice(value)),
+        Some(value) => txn.rows.put_bytes(key, value),
         None => txn.rows.delete(key),
     }
 }

@@ -1,6 +1,6 @@
 //! Admission: from specifications to tasks, all or none.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use prost::Message;
 use tarn_proto::v1::{EnqueueRequest, EnqueueResponse, EventKind, Rejection, TaskSpec, TaskState};
@@ -16,6 +16,7 @@ use crate::reject;
 use crate::rows::{Class, QueueRow};
 use crate::task::{Task, end, error, spec};
 use crate::txn::Txn;
+use crate::wire;
 
 /// What to do about a dependency that does not exist.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -26,20 +27,26 @@ pub enum Dangling {
     Fail,
 }
 
-/// The command: accepts the tasks, all or none.
-pub fn enqueue(txn: &mut Txn<'_>, request: EnqueueRequest) -> Result<EnqueueResponse, Refusal> {
+/// The command, whose body lies in the log as `said`: accepts the tasks, all or none.
+pub fn enqueue(txn: &mut Txn<'_>, request: EnqueueRequest, said: &[u8]) -> Result<EnqueueResponse, Refusal> {
     let ns = txn.open_namespace(&request.namespace)?;
     if request.tasks.iter().any(|spec| (1..=txn.now).contains(&spec.deadline_at_ms)) {
         let message = "the deadline has passed already: name a later one, or none";
         return Err(reject::invalid("DEADLINE_PASSED", "tasks.deadline_at_ms", message).into());
     }
-    let ids = admit(txn, ns, request.tasks, Dangling::Refuse, 0)?;
-    Ok(EnqueueResponse { task_ids: ids.into_iter().map(|id| Id(id).to_string()).collect() })
+    let newcomers = newcomers(txn, ns, request.tasks, wire::specifications(said), Dangling::Refuse, 0)?;
+    let ids = settle_in(txn, ns, newcomers)?;
+    Ok(EnqueueResponse { task_ids: ids.into_iter().map(|id| Id(id).text()).collect() })
 }
 
 /// A task on its way in.
-struct Newcomer {
-    spec: TaskSpec,
+struct Newcomer<'a> {
+    /// Apart, as it is large and handed on often.
+    spec: Box<TaskSpec>,
+    /// The specification as it lies in the log; empty if that is not known.
+    said: &'a [u8],
+    /// Of the specification.
+    bytes: u64,
     class: Class,
     /// Dependencies outside the batch, in order, and how they stand.
     outside: Vec<(u64, Standing)>,
@@ -47,9 +54,12 @@ struct Newcomer {
 
 /// Accepts tasks into a namespace, all or none, and gives their ids. So many of their bytes are counted for it already.
 pub fn admit(txn: &mut Txn<'_>, ns: u64, specs: Vec<TaskSpec>, dangling: Dangling, counted: u64) -> Result<Vec<u64>, Refusal> {
-    let newcomers = newcomers(txn, ns, specs, dangling, counted)?;
+    let newcomers = newcomers(txn, ns, specs, std::iter::empty(), dangling, counted)?;
+    Ok(settle_in(txn, ns, newcomers)?)
+}
 
-    // Nothing is refused from here on.
+/// Creates tasks of which nothing can be refused any more, and gives their ids.
+fn settle_in(txn: &mut Txn<'_>, ns: u64, newcomers: Vec<Newcomer<'_>>) -> Result<Vec<u64>, Fatal> {
     let ids: Vec<u64> = newcomers.iter().map(|_| txn.next_id()).collect();
     let mut doomed = Vec::new();
     for (newcomer, id) in newcomers.into_iter().zip(&ids) {
@@ -68,19 +78,28 @@ pub fn admit(txn: &mut Txn<'_>, ns: u64, specs: Vec<TaskSpec>, dangling: Danglin
 
 /// Refuses if a task could not be accepted now.
 pub fn require_room(txn: &Txn<'_>, ns: u64, spec: TaskSpec) -> Result<(), Refusal> {
-    newcomers(txn, ns, vec![spec], Dangling::Refuse, 0).map(drop)
+    newcomers(txn, ns, vec![spec], std::iter::empty(), Dangling::Refuse, 0).map(drop)
 }
 
-/// Everything that can be refused of tasks on their way in.
-fn newcomers(txn: &Txn<'_>, ns: u64, specs: Vec<TaskSpec>, dangling: Dangling, counted: u64) -> Result<Vec<Newcomer>, Refusal> {
-    let bytes: u64 = specs.iter().map(|spec| spec.encoded_len() as u64).sum();
+/// Everything that can be refused of tasks on their way in, whose specifications lie in the log like this, as far as that is known.
+fn newcomers<'a>(
+    txn: &Txn<'_>,
+    ns: u64,
+    specs: Vec<TaskSpec>,
+    mut said: impl Iterator<Item = &'a [u8]>,
+    dangling: Dangling,
+    counted: u64,
+) -> Result<Vec<Newcomer<'a>>, Refusal> {
     let tasks = specs.len() as u64;
     let mut newcomers = Vec::with_capacity(specs.len());
     let mut outside = Outside::default();
-    for spec in specs {
+    for spec in specs.into_iter().map(Box::new) {
         let dependencies = outside.look_up(txn, ns, &spec, dangling)?;
-        newcomers.push(Newcomer { class: spec::class(&spec), spec, outside: dependencies });
+        let said = said.next().unwrap_or_default();
+        let bytes = if said.is_empty() { spec.encoded_len() } else { said.len() } as u64;
+        newcomers.push(Newcomer { said, bytes, class: spec::class(&spec), spec, outside: dependencies });
     }
+    let bytes: u64 = newcomers.iter().map(|newcomer| newcomer.bytes).sum();
     check_edges(txn, ns, &newcomers)?;
     check_room(txn, ns, &newcomers)?;
     quota::room_for_tasks(txn, ns, tasks)?;
@@ -120,7 +139,7 @@ impl Outside {
     }
 }
 
-fn check_edges(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer]) -> Result<(), Refusal> {
+fn check_edges(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer<'_>]) -> Result<(), Refusal> {
     let added: usize = newcomers.iter().map(|n| n.outside.len() + n.spec.after_in_batch.len()).sum();
     if txn.ix.namespace(ns)?.edges + added as u64 > limits::NAMESPACE_EDGES_MAX {
         let message = "the unended and dead tasks of this namespace have too many dependencies: wait until some have ended";
@@ -131,23 +150,21 @@ fn check_edges(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer]) -> Result<(), Ref
 }
 
 /// Refuses if a queue, or the list of queues, has no room for the tasks.
-fn check_room(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer]) -> Result<(), Refusal> {
+fn check_room(txn: &Txn<'_>, ns: u64, newcomers: &[Newcomer<'_>]) -> Result<(), Refusal> {
     let namespace = txn.ix.namespace(ns)?;
-    let mut by_queue: BTreeMap<&str, (u64, BTreeSet<&Class>)> = BTreeMap::new();
-    for newcomer in newcomers {
-        let (count, classes) = by_queue.entry(&newcomer.spec.queue).or_default();
-        *count += 1;
-        classes.insert(&newcomer.class);
-    }
+    let mut by_queue: Vec<(&str, &Class)> = newcomers.iter().map(|newcomer| (&*newcomer.spec.queue, &newcomer.class)).collect();
+    by_queue.sort_unstable();
     let mut queues = namespace.queues.len();
-    for (name, (count, classes)) in by_queue {
+    for group in by_queue.chunk_by(|one, next| one.0 == next.0) {
+        let (name, count) = (group[0].0, group.len() as u64);
+        let classes = group.chunk_by(|one, next| one == next).map(|same| same[0].1);
         let present = namespace.queue_ids.get(name).and_then(|id| namespace.queues.get(id));
         let tasks = present.map_or(0, QueueIndex::tasks);
         if tasks + count > limits::QUEUE_TASKS_MAX {
             return Err(queue_full(name).into());
         }
         let known = |class: &Class| present.is_some_and(|queue| queue.groups.contains_key(class));
-        let fresh = classes.into_iter().filter(|class| !known(class)).count();
+        let fresh = classes.filter(|class| !known(class)).count();
         if present.map_or(0, |queue| queue.groups.len()) + fresh > limits::CLASSES_MAX {
             return Err(too_many_classes(name).into());
         }
@@ -177,15 +194,15 @@ fn create(
     txn: &mut Txn<'_>,
     ns: u64,
     id: u64,
-    newcomer: Newcomer,
+    newcomer: Newcomer<'_>,
     batch: &[u64],
 ) -> Result<Option<(u64, tarn_proto::v1::TaskError)>, Fatal> {
-    let Newcomer { spec, class, outside } = newcomer;
+    let Newcomer { spec, said, bytes, class, outside } = newcomer;
     let queue = use_queue(txn, ns, &spec.queue)?;
     let inside = spec.after_in_batch.iter().filter_map(|place| batch.get(*place as usize));
     let dependencies: Vec<(u64, Standing)> = outside.into_iter().chain(inside.map(|id| (*id, Standing::Open))).collect();
-    let row = spec::row(&spec, queue, class, !dependencies.is_empty(), txn.now);
-    spec::put(txn, ns, id, spec, dependencies.iter().map(|(id, _)| *id).collect());
+    let row = spec::row(&spec, bytes, queue, class, !dependencies.is_empty(), txn.now);
+    spec::put(txn, ns, id, spec, said, bytes, dependencies.iter().map(|(id, _)| *id).collect());
 
     let mut task = Task::new(ns, id, row);
     task.event(txn, EventKind::TaskEnqueued, "")?;

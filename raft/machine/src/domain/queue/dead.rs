@@ -110,7 +110,7 @@ fn forget_logs(txn: &mut Txn<'_>, task: &mut Task) -> Result<(), Fatal> {
     let (ns, id, last) = (task.ns, task.id, task.row.last_log);
     if task.row.stored_bytes != 0 {
         for attempt in logs_kept(last) {
-            task.store(0, txn.rows.bytes(Key::Log { ns, id, attempt })?.map_or(0, |log| log.len()));
+            task.store(0, txn.rows.read(&Key::Log { ns, id, attempt }, <[u8]>::len)?.unwrap_or(0));
         }
     }
     delete_logs(txn, ns, id, last);

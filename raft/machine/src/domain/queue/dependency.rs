@@ -5,7 +5,6 @@
 
 use std::collections::BTreeSet;
 
-use bytes::Bytes;
 use tarn_proto::v1::TaskState;
 
 use crate::error::Fatal;
@@ -13,7 +12,7 @@ use crate::keys::Key;
 use crate::task::{Task, end, error, find, specification};
 use crate::txn::Txn;
 
-const SETTLED: Bytes = Bytes::from_static(&[1]);
+const SETTLED: [u8; 1] = [1];
 
 /// How a dependency stands for a task that names it.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -55,7 +54,7 @@ pub fn begin(txn: &mut Txn<'_>, task: &Task, dependencies: &[(u64, Standing)]) -
 pub fn ended(txn: &mut Txn<'_>, ns: u64, id: u64, succeeded: bool) {
     if txn.ix.edges.first_waiting(id).is_some() {
         txn.ix.settling.insert((ns, id), succeeded);
-        txn.rows.put_bytes(Key::Settling { ns, id }, Bytes::copy_from_slice(&[u8::from(succeeded)]));
+        txn.rows.put_bytes(Key::Settling { ns, id }, [u8::from(succeeded)]);
     }
 }
 
@@ -127,7 +126,7 @@ fn wait(txn: &mut Txn<'_>, ns: u64, dependency: u64, dependent: u64) -> Result<(
     if txn.ix.edges.wait(dependency, dependent) {
         txn.ix.namespace_mut(ns)?.edges += 1;
     }
-    txn.rows.put_bytes(Key::Edge { ns, dependency, dependent }, Bytes::new());
+    txn.rows.put_bytes(Key::Edge { ns, dependency, dependent }, []);
     Ok(())
 }
 

@@ -15,9 +15,9 @@ use crate::index::{Pick, Rank, effective_level};
 use crate::keys::Key;
 use crate::limits;
 use crate::reject;
-use crate::rows::{AttemptRow, DecisionRow, LeaseRef, PassRow};
+use crate::rows::{AttemptRow, DecisionRow, LeaseRef, PassRow, SpecRow};
 use crate::task::spec::or_default;
-use crate::task::{Task, end, error, specification};
+use crate::task::{Task, end, error, specification, take_specification};
 use crate::txn::Txn;
 
 /// The command: leases up to `max_tasks` tasks to a worker. None is an answer too.
@@ -46,7 +46,8 @@ pub fn lease_tasks(txn: &mut Txn<'_>, principal: &str, request: LeaseTasksReques
     }
     let expires = txn.now + or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
     let max = (request.max_tasks as usize).min(room);
-    let (mut tasks, mut bytes, mut expired) = (Vec::new(), 0, 0);
+    let ready = usize::try_from(txn.ix.namespaces.values().map(|namespace| namespace.ready).sum::<u64>()).unwrap_or(max);
+    let (mut tasks, mut bytes, mut expired) = (Vec::with_capacity(max.min(ready)), 0, 0);
     while tasks.len() < max && expired < limits::LEASE_TASKS_MAX {
         let Some((ns, id)) = pick.peek() else { break };
         let mut task = Task::indexed(txn, ns, id, TaskState::Ready)?;
@@ -63,7 +64,8 @@ pub fn lease_tasks(txn: &mut Txn<'_>, principal: &str, request: LeaseTasksReques
             begin_attempt(txn, &mut task, worker, expires)?;
             record(txn, &task, waited_ms, pick.namespaces())?;
             charge(txn, ns, pick.pass())?;
-            tasks.push(leased(txn, &task)?);
+            let spec = take_specification(txn, ns, id)?;
+            tasks.push(leased(txn, &task, spec)?);
         }
         pick.advance(txn.ix);
     }
@@ -90,7 +92,7 @@ fn begin_attempt(txn: &mut Txn<'_>, task: &mut Task, worker: u64, expires: u64) 
     let last_token = row.attempts.last().map_or(0, |last| last.token).max(row.returned_token);
     debug_holds!(tasks::leased_once(
         last_token,
-        tasks::Grant { task: &Id(task.id).to_string(), token, attempt: row.attempts_begun + 1, worker: &Id(worker).to_string() }
+        tasks::Grant { task: &Id(task.id).text(), token, attempt: row.attempts_begun + 1, worker: &Id(worker).to_string() }
     ));
     row.set_state(TaskState::Running);
     row.worker = worker;
@@ -147,20 +149,19 @@ fn set_pass(txn: &mut Txn<'_>, ns: u64, pass: u64) -> Result<(), Fatal> {
 }
 
 /// A running task as its worker gets it.
-fn leased(txn: &Txn<'_>, task: &Task) -> Result<LeasedTask, Fatal> {
-    let mut spec = specification(&txn.rows, task.ns, task.id, true)?;
+fn leased(txn: &Txn<'_>, task: &Task, mut spec: SpecRow) -> Result<LeasedTask, Fatal> {
     if let Some(spec) = spec.spec.as_mut().filter(|_| task.row.placed_worker != 0) {
         placement::narrow(spec, &task.row.class().runtime);
     }
     Ok(LeasedTask {
         namespace: txn.namespace_name(task.ns)?,
-        task_id: Id(task.id).to_string(),
+        task_id: Id(task.id).text(),
         token: task.row.token,
         attempt: task.row.attempts_begun,
         lease_expires_at_ms: task.row.lease_expires_at_ms,
         attempt_ends_at_ms: task.row.attempt_ends_at_ms,
-        spec: spec.spec,
-        dependencies: spec.dependencies.into_iter().map(|id| Id(id).to_string()).collect(),
+        spec: spec.spec.map(|spec| *spec),
+        dependencies: spec.dependencies.into_iter().map(|id| Id(id).text()).collect(),
     })
 }
 
@@ -178,7 +179,8 @@ pub fn repeat(txn: &Txn<'_>, leases: &[LeaseRef]) -> Result<LeaseTasksResponse, 
     let mut tasks = Vec::with_capacity(leases.len());
     for lease in leases.iter().filter(|lease| txn.ix.namespaces.contains_key(&lease.namespace)) {
         if let Some(task) = Task::load(txn, lease.namespace, lease.task)?.filter(|task| holds(task, lease.token)) {
-            tasks.push(leased(txn, &task)?);
+            let spec = specification(&txn.rows, task.ns, task.id, true)?;
+            tasks.push(leased(txn, &task, spec)?);
         }
     }
     Ok(LeaseTasksResponse { tasks })

@@ -42,8 +42,7 @@ pub fn complete_task(txn: &mut Txn<'_>, principal: &str, request: CompleteTaskRe
     keep_log(txn, &mut task, request.logs)?;
     task.store(request.result.len(), 0);
     if request.result.len() > limits::INLINE_BYTES_MAX {
-        let result = Bytes::copy_from_slice(&request.result);
-        txn.rows.put_bytes(Key::Result { ns: task.ns, id: task.id }, result);
+        txn.rows.put_bytes(Key::Result { ns: task.ns, id: task.id }, &request.result);
         task.row.result_apart = true;
     } else {
         task.row.result = request.result;
@@ -166,12 +165,12 @@ fn keep_log(txn: &mut Txn<'_>, task: &mut Task, text: Bytes) -> Result<(), Fatal
     for attempt in oldest..=number.saturating_sub(kept) {
         let key = Key::Log { ns, id, attempt: attempt.into() };
         if task.row.stored_bytes != 0 {
-            task.store(0, txn.rows.bytes(key)?.map_or(0, |log| log.len()));
+            task.store(0, txn.rows.read(&key, <[u8]>::len)?.unwrap_or(0));
         }
         txn.rows.delete(key);
     }
     task.store(text.len(), 0);
-    txn.rows.put_bytes(Key::Log { ns, id, attempt: number.into() }, Bytes::copy_from_slice(&text));
+    txn.rows.put_bytes(Key::Log { ns, id, attempt: number.into() }, &text);
     task.row.last_log = number;
     Ok(())
 }

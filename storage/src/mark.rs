@@ -1,18 +1,17 @@
-//! How far the write-ahead log was synced, told by a file of its own.
+//! How far a log was flushed, told by a file of its own.
 //!
 //! A log that lost its end, at the boundary of two records, looks like one that never was longer. For a log of consensus that is the
-//! worst damage of all, because the node would forget entries and votes that others count on, and nobody would notice. So an engine with
-//! [`Profile::Log`](super::Profile::Log) keeps a mark beside it, and does not open where the log ends before the mark.
+//! worst damage of all, because the node would forget entries and votes that others count on, and nobody would notice. So an engine that
+//! keeps a log keeps a mark beside it, and does not open where the log ends before the mark.
 //!
 //! ```text
 //!   writer   ── write, flush ──► acknowledge          the mark is none of its business: no write waits for it
 //!                    └─ sequence ─► marker's thread ── at most each PACE ──► SYNCED, flushed
 //! ```
 //!
-//! The mark is RocksDB's sequence number, which counts every operation, lives in the log and in the manifest, and never goes back. It
-//! follows the log by [`PACE`] and one flush, and catches up when writing pauses. What stays undetected is the loss of an end that is
-//! younger than that, which takes a power cut and damage of the very last records at once. The mark also tells such damage from what a power
-//! cut leaves of a large write that was under way: see `open_log`.
+//! The mark is the engine's own sequence number, which lies in the log too and never goes back. It follows the log by [`PACE`] and one flush,
+//! and catches up when writing pauses. What stays undetected is the loss of an end that is younger than that, which takes a power cut and
+//! damage of the very last records at once. The mark also tells such damage from what a power cut leaves of a write that was under way.
 //!
 //! The file has two slots that are written in turns, so that a torn write leaves the other one. A slot is a sequence number and its
 //! complement, both with their lowest byte first, in a disk block of its own.
@@ -27,7 +26,7 @@ use std::time::Duration;
 
 use crate::{StorageError, dir};
 
-/// The file's name, beside RocksDB's own files.
+/// The file's name, beside the engine's own files.
 const FILE: &str = "SYNCED";
 /// The least time between two marks. Each costs a flush beside the log's own, so they are spread thin.
 const PACE: Duration = Duration::from_millis(50);
@@ -37,7 +36,7 @@ const SLOTS: u64 = 2;
 const SLOT_BYTES: usize = 16;
 
 /// The file with the mark.
-pub(super) struct MarkFile {
+pub(crate) struct MarkFile {
     file: File,
     /// The slot to write next: the older one.
     next: u64,
@@ -47,7 +46,7 @@ pub(super) struct MarkFile {
 
 impl MarkFile {
     /// Opens the file of an engine's directory, or makes it.
-    pub(super) fn open(dir: &Path) -> Result<Self, StorageError> {
+    pub(crate) fn open(dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join(FILE);
         let failed = |error| StorageError::from_io("reading the mark", &path, error);
         let exists = path.try_exists().map_err(failed)?;
@@ -67,7 +66,7 @@ impl MarkFile {
     }
 
     /// The mark: the log was synced up to here. `None` if that was never written down.
-    pub(super) fn sequence(&self) -> Option<u64> {
+    pub(crate) fn sequence(&self) -> Option<u64> {
         self.sequence
     }
 
@@ -102,7 +101,7 @@ fn read_slot(file: &File, slot: u64) -> io::Result<Option<u64>> {
 }
 
 /// Follows a log with its mark.
-pub(super) struct Marker {
+pub(crate) struct Marker {
     shared: Arc<Shared>,
     thread: Option<JoinHandle<()>>,
 }
@@ -121,7 +120,7 @@ struct Progress {
 
 impl Marker {
     /// Refuses a log that ends before its mark, and otherwise follows it from now on. `end` is where the log, which has just been read, ends.
-    pub(super) fn follow(dir: &Path, file: MarkFile, end: u64) -> Result<Self, StorageError> {
+    pub(crate) fn follow(dir: &Path, file: MarkFile, end: u64) -> Result<Self, StorageError> {
         let mark = file.sequence.unwrap_or(0);
         if end < mark {
             return Err(StorageError::Corruption {
@@ -142,7 +141,7 @@ impl Marker {
     }
 
     /// The log would survive a power cut up to this sequence number.
-    pub(super) fn reached(&self, sequence: u64) {
+    pub(crate) fn reached(&self, sequence: u64) {
         let mut progress = self.shared.progress();
         if sequence > progress.synced {
             progress.synced = sequence;
@@ -152,7 +151,7 @@ impl Marker {
     }
 
     /// Why the mark cannot be written any more, if it cannot: the disk is failing.
-    pub(super) fn failure(&self) -> Option<String> {
+    pub(crate) fn failure(&self) -> Option<String> {
         self.shared.progress().failed.clone()
     }
 }

@@ -10,12 +10,12 @@ use crate::StorageError;
 /// The lock is on the directory itself, so there is no lock file to create, and none that a copy of the directory
 /// would share. RocksDB has a lock of its own; this one answers first, and its answer is no error text to interpret.
 #[derive(Debug)]
-pub(super) struct DirectoryLock {
+pub(crate) struct DirectoryLock {
     _dir: File,
 }
 
 impl DirectoryLock {
-    pub(super) fn acquire(path: &Path) -> Result<Self, StorageError> {
+    pub(crate) fn acquire(path: &Path) -> Result<Self, StorageError> {
         let failed = |error| StorageError::from_io("locking the directory", path, error);
         let dir = File::open(path).map_err(failed)?;
         match dir.try_lock() {
