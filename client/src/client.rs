@@ -11,12 +11,15 @@ use tokio::time::Instant;
 use tonic::transport::Channel;
 
 use crate::error::{Error, Refusal};
+use crate::gather::{Gather, Sent};
 use crate::nodes::{self, Node, Nodes};
 use crate::proto;
+use crate::proto::command;
+use crate::questions::Question;
 use crate::retry::{Failure, Tries};
 use crate::time::from_now;
 use crate::tls::{self, Credentials, Expect, Identity};
-use crate::together::{Sent, Together};
+use crate::together::{self, Told};
 
 /// How long a call may take, all its tries together, unless the client says otherwise: several times what electing a leader takes.
 const DEADLINE: Duration = Duration::from_secs(30);
@@ -52,7 +55,8 @@ pub(crate) use rpc;
 #[derive(Clone)]
 pub struct Client {
     nodes: Arc<Nodes>,
-    together: Arc<Together>,
+    together: Arc<Gather<command::Body>>,
+    questions: Arc<Gather<Question>>,
     namespace: Arc<str>,
     deadline: Duration,
 }
@@ -84,8 +88,13 @@ impl Kind {
     pub(crate) const BATCH: Kind = Kind { divisible: true, ..Kind::WRITE };
 
     /// When a call of this kind ends that begins now and may take this long.
-    fn end(self, deadline: Duration) -> Instant {
+    pub(crate) fn end(self, deadline: Duration) -> Instant {
         from_now(if self.changes { deadline.min(REPEATABLE_FOR) } else { deadline })
+    }
+
+    /// How long one try may take of a call that ends then.
+    pub(crate) fn try_within(self, end: Instant) -> Duration {
+        self.try_timeout.min(end.saturating_duration_since(Instant::now()))
     }
 
     /// A call at whose node it is normal to wait this long for the answer.
@@ -163,6 +172,7 @@ impl ClientBuilder {
         Ok(Client {
             nodes: Arc::new(Nodes::new(&self.addresses, nodes::dial_tls(config))?),
             together: Arc::default(),
+            questions: Arc::default(),
             namespace: self.namespace.into(),
             deadline: self.deadline,
         })
@@ -237,8 +247,10 @@ impl Client {
     /// The same connections, with calls that may take this long, all tries together.
     pub fn with_deadline(&self, deadline: Duration) -> Client {
         // Commands that go together have as much time as each other, or nearly: the batch has the time of the one that has least.
-        let together = if deadline == self.deadline { self.together.clone() } else { Arc::default() };
-        Client { deadline, together, ..self.clone() }
+        if deadline == self.deadline {
+            return self.clone();
+        }
+        Client { deadline, together: Arc::default(), questions: Arc::default(), ..self.clone() }
     }
 
     /// Learns the addresses of all the cluster's members from the cluster, in addition to those known, and returns how many nodes the
@@ -268,6 +280,13 @@ impl Client {
         }
     }
 
+    /// The same, of an answer that came over a stream: empty where the node that answered is the leader.
+    pub(crate) fn turn_to(&self, leader: &str) {
+        if !leader.is_empty() {
+            self.nodes.prefer(leader);
+        }
+    }
+
     /// The nodes, for those that keep a stream open.
     pub(crate) fn nodes(&self) -> &Nodes {
         &self.nodes
@@ -279,8 +298,13 @@ impl Client {
     }
 
     /// The commands of callers that wait at the same time.
-    pub(crate) fn together(&self) -> &Together {
+    pub(crate) fn together(&self) -> &Gather<command::Body> {
         &self.together
+    }
+
+    /// The questions of callers that wait at the same time.
+    pub(crate) fn questions(&self) -> &Gather<Question> {
+        &self.questions
     }
 
     /// Sends a request that changes something: once as far as the cluster is concerned, however often it is repeated. What several callers
@@ -291,10 +315,11 @@ impl Client {
         F: Fn(Channel, tonic::Request<C>) -> BoxFuture<'static, Result<tonic::Response<C::Response>, tonic::Status>>,
     {
         let end = Kind::WRITE.end(self.deadline);
-        let _under_way = match C::FITS_BATCHES && command.request_id().is_empty() {
+        let bytes = command.encoded_len();
+        let _under_way = match C::FITS_BATCHES && command.request_id().is_empty() && bytes <= together::COMMAND_BYTES_MAX {
             false => None,
-            true => match self.together.send(self, command.encoded_len(), end, || command.clone().into_body()).await {
-                Sent::Done { outcome, request_id } => {
+            true => match self.together.send(self, bytes, end, || command.clone().into_body()).await {
+                Sent::Done(Told { outcome, request_id }) => {
                     return Self::response::<C>(outcome, &request_id).map_err(|failure| Tries::new(true).end(failure));
                 }
                 Sent::Failed(error) => return Err(error),
@@ -318,7 +343,9 @@ impl Client {
         loop {
             let (node, limit) = effort.next(self);
             let attempt = async {
-                let sent = node.pipeline.call(&node.channel, command.clone().into_body(), limit);
+                let body = proto::Command { body: Some(command.clone().into_body()), ..proto::Command::default() };
+                let message = proto::PipelineRequest { command: Some(body), ..proto::PipelineRequest::default() };
+                let sent = node.pipeline.call(&node.channel, message, limit);
                 match sent.await? {
                     Some(answer) => self.answered::<C>(answer, &named),
                     None => self.unary(&node, command.clone(), limit, &rpc).await,
@@ -334,9 +361,7 @@ impl Client {
 
     /// The answer to a command that went over a stream.
     fn answered<C: CommandBody>(&self, answer: proto::PipelineResponse, request_id: &str) -> Result<C::Response, Failure> {
-        if !answer.leader.is_empty() {
-            self.nodes.prefer(&answer.leader);
-        }
+        self.turn_to(&answer.leader);
         let body = answer.outcome.and_then(|outcome| outcome.body);
         Self::response::<C>(body.ok_or_else(misanswered)?, request_id)
     }
@@ -365,7 +390,16 @@ impl Client {
         Q: Clone,
         F: Fn(Channel, tonic::Request<Q>) -> BoxFuture<'static, Result<tonic::Response<R>, tonic::Status>>,
     {
-        let mut effort = Effort::begin(kind, kind.end(self.deadline));
+        self.call_until(kind, kind.end(self.deadline), request, rpc).await
+    }
+
+    /// The same, until `end`.
+    pub(crate) async fn call_until<Q, R, F>(&self, kind: Kind, end: Instant, request: Q, rpc: F) -> Result<R, Error>
+    where
+        Q: Clone,
+        F: Fn(Channel, tonic::Request<Q>) -> BoxFuture<'static, Result<tonic::Response<R>, tonic::Status>>,
+    {
+        let mut effort = Effort::begin(kind, end);
         loop {
             let (node, limit) = effort.next(self);
             let attempt = self.unary(&node, request.clone(), limit, &rpc);
@@ -378,7 +412,7 @@ impl Client {
     }
 
     /// One try, as a call of its own.
-    async fn unary<Q, R, F>(&self, node: &Node, request: Q, limit: Duration, rpc: &F) -> Result<R, Failure>
+    pub(crate) async fn unary<Q, R, F>(&self, node: &Node, request: Q, limit: Duration, rpc: &F) -> Result<R, Failure>
     where
         F: Fn(Channel, tonic::Request<Q>) -> BoxFuture<'static, Result<tonic::Response<R>, tonic::Status>>,
     {
@@ -400,26 +434,25 @@ fn misanswered() -> Failure {
 }
 
 /// The tries of one call, at other nodes too, until there is an answer, a failure that no repeat can heal, or no time left.
-struct Effort {
+pub(crate) struct Effort {
     tries: Tries,
     end: Instant,
-    try_timeout: Duration,
+    kind: Kind,
 }
 
 impl Effort {
-    fn begin(kind: Kind, end: Instant) -> Effort {
+    pub(crate) fn begin(kind: Kind, end: Instant) -> Effort {
         let tries = Tries::new(kind.changes);
-        Effort { tries: if kind.divisible { tries.divisible() } else { tries }, end, try_timeout: kind.try_timeout }
+        Effort { tries: if kind.divisible { tries.divisible() } else { tries }, end, kind }
     }
 
     /// The node to try, and how long.
-    fn next(&self, client: &Client) -> (Node, Duration) {
-        let left = self.end.saturating_duration_since(Instant::now());
-        (client.nodes.pick(), self.try_timeout.min(left))
+    pub(crate) fn next(&self, client: &Client) -> (Node, Duration) {
+        (client.nodes.pick(), self.kind.try_within(self.end))
     }
 
     /// Waits until it is time for the next try, or says why there is none.
-    async fn failed(&mut self, client: &Client, node: &Node, failure: Failure) -> Result<(), Error> {
+    pub(crate) async fn failed(&mut self, client: &Client, node: &Node, failure: Failure) -> Result<(), Error> {
         tracing::debug!(?failure, "a try gave no answer");
         let pause = self.tries.failed(failure, client.nodes.len())?;
         client.nodes.failed(node);

@@ -3,7 +3,7 @@
 use bytes::Bytes;
 use futures::Stream;
 
-use crate::client::{Client, rpc};
+use crate::client::{Client, Kind, rpc};
 use crate::error::Error;
 use crate::page;
 use crate::proto::{self, context_service_client::ContextServiceClient};
@@ -102,7 +102,11 @@ impl Context {
     /// [`Error::Refused`] where there is no such value; see [`Error`].
     pub async fn find(&self, request: proto::GetKeyRequest) -> Result<proto::GetKeyResponse, Error> {
         let request = proto::GetKeyRequest { namespace: self.client.ns(), context: self.name.clone(), ..request };
-        self.client.read(request, rpc!(ContextServiceClient.get_key)).await
+        let end = Kind::READ.end(self.client.deadline());
+        match self.client.get_key_together(&request, end).await {
+            Some(answer) => answer,
+            None => self.client.call_until(Kind::READ, end, request, rpc!(ContextServiceClient.get_key)).await,
+        }
     }
 
     /// Lists the keys that begin with `prefix`, in the order of their bytes: now, or as they were at a snapshot.

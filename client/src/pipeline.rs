@@ -15,7 +15,7 @@ use tonic::{Code, Streaming};
 
 use crate::client::MESSAGE_BYTES_MAX;
 use crate::proto::command_service_client::CommandServiceClient;
-use crate::proto::{self, PipelineRequest, PipelineResponse};
+use crate::proto::{PipelineRequest, PipelineResponse};
 use crate::retry::Failure;
 use crate::time::millis;
 
@@ -65,12 +65,12 @@ impl Drop for Place<'_> {
 }
 
 impl Pipeline {
-    /// One command and its answer, which is of use for as long as `limit`; the caller stops waiting by itself. `None`: the node takes
-    /// commands only as calls.
+    /// One message, which is given its number here, and its answer, which is of use for as long as `limit`; the caller stops waiting by itself.
+    /// `None`: the node takes only calls.
     pub(crate) async fn call(
         &self,
         channel: &Channel,
-        command: proto::command::Body,
+        request: PipelineRequest,
         limit: Duration,
     ) -> Result<Option<PipelineResponse>, Failure> {
         let Some(stream) = self.stream(channel).await? else {
@@ -79,11 +79,7 @@ impl Pipeline {
         let correlation = stream.correlation.fetch_add(1, Ordering::Relaxed);
         let (answer, answered) = oneshot::channel();
         let _place = stream.wait(correlation, answer).map_err(Failure::NotSent)?;
-        let request = PipelineRequest {
-            correlation,
-            timeout_ms: millis(limit),
-            command: Some(proto::Command { principal: String::new(), gate: None, body: Some(command) }),
-        };
+        let request = PipelineRequest { correlation, timeout_ms: millis(limit), ..request };
         if stream.outgoing.send(request).await.is_err() {
             return Err(Failure::NotSent(stream.end()));
         }

@@ -12,6 +12,7 @@ use tonic::{Code, ConnectError, Status, TimeoutExpired};
 use tonic_types::StatusExt;
 
 use crate::error::{Error, Fate, Refusal};
+use crate::proto;
 use crate::tls::refusal_in;
 
 /// The first pause. Short, because the usual cause is one dead node and the repeat goes to another.
@@ -67,6 +68,16 @@ impl Failure {
         match delay.filter(|_| refusal.code == Code::ResourceExhausted) {
             Some(delay) => Failure::Busy(delay, Box::new(refusal)),
             None => Failure::of_refusal(refusal),
+        }
+    }
+
+    /// Sorts a refusal of a question that came over a stream. `trace` is what the cluster's records name it by.
+    pub(crate) fn of_rejection(rejection: proto::Rejection, trace: String) -> Failure {
+        let delay = Duration::from_millis(rejection.retry_after_ms);
+        let refusal = Refusal { request_id: Some(trace), ..Refusal::from_rejection(rejection) };
+        match refusal.code == Code::ResourceExhausted && !delay.is_zero() {
+            true => Failure::Busy(delay, Box::new(refusal)),
+            false => Failure::of_refusal(refusal),
         }
     }
 

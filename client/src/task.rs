@@ -257,7 +257,7 @@ impl Client {
     /// [`Error::Refused`] where there is no such task, or no more; see [`Error`].
     pub async fn get_task(&self, task_id: impl Into<String>) -> Result<proto::Task, Error> {
         let request = proto::GetTaskRequest { namespace: self.ns(), task_id: task_id.into(), ..Default::default() };
-        found(self.read(request, rpc!(TaskServiceClient.get_task)).await?)
+        found(self.ask_for_task(Kind::READ, request, rpc!(TaskServiceClient.get_task)).await?)
     }
 
     /// Waits up to this long for a task to end and returns it: succeeded, dead or cancelled, as its state says.
@@ -275,7 +275,7 @@ impl Client {
                 proto::GetTaskRequest { namespace: self.ns(), task_id: task_id.clone(), wait_ms: millis(wait), omit_bytes: false };
             // The deadline of the whole wait replaces the client's own: until then a failed poll is repeated.
             let patient = self.with_deadline(left + ANSWER_TIME);
-            let task = found(patient.call(Kind::READ.waiting(wait), request, rpc!(TaskServiceClient.get_task)).await?)?;
+            let task = found(patient.ask_for_task(Kind::READ.waiting(wait), request, rpc!(TaskServiceClient.get_task)).await?)?;
             if has_ended(task.state()) {
                 return Ok(task);
             }

@@ -16,6 +16,7 @@ use openraft::raft::{
 };
 use openraft::type_config::alias::SnapshotOf;
 use openraft::{BasicNode, OptionalSend};
+use tokio::time::{Instant, timeout_at};
 
 use crate::convert;
 use crate::disk;
@@ -77,7 +78,7 @@ impl Link {
         let Some(first) = input.next().await else {
             return Ok(Box::pin(stream::empty()));
         };
-        let input = stream::once(std::future::ready(first)).chain(input);
+        let input = piggyback(stream::once(std::future::ready(first)).chain(input));
         let sent = Arc::new(AtomicU64::new(0));
         let counted = sent.clone();
         let requests = input.map(move |request| {
@@ -134,6 +135,56 @@ fn misunderstood(error: PeerError) -> TransportError {
 
 fn decoded<T>(result: Result<T, PeerError>) -> Rpc<T> {
     result.map_err(|error| convert::rpc_error(&misunderstood(error)))
+}
+
+/// How soon after one another entries come that are expected to go on coming.
+const BRISK: Duration = Duration::from_millis(2);
+/// How long the news of a commitment waits for the next entries. Readers at a follower wait for that news.
+const HELD: Duration = Duration::from_millis(1);
+
+/// What is to be sent to a follower.
+struct Outgoing<S> {
+    input: S,
+    /// The last entry that was sent, and when.
+    last: Option<(LogId, Instant)>,
+    /// Whether it came soon after the one before.
+    is_brisk: bool,
+}
+
+/// Leaves out messages that say nothing but how far the log is committed, where the next entries are about to say it: each costs both nodes
+/// as much as a message with entries. openraft tells by the log id of a reply which requests it answers.
+fn piggyback<S>(input: S) -> impl Stream<Item = AppendEntriesRequest<TypeConfig>>
+where
+    S: Stream<Item = AppendEntriesRequest<TypeConfig>> + Unpin,
+{
+    let outgoing = Outgoing { input: input.fuse(), last: None, is_brisk: false };
+    stream::unfold(outgoing, |mut outgoing| async move {
+        let mut request = outgoing.input.next().await?;
+        let until = Instant::now() + HELD;
+        while outgoing.is_brisk && outgoing.says_only_commitment(&request) {
+            match timeout_at(until, outgoing.input.next()).await {
+                Ok(Some(next)) => request = next,
+                Ok(None) | Err(_) => break,
+            }
+        }
+        outgoing.note(&request);
+        Some((request, outgoing))
+    })
+}
+
+impl<S> Outgoing<S> {
+    /// Whether the follower will have everything before the request without it. A probe asks what it has.
+    fn says_only_commitment(&self, request: &AppendEntriesRequest<TypeConfig>) -> bool {
+        request.entries.is_empty() && self.last.is_some_and(|(last, _)| request.prev_log_id == Some(last))
+    }
+
+    fn note(&mut self, request: &AppendEntriesRequest<TypeConfig>) {
+        if let Some(last) = request.entries.last() {
+            let now = Instant::now();
+            self.is_brisk = self.last.is_some_and(|(_, before)| now - before < BRISK);
+            self.last = Some((last.log_id, now));
+        }
+    }
 }
 
 /// The replies of an open pipeline.
@@ -251,5 +302,75 @@ impl RaftNetworkV2<TypeConfig> for Link {
                 Err(TransferLeaderError::LogNotFlushed { expected: expected_log, actual: matched.log_id.map(convert::log_id_from_wire) })
             }
         })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::channel::mpsc;
+    use futures::{SinkExt, StreamExt};
+    use openraft::vote::RaftLeaderId;
+
+    use super::*;
+    use crate::types::{Entry, EntryPayload, LeaderId};
+
+    fn id(index: u64) -> LogId {
+        LogId::new(LeaderId::new(1, 1), index)
+    }
+
+    /// With so many entries behind `prev`, and the log committed so far.
+    fn request(prev: u64, entries: u64, committed: u64) -> AppendEntriesRequest<TypeConfig> {
+        let entries = (prev + 1..=prev + entries).map(|index| Entry { log_id: id(index), payload: EntryPayload::Blank }).collect();
+        AppendEntriesRequest { vote: Vote::new_committed(1, 1), prev_log_id: Some(id(prev)), entries, leader_commit: Some(id(committed)) }
+    }
+
+    /// What of a request matters here: how many entries it has, and how far the log is committed.
+    fn gist(request: &AppendEntriesRequest<TypeConfig>) -> (usize, u64) {
+        (request.entries.len(), request.leader_commit.map_or(0, |id| id.index))
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_news_of_a_commitment_goes_with_the_entries_that_follow() {
+        let (mut send, requests) = mpsc::channel(16);
+        let mut sent = Box::pin(piggyback(requests).map(|request| gist(&request)));
+        let began = Instant::now();
+        for request in [request(7, 1, 7), request(8, 1, 7), request(9, 0, 8), request(9, 2, 9), request(11, 0, 11)] {
+            send.send(request).await.unwrap();
+        }
+        assert_eq!(sent.next().await, Some((1, 7)));
+        assert_eq!(sent.next().await, Some((1, 7)));
+        assert_eq!(sent.next().await, Some((2, 9)), "the news of 8 went with the two entries");
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        assert_eq!(sent.next().await, Some((0, 11)), "nothing follows");
+        assert!(began.elapsed() >= HELD && began.elapsed() <= 2 * HELD);
+        drop(send);
+        assert_eq!(sent.next().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_comes_seldom_and_what_asks_is_sent_at_once() {
+        let (mut send, requests) = mpsc::channel(16);
+        let mut sent = Box::pin(piggyback(requests).map(|request| gist(&request)));
+        // A probe, before anything was sent.
+        send.send(request(7, 0, 5)).await.unwrap();
+        assert_eq!(sent.next().await, Some((0, 5)));
+        for index in 7..9 {
+            send.send(request(index, 1, index)).await.unwrap();
+            assert_eq!(sent.next().await, Some((1, index)));
+            tokio::time::sleep(2 * BRISK).await;
+        }
+        let began = Instant::now();
+        send.send(request(9, 0, 9)).await.unwrap();
+        assert_eq!(sent.next().await, Some((0, 9)));
+        // Entries come briskly again, but this follower is asked about another place.
+        for (prev, entries) in [(9, 1), (10, 1), (4, 0)] {
+            send.send(request(prev, entries, 9)).await.unwrap();
+            assert_eq!(sent.next().await, Some((entries as usize, 9)));
+        }
+        assert_eq!(began.elapsed(), Duration::ZERO);
+        // The stream may end while something waits for company.
+        send.send(request(11, 0, 11)).await.unwrap();
+        drop(send);
+        assert_eq!((sent.next().await, sent.next().await), (Some((0, 11)), None));
     }
 }

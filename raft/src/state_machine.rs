@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::io;
 use std::panic::AssertUnwindSafe;
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, RwLock};
+use std::sync::{Arc, Mutex, RwLock, RwLockReadGuard, TryLockError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
@@ -20,6 +20,7 @@ use tarn_invariants::{debug_holds, raft};
 use tarn_machine::{Machine, ReadyGroup, Versions};
 use tarn_proto::v1;
 use tarn_storage::{Batch, Engine, Keyspace};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::{broadcast, watch};
 
 use crate::convert;
@@ -159,14 +160,13 @@ impl StateMachine {
 
     /// Reads the state as it is now. `None` if it is closed.
     pub fn read<T>(&self, read: impl FnOnce(&Machine) -> T) -> Option<T> {
-        // Poisoned: the machine panicked, and nothing it holds can be trusted.
-        let live = self.shared.live.read().ok()?;
+        let live = self.shared.reading()?;
         live.as_ref().map(|live| read(&live.machine))
     }
 
     /// Where the state stands, and its digest there. `None` if it is closed.
     pub fn position(&self) -> Option<(Applied, [u8; 32])> {
-        let live = self.shared.live.read().ok()?;
+        let live = self.shared.reading()?;
         live.as_ref().map(|live| (live.position(), live.machine.digest()))
     }
 
@@ -265,6 +265,19 @@ impl Live {
 type Work = (Entry, Option<ApplyResponder<TypeConfig>>);
 
 impl Shared {
+    /// The state for a reader. Whoever would have to wait lets another thread do what this one serves besides: an entry is applied in less than a
+    /// millisecond, but not where the engine's disk cannot keep up. `None`: the machine panicked, and nothing it holds can be trusted.
+    fn reading(&self) -> Option<RwLockReadGuard<'_, Option<Live>>> {
+        match self.live.try_read() {
+            Ok(live) => Some(live),
+            Err(TryLockError::Poisoned(_)) => None,
+            Err(TryLockError::WouldBlock) => match Handle::try_current().map(|runtime| runtime.runtime_flavor()) {
+                Ok(RuntimeFlavor::MultiThread) => tokio::task::block_in_place(|| self.live.read().ok()),
+                _ => self.live.read().ok(),
+            },
+        }
+    }
+
     fn moved_to(&self, position: Applied) {
         self.applied.send_replace(position);
         let wake = position.next_wake_ms;

@@ -4,6 +4,7 @@ mod batching;
 mod calls;
 mod fake;
 mod locking;
+mod questions;
 mod together;
 mod watching;
 mod working;

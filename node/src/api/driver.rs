@@ -46,7 +46,11 @@ impl DriverApi {
         let tried = async {
             crate::gate::permission::of_command(&body, |wish| self.api.way.still_may(&call.caller, wish))?;
             match spec {
-                Some(spec) => self.drivers.try_out(spec).await,
+                Some(spec) => {
+                    // A key that was trusted at another node just now is known here then.
+                    self.api.way.barrier(call.deadline).await?;
+                    self.drivers.try_out(spec).await
+                }
                 None => Ok(()),
             }
         };

@@ -31,6 +31,7 @@ mod methods;
 mod namespace;
 mod patience;
 mod policy;
+mod questions;
 mod queue;
 mod scheduler;
 mod server;

@@ -7,8 +7,8 @@ use tarn_proto::v1::{self, TaskState};
 use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
-use super::{Api, Call};
-use crate::gate::{Question, Reason, Refusal};
+use super::Api;
+use crate::gate::{Caller, Question, Reason, Refusal};
 
 /// Longest wait of `GetTask`.
 const WAIT_MS_MAX: u64 = 60_000;
@@ -24,13 +24,7 @@ impl TaskService for Api {
 
     async fn get_task(&self, request: Request<v1::GetTaskRequest>) -> Result<Response<v1::GetTaskResponse>, Status> {
         let call = self.enter(&request)?;
-        let mut question = request.into_inner();
-        question.complete();
-        if question.wait_ms > WAIT_MS_MAX {
-            let refusal = Reason::InvalidArgument.refusal("wait_ms is at most a minute: ask again after it");
-            return Err(call.status(refusal.field("wait_ms").limit(WAIT_MS_MAX)));
-        }
-        let answer = self.wait_for(&call, &question).await;
+        let answer = self.task(&call.caller, request.into_inner(), call.deadline).await;
         answer.map(Response::new).map_err(|refusal| call.status(refusal))
     }
 
@@ -49,17 +43,30 @@ impl TaskService for Api {
 
 impl Api {
     /// The task, as soon as it has ended or the question's patience is over.
-    ///
+    pub(super) async fn task(
+        &self,
+        caller: &Caller,
+        mut question: v1::GetTaskRequest,
+        deadline: Instant,
+    ) -> Result<v1::GetTaskResponse, Refusal> {
+        question.complete();
+        if question.wait_ms > WAIT_MS_MAX {
+            let refusal = Reason::InvalidArgument.refusal("wait_ms is at most a minute: ask again after it");
+            return Err(refusal.field("wait_ms").limit(WAIT_MS_MAX));
+        }
+        self.wait_for(caller, &question, deadline).await
+    }
+
     /// Success is for ever: whoever waits for it needs nobody's confirmation that this node is not behind. Anything else, an end that a
     /// requeuing may have taken back among them, is answered by a state that has everything that was acknowledged before the call.
-    async fn wait_for(&self, call: &Call, question: &v1::GetTaskRequest) -> Result<v1::GetTaskResponse, Refusal> {
+    async fn wait_for(&self, caller: &Caller, question: &v1::GetTaskRequest, deadline: Instant) -> Result<v1::GetTaskResponse, Refusal> {
         // Before the first look, so that an end between the look and the wait is not missed.
         let mut ended = self.waits.wait(&question.task_id);
-        self.way.admit(&call.caller, question.wish())?;
+        self.way.admit(caller, question.wish())?;
         let look = || self.way.look(|machine| machine.get_task(question));
         // A wait that cannot end before the deadline ends with it, and with an answer.
-        let mut until = call.deadline.min(Instant::now() + Duration::from_millis(question.wait_ms));
-        let mut certain = std::pin::pin!(self.way.barrier(call.deadline));
+        let mut until = deadline.min(Instant::now() + Duration::from_millis(question.wait_ms));
+        let mut certain = std::pin::pin!(self.way.barrier(deadline));
         let mut is_certain = false;
         loop {
             let known = look();
@@ -81,7 +88,7 @@ impl Api {
                 until = Instant::now();
             }
             // Who may not see it any more does not.
-            self.way.still_may(&call.caller, question.wish())?;
+            self.way.still_may(caller, question.wish())?;
         }
     }
 }

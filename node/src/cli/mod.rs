@@ -236,9 +236,16 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
 /// How long what still runs in the background may keep a process whose command has ended.
 const END_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
+/// Threads that serve the network: half as many as there are cores, because the log, the kernel, executors and policies have threads of their own.
+/// With as many as cores, every small thing that one of them begins wakes another one to help, which costs more than the help is worth.
+fn serving_threads() -> usize {
+    let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
+    cores.div_ceil(2)
+}
+
 /// Runs a command on an asynchronous runtime.
 pub(crate) fn block_on<T>(command: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
-    let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(serving_threads()).enable_all().build()?;
     let result = runtime.block_on(command);
     // A guest that still runs, or a read that never returns, must not keep the process.
     runtime.shutdown_timeout(END_TIMEOUT);

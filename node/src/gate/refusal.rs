@@ -33,6 +33,10 @@ pub enum Reason {
     InvalidArgument,
     /// The stream broke the protocol.
     StreamProtocol,
+    /// What was asked for together does not fit into one message.
+    AnswersTooLarge,
+    /// As many questions as a stream may hold wait for their answers.
+    TooManyWaits,
 }
 
 impl Reason {
@@ -48,6 +52,8 @@ impl Reason {
             Self::Internal => "INTERNAL",
             Self::InvalidArgument => "INVALID_ARGUMENT",
             Self::StreamProtocol => "STREAM_PROTOCOL",
+            Self::AnswersTooLarge => "ANSWERS_TOO_LARGE",
+            Self::TooManyWaits => "TOO_MANY_WAITS",
         }
     }
 
@@ -57,6 +63,7 @@ impl Reason {
             Self::OutcomeUnknown | Self::DeadlineExceeded => Code::DeadlineExceeded,
             Self::CommandTooLarge | Self::InvalidArgument | Self::StreamProtocol => Code::InvalidArgument,
             Self::Internal => Code::Internal,
+            Self::AnswersTooLarge | Self::TooManyWaits => Code::ResourceExhausted,
         }
     }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use tarn_proto::v1::command::Body;
 use tarn_proto::v1::command_service_client::CommandServiceClient;
-use tarn_proto::v1::outcome;
+use tarn_proto::v1::{answer, outcome, question};
 use tarn_proto::{LEADER_HEADER, v1};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
@@ -31,8 +31,14 @@ impl Pipeline {
     }
 
     async fn say_raw(&self, correlation: u64, command: Option<v1::Command>) {
-        let request = v1::PipelineRequest { correlation, timeout_ms: 20_000, command };
+        let request = v1::PipelineRequest { correlation, timeout_ms: 20_000, command, ..v1::PipelineRequest::default() };
         self.send.send(request).await.unwrap();
+    }
+
+    async fn ask(&mut self, questions: Vec<v1::Question>) -> v1::PipelineResponse {
+        let request = v1::PipelineRequest { correlation: 1, questions, ..v1::PipelineRequest::default() };
+        self.send.send(request).await.unwrap();
+        self.hear().await
     }
 
     async fn hear(&mut self) -> v1::PipelineResponse {
@@ -222,4 +228,133 @@ fn leader_of(node: &Node) -> Option<(u64, String)> {
     let leadership = node.running.consensus().leadership();
     let leader = leadership.borrow().leader.clone();
     leader.map(|peer| (peer.id, peer.address))
+}
+
+fn get(key: &str) -> v1::Question {
+    let request = v1::GetKeyRequest { context: "memory".into(), key: key.into(), ..v1::GetKeyRequest::default() };
+    v1::Question { body: Some(question::Body::GetKey(request)) }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn questions_in_one_message_have_each_their_answer() {
+    let cluster = cluster(3).await;
+    let mut put_at = Pipeline::open(&cluster[0]).await;
+    // A batch, so that all are there before anybody asks; its answer is what makes them certain.
+    put_at.say(1, batch("keys", (0..20).map(|number| put(&format!("k{number}"), None)))).await;
+    assert_eq!(outcomes(put_at.outcome().await).len(), 20);
+    for node in &cluster {
+        let mut pipeline = Pipeline::open(node).await;
+        let mut questions: Vec<_> = (0..20).map(|number| get(&format!("k{number}"))).collect();
+        questions[7] = get("absent");
+        questions[9] = v1::Question::default();
+        let answers = pipeline.ask(questions).await;
+        assert!(answers.outcome.is_none() && !answers.trace.is_empty());
+        assert_eq!(answers.answers.len(), 20);
+        for (number, answer) in answers.answers.into_iter().enumerate() {
+            match (number, answer.body.unwrap()) {
+                (7, answer::Body::Rejected(rejection)) => assert_eq!(rejection.reason, "KEY_NOT_FOUND"),
+                (9, answer::Body::Rejected(rejection)) => assert_eq!(rejection.reason, "INVALID_ARGUMENT"),
+                (_, answer::Body::GetKey(found)) => assert_eq!(&found.value[..], b"v"),
+                (number, other) => panic!("{number}: {other:?}"),
+            }
+        }
+    }
+    for node in cluster {
+        node.running.shutdown().await;
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn too_many_questions_and_too_large_answers_are_refused() {
+    let node = node().await;
+    let mut pipeline = Pipeline::open(&node).await;
+    let reason = |answer: v1::Answer| match answer.body.unwrap() {
+        answer::Body::Rejected(rejection) => rejection.reason,
+        answer::Body::GetKey(_) | answer::Body::GetTask(_) => String::new(),
+    };
+    let refused = pipeline.ask(vec![get("k"); 257]).await;
+    assert!(refused.answers.is_empty());
+    assert!(matches!(refused.outcome.unwrap().body, Some(outcome::Body::Rejected(rejection)) if rejection.reason == "INVALID_ARGUMENT"));
+
+    let value = bytes::Bytes::from(vec![1; 512 << 10]);
+    let large = v1::PutKeyRequest { context: "memory".into(), key: "large".into(), value, ..v1::PutKeyRequest::default() };
+    pipeline.say(2, Some(Body::PutKey(large))).await;
+    assert!(matches!(pipeline.outcome().await, outcome::Body::PutKey(_)));
+    let answers = pipeline.ask(vec![get("large"); 10]).await.answers;
+    let reasons: Vec<String> = answers.into_iter().map(reason).collect();
+    assert!(reasons[..3].iter().all(String::is_empty), "{reasons:?}");
+    assert!(reasons[3..].iter().all(|reason| reason == "ANSWERS_TOO_LARGE"), "{reasons:?}");
+    node.running.shutdown().await;
+}
+
+/// More than a stream's commands under way at once.
+const WAITS: u64 = 1_100;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn those_who_wait_for_a_task_keep_no_command_from_its_turn() {
+    let node = node().await;
+    let mut pipeline = Pipeline::open(&node).await;
+    pipeline.say(0, enqueue("", "q")).await;
+    let outcome::Body::Enqueue(enqueued) = pipeline.outcome().await else { panic!("it is refused") };
+    let task_id = enqueued.task_ids[0].clone();
+    let wait = |wait_ms| {
+        let request = v1::GetTaskRequest { task_id: task_id.clone(), wait_ms, ..v1::GetTaskRequest::default() };
+        v1::Question { body: Some(question::Body::GetTask(request)) }
+    };
+    let state = |answer: v1::PipelineResponse| match answer.answers.into_iter().next().unwrap().body.unwrap() {
+        answer::Body::GetTask(found) => Ok(found.task.unwrap().state()),
+        answer::Body::Rejected(rejection) => Err(rejection.reason),
+        other @ answer::Body::GetKey(_) => panic!("{other:?}"),
+    };
+    assert_eq!(state(pipeline.ask(vec![wait(0)]).await), Ok(v1::TaskState::Ready));
+    assert_eq!(state(pipeline.ask(vec![wait(1), wait(0)]).await), Err("INVALID_ARGUMENT".to_owned()), "one that waits is alone");
+    assert_eq!(state(pipeline.ask(vec![wait(60_001)]).await), Err("INVALID_ARGUMENT".to_owned()));
+
+    for correlation in 1..=WAITS {
+        let request = v1::PipelineRequest { correlation, questions: vec![wait(50_000)], ..v1::PipelineRequest::default() };
+        pipeline.send.send(request).await.unwrap();
+    }
+    let cancel = v1::CancelTaskRequest { task_id: task_id.clone(), ..v1::CancelTaskRequest::default() };
+    pipeline.say(0, Some(Body::CancelTask(cancel))).await;
+    let mut answered = Vec::new();
+    for _ in 0..=WAITS {
+        let answer = pipeline.hear().await;
+        answered.push(answer.correlation);
+        if answer.correlation > 0 {
+            // Who finds no room among those that come at one moment asks by a call.
+            match state(answer) {
+                Ok(state) => assert_eq!(state, v1::TaskState::Cancelled),
+                Err(reason) => assert_eq!(reason, "TOO_MANY_WAITS"),
+            }
+        }
+    }
+    answered.sort_unstable();
+    assert_eq!(answered, (0..=WAITS).collect::<Vec<_>>());
+    node.running.shutdown().await;
+}
+
+/// What a client reads that has said everything, and what a node's stop leaves of an open stream.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_answers_end_with_the_requests_and_with_the_node() {
+    let node = node().await;
+    let mut pipeline = Pipeline::open(&node).await;
+    pipeline.say(0, enqueue("", "q")).await;
+    let outcome::Body::Enqueue(enqueued) = pipeline.outcome().await else { panic!("it is refused") };
+    let request = v1::GetTaskRequest { task_id: enqueued.task_ids[0].clone(), wait_ms: 300, ..v1::GetTaskRequest::default() };
+    let questions = vec![v1::Question { body: Some(question::Body::GetTask(request)) }];
+    pipeline.send.send(v1::PipelineRequest { correlation: 7, questions, ..v1::PipelineRequest::default() }).await.unwrap();
+    let Pipeline { send, mut receive } = pipeline;
+    drop(send);
+    let last = tokio::time::timeout(PATIENCE, receive.message()).await.expect("silence").unwrap();
+    assert_eq!(last.map(|answer| answer.correlation), Some(7), "who waits has its answer");
+    let end = tokio::time::timeout(PATIENCE, receive.message()).await.expect("the stream goes on").unwrap();
+    assert_eq!(end, None);
+
+    let mut open = Pipeline::open(&node).await;
+    open.say(1, enqueue("", "q")).await;
+    open.hear().await;
+    let stopping = tokio::spawn(node.running.shutdown());
+    let end = tokio::time::timeout(PATIENCE, open.receive.message()).await.expect("the stream outlives the node's wish to stop");
+    assert!(!matches!(end, Ok(Some(_))), "{end:?}");
+    stopping.await.unwrap();
 }

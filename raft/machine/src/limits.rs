@@ -201,9 +201,9 @@ pub const AUDIT_BYTES_DEFAULT: u64 = 4 << 30;
 
 // --- What the state may hold -----------------------------------------------------------------------------------------------------------
 
-/// Namespaces in the cluster: their queues are looked through on every lease.
+/// Namespaces in the cluster: the router looks through all, and a lease for a worker that serves only some queues may.
 pub const NAMESPACES_MAX: usize = 1_024;
-/// Queues in a namespace, for the same reason.
+/// Queues in a namespace: all are looked through on every lease from it.
 pub const QUEUES_MAX: usize = 1_024;
 /// Different combinations of runtime, handler and required labels among a queue's tasks: a lease compares the head of each.
 pub const CLASSES_MAX: usize = 64;

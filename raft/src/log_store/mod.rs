@@ -24,7 +24,7 @@ use futures::{Stream, StreamExt, TryStreamExt, stream};
 use openraft::storage::{IOFlushed, LogState, RaftLogReader, RaftLogStorage};
 use openraft::{OptionalSend, entry::RaftEntry};
 use tarn_invariants::{debug_holds, raft};
-use tarn_storage::{Batch, Engine, Range, StorageError};
+use tarn_storage::{Batch, Durability, Engine, Range, StorageError};
 
 use self::cache::Cache;
 pub(crate) use self::records::KEYSPACES;
@@ -65,6 +65,18 @@ struct State {
     last: Option<LogId>,
     vote: Option<Vote>,
     committed: Option<LogId>,
+    /// Whether the engine has yet to be told of `committed`.
+    committed_anew: bool,
+}
+
+impl State {
+    /// Adds to a batch how far the log is committed, if that is news.
+    fn tell_committed(&mut self, batch: &mut Batch) {
+        if let Some(committed) = self.committed.as_ref().filter(|_| self.committed_anew) {
+            batch.put(META, records::COMMITTED, records::encode_log_id(committed));
+            self.committed_anew = false;
+        }
+    }
 }
 
 impl LogStore {
@@ -92,6 +104,7 @@ impl LogStore {
             last,
             vote: records::read_vote(engine.as_ref())?,
             committed: records::read_log_id(engine.as_ref(), records::COMMITTED)?,
+            committed_anew: false,
         };
         Ok(Self {
             shared: Arc::new(Shared {
@@ -107,8 +120,13 @@ impl LogStore {
     /// Writes what is queued, stops the writer and closes the engine, so that its directory can be opened again. Blocks.
     pub fn close(&self) {
         self.shared.writer.close();
-        let engine = self.shared.engine.write().expect("no reader of the log panics").take();
-        drop(engine);
+        let Some(engine) = self.shared.engine.write().expect("no reader of the log panics").take() else { return };
+        let mut batch = Batch::new();
+        self.state().tell_committed(&mut batch);
+        if let Err(error) = engine.write(batch, Durability::Buffered) {
+            // It is learnt again.
+            tracing::debug!(%error, "the log was closed without how far it is committed");
+        }
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
@@ -293,7 +311,8 @@ impl RaftLogStorage<TypeConfig> for LogStore {
         Ok(())
     }
 
-    /// Without a flush of its own: it only shortens recovery, and is never ahead of what it speaks about.
+    /// Goes to the engine with the next entries, or when the log is closed: it only shortens recovery, and is never ahead of what it speaks
+    /// about.
     async fn save_committed(&mut self, committed: Option<LogId>) -> Result<(), io::Error> {
         let Some(committed) = committed else { return Ok(()) };
         debug_holds!(raft::monotonic_commit(
@@ -301,11 +320,10 @@ impl RaftLogStorage<TypeConfig> for LogStore {
             self.state().committed.as_ref().map_or(0, |id| id.index),
             committed.index
         ));
-        let mut batch = Batch::new();
-        batch.put(META, records::COMMITTED, records::encode_log_id(&committed));
-        self.state().committed = Some(committed);
-        let done = Done::Nobody;
-        self.shared.writer.send(Job { kind: Kind::Committed, batch, done }).await
+        let mut state = self.state();
+        state.committed_anew |= state.committed != Some(committed);
+        state.committed = Some(committed);
+        Ok(())
     }
 
     async fn read_committed(&mut self) -> Result<Option<LogId>, io::Error> {
@@ -335,6 +353,7 @@ impl RaftLogStorage<TypeConfig> for LogStore {
                 state.cache.push(entry, value.len(), sequence);
             }
             state.cache.evict(flushed);
+            state.tell_committed(&mut batch);
         }
         let (kind, done) = (Kind::Append { sequence }, Done::Callback(callback));
         self.shared.writer.send(Job { kind, batch, done }).await

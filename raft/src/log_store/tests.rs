@@ -55,6 +55,28 @@ async fn an_entry_that_would_leave_a_hole_is_not_appended() {
 }
 
 #[tokio::test]
+async fn how_far_it_is_committed_goes_to_the_disk_with_the_next_entries_and_at_the_end() {
+    let (home, mut log) = ten(1 << 20).await;
+    let disk: Arc<dyn Disk> = Arc::new(RealDisk);
+    let limits = LogLimits { cache_bytes: 0, batch_bytes: usize::MAX };
+    let written = |log: &LogStore| {
+        let engine = log.shared.engine.read().unwrap().clone().unwrap();
+        records::read_log_id(engine.as_ref(), records::COMMITTED).unwrap()
+    };
+    log.save_committed(Some(entry(7).log_id)).await.unwrap();
+    assert_eq!(log.read_committed().await.unwrap(), Some(entry(7).log_id));
+    assert_eq!(written(&log), None);
+    log.blocking_append([entry(10)]).await.unwrap();
+    assert_eq!(written(&log), Some(entry(7).log_id));
+    log.save_committed(Some(entry(10).log_id)).await.unwrap();
+    log.close();
+    let engine = open_log(disk.as_ref(), home.path()).unwrap();
+    let mut log = LogStore::open(engine, 1, limits, &disk, FatalFlag::new()).unwrap();
+    assert_eq!(log.read_committed().await.unwrap(), Some(entry(10).log_id));
+    log.close();
+}
+
+#[tokio::test]
 async fn a_log_whose_beginning_is_gone_is_refused() {
     let (home, mut log) = ten(0).await;
     log.purge(entry(5).log_id).await.unwrap();

@@ -33,20 +33,15 @@ pub(super) struct Job {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
-    Append {
-        sequence: u64,
-    },
+    Append { sequence: u64 },
     Vote,
     Truncate,
     Purge,
-    /// Alone it is not worth a flush.
-    Committed,
 }
 
 pub(super) enum Done {
     Callback(IOFlushed<TypeConfig>),
     Answer(oneshot::Sender<Result<(), io::Error>>),
-    Nobody,
 }
 
 pub(super) struct Writer {
@@ -187,7 +182,7 @@ impl Group {
     fn last_append(&self) -> Option<u64> {
         let append = |(kind, _): &(Kind, Done)| match kind {
             Kind::Append { sequence } => Some(*sequence),
-            Kind::Vote | Kind::Truncate | Kind::Purge | Kind::Committed => None,
+            Kind::Vote | Kind::Truncate | Kind::Purge => None,
         };
         self.waiting.iter().rev().find_map(append)
     }
@@ -216,9 +211,9 @@ fn write(engine: &dyn Engine, group: &mut Group) -> Result<Durability, tarn_stor
         (has(|kind| *kind == Kind::Vote), crash::LOG_VOTE_BEFORE, crash::LOG_VOTE_AFTER),
         (has(|kind| *kind == Kind::Purge), crash::LOG_PURGE_BEFORE, crash::LOG_PURGE_AFTER),
     ];
-    let durability = match !unsafe_answers() && has(|kind| *kind != Kind::Committed && *kind != Kind::Purge) {
+    let durability = match !unsafe_answers() && has(|kind| *kind != Kind::Purge) {
         true => Durability::Synced,
-        // A lost purge is repeated, and a lost mark of what is committed is learnt again.
+        // A lost purge is repeated.
         false => Durability::Buffered,
     };
     points.iter().filter(|(visited, ..)| *visited).for_each(|(_, before, _)| crash::point(before));
@@ -235,7 +230,6 @@ impl Done {
                 // Whoever asked may have been stopped meanwhile.
                 let _ = answer.send(result);
             }
-            Self::Nobody => {}
         }
     }
 }

@@ -2,6 +2,7 @@
 
 pub mod identity;
 mod pipeline;
+mod questions;
 mod services;
 mod work;
 
@@ -56,6 +57,12 @@ pub struct State {
     pub faults: BTreeMap<&'static str, VecDeque<Fault>>,
     /// Whether the nodes take commands over streams.
     pub streams: bool,
+    /// Whether they take questions there as well.
+    pub questions: bool,
+    /// How many questions each message had that came over a stream, whether the nodes take them or not.
+    pub asked: Vec<usize>,
+    /// The values of all contexts' keys.
+    pub keys: BTreeMap<String, Bytes>,
     /// The commands that came over streams, in the order in which they came.
     pub messages: Vec<proto::command::Body>,
     answers: BTreeMap<String, Vec<u8>>,

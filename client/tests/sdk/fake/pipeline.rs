@@ -73,18 +73,21 @@ impl Fake {
 }
 
 fn told(outcome: Result<outcome::Body, Status>) -> outcome::Body {
-    outcome.unwrap_or_else(|status| {
-        let info = status.get_details_error_info();
-        let fact = |name: &str| info.as_ref().and_then(|info| info.metadata.get(name)).cloned().unwrap_or_default();
-        outcome::Body::Rejected(Rejection {
-            code: status.code() as u32,
-            message: status.message().to_owned(),
-            field: fact("field"),
-            limit: fact("limit").parse().unwrap_or(0),
-            reason: info.as_ref().map(|info| info.reason.clone()).unwrap_or_default(),
-            ..Rejection::default()
-        })
-    })
+    outcome.unwrap_or_else(|status| outcome::Body::Rejected(rejection(&status)))
+}
+
+/// A refusal as streams have it.
+pub fn rejection(status: &Status) -> Rejection {
+    let info = status.get_details_error_info();
+    let fact = |name: &str| info.as_ref().and_then(|info| info.metadata.get(name)).cloned().unwrap_or_default();
+    Rejection {
+        code: status.code() as u32,
+        message: status.message().to_owned(),
+        field: fact("field"),
+        limit: fact("limit").parse().unwrap_or(0),
+        reason: info.as_ref().map(|info| info.reason.clone()).unwrap_or_default(),
+        ..Rejection::default()
+    }
 }
 
 #[tonic::async_trait]
@@ -107,8 +110,14 @@ impl command_service_server::CommandService for Fake {
                     request = requests.message() => request,
                     _ = cut.changed() => return drop(sender.send(Err(Status::unavailable("cut"))).await),
                 };
-                let Ok(Some(PipelineRequest { correlation, command, .. })) = request else { return };
-                let body = command.and_then(|command| command.body).unwrap();
+                let Ok(Some(PipelineRequest { correlation, command, questions, .. })) = request else { return };
+                let Some(body) = command.and_then(|command| command.body) else {
+                    let (fake, sender) = (fake.clone(), sender.clone());
+                    answering.spawn(async move {
+                        let _ = sender.send(Ok(fake.answer(correlation, questions).await)).await;
+                    });
+                    continue;
+                };
                 fake.with(|state| state.messages.push(body.clone()));
                 let (fake, sender) = (fake.clone(), sender.clone());
                 answering.spawn(async move {
@@ -118,7 +127,7 @@ impl command_service_server::CommandService for Fake {
                     };
                     let answer = answer.map(|outcome| {
                         let outcome = Some(Outcome { body: Some(told(outcome)) });
-                        PipelineResponse { correlation, outcome, leader: String::new() }
+                        PipelineResponse { correlation, outcome, ..PipelineResponse::default() }
                     });
                     let _ = sender.send(answer).await;
                 });

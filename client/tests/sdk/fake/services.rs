@@ -19,6 +19,7 @@ pub fn router(mut server: tonic::transport::Server, fake: Fake) -> Router {
         .add_service(lease_service_server::LeaseServiceServer::new(fake.clone()))
         .add_service(event_service_server::EventServiceServer::new(fake.clone()))
         .add_service(artifact_service_server::ArtifactServiceServer::new(fake.clone()))
+        .add_service(context_service_server::ContextServiceServer::new(fake.clone()))
         .add_service(cluster_service_server::ClusterServiceServer::new(fake))
 }
 

@@ -57,17 +57,19 @@ pub fn create(txn: &mut Txn<'_>, name: &str, row: NamespaceRow) {
 /// The command: changes what the request names. What is in the namespace stays, also where a quota is now below it.
 pub fn update_namespace(txn: &mut Txn<'_>, request: UpdateNamespaceRequest) -> Result<UpdateNamespaceResponse, Refusal> {
     let ns = named(txn, &request.name)?;
-    let row = &mut txn.ix.namespace_mut(ns)?.row;
-    if let Some(weight) = request.weight {
-        row.weight = weight;
-    }
-    if request.isolation.is_some() {
-        row.set_isolation(request.isolation());
-    }
-    if let Some(environment) = request.environment {
-        set_environment(row, environment);
-    }
-    set_quotas(row, request.quotas.as_ref());
+    let isolation = request.isolation.map(|_| request.isolation());
+    txn.ix.move_namespace(ns, |NamespaceIndex { row, .. }| {
+        if let Some(weight) = request.weight {
+            row.weight = weight;
+        }
+        if let Some(isolation) = isolation {
+            row.set_isolation(isolation);
+        }
+        if let Some(environment) = request.environment {
+            set_environment(row, environment);
+        }
+        set_quotas(row, request.quotas.as_ref());
+    })?;
     save(txn, ns)?;
     // Workers that waited may get what they could not get before.
     txn.freed.insert(ns);

@@ -8,6 +8,7 @@ pub mod access;
 pub mod driver;
 mod edges;
 mod federation;
+mod lanes;
 mod pick;
 pub mod policy;
 mod ready;
@@ -76,6 +77,10 @@ pub struct Indices {
     pub(crate) driver_settings: DriverSettings,
     pub(crate) federation: federation::FederationIndex,
     pub(crate) transfers: transfer::Transfers,
+    /// Ready tasks in all namespaces.
+    pub(crate) ready: u64,
+    /// Where namespaces that have some stand in line.
+    lanes: lanes::Lanes,
 }
 
 /// What the gate needs to know of every namespace, by name.
@@ -109,6 +114,8 @@ pub struct NamespaceIndex {
     pub queue_ids: BTreeMap<Arc<str>, u64>,
     /// Ready tasks in all queues.
     pub ready: u64,
+    /// Of which classes, and in how many queues each.
+    ready_in: BTreeMap<Arc<Class>, u64>,
     pub running: u64,
     pub dead: u64,
     /// Tasks that have not ended, and dead letters.
@@ -184,6 +191,7 @@ impl NamespaceIndex {
             queues: BTreeMap::new(),
             queue_ids: BTreeMap::new(),
             ready: 0,
+            ready_in: BTreeMap::new(),
             running: 0,
             dead: 0,
             tasks: 0,
@@ -220,6 +228,11 @@ impl NamespaceIndex {
     /// Whether only workers of its own may serve it.
     pub fn is_strict(&self) -> bool {
         self.row.isolation() == Isolation::Strict
+    }
+
+    /// Whether it shares a lane with all others that have no isolation.
+    pub fn is_common(&self) -> bool {
+        self.row.isolation() == Isolation::None
     }
 
     /// Where it has ready tasks, as (queue, class).
@@ -264,7 +277,7 @@ impl Indices {
         self.namespaces.get(&ns).ok_or_else(|| Fatal::assertion(format!("a row names the unknown namespace {ns}")))
     }
 
-    /// As [`Indices::namespace`], to change it.
+    /// As [`Indices::namespace`], to change it. What decides where it stands in line is changed with [`Indices::move_namespace`].
     pub fn namespace_mut(&mut self, ns: u64) -> Result<&mut NamespaceIndex, Fatal> {
         self.namespaces.get_mut(&ns).ok_or_else(|| Fatal::assertion(format!("a row names the unknown namespace {ns}")))
     }
@@ -282,6 +295,7 @@ impl Indices {
             self.draining.insert(ns);
         }
         self.namespaces.insert(ns, index);
+        self.lanes.note(ns, true);
         self.tell_tenant(ns);
     }
 
@@ -300,6 +314,7 @@ impl Indices {
         if let Some(index) = self.namespaces.remove(&ns) {
             self.namespace_ids.remove(&index.name);
             self.draining.remove(&ns);
+            self.lanes.note(ns, false);
             Arc::make_mut(&mut self.tenants).remove(&index.name);
             for (id, queue) in &index.queues {
                 self.wakes.remove(&queue_wake(ns, *id, queue.used_at_ms));
@@ -338,10 +353,13 @@ impl Indices {
 
     /// Puts a task's facts in.
     pub fn insert_task(&mut self, ns: u64, id: u64, facts: &Facts, class: &Class) -> Result<(), Fatal> {
+        if facts.state == TaskState::Running {
+            self.move_namespace(ns, |namespace| namespace.running += 1)?;
+        }
+        self.ready += u64::from(facts.state == TaskState::Ready);
         let namespace = self.namespace_mut(ns)?;
         namespace.tasks += 1;
         namespace.ready += u64::from(facts.state == TaskState::Ready);
-        namespace.running += u64::from(facts.state == TaskState::Running);
         namespace.dead += u64::from(facts.state == TaskState::Dead);
         let queue = queue_of(namespace, facts)?;
         let group = match queue.groups.get_mut(class) {
@@ -360,6 +378,11 @@ impl Indices {
             }
             TaskState::Unspecified | TaskState::Succeeded | TaskState::Cancelled => {}
         }
+        let first = facts.state == TaskState::Ready && group.len() == 1;
+        if let Some((class, _)) = first.then(|| queue.groups.get_key_value(class)).flatten() {
+            let class = class.clone();
+            self.begin_ready(ns, &class)?;
+        }
         if facts.state == TaskState::Running {
             self.held.entry(facts.worker).or_default().insert((ns, id));
         }
@@ -372,10 +395,13 @@ impl Indices {
 
     /// Takes a task's facts out: the same that were put in.
     pub fn remove_task(&mut self, ns: u64, id: u64, facts: &Facts, class: &Class) -> Result<(), Fatal> {
+        if facts.state == TaskState::Running {
+            self.move_namespace(ns, |namespace| namespace.running -= 1)?;
+        }
+        self.ready -= u64::from(facts.state == TaskState::Ready);
         let namespace = self.namespace_mut(ns)?;
         namespace.tasks -= 1;
         namespace.ready -= u64::from(facts.state == TaskState::Ready);
-        namespace.running -= u64::from(facts.state == TaskState::Running);
         namespace.dead -= u64::from(facts.state == TaskState::Dead);
         let queue = queue_of(namespace, facts)?;
         let Some(group) = queue.groups.get_mut(class) else {
@@ -396,8 +422,12 @@ impl Indices {
             }
             TaskState::Unspecified | TaskState::Succeeded | TaskState::Cancelled => false,
         };
+        let last = facts.state == TaskState::Ready && group.len() == 0;
         if group.tasks == 0 {
             queue.groups.remove(class);
+        }
+        if last && present {
+            self.end_ready(ns, class)?;
         }
         if facts.state == TaskState::Running {
             take(&mut self.held, facts.worker, (ns, id));

@@ -2,11 +2,13 @@
 //!
 //! Between namespaces, stride scheduling: each has a *pass*, the lowest is served, and being served raises it by a stride, which is the
 //! shorter the greater the weight. Within a namespace: the task with the lowest [`Rank`] among the heads of all groups that the worker can
-//! run. Looking at the groups costs time once per command; each further task costs the logarithm of their number, and nothing depends on
-//! how long a queue is.
+//! run. A namespace's groups are looked at when its turn comes, once per command; each further task costs the logarithm of their number,
+//! and nothing depends on how long a queue is, or on how many namespaces wait: [`lanes`] says which is next. For a worker that serves only
+//! some namespaces all of those are looked at, and for one that serves only some queues all namespaces that have anything of its classes.
 //!
 //! Namespaces without isolation share one *lane*: their tasks compete with each other by rank alone, and the lane has the pass of whichever
-//! of them stands highest. Every other namespace is a lane of its own.
+//! of them stands highest. Every other namespace is a lane of its own. Which of the shared lane's tasks comes first depends on how each has
+//! aged, so when its turn comes all its members are looked at.
 //!
 //! Where all workers serve all namespaces, no pass is ever more than one stride above the lowest. Workers that serve only some of them, and
 //! namespaces that have been idle, would break that: whoever had much for itself would stand far above the others, and get nothing until
@@ -17,8 +19,9 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet, BinaryHeap};
 use std::sync::Arc;
 
-use tarn_proto::v1::{Isolation, WorkerCapabilities};
+use tarn_proto::v1::WorkerCapabilities;
 
+use super::lanes::{self, Line};
 use super::{Indices, NamespaceIndex, Rank};
 use crate::rows::Class;
 
@@ -43,23 +46,50 @@ const COMMON: u64 = 0;
 type Candidates = (u64, u64, Option<Arc<Class>>);
 
 /// The candidates of one lease command.
-pub struct Pick {
+pub struct Pick<'a> {
     now: u64,
     groups: Vec<Candidates>,
-    /// Heads of groups by lane, best first. Lanes without any are absent.
+    /// Heads of groups by lane, best first. Lanes that were not looked at are absent.
     heads: BTreeMap<u64, BinaryHeap<Reverse<(Rank, usize)>>>,
     /// Lanes that have heads, by pass.
     order: BTreeSet<(u64, u64)>,
+    /// `None` if everything was looked at to begin with.
+    rest: Option<Rest<'a>>,
 }
 
-impl Pick {
-    /// Looks at every group with ready tasks. Gives the candidates, and the namespaces whose pass is lowered by their meeting.
-    pub fn new(indices: &Indices, capabilities: &WorkerCapabilities, now: u64) -> (Self, Vec<(u64, u64)>) {
+/// The lanes that were not looked at yet. None of them stands before the first of those that were.
+struct Rest<'a> {
+    capabilities: &'a WorkerCapabilities,
+    /// The classes of tasks that they have for the worker.
+    classes: Vec<Arc<Class>>,
+    /// Where the last lane of its own stood that was looked at.
+    after: (u64, u64),
+    lanes: usize,
+}
+
+impl<'a> Pick<'a> {
+    /// Gives the candidates, and the namespaces whose pass is lowered by their meeting: to be lowered before the first
+    /// [`Pick::advance`].
+    pub fn new(indices: &Indices, capabilities: &'a WorkerCapabilities, now: u64) -> (Self, Vec<(u64, u64)>) {
+        if !serves_everywhere(capabilities) {
+            return Pick::looking_at(indices, indices.within_reach(capabilities), capabilities, now);
+        }
+        let (classes, lines): (Vec<_>, Vec<_>) = indices.lanes.of(capabilities).map(|(class, line)| (class.clone(), line)).unzip();
+        let rest = Rest { capabilities, after: (0, 0), lanes: lanes::count(&lines), classes };
+        let mut pick = Pick { now, groups: Vec::new(), heads: BTreeMap::new(), order: BTreeSet::new(), rest: Some(rest) };
+        pick.look(indices, &lines);
+        (pick, lowered(indices, &lines))
+    }
+
+    /// The same where all these namespaces are looked at to begin with.
+    fn looking_at(indices: &Indices, all: BTreeSet<u64>, capabilities: &WorkerCapabilities, now: u64) -> (Self, Vec<(u64, u64)>) {
         let mut heads = Vec::new();
-        visit(indices, capabilities, |ns, queue, class, group| {
-            heads.extend(group.head(now).map(|rank| (rank, (ns, queue, Some(class.clone())))));
-            false
-        });
+        for ns in all {
+            visit(indices, ns, capabilities, |queue, class, group| {
+                heads.extend(group.head(now).map(|rank| (rank, (ns, queue, Some(class.clone())))));
+                false
+            });
+        }
         Pick::of(indices, heads, now)
     }
 
@@ -71,11 +101,10 @@ impl Pick {
     }
 
     fn of(indices: &Indices, heads: Vec<(Rank, Candidates)>, now: u64) -> (Self, Vec<(u64, u64)>) {
-        let mut pick = Pick { now, groups: Vec::new(), heads: BTreeMap::new(), order: BTreeSet::new() };
+        let mut pick = Pick { now, groups: Vec::new(), heads: BTreeMap::new(), order: BTreeSet::new(), rest: None };
         for (rank, group) in heads {
             let lane = indices.namespaces.get(&group.0).map_or(group.0, |namespace| lane(group.0, namespace));
-            pick.heads.entry(lane).or_default().push(Reverse((rank, pick.groups.len())));
-            pick.groups.push(group);
+            pick.add(lane, rank, group);
         }
         let met: BTreeSet<u64> = pick.groups.iter().map(|(ns, _, _)| *ns).collect();
         let present = || met.iter().filter_map(|ns| Some((*ns, indices.namespaces.get(ns)?)));
@@ -97,6 +126,48 @@ impl Pick {
         (pick, lowered)
     }
 
+    fn add(&mut self, lane: u64, rank: Rank, group: Candidates) {
+        self.heads.entry(lane).or_default().push(Reverse((rank, self.groups.len())));
+        self.groups.push(group);
+    }
+
+    /// Looks at the next lane that was not looked at yet, if it stands before all that were.
+    fn look(&mut self, indices: &Indices, lines: &[&Line]) {
+        let (Some(next), Some(rest)) = (self.next_unseen(lines), &mut self.rest) else { return };
+        let able = rest.capabilities;
+        rest.lanes -= 1;
+        self.order.insert(next);
+        match next.1 {
+            COMMON => lanes::common(lines).into_iter().for_each(|ns| self.look_at(indices, able, COMMON, ns)),
+            ns => self.look_at(indices, able, ns, ns),
+        }
+    }
+
+    /// Adds what a namespace has for the worker.
+    fn look_at(&mut self, indices: &Indices, able: &WorkerCapabilities, lane: u64, ns: u64) {
+        visit(indices, ns, able, |queue, class, group| {
+            if let Some(rank) = group.head(self.now) {
+                self.add(lane, rank, (ns, queue, Some(class.clone())));
+            }
+            false
+        });
+    }
+
+    /// Where that lane stands, as (pass, lane).
+    fn next_unseen(&mut self, lines: &[&Line]) -> Option<(u64, u64)> {
+        let rest = self.rest.as_mut().filter(|rest| rest.lanes > 0)?;
+        let mut own = lanes::next(lines, rest.after);
+        // Who was looked at and has anything left is met again where it stands now.
+        while let Some(place) = own.filter(|(_, ns)| self.heads.contains_key(ns)) {
+            rest.after = place;
+            own = lanes::next(lines, place);
+        }
+        let unseen = !self.heads.contains_key(&COMMON);
+        let common = unseen.then(|| lanes::common_pass(lines)).flatten().map(|pass| (pass, COMMON));
+        let next = own.into_iter().chain(common).min()?;
+        self.order.first().is_none_or(|first| next < *first).then_some(next)
+    }
+
     /// The next task, as (namespace, task).
     pub fn peek(&self) -> Option<(u64, u64)> {
         let (_, lane) = self.order.first()?;
@@ -112,11 +183,19 @@ impl Pick {
 
     /// How many lanes, which mostly are namespaces, have a task for this worker.
     pub fn namespaces(&self) -> usize {
-        self.order.len()
+        self.order.len() + self.rest.as_ref().map_or(0, |rest| rest.lanes)
     }
 
     /// Goes on after the task that [`Pick::peek`] gave has left the ready list.
     pub fn advance(&mut self, indices: &Indices) {
+        self.leave(indices);
+        if let Some(rest) = self.rest.as_ref().filter(|rest| rest.lanes > 0) {
+            self.look(indices, &indices.lanes.among(&rest.classes));
+        }
+    }
+
+    /// The first lane goes to where it stands now, if it has anything left.
+    fn leave(&mut self, indices: &Indices) {
         let Some((mut pass, lane)) = self.order.pop_first() else {
             return;
         };
@@ -143,10 +222,7 @@ impl Pick {
 }
 
 fn lane(ns: u64, namespace: &NamespaceIndex) -> u64 {
-    match namespace.row.isolation() {
-        Isolation::None => COMMON,
-        Isolation::Unspecified | Isolation::Strict | Isolation::Shared => ns,
-    }
+    if namespace.is_common() { COMMON } else { ns }
 }
 
 fn raise(passes: &mut BTreeMap<u64, u64>, lane: u64, pass: u64) {
@@ -154,10 +230,26 @@ fn raise(passes: &mut BTreeMap<u64, u64>, lane: u64, pass: u64) {
     *highest = pass.max(*highest);
 }
 
+/// Whether no list says which namespaces or queues the worker serves: lanes are by class.
+fn serves_everywhere(capabilities: &WorkerCapabilities) -> bool {
+    capabilities.namespaces.is_empty() && capabilities.queues.is_empty()
+}
+
+/// The namespaces in these lines that stand too far above the lowest, and the passes that they get.
+fn lowered(indices: &Indices, lines: &[&Line]) -> Vec<(u64, u64)> {
+    let Some(lowest) = lanes::lowest(lines) else { return Vec::new() };
+    let pass = |ns| Some((ns, lowest.saturating_add(indices.namespaces.get(&ns)?.stride())));
+    lanes::above(lines, lowest).into_iter().filter_map(pass).collect()
+}
+
 impl Indices {
     /// Whether a worker with these capabilities could be given a task now.
     pub fn has_ready_for(&self, capabilities: &WorkerCapabilities) -> bool {
-        visit(self, capabilities, |_, _, _, group| group.oldest_ms().is_some())
+        if serves_everywhere(capabilities) {
+            return self.lanes.of(capabilities).next().is_some();
+        }
+        let ready = |ns| visit(self, ns, capabilities, |_, _, group| group.oldest_ms().is_some());
+        self.within_reach(capabilities).into_iter().any(ready)
     }
 
     /// The same of one that gets only what was placed at it.
@@ -166,52 +258,26 @@ impl Indices {
         let placed = self.placed.get(&worker).into_iter().flatten();
         placed.map(|(ns, _)| ns).any(|ns| self.namespaces.get(ns).is_some_and(open))
     }
-}
 
-/// Calls `see` with every group that a worker with these capabilities can run, until it returns true; says whether it did.
-fn visit(indices: &Indices, capabilities: &WorkerCapabilities, mut see: impl FnMut(u64, u64, &Arc<Class>, &super::Group) -> bool) -> bool {
-    for (ns, namespace) in &indices.namespaces {
-        if namespace.ready == 0 || namespace.is_full() || !namespace.is_served_by(capabilities) {
-            continue;
-        }
-        for (id, queue) in &namespace.queues {
-            if queue.ready == 0 || !serves(&capabilities.queues, &queue.name) {
-                continue;
-            }
-            for (class, group) in &queue.groups {
-                if matches_class(capabilities, class) && see(*ns, *id, class, group) {
-                    return true;
-                }
-            }
+    /// The namespaces that may have something for a worker with a list of namespaces or queues.
+    fn within_reach(&self, capabilities: &WorkerCapabilities) -> BTreeSet<u64> {
+        match capabilities.namespaces.as_slice() {
+            [] => lanes::members(&self.lanes.of(capabilities).map(|(_, line)| line).collect::<Vec<_>>()),
+            names => names.iter().filter_map(|name| self.namespace_ids.get(name.as_str()).copied()).collect(),
         }
     }
-    false
+}
+
+/// Calls `see` with every group of a namespace that a worker with these capabilities can run, until it returns true; says whether it did.
+fn visit(indices: &Indices, ns: u64, able: &WorkerCapabilities, mut see: impl FnMut(u64, &Arc<Class>, &super::Group) -> bool) -> bool {
+    let namespace = indices.namespaces.get(&ns);
+    let Some(namespace) = namespace.filter(|namespace| namespace.ready > 0 && !namespace.is_full() && namespace.is_served_by(able)) else {
+        return false;
+    };
+    let queues = namespace.queues.iter().filter(|(_, queue)| queue.ready > 0 && serves(&able.queues, &queue.name));
+    let mut groups = queues.flat_map(|(id, queue)| queue.groups.iter().map(move |(class, group)| (*id, class, group)));
+    groups.any(|(id, class, group)| matches_class(able, class) && see(id, class, group))
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn strings(list: &[&str]) -> Vec<String> {
-        list.iter().map(|s| s.to_string()).collect()
-    }
-
-    #[test]
-    fn a_class_matches_by_runtime_handler_and_labels() {
-        let class = |runtime: &str, handler: &str, requires: &[&str]| Class {
-            runtime: runtime.into(),
-            handler: handler.into(),
-            requires: strings(requires),
-        };
-        let sdk = WorkerCapabilities { handlers: strings(&["resize"]), labels: strings(&["gpu"]), ..Default::default() };
-        assert!(matches_class(&sdk, &class("", "resize", &["gpu"])));
-        assert!(!matches_class(&sdk, &class("", "resize", &["gpu", "zone=a"])));
-        assert!(!matches_class(&sdk, &class("", "other", &[])));
-        assert!(!matches_class(&sdk, &class("", "", &[])), "it announced handlers, and this task names none of them");
-        assert!(!matches_class(&sdk, &class("wasm", "resize", &[])));
-        let wasm = WorkerCapabilities { runtimes: strings(&["wasm"]), ..Default::default() };
-        assert!(matches_class(&wasm, &class("wasm", "", &[])));
-        assert!(!matches_class(&wasm, &class("", "", &[])));
-        assert!(matches_class(&WorkerCapabilities::default(), &class("", "anything", &[])));
-    }
-}
+mod tests;

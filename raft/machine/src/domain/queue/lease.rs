@@ -46,7 +46,7 @@ pub fn lease_tasks(txn: &mut Txn<'_>, principal: &str, request: LeaseTasksReques
     }
     let expires = txn.now + or_default(request.lease_ms, limits::LEASE_MS_DEFAULT);
     let max = (request.max_tasks as usize).min(room);
-    let ready = usize::try_from(txn.ix.namespaces.values().map(|namespace| namespace.ready).sum::<u64>()).unwrap_or(max);
+    let ready = usize::try_from(txn.ix.ready).unwrap_or(max);
     let (mut tasks, mut bytes, mut expired) = (Vec::with_capacity(max.min(ready)), 0, 0);
     while tasks.len() < max && expired < limits::LEASE_TASKS_MAX {
         let Some((ns, id)) = pick.peek() else { break };
@@ -143,7 +143,7 @@ fn charge(txn: &mut Txn<'_>, ns: u64, pass: u64) -> Result<(), Fatal> {
 }
 
 fn set_pass(txn: &mut Txn<'_>, ns: u64, pass: u64) -> Result<(), Fatal> {
-    txn.ix.namespace_mut(ns)?.pass = pass;
+    txn.ix.move_namespace(ns, |namespace| namespace.pass = pass)?;
     txn.rows.put(Key::Pass { ns }, &PassRow { pass });
     Ok(())
 }
