@@ -48,7 +48,7 @@ pub(crate) use rpc;
 /// Each call is repeated by itself, at other nodes too, until it is answered or the client's [deadline](Client::with_deadline) has passed.
 /// A call that changes something carries a random request id, the same in each repeat, so that it takes effect once.
 ///
-/// Small calls of the frequent kinds that clones with the same deadline make at the same time share messages, and the request id. Each is
+/// Small calls of the frequent kinds that clones with the same deadline make at the same time share messages, and commands the request id. Each is
 /// carried out or refused by itself all the same. A call waits for others 25 milliseconds at most, and not at all where it is alone.
 ///
 /// A client may be used from several runtimes, as long as the one is there in which it was made: that one carries the connections.
@@ -246,7 +246,7 @@ impl Client {
 
     /// The same connections, with calls that may take this long, all tries together.
     pub fn with_deadline(&self, deadline: Duration) -> Client {
-        // Commands that go together have as much time as each other, or nearly: the batch has the time of the one that has least.
+        // What goes together has as much time as each other, or nearly: a group has the time of the one that has least.
         if deadline == self.deadline {
             return self.clone();
         }

@@ -81,7 +81,11 @@ impl Api {
     async fn answer(self, call: Arc<Call>, request: v1::PipelineRequest) -> v1::PipelineResponse {
         let deadline = self.deadline_of(&request);
         let mut response = v1::PipelineResponse { correlation: request.correlation, ..v1::PipelineResponse::default() };
-        if !request.questions.is_empty() && request.command.is_none() && request.questions.len() <= QUESTIONS_MAX {
+        if request.questions.len() > QUESTIONS_MAX {
+            let refusal = Reason::InvalidArgument.refusal("send fewer questions in one message").field("questions");
+            let rejection = refusal.limit(QUESTIONS_MAX as u64).rejection;
+            response.outcome = Some(v1::Outcome { body: Some(outcome::Body::Rejected(rejection)) });
+        } else if !request.questions.is_empty() && request.command.is_none() {
             response.answers = self.answers(&call.caller, request.questions, deadline).await;
             response.trace = call.caller.trace.to_string();
         } else {

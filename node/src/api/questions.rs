@@ -7,7 +7,7 @@ use tokio::time::Instant;
 use super::Api;
 use crate::gate::{Caller, Question, Reason, Refusal};
 
-/// Questions in one message. More of them are no message that this node knows.
+/// Questions in one message.
 pub(super) const QUESTIONS_MAX: usize = 256;
 /// After so many, others have their turn: each may read a megabyte.
 const TURN: usize = 16;

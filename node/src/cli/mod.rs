@@ -236,7 +236,7 @@ async fn call(command: Command, connect: ConnectArgs, printer: Printer) -> Resul
 /// How long what still runs in the background may keep a process whose command has ended.
 const END_TIMEOUT: std::time::Duration = std::time::Duration::from_secs(5);
 
-/// Threads that serve the network: half as many as there are cores, because the log, the kernel, executors and policies have threads of their own.
+/// Threads that serve the network: half as many as there are cores, because the log, executors, and the kernel for all but small entries have threads of their own.
 /// With as many as cores, every small thing that one of them begins wakes another one to help, which costs more than the help is worth.
 fn serving_threads() -> usize {
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);

@@ -175,11 +175,14 @@ impl Profile {
         table.set_block_cache(cache);
         table.set_block_size(self.tuning().block_bytes);
         match self {
-            Self::Log => table.set_cache_index_and_filter_blocks(true),
+            Self::Log => {
+                table.set_cache_index_and_filter_blocks(true);
+                table.set_pin_l0_filter_and_index_blocks_in_cache(true);
+            }
             Self::State => {
                 table.set_bloom_filter(FILTER_BITS_PER_KEY, false);
                 // Every read of an absent key, such as a new request id, looks into the filters of all files. They stay with the open files: in
-                // the cache, whole ones would have no room beside the rest, and finding parts of them cost a sixth of what the kernel does.
+                // the cache, whole ones would have no room beside the rest, and finding parts of them cost a put a sixth of its time.
                 table.set_cache_index_and_filter_blocks(false);
             }
         }
