@@ -407,7 +407,10 @@ impl Shared {
             *guard = Some(live);
         }
         drop(changing);
-        self.dirs.remove_others(generation)?;
+        if let Err(error) = self.dirs.remove_others(generation) {
+            // Whoever still has the old engine may write there. It is only rubbish: the next start tries again.
+            tracing::warn!(%error, "the state before a snapshot could not be removed");
+        }
         crash::point(crash::STATE_CLEANUP_AFTER);
         self.digests.lock().expect("no holder of this lock panics").clear();
         self.moved_to(position);

@@ -66,6 +66,7 @@ impl MarkFile {
     }
 
     /// The mark: the log was synced up to here. `None` if that was never written down.
+    #[cfg(any(test, feature = "rocksdb"))]
     pub(crate) fn sequence(&self) -> Option<u64> {
         self.sequence
     }

@@ -75,7 +75,16 @@ impl Scenario {
     pub fn systems(self) -> &'static [System] {
         match self {
             Scenario::Put | Scenario::Get => &[System::Tarn, System::Etcd],
-            Scenario::Queue | Scenario::Latency => {
+            Scenario::Latency => &[
+                System::Tarn,
+                System::TarnHandlers,
+                System::TarnWrites,
+                System::NatsSynced,
+                System::Nats,
+                System::NatsPlainAcks,
+                System::RabbitMq,
+            ],
+            Scenario::Queue => {
                 &[System::Tarn, System::TarnHandlers, System::NatsSynced, System::Nats, System::NatsPlainAcks, System::RabbitMq]
             }
             Scenario::Call => &[System::Tarn, System::Restate, System::RestateWithKeys],

@@ -27,6 +27,8 @@ pub enum System {
     Tarn,
     /// tarn with the SDK's own worker, whose handlers do not learn when a completion was acknowledged.
     TarnHandlers,
+    /// tarn at single replicated writes: the floor of what takes two of them.
+    TarnWrites,
     /// etcd.
     Etcd,
     /// NATS JetStream that syncs before it acknowledges.
@@ -94,6 +96,7 @@ impl System {
         match self {
             System::Tarn => "tarn",
             System::TarnHandlers => "tarn, SDK handlers",
+            System::TarnWrites => "tarn, single writes",
             System::Etcd => "etcd",
             System::NatsSynced => "NATS, synced",
             System::Nats => "NATS, not synced",
@@ -107,7 +110,7 @@ impl System {
     /// The peer that has to be installed for it; none for tarn.
     pub fn peer(self) -> Option<Peer> {
         match self {
-            System::Tarn | System::TarnHandlers => None,
+            System::Tarn | System::TarnHandlers | System::TarnWrites => None,
             System::Etcd => Some(Peer::Etcd),
             System::NatsSynced | System::Nats | System::NatsPlainAcks => Some(Peer::Nats),
             System::RabbitMq => Some(Peer::Rabbitmq),
@@ -127,6 +130,7 @@ impl System {
         Ok(match self {
             System::Tarn => Running::Tarn(Tarn::start(tarn, dir, 3).await?, Consumer::Stream),
             System::TarnHandlers => Running::Tarn(Tarn::start(tarn, dir, 3).await?, Consumer::Handler),
+            System::TarnWrites => Running::TarnWrites(Tarn::start(tarn, dir, 3).await?),
             System::Etcd => Running::Etcd(Etcd::start(dir).await?),
             System::NatsSynced => Running::Nats(Nats::start(dir, Sync::Always).await?, Acks::Confirmed),
             System::Nats => Running::Nats(Nats::start(dir, Sync::Never).await?, Acks::Confirmed),
@@ -142,6 +146,8 @@ impl System {
 pub enum Running {
     /// tarn, and what takes its tasks.
     Tarn(Tarn, Consumer),
+    /// tarn, for single writes.
+    TarnWrites(Tarn),
     /// etcd.
     Etcd(Etcd),
     /// NATS JetStream, and whether its workers wait for the answer to an acknowledgement.
@@ -156,7 +162,7 @@ impl Running {
     /// What the system promises as it runs here: version, replication, fsync.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         match self {
-            Running::Tarn(tarn, _) => tarn.facts(),
+            Running::Tarn(tarn, _) | Running::TarnWrites(tarn) => tarn.facts(),
             Running::Etcd(etcd) => etcd.facts(),
             Running::Nats(nats, _) => nats.facts(),
             Running::RabbitMq(rabbit) => rabbit.facts(),
@@ -170,7 +176,7 @@ impl Running {
     /// If one has ended.
     pub fn pids(&self) -> Result<Vec<u32>> {
         Ok(match self {
-            Running::Tarn(tarn, _) => tarn.pids()?,
+            Running::Tarn(tarn, _) | Running::TarnWrites(tarn) => tarn.pids()?,
             Running::Etcd(etcd) => etcd.pids(),
             Running::Nats(nats, _) => nats.pids(),
             Running::RabbitMq(rabbit) => rabbit.pids(),
@@ -188,6 +194,7 @@ impl Running {
             (Running::Tarn(tarn, _), Scenario::Get) => tarn.gets(load).await,
             (Running::Tarn(tarn, _), Scenario::Call) => tarn.calls(load).await,
             (Running::Tarn(tarn, consumer), Scenario::Queue | Scenario::Latency) => tarn.work(load, *consumer).await,
+            (Running::TarnWrites(tarn), Scenario::Latency) => tarn.puts(load).await,
             (Running::Etcd(etcd), Scenario::Put) => etcd.puts(load).await,
             (Running::Etcd(etcd), Scenario::Get) => etcd.gets(load).await,
             (Running::Nats(nats, acks), Scenario::Queue | Scenario::Latency) => nats.work(load, *acks).await,

@@ -10,12 +10,14 @@
 //!     FORMAT          this crate's version, written before anything else
 //!     SYNCED          how far the write-ahead log of a [`Profile::Log`] was synced
 //!     CURRENT, …      RocksDB's own files, directly beside it
+//!     trash/          second names of a state's data files: `trash.rs`
 //! ```
 //!
 //! The directory itself is locked while it is open, before RocksDB looks at it.
 
 mod profile;
 mod status;
+mod trash;
 
 use std::collections::BTreeSet;
 use std::fmt;
@@ -34,6 +36,7 @@ use crate::mark::{MarkFile, Marker};
 use crate::{Batch, Direction, Durability, Engine, Entry, Keyspace, Op, Range, Scan, StorageError, dir, format};
 pub use profile::Profile;
 use status::translate;
+use trash::Trash;
 
 /// The engine's name in the file `FORMAT`.
 const ENGINE: &str = "rocksdb";
@@ -56,6 +59,8 @@ pub struct RocksEngine {
     db: DB,
     /// With [`Profile::Log`].
     marker: Option<Marker>,
+    /// With [`Profile::State`], where the file system allows it: a log's files are few and small.
+    _trash: Option<Trash>,
     path: PathBuf,
     keyspaces: Vec<&'static str>,
     read: ReadOptions,
@@ -89,13 +94,13 @@ impl RocksEngine {
             let existing = DB::list_cf(&database, path).map_err(|error| translate(&opening(path), &error))?;
             families.extend(existing);
         }
-        let (db, marker) = match options.profile {
-            Profile::State => (open_database(path, &options, &families, How::Usual)?, None),
+        let (db, marker, trash) = match options.profile {
+            Profile::State => (open_database(path, &options, &families, How::Usual)?, None, Trash::follow(path)),
             Profile::Log => {
                 let mark = MarkFile::open(path)?;
                 let db = open_log(path, &options, &families, mark.sequence())?;
                 let end = db.latest_sequence_number();
-                (db, Some(Marker::follow(path, mark, end)?))
+                (db, Some(Marker::follow(path, mark, end)?), None)
             }
         };
 
@@ -108,6 +113,7 @@ impl RocksEngine {
         Ok(Self {
             db,
             marker,
+            _trash: trash,
             path: path.to_owned(),
             keyspaces: options.keyspaces.iter().map(|keyspace| keyspace.name()).collect(),
             synced,

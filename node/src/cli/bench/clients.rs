@@ -1,12 +1,13 @@
 //! The clients of a load run: each enqueues batch after batch.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use tarn_proto::v1::TaskSpec;
 use tokio::task::JoinHandle;
 
 use super::Run;
+use super::beat::Beat;
 use super::report::Samples;
 
 /// What becomes of a task's permit once the task is accepted.
@@ -22,40 +23,24 @@ pub enum Permits {
 const RETENTION_MS: u64 = 60_000;
 
 /// Starts the clients.
-pub fn start(run: &Arc<Run>, clients: usize, rate: Option<u32>, permits: Permits) -> Vec<JoinHandle<Samples>> {
-    // At a fixed rate each client has its own beat, all of them evenly apart.
-    let beat = rate.map(|rate| Duration::from_secs(1) * run.batch * u32::try_from(clients).unwrap_or(u32::MAX) / rate.max(1));
-    (0..clients)
-        .map(|number| {
-            let offset = beat.map(|beat| beat * u32::try_from(number).unwrap_or(0) / u32::try_from(clients).unwrap_or(1));
-            tokio::spawn(client(run.clone(), number, beat.zip(offset), permits))
-        })
-        .collect()
+pub fn start(run: &Arc<Run>, clients: usize, beat: &Beat, permits: Permits) -> Vec<JoinHandle<Samples>> {
+    (0..clients).map(|number| tokio::spawn(client(run.clone(), number, beat.clone(), permits))).collect()
 }
 
 /// Waits for the clients and merges what they measured.
-pub async fn gather(clients: Vec<JoinHandle<Samples>>) -> Samples {
+pub async fn gather(clients: Vec<JoinHandle<Samples>>, beat: &Beat) -> Samples {
     let mut samples = Samples::default();
     for client in clients {
         samples.merge(client.await.unwrap_or_default());
     }
+    samples.miss(beat.missed());
     samples
 }
 
-async fn client(run: Arc<Run>, number: usize, beat: Option<(Duration, Duration)>, permits: Permits) -> Samples {
+async fn client(run: Arc<Run>, number: usize, beat: Beat, permits: Permits) -> Samples {
     let client = run.client(number);
     let mut samples = Samples::default();
-    let mut next = Instant::now() + beat.map_or(Duration::ZERO, |(_, offset)| offset);
-    while !run.end.is_cancelled() {
-        let due = match beat {
-            None => Instant::now(),
-            Some((beat, _)) => {
-                tokio::time::sleep_until(next.into()).await;
-                let due = next;
-                next += beat;
-                due
-            }
-        };
+    while let Some(due) = beat.due().await {
         let Some(Ok(taken)) = run.end.run_until_cancelled(run.outstanding.acquire_many(run.batch)).await else {
             break;
         };

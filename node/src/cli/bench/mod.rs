@@ -10,6 +10,7 @@
 //!    └─ outstanding permits └───── complete ─────┘
 //! ```
 
+mod beat;
 mod clients;
 mod fair;
 mod memory;
@@ -66,7 +67,7 @@ pub struct BenchArgs {
     /// Tasks that are accepted but not completed, at most; clients wait beyond
     #[arg(long, default_value_t = 1_024)]
     outstanding: usize,
-    /// Tasks a second, all clients together, instead of as many as possible
+    /// Tasks, puts or gets a second, all clients together, instead of as many as possible
     #[arg(long)]
     rate: Option<u32>,
     /// How long to generate load
@@ -166,8 +167,8 @@ pub async fn run(args: BenchArgs, connect: &ConnectArgs, printer: Printer) -> Re
     let reports = match args.load {
         Load::Enqueue => vec![enqueue(&run, &args).await],
         Load::Work => work(&run, &args).await?,
-        Load::Put => vec![memory::put(&run, args.clients, args.time).await?],
-        Load::Get => vec![memory::get(&run, args.clients, args.time).await?],
+        Load::Put => vec![memory::put(&run, args.clients, args.rate, args.time).await?],
+        Load::Get => vec![memory::get(&run, args.clients, args.rate, args.time).await?],
         Load::Fair => return fair::run(&run, &args, printer).await,
     };
     let value = serde_json::json!({
@@ -213,11 +214,11 @@ async fn leader(credentials: &Credentials, addresses: &[String]) -> Result<Optio
 
 /// Lets clients enqueue for the run's time; nobody takes the tasks, so permits are not given back to them by workers.
 async fn enqueue(run: &Arc<Run>, args: &BenchArgs) -> Report {
-    let start = Instant::now();
-    let clients = clients::start(run, args.clients, args.rate, clients::Permits::Kept);
+    let (start, beat) = (Instant::now(), beat::Beat::start(args.rate, args.batch, run.end.clone()));
+    let clients = clients::start(run, args.clients, &beat, clients::Permits::Kept);
     tokio::time::sleep(args.time).await;
     run.end.cancel();
-    let samples = clients::gather(clients).await;
+    let samples = clients::gather(clients, &beat).await;
     samples.report("enqueue", u64::from(args.batch), start.elapsed())
 }
 
@@ -225,11 +226,11 @@ async fn enqueue(run: &Arc<Run>, args: &BenchArgs) -> Report {
 async fn work(run: &Arc<Run>, args: &BenchArgs) -> Result<Vec<Report>, Failure> {
     let stop_workers = CancellationToken::new();
     let workers = workers::start(run, args.workers, args.credit, &stop_workers).await?;
-    let start = Instant::now();
-    let clients = clients::start(run, args.clients, args.rate, clients::Permits::Spent);
+    let (start, beat) = (Instant::now(), beat::Beat::start(args.rate, args.batch, run.end.clone()));
+    let clients = clients::start(run, args.clients, &beat, clients::Permits::Spent);
     tokio::time::sleep(args.time).await;
     run.end.cancel();
-    let enqueued = clients::gather(clients).await;
+    let enqueued = clients::gather(clients, &beat).await;
     let enqueue_took = start.elapsed();
     // Every permit is back once every accepted task is completed.
     let all = u32::try_from(args.outstanding.max(args.batch as usize)).unwrap_or(u32::MAX);

@@ -24,6 +24,13 @@ impl Samples {
         *self.failures.entry(reason.to_owned()).or_default() += 1;
     }
 
+    /// Adds operations that were due and never begun.
+    pub fn miss(&mut self, operations: u64) {
+        if operations > 0 {
+            self.failures.insert("DUE_AND_NEVER_BEGUN".to_owned(), operations);
+        }
+    }
+
     /// How many operations finished.
     pub fn len(&self) -> usize {
         self.micros.len()

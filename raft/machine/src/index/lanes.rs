@@ -2,15 +2,18 @@
 //!
 //! One line for each class of which anything is ready. In it stand the namespaces that have such tasks and are open: not full, and not
 //! reserved for workers of their own. A namespace moves when it is served, and comes or goes when it gets its first ready task of the class
-//! or loses its last: how many tasks it has is nothing to the line. A worker that serves all namespaces and queues sees the lines of the
-//! classes that it can run, which are few, and of each its ends.
+//! or loses its last: how many tasks it has is nothing to the line. A worker that serves all namespaces sees the lines of the
+//! classes that it can run, which are few, and of each its ends. One that serves only some queues passes over namespaces that have nothing in
+//! those, each known by one bit.
 
+use std::borrow::Cow;
 use std::collections::{BTreeMap, BTreeSet};
-use std::ops::Bound::{Excluded, Unbounded};
+use std::ops::Bound::{self, Excluded, Unbounded};
 use std::sync::Arc;
 
 use tarn_proto::v1::WorkerCapabilities;
 
+use super::bits::Bits;
 use super::{Indices, NamespaceIndex, matches_class};
 use crate::error::Fatal;
 use crate::rows::Class;
@@ -28,10 +31,12 @@ struct Seat {
 /// The lines of all classes.
 #[derive(Debug, Default, PartialEq)]
 pub struct Lanes {
-    /// All namespaces, sorted: the place of each here is that of its bit in every line.
+    /// All namespaces, sorted: the place of each here is that of its bit.
     places: Vec<u64>,
     /// Lines in which somebody stands.
     lines: BTreeMap<Arc<Class>, Line>,
+    /// Which namespaces, open or not, have ready tasks of a class in a queue of this name.
+    queues: BTreeMap<Arc<Class>, BTreeMap<Arc<str>, Bits>>,
 }
 
 /// The namespaces that have ready tasks of one class and are open.
@@ -39,8 +44,8 @@ pub struct Lanes {
 pub struct Line {
     /// Those that are lanes of their own, as (pass, namespace).
     own: BTreeSet<(u64, u64)>,
-    /// The same as bits, without zeros at the end: lines that have members in common are counted together.
-    bits: Vec<u64>,
+    /// The same: lines that have members in common are counted together.
+    bits: Bits,
     /// Those that share a lane, as (pass, namespace).
     common: BTreeSet<(u64, u64)>,
     /// All, as (pass less one stride, namespace).
@@ -70,25 +75,34 @@ impl Line {
 }
 
 /// Sets the bit of a namespace, or clears it.
-fn mark(bits: &mut Vec<u64>, places: &[u64], ns: u64, set: bool) {
-    let Ok(place) = places.binary_search(&ns) else { return };
-    bits.resize(bits.len().max(place / 64 + 1), 0);
-    let bit = 1 << (place % 64);
-    bits[place / 64] = if set { bits[place / 64] | bit } else { bits[place / 64] & !bit };
-    while bits.last() == Some(&0) {
-        bits.pop();
+fn mark(bits: &mut Bits, places: &[u64], ns: u64, there: bool) {
+    if let Ok(place) = places.binary_search(&ns) {
+        bits.set(place, there);
     }
 }
 
 impl Lanes {
-    /// The lines of the classes that a worker with these capabilities can run.
-    pub fn of(&self, capabilities: &WorkerCapabilities) -> impl Iterator<Item = (&Arc<Class>, &Line)> {
-        self.lines.iter().filter(|(class, _)| matches_class(capabilities, class))
+    /// What a worker with these capabilities sees of the lines of the classes that it can run.
+    pub fn of<'a>(&'a self, capabilities: &'a WorkerCapabilities) -> impl Iterator<Item = (&'a Arc<Class>, View<'a>)> {
+        let able = self.lines.iter().filter(|(class, _)| matches_class(capabilities, class));
+        able.filter_map(|(class, line)| Some((class, self.view(class, line, &capabilities.queues)?)))
     }
 
-    /// The lines of these classes that are there still.
-    pub fn among(&self, classes: &[Arc<Class>]) -> Vec<&Line> {
-        classes.iter().filter_map(|class| self.lines.get(class)).collect()
+    /// The same of these classes, as far as their lines are there still.
+    pub fn among(&self, classes: &[Arc<Class>], capabilities: &WorkerCapabilities) -> Vec<View<'_>> {
+        classes.iter().filter_map(|class| self.view(class, self.lines.get(class)?, &capabilities.queues)).collect()
+    }
+
+    /// `None` if nobody has anything in these queues.
+    fn view<'a>(&'a self, class: &Class, line: &'a Line, queues: &[String]) -> Option<View<'a>> {
+        let places = &self.places;
+        if queues.is_empty() {
+            return Some(View { line, places, seen: None });
+        }
+        let by_name = self.queues.get(class)?;
+        let mut found = queues.iter().filter_map(|name| by_name.get(name.as_str()));
+        let first = Cow::Borrowed(found.next()?);
+        Some(View { line, places, seen: Some(found.fold(first, |all, more| Cow::Owned(all.union(more)))) })
     }
 
     /// A namespace goes from one place in a line to another, or comes, or goes.
@@ -107,61 +121,116 @@ impl Lanes {
         }
     }
 
+    /// Notes that a namespace has ready tasks of a class in the queue of this name.
+    fn begin(&mut self, ns: u64, class: &Arc<Class>, queue: &Arc<str>) {
+        let by_name = self.queues.entry(class.clone()).or_default();
+        mark(by_name.entry(queue.clone()).or_default(), &self.places, ns, true);
+    }
+
+    /// Notes that it has none any more.
+    fn end(&mut self, ns: u64, class: &Class, queue: &str) {
+        let Some(by_name) = self.queues.get_mut(class) else { return };
+        let Some(bits) = by_name.get_mut(queue) else { return };
+        mark(bits, &self.places, ns, false);
+        if bits.is_empty() {
+            by_name.remove(queue);
+        }
+        if by_name.is_empty() {
+            self.queues.remove(class);
+        }
+    }
+
     /// Notes that there is a namespace, or that it is gone: it has left every line, for it held nothing.
     pub(super) fn note(&mut self, ns: u64, there: bool) {
-        match (self.places.binary_search(&ns), there) {
-            (Err(place), true) => self.places.insert(place, ns),
-            (Ok(place), false) => drop(self.places.remove(place)),
-            _ => return,
-        }
-        // Newer ones come last. Else whoever is after it has another place now.
-        if self.places.last() != Some(&ns) {
-            for Line { own, bits, .. } in self.lines.values_mut() {
-                bits.clear();
-                own.iter().for_each(|(_, ns)| mark(bits, &self.places, *ns, true));
+        let place = match (self.places.binary_search(&ns), there) {
+            (Err(place), true) => {
+                self.places.insert(place, ns);
+                place
             }
-        }
+            (Ok(place), false) => {
+                self.places.remove(place);
+                place
+            }
+            _ => return,
+        };
+        let lines = self.lines.values_mut().map(|line| &mut line.bits);
+        let queues = self.queues.values_mut().flat_map(BTreeMap::values_mut);
+        lines.chain(queues).for_each(|bits| bits.shift(place, there));
+    }
+}
+
+/// What a worker sees of a line: all of it, or those that have something in the queues that it serves.
+pub struct View<'a> {
+    line: &'a Line,
+    places: &'a [u64],
+    /// `None`: everybody.
+    seen: Option<Cow<'a, Bits>>,
+}
+
+impl View<'_> {
+    fn sees(&self, ns: u64) -> bool {
+        let has = |seen: &Bits| self.places.binary_search(&ns).is_ok_and(|place| seen.contains(place));
+        self.seen.as_ref().is_none_or(|seen| has(seen))
+    }
+
+    /// The first lane of its own behind this place.
+    fn own(&self, after: Bound<(u64, u64)>) -> Option<(u64, u64)> {
+        self.line.own.range((after, Unbounded)).find(|(_, ns)| self.sees(*ns)).copied()
+    }
+
+    /// The members of the common lane, the highest pass first.
+    fn common(&self) -> impl Iterator<Item = (u64, u64)> {
+        self.line.common.iter().rev().filter(|(_, ns)| self.sees(*ns)).copied()
+    }
+
+    /// One word of the bits of lanes of their own.
+    fn word(&self, number: usize) -> u64 {
+        self.line.bits.word(number) & self.seen.as_ref().map_or(u64::MAX, |seen| seen.word(number))
     }
 }
 
 /// The lowest pass of all lanes in these lines.
-pub fn lowest(lines: &[&Line]) -> Option<u64> {
-    let own = lines.iter().filter_map(|line| line.own.first()).map(|(pass, _)| *pass).min();
+pub fn lowest(lines: &[View<'_>]) -> Option<u64> {
+    let own = lines.iter().filter_map(|line| line.own(Unbounded)).map(|(pass, _)| pass).min();
     own.into_iter().chain(common_pass(lines)).min()
 }
 
 /// The pass of the common lane: the highest of its members.
-pub fn common_pass(lines: &[&Line]) -> Option<u64> {
-    lines.iter().filter_map(|line| line.common.last()).map(|(pass, _)| *pass).max()
+pub fn common_pass(lines: &[View<'_>]) -> Option<u64> {
+    lines.iter().filter_map(|line| line.common().next()).map(|(pass, _)| pass).max()
 }
 
 /// The members of the common lane.
-pub fn common(lines: &[&Line]) -> BTreeSet<u64> {
-    lines.iter().flat_map(|line| &line.common).map(|(_, ns)| *ns).collect()
+pub fn common(lines: &[View<'_>]) -> BTreeSet<u64> {
+    lines.iter().flat_map(View::common).map(|(_, ns)| ns).collect()
 }
 
-/// Everybody.
-pub fn members(lines: &[&Line]) -> BTreeSet<u64> {
-    lines.iter().flat_map(|line| &line.floors).map(|(_, ns)| *ns).collect()
+/// Whether anybody stands in these lines.
+pub fn any<'a>(mut lines: impl Iterator<Item = View<'a>>) -> bool {
+    let own = |line: &View<'_>| (0..line.line.bits.words()).any(|number| line.word(number) != 0);
+    lines.any(|line| own(&line) || line.common().next().is_some())
 }
 
 /// Those whose pass is more than their stride above this one.
-pub fn above(lines: &[&Line], pass: u64) -> BTreeSet<u64> {
-    let far = lines.iter().flat_map(|line| line.floors.range((Excluded((pass, u64::MAX)), Unbounded)));
-    far.map(|(_, ns)| *ns).collect()
+pub fn above(lines: &[View<'_>], pass: u64) -> BTreeSet<u64> {
+    let far = |line: &View<'_>| -> Vec<u64> {
+        let far = line.line.floors.range((Excluded((pass, u64::MAX)), Unbounded));
+        far.map(|(_, ns)| *ns).filter(|ns| line.sees(*ns)).collect()
+    };
+    lines.iter().flat_map(far).collect()
 }
 
 /// The lane of its own that stands next after this place.
-pub fn next(lines: &[&Line], after: (u64, u64)) -> Option<(u64, u64)> {
-    lines.iter().filter_map(|line| line.own.range((Excluded(after), Unbounded)).next()).min().copied()
+pub fn next(lines: &[View<'_>], after: (u64, u64)) -> Option<(u64, u64)> {
+    lines.iter().filter_map(|line| line.own(Excluded(after))).min()
 }
 
 /// How many lanes these lines have together.
-pub fn count(lines: &[&Line]) -> usize {
-    let shared = usize::from(lines.iter().any(|line| !line.common.is_empty()));
-    let words = lines.iter().map(|line| line.bits.len()).max().unwrap_or(0);
-    let word = |place: usize| lines.iter().filter_map(|line| line.bits.get(place)).fold(0, |all, word| all | word);
-    shared + (0..words).map(|place| word(place).count_ones() as usize).sum::<usize>()
+pub fn count(lines: &[View<'_>]) -> usize {
+    let shared = usize::from(lines.iter().any(|line| line.common().next().is_some()));
+    let words = lines.iter().map(|line| line.line.bits.words()).max().unwrap_or(0);
+    let word = |number: usize| lines.iter().fold(0, |all, line| all | line.word(number));
+    shared + (0..words).map(|number| word(number).count_ones() as usize).sum::<usize>()
 }
 
 impl NamespaceIndex {
@@ -188,7 +257,8 @@ impl Indices {
     }
 
     /// Notes that a queue has its first ready task of a class.
-    pub(super) fn begin_ready(&mut self, ns: u64, class: &Arc<Class>) -> Result<(), Fatal> {
+    pub(super) fn begin_ready(&mut self, ns: u64, class: &Arc<Class>, queue: &Arc<str>) -> Result<(), Fatal> {
+        self.lanes.begin(ns, class, queue);
         let namespace = find(&mut self.namespaces, ns)?;
         let queues = namespace.ready_in.entry(class.clone()).or_default();
         *queues += 1;
@@ -199,7 +269,8 @@ impl Indices {
     }
 
     /// Notes that a queue has lost its last ready task of a class.
-    pub(super) fn end_ready(&mut self, ns: u64, class: &Class) -> Result<(), Fatal> {
+    pub(super) fn end_ready(&mut self, ns: u64, class: &Class, queue: &str) -> Result<(), Fatal> {
+        self.lanes.end(ns, class, queue);
         let namespace = find(&mut self.namespaces, ns)?;
         let queues = namespace.ready_in.get_mut(class).ok_or_else(|| Fatal::assertion("a queue lost tasks that nobody counted"))?;
         *queues -= 1;

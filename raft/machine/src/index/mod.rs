@@ -5,6 +5,7 @@
 //! entry, and a test compares them.
 
 pub mod access;
+mod bits;
 pub mod driver;
 mod edges;
 mod federation;
@@ -380,8 +381,8 @@ impl Indices {
         }
         let first = facts.state == TaskState::Ready && group.len() == 1;
         if let Some((class, _)) = first.then(|| queue.groups.get_key_value(class)).flatten() {
-            let class = class.clone();
-            self.begin_ready(ns, &class)?;
+            let (class, name) = (class.clone(), queue.name.clone());
+            self.begin_ready(ns, &class, &name)?;
         }
         if facts.state == TaskState::Running {
             self.held.entry(facts.worker).or_default().insert((ns, id));
@@ -422,12 +423,12 @@ impl Indices {
             }
             TaskState::Unspecified | TaskState::Succeeded | TaskState::Cancelled => false,
         };
-        let last = facts.state == TaskState::Ready && group.len() == 0;
+        let last = (facts.state == TaskState::Ready && present && group.len() == 0).then(|| queue.name.clone());
         if group.tasks == 0 {
             queue.groups.remove(class);
         }
-        if last && present {
-            self.end_ready(ns, class)?;
+        if let Some(name) = last {
+            self.end_ready(ns, class, &name)?;
         }
         if facts.state == TaskState::Running {
             take(&mut self.held, facts.worker, (ns, id));

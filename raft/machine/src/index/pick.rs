@@ -4,7 +4,8 @@
 //! shorter the greater the weight. Within a namespace: the task with the lowest [`Rank`] among the heads of all groups that the worker can
 //! run. A namespace's groups are looked at when its turn comes, once per command; each further task costs the logarithm of their number,
 //! and nothing depends on how long a queue is, or on how many namespaces wait: [`lanes`] says which is next. For a worker that serves only
-//! some namespaces all of those are looked at, and for one that serves only some queues all namespaces that have anything of its classes.
+//! some namespaces all of those are looked at; for one that serves only some queues, of the namespaces that have nothing in them and stand
+//! before one that is looked at, one bit each.
 //!
 //! Namespaces without isolation share one *lane*: their tasks compete with each other by rank alone, and the lane has the pass of whichever
 //! of them stands highest. Every other namespace is a lane of its own. Which of the shared lane's tasks comes first depends on how each has
@@ -21,7 +22,7 @@ use std::sync::Arc;
 
 use tarn_proto::v1::WorkerCapabilities;
 
-use super::lanes::{self, Line};
+use super::lanes::{self, View};
 use super::{Indices, NamespaceIndex, Rank};
 use crate::rows::Class;
 
@@ -64,6 +65,8 @@ struct Rest<'a> {
     classes: Vec<Arc<Class>>,
     /// Where the last lane of its own stood that was looked at.
     after: (u64, u64),
+    /// The one that stands next, if it was found already: those that are not looked at stay where they are.
+    next: Option<(u64, u64)>,
     lanes: usize,
 }
 
@@ -71,11 +74,11 @@ impl<'a> Pick<'a> {
     /// Gives the candidates, and the namespaces whose pass is lowered by their meeting: to be lowered before the first
     /// [`Pick::advance`].
     pub fn new(indices: &Indices, capabilities: &'a WorkerCapabilities, now: u64) -> (Self, Vec<(u64, u64)>) {
-        if !serves_everywhere(capabilities) {
-            return Pick::looking_at(indices, indices.within_reach(capabilities), capabilities, now);
+        if !capabilities.namespaces.is_empty() {
+            return Pick::looking_at(indices, indices.named(capabilities), capabilities, now);
         }
         let (classes, lines): (Vec<_>, Vec<_>) = indices.lanes.of(capabilities).map(|(class, line)| (class.clone(), line)).unzip();
-        let rest = Rest { capabilities, after: (0, 0), lanes: lanes::count(&lines), classes };
+        let rest = Rest { capabilities, after: (0, 0), next: None, lanes: lanes::count(&lines), classes };
         let mut pick = Pick { now, groups: Vec::new(), heads: BTreeMap::new(), order: BTreeSet::new(), rest: Some(rest) };
         pick.look(indices, &lines);
         (pick, lowered(indices, &lines))
@@ -132,9 +135,12 @@ impl<'a> Pick<'a> {
     }
 
     /// Looks at the next lane that was not looked at yet, if it stands before all that were.
-    fn look(&mut self, indices: &Indices, lines: &[&Line]) {
-        let (Some(next), Some(rest)) = (self.next_unseen(lines), &mut self.rest) else { return };
+    fn look(&mut self, indices: &Indices, lines: &[View<'_>]) {
+        self.find_next(lines);
+        let Some(rest) = &mut self.rest else { return };
+        let Some(next) = rest.next.filter(|next| self.order.first().is_none_or(|first| next < first)) else { return };
         let able = rest.capabilities;
+        rest.next = None;
         rest.lanes -= 1;
         self.order.insert(next);
         match next.1 {
@@ -153,9 +159,9 @@ impl<'a> Pick<'a> {
         });
     }
 
-    /// Where that lane stands, as (pass, lane).
-    fn next_unseen(&mut self, lines: &[&Line]) -> Option<(u64, u64)> {
-        let rest = self.rest.as_mut().filter(|rest| rest.lanes > 0)?;
+    /// Finds where that lane stands, as (pass, lane).
+    fn find_next(&mut self, lines: &[View<'_>]) {
+        let Some(rest) = self.rest.as_mut().filter(|rest| rest.lanes > 0 && rest.next.is_none()) else { return };
         let mut own = lanes::next(lines, rest.after);
         // Who was looked at and has anything left is met again where it stands now.
         while let Some(place) = own.filter(|(_, ns)| self.heads.contains_key(ns)) {
@@ -164,8 +170,7 @@ impl<'a> Pick<'a> {
         }
         let unseen = !self.heads.contains_key(&COMMON);
         let common = unseen.then(|| lanes::common_pass(lines)).flatten().map(|pass| (pass, COMMON));
-        let next = own.into_iter().chain(common).min()?;
-        self.order.first().is_none_or(|first| next < *first).then_some(next)
+        rest.next = own.into_iter().chain(common).min();
     }
 
     /// The next task, as (namespace, task).
@@ -189,8 +194,10 @@ impl<'a> Pick<'a> {
     /// Goes on after the task that [`Pick::peek`] gave has left the ready list.
     pub fn advance(&mut self, indices: &Indices) {
         self.leave(indices);
-        if let Some(rest) = self.rest.as_ref().filter(|rest| rest.lanes > 0) {
-            self.look(indices, &indices.lanes.among(&rest.classes));
+        let Some(rest) = self.rest.as_ref().filter(|rest| rest.lanes > 0) else { return };
+        let stays = |next: &(u64, u64)| self.order.first().is_some_and(|first| first < next);
+        if !rest.next.as_ref().is_some_and(stays) {
+            self.look(indices, &indices.lanes.among(&rest.classes, rest.capabilities));
         }
     }
 
@@ -230,13 +237,8 @@ fn raise(passes: &mut BTreeMap<u64, u64>, lane: u64, pass: u64) {
     *highest = pass.max(*highest);
 }
 
-/// Whether no list says which namespaces or queues the worker serves: lanes are by class.
-fn serves_everywhere(capabilities: &WorkerCapabilities) -> bool {
-    capabilities.namespaces.is_empty() && capabilities.queues.is_empty()
-}
-
 /// The namespaces in these lines that stand too far above the lowest, and the passes that they get.
-fn lowered(indices: &Indices, lines: &[&Line]) -> Vec<(u64, u64)> {
+fn lowered(indices: &Indices, lines: &[View<'_>]) -> Vec<(u64, u64)> {
     let Some(lowest) = lanes::lowest(lines) else { return Vec::new() };
     let pass = |ns| Some((ns, lowest.saturating_add(indices.namespaces.get(&ns)?.stride())));
     lanes::above(lines, lowest).into_iter().filter_map(pass).collect()
@@ -245,11 +247,11 @@ fn lowered(indices: &Indices, lines: &[&Line]) -> Vec<(u64, u64)> {
 impl Indices {
     /// Whether a worker with these capabilities could be given a task now.
     pub fn has_ready_for(&self, capabilities: &WorkerCapabilities) -> bool {
-        if serves_everywhere(capabilities) {
-            return self.lanes.of(capabilities).next().is_some();
+        if capabilities.namespaces.is_empty() {
+            return lanes::any(self.lanes.of(capabilities).map(|(_, line)| line));
         }
         let ready = |ns| visit(self, ns, capabilities, |_, _, group| group.oldest_ms().is_some());
-        self.within_reach(capabilities).into_iter().any(ready)
+        self.named(capabilities).into_iter().any(ready)
     }
 
     /// The same of one that gets only what was placed at it.
@@ -259,12 +261,9 @@ impl Indices {
         placed.map(|(ns, _)| ns).any(|ns| self.namespaces.get(ns).is_some_and(open))
     }
 
-    /// The namespaces that may have something for a worker with a list of namespaces or queues.
-    fn within_reach(&self, capabilities: &WorkerCapabilities) -> BTreeSet<u64> {
-        match capabilities.namespaces.as_slice() {
-            [] => lanes::members(&self.lanes.of(capabilities).map(|(_, line)| line).collect::<Vec<_>>()),
-            names => names.iter().filter_map(|name| self.namespace_ids.get(name.as_str()).copied()).collect(),
-        }
+    /// The namespaces in a worker's list, as far as they are there.
+    fn named(&self, capabilities: &WorkerCapabilities) -> BTreeSet<u64> {
+        capabilities.namespaces.iter().filter_map(|name| self.namespace_ids.get(name.as_str()).copied()).collect()
     }
 }
 

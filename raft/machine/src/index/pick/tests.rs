@@ -56,7 +56,7 @@ fn some(names: &'static [&'static str]) -> impl Strategy<Value = Vec<String>> {
 fn worker() -> impl Strategy<Value = WorkerCapabilities> {
     let wide = || Just(Vec::new());
     let namespaces = prop_oneof![6 => wide(), 1 => some(&["n10", "n30", "n650", "nowhere"]), 1 => Just(strings(&["n20"]))];
-    let queues = prop_oneof![5 => wide(), 1 => some(&["q1", "other"])];
+    let queues = prop_oneof![3 => wide(), 1 => some(&["q1", "other"]), 1 => some(&["q0", "q1"])];
     (some(&["", "wasm"]), some(&["h0", "h1", "h2"]), some(&["gpu"]), namespaces, queues).prop_map(
         |(runtimes, handlers, labels, namespaces, queues)| WorkerCapabilities {
             runtimes,
