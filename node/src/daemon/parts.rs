@@ -10,6 +10,7 @@ use tarn_executor::{ArtifactSource, ArtifactStore};
 use tarn_proto::v1::PeerMembershipRequest;
 use tarn_raft::{AdminError, BootstrapError, Consensus, Instant, Limits, Options, Timings};
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
 use tokio_util::task::TaskTracker;
 
 use super::executors;
@@ -86,13 +87,22 @@ pub(super) async fn start(config: Config) -> Result<Running, StartError> {
     let links = Links::guarded(config.network.source_address.0, credentials.clone(), revoked.clone());
     let metrics = Arc::new(Metrics::new());
     let consensus = Consensus::start(options(&config, node_id, &links, &metrics)).await?;
-    let founded = found(&config, &consensus, node_id, &addresses).await;
-    if let Err(error) = founded {
-        consensus.stop().await;
-        return Err(error);
-    }
+    let founding = match found(&config, &consensus, node_id, &addresses).await {
+        Ok(founding) => founding,
+        Err(error) => {
+            consensus.stop().await;
+            return Err(error);
+        }
+    };
     if says_where_it_is(&config) {
-        tokio::spawn(move_to(consensus.clone(), node_id, addresses.advertise.clone()));
+        let moving = move_to(consensus.clone(), node_id, addresses.advertise.clone());
+        tokio::spawn(async move {
+            if let Some(founding) = founding {
+                // It cannot panic, and has said what went wrong.
+                let _ = founding.await;
+            }
+            moving.await;
+        });
     }
 
     let stops = Stops::default();
@@ -293,11 +303,18 @@ fn options(config: &Config, node_id: u64, links: &Arc<Links>, metrics: &Arc<Metr
     options
 }
 
-/// Founds the cluster, if the configuration says so and it was not founded before.
-async fn found(config: &Config, consensus: &Consensus, node_id: u64, addresses: &Addresses) -> Result<(), StartError> {
+/// How long each founder leaves it to the one before it, in the order of their ids. Standing for election all at once, they would take each
+/// other's votes, and start again a second later.
+const FOUNDERS_APART: Duration = Duration::from_millis(200);
+/// How soon a founder that waits sees that another was faster.
+const FOUNDED_LOOK: Duration = Duration::from_millis(10);
+
+/// Founds the cluster, if the configuration says so and it was not founded before: at once if no founder has a lower id, else by the task that
+/// is given back, where those before this one do not.
+async fn found(config: &Config, consensus: &Consensus, node_id: u64, addresses: &Addresses) -> Result<Option<JoinHandle<()>>, StartError> {
     let bootstrap = &config.cluster.bootstrap;
     if bootstrap.is_empty() || consensus.is_bootstrapped().await {
-        return Ok(());
+        return Ok(None);
     }
     let members: BTreeMap<u64, String> = bootstrap
         .iter()
@@ -306,10 +323,33 @@ async fn found(config: &Config, consensus: &Consensus, node_id: u64, addresses: 
             BootstrapMember::Node { id, address } => (*id, address.clone()),
         })
         .collect();
+    if !members.contains_key(&node_id) {
+        return Err(BootstrapError::NotAMember { node: node_id }.into());
+    }
+    let before = u32::try_from(members.range(..node_id).count()).unwrap_or(u32::MAX);
+    if before > 0 {
+        return Ok(Some(tokio::spawn(found_after(FOUNDERS_APART.saturating_mul(before), consensus.clone(), members))));
+    }
     match consensus.bootstrap(members).await {
         // Another founder was faster.
-        Ok(()) | Err(BootstrapError::AlreadyBootstrapped) => Ok(()),
+        Ok(()) | Err(BootstrapError::AlreadyBootstrapped) => Ok(None),
         Err(error) => Err(error.into()),
+    }
+}
+
+/// Founds the cluster when this time has passed and nobody else has.
+async fn found_after(time: Duration, consensus: Consensus, members: BTreeMap<u64, String>) {
+    let others = async {
+        while !consensus.is_bootstrapped().await {
+            tokio::time::sleep(FOUNDED_LOOK).await;
+        }
+    };
+    if tokio::time::timeout(time, others).await.is_ok() {
+        return;
+    }
+    match consensus.bootstrap(members).await {
+        Ok(()) | Err(BootstrapError::AlreadyBootstrapped | BootstrapError::Stopped) => {}
+        Err(error) => tracing::error!(%error, "the cluster cannot be founded from here"),
     }
 }
 

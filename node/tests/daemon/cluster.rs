@@ -1,6 +1,7 @@
 //! Three nodes in one process: any of them takes any request, and the end of the leader loses nothing.
 
-use crate::common::{Node, cluster, cluster_of, dial, eventually, task};
+use crate::common::{Node, cluster, cluster_of, dial, eventually, started, task, until};
+use tarn::config::BootstrapMember;
 use tarn::identity::{CertificateAuthority, IssueOptions};
 use tarn_client::tls::{Credentials, PrincipalKind};
 use tarn_proto::v1::peer_service_client::PeerServiceClient;
@@ -47,6 +48,21 @@ async fn any_node_takes_any_request_and_a_leader_may_go() {
 /// Of the ids 1 to 3, the one that none of these nodes has.
 fn gone_id(nodes: &[Node]) -> u64 {
     6 - nodes.iter().map(|node| node.running.node_id()).sum::<u64>()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_founder_leaves_it_to_those_before_it_and_founds_the_cluster_where_they_do_not() {
+    let authority = CertificateAuthority::ephemeral("test").unwrap();
+    let nowhere = |id| BootstrapMember::Node { id, address: format!("127.0.0.1:{id}") };
+    let founders = || vec![nowhere(1), BootstrapMember::Itself];
+    let second = started(&authority, 2, |config| config.cluster.bootstrap = founders()).await;
+    until(|| second.0.consensus().members().len() == 2).await;
+    assert!(second.0.consensus().leadership().borrow().leader.is_none(), "the other founder has no voice yet");
+    second.0.shutdown().await;
+
+    // Who stops while it waits is not waited for.
+    let third = started(&authority, 3, |config| config.cluster.bootstrap = [vec![nowhere(2)], founders()].concat()).await;
+    third.0.shutdown().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -90,22 +90,11 @@ pub async fn cluster_of(authority: &CertificateAuthority, size: u64) -> Vec<Node
 pub async fn cluster_with(authority: &CertificateAuthority, size: u64, change: impl Fn(&mut Config)) -> Vec<Node> {
     logs();
     let user = issue(authority, PrincipalKind::User { name: "admin".into() });
-    let mut started = Vec::new();
+    let mut nodes = Vec::new();
     for id in 1..=size {
-        let dir = tempfile::tempdir().unwrap();
-        let node = authority.issue(&PrincipalKind::Node { id }, &IssueOptions::default()).unwrap();
-        IdentityStore::new(dir.path()).create(authority.certificate(), &node).unwrap();
-        let mut config = Config::in_dir(dir.path());
-        config.executors.native = Switch::Off;
-        config.executors.microvm = Switch::Off;
-        config.executors.cuda = Switch::Off;
-        config.listen.bind = "127.0.0.1:0".parse().unwrap();
-        config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
-        config.listen.https_bind = "127.0.0.1:0".parse().unwrap();
-        config.executors.wasm = false;
-        change(&mut config);
-        started.push((daemon::start(config).await.unwrap(), dir));
+        nodes.push(started(authority, id, &change).await);
     }
+    let started = nodes;
     // The ports are known only now, so the cluster is founded by hand.
     let members = started.iter().map(|(running, _)| (running.node_id(), running.addresses().advertise.clone())).collect();
     started[0].0.consensus().bootstrap(members).await.unwrap();
@@ -116,6 +105,23 @@ pub async fn cluster_with(authority: &CertificateAuthority, size: u64, change: i
         nodes.push(Node { running, channel, dir });
     }
     nodes
+}
+
+/// A node of its own process, with a changed configuration and nothing that executes; and its directory.
+pub async fn started(authority: &CertificateAuthority, id: u64, change: impl Fn(&mut Config)) -> (Running, tempfile::TempDir) {
+    let dir = tempfile::tempdir().unwrap();
+    let node = authority.issue(&PrincipalKind::Node { id }, &IssueOptions::default()).unwrap();
+    IdentityStore::new(dir.path()).create(authority.certificate(), &node).unwrap();
+    let mut config = Config::in_dir(dir.path());
+    config.executors.native = Switch::Off;
+    config.executors.microvm = Switch::Off;
+    config.executors.cuda = Switch::Off;
+    config.listen.bind = "127.0.0.1:0".parse().unwrap();
+    config.listen.ops_bind = "127.0.0.1:0".parse().unwrap();
+    config.listen.https_bind = "127.0.0.1:0".parse().unwrap();
+    config.executors.wasm = false;
+    change(&mut config);
+    (daemon::start(config).await.unwrap(), dir)
 }
 
 fn issue(authority: &CertificateAuthority, kind: PrincipalKind) -> Credentials {
