@@ -35,7 +35,8 @@
 //!
 //! Every entry and every snapshot names the machine version that can read it. The version of a cluster rises by
 //! [`Consensus::raise_version`], when every voter has said that it supports it; until then every node can go back to the
-//! build it came from.
+//! build it came from. A build from before the state's engine had its directory `trash` never empties it: whoever goes back to one removes
+//! `raft/state/*/trash` while the node is stopped.
 
 mod admin;
 mod audit;
