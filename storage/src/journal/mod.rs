@@ -17,7 +17,8 @@
 //!
 //! What was flushed must be there when the engine opens, or it does not open. A record that cannot be read is what a crash left of a write
 //! that was under way only if nothing says otherwise: neither a record behind it, which names the last one that was flushed when it was
-//! written, nor the mark (`mark.rs`), for the last ones of all. Such a remainder is cut off.
+//! written, nor the mark (`mark.rs`), for the last ones of all. Such a remainder is cut off. What can be read of the last file is written and
+//! flushed again: a node that stopped because a flush failed reads from memory what never reached its disk.
 
 mod index;
 mod ops;
@@ -89,7 +90,9 @@ impl JournalEngine {
         let marker = Marker::follow(path, mark, sequence)?;
         let (segment, at) = match last {
             Some((segment, at, _)) => {
-                segment.cut(at)?;
+                // Only this one can hold what was not flushed: a new one is begun when all before it was.
+                segment.settle(at)?;
+                dir::fsync_dir(path)?;
                 (segment, at)
             }
             None => {

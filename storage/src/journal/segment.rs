@@ -116,10 +116,16 @@ impl Segment {
         self.file.sync_data().map_err(|error| StorageError::from_io("flushing", &self.path, error))
     }
 
-    /// Cuts off what lies behind the last record, so that it is never taken for one that follows those written next.
-    pub fn cut(&self, at: u64) -> Result<(), StorageError> {
-        let cut = self.file.set_len(at).and_then(|()| self.file.sync_all());
-        cut.map_err(|error| StorageError::from_io("cutting off the end of", &self.path, error))
+    /// Makes the file end with its last record, and durable as it is read. What lies behind must never be taken for one that follows those
+    /// written next. And what is read may be in memory alone: after a flush that failed a kernel holds it to be on the disk, and no later
+    /// flush writes it, unless it is written again.
+    pub fn settle(&self, at: u64) -> Result<(), StorageError> {
+        let failed = |error| StorageError::from_io("writing again", &self.path, error);
+        let length = usize::try_from(at).map_err(|_| failed(io::Error::from(io::ErrorKind::FileTooLarge)))?;
+        let mut content = vec![0; length];
+        // The last record may lack the zeros behind it.
+        let read = self.file.set_len(at).and_then(|()| self.file.read_exact_at(&mut content, 0));
+        read.and_then(|()| self.file.write_all_at(&content, 0)).and_then(|()| self.file.sync_all()).map_err(failed)
     }
 
     /// The record that begins at a place that was told by this module.

@@ -104,3 +104,30 @@ async fn a_node_whose_disk_fails_stops_and_loses_nothing() {
         }
     }
 }
+
+/// After a flush that failed a kernel takes its pages for clean. What the node reads from them when it starts again is on no disk, and it
+/// must not count on it before it has written it again.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "half a minute with real nodes; by name"]
+async fn what_a_failed_flush_left_in_memory_is_on_the_disk_before_it_counts() {
+    let Some(mut bench) = Bench::new(1).await else { return };
+    for _ in 0..3 {
+        let load = bench.load();
+        bench.progress(50).await;
+        let disk = bench.cluster.disk(1).unwrap();
+        disk.io_errors(Some(IoErrors { operations: vec![Operation::Sync], files: "raft/log/*".to_owned(), how: How::Next(1) }));
+        let (code, log) = bench.ended(1).await;
+        assert_eq!(code, 70, "{log}");
+        disk.io_errors(None);
+        bench.cluster.start(1).unwrap();
+        bench.back().await;
+        bench.progress(50).await;
+        drop(load);
+        bench.cluster.kill(&[1]).await.unwrap();
+        let disk = bench.cluster.disk(1).unwrap();
+        disk.lose_unsynced(Survival::Nothing, &mut bench.rng).unwrap();
+        bench.cluster.start(1).unwrap();
+        bench.back().await;
+        bench.nothing_lost().await;
+    }
+}
