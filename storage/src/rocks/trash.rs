@@ -1,7 +1,7 @@
 //! Gives back the space of files that are not needed any more in small steps.
 //!
 //! Where a file system tells its disk at once which blocks became free (`mount -o discard`, usual on cloud machines), the removal of a large
-//! file keeps every flush on that disk waiting, a log's too: 40 ms were measured for 32 MiB, and merging removes ten such files at once. So
+//! file keeps every flush on that disk waiting, a log's too: 40 ms were measured for 32 MiB, and merging may remove ten such files at once. So
 //! each data file gets a second name here. When that is the last one it has, because the engine and all snapshots have let go of it, it is cut
 //! shorter step by step, and then removed.
 //!
@@ -30,9 +30,9 @@ const DIR: &str = "trash";
 const EXTENSION: &str = "sst";
 /// How often new and abandoned files are looked for. A file usually lives for many seconds.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
-/// How much of a file goes at once: a flush that comes then waits for one or two milliseconds.
+/// How much of a file goes at once: of flushes beside it one in a hundred took 2.9 ms on that disk, and the slowest 6.3.
 const STEP_BYTES: u64 = 1 << 20;
-/// Between two steps, which leaves the disk to others four fifths of the time, and frees up to 100 MiB in a second.
+/// Between two steps: about 100 MiB go in a second.
 const PAUSE: Duration = Duration::from_millis(8);
 /// A disk that takes so long for a step is not spared by more of them: the rest goes at once.
 const STEP_TAKES_MAX: Duration = Duration::from_millis(50);

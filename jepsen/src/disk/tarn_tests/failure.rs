@@ -108,7 +108,7 @@ async fn a_node_whose_disk_fails_stops_and_loses_nothing() {
 /// After a flush that failed a kernel takes its pages for clean. What the node reads from them when it starts again is on no disk, and it
 /// must not count on it before it has written it again.
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "half a minute with real nodes; by name"]
+#[ignore = "real nodes on a disk that fails; by name"]
 async fn what_a_failed_flush_left_in_memory_is_on_the_disk_before_it_counts() {
     let Some(mut bench) = Bench::new(1).await else { return };
     for _ in 0..3 {

@@ -4,8 +4,8 @@
 //! shorter the greater the weight. Within a namespace: the task with the lowest [`Rank`] among the heads of all groups that the worker can
 //! run. A namespace's groups are looked at when its turn comes, once per command; each further task costs the logarithm of their number,
 //! and nothing depends on how long a queue is, or on how many namespaces wait: [`lanes`] says which is next. For a worker that serves only
-//! some namespaces all of those are looked at; for one that serves only some queues, of the namespaces that have nothing in them and stand
-//! before one that is looked at, one bit each.
+//! some namespaces all of those are looked at; for one that serves only some queues, each time that a namespace is looked at, one bit of each
+//! that stands before it and has nothing in them.
 //!
 //! Namespaces without isolation share one *lane*: their tasks compete with each other by rank alone, and the lane has the pass of whichever
 //! of them stands highest. Every other namespace is a lane of its own. Which of the shared lane's tasks comes first depends on how each has
