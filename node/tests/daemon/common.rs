@@ -107,7 +107,7 @@ pub async fn cluster_with(authority: &CertificateAuthority, size: u64, change: i
     nodes
 }
 
-/// A node of its own process, with a changed configuration and nothing that executes; and its directory.
+/// A node in this process, with a changed configuration and nothing that executes; and its directory.
 pub async fn started(authority: &CertificateAuthority, id: u64, change: impl Fn(&mut Config)) -> (Running, tempfile::TempDir) {
     let dir = tempfile::tempdir().unwrap();
     let node = authority.issue(&PrincipalKind::Node { id }, &IssueOptions::default()).unwrap();
