@@ -212,7 +212,8 @@ impl Content {
         let mut inner = self.lock();
         let (size, durable) = (inner.size, inner.durable_size);
         for dirty in std::mem::take(&mut inner.dirty) {
-            let range = dirty.range.start..dirty.range.end.min(size);
+            // The file may have become shorter since.
+            let range = dirty.range.start.min(size)..dirty.range.end.min(size);
             // Where the disk has nothing yet, it will have zeros once the file is longer.
             let new = range.start.max(durable)..range.end;
             for gap in inner.saved.gaps(&new) {

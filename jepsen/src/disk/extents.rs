@@ -88,6 +88,9 @@ impl Saved {
     /// The parts of a range of which nothing was put aside yet.
     pub(super) fn gaps(&self, range: &Range<u64>) -> Vec<Range<u64>> {
         let mut gaps = Vec::new();
+        if range.is_empty() {
+            return gaps;
+        }
         let mut at = range.start;
         let first = self.0.range(..=range.start).next_back().map_or(range.start, |(start, _)| *start);
         for (start, bytes) in self.0.range(first..range.end) {

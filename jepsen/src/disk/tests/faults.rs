@@ -102,6 +102,21 @@ fn a_failed_sync_cannot_be_repeated() {
 }
 
 #[test]
+fn a_sync_fails_of_a_file_that_was_cut_short_since_it_was_written() {
+    let Some(mut bench) = Bench::new() else { return };
+    bench.durable("a", "----------");
+    let file = OpenOptions::new().read(true).write(true).open(bench.at("a")).unwrap();
+    file.write_all_at(b"1111", 20).unwrap();
+    file.set_len(5).unwrap();
+    bench.disk.io_errors(errors(Operation::Sync, How::Next(1)));
+    file.sync_all().unwrap_err();
+    drop(file);
+    assert_eq!(fs::read(bench.at("a")).unwrap(), b"-----");
+    bench.cut();
+    assert_eq!(fs::read(bench.at("a")).unwrap(), b"----------");
+}
+
+#[test]
 fn a_lying_disk_confirms_and_forgets() {
     let Some(mut bench) = Bench::new() else { return };
     bench.durable("a", "old");
