@@ -34,7 +34,12 @@ impl StateDirs {
                 .ok_or_else(|| io::Error::other(format!("{} names {name:?}, which is no generation", root.join(POINTER).display())))?,
         };
         let dirs = Self { root, pointer };
-        dirs.remove_others(current)?;
+        let others = dirs.others(current)?;
+        if current != 0 && !others.is_empty() {
+            // Whoever switched may have been stopped by a flush that failed: what was read is on the disk before what it replaces goes.
+            dirs.pointer.switch(&name(current)).map_err(storage)?;
+        }
+        others.iter().try_for_each(|other| remove(other))?;
         Ok((dirs, current))
     }
 
@@ -52,16 +57,22 @@ impl StateDirs {
 
     /// Removes every generation but this one.
     pub fn remove_others(&self, keep: u64) -> Result<(), io::Error> {
+        self.others(keep)?.iter().try_for_each(|other| remove(other))
+    }
+
+    /// Where every generation but this one lies.
+    fn others(&self, keep: u64) -> Result<Vec<PathBuf>, io::Error> {
+        let mut others = Vec::new();
         for entry in std::fs::read_dir(&self.root)? {
             let entry = entry?;
             let is_other = entry.file_name().to_str().and_then(parse).is_some_and(|found| found != keep);
             // A checkpoint that was interrupted has a generation's name with a suffix.
             let is_partial = entry.path().extension().is_some_and(|extension| extension == "partial");
             if is_other || is_partial {
-                remove(&entry.path())?;
+                others.push(entry.path());
             }
         }
-        Ok(())
+        Ok(others)
     }
 }
 

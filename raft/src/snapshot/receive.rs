@@ -124,7 +124,12 @@ impl Incoming {
                 return Err(PeerError::Damaged(format!("{} does not have the announced hash", file.name)));
             }
         }
-        self.make_durable().map_err(|error| failed(&error))
+        let dir = self.dir.clone();
+        self.make_durable().map_err(|error| {
+            // After a failed flush the next one succeeds, and says nothing of what the first left in memory alone: all of it is sent again.
+            let removed = dir::remove_durably(&dir);
+            removed.map_or_else(|error| failed(&storage(error)), |()| failed(&error))
+        })
     }
 
     fn make_durable(self) -> Result<SnapshotDir, io::Error> {
@@ -258,6 +263,21 @@ mod tests {
         assert!(matches!(receive(&pair, &frames(&pair, received).await), Err(PeerError::Damaged(_))));
         let (_, received) = pair.receiver.offered(pair.snapshot.manifest_bytes.clone()).unwrap();
         receive(&pair, &frames(&pair, received).await).unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_could_not_be_made_durable_is_sent_again() {
+        let pair = pair();
+        let all = frames(&pair, vec![]).await;
+        let mut incoming = pair.receiver.receive(all[0].clone()).unwrap();
+        let fault = pair.receiver.incoming_dir(&pair.snapshot.manifest_bytes).join(FILES).join("fault");
+        fs::create_dir(fault).unwrap();
+        assert!(all[1..].iter().any(|frame| incoming.frame(frame.clone()).unwrap()), "all of it arrived");
+        assert!(matches!(incoming.finish(), Err(PeerError::Stopped(_))));
+
+        let (_, received) = pair.receiver.offered(pair.snapshot.manifest_bytes.clone()).unwrap();
+        assert!(received.iter().all(|bytes| *bytes == 0), "nothing is taken to be on the disk: {received:?}");
+        receive(&pair, &all).unwrap();
     }
 
     #[tokio::test]
