@@ -4,7 +4,7 @@
 //! one background thread beside the flushing one, few open files, memory tables and block cache with fixed budgets. What a state's files
 //! need in memory grows with their number, up to about 100 MB for as many as are kept open.
 
-use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, LogLevel, Options};
+use rocksdb::{BlockBasedOptions, Cache, DBCompressionType, DBRecoveryMode, Env, LogLevel, Options};
 
 const MIB: usize = 1 << 20;
 
@@ -139,6 +139,11 @@ impl Profile {
         options.set_max_total_wal_size(tuning.wal_bytes_max);
         options.set_max_open_files(OPEN_FILES_MAX);
         options.set_max_background_jobs(2);
+        // Merging can wait for a while, and what writes and reads cannot. Without an environment of its own it has the usual priority.
+        if let Ok(mut environment) = Env::new() {
+            environment.lower_thread_pool_cpu_priority();
+            options.set_env(&environment);
+        }
         options.set_max_subcompactions(1);
 
         options.set_log_level(LogLevel::Warn);

@@ -32,8 +32,13 @@ const EXTENSION: &str = "sst";
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How much of a file goes at once: of flushes beside it one in a hundred took 2.9 ms on that disk, and the slowest 6.3.
 const STEP_BYTES: u64 = 1 << 20;
-/// Between two steps: about 100 MiB go in a second.
-const PAUSE: Duration = Duration::from_millis(8);
+/// The shortest pause between two steps: about 100 MiB go in a second.
+const PAUSE_MIN: Duration = Duration::from_millis(8);
+/// The longest.
+const PAUSE_MAX: Duration = Duration::from_millis(80);
+/// As long as there is no more rubbish than this, a pause is so many times as long as the step before it took: the disk has other things to do
+/// most of the time, also where several nodes share it.
+const UNHURRIED: (u64, u32) = (128 << 20, 12);
 /// A disk that takes so long for a step is not spared by more of them: the rest goes at once.
 const STEP_TAKES_MAX: Duration = Duration::from_millis(50);
 /// Of more rubbish than this, the rest goes at once: whoever writes so much needs the space.
@@ -107,7 +112,7 @@ impl Bin {
                     let _ = fs::remove_file(&file.path);
                     continue;
                 }
-                match cut_away(&file, || pause(PAUSE)) {
+                match cut_away(&file, |took| pause(pause_after(took, waiting))) {
                     Ok(true) => {}
                     Ok(false) => return,
                     Err(_) => drop(fs::remove_file(&file.path)),
@@ -148,8 +153,18 @@ fn data_files(path: &Path) -> Result<BTreeSet<OsString>, io::Error> {
     Ok(names)
 }
 
-/// Cuts a file shorter step by step, and removes it. `go_on` waits after each step; false ends the work, and so does this.
-fn cut_away(file: &Rubbish, mut go_on: impl FnMut() -> bool) -> Result<bool, io::Error> {
+/// How long to wait after a step that took so long, with so much rubbish waiting.
+fn pause_after(took: Duration, waiting: u64) -> Duration {
+    let (bytes, times) = UNHURRIED;
+    match waiting <= bytes {
+        true => (took * times).clamp(PAUSE_MIN, PAUSE_MAX),
+        false => PAUSE_MIN,
+    }
+}
+
+/// Cuts a file shorter step by step, and removes it. `go_on` is told after each step how long that took, and waits; false ends the work, and so
+/// does this.
+fn cut_away(file: &Rubbish, mut go_on: impl FnMut(Duration) -> bool) -> Result<bool, io::Error> {
     let open = OpenOptions::new().write(true).open(&file.path)?;
     let mut left = file.bytes;
     while left > STEP_BYTES {
@@ -158,15 +173,17 @@ fn cut_away(file: &Rubbish, mut go_on: impl FnMut() -> bool) -> Result<bool, io:
         open.set_len(left)?;
         // Else the file system gathers steps, and the disk hears of them together.
         open.sync_all()?;
-        if began.elapsed() > STEP_TAKES_MAX {
+        let took = began.elapsed();
+        if took > STEP_TAKES_MAX {
             break;
         }
-        if !go_on() {
+        if !go_on(took) {
             return Ok(false);
         }
     }
+    let began = Instant::now();
     fs::remove_file(&file.path)?;
-    Ok(go_on())
+    Ok(go_on(began.elapsed()))
 }
 
 #[cfg(test)]
@@ -207,11 +224,11 @@ mod tests {
         let path = bin.trash.join("000007.sst");
         fs::write(&path, vec![7; (4 << 20) + 5]).unwrap();
         let file = || bin.look().unwrap().pop().unwrap();
-        assert!(!cut_away(&file(), || false).unwrap());
+        assert!(!cut_away(&file(), |_| false).unwrap());
         let left = file().bytes;
         assert_eq!(left, (3 << 20) + 5);
         let mut steps = 0;
-        let all = cut_away(&file(), || {
+        let all = cut_away(&file(), |_| {
             steps += 1;
             true
         });
@@ -219,6 +236,15 @@ mod tests {
         // Fewer where a disk took too long for one.
         assert!((1..=4).contains(&steps), "{steps}");
         assert!(!path.exists());
+    }
+
+    #[test]
+    fn the_disk_is_spared_until_too_much_waits() {
+        let took = Duration::from_millis(2);
+        assert_eq!(pause_after(took, 0), 12 * took);
+        assert_eq!(pause_after(Duration::ZERO, 0), PAUSE_MIN);
+        assert_eq!(pause_after(STEP_TAKES_MAX, 0), PAUSE_MAX);
+        assert_eq!(pause_after(took, UNHURRIED.0 + 1), PAUSE_MIN);
     }
 
     #[test]
