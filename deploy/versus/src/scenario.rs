@@ -74,7 +74,8 @@ impl Scenario {
     /// Who can do it. The first is what the others are compared with.
     pub fn systems(self) -> &'static [System] {
         match self {
-            Scenario::Put | Scenario::Get => &[System::Tarn, System::Etcd],
+            Scenario::Put => &[System::Tarn, System::TarnContexts, System::Etcd],
+            Scenario::Get => &[System::Tarn, System::Etcd],
             Scenario::Latency => &[
                 System::Tarn,
                 System::TarnHandlers,

@@ -12,7 +12,7 @@ use crate::peers::nats::{Acks, Nats, Sync};
 use crate::peers::rabbitmq::RabbitMq;
 use crate::peers::restate::Restate;
 use crate::scenario::Scenario;
-use crate::tarn::{Consumer, Tarn};
+use crate::tarn::{Consumer, Contexts, Tarn};
 
 /// The release of Restate that is compared with.
 const RESTATE_VERSION: &str = "1.7.12";
@@ -29,6 +29,8 @@ pub enum System {
     TarnHandlers,
     /// tarn at single replicated writes: the floor of what takes two of them.
     TarnWrites,
+    /// tarn with a context for each client, which is a row more for each put.
+    TarnContexts,
     /// etcd.
     Etcd,
     /// NATS JetStream that syncs before it acknowledges.
@@ -97,6 +99,7 @@ impl System {
             System::Tarn => "tarn",
             System::TarnHandlers => "tarn, SDK handlers",
             System::TarnWrites => "tarn, single writes",
+            System::TarnContexts => "tarn, a context each",
             System::Etcd => "etcd",
             System::NatsSynced => "NATS, synced",
             System::Nats => "NATS, not synced",
@@ -110,7 +113,7 @@ impl System {
     /// The peer that has to be installed for it; none for tarn.
     pub fn peer(self) -> Option<Peer> {
         match self {
-            System::Tarn | System::TarnHandlers | System::TarnWrites => None,
+            System::Tarn | System::TarnHandlers | System::TarnWrites | System::TarnContexts => None,
             System::Etcd => Some(Peer::Etcd),
             System::NatsSynced | System::Nats | System::NatsPlainAcks => Some(Peer::Nats),
             System::RabbitMq => Some(Peer::Rabbitmq),
@@ -130,7 +133,8 @@ impl System {
         Ok(match self {
             System::Tarn => Running::Tarn(Tarn::start(tarn, dir, 3).await?, Consumer::Stream),
             System::TarnHandlers => Running::Tarn(Tarn::start(tarn, dir, 3).await?, Consumer::Handler),
-            System::TarnWrites => Running::TarnWrites(Tarn::start(tarn, dir, 3).await?),
+            System::TarnWrites => Running::TarnWrites(Tarn::start(tarn, dir, 3).await?, Contexts::One),
+            System::TarnContexts => Running::TarnWrites(Tarn::start(tarn, dir, 3).await?, Contexts::OfEachClient),
             System::Etcd => Running::Etcd(Etcd::start(dir).await?),
             System::NatsSynced => Running::Nats(Nats::start(dir, Sync::Always).await?, Acks::Confirmed),
             System::Nats => Running::Nats(Nats::start(dir, Sync::Never).await?, Acks::Confirmed),
@@ -147,7 +151,7 @@ pub enum Running {
     /// tarn, and what takes its tasks.
     Tarn(Tarn, Consumer),
     /// tarn, for single writes.
-    TarnWrites(Tarn),
+    TarnWrites(Tarn, Contexts),
     /// etcd.
     Etcd(Etcd),
     /// NATS JetStream, and whether its workers wait for the answer to an acknowledgement.
@@ -162,7 +166,7 @@ impl Running {
     /// What the system promises as it runs here: version, replication, fsync.
     pub fn facts(&self) -> Vec<(&'static str, String)> {
         match self {
-            Running::Tarn(tarn, _) | Running::TarnWrites(tarn) => tarn.facts(),
+            Running::Tarn(tarn, _) | Running::TarnWrites(tarn, _) => tarn.facts(),
             Running::Etcd(etcd) => etcd.facts(),
             Running::Nats(nats, _) => nats.facts(),
             Running::RabbitMq(rabbit) => rabbit.facts(),
@@ -176,7 +180,7 @@ impl Running {
     /// If one has ended.
     pub fn pids(&self) -> Result<Vec<u32>> {
         Ok(match self {
-            Running::Tarn(tarn, _) | Running::TarnWrites(tarn) => tarn.pids()?,
+            Running::Tarn(tarn, _) | Running::TarnWrites(tarn, _) => tarn.pids()?,
             Running::Etcd(etcd) => etcd.pids(),
             Running::Nats(nats, _) => nats.pids(),
             Running::RabbitMq(rabbit) => rabbit.pids(),
@@ -190,11 +194,11 @@ impl Running {
     /// If an operation fails or something is lost; or if the system cannot do this at all.
     pub async fn run(&self, scenario: Scenario, load: &Load) -> Result<Samples> {
         match (self, scenario) {
-            (Running::Tarn(tarn, _), Scenario::Put) => tarn.puts(load).await,
+            (Running::Tarn(tarn, _), Scenario::Put) => tarn.puts(load, Contexts::One).await,
             (Running::Tarn(tarn, _), Scenario::Get) => tarn.gets(load).await,
             (Running::Tarn(tarn, _), Scenario::Call) => tarn.calls(load).await,
             (Running::Tarn(tarn, consumer), Scenario::Queue | Scenario::Latency) => tarn.work(load, *consumer).await,
-            (Running::TarnWrites(tarn), Scenario::Latency) => tarn.puts(load).await,
+            (Running::TarnWrites(tarn, contexts), Scenario::Put | Scenario::Latency) => tarn.puts(load, *contexts).await,
             (Running::Etcd(etcd), Scenario::Put) => etcd.puts(load).await,
             (Running::Etcd(etcd), Scenario::Get) => etcd.gets(load).await,
             (Running::Nats(nats, acks), Scenario::Queue | Scenario::Latency) => nats.work(load, *acks).await,

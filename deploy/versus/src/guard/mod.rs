@@ -20,7 +20,7 @@ use crate::record::Record;
 use crate::rounds::undisturbed;
 use crate::scenario::{self, Scenario};
 use crate::system::{System, started};
-use crate::tarn::{Consumer, Tarn};
+use crate::tarn::{Consumer, Contexts, Tarn};
 use calibration::Calibration;
 use history::{History, Line};
 use rule::{Fall, falls};
@@ -118,7 +118,7 @@ async fn one(args: &Args, tarn: &Tarn, figure: Figure, round: usize) -> Result<R
     let load = Load { time: TIME.0, warm_up: TIME.1, clients: figure.clients, workers: 64, ..base };
     let run = async |load: &Load| {
         let samples: Samples = match figure.scenario {
-            Scenario::Put => tarn.puts(load).await?,
+            Scenario::Put => tarn.puts(load, Contexts::OfEachClient).await?,
             Scenario::Get => tarn.gets(load).await?,
             _ => tarn.work(load, Consumer::Stream).await?,
         };

@@ -1,5 +1,7 @@
 //! Puts and gets: a context's keys.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+
 use anyhow::{Context as _, Result, ensure};
 use bytes::Bytes;
 use futures::{StreamExt, TryStreamExt, stream};
@@ -13,19 +15,35 @@ use crate::scenario::GET_KEYS;
 /// Puts at once while keys are made for gets.
 const FILLERS: usize = 64;
 
+/// Puts into one context before the next one is begun: a context has at most a million keys.
+const CONTEXT_PUTS: u64 = 500_000;
+
+/// Where keys are put.
+#[derive(Clone, Copy, Debug)]
+pub enum Contexts {
+    /// All in the same context.
+    One,
+    /// Each client's in one of its own.
+    OfEachClient,
+}
+
 impl Tarn {
-    /// Puts a new key each time, each client in a context of its own: a context has at most a million keys.
+    /// Puts a new key each time.
     ///
     /// # Errors
     /// If a put fails.
-    pub async fn puts(&self, load: &Load) -> Result<Samples> {
+    pub async fn puts(&self, load: &Load, contexts: Contexts) -> Result<Samples> {
         let (clients, name) = (self.clients(load.connections)?, self.name("put"));
-        let contexts: Vec<_> =
-            (0..load.clients).map(|number| clients[number % clients.len()].context(format!("{name}-{number}"))).collect();
         let value = Bytes::from(vec![b'x'; load.payload]);
+        let count = AtomicU64::new(0);
         drive::clients(load, move |client, done| {
-            let (context, value) = (contexts[client].clone(), value.clone());
-            async move { Ok(context.put(done.to_string(), value, None).await.map(drop)?) }
+            let number = match contexts {
+                Contexts::One => count.fetch_add(1, Ordering::Relaxed) / CONTEXT_PUTS,
+                Contexts::OfEachClient => client as u64,
+            };
+            let context = clients[client % clients.len()].context(format!("{name}-{number}"));
+            let (key, value) = (format!("{client}/{done}"), value.clone());
+            async move { Ok(context.put(key, value, None).await.map(drop)?) }
         })
         .await
     }

@@ -17,6 +17,7 @@ use tarn_local::LocalCluster;
 
 use crate::peers::servers::output;
 
+pub use keys::Contexts;
 pub use work::{Consumer, Lane};
 
 /// How long ended tasks of a load are kept: long enough to look at, short enough that loads do not fill the disk.
