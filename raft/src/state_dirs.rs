@@ -34,13 +34,24 @@ impl StateDirs {
                 .ok_or_else(|| io::Error::other(format!("{} names {name:?}, which is no generation", root.join(POINTER).display())))?,
         };
         let dirs = Self { root, pointer };
-        let others = dirs.others(current)?;
-        if current != 0 && !others.is_empty() {
-            // Whoever switched may have been stopped by a flush that failed: what was read is on the disk before what it replaces goes.
-            dirs.pointer.switch(&name(current)).map_err(storage)?;
-        }
-        others.iter().try_for_each(|other| remove(other))?;
+        dirs.remove_left_over(current)?;
         Ok((dirs, current))
+    }
+
+    /// Whoever switched to the generation in use may have been stopped by a flush that failed, and the pointer on the disk may name an earlier one
+    /// still: it is written again before those go. Where that fails they stay until the next start.
+    fn remove_left_over(&self, current: u64) -> Result<(), io::Error> {
+        let is_earlier = |other: &Other| other.generation.is_some_and(|generation| generation < current);
+        let (earlier, rubbish): (Vec<_>, Vec<_>) = self.others(current)?.into_iter().partition(is_earlier);
+        rubbish.iter().try_for_each(|other| remove(&other.path))?;
+        if earlier.is_empty() {
+            return Ok(());
+        }
+        if let Err(error) = self.pointer.switch(&name(current)) {
+            tracing::warn!(%error, "earlier generations of the state are kept, because the pointer to the present one cannot be written");
+            return Ok(());
+        }
+        earlier.iter().try_for_each(|other| remove(&other.path))
     }
 
     pub fn path(&self, generation: u64) -> PathBuf {
@@ -57,23 +68,30 @@ impl StateDirs {
 
     /// Removes every generation but this one.
     pub fn remove_others(&self, keep: u64) -> Result<(), io::Error> {
-        self.others(keep)?.iter().try_for_each(|other| remove(other))
+        self.others(keep)?.iter().try_for_each(|other| remove(&other.path))
     }
 
-    /// Where every generation but this one lies.
-    fn others(&self, keep: u64) -> Result<Vec<PathBuf>, io::Error> {
+    /// Every generation but this one.
+    fn others(&self, keep: u64) -> Result<Vec<Other>, io::Error> {
         let mut others = Vec::new();
         for entry in std::fs::read_dir(&self.root)? {
             let entry = entry?;
-            let is_other = entry.file_name().to_str().and_then(parse).is_some_and(|found| found != keep);
+            let generation = entry.file_name().to_str().and_then(parse);
             // A checkpoint that was interrupted has a generation's name with a suffix.
             let is_partial = entry.path().extension().is_some_and(|extension| extension == "partial");
-            if is_other || is_partial {
-                others.push(entry.path());
+            if generation.is_some_and(|found| found != keep) || is_partial {
+                others.push(Other { path: entry.path(), generation });
             }
         }
         Ok(others)
     }
+}
+
+/// A generation that is not in use.
+struct Other {
+    path: PathBuf,
+    /// `None` if it is not whole.
+    generation: Option<u64>,
 }
 
 fn remove(path: &Path) -> Result<(), io::Error> {
@@ -109,6 +127,26 @@ mod tests {
         let (dirs, current) = StateDirs::open(root).unwrap();
         assert_eq!(current, 2);
         assert!(dirs.path(2).exists() && !dirs.path(1).exists() && !dirs.path(3).exists());
+    }
+
+    #[test]
+    fn an_earlier_generation_goes_only_after_the_pointer_was_written_again() {
+        let temp = tempfile::tempdir().unwrap();
+        let root = temp.path().join("state");
+        let (dirs, _) = StateDirs::open(root.clone()).unwrap();
+        for generation in 1..=3 {
+            std::fs::create_dir(dirs.path(generation)).unwrap();
+        }
+        dirs.switch(2).unwrap();
+        let in_the_way = root.join(format!("{POINTER}{}", dir::TEMPORARY_SUFFIX));
+        std::fs::create_dir(&in_the_way).unwrap();
+        let (dirs, current) = StateDirs::open(root.clone()).unwrap();
+        assert_eq!(current, 2);
+        assert!(dirs.path(1).exists() && !dirs.path(3).exists(), "what was never in use goes, and what was stays");
+
+        std::fs::remove_dir(in_the_way).unwrap();
+        StateDirs::open(root).unwrap();
+        assert!(dirs.path(2).exists() && !dirs.path(1).exists());
     }
 
     #[test]
