@@ -43,9 +43,8 @@ const REMOVED: &[u8] = b"removed/";
 /// Entries handed to one blocking task. Bounds how long a shutdown waits.
 const APPLY_ENTRIES: usize = 64;
 
-/// An entry of at most so many bytes that comes alone is applied where it arrives. It takes a fraction of a millisecond, and all else that the
-/// thread serves waits for it anyway more often than not; waking another thread for it and being woken by that costs more. A node to which
-/// entries come one by one has a disk that keeps up.
+/// An entry of at most so many bytes that comes alone is applied where it arrives. It takes a fraction of a millisecond, and waking a thread for
+/// it and being woken by that costs every node of a busy machine more; and a node to which entries come one by one has a disk that keeps up.
 const IN_PLACE_BYTES_MAX: usize = 32 << 10;
 
 /// Revisions kept for subscribers that are behind. When full, the oldest go, and whoever needed them is told so and
