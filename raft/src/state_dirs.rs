@@ -58,7 +58,7 @@ impl StateDirs {
         self.root.join(name(generation))
     }
 
-    /// Puts a generation in use, whose directory is complete and flushed, and removes all others.
+    /// Puts a generation in use, whose directory is complete and flushed.
     pub fn switch(&self, generation: u64) -> Result<(), io::Error> {
         crash::point(crash::STATE_SWITCH_BEFORE);
         self.pointer.switch(&name(generation)).map_err(storage)?;

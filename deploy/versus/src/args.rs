@@ -215,6 +215,7 @@ mod tests {
     #[test]
     fn peers_can_be_chosen_or_left_out() {
         assert_eq!(args("put").systems(Scenario::Put), [System::Tarn, System::TarnContexts, System::Etcd]);
+        assert_eq!(args("put --alone").systems(Scenario::Put), [System::Tarn, System::TarnContexts]);
         assert_eq!(args("get --alone").systems(Scenario::Get), [System::Tarn]);
         assert!(args("put --alone").all_peers().is_empty());
         assert_eq!(args("put get --peers etcd").all_peers(), [Peer::Etcd]);

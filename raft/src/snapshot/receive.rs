@@ -127,8 +127,10 @@ impl Incoming {
         let dir = self.dir.clone();
         self.make_durable().map_err(|error| {
             // After a failed flush the next one succeeds, and says nothing of what the first left in memory alone: all of it is sent again.
-            let removed = dir::remove_durably(&dir);
-            removed.map_or_else(|error| failed(&storage(error)), |()| failed(&error))
+            match dir::remove_durably(&dir) {
+                Ok(()) => failed(&error),
+                Err(removal) => failed(&io::Error::other(format!("{error}; and what arrived of it stays: {removal}"))),
+            }
         })
     }
 

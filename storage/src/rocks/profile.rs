@@ -139,7 +139,7 @@ impl Profile {
         options.set_max_total_wal_size(tuning.wal_bytes_max);
         options.set_max_open_files(OPEN_FILES_MAX);
         options.set_max_background_jobs(2);
-        // Merging can wait for a while, and what writes and reads cannot. Without an environment of its own it has the usual priority.
+        // Merging can wait for a while, and what writes and reads cannot. All engines of a process share the threads that merge.
         if let Ok(mut environment) = Env::new() {
             environment.lower_thread_pool_cpu_priority();
             options.set_env(&environment);

@@ -118,6 +118,7 @@ async fn one(args: &Args, tarn: &Tarn, figure: Figure, round: usize) -> Result<R
     let load = Load { time: TIME.0, warm_up: TIME.1, clients: figure.clients, workers: 64, ..base };
     let run = async |load: &Load| {
         let samples: Samples = match figure.scenario {
+            // As in the lines that were recorded first.
             Scenario::Put => tarn.puts(load, Contexts::OfEachClient).await?,
             Scenario::Get => tarn.gets(load).await?,
             _ => tarn.work(load, Consumer::Stream).await?,
