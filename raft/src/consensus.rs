@@ -248,7 +248,8 @@ impl Consensus {
     }
 
     /// Reads the state as it is now. Nothing is applied meanwhile, so a long reader delays the node, and as it may touch
-    /// the disk, long reading belongs on a thread that may block.
+    /// the disk, long reading belongs on a thread that may block. A disk that does not give back what was written stops the node,
+    /// whatever the reader makes of the error: see [`Consensus::fatal`].
     ///
     /// # Errors
     ///

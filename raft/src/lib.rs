@@ -61,6 +61,7 @@ mod suite;
 mod ticker;
 mod transport;
 mod types;
+mod watched;
 mod wire;
 
 pub use admin::{AdminError, LaggingNode};

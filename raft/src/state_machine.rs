@@ -29,6 +29,7 @@ use crate::disk::{self, Disk};
 use crate::snapshot::{SnapshotDir, SnapshotStore, StateLabel};
 use crate::state_dirs::StateDirs;
 use crate::types::{Entry, EntryPayload, FatalFlag, LogId, Membership, NodeId, Reply, SnapshotMeta, StoredMembership, TypeConfig};
+use crate::watched::Watched;
 use crate::wire;
 
 /// Where the state's engine keeps what belongs to raft and not to the kernel.
@@ -132,7 +133,7 @@ impl StateMachine {
     ) -> Result<Self, io::Error> {
         let (dirs, current) = StateDirs::open(data_dir.join("state"))?;
         let generation = current.max(1);
-        let live = Live::open(disk.as_ref(), dirs.path(generation), generation, versions)?;
+        let live = Live::open(disk.as_ref(), dirs.path(generation), generation, versions, &fatal)?;
         if current == 0 {
             dirs.switch(generation)?;
         }
@@ -158,7 +159,7 @@ impl StateMachine {
         })
     }
 
-    /// Reads the state as it is now. `None` if it is closed.
+    /// Reads the state as it is now. `None` if it is closed. A state that cannot be read stops the node.
     pub fn read<T>(&self, read: impl FnOnce(&Machine) -> T) -> Option<T> {
         let live = self.shared.reading()?;
         live.as_ref().map(|live| read(&live.machine))
@@ -224,8 +225,8 @@ impl StateMachine {
 }
 
 impl Live {
-    fn open(disk: &dyn Disk, path: PathBuf, generation: u64, versions: Versions) -> Result<Self, io::Error> {
-        let engine = disk::open_state(disk, &path)?;
+    fn open(disk: &dyn Disk, path: PathBuf, generation: u64, versions: Versions, fatal: &FatalFlag) -> Result<Self, io::Error> {
+        let engine: Arc<dyn Engine> = Arc::new(Watched::new(disk::open_state(disk, &path)?, fatal.clone()));
         let machine = Machine::open(engine.clone(), versions).map_err(io::Error::other)?;
         let last_applied = match engine.get(RAFT, APPLIED).map_err(io::Error::other)? {
             None => None,
@@ -387,7 +388,7 @@ impl Shared {
             guard.as_ref().ok_or_else(closed)?.generation + 1
         };
         snapshot.copy_state(&self.dirs.path(generation))?;
-        let live = Live::open(self.disk.as_ref(), self.dirs.path(generation), generation, self.versions)?;
+        let live = Live::open(self.disk.as_ref(), self.dirs.path(generation), generation, self.versions, &self.fatal)?;
         let meta = snapshot.meta();
         if live.last_applied != meta.last_log_id {
             return Err(io::Error::other(format!(

@@ -5,16 +5,18 @@
 //! keeps a log keeps a mark beside it, and does not open where the log ends before the mark.
 //!
 //! ```text
-//!   writer   ── write, flush ──► acknowledge          the mark is none of its business: no write waits for it
-//!                    └─ sequence ─► marker's thread ── at most each PACE ──► SYNCED, flushed
+//!   writer   ── write, flush ── sequence ─► SYNCED ──► acknowledge
+//!   marker's thread ── at most each PACE ── flush ──┘
 //! ```
 //!
-//! The mark is the engine's own sequence number, which lies in the log too and never goes back. It follows the log by [`PACE`] and one flush,
-//! and catches up when writing pauses. What stays undetected is the loss of an end that is younger than that, which takes a power cut and
-//! damage of the very last records at once. The mark also tells such damage from what a power cut leaves of a write that was under way.
+//! The mark is the engine's own sequence number, which lies in the log too and never goes back. It is written behind every flush of the log, and
+//! flushed itself by a thread, for which no write waits. So it survives the death of the process at once, and a power cut by [`PACE`] and a flush
+//! later. What stays undetected is the loss of an end that is younger than that, which takes a power cut and damage of the very last records at
+//! once. The mark also tells such damage from what a power cut leaves of a write that was under way.
 //!
-//! The file has two slots that are written in turns, so that a torn write leaves the other one. A slot is a sequence number and its
-//! complement, both with their lowest byte first, in a disk block of its own.
+//! The file has three slots that take turns: one is written, one is being flushed, and the third was flushed before, so that torn writes leave
+//! it. A slot is a sequence number and its complement, both with their lowest byte first, in a disk block of its own. Files of two slots, which
+//! earlier versions made, grow.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -28,18 +30,18 @@ use crate::{StorageError, dir};
 
 /// The file's name, beside the engine's own files.
 const FILE: &str = "SYNCED";
-/// The least time between two marks. Each costs a flush beside the log's own, so they are spread thin.
+/// The least time between two flushes of the mark. Each comes beside the log's own, so they are spread thin.
 const PACE: Duration = Duration::from_millis(50);
 /// From one slot to the next: disks write whole blocks of at most this size.
 const SLOT_STEP: u64 = 4096;
-const SLOTS: u64 = 2;
+const SLOTS: u64 = 3;
 const SLOT_BYTES: usize = 16;
 
 /// The file with the mark.
 pub(crate) struct MarkFile {
     file: File,
-    /// The slot to write next: the older one.
-    next: u64,
+    /// The slot to write: not the newest.
+    slot: u64,
     /// `None` where the file has just been made.
     sequence: Option<u64>,
 }
@@ -51,7 +53,7 @@ impl MarkFile {
         let failed = |error| StorageError::from_io("reading the mark", &path, error);
         let exists = path.try_exists().map_err(failed)?;
         if !exists {
-            let mut content = vec![0; usize::try_from(SLOTS * SLOT_STEP).expect("two blocks")];
+            let mut content = vec![0; usize::try_from(SLOTS * SLOT_STEP).expect("three blocks")];
             content[..SLOT_BYTES].copy_from_slice(&encode(0));
             dir::write_atomically(&path, &content)?;
         }
@@ -62,7 +64,7 @@ impl MarkFile {
         }
         let (sequence, slot) =
             newest.ok_or_else(|| StorageError::Corruption { detail: format!("the file {} holds no mark", path.display()) })?;
-        Ok(Self { file, next: (slot + 1) % SLOTS, sequence: exists.then_some(sequence) })
+        Ok(Self { file, slot: (slot + 1) % SLOTS, sequence: exists.then_some(sequence) })
     }
 
     /// The mark: the log was synced up to here. `None` if that was never written down.
@@ -71,12 +73,13 @@ impl MarkFile {
         self.sequence
     }
 
-    fn write(&mut self, sequence: u64) -> io::Result<()> {
-        self.file.write_all_at(&encode(sequence), self.next * SLOT_STEP)?;
-        self.file.sync_data()?;
-        self.next = (self.next + 1) % SLOTS;
-        self.sequence = Some(sequence);
-        Ok(())
+    fn write(&self, sequence: u64) -> io::Result<()> {
+        self.file.write_all_at(&encode(sequence), self.slot * SLOT_STEP)
+    }
+
+    /// Leaves the slot alone that was written: it is to be flushed.
+    fn turn(&mut self) {
+        self.slot = (self.slot + 1) % SLOTS;
     }
 }
 
@@ -113,6 +116,8 @@ struct Shared {
 }
 
 struct Progress {
+    mark: MarkFile,
+    /// What the mark says.
     synced: u64,
     closing: bool,
     /// The mark could not be written, and why.
@@ -128,15 +133,17 @@ impl Marker {
                 detail: format!("the log in {} has lost its end: it was synced up to change {mark}, and now ends at {end}", dir.display()),
             });
         }
-        let shared =
-            Arc::new(Shared { progress: Mutex::new(Progress { synced: mark, closing: false, failed: None }), moved: Condvar::new() });
+        let failed = |error| StorageError::from_io("following the log with a mark in", dir, error);
+        let handle = file.file.try_clone().map_err(failed)?;
+        let progress = Progress { mark: file, synced: mark, closing: false, failed: None };
+        let shared = Arc::new(Shared { progress: Mutex::new(progress), moved: Condvar::new() });
         let thread = std::thread::Builder::new()
             .name("tarn-mark".into())
             .spawn({
                 let shared = shared.clone();
-                move || keep_up(&shared, file, mark)
+                move || keep_up(&shared, &handle, mark)
             })
-            .map_err(|error| StorageError::from_io("starting a thread for", dir, error))?;
+            .map_err(failed)?;
         let thread = Some(thread);
         Ok(Self { shared, thread })
     }
@@ -144,11 +151,15 @@ impl Marker {
     /// The log would survive a power cut up to this sequence number.
     pub(crate) fn reached(&self, sequence: u64) {
         let mut progress = self.shared.progress();
-        if sequence > progress.synced {
-            progress.synced = sequence;
-            drop(progress);
-            self.shared.moved.notify_one();
+        if sequence <= progress.synced {
+            return;
         }
+        progress.synced = sequence;
+        if let Err(error) = progress.mark.write(sequence) {
+            progress.failed.get_or_insert(error.to_string());
+        }
+        drop(progress);
+        self.shared.moved.notify_one();
     }
 
     /// Why the mark cannot be written any more, if it cannot: the disk is failing.
@@ -158,7 +169,7 @@ impl Marker {
 }
 
 impl Drop for Marker {
-    /// Writes the last mark.
+    /// Flushes the last mark.
     fn drop(&mut self) {
         self.shared.progress().closing = true;
         self.shared.moved.notify_one();
@@ -175,22 +186,23 @@ impl Shared {
     }
 }
 
-/// The marker's thread: writes the mark whenever it has moved, until the engine closes.
-fn keep_up(shared: &Shared, mut file: MarkFile, mut written: u64) {
+/// The marker's thread: flushes the mark whenever it has moved, until the engine closes.
+fn keep_up(shared: &Shared, file: &File, mut flushed: u64) {
     loop {
         let progress = shared.progress();
-        let progress = shared
+        let mut progress = shared
             .moved
-            .wait_while(progress, |progress| progress.synced == written && !progress.closing)
+            .wait_while(progress, |progress| progress.synced == flushed && !progress.closing)
             .expect("no holder of this lock panics");
         let (synced, closing) = (progress.synced, progress.closing);
-        drop(progress);
-        if synced > written {
-            if let Err(error) = file.write(synced) {
-                shared.progress().failed = Some(error.to_string());
+        if synced > flushed {
+            progress.mark.turn();
+            drop(progress);
+            if let Err(error) = file.sync_data() {
+                shared.progress().failed.get_or_insert(error.to_string());
                 return;
             }
-            written = synced;
+            flushed = synced;
         }
         if closing {
             return;
@@ -230,11 +242,37 @@ mod tests {
     }
 
     #[test]
+    fn the_mark_is_there_before_its_flush() {
+        let home = tempfile::tempdir().unwrap();
+        let following = marker(home.path(), 0).unwrap();
+        for sequence in 1..2_000 {
+            following.reached(sequence);
+            // What a process that is killed now would find when it starts again.
+            assert_eq!(mark_of(home.path()).unwrap(), Some(sequence));
+        }
+    }
+
+    #[test]
+    fn a_file_of_two_slots_is_read_and_grows() {
+        let home = tempfile::tempdir().unwrap();
+        let content: Vec<u8> = [70, 60].iter().flat_map(|sequence| [&encode(*sequence)[..], &[0; 4096 - SLOT_BYTES]].concat()).collect();
+        fs::write(home.path().join(FILE), content).unwrap();
+        let mut file = MarkFile::open(home.path()).unwrap();
+        assert_eq!(file.sequence(), Some(70));
+        for sequence in 71..75 {
+            file.write(sequence).unwrap();
+            file.turn();
+            assert_eq!(mark_of(home.path()).unwrap(), Some(sequence));
+        }
+    }
+
+    #[test]
     fn a_slot_that_is_torn_leaves_the_mark_before() {
         let home = tempfile::tempdir().unwrap();
         let mut file = MarkFile::open(home.path()).unwrap();
-        for sequence in [10, 20, 30] {
+        for sequence in [5, 10, 20, 30] {
             file.write(sequence).unwrap();
+            file.turn();
         }
         assert_eq!(mark_of(home.path()).unwrap(), Some(30));
         let path = home.path().join(FILE);
@@ -245,8 +283,7 @@ mod tests {
         fs::write(&path, &content).unwrap();
         assert_eq!(mark_of(home.path()).unwrap(), Some(20));
         // The next mark overwrites the damaged slot.
-        let mut file = MarkFile::open(home.path()).unwrap();
-        file.write(40).unwrap();
+        MarkFile::open(home.path()).unwrap().write(40).unwrap();
         assert_eq!(mark_of(home.path()).unwrap(), Some(40));
         fs::write(&path, b"rubbish").unwrap();
         assert!(matches!(mark_of(home.path()), Err(StorageError::Corruption { .. })));

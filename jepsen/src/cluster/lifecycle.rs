@@ -267,13 +267,13 @@ impl Cluster {
         })
     }
 
-    /// How a node that should run has ended by itself, if it has: for those who make nodes end, whose ends are no [`Ending`]. It can be
-    /// started again then.
-    ///
-    /// # Errors
-    /// If there is no such node.
-    pub fn ended(&self, id: u64) -> Result<Option<ExitStatus>> {
-        self.with(id, take_ended)
+    /// How a node that should run has ended by itself, if it has: for those who make nodes end. It is struck out of [`Cluster::endings`],
+    /// whoever noticed it first, and the node can be started again.
+    pub fn ended(&self, id: u64) -> Option<Ending> {
+        self.reap();
+        let mut endings = self.endings.lock().unwrap_or_else(PoisonError::into_inner);
+        let found = endings.iter().position(|ending| ending.node == id)?;
+        Some(endings.remove(found))
     }
 
     /// All nodes that have ended although nobody asked them to, since the cluster began.

@@ -33,9 +33,9 @@ async fn damaged_snapshot(files: &str) {
     let end = Instant::now() + Duration::from_secs(20);
     loop {
         // A leader that stopped because of the damage is replaced by hand: the others are enough.
-        let stopped = bench.cluster.ended(leader).unwrap();
+        let stopped = bench.cluster.ended(leader);
         if bench.cluster.wait_ready(Duration::from_millis(200)).await.is_ok() || stopped.is_some() {
-            eprintln!("{stopped:?}\n{}", bench.cluster.log_end(leader));
+            eprintln!("node {leader}: {:?}\n{}", stopped.map(|ending| ending.how), bench.cluster.log_end(leader));
             break;
         }
         assert!(Instant::now() < end, "node {follower} does not catch up:\n{}", bench.logs());
@@ -44,7 +44,8 @@ async fn damaged_snapshot(files: &str) {
 }
 
 /// The end of one node's log is gone, and with it what only this node and the leader have. If it voted as if nothing were missing, the third
-/// node, which never had it, would become leader without it. The mark beside its log tells, and the node refuses to start.
+/// node, which never had it, would become leader without it. The mark beside its log tells, and the node refuses to start. (A power cut may take
+/// what was marked last as well: damage of just those records is not noticed then.)
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "a minute with real nodes; by name"]
 async fn a_node_whose_log_lost_its_end_does_not_vote_others_into_losing_it() {
@@ -59,29 +60,16 @@ async fn a_node_whose_log_lost_its_end_does_not_vote_others_into_losing_it() {
     bench.cluster.kill(&[leader, damaged]).await.unwrap();
     drop(load);
     let disk = bench.cluster.disk(damaged).unwrap();
-    let loss = disk.lose_unsynced(Survival::Nothing, &mut bench.rng).unwrap();
     let wound = disk.corrupt("raft/log/*.log", Damage::Truncation, &mut bench.rng).unwrap().unwrap();
-    eprintln!("node {damaged}: {loss:?}, {wound:?}");
-    // The leader stays away for a while.
+    eprintln!("node {damaged}: {wound:?}");
+    // The leader stays away until the damage is noticed.
     bench.cluster.start_idle(&[damaged, behind]).unwrap();
-    let end = Instant::now() + Duration::from_secs(10);
-    let mut refused = None;
-    while Instant::now() < end && refused.is_none() {
-        if let Some(led) = bench.cluster.leader().await {
-            eprintln!("node {led} leads");
-            break;
-        }
-        tokio::time::sleep(Duration::from_millis(50)).await;
-        refused = bench.cluster.ended(damaged).unwrap();
-    }
+    let (code, log) = bench.ended(damaged).await;
+    assert!(code == 1 && log.contains("corrupt"), "exit code {code}\n{log}");
+    assert_eq!(bench.cluster.leader().await, None);
     bench.cluster.start(leader).unwrap();
-    // What was lost may be younger than the mark: then it goes on, and nothing that counts is lost with it.
-    if let Some(status) = refused {
-        let log = bench.cluster.log_end(damaged);
-        assert!(status.code() == Some(1) && log.contains("corrupt"), "{status}\n{log}");
-        let successor = bench.cluster.replace(damaged).await.unwrap();
-        eprintln!("node {successor} stands in for node {damaged}");
-    }
+    let successor = bench.cluster.replace(damaged).await.unwrap();
+    eprintln!("node {successor} stands in for node {damaged}");
     bench.back().await;
     bench.nothing_lost().await;
 }
@@ -120,6 +108,15 @@ async fn a_damaged_log_is_refused_or_has_what_was_acknowledged() {
     }
 }
 
+/// Most of a table is read only when somebody asks for what lies there.
+#[tokio::test(flavor = "multi_thread")]
+#[ignore = "minutes with real nodes; by name"]
+async fn a_damaged_table_is_refused_or_stops_the_node_that_reads_it() {
+    for _ in 0..12 {
+        damaged("raft/state/*/*.sst", Damage::BitFlip, false).await;
+    }
+}
+
 /// A snapshot's manifest says where in the log it stands and who the members are. Its folder is named after its hash.
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "minutes with real nodes; by name"]
@@ -136,8 +133,8 @@ async fn a_damaged_manifest_of_a_snapshot_is_noticed() {
     bench.cluster.start(1).unwrap();
     let end = Instant::now() + LONG;
     loop {
-        if let Some(status) = bench.cluster.ended(1).unwrap() {
-            eprintln!("refused: {status}\n{}", bench.cluster.log_end(1));
+        if let Some(Ending { how, log, .. }) = bench.cluster.ended(1) {
+            eprintln!("refused: {how}\n{log}");
             return;
         }
         if bench.cluster.wait_ready(Duration::from_millis(200)).await.is_ok() {
@@ -171,9 +168,8 @@ async fn damaged(files: &str, damage: Damage, power_cut: bool) {
     bench.cluster.start(1).unwrap();
     let end = Instant::now() + Duration::from_secs(20);
     loop {
-        if let Some(status) = bench.cluster.ended(1).unwrap() {
-            let log = bench.cluster.log_end(1);
-            eprintln!("REFUSED {wound:?}: {status}\n{}", log.lines().last().unwrap_or_default());
+        if let Some(Ending { how, log, .. }) = bench.cluster.ended(1) {
+            eprintln!("REFUSED {wound:?}: {how}\n{}", log.lines().last().unwrap_or_default());
             return;
         }
         if bench.cluster.wait_ready(Duration::from_millis(200)).await.is_ok() {
@@ -181,9 +177,11 @@ async fn damaged(files: &str, damage: Damage, power_cut: bool) {
         }
         assert!(Instant::now() < end, "neither serves nor stops: {wound:?}\n{}", bench.cluster.log_end(1));
     }
-    let lost = bench.lost().await;
-    eprintln!("SERVES {wound:?}");
-    assert!(lost.is_empty(), "{} of {} acknowledged tasks are lost in silence\n{}", lost.len(), bench.count(), bench.cluster.log_end(1));
+    // Damage that nothing needed at the start is met when somebody asks for what lies there.
+    tokio::select! {
+        () = bench.stopped_by_damage(&[1], 1) => eprintln!("STOPPED {wound:?}"),
+        () = bench.nothing_lost() => eprintln!("SERVES {wound:?}"),
+    }
 }
 
 /// Each node is damaged at another place: what is left may be too little to serve, but then every node that stops says why, and whatever is
@@ -204,22 +202,9 @@ async fn damage_on_every_node_is_never_a_silent_loss() {
             eprintln!("node {id}: {wound:?}");
         }
         bench.cluster.start_all().unwrap();
-        let mut stopped = Vec::new();
-        let end = Instant::now() + Duration::from_secs(20);
-        while Instant::now() < end && stopped.len() < 2 && bench.cluster.leader().await.is_none() {
-            for id in &ids {
-                if let Some(status) = bench.cluster.ended(*id).unwrap() {
-                    let log = bench.cluster.log_end(*id);
-                    assert!(matches!(status.code(), Some(1 | 70)), "node {id}: {status}\n{log}");
-                    assert!(log.to_lowercase().contains("corrupt"), "node {id} does not say why it stopped:\n{log}");
-                    stopped.push(*id);
-                }
-            }
-        }
-        eprintln!("{files}: nodes {stopped:?} have stopped");
-        if stopped.len() < 2 {
-            // A majority serves.
-            bench.nothing_lost().await;
+        tokio::select! {
+            () = bench.stopped_by_damage(&ids, 2) => eprintln!("{files}: too few are left"),
+            () = bench.nothing_lost() => eprintln!("{files}: a majority serves"),
         }
     }
 }

@@ -10,12 +10,12 @@ use std::time::{Duration, Instant};
 
 use rand::SeedableRng as _;
 use rand::rngs::StdRng;
-use tarn_client::{Client, Task};
+use tarn_client::{Client, Code, Task};
 use tempfile::TempDir;
 use tokio::task::JoinSet;
 
 use super::*;
-use crate::cluster::{Cluster, ClusterOptions, Disk};
+use crate::cluster::{Cluster, ClusterOptions, Disk, Ending};
 
 /// Longer than anything here takes on a busy machine.
 const LONG: Duration = Duration::from_secs(90);
@@ -95,7 +95,20 @@ impl Bench {
         }
     }
 
-    /// The tasks that were acknowledged and are not there.
+    /// Waits until so many of these nodes have ended, for the reason that their data are damaged.
+    async fn stopped_by_damage(&self, ids: &[u64], enough: usize) {
+        let mut stopped = 0;
+        while stopped < enough {
+            for Ending { node, how, code, log, .. } in ids.iter().filter_map(|id| self.cluster.ended(*id)) {
+                assert!(matches!(code, Some(1 | 70)), "node {node}: {how}\n{log}");
+                assert!(log.to_lowercase().contains("corrupt"), "node {node} does not say why it stopped:\n{log}");
+                stopped += 1;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    }
+
+    /// The tasks that were acknowledged and that the cluster says are not there.
     async fn lost(&self) -> Vec<String> {
         let client = self.client();
         let acknowledged = self.acknowledged.lock().unwrap().clone();
@@ -103,7 +116,7 @@ impl Bench {
         for id in acknowledged {
             match client.get_task(&id).await {
                 Ok(_) => {}
-                Err(error) if error.refusal().is_some() => lost.push(id),
+                Err(error) if error.refusal().is_some_and(|refusal| refusal.code == Code::NotFound) => lost.push(id),
                 Err(error) => panic!("nobody says whether {id} is there: {error}\n{}", self.logs()),
             }
         }
@@ -121,8 +134,8 @@ impl Bench {
     async fn ended(&self, id: u64) -> (i32, String) {
         let end = Instant::now() + LONG;
         loop {
-            if let Some(status) = self.cluster.ended(id).unwrap() {
-                return (status.code().unwrap_or(-1), self.cluster.log_end(id));
+            if let Some(ending) = self.cluster.ended(id) {
+                return (ending.code.unwrap_or(-1), ending.log);
             }
             assert!(Instant::now() < end, "node {id} did not end:\n{}", self.cluster.log_end(id));
             tokio::time::sleep(Duration::from_millis(20)).await;
