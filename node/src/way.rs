@@ -7,7 +7,7 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Instant as Clock;
 
-use tarn_machine::{Fatal, Machine};
+use tarn_machine::Machine;
 use tarn_proto::{CommandBody, v1};
 use tarn_raft::{Consensus, ProposeError, ReadError};
 use tokio::time::Instant;
@@ -362,8 +362,6 @@ impl Way {
         match self.consensus.read(read) {
             Ok(Ok(value)) => Ok(value),
             Ok(Err(tarn_machine::Refusal::Rejected(rejection))) => Err(Refusal::from(*rejection)),
-            // Whoever holds the engine saw it too and stops the node: its log has the reason.
-            Ok(Err(tarn_machine::Refusal::Fatal(Fatal::Storage(error)))) if error.must_stop_node() => Err(stopping()),
             Ok(Err(tarn_machine::Refusal::Fatal(fatal))) => Err(Refusal::internal(fatal)),
             Err(_) => Err(stopping()),
         }

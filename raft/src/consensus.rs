@@ -248,12 +248,12 @@ impl Consensus {
     }
 
     /// Reads the state as it is now. Nothing is applied meanwhile, so a long reader delays the node, and as it may touch
-    /// the disk, long reading belongs on a thread that may block. A disk that does not give back what was written stops the node,
-    /// whatever the reader makes of the error: see [`Consensus::fatal`].
+    /// the disk, long reading belongs on a thread that may block. A disk that does not give back what was written stops the node, whatever the
+    /// reader makes of the error: see [`Consensus::fatal`].
     ///
     /// # Errors
     ///
-    /// [`ReadError::Stopped`].
+    /// [`ReadError::Stopped`], also where the read itself met such a disk.
     pub fn read<T>(&self, read: impl FnOnce(&Machine) -> T) -> Result<T, ReadError> {
         self.inner.machine.read(read).ok_or(ReadError::Stopped)
     }

@@ -159,10 +159,12 @@ impl StateMachine {
         })
     }
 
-    /// Reads the state as it is now. `None` if it is closed. A state that cannot be read stops the node.
+    /// Reads the state as it is now. `None` if it is closed, and if this node must stop, which it must where the engine cannot read what it holds:
+    /// whatever the reader made of that, nothing may come of it.
     pub fn read<T>(&self, read: impl FnOnce(&Machine) -> T) -> Option<T> {
         let live = self.shared.reading()?;
-        live.as_ref().map(|live| read(&live.machine))
+        let value = read(&live.as_ref()?.machine);
+        (!self.shared.fatal.is_raised()).then_some(value)
     }
 
     /// Where the state stands, and its digest there. `None` if it is closed.
@@ -555,9 +557,38 @@ fn closed() -> io::Error {
 #[cfg(test)]
 mod tests {
     use openraft::vote::RaftLeaderId;
+    use tarn_storage::Durability;
 
     use super::*;
     use crate::types::LeaderId;
+    use crate::watched::tests::flip_first_blocks;
+
+    /// A state in a folder with rows about members that were removed, of which the first ones cannot be read any more.
+    fn damage(folder: &Path) {
+        let (dirs, _) = StateDirs::open(folder.join("state")).unwrap();
+        dirs.switch(1).unwrap();
+        let mut batch = Batch::new();
+        (1_u64..=5_000).for_each(|id| batch.put(RAFT, [REMOVED, &id.to_be_bytes()].concat(), []));
+        disk::open_state(&disk::RealDisk, &dirs.path(1)).unwrap().write(batch, Durability::Synced).unwrap();
+        flip_first_blocks(&dirs.path(1));
+    }
+
+    #[test]
+    fn nothing_comes_of_a_read_that_met_damage() {
+        let temp = tempfile::tempdir().unwrap();
+        damage(temp.path());
+        let fatal = FatalFlag::new();
+        let machine =
+            StateMachine::open(temp.path(), Versions::CURRENT, Arc::new(|_, _| {}), Arc::new(disk::RealDisk), fatal.clone()).unwrap();
+        assert!(machine.was_removed(5_000) && !machine.was_removed(5_001));
+        assert_eq!((machine.read(Machine::applied_index), fatal.reason()), (Some(0), None));
+        // Nobody is let in by what cannot be read, and the node stops.
+        assert!(machine.was_removed(1));
+        assert_eq!(machine.read(Machine::applied_index), None);
+        let reason = fatal.reason().unwrap();
+        assert!(reason.contains("cannot be read") && reason.contains("corrupt"), "{reason}");
+        machine.close();
+    }
 
     #[test]
     fn a_long_checkpoint_keeps_changes_waiting_and_no_reader() {

@@ -83,6 +83,10 @@ impl FatalFlag {
         self.reason.subscribe()
     }
 
+    pub fn is_raised(&self) -> bool {
+        self.reason.borrow().is_some()
+    }
+
     pub fn reason(&self) -> Option<Arc<str>> {
         self.reason.borrow().clone()
     }

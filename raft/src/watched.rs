@@ -10,6 +10,10 @@ use tarn_storage::{Batch, Durability, Engine, Keyspace, Range, Scan, StorageErro
 
 use crate::types::FatalFlag;
 
+/// What Linux says of a process that has as many files open as it may. The engine opens its own again as it needs them, so that another read may
+/// succeed.
+const TOO_MANY_FILES: &str = "Too many open files";
+
 /// An engine that stops the node when what it holds cannot be read. Writes, flushes and copies fail to who asked for them, as ever.
 pub(crate) struct Watched {
     engine: Arc<dyn Engine>,
@@ -22,7 +26,8 @@ impl Watched {
     }
 
     fn note(&self, error: &StorageError) {
-        if error.must_stop_node() {
+        let passes = matches!(error, StorageError::Io { detail, .. } if detail.contains(TOO_MANY_FILES));
+        if error.must_stop_node() && !passes {
             self.fatal.raise(format_args!("the state cannot be read: {error}"));
         }
     }
@@ -55,7 +60,7 @@ impl Engine for Watched {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use std::fs;
 
     use tarn_storage::Profile;
@@ -64,13 +69,9 @@ mod tests {
     use crate::disk::{Disk, RealDisk};
     use crate::state_machine::RAFT;
 
-    /// A state whose rows lie in a table's file with a flipped bit in its first block, and the flag of its node.
-    fn damaged(path: &Path) -> (Watched, FatalFlag) {
-        let open = || RealDisk.open(path, &[RAFT], Profile::State).unwrap();
-        let mut batch = Batch::new();
-        (0_u32..5_000).for_each(|n| batch.put(RAFT, n.to_be_bytes(), n.to_le_bytes()));
-        open().write(batch, Durability::Synced).unwrap();
-        let files = fs::read_dir(path).unwrap().map(|entry| entry.unwrap().path());
+    /// Flips a bit in the first block of each table's file in an engine's folder.
+    pub(crate) fn flip_first_blocks(engine: &Path) {
+        let files = fs::read_dir(engine).unwrap().map(|entry| entry.unwrap().path());
         let tables: Vec<_> = files.filter(|file| file.extension().is_some_and(|extension| extension == "sst")).collect();
         assert!(!tables.is_empty(), "nothing was written to a table");
         for table in tables {
@@ -78,6 +79,15 @@ mod tests {
             bytes[100] ^= 1;
             fs::write(table, bytes).unwrap();
         }
+    }
+
+    /// A state whose rows lie in a table's file with a flipped bit in its first block, and the flag of its node.
+    fn damaged(path: &Path) -> (Watched, FatalFlag) {
+        let open = || RealDisk.open(path, &[RAFT], Profile::State).unwrap();
+        let mut batch = Batch::new();
+        (0_u32..5_000).for_each(|n| batch.put(RAFT, n.to_be_bytes(), n.to_le_bytes()));
+        open().write(batch, Durability::Synced).unwrap();
+        flip_first_blocks(path);
         let fatal = FatalFlag::new();
         (Watched::new(open(), fatal.clone()), fatal)
     }

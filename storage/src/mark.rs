@@ -10,13 +10,14 @@
 //! ```
 //!
 //! The mark is the engine's own sequence number, which lies in the log too and never goes back. It is written behind every flush of the log, and
-//! flushed itself by a thread, for which no write waits. So it survives the death of the process at once, and a power cut by [`PACE`] and a flush
-//! later. What stays undetected is the loss of an end that is younger than that, which takes a power cut and damage of the very last records at
-//! once. The mark also tells such damage from what a power cut leaves of a write that was under way.
+//! flushed itself by a thread, for which no writer of the log waits unless the file system makes it. So it survives the death of the process at
+//! once, and a power cut by [`PACE`] and a flush later. What stays undetected is the loss of an end that is younger than that, which takes a
+//! power cut and damage of the very last records at once. The mark also tells such damage from what a power cut leaves of a write that was
+//! under way.
 //!
 //! The file has three slots that take turns: one is written, one is being flushed, and the third was flushed before, so that torn writes leave
 //! it. A slot is a sequence number and its complement, both with their lowest byte first, in a disk block of its own. Files of two slots, which
-//! earlier versions made, grow.
+//! earlier versions made, grow; those versions do not see the third, and so a mark that may be older by a turn.
 
 use std::fs::{File, OpenOptions};
 use std::io;
@@ -50,7 +51,7 @@ impl MarkFile {
     /// Opens the file of an engine's directory, or makes it.
     pub(crate) fn open(dir: &Path) -> Result<Self, StorageError> {
         let path = dir.join(FILE);
-        let failed = |error| StorageError::from_io("reading the mark", &path, error);
+        let failed = |error| StorageError::from_io("reading the mark, or flushing it again, in", &path, error);
         let exists = path.try_exists().map_err(failed)?;
         if !exists {
             let mut content = vec![0; usize::try_from(SLOTS * SLOT_STEP).expect("three blocks")];
@@ -64,6 +65,8 @@ impl MarkFile {
         }
         let (sequence, slot) =
             newest.ok_or_else(|| StorageError::Corruption { detail: format!("the file {} holds no mark", path.display()) })?;
+        // A process that was killed had not flushed it, or had failed to, after which a kernel takes it for clean.
+        file.write_all_at(&encode(sequence), slot * SLOT_STEP).and_then(|()| file.sync_data()).map_err(failed)?;
         Ok(Self { file, slot: (slot + 1) % SLOTS, sequence: exists.then_some(sequence) })
     }
 
@@ -215,6 +218,7 @@ fn keep_up(shared: &Shared, file: &File, mut flushed: u64) {
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::time::Instant;
 
     use super::*;
 
@@ -249,6 +253,21 @@ mod tests {
             following.reached(sequence);
             // What a process that is killed now would find when it starts again.
             assert_eq!(mark_of(home.path()).unwrap(), Some(sequence));
+        }
+    }
+
+    #[test]
+    fn the_slots_take_turns() {
+        let home = tempfile::tempdir().unwrap();
+        let following = marker(home.path(), 0).unwrap();
+        let file = File::open(home.path().join(FILE)).unwrap();
+        let written = || (0..SLOTS).all(|slot| read_slot(&file, slot).unwrap().is_some_and(|sequence| sequence > 0));
+        let (mut sequence, end) = (0, Instant::now() + Duration::from_secs(60));
+        while !written() {
+            assert!(Instant::now() < end, "one slot is written all the time");
+            sequence += 1;
+            following.reached(sequence);
+            std::thread::yield_now();
         }
     }
 

@@ -3,6 +3,8 @@
 //! Each is measured twice: as many tasks as possible, and at a fixed rate for latency. One thing at a time differs from three nodes,
 //! nothing queued, the usual payload and one namespace.
 
+use std::time::{Duration, Instant};
+
 use anyhow::Result;
 use futures::{StreamExt, TryStreamExt, stream};
 use tempfile::TempDir;
@@ -15,6 +17,7 @@ use crate::scenario::{self, Scenario};
 use crate::sink::Sink;
 use crate::system::{System, started};
 use crate::tarn::{Consumer, Lane, Tarn};
+use crate::usage::Meter;
 
 /// Tasks a second where latency is measured.
 const LATENCY_RATE: u32 = 500;
@@ -28,6 +31,11 @@ const BESIDE: usize = 100;
 const NAMESPACES: usize = 1_000;
 /// Namespaces that are made at once.
 const MADE_AT_ONCE: usize = 16;
+/// How much of one core all nodes together use, at most, when their engines have merged what came: somewhat more than when they are idle.
+const SETTLED_CORES_MAX: f64 = 0.15;
+/// How long that is looked at, and after how many looks it is not waited for any more.
+const LOOK: Duration = Duration::from_secs(2);
+const LOOKS_MAX: usize = 90;
 /// Numbers of nodes beside the usual three.
 const NODES: [usize; 2] = [1, 5];
 /// Payloads beside the usual one, in bytes.
@@ -96,11 +104,13 @@ async fn cluster(args: &Args, nodes: usize) -> Result<(TempDir, Tarn)> {
     started(args, async |dir| Tarn::start(&args.tarn, dir, nodes).await).await
 }
 
-/// With nothing queued, and with ever more tasks that are ready and that none of the load's workers can run, in the load's queue and in others.
+/// With nothing queued, and with ever more tasks that are ready and that none of the load's workers can run, in the load's queue and in others:
+/// as soon as these are queued, and for the most of them once more when the engines have merged them.
 async fn backlog(growth: &mut Growth<'_>) -> Result<()> {
     let (_dir, tarn) = cluster(growth.args, 3).await?;
     let payload = growth.args.payload;
     growth.measure(&tarn, "3 nodes, nothing queued", &Lane::default(), payload).await?;
+    let same = Lane { queue: Some(BACKLOG.to_owned()), ..Lane::default() };
     let mut queued = 0;
     for tasks in growth.args.backlogs() {
         growth.sink.note(&format!("  queueing {} more tasks", tasks - queued));
@@ -109,10 +119,23 @@ async fn backlog(growth: &mut Growth<'_>) -> Result<()> {
         tarn.fill(&format!("{BACKLOG}-beside"), beside, payload).await?;
         queued = tasks;
         growth.measure(&tarn, &format!("{tasks} queued elsewhere"), &Lane::default(), payload).await?;
-        let same = Lane { queue: Some(BACKLOG.to_owned()), ..Lane::default() };
         growth.measure(&tarn, &format!("{tasks} queued in the same queue"), &same, payload).await?;
     }
-    Ok(())
+    growth.sink.note("  waiting until the nodes have merged them");
+    settled().await?;
+    growth.measure(&tarn, &format!("{queued} queued in the same queue, and merged"), &same, payload).await
+}
+
+/// Waits until the nodes are nearly idle.
+async fn settled() -> Result<()> {
+    for _ in 0..LOOKS_MAX {
+        let (meter, now) = (Meter::default(), Instant::now());
+        meter.watch(now, now + LOOK);
+        if meter.read().await?.servers <= SETTLED_CORES_MAX {
+            return Ok(());
+        }
+    }
+    anyhow::bail!("after {} s the nodes were still busy", LOOK.as_secs() * LOOKS_MAX as u64)
 }
 
 async fn payloads(growth: &mut Growth<'_>) -> Result<()> {

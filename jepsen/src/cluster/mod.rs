@@ -293,7 +293,8 @@ impl Cluster {
     /// The last lines of a node's log.
     pub fn log_end(&self, id: u64) -> String {
         let text = fs::read_to_string(self.log(id)).unwrap_or_default();
-        let lines: Vec<&str> = text.lines().collect();
+        // Without the frames of backtraces, which would hide what was said before.
+        let lines: Vec<&str> = text.lines().filter(|line| !line.starts_with(' ')).collect();
         lines[lines.len().saturating_sub(20)..].join("\n")
     }
 

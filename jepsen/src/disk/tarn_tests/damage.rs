@@ -57,8 +57,10 @@ async fn a_node_whose_log_lost_its_end_does_not_vote_others_into_losing_it() {
     bench.progress(20).await;
     bench.cluster.kill(&[behind]).await.unwrap();
     bench.progress(100).await;
-    bench.cluster.kill(&[leader, damaged]).await.unwrap();
     drop(load);
+    // With this one everything before it is in both logs, and marked.
+    bench.client().enqueue(Task::new("q").handler("echo")).await.unwrap();
+    bench.cluster.kill(&[leader, damaged]).await.unwrap();
     let disk = bench.cluster.disk(damaged).unwrap();
     let wound = disk.corrupt("raft/log/*.log", Damage::Truncation, &mut bench.rng).unwrap().unwrap();
     eprintln!("node {damaged}: {wound:?}");

@@ -56,9 +56,9 @@ pub enum Aim {
     /// Anything that is found for certain.
     Anywhere,
     /// The end of the log that was synced last is missing. No checksum tells this from a crash in the middle of a write, so the log has a mark
-    /// beside it that says how far it was synced, and a node whose log ends before its mark refuses to start. The mark follows the log by some
-    /// milliseconds: a node that lost no more than that votes as if it had never had what it acknowledged, and a second failure at the wrong
-    /// moment loses it. By name only, because a mixed run that met this could not be told from one that found something new.
+    /// beside it that says how far it was synced, and a node whose log ends before its mark refuses to start. A power cut takes what was marked
+    /// in the last milliseconds: a node that lost no more than that votes as if it had never had what it acknowledged, and a second failure at
+    /// the wrong moment loses it. By name only, because a mixed run that met this could not be told from one that found something new.
     LogEnd,
 }
 
